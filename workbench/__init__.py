@@ -1,0 +1,3 @@
+"""A workbench for retrieval with learned similarities."""
+
+__version__ = "0.1.0"

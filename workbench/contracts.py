@@ -1,0 +1,205 @@
+"""What the rooms hand to each other: the shape alphabet, batches, states, results, interfaces. Imports nothing of ours.
+
+The shape alphabet, used in every annotation and comment of the package:
+
+====== ===================================================
+B      queries in a batch
+L      sequence length (positions of a padded history)
+N      items of the corpus
+C      candidates of one query
+D      embedding width
+Pq, Px query and item component groups; P = Pq · Px
+d      width of one component
+K      results asked for
+H      excluded items of one query
+T      valid positions of a batch, all users together
+====== ===================================================
+
+Item ids are dense: 1..N, with 0 for padding. The ids of the source (MovieLens' movieId, say) live in the item table only.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Literal, Self
+
+import safetensors.torch
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+PADDING_ID = 0
+NO_ITEM = -1
+
+
+class _TensorRecord:
+    """A frozen dataclass of tensors (or None) that moves between devices and is saved without pickle."""
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The same record on `device`; floating-point fields also take `dtype` where one is given."""
+
+        def move(value: Tensor | None) -> Tensor | None:
+            if value is None:
+                return None
+            return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var]
+
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        """The record of some rows: every field holds one row per query (or item) in its first dimension."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **{k: v if v is None else v[rows] for k, v in values.items()})  # type: ignore[type-var]
+
+    def nbytes(self) -> int:
+        """Bytes that the tensors of this record hold."""
+        tensors = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
+        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+    def save(self, path: Path) -> None:
+        """Write the record as safetensors: under a temporary name first, then renamed, so no partial file stays."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        present = {k: v.detach().contiguous().cpu() for k, v in tensors.items() if v is not None}
+        temporary = path.with_name(path.name + ".partial")
+        safetensors.torch.save_file(present, temporary, metadata={"record": type(self).__name__})
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a record written by `save`; ValueError where the file holds another kind of record."""
+        with safetensors.safe_open(path, framework="pt") as file:
+            kind = (file.metadata() or {}).get("record")
+            if kind != cls.__name__:
+                raise ValueError(f"{path} holds a {kind or 'file without a record name'}, not a {cls.__name__}")
+            return cls(**{f.name: file.get_tensor(f.name) if f.name in file.keys() else None for f in fields(cls)})  # type: ignore[arg-type]  # noqa: SIM118
+
+
+@dataclass(frozen=True)
+class SequenceBatch(_TensorRecord):
+    """Histories of B users, oldest first and right-padded with 0, and for each the item to predict.
+
+    `item_ids` int64 (B, L), dense ids; `timestamps` int64 (B, L), seconds; `ratings` float32 (B, L); `lengths` int64 (B,),
+    each at least 1 and at most L; `user_ids` int64 (B,), dense 0..U−1; `target_ids`, `target_timestamps` int64 (B,);
+    `hidden` bool (B, L) or None: positions whose item the encoder must not see (masked-item training, BERT4Rec).
+    """
+
+    item_ids: Int[Tensor, "B L"]
+    timestamps: Int[Tensor, "B L"]
+    ratings: Float[Tensor, "B L"]
+    lengths: Int[Tensor, "B"]
+    user_ids: Int[Tensor, "B"]
+    target_ids: Int[Tensor, "B"]
+    target_timestamps: Int[Tensor, "B"]
+    hidden: Bool[Tensor, "B L"] | None = None
+
+    def __len__(self) -> int:
+        return self.item_ids.shape[0]
+
+    @property
+    def valid(self) -> Bool[Tensor, "B L"]:
+        """True where a position holds an interaction and not padding."""
+        positions = torch.arange(self.item_ids.shape[1], device=self.lengths.device)
+        return positions[None, :] < self.lengths[:, None]
+
+
+@dataclass(frozen=True)
+class QueryState(_TensorRecord):
+    """All that a similarity needs of B queries, computed once per query. Leaves add their own tensors."""
+
+    def __len__(self) -> int:
+        first: Tensor = getattr(self, fields(self)[0].name)
+        return first.shape[0]
+
+
+@dataclass(frozen=True)
+class ItemState(_TensorRecord):
+    """All that a similarity needs of N items, computed once per corpus. `ids` int64 (N,): the item id of each row."""
+
+    ids: Int[Tensor, "N"]
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+
+@dataclass(frozen=True)
+class TopK(_TensorRecord):
+    """The best K items of B queries.
+
+    `scores` float (B, K), descending; `ids` int64 (B, K), unique per row, ties in the order of the corpus; past the end of
+    what could be found the id is −1 and the score −inf. `exact` bool (B,): proof that no other item belongs in the top K.
+    `work` int64 (B,): pairs whose full similarity was computed.
+    """
+
+    scores: Float[Tensor, "B K"]
+    ids: Int[Tensor, "B K"]
+    exact: Bool[Tensor, "B"]
+    work: Int[Tensor, "B"]
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+
+class Encoder(nn.Module, ABC):
+    """From a history to a query embedding of width D."""
+
+    objective: Literal["next item", "masked item"]
+
+    @abstractmethod
+    def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
+        """One embedding per position; what stands at padding is unspecified (and must be finite).
+
+        Causal encoders ("next item"): the output at position i sees positions 0..i only. "masked item" encoders see both
+        sides, except items marked in `batch.hidden`.
+        """
+
+    @abstractmethod
+    def encode(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B D"]:
+        """The query embedding of each whole history: what is likely to come after its last position."""
+
+
+class Similarity(nn.Module, ABC):
+    """φ(query, item). Scores only: it never searches."""
+
+    @abstractmethod
+    def queries(self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"]) -> QueryState:
+        """What depends on the query alone."""
+
+    @abstractmethod
+    def items(self, embeddings: Float[Tensor, "N D"], ids: Int[Tensor, "N"]) -> ItemState:
+        """What depends on the item alone."""
+
+    @abstractmethod
+    def score(self, queries: QueryState, items: ItemState) -> Float[Tensor, "B N"]:
+        """Every query against every item."""
+
+    @abstractmethod
+    def score_candidates(
+        self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B C"]
+    ) -> Float[Tensor, "B C"]:
+        """Each query against its own candidates, given as rows of `items`: the same arithmetic on a gather."""
+
+    @abstractmethod
+    def regularizers(self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B"]) -> dict[str, Tensor]:
+        """Weighted auxiliary losses on the positive pairs (query b, items row b); empty where there are none."""
+
+
+class ComponentSimilarity(Similarity, ABC):
+    """A similarity made of P component scores per pair, from which alone its value can be bounded: MoL, MaxSim."""
+
+    @abstractmethod
+    def component_logits(self, queries: QueryState, items: ItemState) -> Float[Tensor, "B N P"]:
+        """The component scores s_p(q, x), p = i · Px + j for query group i and item group j."""
+
+    @abstractmethod
+    def upper_bound(self, component_logits: Float[Tensor, "B N P"]) -> Float[Tensor, "B N"]:
+        """A bound that the score never exceeds, from component scores alone."""
+
+
+class Searcher(ABC):
+    """Finds the best K of a corpus it was built for."""
+
+    @abstractmethod
+    def search(self, queries: QueryState, k: int, exclude: Int[Tensor, "B H"] | None = None) -> TopK:
+        """The best `k` items of each query; `exclude` holds item ids to leave out, padded with 0.
+
+        Raises ValueError where k < 1, k exceeds the corpus, `exclude` has another batch size, or a score is NaN.
+        """

@@ -1,0 +1,1 @@
+"""Datasets to interactions to sequences to batches. May import contracts, runtime, paths."""

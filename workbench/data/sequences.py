@@ -1,0 +1,137 @@
+"""Jagged histories of all users, and the padded batches that encoders read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from workbench.contracts import SequenceBatch
+from workbench.runtime import derived_seed
+
+Part = Literal["train", "validation", "test"]
+HELD_OUT: dict[Part, int] = {"train": 2, "validation": 1, "test": 0}
+"""Interactions after the target that a part of the leave-one-out split must not see."""
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Every user's interactions in time order, stored end to end.
+
+    User u (dense, 0..U−1) owns `item_ids[offsets[u]:offsets[u + 1]]` and the same slice of `timestamps` (int64 seconds) and
+    `ratings` (float32, NaN where the source has none). Item ids are dense, 1..N. `items` is the item table: one row per
+    dense id in order (row i is item i + 1) with at least `item_id` (the source's id) and `title`; `users` likewise with
+    `user_id`. `name` is the dataset's name.
+    """
+
+    name: str
+    offsets: NDArray[np.int64]
+    item_ids: NDArray[np.int64]
+    timestamps: NDArray[np.int64]
+    ratings: NDArray[np.float32]
+    items: pd.DataFrame
+    users: pd.DataFrame
+
+    @property
+    def num_users(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Interactions of each user."""
+        return np.diff(self.offsets)
+
+    def users_with(self, part: Part) -> NDArray[np.int64]:
+        """Users who have, for this part, a target and at least one interaction before it."""
+        return np.flatnonzero(self.lengths >= HELD_OUT[part] + 2)
+
+    def __post_init__(self) -> None:
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.item_ids) or (np.diff(self.offsets) < 0).any():
+            raise ValueError(f"{self.name}: offsets must rise from 0 to {len(self.item_ids)}")
+        if not len(self.item_ids) == len(self.timestamps) == len(self.ratings):
+            raise ValueError(f"{self.name}: item_ids, timestamps and ratings differ in length")
+        if len(self.item_ids) and not 1 <= self.item_ids.min() <= self.item_ids.max() <= len(self.items):
+            raise ValueError(f"{self.name}: item ids must lie in 1..{len(self.items)}")
+
+
+def batch_of(sequences: Sequences, users: NDArray[np.int64], held_out: int, max_length: int) -> SequenceBatch:
+    """The last `max_length` interactions before each user's target, where `held_out` interactions follow the target.
+
+    Shapes: B = len(users), L = the longest history among them, at most `max_length`.
+    Raises ValueError where a user has fewer than held_out + 2 interactions.
+    """
+    targets = sequences.offsets[users + 1] - 1 - held_out
+    lengths = np.minimum(targets - sequences.offsets[users], max_length)
+    if (lengths < 1).any():
+        short = users[lengths < 1][:3].tolist()
+        raise ValueError(f"users {short} have no history before their target (they need {held_out + 2} interactions)")
+    positions = np.arange(lengths.max())
+    valid = positions < lengths[:, None]
+    rows = np.where(valid, (targets - lengths)[:, None] + positions, 0)  # (B, L)
+
+    def padded(values: NDArray[np.int64] | NDArray[np.float32]) -> torch.Tensor:
+        return torch.from_numpy(np.where(valid, values[rows], 0).astype(values.dtype))
+
+    return SequenceBatch(
+        item_ids=padded(sequences.item_ids),
+        timestamps=padded(sequences.timestamps),
+        ratings=padded(sequences.ratings),
+        lengths=torch.from_numpy(lengths),
+        user_ids=torch.from_numpy(users),
+        target_ids=torch.from_numpy(sequences.item_ids[targets]),
+        target_timestamps=torch.from_numpy(sequences.timestamps[targets]),
+    )
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of one epoch of a part of the leave-one-out split.
+
+    `part` says which interaction is the target: the last ("test"), the one before ("validation"), or the one before that
+    ("train", whose batches hold whole training sequences: every position but the last also predicts its successor).
+    `held_out` overrides the interactions left out after the target, for protocols without a validation item. With a `seed`
+    the users are shuffled, differently in every `epoch`; without one they come in order. `rank` of `world` processes takes
+    every world-th batch.
+    """
+
+    sequences: Sequences
+    part: Part
+    batch_size: int
+    max_length: int
+    seed: int | None = None
+    epoch: int = 0
+    held_out: int | None = None
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.max_length < 1:
+            raise ValueError(f"batch_size and max_length must be 1 or more, not {self.batch_size}, {self.max_length}")
+
+    def _users(self) -> NDArray[np.int64]:
+        held_out = HELD_OUT[self.part] if self.held_out is None else self.held_out
+        users = np.flatnonzero(self.sequences.lengths >= held_out + 2)
+        if self.seed is None:
+            return users
+        return np.random.default_rng(derived_seed(self.seed, self.epoch)).permutation(users)
+
+    def __len__(self) -> int:
+        whole = -(-len(self._users()) // self.batch_size)
+        return -(-(whole - self.rank) // self.world)
+
+    def __iter__(self) -> Iterator[SequenceBatch]:
+        held_out = HELD_OUT[self.part] if self.held_out is None else self.held_out
+        users = self._users()
+        for start in range(self.rank * self.batch_size, len(users), self.batch_size * self.world):
+            yield batch_of(self.sequences, users[start : start + self.batch_size], held_out, self.max_length)
+
+    def at(self, epoch: int) -> Self:
+        """The same batches in another epoch's order."""
+        return replace(self, epoch=epoch)

@@ -1,0 +1,1 @@
+"""Metrics and protocols, raw tables first. May import contracts, runtime, search."""

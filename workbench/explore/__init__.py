@@ -1,0 +1,1 @@
+"""Figures from tables, and widgets that only call them. May import evaluation."""

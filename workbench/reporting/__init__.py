@@ -1,0 +1,1 @@
+"""Notebooks executed into reports. May import paths."""

@@ -1,0 +1,83 @@
+"""Device, randomness, timing, and the guard of optional packages. Imports nothing of ours."""
+
+import importlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import torch
+
+
+def device(name: str | None = None) -> torch.device:
+    """The device to work on: `name` where one is given, else the first GPU, else the CPU.
+
+    Raises ValueError where `name` asks for a GPU that this machine does not have.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(name)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for, but torch sees no GPU here; use 'cpu'")
+    return chosen
+
+
+def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A fresh random generator: the only way randomness enters this package."""
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+def derived_seed(seed: int, *stream: int) -> int:
+    """A seed for one stream of `seed` (an epoch, a purpose): the same numbers always give the same seed.
+
+    >>> derived_seed(0, 1) == derived_seed(0, 1), derived_seed(0, 1) == derived_seed(0, 2)
+    (True, False)
+    """
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, *stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what was asked of it: a clock read before that measures nothing."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Stopwatch:
+    """Seconds that a timed block took; `seconds` is NaN until the block ends."""
+
+    seconds: float = float("nan")
+
+
+@contextmanager
+def stopwatch(device: torch.device) -> Iterator[Stopwatch]:
+    """Time a block on `device`, synchronised at both ends."""
+    watch = Stopwatch()
+    synchronize(device)
+    start = time.perf_counter()
+    yield watch
+    synchronize(device)
+    watch.seconds = time.perf_counter() - start
+
+
+OPTIONAL = {
+    "fbgemm_gpu": "pip install 'retrieval-workbench[cpu]' (or '[gpu]')",
+    "faiss": "pip install 'retrieval-workbench[cpu]' (or '[gpu]')",
+}
+
+
+def optional(name: str) -> ModuleType | None:
+    """The optional package, or None where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def require(name: str) -> ModuleType:
+    """The optional package; ImportError that names the install command where it is missing."""
+    module = optional(name)
+    if module is None:
+        raise ImportError(f"{name} is not installed; install it with: {OPTIONAL[name]}")
+    return module

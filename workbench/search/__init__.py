@@ -1,0 +1,1 @@
+"""The best k of a corpus. May import contracts, runtime, kernels, similarities."""

@@ -1,0 +1,1 @@
+"""Losses, the loop, checkpoints, presets. May import everything below it."""
