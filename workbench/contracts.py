@@ -21,7 +21,8 @@ Item ids are dense: 1..N, with 0 for padding. The ids of the source (MovieLens' 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, Self
+from types import NoneType
+from typing import Literal, Self, get_args
 
 import safetensors.torch
 import torch
@@ -32,6 +33,7 @@ PADDING_ID = 0
 NO_ITEM = -1
 
 
+@dataclass(frozen=True)
 class _TensorRecord:
     """A frozen dataclass of tensors (or None) that moves between devices and is saved without pickle."""
 
@@ -43,34 +45,56 @@ class _TensorRecord:
                 return None
             return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
 
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var]
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
         """The record of some rows: every field holds one row per query (or item) in its first dimension."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        return replace(self, **{k: v if v is None else v[rows] for k, v in values.items()})  # type: ignore[type-var]
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v if v is None else v[rows] for k, v in values.items()})
 
     def nbytes(self) -> int:
         """Bytes that the tensors of this record hold."""
-        tensors = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
+        tensors = (getattr(self, f.name) for f in fields(self))
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
     def save(self, path: Path) -> None:
-        """Write the record as safetensors: under a temporary name first, then renamed, so no partial file stays."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        """Write the record as safetensors: under a temporary name, then renamed, so no partial file stays.
+
+        Raises OSError that names the file where it cannot be written (no such folder, a full disk).
+        """
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         present = {k: v.detach().contiguous().cpu() for k, v in tensors.items() if v is not None}
         temporary = path.with_name(path.name + ".partial")
-        safetensors.torch.save_file(present, temporary, metadata={"record": type(self).__name__})
-        temporary.replace(path)
+        try:
+            safetensors.torch.save_file(present, temporary, metadata={"record": type(self).__name__})
+            temporary.replace(path)
+        except safetensors.SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a record written by `save`; ValueError where the file holds another kind of record."""
-        with safetensors.safe_open(path, framework="pt") as file:
-            kind = (file.metadata() or {}).get("record")
-            if kind != cls.__name__:
-                raise ValueError(f"{path} holds a {kind or 'file without a record name'}, not a {cls.__name__}")
-            return cls(**{f.name: file.get_tensor(f.name) if f.name in file.keys() else None for f in fields(cls)})  # type: ignore[arg-type]  # noqa: SIM118
+        """Read a record written by `save`.
+
+        Raises FileNotFoundError where there is no file, and ValueError that names the file where it is cut
+        short or damaged, holds another kind of record, or lacks a field that the record needs.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no {cls.__name__} at {path}")
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                kind = (file.metadata() or {}).get("record")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path} is cut short or no safetensors file: {error}") from error
+        if kind != cls.__name__:
+            raise ValueError(f"{path} holds a {kind or 'file without a record name'}, not a {cls.__name__}")
+        optional = {f.name for f in fields(cls) if NoneType in get_args(f.type)}
+        names = {f.name for f in fields(cls)}
+        if wrong := (names - optional - tensors.keys()) | (tensors.keys() - names):
+            raise ValueError(f"{path} and {cls.__name__} differ in their fields: {', '.join(sorted(wrong))}")
+        return cls(**{name: tensors.get(name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -159,6 +183,11 @@ class Encoder(nn.Module, ABC):
 class Similarity(nn.Module, ABC):
     """φ(query, item). Scores only: it never searches."""
 
+    @property
+    @abstractmethod
+    def pair_bytes(self) -> int:
+        """Bytes that `score` holds at its peak per (query, item) pair, its result included; sizes tiles."""
+
     @abstractmethod
     def queries(self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"]) -> QueryState:
         """What depends on the query alone."""
@@ -178,7 +207,9 @@ class Similarity(nn.Module, ABC):
         """Each query against its own candidates, given as rows of `items`: the same arithmetic on a gather."""
 
     @abstractmethod
-    def regularizers(self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B"]) -> dict[str, Tensor]:
+    def regularizers(
+        self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B"]
+    ) -> dict[str, Tensor]:
         """Weighted auxiliary losses on the positive pairs (query b, items row b); empty where there are none."""
 
 

@@ -1,0 +1,117 @@
+"""Every room imports only what its row of the table allows, and only the room of widgets imports ipywidgets."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import workbench
+
+PACKAGE = Path(workbench.__file__).parent
+
+BASE = frozenset({"contracts", "runtime", "paths"})
+ROOMS: dict[str, frozenset[str]] = {
+    "contracts": frozenset(),
+    "runtime": frozenset(),
+    "paths": frozenset(),
+    "data": BASE,
+    "encoders": frozenset({"contracts", "runtime"}),
+    "kernels": frozenset({"contracts", "runtime"}),
+    "similarities": frozenset({"contracts", "runtime", "kernels"}),
+    "search": BASE | {"kernels", "similarities"},
+    "retriever": frozenset({"contracts", "runtime", "encoders", "similarities"}),
+    "training": BASE | {"data", "encoders", "kernels", "similarities", "search", "retriever"},
+    "evaluation": frozenset({"contracts", "runtime", "search"}),
+    "theory": frozenset({"similarities"}),
+    "explore": frozenset({"evaluation"}),
+    "reporting": frozenset({"paths"}),
+}
+"""The table of the house: what of the package each room may import, besides itself. The command line (`cli`) may import
+everything; `retriever.py` puts an item table, an encoder and a similarity together."""
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    """`workbench/search/topk.py` and `workbench/runtime.py` belong to the rooms `search` and `runtime`."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported(source: str, package: str) -> set[str]:
+    """Full names of all that `source`, a module of `package`, imports: at its top, in functions, relatively."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import():
+                names |= {alias.name for alias in node.names}
+            case ast.ImportFrom():
+                above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+                module = ".".join([*above, *filter(None, [node.module])])
+                names |= {f"{module}.{alias.name}" for alias in node.names}
+            case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(name)), *_]):
+                names.add(name)
+    return names
+
+
+def rooms_imported(names: set[str]) -> set[str]:
+    """Rooms of the package among imported names; `from workbench import __version__` is no room."""
+    inside = {name.split(".")[1] for name in names if name.startswith("workbench.")}
+    return {name for name in inside if not name.startswith("__")}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_what_the_table_allows(path):
+    room = room_of(path)
+    if room in ("__init__", "__main__", "cli"):
+        return
+    assert room in ROOMS, f"{room} is no room of the table; add its row here and in the architecture's table"
+    package = ".".join(path.relative_to(PACKAGE.parent).parent.parts)
+    forbidden = rooms_imported(imported(path.read_text(encoding="utf-8"), package)) - ROOMS[room] - {room}
+    assert not forbidden, f"{room} must not import {sorted(forbidden)}; it may import {sorted(ROOMS[room])}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_widgets_import_ipywidgets_and_nothing_imports_pickle(path):
+    package = ".".join(path.relative_to(PACKAGE.parent).parent.parts)
+    tops = {name.split(".")[0] for name in imported(path.read_text(encoding="utf-8"), package)}
+    assert not tops & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+    if path.relative_to(PACKAGE) != Path("explore/widgets.py"):
+        assert not tops & {"ipywidgets", "anywidget"}
+
+
+def test_every_room_says_what_it_may_import():
+    for path in modules():
+        relative = path.relative_to(PACKAGE)
+        if relative.name == "__init__.py" and len(relative.parts) == 2:
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            assert docstring is not None and "ay import" in docstring, (
+                f"{relative} must say what it may import"
+            )
+
+
+def test_the_table_has_no_circle():
+    left = dict(ROOMS)
+    while left:
+        free = {room for room, needs in left.items() if not needs & left.keys()}
+        assert free, f"these rooms import each other in a circle: {sorted(left)}"
+        left = {room: needs for room, needs in left.items() if room not in free}
+
+
+@pytest.mark.parametrize(
+    ("source", "rooms"),
+    [
+        ("import workbench.data.sequences", {"data"}),
+        ("from workbench.search.topk import best", {"search"}),
+        ("from workbench import encoders", {"encoders"}),
+        ("from workbench import __version__", set()),
+        ("def f():\n    from ..training import loop", {"training"}),
+        ("from . import metrics\nfrom .ranks import rank_table", {"evaluation"}),
+        ("import importlib\nimportlib.import_module('workbench.cli')", {"cli"}),
+        ("import torch\nfrom dataclasses import replace", set()),
+    ],
+)
+def test_imports_are_found_wherever_they_stand(source, rooms):
+    assert rooms_imported(imported(source, "workbench.evaluation")) == rooms
