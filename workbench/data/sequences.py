@@ -1,5 +1,6 @@
 """Jagged histories of all users, and the padded batches that encoders read."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Self
@@ -21,10 +22,10 @@ HELD_OUT: dict[Part, int] = {"train": 2, "validation": 1, "test": 0}
 class Sequences:
     """Every user's interactions in time order, stored end to end.
 
-    User u (dense, 0..U−1) owns `item_ids[offsets[u]:offsets[u + 1]]` and the same slice of `timestamps` (int64 seconds) and
-    `ratings` (float32, NaN where the source has none). Item ids are dense, 1..N. `items` is the item table: one row per
-    dense id in order (row i is item i + 1) with at least `item_id` (the source's id) and `title`; `users` likewise with
-    `user_id`. `name` is the dataset's name.
+    User u (dense, 0..U−1) owns `item_ids[offsets[u]:offsets[u + 1]]` and the same slice of `timestamps`
+    (int64 seconds) and `ratings` (float32, NaN where the source has none). Item ids are dense, 1..N. `items`
+    is the item table: one row per dense id in order (row i is item i + 1) with at least `item_id` (the
+    source's id) and `title`; `users` likewise with `user_id`. `name` is the dataset's name.
     """
 
     name: str
@@ -37,10 +38,12 @@ class Sequences:
 
     @property
     def num_users(self) -> int:
+        """U."""
         return len(self.offsets) - 1
 
     @property
     def num_items(self) -> int:
+        """N, items without an interaction included."""
         return len(self.items)
 
     @property
@@ -52,8 +55,40 @@ class Sequences:
         """Users who have, for this part, a target and at least one interaction before it."""
         return np.flatnonzero(self.lengths >= HELD_OUT[part] + 2)
 
+    def history(self, users: NDArray[np.int64], held_out: int) -> NDArray[np.int64]:
+        """Every item before each user's target, oldest first and padded with 0: int64 (B, H).
+
+        `held_out` interactions follow the target; H is the longest history, whatever an encoder's window.
+        Raises ValueError where a user has fewer than held_out + 1 interactions, and so no target.
+        """
+        lengths = self.lengths[users] - 1 - held_out
+        if (lengths < 0).any():
+            short = users[lengths < 0][:3].tolist()
+            raise ValueError(f"users {short} have no target (they need {held_out + 1} interactions)")
+        positions = np.arange(lengths.max(initial=0))
+        valid = positions < lengths[:, None]
+        rows = np.where(valid, self.offsets[users, None] + positions, 0)
+        return np.where(valid, self.item_ids[rows], 0)  # (B, H)
+
+    def fingerprint(self) -> str:
+        """16 hex digits by which a checkpoint knows its training data again.
+
+        The start of SHA-256 over offsets, item ids, timestamps, ratings, and the source ids of items and users; names and
+        titles do not count.
+        """
+        digest = hashlib.sha256()
+        source_ids = self.items["item_id"].to_numpy(np.int64), self.users["user_id"].to_numpy(np.int64)
+        for values in (self.offsets, self.item_ids, self.timestamps, self.ratings, *source_ids):
+            digest.update(f"{values.dtype.str}{values.shape}".encode())
+            digest.update(np.ascontiguousarray(values).data)
+        return digest.hexdigest()[:16]
+
     def __post_init__(self) -> None:
-        if self.offsets[0] != 0 or self.offsets[-1] != len(self.item_ids) or (np.diff(self.offsets) < 0).any():
+        if (
+            self.offsets[0] != 0
+            or self.offsets[-1] != len(self.item_ids)
+            or (np.diff(self.offsets) < 0).any()
+        ):
             raise ValueError(f"{self.name}: offsets must rise from 0 to {len(self.item_ids)}")
         if not len(self.item_ids) == len(self.timestamps) == len(self.ratings):
             raise ValueError(f"{self.name}: item_ids, timestamps and ratings differ in length")
@@ -62,7 +97,7 @@ class Sequences:
 
 
 def batch_of(sequences: Sequences, users: NDArray[np.int64], held_out: int, max_length: int) -> SequenceBatch:
-    """The last `max_length` interactions before each user's target, where `held_out` interactions follow the target.
+    """The last `max_length` interactions before each user's target, which `held_out` interactions follow.
 
     Shapes: B = len(users), L = the longest history among them, at most `max_length`.
     Raises ValueError where a user has fewer than held_out + 2 interactions.
@@ -71,7 +106,9 @@ def batch_of(sequences: Sequences, users: NDArray[np.int64], held_out: int, max_
     lengths = np.minimum(targets - sequences.offsets[users], max_length)
     if (lengths < 1).any():
         short = users[lengths < 1][:3].tolist()
-        raise ValueError(f"users {short} have no history before their target (they need {held_out + 2} interactions)")
+        raise ValueError(
+            f"users {short} have no history before their target (they need {held_out + 2} interactions)"
+        )
     positions = np.arange(lengths.max())
     valid = positions < lengths[:, None]
     rows = np.where(valid, (targets - lengths)[:, None] + positions, 0)  # (B, L)
@@ -94,11 +131,11 @@ def batch_of(sequences: Sequences, users: NDArray[np.int64], held_out: int, max_
 class Batches:
     """The batches of one epoch of a part of the leave-one-out split.
 
-    `part` says which interaction is the target: the last ("test"), the one before ("validation"), or the one before that
-    ("train", whose batches hold whole training sequences: every position but the last also predicts its successor).
-    `held_out` overrides the interactions left out after the target, for protocols without a validation item. With a `seed`
-    the users are shuffled, differently in every `epoch`; without one they come in order. `rank` of `world` processes takes
-    every world-th batch.
+    `part` says which interaction is the target: the last ("test"), the one before ("validation"), or the one
+    before that ("train", whose batches hold whole training sequences: every position but the last also
+    predicts its successor). `held_out` overrides the interactions left out after the target, for protocols
+    without a validation item. With a `seed` the users are shuffled, differently in every `epoch`; without one
+    they come in order. `rank` of `world` processes takes every world-th batch.
     """
 
     sequences: Sequences
@@ -113,7 +150,9 @@ class Batches:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_length < 1:
-            raise ValueError(f"batch_size and max_length must be 1 or more, not {self.batch_size}, {self.max_length}")
+            raise ValueError(
+                f"batch_size and max_length must be 1 or more, not {self.batch_size}, {self.max_length}"
+            )
 
     def _users(self) -> NDArray[np.int64]:
         held_out = HELD_OUT[self.part] if self.held_out is None else self.held_out

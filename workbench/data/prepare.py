@@ -1,0 +1,168 @@
+"""From interactions to sequences: filters, dense ids, the stable sort by time."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from workbench.data.interactions import DataError, Interactions
+from workbench.data.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to interactions before they become sequences, in this order.
+
+    `duplicates`: "drop" removes rows that agree in user, item and timestamp, but the first. `k_core`: keep
+    items and users with at least so many interactions (0 or 1: everyone), counted on the rows before each
+    pass; `passes`: how often, None until nothing changes any more (the k-core proper). `min_length`: then
+    keep users with at least so many interactions left; the catalogue stays as it is. `corpus`: "catalogue"
+    keeps every row of the item table that the k-core left (all of them without one), "rated" those with an
+    interaction left.
+
+    The published RAILS preprocessing is Preparation() for MovieLens, and for Amazon Books
+    Preparation(k_core=5, passes=1, min_length=5): its 5-filter runs once, and items are counted before users
+    who fell below five leave.
+    """
+
+    duplicates: Literal["keep", "drop"] = "keep"
+    k_core: int = 0
+    passes: int | None = None
+    min_length: int = 0
+    corpus: Literal["catalogue", "rated"] = "catalogue"
+
+    def __post_init__(self) -> None:
+        if self.duplicates not in ("keep", "drop"):
+            raise ValueError(f"duplicates must be 'keep' or 'drop', not {self.duplicates!r}")
+        if self.k_core < 0 or self.min_length < 0:
+            raise ValueError(f"k_core and min_length must be 0 or more, not {self.k_core}, {self.min_length}")
+        if self.passes is not None and self.passes < 1:
+            raise ValueError(f"passes must be 1 or more (None: until nothing changes), not {self.passes}")
+        if self.corpus not in ("catalogue", "rated"):
+            raise ValueError(f"corpus must be 'catalogue' or 'rated', not {self.corpus!r}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Counts after one step: `items` have an interaction, `catalogue` are all that can be recommended."""
+
+    name: str
+    users: int
+    items: int
+    catalogue: int
+    interactions: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Sequences, and the counts of every stage on the way to them."""
+
+    sequences: Sequences
+    stages: tuple[Stage, ...]
+
+
+def prepare(interactions: Interactions, name: str, preparation: Preparation | None = None) -> Prepared:
+    """Sequences with dense ids, sorted by user and time.
+
+    Users with an interaction become 0..U−1 and items of the corpus 1..N, both in the order of their source
+    ids. Rows are sorted by user, then timestamp; rows of one user at the same second keep the order of the
+    source. Raises DataError where the filters leave nothing.
+    """
+    preparation = preparation or Preparation()
+    table = interactions.table
+    items = interactions.items.sort_values("item_id", ignore_index=True)
+    users, user_ids = pd.factorize(table["user_id"].to_numpy(), sort=True)  # (T,), (U,)
+    rows_of = _item_rows(table["item_id"].to_numpy(), items["item_id"].to_numpy())  # (T,) rows of `items`
+    catalogue = np.ones(len(items), dtype=np.bool_)
+    kept = np.arange(len(table))
+    stages = [_stage("as read", users, rows_of, catalogue)]
+    if preparation.duplicates == "drop":
+        kept = kept[~table.duplicated(["user_id", "item_id", "timestamp"]).to_numpy()]
+        stages.append(_stage("without duplicates", users[kept], rows_of[kept], catalogue))
+    if preparation.k_core > 1:
+        kept = kept[_core(users[kept], rows_of[kept], preparation.k_core, preparation.passes)]
+        catalogue = _present(rows_of[kept], len(items))
+        once = f", {preparation.passes} pass" if preparation.passes else ""
+        stages.append(_stage(f"{preparation.k_core}-core{once}", users[kept], rows_of[kept], catalogue))
+    if preparation.min_length > 1:
+        lengths = np.bincount(users[kept], minlength=len(user_ids))
+        kept = kept[lengths[users[kept]] >= preparation.min_length]
+        stages.append(
+            _stage(f"users of {preparation.min_length} or more", users[kept], rows_of[kept], catalogue)
+        )
+    if not len(kept):
+        raise DataError(f"{name}: {preparation} leaves no interaction; ask for fewer per user and item")
+    if preparation.corpus == "rated":
+        catalogue = _present(rows_of[kept], len(items))
+        stages.append(_stage("rated items alone", users[kept], rows_of[kept], catalogue))
+    present = _present(users[kept], len(user_ids))
+    users = _renumbered(present)[users[kept]]
+    item_ids = _renumbered(catalogue)[rows_of[kept]] + 1
+    order = _time_order(users, table["timestamp"].to_numpy()[kept])
+    source_rows = kept[order]
+    unrated = np.full(len(source_rows), np.nan, np.float32)
+    sequences = Sequences(
+        name=name,
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(users))]),
+        item_ids=item_ids[order],
+        timestamps=table["timestamp"].to_numpy()[source_rows],
+        ratings=table["rating"].to_numpy()[source_rows] if "rating" in table else unrated,
+        items=items[catalogue].reset_index(drop=True),
+        users=_user_table(interactions.users, user_ids[present]),
+    )
+    return Prepared(sequences, tuple(stages))
+
+
+def _item_rows(ids: NDArray[np.int64], sorted_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The row of each id in a sorted table; each distinct id is looked up once."""
+    codes, distinct = pd.factorize(ids)
+    return np.searchsorted(sorted_ids, distinct)[codes]
+
+
+def _present(codes: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
+    return np.bincount(codes, minlength=size) > 0
+
+
+def _renumbered(present: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """New numbers 0.. for the codes that are present, in the same order."""
+    return np.cumsum(present) - 1
+
+
+def _time_order(users: NDArray[np.int64], timestamps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows by user, then timestamp, then their order in the source; what is sorted is not sorted again."""
+    user_step, time_step = np.diff(users), np.diff(timestamps)
+    if ((user_step > 0) | ((user_step == 0) & (time_step >= 0))).all():
+        return np.arange(len(users))
+    return np.lexsort((timestamps, users))
+
+
+def _core(
+    users: NDArray[np.int64], items: NDArray[np.int64], k: int, passes: int | None
+) -> NDArray[np.int64]:
+    """Rows that stay when users and items with fewer than k leave together, `passes` times or to the end."""
+    rows = np.arange(len(users))
+    done = 0
+    while len(rows) and (passes is None or done < passes):
+        of_user, of_item = users[rows], items[rows]
+        stays = (np.bincount(of_user)[of_user] >= k) & (np.bincount(of_item)[of_item] >= k)
+        if stays.all():
+            break
+        rows = rows[stays]
+        done += 1
+    return rows
+
+
+def _stage(
+    name: str, users: NDArray[np.int64], items: NDArray[np.int64], catalogue: NDArray[np.bool_]
+) -> Stage:
+    def distinct(codes: NDArray[np.int64]) -> int:
+        return int(np.count_nonzero(np.bincount(codes))) if len(codes) else 0
+
+    return Stage(name, distinct(users), distinct(items), int(catalogue.sum()), len(users))
+
+
+def _user_table(users: pd.DataFrame, user_ids: NDArray[np.int64]) -> pd.DataFrame:
+    users = users.sort_values("user_id", ignore_index=True)
+    return users.iloc[np.searchsorted(users["user_id"].to_numpy(), user_ids)].reset_index(drop=True)

@@ -1,0 +1,147 @@
+"""Sequences on disk: a folder of Parquet tables and a `meta.json`, written whole or not at all."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from workbench.data.interactions import DataError
+from workbench.data.sequences import Sequences
+
+FORMAT = 1
+META = "meta.json"
+
+
+def save(sequences: Sequences, folder: Path, meta: dict[str, Any]) -> None:
+    """Write sequences as `interactions.parquet`, `items.parquet`, `users.parquet` and `meta.json` in
+    `folder`.
+
+    `interactions.parquet` holds `user` and `item` (dense), `timestamp` and `rating`, in sequence order; the
+    two tables hold the source's ids in dense order. `meta` (JSON values) joins the counts and the fingerprint
+    in `meta.json`. Everything is written in a temporary folder beside `folder`, which is then renamed; a
+    dataset of that name is replaced. Raises OSError that says what to do where the disk is full; nothing new
+    is left then.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        _write(sequences, temporary, meta)
+        replace_folder(temporary, folder)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            message = (
+                f"the disk is full: {sequences.name} does not fit into {folder}; free some space, try again"
+            )
+            raise OSError(errno.ENOSPC, message) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_folder(folder: Path) -> Sequences:
+    """The sequences that `save` wrote. Raises FileNotFoundError, and DataError for a damaged folder."""
+    meta = read_meta(folder)
+    try:
+        table, items, users = (
+            pyarrow.parquet.read_table(folder / f"{name}.parquet", page_checksum_verification=True)
+            for name in ("interactions", "items", "users")
+        )
+        codes = table["user"].to_numpy()
+        columns = [_writable(table[name].to_numpy()) for name in ("item", "timestamp", "rating")]
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise DataError(f"{folder} is damaged ({error}); prepare {meta['name']} again") from None
+    counts = {"interactions": len(codes), "items": items.num_rows, "users": users.num_rows}
+    if any(meta[name] != count for name, count in counts.items()):
+        raise DataError(
+            f"{folder} is damaged: its tables hold {counts}, {META} says otherwise; prepare it again"
+        )
+    return Sequences(
+        name=meta["name"],
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=users.num_rows))]),
+        item_ids=columns[0].astype(np.int64),
+        timestamps=columns[1],
+        ratings=columns[2],
+        items=items.to_pandas(),
+        users=users.to_pandas(),
+    )
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """`meta.json` of a prepared dataset. Raises FileNotFoundError, and DataError where it is no such file."""
+    path = folder / META
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is damaged ({error}); prepare the dataset again") from None
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise DataError(f"{path} is not of format {FORMAT}; prepare the dataset again with this version")
+    missing = {"name", "users", "items", "interactions", "fingerprint"} - set(meta)
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(sorted(missing))}; prepare the dataset again")
+    return meta
+
+
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Rename `temporary` to `folder`; one that is in the way steps aside first and is then removed."""
+    previous = folder.with_name(f".{folder.name}.previous-{os.getpid()}")
+    while True:
+        try:
+            temporary.rename(folder)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        shutil.rmtree(previous, ignore_errors=True)
+        try:
+            folder.rename(previous)
+        except FileNotFoundError:  # another process was faster; the place is free now, or taken again
+            continue
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _write(sequences: Sequences, folder: Path, meta: dict[str, Any]) -> None:
+    tables = {
+        "interactions": pa.table(
+            {
+                "user": np.repeat(np.arange(sequences.num_users, dtype=np.int32), sequences.lengths),
+                "item": sequences.item_ids.astype(np.int32),
+                "timestamp": sequences.timestamps,
+                "rating": sequences.ratings,
+            }
+        ),
+        "items": _arrow(sequences.items),
+        "users": _arrow(sequences.users),
+    }
+    for name, table in tables.items():
+        pyarrow.parquet.write_table(
+            table, folder / f"{name}.parquet", compression="zstd", write_page_checksum=True
+        )
+    counts = {
+        "format": FORMAT,
+        "name": sequences.name,
+        "users": sequences.num_users,
+        "items": sequences.num_items,
+        "interactions": len(sequences.item_ids),
+        "fingerprint": sequences.fingerprint(),
+    }
+    text = json.dumps(counts | meta, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / META).write_text(text + "\n", encoding="utf-8")
+
+
+def _arrow(table: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(table, preserve_index=False)
+
+
+def _writable(values: NDArray[Any]) -> NDArray[Any]:
+    """Arrow hands out read-only views, which torch would warn about."""
+    return values if values.flags.writeable else values.copy()
