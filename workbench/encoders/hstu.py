@@ -1,0 +1,179 @@
+"""HSTU (Zhai et al. 2024, "Actions Speak Louder than Words"), as configured in the published RAILS runs."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from workbench.contracts import Encoder, SequenceBatch
+from workbench.encoders.inputs import OUTPUT_SLOTS, PositionalInput, check_length, last_positions
+from workbench.encoders.jagged import Jagged, jagged
+from workbench.kernels.dropout import Dropout
+
+EPS = 1e-6
+TIME_BUCKETS = 128
+BUCKET_WIDTH = 0.301
+"""Natural logarithm of the ratio of two neighbouring buckets. The published constant looks like log10(2), but the logarithm
+is natural: buckets grow by e^0.301 ≈ 1.35. Kept for parity."""
+GROUP_ROWS = 16
+"""Histories whose attention is computed together: sorted by length, so that padding is short and maps stay in cache."""
+
+
+@dataclass(frozen=True)
+class HSTUConfig:
+    """`blocks` with `heads` of query/key width `qk_dim` and value width `v_dim`; `dropout` of the input and of each output.
+
+    `request_time`: position i knows when the next item was asked for (the published behaviour: the time of the request, which
+    in evaluation is the target's timestamp). False: it knows only when its own item was.
+    """
+
+    kind: ClassVar[str] = "hstu"
+    blocks: int = 2
+    heads: int = 1
+    qk_dim: int = 50
+    v_dim: int = 50
+    dropout: float = 0.2
+    request_time: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.blocks, self.heads, self.qk_dim, self.v_dim) < 1:
+            raise ValueError(f"blocks, heads, qk_dim and v_dim must be at least 1: {self}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+
+
+class _Lookup(torch.autograd.Function):
+    """table[buckets] whose gradient is a histogram: torch's own scatter into a few bins is many times slower on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, buckets: Tensor) -> Tensor:
+        ctx.save_for_backward(buckets)
+        ctx.size = len(table)
+        return table[buckets]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (buckets,) = ctx.saved_tensors
+        total = torch.bincount(buckets.flatten(), weights=gradients[0].flatten(), minlength=ctx.size)
+        return total.to(gradients[0].dtype), None
+
+
+def time_buckets(later: Int[Tensor, "*#S"], earlier: Int[Tensor, "*#S"]) -> Int[Tensor, "*#S"]:
+    """⌊ln(max(1, |later − earlier|)) / 0.301⌋, at most 128: the bucket of a time difference in seconds."""
+    seconds = (later - earlier).abs().clamp(min=1)
+    return (seconds.float().log() / BUCKET_WIDTH).long().clamp(max=TIME_BUCKETS)
+
+
+class _RelativeBias(nn.Module):
+    """rab[i, j] = w_pos[j − i] + w_time[bucket(t_request(i) − t_j)], shared by all heads."""
+
+    def __init__(self, padded_length: int) -> None:
+        super().__init__()
+        self.padded_length = padded_length
+        self.position = nn.Parameter(torch.empty(2 * padded_length - 1).normal_(std=0.02))
+        self.time = nn.Parameter(torch.empty(TIME_BUCKETS + 1).normal_(std=0.02))
+
+    def forward(self, buckets: Int[Tensor, "B L L"]) -> Float[Tensor, "B 1 L L"]:
+        steps = torch.arange(buckets.shape[-1], device=buckets.device)
+        by_position = self.position[steps[None, :] - steps[:, None] + self.padded_length - 1]
+        return (by_position + _Lookup.apply(self.time, buckets))[:, None]  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Histories of like length: their jagged rows [first, last), their layout, and their time buckets."""
+
+    first: int
+    last: int
+    layout: Jagged
+    buckets: Int[Tensor, "B L L"]
+
+
+class _Block(nn.Module):
+    """U, V, Q, K = SiLU(LN(x) W); A = SiLU(QKᵀ + rab) / n, causal; out = x + W_o · dropout(U ⊙ LN(A V)).
+
+    n is the constant padded length, not the history's own; there is no 1/√d, and attention has no dropout (published code).
+    """
+
+    def __init__(self, config: HSTUConfig, dim: int, padded_length: int) -> None:
+        super().__init__()
+        self.heads, self.qk_dim, self.v_dim = config.heads, config.qk_dim, config.v_dim
+        self.padded_length = padded_length
+        self.project_in = nn.Parameter(
+            torch.empty(dim, 2 * config.heads * (config.qk_dim + config.v_dim)).normal_(std=0.02)
+        )
+        self.project_out = nn.Linear(config.heads * config.v_dim, dim)
+        nn.init.xavier_uniform_(self.project_out.weight)
+        self.bias = _RelativeBias(padded_length)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Float[Tensor, "T D"], groups: list[_Group]) -> Float[Tensor, "T D"]:
+        v_width, qk_width = self.heads * self.v_dim, self.heads * self.qk_dim
+        projected = F.silu(F.layer_norm(x, x.shape[-1:], eps=EPS) @ self.project_in)
+        u, vqk = projected.split([v_width, v_width + 2 * qk_width], dim=-1)
+        parts = [self._attend(vqk[g.first : g.last], g) for g in groups]
+        attended = F.layer_norm(torch.cat(parts), (v_width,), eps=EPS)
+        return x + self.project_out(self.dropout(u * attended))
+
+    def _attend(self, vqk: Float[Tensor, "t W"], group: _Group) -> Float[Tensor, "t V"]:
+        padded = group.layout.pad(vqk)  # (B, L, W)
+        sizes = [self.heads * self.v_dim, self.heads * self.qk_dim, self.heads * self.qk_dim]
+        v, q, k = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in padded.split(sizes, dim=-1))
+        logits = q @ k.transpose(-1, -2) + self.bias(group.buckets).to(q.dtype)  # (B, heads, L, L)
+        weights = F.silu(logits).tril()
+        mixed = (weights @ v) / self.padded_length  # (B, heads, L, v_dim)
+        return group.layout.unpad(mixed.transpose(1, 2).flatten(2))
+
+
+class HSTU(Encoder):
+    """Hierarchical sequential transduction units with relative position and time bias, on jagged sequences.
+
+    Only valid positions pass through the linear layers; attention runs over groups of histories of like length.
+    """
+
+    objective: Literal["next item", "masked item"] = "next item"
+
+    def __init__(self, config: HSTUConfig, dim: int, max_length: int) -> None:
+        super().__init__()
+        self.max_length = max_length
+        self.request_time = config.request_time
+        self.inputs = PositionalInput(dim, max_length, config.dropout)
+        padded_length = max_length + OUTPUT_SLOTS
+        self.blocks = nn.ModuleList(_Block(config, dim, padded_length) for _ in range(config.blocks))
+
+    def _buckets(
+        self, timestamps: Int[Tensor, "B L"], lengths: Int[Tensor, "B"], targets: Int[Tensor, "B"]
+    ) -> Int[Tensor, "B L L"]:
+        asked = timestamps
+        if self.request_time:
+            asked = torch.roll(timestamps, -1, dims=1).scatter(1, lengths[:, None] - 1, targets[:, None])
+        return time_buckets(asked[:, :, None], timestamps[:, None, :])
+
+    def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
+        """One output per position (B, L, D); position i sees 0..i."""
+        check_length(batch, self.max_length)
+        order = torch.argsort(batch.lengths, descending=True, stable=True)
+        x = self.inputs(embeddings, batch)[order]
+        lengths, timestamps, targets = (
+            t[order] for t in (batch.lengths, batch.timestamps, batch.target_timestamps)
+        )
+        whole = jagged(lengths, x.shape[1])
+        bounds = whole.offsets.tolist()
+        groups = []
+        for start in range(0, len(batch), GROUP_ROWS):
+            end = min(start + GROUP_ROWS, len(batch))
+            longest = int(lengths[start])
+            buckets = self._buckets(timestamps[start:end, :longest], lengths[start:end], targets[start:end])
+            layout = jagged(lengths[start:end], longest)
+            groups.append(_Group(bounds[start], bounds[end], layout, buckets))
+        flat = whole.unpad(x)  # (T, D)
+        for block in self.blocks:
+            flat = block(flat, groups)
+        return whole.pad(flat)[torch.argsort(order)]
+
+    def encode(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B D"]:
+        """The output at the last position (B, D)."""
+        return last_positions(self(embeddings, batch), batch)

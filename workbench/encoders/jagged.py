@@ -1,0 +1,52 @@
+"""Between padded (B, L, …) and jagged (T, …) tensors: through fbgemm where it is installed, else plain torch."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from workbench import runtime
+
+_FBGEMM = runtime.optional("fbgemm_gpu") is not None
+
+
+@dataclass(frozen=True)
+class Jagged:
+    """Where the valid positions of a padded (B, L) grid lie.
+
+    `lengths` (B,), `offsets` (B + 1,) into the jagged rows, `positions` (T,) flat indices b · L + i into the grid, in order.
+    """
+
+    lengths: Int[Tensor, "B"]
+    offsets: Int[Tensor, "B+1"]
+    positions: Int[Tensor, "T"]
+    length: int
+
+    def pad(self, values: Tensor) -> Tensor:
+        """(T, W) to (B, L, W), zero at padding."""
+        if _FBGEMM and values.is_floating_point():
+            padded: Tensor = torch.ops.fbgemm.jagged_to_padded_dense(
+                values, [self.offsets], [self.length], 0.0
+            )
+            return padded
+        grid = values.new_zeros(len(self.lengths) * self.length, values.shape[1])
+        return grid.index_copy(0, self.positions, values).unflatten(0, (len(self.lengths), self.length))
+
+    def unpad(self, values: Tensor) -> Tensor:
+        """(B, L, W) to (T, W)."""
+        if _FBGEMM and values.is_floating_point():
+            jagged: Tensor = torch.ops.fbgemm.dense_to_jagged(values, [self.offsets], len(self.positions))[0]
+            return jagged
+        return values.flatten(0, 1).index_select(0, self.positions)
+
+
+def jagged(lengths: Int[Tensor, "B"], length: int) -> Jagged:
+    """The layout of B rows with `lengths` valid positions each in a grid of width `length`.
+
+    >>> jagged(torch.tensor([2, 1]), 3).positions.tolist()
+    [0, 1, 3]
+    """
+    valid = torch.arange(length, device=lengths.device) < lengths[:, None]
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    return Jagged(lengths, offsets, torch.nonzero(valid.flatten())[:, 0], length)

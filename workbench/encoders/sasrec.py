@@ -1,0 +1,101 @@
+"""SASRec (Kang & McAuley 2018), as configured in the published RAILS runs."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from workbench.contracts import Encoder, SequenceBatch
+from workbench.encoders.inputs import PositionalInput, check_length, last_positions
+from workbench.kernels.dropout import Dropout
+
+EPS = 1e-8
+
+
+@dataclass(frozen=True)
+class SASRecConfig:
+    """`blocks` of attention with `heads`, a pointwise network of `ffn_dim` hidden units (0: as wide as D), `dropout`."""
+
+    kind: ClassVar[str] = "sasrec"
+    blocks: int = 2
+    heads: int = 1
+    ffn_dim: int = 0
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1 or self.heads < 1 or self.ffn_dim < 0:
+            raise ValueError(f"blocks and heads must be at least 1 and ffn_dim at least 0: {self}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+
+
+class _Block(nn.Module):
+    """Q = LN(x); y = Q + MHA(Q, x, x); z = LN(y); out = z + FFN(z). Keys and values are not normed; no norm has weights."""
+
+    def __init__(self, config: SASRecConfig, dim: int) -> None:
+        super().__init__()
+        if dim % config.heads:
+            raise ValueError(f"the embedding width {dim} is not a multiple of {config.heads} heads")
+        hidden = config.ffn_dim or dim
+        self.heads = config.heads
+        self.dropout = config.dropout
+        self.project_in = nn.Linear(dim, 3 * dim)
+        self.project_out = nn.Linear(dim, dim)
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, hidden),
+            nn.ReLU(),
+            Dropout(config.dropout),
+            nn.Linear(hidden, dim),
+            Dropout(config.dropout),
+        )
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_normal_(parameter)
+        nn.init.zeros_(self.project_in.bias)
+        nn.init.zeros_(self.project_out.bias)
+
+    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        width = x.shape[-1]
+        query = F.layer_norm(x, (width,), eps=EPS)
+        weight, bias = self.project_in.weight, self.project_in.bias
+        q = F.linear(query, weight[:width], bias[:width])
+        k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+        q, k, v = (
+            t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v)
+        )  # (B, heads, L, D / heads)
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        y = query + self.project_out(attended.transpose(1, 2).flatten(2))
+        z = F.layer_norm(y, (width,), eps=EPS)
+        return z + self.ffn(z)
+
+
+class SASRec(Encoder):
+    """Causal self-attention over the history.
+
+    The published code differs from the paper in normalising the query but not keys and values, and in adding the residual
+    to the normalised query; both are kept, for parity with its checkpoints.
+    """
+
+    objective: Literal["next item", "masked item"] = "next item"
+
+    def __init__(self, config: SASRecConfig, dim: int, max_length: int) -> None:
+        super().__init__()
+        self.max_length = max_length
+        self.inputs = PositionalInput(dim, max_length, config.dropout)
+        self.blocks = nn.ModuleList(_Block(config, dim) for _ in range(config.blocks))
+
+    def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
+        """One output per position (B, L, D); position i sees 0..i."""
+        check_length(batch, self.max_length)
+        x = self.inputs(embeddings, batch)
+        valid = batch.valid[..., None].to(x.dtype)
+        for block in self.blocks:
+            x = block(x) * valid
+        return x
+
+    def encode(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B D"]:
+        """The output at the last position (B, D)."""
+        return last_positions(self(embeddings, batch), batch)

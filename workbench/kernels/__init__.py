@@ -1,0 +1,1 @@
+"""The hot arithmetic behind one function each. May import contracts, runtime."""

@@ -1,0 +1,181 @@
+"""The thing that is trained, saved and loaded: item table, encoder, similarity.
+
+May import contracts, runtime, encoders, similarities.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from workbench import encoders, similarities
+from workbench.contracts import ItemState, QueryState, SequenceBatch
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RetrieverConfig:
+    """`dim` D, the embedding width; `max_length`, the longest history it reads; its encoder and its similarity."""
+
+    encoder: encoders.EncoderConfig
+    similarity: similarities.SimilarityConfig
+    dim: int = 50
+    max_length: int = 200
+
+    def __post_init__(self) -> None:
+        if self.dim < 1 or self.max_length < 1:
+            raise ValueError(f"dim and max_length must be at least 1, not {self.dim} and {self.max_length}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` reads them back."""
+        values = dataclasses.asdict(self)
+        values["encoder"]["kind"] = self.encoder.kind
+        values["similarity"]["kind"] = self.similarity.kind
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The configuration that `to_dict` gave; ValueError where a kind or a field is unknown."""
+        return cls(
+            encoder=_of_kind(encoders.CONFIGS, values["encoder"], "encoder"),
+            similarity=_of_kind(similarities.CONFIGS, values["similarity"], "similarity"),
+            dim=values["dim"],
+            max_length=values["max_length"],
+        )
+
+
+def _of_kind(known: dict[str, Any], values: dict[str, Any], what: str) -> Any:
+    kind = values.get("kind")
+    if kind not in known:
+        raise ValueError(f"unknown {what} {kind!r}; this version knows {', '.join(known)}")
+    fields = {f.name for f in dataclasses.fields(known[kind])}
+    if unknown := sorted(set(values) - fields - {"kind"}):
+        raise ValueError(
+            f"{what} {kind!r} has no setting {', '.join(unknown)}; it has {', '.join(sorted(fields))}"
+        )
+    return known[kind](**{k: v for k, v in values.items() if k != "kind"})
+
+
+class Retriever(nn.Module):
+    """An item table, an encoder of histories, and a similarity between the two.
+
+    Built with its own `seed`: the same configuration and seed give the same weights, whatever ran before.
+    """
+
+    def __init__(self, config: RetrieverConfig, num_items: int, seed: int = 0) -> None:
+        super().__init__()
+        if num_items < 1:
+            raise ValueError(f"a retriever needs at least one item, not {num_items}")
+        self.config = config
+        self.num_items = num_items
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.item_table = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
+            nn.init.trunc_normal_(self.item_table.weight, std=0.02)
+            with torch.no_grad():
+                self.item_table.weight[0] = 0
+            self.encoder = encoders.build(config.encoder, config.dim, config.max_length)
+            self.similarity = similarities.build(config.similarity, config.dim)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.item_table.weight.device
+
+    def embed(self, batch: SequenceBatch) -> Float[Tensor, "B L D"]:
+        """Item embeddings of the histories; ValueError where an id is not in the table."""
+        highest = int(batch.item_ids.max()) if batch.item_ids.numel() else 0
+        if highest > self.num_items or (batch.item_ids.numel() and int(batch.item_ids.min()) < 0):
+            raise ValueError(f"item id {highest} is outside this retriever's items 1..{self.num_items}")
+        embeddings: Tensor = self.item_table(batch.item_ids)
+        return embeddings
+
+    def forward(self, batch: SequenceBatch) -> Float[Tensor, "B L D"]:
+        """The encoder's output at every position."""
+        return self.encoder(self.embed(batch), batch)
+
+    def query_state(self, batch: SequenceBatch) -> QueryState:
+        """What the similarity needs of each whole history."""
+        return self.similarity.queries(self.encoder.encode(self.embed(batch), batch), batch.user_ids)
+
+    def item_state(self, ids: Int[Tensor, "N"] | None = None) -> ItemState:
+        """What the similarity needs of the items `ids` (default: all, 1..N)."""
+        if ids is None:
+            ids = torch.arange(1, self.num_items + 1, device=self.device)
+        return self.similarity.items(self.item_table(ids), ids)
+
+    def save(self, folder: Path, **facts: Any) -> None:
+        """Write `model.safetensors` and `config.json` into `folder`, with `facts` (data, metrics, …) in the latter."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {k: v.detach().contiguous().cpu() for k, v in self.state_dict().items()}
+        described = {
+            "format": FORMAT,
+            "num_items": self.num_items,
+            "retriever": self.config.to_dict(),
+            **facts,
+        }
+        temporary = folder / f"{WEIGHTS}.partial"
+        safetensors.torch.save_file(weights, temporary)
+        temporary.replace(folder / WEIGHTS)
+        temporary = folder / f"{CONFIG}.partial"
+        temporary.write_text(json.dumps(described, indent=2) + "\n")
+        temporary.replace(folder / CONFIG)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Self:
+        """The retriever saved in `folder`, in evaluation mode.
+
+        Raises FileNotFoundError where a file is missing; ValueError where one is damaged or the weights do not fit the
+        configuration.
+        """
+        facts = read_facts(folder)
+        retriever = cls(RetrieverConfig.from_dict(facts["retriever"]), facts["num_items"])
+        path = folder / WEIGHTS
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: not a checkpoint of this workbench")
+        try:
+            weights = safetensors.torch.load_file(path)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path} is damaged or truncated ({error}); restore or retrain it") from error
+        fit_weights(retriever, weights, str(path))
+        return retriever.to(device).eval()
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What `config.json` in a checkpoint folder says: format, items, configuration, and the facts of its training."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no {CONFIG}: not a checkpoint of this workbench")
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not readable JSON ({error}); restore it") from error
+    if facts.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {facts.get('format')!r}; this version reads format {FORMAT}")
+    return facts
+
+
+def fit_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Load `weights` into `module`; ValueError that names the tensors which are missing, unknown or of another shape."""
+    expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+    given = {k: tuple(v.shape) for k, v in weights.items()}
+    problems = [f"{k} is missing" for k in expected.keys() - given.keys()]
+    problems += [f"{k} is not part of this model" for k in given.keys() - expected.keys()]
+    problems += [
+        f"{k} is {given[k]}, the model's is {expected[k]}"
+        for k in expected.keys() & given.keys()
+        if given[k] != expected[k]
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:5])
+        raise ValueError(f"{source} does not fit the model ({len(problems)} tensors): {shown}")
+    module.load_state_dict(weights)

@@ -1,0 +1,91 @@
+"""The dot product: the baseline that every learned similarity is measured against."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.contracts import ItemState, QueryState, Similarity
+
+NORM_EPS = 1e-6
+DENSE_RATIO = 64
+"""Candidates are gathered from the full score matrix where the corpus is at most this many times larger than the list."""
+
+
+@dataclass(frozen=True)
+class DotConfig:
+    """`normalize`: cosine instead of a plain inner product; the score is divided by `temperature`."""
+
+    kind: ClassVar[str] = "dot"
+    normalize: bool = True
+    temperature: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, not {self.temperature}")
+
+
+@dataclass(frozen=True)
+class DotQueries(QueryState):
+    """`vectors` (B, D), already divided by the temperature."""
+
+    vectors: Float[Tensor, "B D"]
+
+
+@dataclass(frozen=True)
+class DotItems(ItemState):
+    """`vectors` (N, D)."""
+
+    vectors: Float[Tensor, "N D"]
+
+
+def unit(x: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
+    """x / max(|x|, 1e-6).
+
+    >>> unit(torch.tensor([3.0, 4.0])).tolist()
+    [0.6000000238418579, 0.800000011920929]
+    """
+    return F.normalize(x, dim=-1, eps=NORM_EPS)
+
+
+class DotProduct(Similarity):
+    """φ(q, x) = ⟨q, x⟩ / τ, with q and x of unit length where `normalize` is set."""
+
+    def __init__(self, config: DotConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def pair_bytes(self) -> int:
+        """Bytes of temporaries per (query, item) pair in `score`: the score itself."""
+        return 4
+
+    def queries(self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"]) -> DotQueries:
+        """Query vectors (B, D); users are not looked at."""
+        vectors = unit(embeddings) if self.config.normalize else embeddings
+        return DotQueries(vectors / self.config.temperature)
+
+    def items(self, embeddings: Float[Tensor, "N D"], ids: Int[Tensor, "N"]) -> DotItems:
+        """Item vectors (N, D)."""
+        return DotItems(ids, unit(embeddings) if self.config.normalize else embeddings)
+
+    def score(self, queries: DotQueries, items: DotItems) -> Float[Tensor, "B N"]:  # type: ignore[override]
+        """One matrix product (B, N)."""
+        return queries.vectors @ items.vectors.T
+
+    def score_candidates(  # type: ignore[override]
+        self, queries: DotQueries, items: DotItems, rows: Int[Tensor, "B C"]
+    ) -> Float[Tensor, "B C"]:
+        """Scores of chosen rows (B, C): one matrix product and a gather where the corpus is small, else a gather first."""
+        if len(items) <= DENSE_RATIO * rows.shape[1]:
+            return self.score(queries, items).gather(1, rows)
+        return torch.einsum("bd,bcd->bc", queries.vectors, F.embedding(rows, items.vectors))
+
+    def regularizers(
+        self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B"]
+    ) -> dict[str, Tensor]:
+        """None."""
+        return {}

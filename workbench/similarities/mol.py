@@ -1,0 +1,283 @@
+"""Mixture-of-Logits (RAILS, "Retrieval with Learned Similarities", arXiv 2407.15462): a gated mixture of dot products."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.kernels.dropout import dropout
+from workbench.kernels.tiles import gathered_tiles
+from workbench.similarities.dot import unit
+from workbench.similarities.projections import Projection, hidden_network, published_initialization
+
+PAIRS_AT_ONCE = 8192
+"""Pairs whose gate is computed together: their (pairs, hidden) activations stay in a processor's cache."""
+
+
+@dataclass(frozen=True)
+class MoLConfig:
+    """All options of the published configurations; the defaults are those of ML-1M.
+
+    `query_groups` Pq and `item_groups` Px components of width `component_dim` d, divided by `temperature` τ, of unit length
+    where `normalize`. `query_projection` and `item_projection`: a GLU of `*_hidden` units, or linear. `query_layer_norm`: the
+    query enters through a LayerNorm without weights. `user_tables`: hash sizes of user-embedding tables; each takes the
+    place of one query group, is dropped with `user_dropout` (whole embeddings where `user_dropout_whole`) and is pulled to 0 by
+    `user_norm_weight` times its mean squared norm. `gate_query`, `gate_item`, `gate_pair`: hidden units of each part of
+    the gate, 0 for a linear part, None for no such part. `gate_combination`: softmax(w) of w = a·σ(a) ("glu_silu"), a·σ(LN(a))
+    ("glu_silu_ln") or a ("sum"), where a = query part ⊙ item part + pair part. `gate_dropout`: of the softmax.
+    `balance_weight`: of the mutual-information load-balancing loss.
+    """
+
+    kind: ClassVar[str] = "mol"
+    query_groups: int = 8
+    item_groups: int = 4
+    component_dim: int = 64
+    temperature: float = 0.05
+    normalize: bool = True
+    query_projection: Literal["swiglu", "geglu", "linear"] = "swiglu"
+    query_hidden: int = 512
+    query_dropout: float = 0.0
+    query_layer_norm: bool = True
+    item_projection: Literal["swiglu", "geglu", "linear"] = "linear"
+    item_hidden: int = 512
+    item_dropout: float = 0.1
+    user_tables: tuple[int, ...] = ()
+    user_dropout: float = 0.5
+    user_dropout_whole: bool = False
+    user_norm_weight: float = 0.1
+    gate_query: int | None = 128
+    gate_item: int | None = 128
+    gate_pair: int | None = 128
+    gate_input_dropout: float = 0.0
+    gate_combination: Literal["glu_silu", "glu_silu_ln", "sum"] = "glu_silu"
+    gate_dropout: float = 0.2
+    balance_weight: float = 0.001
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "user_tables", tuple(self.user_tables))
+        if min(self.query_groups, self.item_groups, self.component_dim) < 1:
+            raise ValueError(f"query_groups, item_groups and component_dim must be at least 1: {self}")
+        if len(self.user_tables) >= self.query_groups:
+            raise ValueError(
+                f"{len(self.user_tables)} user tables leave no query group for the history, of {self.query_groups}"
+            )
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, not {self.temperature}")
+        for name in ("query_dropout", "item_dropout", "user_dropout", "gate_input_dropout", "gate_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        for name in ("query_projection", "item_projection"):
+            if getattr(self, name) not in ("swiglu", "geglu", "linear"):
+                raise ValueError(f"{name} must be swiglu, geglu or linear, not {getattr(self, name)!r}")
+        if self.gate_combination not in ("glu_silu", "glu_silu_ln", "sum"):
+            raise ValueError(
+                f"gate_combination must be glu_silu, glu_silu_ln or sum, not {self.gate_combination!r}"
+            )
+
+    @property
+    def components(self) -> int:
+        """P = Pq · Px."""
+        return self.query_groups * self.item_groups
+
+
+@dataclass(frozen=True)
+class MoLQueries(QueryState):
+    """`components` (B, Pq, d), already divided by τ; `gate` (B, P), the query part; `user_norm` (B,), mean squared norm of
+    the user embeddings. The last two are None where the similarity has no such part."""
+
+    components: Float[Tensor, "B Pq d"]
+    gate: Float[Tensor, "B P"] | None
+    user_norm: Float[Tensor, "B"] | None
+
+
+@dataclass(frozen=True)
+class MoLItems(ItemState):
+    """`components` (N, Px, d); `gate` (N, P), the item part, or None where there is none."""
+
+    components: Float[Tensor, "N Px d"]
+    gate: Float[Tensor, "N P"] | None
+
+
+class _UserTable(nn.Module):
+    """An embedding of the user id modulo a hash size; row 0 is kept free as in the published tables."""
+
+    def __init__(self, rows: int, width: int, dropout: float, whole: bool) -> None:
+        super().__init__()
+        if rows < 1:
+            raise ValueError(f"a user table needs at least 1 row, not {rows}")
+        self.table = nn.Embedding(rows + 1, width)
+        self.dropout, self.whole = dropout, whole
+
+    def forward(self, user_ids: Int[Tensor, "B"]) -> Float[Tensor, "B d"]:
+        x: Tensor = self.table(user_ids % (self.table.num_embeddings - 1) + 1)
+        if self.whole:
+            return x * dropout(torch.ones_like(x[:, :1]), self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
+
+
+class MixtureOfLogits(ComponentSimilarity):
+    """φ(q, x) = Σ_p π_p(q, x) s_p(q, x), s_(i,j) = ⟨f_i(q), g_j(x)⟩ / τ, π ≥ 0, Σ π = 1 (in evaluation).
+
+    The item's components and its part of the gate are computed once per corpus, the query's once per query; per pair only the
+    P dot products, the pair part of the gate (a function of these dot products) and the softmax remain.
+    """
+
+    def __init__(self, config: MoLConfig, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        projected = c.query_groups - len(c.user_tables)
+        self.query_network = Projection(
+            c.query_projection, dim, c.query_hidden, projected * c.component_dim, c.query_dropout
+        )
+        self.item_network = Projection(
+            c.item_projection, dim, c.item_hidden, c.item_groups * c.component_dim, c.item_dropout
+        )
+        self.user_tables = nn.ModuleList(
+            _UserTable(rows, c.component_dim, c.user_dropout, c.user_dropout_whole) for rows in c.user_tables
+        )
+        p, drop = c.components, c.gate_input_dropout
+        self.gate_query = (
+            None if c.gate_query is None else hidden_network(dim, c.gate_query, p, 0.0, last_bias=False)
+        )
+        self.gate_item = (
+            None if c.gate_item is None else hidden_network(dim, c.gate_item, p, drop, last_bias=False)
+        )
+        self.gate_pair = (
+            None if c.gate_pair is None else hidden_network(p, c.gate_pair, p, drop, last_bias=True)
+        )
+        published_initialization(self)
+
+    @property
+    def pair_bytes(self) -> int:
+        """Bytes of temporaries per pair in `score`: logits, hidden units of the pair gate, weights."""
+        return 4 * (6 * self.config.components + 2 * (self.config.gate_pair or 0))
+
+    def queries(self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"]) -> MoLQueries:
+        """Query components (B, Pq, d) and the query part of the gate (B, P)."""
+        q = (
+            F.layer_norm(embeddings, embeddings.shape[-1:], eps=1e-6)
+            if self.config.query_layer_norm
+            else embeddings
+        )
+        users = [table(user_ids) for table in self.user_tables]  # each (B, d)
+        parts = [
+            self.query_network(q).unflatten(-1, (-1, self.config.component_dim)),
+            *(u[:, None] for u in users),
+        ]
+        components = torch.cat(parts, dim=1)  # (B, Pq, d)
+        if self.config.normalize:
+            components = unit(components)
+        norm = torch.stack([u.square().sum(-1) for u in users]).mean(0) if users else None
+        gate = None if self.gate_query is None else self.gate_query(q)
+        return MoLQueries(components / self.config.temperature, gate, norm)
+
+    def items(self, embeddings: Float[Tensor, "N D"], ids: Int[Tensor, "N"]) -> MoLItems:
+        """Item components (N, Px, d) and the item part of the gate (N, P)."""
+        components = self.item_network(embeddings).unflatten(-1, (-1, self.config.component_dim))
+        if self.config.normalize:
+            components = unit(components)
+        return MoLItems(ids, components, None if self.gate_item is None else self.gate_item(embeddings))
+
+    def component_logits(self, queries: MoLQueries, items: MoLItems) -> Float[Tensor, "B N P"]:  # type: ignore[override]
+        """s (B, N, P), p = i · Px + j, already divided by τ."""
+        b, n, width = len(queries), len(items), self.config.component_dim
+        flat = queries.components.reshape(-1, width) @ items.components.reshape(-1, width).T  # (B·Pq, N·Px)
+        grid = flat.unflatten(0, (b, -1)).unflatten(-1, (n, -1))  # (B, Pq, N, Px)
+        return grid.transpose(1, 2).flatten(2)
+
+    def upper_bound(self, component_logits: Float[Tensor, "B N P"]) -> Float[Tensor, "B N"]:
+        """max_p s_p (B, N): a mixture with weights that sum to one never exceeds it."""
+        return component_logits.amax(-1)
+
+    def gates(
+        self,
+        logits: Float[Tensor, "*S P"],
+        query_part: Float[Tensor, "*#S P"] | None,
+        item_part: Float[Tensor, "*#S P"] | None,
+    ) -> Float[Tensor, "*S P"]:
+        """π (…, P): softmax of the combined parts; while training, with dropout and divided by its sum."""
+        present = [part for part in (query_part, item_part) if part is not None]
+        a = self.gate_pair(logits) if self.gate_pair is not None else None
+        if present:
+            outer = present[0] * present[1] if len(present) == 2 else present[0]
+            a = outer if a is None else a + outer
+        if a is None:
+            return torch.full_like(logits, 1 / logits.shape[-1])
+        match self.config.gate_combination:
+            case "glu_silu":
+                a = F.silu(a)
+            case "glu_silu_ln":
+                a = a * F.layer_norm(a, a.shape[-1:]).sigmoid()
+            case "sum":
+                pass
+        pi = a.softmax(-1).expand_as(logits)
+        if self.training and self.config.gate_dropout:
+            pi = dropout(pi, self.config.gate_dropout, self.training)
+            pi = pi / pi.sum(-1, keepdim=True).clamp(min=1e-6)
+        return pi
+
+    def _mix(
+        self,
+        query_components: Float[Tensor, "t Pq d"],
+        query_part: Float[Tensor, "t P"] | None,
+        item_components: Float[Tensor, "t C Px d"],
+        item_part: Float[Tensor, "t C P"] | None,
+    ) -> tuple[Float[Tensor, "t C P"], Float[Tensor, "t C P"]]:
+        """Weights π and component scores s of gathered pairs."""
+        flat = torch.bmm(item_components.flatten(1, 2), query_components.transpose(1, 2))  # (t, C·Px, Pq)
+        logits = flat.unflatten(1, item_components.shape[1:3]).transpose(2, 3).flatten(2)  # (t, C, P)
+        return self.gates(logits, None if query_part is None else query_part[:, None], item_part), logits
+
+    def score(self, queries: MoLQueries, items: MoLItems) -> Float[Tensor, "B N"]:  # type: ignore[override]
+        """φ for every pair (B, N)."""
+        logits = self.component_logits(queries, items)
+        query_part = None if queries.gate is None else queries.gate[:, None]
+        return (self.gates(logits, query_part, items.gate) * logits).sum(-1)
+
+    def score_candidates(  # type: ignore[override]
+        self, queries: MoLQueries, items: MoLItems, rows: Int[Tensor, "B C"]
+    ) -> Float[Tensor, "B C"]:
+        """φ for chosen rows (B, C), in tiles of queries; the gradient recomputes a tile's activations."""
+
+        def mixed(of_queries: Sequence[Tensor], of_items: Sequence[Tensor]) -> Float[Tensor, "t C"]:
+            pi, logits = self._mix(*_part(of_queries), *_part(of_items))
+            return (pi * logits).sum(-1)
+
+        return gathered_tiles(
+            mixed,
+            [t for t in (queries.components, queries.gate) if t is not None],
+            [t for t in (items.components, items.gate) if t is not None],
+            rows,
+            [] if self.gate_pair is None else list(self.gate_pair.parameters()),
+            max(1, PAIRS_AT_ONCE // max(1, rows.shape[1])),
+        )
+
+    def regularizers(  # type: ignore[override]
+        self, queries: MoLQueries, items: MoLItems, rows: Int[Tensor, "B"]
+    ) -> dict[str, Tensor]:
+        """−H(mean_b π) + mean_b H(π) on the positive pairs ("balance"), and the user embeddings' norm ("user norm").
+
+        Like the published code, and unlike the paper's expectation over all pairs, only positive pairs are looked at.
+        """
+        losses = {}
+        if self.config.balance_weight:
+            gate = None if items.gate is None else items.gate[rows][:, None]
+            pi = self._mix(queries.components, queries.gate, items.components[rows][:, None], gate)[0][:, 0]
+            losses["balance"] = self.config.balance_weight * (_entropy(pi).mean() - _entropy(pi.mean(0)))
+        if queries.user_norm is not None and self.config.user_norm_weight:
+            losses["user norm"] = self.config.user_norm_weight * queries.user_norm.mean()
+        return losses
+
+
+def _part(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    return tensors[0], tensors[1] if len(tensors) > 1 else None
+
+
+def _entropy(pi: Float[Tensor, "*S P"]) -> Float[Tensor, "*S"]:
+    return -(pi * pi.clamp(min=1e-6).log()).sum(-1)

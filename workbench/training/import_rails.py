@@ -1,0 +1,203 @@
+"""Published RAILS checkpoints into retrievers.
+
+The checkpoint is the published code's `torch.save`d dictionary, read with `weights_only=True`. Shapes tell widths, depths,
+groups and table sizes; what they cannot tell (heads, temperatures, dropouts, the kind of GLU) comes from a JSON file in the
+published code's own parameter names.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
+from workbench.encoders.inputs import OUTPUT_SLOTS
+from workbench.retriever import Retriever, RetrieverConfig, fit_weights
+from workbench.similarities import DotConfig, MoLConfig, SimilarityConfig
+
+IGNORED = ("_attn_mask",)
+MOL = "_ndp_module."
+QUERY = MOL + "_query_embeddings_fn."
+ITEM = MOL + "_item_embeddings_fn."
+GATE = MOL + "_gating_fn."
+
+
+def import_rails(checkpoint: Path, settings: Path | None = None) -> Retriever:
+    """The retriever in a published checkpoint, in evaluation mode.
+
+    `settings`: JSON with `max_sequence_length` and groups `hstu` or `sasrec`, `mol`, in the published names (by default the
+    file beside the checkpoint with the suffix .json, where there is one). Raises ValueError where the file is not such a
+    checkpoint, where a tensor is left over, or where settings and tensors disagree.
+    """
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"no checkpoint at {checkpoint}")
+    beside = checkpoint.with_suffix(".json")
+    if settings is None and beside.is_file():
+        settings = beside
+    given: dict[str, Any] = json.loads(settings.read_text()) if settings else {}
+    try:
+        loaded = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{checkpoint} is damaged, or holds more than tensors; it was not executed ({error})"
+        ) from error
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("model_state_dict"), dict):
+        raise ValueError(f"{checkpoint} is not a published RAILS checkpoint: it has no model_state_dict")
+    state: dict[str, Tensor] = {k.removeprefix("module."): v for k, v in loaded["model_state_dict"].items()}
+    state = {k: v for k, v in state.items() if k not in IGNORED}
+
+    if "_embedding_module._item_emb.weight" not in state:
+        raise ValueError(f"{checkpoint} has no item table (_embedding_module._item_emb.weight)")
+    table = state["_embedding_module._item_emb.weight"]
+    slots = given.get("max_output_length", OUTPUT_SLOTS)
+    if slots != OUTPUT_SLOTS:
+        raise ValueError(
+            f"max_output_length is {slots}; published checkpoints, and this reader, use {OUTPUT_SLOTS}"
+        )
+    max_length = state["_input_features_preproc._pos_emb.weight"].shape[0] - OUTPUT_SLOTS
+    for name, found in (
+        ("max_sequence_length", max_length),
+        ("num_items", table.shape[0] - 1),
+        ("D", table.shape[1]),
+    ):
+        if given.get(name, found) != found:
+            raise ValueError(
+                f"{settings}: {name} is {given[name]}, but the tensors of {checkpoint.name} say {found}"
+            )
+    config = RetrieverConfig(
+        encoder=_encoder_config(state, given),
+        similarity=_similarity_config(state, given),
+        dim=table.shape[1],
+        max_length=max_length,
+    )
+    retriever = Retriever(config, table.shape[0] - 1)
+    fit_weights(retriever, _renamed(state, config), str(checkpoint))
+    return retriever.eval()
+
+
+def _count(state: dict[str, Tensor], pattern: str) -> int:
+    return len({match[1] for name in state if (match := re.match(pattern, name))})
+
+
+def _encoder_config(state: dict[str, Tensor], given: dict[str, Any]) -> EncoderConfig:
+    if blocks := _count(state, r"_hstu\._attention_layers\.(\d+)\."):
+        values = given.get("hstu", {})
+        heads = values.get("num_heads", 1)
+        v_dim = state["_hstu._attention_layers.0._o.weight"].shape[1] // heads
+        total = state["_hstu._attention_layers.0._uvqk"].shape[1] // (2 * heads)
+        return HSTUConfig(blocks, heads, total - v_dim, v_dim, values.get("linear_dropout_rate", 0.2))
+    if blocks := _count(state, r"attention_layers\.(\d+)\."):
+        values = given.get("sasrec", {})
+        if values.get("ffn_activation_fn", "relu") != "relu":
+            raise ValueError(
+                f"SASRec with activation {values['ffn_activation_fn']!r}; only relu was published"
+            )
+        ffn_dim = state["forward_layers.0._conv1d.0.weight"].shape[0]
+        return SASRecConfig(blocks, values.get("num_heads", 1), ffn_dim, values.get("ffn_dropout_rate", 0.2))
+    raise ValueError("the checkpoint holds neither an HSTU nor a SASRec encoder")
+
+
+def _similarity_config(state: dict[str, Tensor], given: dict[str, Any]) -> SimilarityConfig:
+    if not any(name.startswith(MOL) for name in state):
+        return DotConfig(normalize=True, temperature=given.get("temperature", 0.05))
+    values = given.get("mol", {})
+    query_glu, item_glu = (_find(state, prefix, r"\._w$") for prefix in (QUERY, ITEM))
+    tables = sorted(n for n in state if n.startswith(QUERY + "_uid_embeddings_"))
+    query_out = state[_last_weight(state, QUERY + "_query_emb_proj_module.")].shape[0]
+    item_out = state[_last_weight(state, ITEM + "_item_emb_proj_module.")].shape[0]
+    width = _component_dim(state, tables, values)
+    return MoLConfig(
+        query_groups=query_out // width + len(tables),
+        item_groups=item_out // width,
+        component_dim=width,
+        temperature=values.get("temperature", 0.05),
+        normalize=values.get("dot_product_l2_norm", True),
+        query_projection=_glu(query_glu, values.get("query_nonlinearity", "geglu")),
+        query_hidden=_glu_width(state, query_glu),
+        query_dropout=values.get("query_dropout_rate", 0.0),
+        item_projection=_glu(item_glu, values.get("item_nonlinearity", "geglu")),
+        item_hidden=_glu_width(state, item_glu),
+        item_dropout=values.get("item_dropout_rate", 0.1),
+        user_tables=tuple(state[n].shape[0] - 1 for n in tables),
+        user_dropout=values.get("uid_dropout_rate", 0.5),
+        user_dropout_whole=values.get("uid_embedding_level_dropout", False),
+        gate_combination=values.get("gating_combination_type", "glu_silu").replace("none", "sum"),
+        gate_dropout=values.get("softmax_dropout_rate", 0.2),
+        gate_query=_hidden(state, f"{GATE}_query_only_partial_module."),
+        gate_item=_hidden(state, f"{GATE}_item_only_partial_module."),
+        gate_pair=_hidden(state, f"{GATE}_qi_partial_module."),
+    )
+
+
+def _component_dim(state: dict[str, Tensor], tables: list[str], values: dict[str, Any]) -> int:
+    if tables:
+        return state[tables[0]].shape[1]
+    if "dot_product_dimension" not in values:
+        raise ValueError(
+            "without a user table the tensors do not tell the component width: give mol.dot_product_dimension"
+        )
+    return int(values["dot_product_dimension"])
+
+
+def _find(state: dict[str, Tensor], prefix: str, pattern: str) -> str | None:
+    return next((n for n in state if n.startswith(prefix) and re.search(pattern, n)), None)
+
+
+def _last_weight(state: dict[str, Tensor], prefix: str) -> str:
+    return max((n for n in state if n.startswith(prefix) and n.endswith(".weight")), key=_layer)
+
+
+def _layer(name: str) -> int:
+    return int(name.rsplit(".", 2)[-2])
+
+
+def _hidden(state: dict[str, Tensor], prefix: str) -> int | None:
+    """Hidden units of one part of the gate: None where it is absent, 0 where it is one linear layer."""
+    layers = sorted((n for n in state if n.startswith(prefix) and n.endswith(".weight")), key=_layer)
+    if not layers:
+        return None
+    return state[layers[0]].shape[0] if len(layers) > 1 else 0
+
+
+def _glu(name: str | None, kind: str) -> Any:
+    return "linear" if name is None else kind
+
+
+def _glu_width(state: dict[str, Tensor], name: str | None) -> int:
+    return 0 if name is None else state[name].shape[1] // 2
+
+
+def _renamed(state: dict[str, Tensor], config: RetrieverConfig) -> dict[str, Tensor]:
+    """The tensors under this workbench's names; a name that no rule covers stays, and is then reported as left over."""
+    rules: list[tuple[str, str]] = [
+        (r"_embedding_module\._item_emb\.weight", "item_table.weight"),
+        (r"_input_features_preproc\._pos_emb\.weight", "encoder.inputs.positions"),
+        (r"_hstu\._attention_layers\.(\d+)\._uvqk", r"encoder.blocks.\1.project_in"),
+        (r"_hstu\._attention_layers\.(\d+)\._o\.", r"encoder.blocks.\1.project_out."),
+        (r"_hstu\._attention_layers\.(\d+)\._rel_attn_bias\._ts_w", r"encoder.blocks.\1.bias.time"),
+        (r"_hstu\._attention_layers\.(\d+)\._rel_attn_bias\._pos_w", r"encoder.blocks.\1.bias.position"),
+        (r"attention_layers\.(\d+)\.in_proj_", r"encoder.blocks.\1.project_in."),
+        (r"attention_layers\.(\d+)\.out_proj\.", r"encoder.blocks.\1.project_out."),
+        (r"forward_layers\.(\d+)\._conv1d\.", r"encoder.blocks.\1.ffn."),
+        (r"_ndp_module\._query_embeddings_fn\._uid_embeddings_(\d+)\.", r"similarity.user_tables.\1.table."),
+        (r"_ndp_module\._gating_fn\._query_only_partial_module\.(\d+)\.", r"similarity.gate_query.\1."),
+        (r"_ndp_module\._gating_fn\._item_only_partial_module\.(\d+)\.", r"similarity.gate_item.\1."),
+        (r"_ndp_module\._gating_fn\._qi_partial_module\.(\d+)\.", r"similarity.gate_pair.\1."),
+    ]
+    for side in ("query", "item"):
+        prefix = rf"_ndp_module\._{side}_embeddings_fn\._{side}_emb_proj_module\.\d+\."
+        rules += [
+            (prefix + r"_w$", f"similarity.{side}_network.glu.weight"),
+            (prefix + r"_b$", f"similarity.{side}_network.glu.bias"),
+            (prefix + r"(weight|bias)$", rf"similarity.{side}_network.linear.\1"),
+        ]
+    renamed = {}
+    for name, tensor in state.items():
+        new = next((re.sub(p, r, name) for p, r in rules if re.match(p, name)), name)
+        if new.startswith("similarity.gate_query."):  # the published query part has no leading dropout
+            new = re.sub(r"gate_query\.(\d+)", lambda m: f"gate_query.{int(m[1]) + 1}", new)
+        renamed[new] = tensor.squeeze(-1) if ".ffn." in new and tensor.dim() == 3 else tensor
+    return renamed
