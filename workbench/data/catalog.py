@@ -1,25 +1,14 @@
 """The public datasets: where they lie, under which licence, how they are read, and which counts to expect."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from workbench.data import readers
+from workbench.data.download import Checksum
 from workbench.data.interactions import Interactions
 from workbench.data.prepare import Preparation
-
-
-@dataclass(frozen=True)
-class Checksum:
-    """A digest that the publisher, or a well-known loader of the dataset, states for its archive."""
-
-    algorithm: Literal["md5", "sha256"]
-    digest: str
-
-    def __post_init__(self) -> None:
-        if len(self.digest) != {"md5": 32, "sha256": 64}[self.algorithm]:
-            raise ValueError(f"{self.digest!r} is no {self.algorithm} digest")
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ class Dataset:
     archive: str
     files: tuple[str, ...]
     unpacked: int
-    read: Callable[[Path], Interactions]
+    read: Callable[[Path], Interactions] = field(repr=False)
     licence: str
     terms: str
     citation: str
@@ -86,9 +75,39 @@ def _grouplens(archive: str) -> tuple[str, ...]:
     )
 
 
+def _expansion_sixteenth(folder: Path) -> Interactions:
+    return readers.read_movielens_expansion(folder, parts=1)
+
+
 def _amazon_books(folder: Path) -> Interactions:
     return readers.read_amazon_ratings(folder / "ratings_Books.csv")
 
+
+_ML_1B = Dataset(
+    name="ml-1b",
+    title="MovieLens 1B (20M expanded 16 × 32)",
+    homepage="https://grouplens.org/datasets/movielens/movielens-1b/",
+    addresses=_grouplens("ml-20mx16x32.tar"),
+    archive="ml-20mx16x32.tar",
+    checksum_address="https://files.grouplens.org/datasets/movielens/ml-20mx16x32.tar.md5",
+    files=tuple(f"trainx16x32_{part}.npz" for part in range(16)),
+    unpacked=32 << 30,
+    read=readers.read_movielens_expansion,
+    licence="GroupLens: research, see homepage",
+    terms="The terms are stated on the homepage; those of MovieLens 20M, which it expands, are:\n"
+    + _MOVIELENS_TERMS.format(redistribution=_OPEN),
+    citation="Francois Belletti et al. 2019. Scalable Realistic Recommendation Datasets through Fractal"
+    " Expansions. arXiv:1901.08910; and " + _MOVIELENS_CITATION,
+    published=(
+        Published(
+            "as read",
+            "MLPerf fractal expansions, training parts",
+            users=2_197_225,
+            items=855_776,
+            interactions=1_223_962_043,
+        ),
+    ),
+)
 
 _DATASETS = (
     Dataset(
@@ -127,6 +146,7 @@ _DATASETS = (
         citation=_MOVIELENS_CITATION,
         published=(
             Published("as read", "README of the dataset", users=6_040, interactions=1_000_209),
+            Published("as read", "lines of movies.dat", catalogue=3_883),
             Published("prepared", _RAILS_CODE, users=6_040, items=3_706, catalogue=3_883),
             Published("prepared", _RAILS_TABLE_2, items=3_649),
         ),
@@ -148,10 +168,11 @@ _DATASETS = (
         published=(
             Published(
                 "as read",
-                "README of the dataset (its 71,567 users include some without a rating)",
+                "README of the dataset (whose 71,567 users are not all in ratings.dat)",
                 catalogue=10_681,
                 interactions=10_000_054,
             ),
+            Published("as read", "edx split in the HarvardX course", users=69_878, items=10_677),
         ),
     ),
     Dataset(
@@ -180,30 +201,14 @@ _DATASETS = (
             Published("prepared", _RAILS_TABLE_2, items=24_186),
         ),
     ),
-    Dataset(
-        name="ml-1b",
-        title="MovieLens 1B (20M expanded 16 × 32)",
-        homepage="https://grouplens.org/datasets/movielens/movielens-1b/",
-        addresses=_grouplens("ml-20mx16x32.tar"),
-        archive="ml-20mx16x32.tar",
-        checksum_address="https://files.grouplens.org/datasets/movielens/ml-20mx16x32.tar.md5",
-        files=tuple(f"trainx16x32_{part}.npz" for part in range(16)),
-        unpacked=8 << 30,
-        read=readers.read_movielens_expansion,
-        licence="GroupLens: research, see homepage",
-        terms="The terms are stated on the homepage; those of MovieLens 20M, which it expands, are:\n"
-        + _MOVIELENS_TERMS.format(redistribution=_OPEN),
-        citation="Francois Belletti et al. 2019. Scalable Realistic Recommendation Datasets through Fractal"
-        " Expansions. arXiv:1901.08910; and " + _MOVIELENS_CITATION,
-        published=(
-            Published(
-                "as read",
-                "MLPerf fractal expansions, training parts",
-                users=2_197_225,
-                items=855_776,
-                interactions=1_223_962_043,
-            ),
-        ),
+    _ML_1B,
+    replace(
+        _ML_1B,
+        name="ml-1b-sixteenth",
+        title="MovieLens 1B, the first of 16 parts",
+        files=_ML_1B.files[:1],
+        read=_expansion_sixteenth,
+        published=(),
     ),
     Dataset(
         name="amazon-books",
@@ -225,9 +230,21 @@ _DATASETS = (
         " One-Class Collaborative Filtering. WWW. https://doi.org/10.1145/2872427.2883037",
         preparation=Preparation(k_core=5, passes=1, min_length=5),
         published=(
-            Published("as read", "homepage of the dataset", interactions=22_507_155),
+            Published(
+                "as read",
+                "Beta-RecSys, table of datasets",
+                users=8_026_324,
+                items=2_330_066,
+                interactions=22_507_155,
+            ),
             Published("prepared", _RAILS_CODE, catalogue=695_762),
             Published("prepared", _RAILS_TABLE_2, items=674_044),
+            Published(
+                "prepared",
+                "skrecsys, fetch_amazon_books (the same filter)",
+                users=694_897,
+                interactions=10_053_086,
+            ),
         ),
     ),
 )

@@ -120,7 +120,7 @@ def integers(table: pd.DataFrame, column: str, path: Path, header: bool) -> NDAr
         row = int(wrong.argmax())
         line = row + 1 + header
         raise DataError(f"{path}, line {line}: {column} must be an integer, found {table[column][row]!r}")
-    return table[column].astype("int64").to_numpy(dtype=np.int64)
+    return table[column].to_numpy(dtype=object).astype(np.int64)
 
 
 def line_of(path: Path, row: int, header: bool) -> int:

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +36,10 @@ def save(sequences: Sequences, folder: Path, meta: dict[str, Any]) -> None:
     temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir()
-        _write(sequences, temporary, meta)
-        replace_folder(temporary, folder)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            message = (
-                f"the disk is full: {sequences.name} does not fit into {folder}; free some space, try again"
-            )
-            raise OSError(errno.ENOSPC, message) from error
-        raise
+        with explained_disk_full(folder):
+            temporary.mkdir()
+            _write(sequences, temporary, meta)
+            replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -89,6 +85,18 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if missing:
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}; prepare the dataset again")
     return meta
+
+
+@contextmanager
+def explained_disk_full(target: Path) -> Iterator[None]:
+    """Tell what did not fit, and what to do, where the block fails for want of disk space."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        message = f"the disk is full: {target} could not be written; free some space and try again"
+        raise OSError(errno.ENOSPC, message) from error
 
 
 def replace_folder(temporary: Path, folder: Path) -> None:

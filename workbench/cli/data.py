@@ -1,0 +1,228 @@
+"""`workbench data`: list, fetch and prepare datasets."""
+
+import difflib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from workbench import paths
+from workbench.data import CATALOG, EMBEDDED, load, prepared_names, storage
+from workbench.data.build import build, build_own, comparison, fetch, locate
+from workbench.data.catalog import Dataset
+from workbench.data.prepare import Preparation, Stage
+
+app = typer.Typer(
+    help="Datasets: what there is, where it comes from, and how it is prepared.", no_args_is_help=True
+)
+
+From = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="PATH", help="A local archive or unpacked folder, instead of a download."),
+]
+
+
+@app.command("list")
+def list_datasets() -> None:
+    """List the datasets, their published counts, licences, and which are prepared.
+
+    Example: workbench data list
+    """
+    prepared = prepared_names()
+    table = Table(box=None)
+    table.add_column("name", no_wrap=True)
+    for heading in ("users", "items", "interactions"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("prepared")
+    table.add_column("licence")
+    for name in EMBEDDED:
+        seeds = [folder.rpartition("-seed")[2] for folder in prepared if folder.startswith(f"{name}-seed")]
+        ready = f"seed {', '.join(seeds)}" if seeds else "on first use"
+        table.add_row(name, "", "", "", ready, "none needed: generated here")
+    for dataset in CATALOG.values():
+        ready = "yes" if dataset.name in prepared else ""
+        table.add_row(dataset.name, *_counts(dataset), ready, dataset.licence)
+    embedded = tuple(f"{name}-seed" for name in EMBEDDED)
+    for name in prepared:
+        if name not in CATALOG and not name.startswith(embedded):
+            meta = storage.read_meta(paths.data() / name)
+            counts = [f"{meta[count]:,}" for count in ("users", "items", "interactions")]
+            table.add_row(name, *counts, "yes", "your own")
+    _console().print(table)
+
+
+@app.command("fetch")
+def fetch_dataset(
+    name: Annotated[str, typer.Argument(help="A dataset of `workbench data list`.")],
+    source: From = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept the licence without being asked.")] = False,
+) -> None:
+    """Bring a dataset's files to data/raw/NAME: download, verify and unpack them.
+
+    The licence is shown first. An interrupted download continues where it broke off.
+
+    Examples:
+
+      workbench data fetch ml-1m
+
+      workbench data fetch ml-20m --yes
+
+      workbench data fetch ml-1m --from ~/Downloads/ml-1m.zip
+    """
+    with _told():
+        dataset = _known(name)
+        console = _console()
+        if source is None:
+            console.print(f"[bold]{dataset.title}[/bold]  {dataset.homepage}\n")
+            console.print(f"{dataset.terms}\n\nPlease cite: {dataset.citation}\n", markup=False)
+            if not yes:
+                typer.confirm("Do you accept these terms?", abort=True)
+        fetched = fetch(dataset, source)
+        _remark(fetched.remarks)
+        console.print(f"{fetched.folder} is ready; next: workbench data prepare {name}", soft_wrap=True)
+
+
+@app.command("prepare")
+def prepare_dataset(
+    name: Annotated[str, typer.Argument(help="A dataset of `workbench data list`, or a name for your own.")],
+    source: From = None,
+    items: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Your own item table (item_id, title, …).")
+    ] = None,
+    k_core: Annotated[
+        int | None, typer.Option(min=0, help="Keep users and items with at least N interactions.")
+    ] = None,
+    passes: Annotated[
+        int | None, typer.Option(min=0, help="How often --k-core is applied; 0: until nothing changes.")
+    ] = None,
+    min_length: Annotated[
+        int | None, typer.Option(min=0, help="Then keep users with at least N interactions left.")
+    ] = None,
+    corpus: Annotated[
+        Literal["catalogue", "rated"] | None,
+        typer.Option(help="Items to recommend: the whole item table, or those with an interaction."),
+    ] = None,
+    drop_duplicates: Annotated[
+        bool, typer.Option("--drop-duplicates", help="Drop rows that repeat user, item and second.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of a generated dataset.")] = 0,
+) -> None:
+    """Turn a dataset's files into sequences under data/NAME, and print its counts beside the published ones.
+
+    Options that are not given follow the published runs. Your own data is a CSV, TSV or Parquet file with
+    user_id, item_id, timestamp and optionally rating.
+
+    Examples:
+
+      workbench data prepare ml-1m
+
+      workbench data prepare ml-1m --from ../ml-1m --k-core 5 --corpus rated
+
+      workbench data prepare my-shop --from orders.csv --items products.csv
+    """
+    given = {"k_core": k_core, "passes": passes, "min_length": min_length, "corpus": corpus}
+    options: dict[str, object] = {key: value for key, value in given.items() if value is not None}
+    if passes is not None:
+        options["passes"] = passes or None
+    if drop_duplicates:
+        options["duplicates"] = "drop"
+    with _told():
+        start = time.perf_counter()
+        if name in EMBEDDED:
+            if source is not None or items is not None or options:
+                raise ValueError(f"{name} is generated: it takes --seed and no other option")
+            sequences = load(name, seed=seed)
+            stages: tuple[Stage, ...] = ()
+        elif name not in CATALOG and source is not None:
+            prepared = build_own(name, source, items, replace(Preparation(), **options))  # type: ignore[arg-type]
+            sequences, stages = prepared.sequences, prepared.stages
+        else:
+            dataset = _known(name)
+            if items is not None:
+                raise ValueError(f"{name} has its own item table; --items goes with data of your own")
+            located = locate(dataset, source)
+            _remark(located.remarks)
+            prepared = build(name, located.folder, replace(dataset.preparation, **options))  # type: ignore[arg-type]
+            sequences, stages = prepared.sequences, prepared.stages
+        seconds = time.perf_counter() - start
+    console = _console()
+    if stages:
+        console.print(_stage_table(stages))
+    if name in CATALOG and CATALOG[name].published:
+        console.print(_comparison_table(CATALOG[name], stages))
+    counts = f"{sequences.num_users:,} users, {sequences.num_items:,} items, {len(sequences.item_ids):,} interactions"
+    console.print(
+        f"{name}: {counts}, in {seconds:.1f} s; load it with workbench.data.load({name!r})",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _console() -> Console:
+    return Console()
+
+
+def _known(name: str) -> Dataset:
+    if name in CATALOG:
+        return CATALOG[name]
+    if name in EMBEDDED:
+        raise ValueError(f"{name} is generated on first use; there is nothing to fetch")
+    near = difflib.get_close_matches(name, CATALOG, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f" (known: {', '.join(CATALOG)})"
+    raise ValueError(f"no dataset is called {name!r}{hint}; your own data needs --from FILE")
+
+
+def _counts(dataset: Dataset) -> list[str]:
+    """Users, items and interactions as published, the first source that tells; what it counts before filters."""
+    read = [published for published in dataset.published if published.stage == "as read"]
+    users = [published.users for published in read]
+    items = [published.catalogue or published.items for published in read]
+    interactions = [published.interactions for published in read]
+    told = (next(filter(None, counts), None) for counts in (users, items, interactions))
+    return ["" if count is None else f"{count:,}" for count in told]
+
+
+def _stage_table(stages: tuple[Stage, ...]) -> Table:
+    table = Table("stage", box=None)
+    for heading in ("users", "rated items", "catalogue", "interactions"):
+        table.add_column(heading, justify="right")
+    for stage in stages:
+        counts = (stage.users, stage.items, stage.catalogue, stage.interactions)
+        table.add_row(stage.name, *(f"{count:,}" for count in counts))
+    return table
+
+
+def _comparison_table(dataset: Dataset, stages: tuple[Stage, ...]) -> Table:
+    table = Table("stage", "count", box=None)
+    for heading in ("here", "published", "difference"):
+        table.add_column(heading, justify="right")
+    table.add_column("source")
+    for row in comparison(dataset, stages).to_dict("records"):
+        difference = row["here"] - row["published"]
+        told = "none" if difference == 0 else f"{difference:+,}"
+        numbers = (f"{row['here']:,}", f"{row['published']:,}", told)
+        table.add_row(row["stage"], row["count"], *numbers, row["source"])
+    return table
+
+
+def _remark(remarks: tuple[str, ...]) -> None:
+    for remark in remarks:
+        typer.echo(f"note: {remark}", err=True)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Bad input and full disks end with one line and exit code 1, not with a traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        typer.echo(
+            f"error: {error.strerror if isinstance(error, OSError) and error.strerror else error}", err=True
+        )
+        raise typer.Exit(1) from None

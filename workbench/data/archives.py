@@ -1,0 +1,151 @@
+"""Unpacking archives from elsewhere: the expected files and nothing else, of bounded size, never outside a folder."""
+
+import gzip
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from workbench.data.storage import explained_disk_full, replace_folder
+
+_CHUNK = 1 << 20
+
+
+class _Readable(Protocol):
+    """A binary file open for reading."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class ArchiveError(ValueError):
+    """An archive that is damaged, incomplete, or made to do harm."""
+
+
+def unpack(archive: Path, folder: Path, files: tuple[str, ...], limit: int) -> Path:
+    """`folder`, holding `files` of a zip, tar or gzip archive (or the one plain file that `archive` is).
+
+    A member is taken for its last name, whatever folder it lies in; members that are not expected stay
+    packed. Everything is written to a temporary folder, which is then renamed; `folder` is replaced. Raises
+    ArchiveError where the archive is damaged or encrypted, holds an absolute name, a name that leaves its
+    folder, a link or a device, lacks one of `files` or holds it twice, or unpacks to more than `limit` bytes,
+    by what it declares or by what comes out.
+    """
+    temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        with _explained(archive), explained_disk_full(folder):
+            if zipfile.is_zipfile(archive):
+                members = _zip_members(archive)
+            elif tarfile.is_tarfile(archive):
+                members = _tar_members(archive)
+            else:
+                members = _single_file(archive, files)
+            _extract(archive, members, temporary, frozenset(files), limit)
+        replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _extract(
+    archive: Path,
+    members: Iterator[tuple[str, int, _Readable]],
+    folder: Path,
+    files: frozenset[str],
+    limit: int,
+) -> None:
+    left = promised = limit
+    taken: set[str] = set()
+    for name, declared, content in members:
+        promised -= declared
+        if promised < 0:
+            raise ArchiveError(f"{archive}: would unpack to more than the limit of {limit:,} bytes ({name})")
+        base = PurePosixPath(name).name
+        if base not in files:
+            continue
+        if base in taken:
+            raise ArchiveError(f"{archive}: holds {base} twice ({name})")
+        taken.add(base)
+        with (folder / base).open("xb") as target:
+            while chunk := content.read(_CHUNK):
+                left -= len(chunk)
+                if left < 0:
+                    raise ArchiveError(f"{archive}: {name} unpacks beyond the limit of {limit:,} bytes")
+                target.write(chunk)
+    if missing := files - taken:
+        raise ArchiveError(f"{archive}: lacks {', '.join(sorted(missing))}")
+
+
+def _zip_members(archive: Path) -> Iterator[tuple[str, int, _Readable]]:
+    """Every file of a zip archive, after all its names and kinds were found harmless."""
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            _require_harmless(archive, info.orig_filename)
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise ArchiveError(f"{archive}: {info.filename} is a link or a device; refused")
+            if info.flag_bits & 1:
+                raise ArchiveError(f"{archive}: {info.filename} is encrypted")
+        for info in file.infolist():
+            if not info.is_dir():
+                with file.open(info) as content:
+                    yield info.filename, info.file_size, content
+
+
+def _tar_members(archive: Path) -> Iterator[tuple[str, int, _Readable]]:
+    """Every file of a tar archive, each checked as it comes: nothing is written outside the temporary folder."""
+    with tarfile.open(archive) as file:
+        for info in file:
+            _require_harmless(archive, info.name)
+            if not (info.isreg() or info.isdir()):
+                raise ArchiveError(f"{archive}: {info.name} is a link or a device; refused")
+            content = file.extractfile(info) if info.isreg() else None
+            if content is not None:
+                with content:
+                    yield info.name, info.size, content
+
+
+def _single_file(archive: Path, files: tuple[str, ...]) -> Iterator[tuple[str, int, _Readable]]:
+    """A file packed by gzip, or as it is: it stands for the one file that is expected."""
+    if len(files) != 1:
+        raise ArchiveError(f"{archive} is neither a zip nor a tar archive, or is damaged at its start or end")
+    with archive.open("rb") as file:
+        start = file.read(4)
+    if start == b"PK\x03\x04":
+        raise ArchiveError(f"{archive} is a zip archive without its end; get it again")
+    if start[:2] == b"\x1f\x8b":
+        with gzip.open(archive) as content:
+            yield files[0], 0, content
+    else:
+        with archive.open("rb") as content:
+            yield files[0], archive.stat().st_size, content
+
+
+def _require_harmless(archive: Path, name: str) -> None:
+    parts = name.replace("\\", "/").split("/")
+    if name.startswith(("/", "\\")) or ":" in parts[0] or ".." in parts or "\0" in name:
+        raise ArchiveError(f"{archive}: the name {name!r} leads out of the archive's folder; refused")
+
+
+@contextmanager
+def _explained(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except NotImplementedError as error:
+        raise ArchiveError(f"{archive} is packed in a way that is not supported: {error}") from error
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        gzip.BadGzipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+    ) as error:
+        raise ArchiveError(f"{archive} is damaged or incomplete ({error}); get it again") from error
