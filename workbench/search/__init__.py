@@ -1,1 +1,5 @@
-"""The best k of a corpus. May import contracts, runtime, kernels, similarities."""
+"""The best k of a corpus. May import contracts, runtime, paths, kernels, similarities."""
+
+from workbench.search.brute_force import BruteForce
+
+__all__ = ["BruteForce"]

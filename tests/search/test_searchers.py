@@ -1,0 +1,271 @@
+"""One table of expected results, and properties that hold for any corpus, over every searcher of `conftest.SEARCHERS`."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from workbench.contracts import ItemState, QueryState, TopK
+from workbench.similarities.dot import DotConfig, DotProduct
+
+INF = float("inf")
+properties = settings(max_examples=40, deadline=None)
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+
+
+def dot() -> DotProduct:
+    """The plain inner product: exact in every dtype for the small whole numbers used here."""
+    return DotProduct(DotConfig(normalize=False, temperature=1.0)).eval()
+
+
+def states(queries: Tensor, items: Tensor, ids: Tensor | None = None) -> tuple[QueryState, ItemState]:
+    ids = torch.arange(1, len(items) + 1, device=items.device) if ids is None else ids
+    return dot().queries(queries, torch.arange(len(queries), device=queries.device)), dot().items(items, ids)
+
+
+class Case(NamedTuple):
+    queries: list[list[float]]
+    items: list[list[float]]
+    ids: list[int]
+    k: int
+    exclude: list[list[int]] | None
+    expected_ids: list[list[int]]
+    expected_scores: list[list[float]]
+
+
+LINE = [[1.0], [4.0], [2.0], [3.0]]
+CASES = {
+    "best one": Case([[1.0]], LINE, [1, 2, 3, 4], 1, None, [[2]], [[4.0]]),
+    "whole corpus": Case([[1.0]], LINE, [1, 2, 3, 4], 4, None, [[2, 4, 3, 1]], [[4.0, 3.0, 2.0, 1.0]]),
+    "two queries": Case(
+        [[1.0], [-1.0]], LINE, [1, 2, 3, 4], 2, None, [[2, 4], [1, 3]], [[4.0, 3.0], [-1.0, -2.0]]
+    ),
+    "ids are the corpus's own": Case(
+        [[1.0]], LINE, [40, 10, 30, 20], 3, None, [[10, 20, 30]], [[4.0, 3.0, 2.0]]
+    ),
+    "ties in corpus order": Case(
+        [[1.0]],
+        [[2.0], [1.0], [2.0], [1.0], [2.0]],
+        [5, 4, 3, 2, 1],
+        4,
+        None,
+        [[5, 3, 1, 4]],
+        [[2.0, 2.0, 2.0, 1.0]],
+    ),
+    "all tied": Case([[0.0]], LINE, [9, 7, 8, 6], 2, None, [[9, 7]], [[0.0, 0.0]]),
+    "history left out": Case(
+        [[1.0], [1.0]], LINE, [1, 2, 3, 4], 2, [[2, 0], [4, 2]], [[4, 3], [3, 1]], [[3.0, 2.0], [2.0, 1.0]]
+    ),
+    "repeats and strangers in the history": Case(
+        [[1.0]], LINE, [1, 2, 3, 4], 2, [[2, 2, 0, 77, 2]], [[4, 3]], [[3.0, 2.0]]
+    ),
+    "fewer allowed than asked for": Case(
+        [[1.0], [1.0]],
+        LINE,
+        [1, 2, 3, 4],
+        3,
+        [[2, 4, 0, 0], [0, 0, 0, 0]],
+        [[3, 1, -1], [2, 4, 3]],
+        [[2.0, 1.0, -INF], [4.0, 3.0, 2.0]],
+    ),
+    "all left out": Case([[1.0]], LINE, [1, 2, 3, 4], 2, [[1, 2, 3, 4]], [[-1, -1]], [[-INF, -INF]]),
+    "empty history": Case([[1.0]], LINE, [1, 2, 3, 4], 1, [[]], [[2]], [[4.0]]),
+    "one item": Case([[2.0]], [[3.0]], [8], 1, None, [[8]], [[6.0]]),
+    "infinite embedding": Case([[1.0]], [[1.0], [INF]], [1, 2], 2, None, [[2, 1]], [[INF, 1.0]]),
+    "no queries": Case([], LINE, [1, 2, 3, 4], 2, None, [], []),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_expected_results(build, device, case, dtype):
+    queries, items = states(
+        torch.tensor(case.queries, dtype=dtype, device=device).reshape(-1, len(case.items[0])),
+        torch.tensor(case.items, dtype=dtype, device=device),
+        torch.tensor(case.ids, device=device),
+    )
+    exclude = None
+    if case.exclude is not None:
+        exclude = torch.tensor(case.exclude, dtype=torch.int64, device=device).reshape(len(case.queries), -1)
+    found = build(dot(), items).search(queries, case.k, exclude)
+    assert found.ids.tolist() == case.expected_ids
+    assert found.scores.tolist() == case.expected_scores
+    assert found.scores.dtype == dtype
+    assert (found.ids.dtype, found.work.dtype, found.exact.dtype) == (torch.int64, torch.int64, torch.bool)
+    assert found.scores.shape == found.ids.shape == (len(case.queries), case.k)
+    assert found.exact.all()
+    assert (found.work <= len(case.items)).all()
+
+
+class Problem(NamedTuple):
+    """A corpus of small whole numbers, so that scores are exact and ties are plenty."""
+
+    queries: Tensor
+    items: Tensor
+    ids: Tensor
+    k: int
+    exclude: Tensor
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    b, n, d = draw(st.integers(1, 5)), draw(st.integers(1, 40)), draw(st.integers(1, 3))
+    small = st.integers(-2, 2)
+
+    def matrix(rows: int) -> Tensor:
+        values = draw(st.lists(small, min_size=rows * d, max_size=rows * d))
+        return torch.tensor(values, dtype=torch.float32).reshape(rows, d)
+
+    ids = draw(st.lists(st.integers(1, 60), min_size=n, max_size=n, unique=True))
+    h = draw(st.integers(0, 6))
+    exclude = draw(st.lists(st.sampled_from([0, 99, *ids]), min_size=b * h, max_size=b * h))
+    return Problem(
+        matrix(b),
+        matrix(n),
+        torch.tensor(ids),
+        draw(st.integers(1, n)),
+        torch.tensor(exclude, dtype=torch.int64).reshape(b, h),
+    )
+
+
+def by_sorting(problem: Problem) -> tuple[list[list[int]], list[list[float]]]:
+    """The definition itself: allowed items sorted by descending score, then by row."""
+    all_ids, all_scores = [], []
+    scores = (problem.queries @ problem.items.T).tolist()
+    for row, left_out in zip(scores, problem.exclude.tolist(), strict=True):
+        pairs = zip(row, problem.ids.tolist(), strict=True)
+        allowed = sorted(((s, i) for s, i in pairs if i not in left_out), key=lambda pair: -pair[0])
+        best = (allowed + [(-INF, -1)] * problem.k)[: problem.k]
+        all_ids.append([i for _, i in best])
+        all_scores.append([s for s, _ in best])
+    return all_ids, all_scores
+
+
+def same(first: TopK, second: TopK) -> bool:
+    return torch.equal(first.ids, second.ids) and torch.equal(first.scores, second.scores)
+
+
+@properties
+@given(problem=problems())
+def test_results_are_those_of_sorting_all_pairs(build, problem):
+    queries, items = states(problem.queries, problem.items, problem.ids)
+    found = build(dot(), items).search(queries, problem.k, problem.exclude)
+    ids, scores = by_sorting(problem)
+    assert found.ids.tolist() == ids
+    assert found.scores.tolist() == scores
+
+
+@properties
+@given(problem=problems())
+def test_results_are_sorted_unique_and_never_excluded(build, problem):
+    queries, items = states(problem.queries, problem.items, problem.ids)
+    found = build(dot(), items).search(queries, problem.k, problem.exclude)
+    assert found.ids.shape == (len(queries), problem.k)
+    assert (found.scores[:, 1:] <= found.scores[:, :-1]).all()
+    assert torch.equal(found.ids == -1, found.scores == -INF)
+    for row, left_out in zip(found.ids.tolist(), problem.exclude.tolist(), strict=True):
+        present = [i for i in row if i != -1]
+        assert len(set(present)) == len(present)
+        assert not set(present) & set(left_out)
+
+
+@properties
+@given(problem=problems())
+def test_a_batch_equals_its_queries_one_by_one(build, problem):
+    queries, items = states(problem.queries, problem.items, problem.ids)
+    searcher = build(dot(), items)
+    whole = searcher.search(queries, problem.k, problem.exclude)
+    for b in range(len(queries)):
+        one = searcher.search(queries[b : b + 1], problem.k, problem.exclude[b : b + 1])
+        assert same(one, whole[b : b + 1])
+
+
+@properties
+@given(problem=problems(), data=st.data())
+def test_permuting_the_corpus_permutes_ties_only(build, problem, data):
+    order = torch.tensor(data.draw(st.permutations(range(len(problem.items)))))
+    queries, items = states(problem.queries, problem.items, problem.ids)
+    before = build(dot(), items).search(queries, problem.k, problem.exclude)
+    after = build(dot(), items[order]).search(queries, problem.k, problem.exclude)
+    assert torch.equal(before.scores, after.scores)
+    # Items above the last score are the same set; only which of those that equal it are kept may change.
+    for b in range(len(queries)):
+        certain = before.scores[b] > before.scores[b, -1]
+        assert set(before.ids[b][certain].tolist()) == set(after.ids[b][certain].tolist())
+
+
+@properties
+@given(problem=problems())
+def test_a_longer_list_begins_with_the_shorter_one(build, problem):
+    queries, items = states(problem.queries, problem.items, problem.ids)
+    searcher = build(dot(), items)
+    whole = searcher.search(queries, len(items), problem.exclude)
+    part = searcher.search(queries, problem.k, problem.exclude)
+    assert torch.equal(part.ids, whole.ids[:, : problem.k])
+    assert torch.equal(part.scores, whole.scores[:, : problem.k])
+
+
+@pytest.fixture
+def corpus() -> tuple[QueryState, ItemState]:
+    return states(torch.ones(2, 1), torch.tensor(LINE))
+
+
+@pytest.mark.parametrize(
+    ("k", "message"), [(0, "k must be at least 1, not 0"), (-3, "not -3"), (5, "holds 4 items")]
+)
+def test_k_must_fit_the_corpus(build, corpus, k, message):
+    queries, items = corpus
+    with pytest.raises(ValueError, match=message):
+        build(dot(), items).search(queries, k)
+
+
+def test_exclude_needs_one_row_per_query(build, corpus):
+    queries, items = corpus
+    with pytest.raises(ValueError, match="exclude has 3 rows for 2 queries"):
+        build(dot(), items).search(queries, 1, torch.zeros(3, 2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("bad", [float("nan"), INF])
+def test_nan_scores_name_the_query_and_the_item(build, bad, k):
+    # 0 · inf is NaN: an infinite embedding is found too where it makes a score undefined.
+    queries, items = states(
+        torch.tensor([[1.0, 1.0], [1.0, 0.0]]), torch.tensor([[4.0, 1.0], [1.0, bad], [2.0, 1.0], [3.0, 1.0]])
+    )
+    query = 0 if bad != INF else 1
+    with pytest.raises(ValueError, match=f"the score of query {query} and item 2 is NaN"):
+        build(dot(), items).search(queries, k)
+
+
+def test_nan_is_found_behind_ties_and_masks(build):
+    queries, items = states(torch.ones(1, 1), torch.tensor([[0.0]] * 300 + [[float("nan")]]))
+    with pytest.raises(ValueError, match="query 0 and item 301 is NaN"):
+        build(dot(), items).search(queries, 2, torch.tensor([[1, 301]]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([1, 2, 2, 3], r"item id 2 stands in rows \[1, 2\]"),
+        ([0, 1, 2, 3], "row 0 has id 0"),
+        ([], "corpus is empty"),
+    ],
+)
+def test_a_corpus_needs_distinct_ids(build, ids, message):
+    _, items = states(torch.ones(1, 1), torch.tensor(LINE)[: len(ids)], torch.tensor(ids, dtype=torch.int64))
+    with pytest.raises(ValueError, match=message):
+        build(dot(), items)
+
+
+def test_dropout_left_on_is_an_error(build, corpus):
+    queries, items = corpus
+    with pytest.raises(ValueError, match=r"training mode.*call \.eval\(\) first"):
+        build(dot().train(), items).search(queries, 1)
+
+
+def test_no_graph_is_kept(build):
+    queries, items = states(torch.ones(2, 1, requires_grad=True), torch.tensor(LINE, requires_grad=True))
+    assert not build(dot(), items).search(queries, 2).scores.requires_grad

@@ -1,0 +1,148 @@
+"""What every searcher shares: checked arguments, masks by item id, the best k with ties in corpus order, merging.
+
+A searcher works on rows of its item state and turns them into ids at the very end. A masked item has the score −inf,
+and so has every place that no item fills; NaN is carried along as the greatest score, so that `check_defined` finds it.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.contracts import NO_ITEM, ItemState, QueryState
+
+NO_SCORE = float("-inf")
+
+
+class Best(NamedTuple):
+    """The best K found so far: `scores` (B, K), descending, and `rows` int64 (B, K) of the item state, ties ascending."""
+
+    scores: Float[Tensor, "B K"]
+    rows: Int[Tensor, "B K"]
+
+
+class CorpusRows:
+    """From item ids to rows of an item state: arithmetic where the ids are 1..N in order, a binary search otherwise.
+
+    Raises ValueError where the corpus is empty, an id is below 1, or two rows have the same id.
+    """
+
+    def __init__(self, ids: Int[Tensor, "N"]) -> None:
+        if len(ids) == 0:
+            raise ValueError("the corpus is empty: an item state needs at least one item")
+        self._size = len(ids)
+        self._sorted: tuple[Tensor, Tensor] | None = None
+        if bool((ids == torch.arange(1, self._size + 1, device=ids.device)).all()):
+            return
+        ordered, order = ids.sort()
+        if int(ordered[0]) < 1:
+            raise ValueError(f"item ids must be 1 or more; row {int(order[0])} has id {int(ordered[0])}")
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+        if len(repeated):
+            rows = (ids == repeated[0]).nonzero().flatten().tolist()
+            raise ValueError(f"item id {int(repeated[0])} stands in rows {rows}: each item may be there once")
+        self._sorted = (ordered, order)
+
+    def of(self, ids: Int[Tensor, "*S"]) -> Int[Tensor, "*S"]:
+        """The row of each id, −1 for padding and for items that are not in the corpus.
+
+        >>> CorpusRows(torch.tensor([7, 3, 5])).of(torch.tensor([5, 0, 4, 7])).tolist()
+        [2, -1, -1, 0]
+        """
+        ids = ids.long()
+        if self._sorted is None:
+            return torch.where((ids >= 1) & (ids <= self._size), ids - 1, NO_ITEM)
+        ordered, order = self._sorted
+        places = torch.searchsorted(ordered, ids).clamp(max=self._size - 1)
+        return torch.where(ordered[places] == ids, order[places], NO_ITEM)
+
+
+def check_search(
+    queries: QueryState, items: ItemState, k: int, exclude: Int[Tensor, "Q H"] | None = None
+) -> None:
+    """Raise ValueError where arguments of `search` cannot be served: see `Searcher.search`."""
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    if k > len(items):
+        raise ValueError(f"k is {k}, but the corpus holds {len(items)} items; ask for at most that many")
+    if exclude is not None:
+        if exclude.shape[0] != len(queries):
+            raise ValueError(
+                f"exclude has {exclude.shape[0]} rows for {len(queries)} queries; it needs one each"
+            )
+        if exclude.device != items.ids.device:
+            raise ValueError(f"exclude is on {exclude.device}, the items are on {items.ids.device}")
+
+
+def mask_rows(scores: Float[Tensor, "B M"], rows: Int[Tensor, "B H"], first_row: int = 0) -> None:
+    """Give the score −inf, in place, to `rows` of the corpus; `scores` begins at `first_row`. Other rows are ignored.
+
+    >>> scores = torch.zeros(1, 2)
+    >>> mask_rows(scores, torch.tensor([[-1, 3, 9]]), first_row=2)
+    >>> scores.tolist()
+    [[0.0, -inf]]
+    """
+    width = scores.shape[1]
+    columns = rows - first_row
+    inside = (columns >= 0) & (columns < width)
+    # The lower of the score and ±inf: no copy, no wait for the device, and a NaN stays to be reported.
+    lowered = torch.where(inside, NO_SCORE, -NO_SCORE).to(scores.dtype)
+    scores.scatter_reduce_(1, columns.clamp(0, width - 1), lowered, "amin")
+
+
+def best(scores: Float[Tensor, "B M"], k: int, first_row: int = 0) -> Best:
+    """The best min(k, M) of each row, descending; of equal scores those in lower rows win and come first.
+
+    `torch.topk` promises no order among equals, so the last place is settled by counting where it is contested.
+
+    >>> best(torch.tensor([[1.0, 3.0, 1.0, 3.0]]), 3).rows.tolist()
+    [[1, 3, 0]]
+    """
+    width = scores.shape[1]
+    if k >= width:
+        values, columns = scores.sort(dim=1, descending=True, stable=True)
+        return Best(values, columns + first_row)
+    top, columns = scores.topk(k + 1, dim=1)
+    last = top[:, k - 1]
+    contested = (last == top[:, k]) & (last > NO_SCORE) & ~top[:, 0].isnan()
+    columns = columns[:, :k]  # (B, K)
+    if bool(contested.any()):
+        columns[contested] = _earliest(scores[contested], last[contested], k)
+    columns = columns.sort(dim=1).values
+    values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    return Best(values, columns.gather(1, order) + first_row)
+
+
+def _earliest(scores: Float[Tensor, "R M"], last: Float[Tensor, "R"], k: int) -> Int[Tensor, "R K"]:
+    """The k columns that score above `last`, and as many of those that equal it, from the left, as there is room for."""
+    above = scores > last[:, None]
+    equal = scores == last[:, None]
+    room = k - above.sum(1, keepdim=True, dtype=torch.int32)
+    chosen: Bool[Tensor, "R M"] = above | (equal & (equal.cumsum(1, dtype=torch.int32) <= room))
+    return chosen.nonzero()[:, 1].reshape(len(scores), k)
+
+
+def merge(earlier: Best, later: Best, k: int) -> Best:
+    """The best k of two lists, where every row of `earlier` comes before every row of `later` in the corpus."""
+    scores = torch.cat([earlier.scores, later.scores], dim=1)
+    rows = torch.cat([earlier.rows, later.rows], dim=1)
+    values, order = scores.sort(dim=1, descending=True, stable=True)
+    return Best(values[:, :k], rows.gather(1, order[:, :k]))
+
+
+def check_defined(found: Best, ids: Int[Tensor, "N"], first_query: int = 0) -> None:
+    """Raise ValueError where a score is NaN, naming the query (counted from `first_query`) and the item."""
+    undefined = found.scores.isnan()
+    if bool(undefined.any()):
+        query, place = undefined.nonzero()[0].tolist()
+        item = int(ids[found.rows[query, place]])
+        raise ValueError(
+            f"the score of query {first_query + query} and item {item} is NaN; look for NaN or infinite values"
+            " in the embeddings and in the similarity's weights"
+        )
+
+
+def ids_of(found: Best, ids: Int[Tensor, "N"]) -> Int[Tensor, "B K"]:
+    """The item ids of what was found, −1 where the score is −inf: nothing was."""
+    return torch.where(found.scores > NO_SCORE, ids[found.rows], NO_ITEM)
