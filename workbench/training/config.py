@@ -1,0 +1,69 @@
+"""What a training run is told."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from workbench.training.losses import LossConfig
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Optimisation, loss and model choice; the defaults are those of the published ML-1M runs where they exist.
+
+    `epochs` passes over the users in batches of `batch_size`; AdamW with `learning_rate`, `weight_decay`, `betas`; the rate
+    rises linearly over `warmup_steps`; gradients are clipped to `clip_norm` (None: not). `loss`. `positions_per_step`: at most so
+    many positions of a batch, drawn at random, are trained on (None: all). `mask_probability` and `mask_last_only`: of the
+    masked-item objective. `precision`: "bf16" computes under autocast. `validate_every` epochs the metric `metric` is measured on
+    the part `choose_on` ("test" only to compare with published numbers, which were chosen there); `patience`: stop after so many
+    measurements without improvement (None: never). `seed` decides initialisation, order, negatives and dropout.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup_steps: int = 0
+    clip_norm: float | None = None
+    loss: LossConfig = field(default_factory=LossConfig)
+    positions_per_step: int | None = None
+    mask_probability: float = 0.3
+    mask_last_only: float = 0.5
+    precision: Literal["fp32", "bf16"] = "fp32"
+    validate_every: int = 1
+    metric: str = "NDCG@10"
+    choose_on: Literal["validation", "test"] = "validation"
+    patience: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        for name in ("epochs", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("positions_per_step", "patience"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, or None, not {getattr(self, name)}")
+        if not self.learning_rate > 0 or self.weight_decay < 0 or self.warmup_steps < 0:
+            raise ValueError("learning_rate must be positive, weight_decay and warmup_steps at least 0")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be positive, or None, not {self.clip_norm}")
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be fp32 or bf16, not {self.precision!r}")
+        if self.choose_on not in ("validation", "test"):
+            raise ValueError(f"choose_on must be validation or test, not {self.choose_on!r}")
+
+    @property
+    def held_out(self) -> int:
+        """Interactions after each training sequence's last target: two where a validation item is kept, else one."""
+        return 2 if self.choose_on == "validation" else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The configuration that `to_dict` gave."""
+        return cls(**{**values, "loss": LossConfig(**values["loss"])})

@@ -1,0 +1,270 @@
+"""The training loop: one for every encoder, similarity, loss, device and number of processes."""
+
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from workbench import runtime
+from workbench.contracts import SequenceBatch
+from workbench.data import Batches, Sequences
+from workbench.retriever import Retriever, RetrieverConfig, read_facts
+from workbench.training import checkpoints
+from workbench.training.checkpoints import Progress
+from workbench.training.config import TrainingConfig
+from workbench.training.losses import draw
+from workbench.training.objectives import TrainingTargets, masked_item, next_item
+from workbench.training.step import TrainingStep
+from workbench.training.validation import measure
+
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder (a checkpoint that `Retriever.load` reads) and one row per epoch."""
+
+    folder: Path
+    history: pd.DataFrame
+    best_epoch: int
+    best_metric: float
+
+
+def train(
+    sequences: Sequences,
+    retriever_config: RetrieverConfig,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    device: str | None = None,
+    progress: bool = True,
+    facts: dict[str, Any] | None = None,
+) -> Run:
+    """Train a retriever on the leave-one-out training part of `sequences`, keeping all its states in `folder`.
+
+    A run that was killed goes on after its last finished epoch and ends with the weights of an uninterrupted one (given
+    the same machine and number of threads and processes). `facts` go into the checkpoint's `config.json`. Under
+    `accelerate launch` each process takes its share of every epoch's batches.
+
+    Raises ValueError where `folder` holds a run of another configuration or dataset, where no user has enough
+    interactions, or where the loss stops being a finite number.
+    """
+    accelerator = Accelerator(
+        cpu=runtime.device(device).type == "cpu",
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+    )
+    described = {
+        "dataset": sequences.name,
+        "fingerprint": sequences.fingerprint(),
+        "retriever": retriever_config.to_dict(),
+        "training": config.to_dict(),
+    }
+    batches = Batches(
+        sequences,
+        "train",
+        config.batch_size,
+        retriever_config.max_length,
+        seed=config.seed,
+        held_out=config.held_out,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    steps = len(replace(batches, rank=0, world=1)) // accelerator.num_processes  # every process takes as many
+    if steps == 0:
+        raise ValueError(
+            f"{sequences.name}: too few users with {config.held_out + 2} interactions to fill one batch per process"
+        )
+    if accelerator.is_main_process:
+        _claim(folder, described)
+    accelerator.wait_for_everyone()
+    kept = {name: described[name] for name in ("dataset", "fingerprint", "training")} | (facts or {})
+
+    retriever = Retriever(retriever_config, sequences.num_items, seed=runtime.derived_seed(config.seed, 0))
+    retriever.to(accelerator.device)
+    optimizer = torch.optim.AdamW(
+        retriever.parameters(), config.learning_rate, config.betas, weight_decay=config.weight_decay
+    )
+    state = checkpoints.resume(folder, retriever, optimizer)
+    step, wrapped_optimizer = accelerator.prepare(TrainingStep(retriever, config.loss), optimizer)
+    writer = None
+    if accelerator.is_main_process:
+        writer = SummaryWriter(folder / "tensorboard", purge_step=state.step + 1)  # type: ignore[no-untyped-call]
+
+    while state.epoch < config.epochs and not _exhausted(state, config):
+        started = time.perf_counter()
+        losses = _epoch(accelerator, step, wrapped_optimizer, batches, steps, config, state, progress)
+        row = {"epoch": state.epoch, "seconds": time.perf_counter() - started, **losses}
+        if state.epoch % config.validate_every == 0 or state.epoch == config.epochs:
+            retriever.eval()
+            row |= measure(retriever, sequences, config)
+            _judge(state, row[config.metric])
+        state.history.append(row)
+        if accelerator.is_main_process:
+            for name, value in row.items():
+                if writer is not None and name != "epoch":
+                    writer.add_scalar(name, value, state.step)  # type: ignore[no-untyped-call]
+            checkpoints.save(folder, retriever, optimizer, state, **kept)
+        accelerator.wait_for_everyone()
+        if progress and accelerator.is_main_process:
+            _report(row, state, config)
+
+    if writer is not None:
+        writer.close()  # type: ignore[no-untyped-call]
+    if accelerator.is_main_process:
+        chosen = Retriever.load(checkpoints.best(folder, state))
+        chosen.save(folder, best_epoch=state.best_epoch, best={config.metric: state.best_metric}, **kept)
+    accelerator.wait_for_everyone()
+    return Run(folder, pd.DataFrame(state.history), state.best_epoch, state.best_metric or math.nan)
+
+
+def _claim(folder: Path, described: dict[str, Any]) -> None:
+    """Mark `folder` as the home of this run, or check that it already is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / RUN
+    wanted = json.loads(json.dumps(described))
+    if not path.exists():
+        temporary = path.with_suffix(".partial")
+        temporary.write_text(json.dumps(wanted, indent=2) + "\n")
+        temporary.replace(path)
+        return
+    found = json.loads(path.read_text())
+    found["training"]["epochs"] = wanted["training"]["epochs"]  # a run may be prolonged
+    if found != wanted:
+        differing = [
+            f"{group}.{name}" if isinstance(wanted[group], dict) else group
+            for group in wanted
+            for name in (wanted[group] if isinstance(wanted[group], dict) else [group])
+            if (found.get(group, {}).get(name) != wanted[group][name] if isinstance(wanted[group], dict)
+                else found.get(group) != wanted[group])
+        ]  # fmt: skip
+        raise ValueError(
+            f"{folder} holds a run with another {', '.join(differing)}; choose another folder, or remove that one"
+        )
+
+
+def _exhausted(state: Progress, config: TrainingConfig) -> bool:
+    return config.patience is not None and state.stale >= config.patience
+
+
+def _judge(state: Progress, metric: float) -> None:
+    if not math.isfinite(metric):
+        raise ValueError(f"the validation metric of epoch {state.epoch} is {metric}; no state of it was kept")
+    if state.best_metric is None or metric > state.best_metric:
+        state.best_epoch, state.best_metric, state.stale = state.epoch, metric, 0
+    else:
+        state.stale += 1
+
+
+def targets_of(
+    batch: SequenceBatch, objective: str, config: TrainingConfig, max_length: int, generator: torch.Generator
+) -> tuple[SequenceBatch, TrainingTargets]:
+    """The input batch and the positions to train on, at most `positions_per_step` of them."""
+    if objective == "masked item":
+        batch, targets = masked_item(
+            batch, config.mask_probability, generator, max_length, last_only=config.mask_last_only
+        )
+    else:
+        targets = next_item(batch)
+    if config.positions_per_step is not None and len(targets) > config.positions_per_step:
+        chosen = torch.randperm(len(targets), generator=generator)[: config.positions_per_step].sort().values
+        chosen = chosen.to(targets.positions.device)
+        targets = TrainingTargets(
+            targets.positions[chosen], targets.target_ids[chosen], targets.user_ids[chosen]
+        )
+    return batch, targets
+
+
+def _epoch(
+    accelerator: Accelerator,
+    step: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    steps: int,
+    config: TrainingConfig,
+    state: Progress,
+    progress: bool,
+) -> dict[str, float]:
+    """One pass over the users. All of its randomness derives from (seed, epoch, process), so that it can be repeated."""
+    retriever: Retriever = accelerator.unwrap_model(step).retriever
+    epoch = state.epoch + 1
+    seed = runtime.derived_seed(config.seed, epoch, accelerator.process_index)
+    draws = runtime.generator(seed)
+    sums: dict[str, float] = {}
+    bar = tqdm(
+        total=steps,
+        desc=f"epoch {epoch}/{config.epochs}",
+        disable=not (progress and accelerator.is_main_process and sys.stderr.isatty()),
+        leave=False,
+    )
+    step.train()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), bar:
+        torch.manual_seed(seed)
+        for number, cpu_batch in enumerate(batches.at(epoch)):
+            if number == steps:
+                break
+            batch, targets = targets_of(
+                cpu_batch.to(accelerator.device),
+                retriever.encoder.objective,
+                config,
+                retriever.config.max_length,
+                draws,
+            )
+            candidates = draw(config.loss, targets.target_ids, retriever.num_items, draws)
+            _set_rate(optimizer, config, state.step)
+            with accelerator.autocast():
+                losses = step(batch, targets, candidates)
+            if not math.isfinite(losses.parts["loss"]):
+                raise ValueError(
+                    f"the loss is {losses.parts['loss']} in epoch {epoch}, step {number + 1}; lower the learning rate,"
+                    " or clip gradients. The states up to the last epoch are kept"
+                )
+            accelerator.backward(losses.total)
+            if config.clip_norm is not None:
+                accelerator.clip_grad_norm_(step.parameters(), config.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            state.step += 1
+            for name, value in losses.parts.items():
+                sums[name] = sums.get(name, 0.0) + value
+            best = "" if state.best_metric is None else f"{config.metric} {state.best_metric:.4f}"
+            bar.set_postfix_str(f"loss {sums['loss'] / (number + 1):.4f} {best}", refresh=False)
+            bar.update()
+    state.epoch = epoch
+    return {name: value / steps for name, value in sums.items()}
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int) -> None:
+    share = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate * share
+
+
+def _report(row: dict[str, float], state: Progress, config: TrainingConfig) -> None:
+    measured = f" · {config.metric} {row[config.metric]:.4f}" if config.metric in row else ""
+    mark = " (best)" if state.best_epoch == row["epoch"] else ""
+    left = (config.epochs - state.epoch) * sum(r["seconds"] for r in state.history) / len(state.history)
+    print(
+        f"epoch {state.epoch}/{config.epochs} · loss {row['loss']:.4f}{measured}{mark} · {row['seconds']:.1f} s"
+        f" · about {left:.0f} s left",
+        flush=True,
+    )
+
+
+def load_history(folder: Path) -> pd.DataFrame:
+    """One row per finished epoch of the run in `folder`."""
+    finished = checkpoints.epochs(folder)
+    if not finished:
+        raise FileNotFoundError(
+            f"{folder} holds no finished epoch; {read_facts(folder).get('dataset', 'it')} has no history"
+        )
+    state = json.loads((folder / f"epoch-{finished[-1]:04d}" / checkpoints.STATE).read_text())
+    return pd.DataFrame(replace(Progress(), **state).history)

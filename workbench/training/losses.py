@@ -1,0 +1,109 @@
+"""From queries, items and targets to a loss: which negatives, and what is asked of the scores."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.contracts import ItemState, QueryState, Similarity
+
+SampledNegatives = Literal["uniform", "in-batch", "mixed"]
+FORBIDDEN = -5e4
+"""What replaces the score of a negative that is the positive (the published constant)."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """`kind`: softmax over the target and `count` negatives ("sampled softmax"), over all items ("full softmax"), or binary
+    cross-entropy of each ("bce"). `negatives`: `count` items drawn uniformly for each position ("uniform"), the distinct
+    targets of the batch ("in-batch"), or those together with `count` uniform items shared by the batch ("mixed").
+    `log_q`: subtract the logarithm of each in-batch item's sampling probability (Yi et al. 2019; not in the published runs).
+    """
+
+    kind: Literal["sampled softmax", "full softmax", "bce"] = "sampled softmax"
+    negatives: SampledNegatives = "uniform"
+    count: int = 128
+    log_q: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("sampled softmax", "full softmax", "bce"):
+            raise ValueError(f"unknown loss {self.kind!r}: choose sampled softmax, full softmax or bce")
+        if self.negatives not in ("uniform", "in-batch", "mixed"):
+            raise ValueError(f"unknown negatives {self.negatives!r}: choose uniform, in-batch or mixed")
+        if self.count < 1:
+            raise ValueError(f"count must be at least 1, not {self.count}")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Item ids to score: `ids` (C,) shared by all positions, or (T, C) own to each; `log_q` (C,) or None."""
+
+    ids: Int[Tensor, "*T C"]
+    log_q: Float[Tensor, "C"] | None = None
+
+
+def draw(
+    config: LossConfig, targets: Int[Tensor, "T"], num_items: int, generator: torch.Generator
+) -> Candidates | None:
+    """The negatives of one step; None for the full softmax, which needs none.
+
+    Uniform negatives are drawn with replacement from 1..num_items. The generator may live on the CPU whatever the device,
+    so that the same seed gives the same negatives everywhere.
+    """
+    if config.kind == "full softmax":
+        return None
+    if config.negatives == "uniform":
+        shape = (len(targets), config.count)
+        return Candidates(torch.randint(1, num_items + 1, shape, generator=generator).to(targets.device))
+    ids, counts = targets.unique(return_counts=True)
+    probabilities = counts / len(targets)
+    if config.negatives == "mixed":
+        extra = torch.randint(1, num_items + 1, (config.count,), generator=generator).to(targets.device)
+        ids = torch.cat([ids, extra])
+        probabilities = torch.cat(
+            [probabilities, torch.full_like(extra, 1 / num_items, dtype=probabilities.dtype)]
+        )
+    return Candidates(ids, probabilities.log() if config.log_q else None)
+
+
+def loss(
+    config: LossConfig,
+    similarity: Similarity,
+    queries: QueryState,
+    items: ItemState,
+    targets: Int[Tensor, "T"],
+    candidates: Candidates | None,
+    rows: Int[Tensor, "R"],
+) -> Float[Tensor, ""]:
+    """The mean loss over T positions.
+
+    `targets` and `candidates` hold item ids; `rows[id]` is the row of `items` that holds an id.
+
+    - sampled softmax: −log exp(φ⁺) / (exp φ⁺ + Σ exp φ⁻), a negative equal to the positive being left out
+    - full softmax: −log exp(φ⁺) / Σ_all exp φ
+    - bce: −log σ(φ⁺) − mean over negatives of log(1 − σ(φ⁻))
+    """
+    target_rows = rows[targets]
+    if candidates is None:
+        return F.cross_entropy(similarity.score(queries, items), target_rows)
+    negatives = candidates.ids
+    if negatives.dim() == 1:
+        scores = similarity.score(queries, items[rows[negatives]])  # (T, C)
+        positive = similarity.score_candidates(queries, items, target_rows[:, None])  # (T, 1)
+        if candidates.log_q is not None:
+            by_id = scores.new_zeros(len(rows)).index_copy(0, negatives.flip(0), candidates.log_q.flip(0))
+            scores, positive = scores - candidates.log_q, positive - by_id[targets, None]
+    else:
+        both = torch.cat([target_rows[:, None], rows[negatives]], dim=1)
+        positive, scores = similarity.score_candidates(queries, items, both).split(
+            [1, negatives.shape[1]], dim=1
+        )
+    same: Bool[Tensor, "T C"] = negatives == targets[:, None]
+    scores = scores.masked_fill(same, FORBIDDEN)
+    if config.kind == "bce":
+        count = (~same).sum(1).clamp(min=1)
+        return (F.softplus(-positive[:, 0]) + F.softplus(scores).sum(1) / count).mean()
+    return (torch.cat([positive, scores], dim=1).logsumexp(1) - positive[:, 0]).mean()

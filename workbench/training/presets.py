@@ -1,0 +1,115 @@
+"""Complete settings by name: the twelve published RAILS configurations, and smaller ones that fit other machines.
+
+`ml-1m/hstu-mol` names dataset, encoder and similarity as published; `cpu/…` are the settings of the shipped MovieLens 1M
+checkpoints (two cores, under an hour each), `quick/…` those of the quick notebooks on the embedded dataset.
+"""
+
+from dataclasses import dataclass
+
+from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
+from workbench.retriever import RetrieverConfig
+from workbench.similarities import DotConfig, MoLConfig, SimilarityConfig
+from workbench.training.config import TrainingConfig
+from workbench.training.losses import LossConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What to train, how, and on which dataset; `source` says where the settings come from."""
+
+    dataset: str
+    retriever: RetrieverConfig
+    training: TrainingConfig
+    source: str
+
+
+RAILS = "published RAILS configuration"
+
+
+@dataclass(frozen=True)
+class _Published:
+    """What the four configurations of a dataset share."""
+
+    dataset: str
+    dim: int
+    max_length: int
+    epochs: int
+    negatives: int
+    precision: str
+    sasrec: SASRecConfig
+    hstu: HSTUConfig
+    mol: MoLConfig
+    decayed: tuple[str, ...]  # configurations with weight decay 1e-3; the others have none
+
+
+PUBLISHED = (
+    _Published(
+        "ml-1m", 50, 200, 101, 128, "fp32",
+        SASRecConfig(2, 1, 50, 0.2),
+        HSTUConfig(8, 2, 25, 25, 0.2),
+        MoLConfig(8, 4, 64, user_tables=(6040,), user_dropout=0.5),
+        ("hstu-dot", "hstu-mol"),
+    ),
+    _Published(
+        "ml-20m", 256, 200, 151, 128, "fp32",
+        SASRecConfig(4, 4, 256, 0.2),
+        HSTUConfig(16, 8, 32, 32, 0.2),
+        MoLConfig(8, 4, 128, user_tables=(16384,), user_dropout=0.8),
+        ("hstu-mol",),
+    ),
+    _Published(
+        "amazon-books", 64, 50, 201, 512, "bf16",
+        SASRecConfig(4, 4, 64, 0.5),
+        HSTUConfig(16, 8, 8, 8, 0.5),
+        MoLConfig(8, 8, 32),
+        ("hstu-mol",),
+    ),
+)  # fmt: skip
+
+
+def _published() -> dict[str, Preset]:
+    presets = {}
+    for p in PUBLISHED:
+        encoders: dict[str, EncoderConfig] = {"sasrec": p.sasrec, "hstu": p.hstu}
+        similarities: dict[str, SimilarityConfig] = {"dot": DotConfig(), "mol": p.mol}
+        for encoder, similarity in ((e, s) for e in encoders for s in similarities):
+            name = f"{encoder}-{similarity}"
+            training = TrainingConfig(
+                epochs=p.epochs,
+                weight_decay=1e-3 if name in p.decayed else 0.0,
+                loss=LossConfig(count=p.negatives),
+                precision="bf16" if p.precision == "bf16" and encoder == "hstu" else "fp32",
+                choose_on="test",
+            )
+            config = RetrieverConfig(encoders[encoder], similarities[similarity], p.dim, p.max_length)
+            presets[f"{p.dataset}/{name}"] = Preset(p.dataset, config, training, RAILS)
+    return presets
+
+
+def _cpu() -> dict[str, Preset]:
+    """MovieLens 1M on two cores: shallower encoders, a smaller MoL without user ids, a sample of positions per step."""
+    source = "the published ML-1M settings, made smaller: see the fields"
+    training = TrainingConfig(epochs=36, batch_size=64, positions_per_step=2048)
+    encoders: dict[str, EncoderConfig] = {
+        "sasrec": SASRecConfig(2, 1, 50, 0.2),
+        "hstu": HSTUConfig(2, 1, 50, 50, 0.2),
+    }
+    similarities: dict[str, SimilarityConfig] = {
+        "dot": DotConfig(),
+        "mol": MoLConfig(4, 4, 32, query_hidden=256, gate_query=64, gate_item=64, gate_pair=64),
+    }
+    return {
+        f"cpu/{e}-{s}": Preset("ml-1m", RetrieverConfig(encoder, similarity, 50, 200), training, source)
+        for e, encoder in encoders.items()
+        for s, similarity in similarities.items()
+    }
+
+
+PRESETS: dict[str, Preset] = _published() | _cpu()
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name; ValueError that lists the names where there is none."""
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
