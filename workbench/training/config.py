@@ -11,12 +11,13 @@ from workbench.training.losses import LossConfig
 class TrainingConfig:
     """Optimisation, loss and model choice; the defaults are those of the published ML-1M runs where they exist.
 
-    `epochs` passes over the users in batches of `batch_size`; AdamW with `learning_rate`, `weight_decay`, `betas`; the rate
-    rises linearly over `warmup_steps`; gradients are clipped to `clip_norm` (None: not). `loss`. `positions_per_step`: at most so
-    many positions of a batch, drawn at random, are trained on (None: all). `mask_probability` and `mask_last_only`: of the
-    masked-item objective. `precision`: "bf16" computes under autocast. `validate_every` epochs the metric `metric` is measured on
-    the part `choose_on` ("test" only to compare with published numbers, which were chosen there); `patience`: stop after so many
-    measurements without improvement (None: never). `seed` decides initialisation, order, negatives and dropout.
+    `epochs` passes over the users in batches of `batch_size`; AdamW with `learning_rate`, `weight_decay`, `betas`; the
+    rate rises linearly over `warmup_steps`; gradients are clipped to `clip_norm` (None: not). `loss`.
+    `positions_per_step`: at most so many positions of a batch, drawn at random, are trained on (None: all).
+    `mask_probability` and `mask_last_only`: of the masked-item objective. `precision`: "bf16" computes under autocast.
+    Every `validate_every` epochs `metric` is measured on the part `choose_on` ("test" only to compare with published
+    numbers, which were chosen there); `patience`: stop after so many measurements without improvement (None: never).
+    `seed` decides initialisation, order, negatives and dropout.
     """
 
     epochs: int = 20

@@ -97,7 +97,7 @@ def train(
     step, wrapped_optimizer = accelerator.prepare(TrainingStep(retriever, config.loss), optimizer)
     writer = None
     if accelerator.is_main_process:
-        writer = SummaryWriter(folder / "tensorboard", purge_step=state.step + 1)  # type: ignore[no-untyped-call]
+        writer = SummaryWriter(folder / "tensorboard", purge_step=state.step + 1)
 
     while state.epoch < config.epochs and not _exhausted(state, config):
         started = time.perf_counter()
@@ -111,14 +111,14 @@ def train(
         if accelerator.is_main_process:
             for name, value in row.items():
                 if writer is not None and name != "epoch":
-                    writer.add_scalar(name, value, state.step)  # type: ignore[no-untyped-call]
+                    writer.add_scalar(name, value, state.step)
             checkpoints.save(folder, retriever, optimizer, state, **kept)
         accelerator.wait_for_everyone()
         if progress and accelerator.is_main_process:
             _report(row, state, config)
 
     if writer is not None:
-        writer.close()  # type: ignore[no-untyped-call]
+        writer.close()
     if accelerator.is_main_process:
         chosen = Retriever.load(checkpoints.best(folder, state))
         chosen.save(folder, best_epoch=state.best_epoch, best={config.metric: state.best_metric}, **kept)

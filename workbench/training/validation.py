@@ -1,31 +1,79 @@
-"""What a run measures after an epoch, to choose its best one."""
+"""A trained retriever under a protocol: from users' held-out items to ranks and metrics."""
 
+from dataclasses import replace
+
+import pandas as pd
 import torch
+from torch import Tensor
 
+from workbench.contracts import QueryState, SequenceBatch
 from workbench.data import Batches, Sequences
+from workbench.data.sequences import HELD_OUT
+from workbench.evaluation.metrics import metrics
+from workbench.evaluation.protocol import HONEST, Protocol, effective_ranks
+from workbench.evaluation.ranks import rank_table
 from workbench.retriever import Retriever
 from workbench.training.config import TrainingConfig
 
+EVALUATION_BATCH = 256
 
-@torch.no_grad()
-def measure(retriever: Retriever, sequences: Sequences, config: TrainingConfig) -> dict[str, float]:
-    """HR@10, NDCG@10 and MRR over the whole corpus on the part that the run chooses on, the window's items left out."""
-    items = retriever.item_state()
-    ranks = []
-    for batch in Batches(sequences, config.choose_on, 256, retriever.config.max_length):
-        b = batch.to(retriever.device)
-        scores = retriever.similarity.score_candidates(
-            retriever.query_state(b), items, torch.arange(len(items)).expand(len(b), -1)
+
+def rank_users(
+    retriever: Retriever, sequences: Sequences, protocol: Protocol, *, progress: bool = False
+) -> pd.DataFrame:
+    """The rank of every user's held-out item (see `evaluation.ranks.rank_table`), as `protocol` asks for it.
+
+    Raises ValueError where the retriever has another number of items than the dataset.
+    """
+    check_same_items(retriever, sequences)
+    device = retriever.device
+
+    def encode(batch: SequenceBatch) -> QueryState:
+        if not protocol.request_time:
+            last = batch.timestamps.gather(1, batch.lengths[:, None] - 1)[:, 0]
+            batch = replace(batch, target_timestamps=last)
+        return retriever.query_state(batch.to(device))
+
+    def whole_history(batch: SequenceBatch) -> Tensor:
+        history = sequences.history(batch.user_ids.numpy(), HELD_OUT[protocol.part])
+        return torch.from_numpy(history).to(device)
+
+    def exclude(batch: SequenceBatch) -> Tensor | None:
+        ids = protocol.exclude(whole_history)(batch)
+        return None if ids is None else ids.to(device)
+
+    batches = Batches(sequences, protocol.part, EVALUATION_BATCH, retriever.config.max_length)
+    was_training = retriever.training
+    retriever.eval()
+    try:
+        with torch.no_grad():
+            items = retriever.item_state(_corpus(sequences, protocol).to(device))
+            return rank_table(batches, encode, retriever.similarity, items, exclude, progress=progress)
+    finally:
+        retriever.train(was_training)
+
+
+def check_same_items(retriever: Retriever, sequences: Sequences) -> None:
+    """ValueError where `retriever` was built for another number of items than `sequences` has."""
+    if retriever.num_items != sequences.num_items:
+        raise ValueError(
+            f"the retriever knows {retriever.num_items} items and {sequences.name} has {sequences.num_items}:"
+            " it was trained on another dataset"
         )
-        target = scores.gather(1, b.target_ids[:, None] - 1)
-        scores.scatter_(1, (b.item_ids - 1).clamp(min=0), -torch.inf)
-        hidden = (b.item_ids == b.target_ids[:, None]).any(1)
-        r = 1 + (scores > target).sum(1)
-        ranks.append(torch.where(hidden, len(items) + 1, r))
-    r = torch.cat(ranks).double()
-    hit = (r <= 10).double()
-    return {
-        "HR@10": float(hit.mean()),
-        "NDCG@10": float((hit / (r + 1).log2()).mean()),
-        "MRR": float((1 / r).mean()),
-    }
+
+
+def _corpus(sequences: Sequences, protocol: Protocol) -> Tensor:
+    """The candidates' ids: every item of the table, or those that anyone has interacted with."""
+    ids = torch.arange(1, sequences.num_items + 1)
+    if protocol.corpus == "catalogue":
+        return ids
+    return torch.from_numpy(sequences.item_ids).unique()
+
+
+def measure(retriever: Retriever, sequences: Sequences, config: TrainingConfig) -> dict[str, float]:
+    """HR@10, NDCG@10 and MRR on the part that a run chooses on: what is looked at after an epoch.
+
+    The honest protocol, but for the part, and for the request time, which an encoder that reads it is given.
+    """
+    protocol = replace(HONEST, part=config.choose_on, request_time=True)
+    return metrics(effective_ranks(rank_users(retriever, sequences, protocol)), ks=(10,))
