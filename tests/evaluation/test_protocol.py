@@ -8,8 +8,16 @@ import pytest
 import torch
 
 from workbench.contracts import SequenceBatch
-from workbench.evaluation import HONEST, HONEST_VALIDATION, RAILS, Protocol, compare, summarize
-from workbench.evaluation.bootstrap import CHUNK, intervals, resampled_means
+from workbench.evaluation import (
+    HONEST,
+    HONEST_VALIDATION,
+    RAILS,
+    Protocol,
+    bootstrap,
+    compare,
+    summarize,
+)
+from workbench.evaluation.bootstrap import intervals, resampled_means
 from workbench.evaluation.protocol import EXCLUDED_TARGETS, effective_ranks
 
 
@@ -148,22 +156,35 @@ def test_summaries_depend_on_nothing_but_the_seed():
 
 def test_intervals_have_the_width_that_theory_gives():
     # The mean of U coin flips: the percentile interval approaches ± 1.96 · sqrt(p (1 − p) / U).
-    flips = (np.arange(5000) % 4 == 0).astype(float)[:, None]
-    low, high = intervals(flips, resamples=2000, seed=5)
+    low, high = intervals(np.array([[0.0], [1.0]]), np.array([3750, 1250]), resamples=4000, seed=5)
     half = 1.96 * np.sqrt(0.25 * 0.75 / 5000)
     np.testing.assert_allclose([low[0], high[0]], [0.25 - half, 0.25 + half], atol=0.08 * half)
 
 
+def test_kinds_of_users_are_resampled_as_users_are():
+    # Drawing users one by one, the plain way, must give the same distribution of means.
+    values = np.array([1.0, 0.5, 0.2])
+    users = np.repeat(values, [5, 3, 2])
+    drawn = np.random.default_rng(6).choice(users, size=(40_000, 10)).mean(1)
+    means = resampled_means(values[:, None], np.array([5, 3, 2]), resamples=40_000)[:, 0]
+    levels = [0.025, 0.25, 0.5, 0.75, 0.975]
+    np.testing.assert_allclose(np.quantile(means, levels), np.quantile(drawn, levels), atol=0.011)
+    assert means.mean() == pytest.approx(users.mean(), abs=0.005)
+    assert means.std() == pytest.approx(users.std() / np.sqrt(10), rel=0.02)
+
+
 def test_columns_are_resampled_together():
     values = np.random.default_rng(2).random((50, 1))
-    means = resampled_means(np.hstack([values, 1 - values]), resamples=20)
+    means = resampled_means(np.hstack([values, 1 - values]), np.ones(50, dtype=np.int64), resamples=20)
     np.testing.assert_allclose(means.sum(1), 1)
     assert means[:, 0].std() > 0
 
 
-def test_chunks_of_resamples_are_resamples_of_all_users():
-    users = CHUNK // 2 + 1  # one resample at a time
-    means = resampled_means(np.ones((users, 1)), resamples=2)
+def test_chunks_of_resamples_are_resamples_of_all_users(monkeypatch):
+    values, counts = np.ones((30, 1)), np.full(30, 7)
+    monkeypatch.setattr(bootstrap, "CHUNK", 60)  # two resamples at a time
+    means = resampled_means(values, counts, resamples=5)
+    assert means.shape == (5, 1)
     np.testing.assert_allclose(means, 1)
 
 
@@ -173,7 +194,7 @@ def test_chunks_of_resamples_are_resamples_of_all_users():
 )
 def test_impossible_intervals_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        intervals(np.ones((3, 1)), **arguments)
+        intervals(np.ones((3, 1)), np.ones(3, dtype=np.int64), **arguments)
 
 
 def test_paired_differences_are_narrower_than_two_intervals():

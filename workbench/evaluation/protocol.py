@@ -137,11 +137,9 @@ def effective_ranks(ranks: pd.DataFrame) -> NDArray[np.float64]:
     return np.where(ranks["target_excluded"].to_numpy(), np.inf, ranks["rank"].to_numpy(dtype="float64"))
 
 
-def _values(ranks: pd.DataFrame, ks: Sequence[int]) -> pd.DataFrame:
-    """One row per user and one column per metric, the indicator of an excluded target last."""
-    return per_user(effective_ranks(ranks), ks).assign(
-        **{EXCLUDED_TARGETS: ranks["target_excluded"].to_numpy(dtype="float64")}
-    )
+def _values(ranks: NDArray[np.float64], ks: Sequence[int]) -> pd.DataFrame:
+    """One row per effective rank and one column per metric, the indicator of an excluded target last."""
+    return per_user(ranks, ks).assign(**{EXCLUDED_TARGETS: np.isinf(ranks).astype("float64")})
 
 
 def summarize(
@@ -157,16 +155,16 @@ def summarize(
     `ranks` is a rank table (see `rank_table`). Columns `users` and `protocol` say how many users and which protocol; the
     settings are in `.attrs["protocol"]`. Metrics of an empty table are NaN. The last row is the share of excluded targets.
     """
-    values = _values(ranks, ks)
-    matrix = values.to_numpy()
-    low, high = intervals(matrix, resamples, level, seed)
+    distinct, counts = np.unique(effective_ranks(ranks), return_counts=True)
+    values = _values(distinct, ks)
+    low, high = intervals(values.to_numpy(), counts, resamples, level, seed)
     table = pd.DataFrame(
         {
             "metric": values.columns,
-            "value": values.mean().to_numpy(),
+            "value": _mean(values, counts),
             "low": low,
             "high": high,
-            "users": len(values),
+            "users": len(ranks),
             "protocol": protocol.name,
         }
     )
@@ -199,16 +197,26 @@ def compare(
             f"the rank tables are of {len(first)} and {len(second)} users and share {len(common)} users with the same"
             " target; compare models on the same users and the same part"
         )
-    values = [_values(table, ks) for table in pair]
-    differences = values[1] - values[0]
-    low, high = intervals(differences.to_numpy(), resamples, level, seed)
+    ranks = np.stack([effective_ranks(table) for table in pair], axis=1)  # (users, 2)
+    distinct, counts = np.unique(ranks, axis=0, return_counts=True)
+    before, after = _values(distinct[:, 0], ks), _values(distinct[:, 1], ks)
+    differences = after - before
+    low, high = intervals(differences.to_numpy(), counts, resamples, level, seed)
     return pd.DataFrame(
         {
             "metric": differences.columns,
-            "first": values[0].mean().to_numpy(),
-            "second": values[1].mean().to_numpy(),
-            "difference": differences.mean().to_numpy(),
+            "first": _mean(before, counts),
+            "second": _mean(after, counts),
+            "difference": _mean(differences, counts),
             "low": low,
             "high": high,
         }
     )
+
+
+def _mean(values: pd.DataFrame, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Column means over users, of whom `counts` have each row; NaN without any."""
+    if not len(counts):
+        return np.full(values.shape[1], np.nan)
+    means: NDArray[np.float64] = counts @ values.to_numpy() / counts.sum()
+    return means
