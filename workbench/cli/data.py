@@ -43,8 +43,8 @@ def list_datasets() -> None:
     table.add_column("licence")
     for name in EMBEDDED:
         seeds = [folder.rpartition("-seed")[2] for folder in prepared if folder.startswith(f"{name}-seed")]
-        ready = f"seed {', '.join(seeds)}" if seeds else "on first use"
-        table.add_row(name, "", "", "", ready, "none needed: generated here")
+        ready = f"seed {', '.join(seeds)}" if seeds else ""
+        table.add_row(name, "", "", "", ready, "none needed")
     for dataset in CATALOG.values():
         ready = "yes" if dataset.name in prepared else ""
         table.add_row(dataset.name, *_counts(dataset), ready, dataset.licence)

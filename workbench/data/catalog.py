@@ -93,7 +93,7 @@ _ML_1B = Dataset(
     files=tuple(f"trainx16x32_{part}.npz" for part in range(16)),
     unpacked=32 << 30,
     read=readers.read_movielens_expansion,
-    licence="GroupLens: research, see homepage",
+    licence="research, see page",
     terms="The terms are stated on the homepage; those of MovieLens 20M, which it expands, are:\n"
     + _MOVIELENS_TERMS.format(redistribution=_OPEN),
     citation="Francois Belletti et al. 2019. Scalable Realistic Recommendation Datasets through Fractal"
@@ -121,7 +121,7 @@ _DATASETS = (
         files=("ratings.csv", "movies.csv"),
         unpacked=20 << 20,
         read=readers.read_movielens_csv,
-        licence="GroupLens: research, share alike",
+        licence="research, share alike",
         terms=_MOVIELENS_TERMS.format(redistribution=_OPEN),
         citation=_MOVIELENS_CITATION,
         published=(
@@ -141,7 +141,7 @@ _DATASETS = (
         files=("ratings.dat", "movies.dat", "users.dat"),
         unpacked=100 << 20,
         read=readers.read_movielens_1m,
-        licence="GroupLens: research, no redistribution",
+        licence="research, no sharing",
         terms=_MOVIELENS_TERMS.format(redistribution=_CLOSED),
         citation=_MOVIELENS_CITATION,
         published=(
@@ -162,7 +162,7 @@ _DATASETS = (
         files=("ratings.dat", "movies.dat"),
         unpacked=1 << 30,
         read=readers.read_movielens_10m,
-        licence="GroupLens: research, no redistribution",
+        licence="research, no sharing",
         terms=_MOVIELENS_TERMS.format(redistribution=_CLOSED),
         citation=_MOVIELENS_CITATION,
         published=(
@@ -186,7 +186,7 @@ _DATASETS = (
         files=("ratings.csv", "movies.csv"),
         unpacked=2 << 30,
         read=readers.read_movielens_csv,
-        licence="GroupLens: research, share alike",
+        licence="research, share alike",
         terms=_MOVIELENS_TERMS.format(redistribution=_OPEN),
         citation=_MOVIELENS_CITATION,
         published=(
@@ -223,7 +223,7 @@ _DATASETS = (
         files=("ratings_Books.csv",),
         unpacked=4 << 30,
         read=_amazon_books,
-        licence="none stated; cite the paper",
+        licence="none stated",
         terms="The publisher states no licence. It offers the ratings for research and asks to cite the paper below;"
         "\nthe reviews themselves belong to their authors and Amazon. Do not redistribute the data.",
         citation="R. He and J. McAuley. 2016. Ups and Downs: Modeling the Visual Evolution of Fashion Trends with"

@@ -270,8 +270,9 @@ def _copy(response: Any, path: Path, start: int, most: int, total: int | None, p
             disable=not progress,
         ) as bar,
     ):
-        file.seek(start)
-        file.truncate()
+        if start:
+            file.seek(start)
+            file.truncate()
         read: Callable[[int], bytes] = response.read
         while chunk := read(_CHUNK):
             written += len(chunk)

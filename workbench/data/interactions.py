@@ -129,7 +129,7 @@ def _integers(table: pd.DataFrame, column: str, name: str) -> NDArray[np.int64]:
     values = table[column]
     if not pd.api.types.is_integer_dtype(values):
         numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64)
-        wrong = ~np.isfinite(numbers) | (numbers % 1 != 0)
+        wrong = ~np.isfinite(numbers) | (numbers != np.trunc(numbers))
         row = int(wrong.argmax())
         raise DataError(
             f"{name}: {column} must hold integers, but its type is {values.dtype}"
@@ -152,7 +152,9 @@ def _timestamps(table: pd.DataFrame) -> NDArray[np.int64]:
     seconds = values.to_numpy(dtype=np.float64) if pd.api.types.is_float_dtype(values) else values.to_numpy()
     checks: list[tuple[NDArray[np.bool_], str]] = [(seconds < 0, "is negative")]
     if seconds.dtype.kind == "f":
-        checks.append(((seconds % 1 != 0) | (seconds >= 2**63), "is not a whole number of seconds"))
+        checks.append(
+            ((seconds != np.trunc(seconds)) | (seconds >= 2**63), "is not a whole number of seconds")
+        )
     for wrong, what in checks:
         if wrong.any():
             row = int(wrong.argmax())

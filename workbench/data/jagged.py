@@ -7,12 +7,11 @@ from torch import Tensor
 from workbench.contracts import SequenceBatch
 
 
-def jagged(batch: SequenceBatch) -> tuple[Int[Tensor, "T"], Int[Tensor, "B+1"]]:
-    """The item ids of a batch end to end, and where each history starts: row b is values[offsets[b]:offsets[b
-    + 1]].
+def jagged(batch: SequenceBatch) -> tuple[Int[Tensor, "T"], Int[Tensor, "_"]]:
+    """The item ids of a batch end to end (T,), and the offsets (B + 1,) between histories; both int64.
 
-    int64 (T,), T = Σ lengths, and int64 (B + 1,). `flatten` brings another field of the batch into the same
-    order.
+    Row b is values[offsets[b] : offsets[b + 1]], and T = Σ lengths. `flatten` brings another field of the batch
+    into the same order.
     """
     starts = batch.lengths.new_zeros(1)
     return flatten(batch.item_ids, batch.lengths), torch.cat([starts, batch.lengths.cumsum(0)])

@@ -1,6 +1,8 @@
 """Fast parsing of delimited text into typed columns, and the slow search for the line that is wrong."""
 
 import csv
+import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
-from numpy.typing import NDArray
 
 from workbench.data.interactions import DataError
 
@@ -36,6 +37,7 @@ class Layout:
             raise ValueError(f"separator must be one character or '::', not {self.separator!r}")
 
 
+_BLOCK = 1 << 23
 _ARROW: dict[Kind, pa.DataType] = {
     "int64": pa.int64(),
     "float32": pa.float32(),
@@ -52,75 +54,54 @@ def read_columns(path: Path, layout: Layout) -> pd.DataFrame:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
-    names = _names(path, layout)
-    wanted = [name for name in names if name in layout.columns]
-    parse = pyarrow.csv.ParseOptions(
-        delimiter=layout.separator[0], quote_char=False if layout.separator == "::" else '"'
-    )
-    read = pyarrow.csv.ReadOptions(
-        column_names=_spread(names, layout), skip_rows=1 if layout.header else 0, block_size=1 << 23
-    )
-    gaps = [name for name in read.column_names if name.startswith("\0")]
-    convert = pyarrow.csv.ConvertOptions(
-        column_types={name: _ARROW[layout.columns[name]] for name in wanted} | dict.fromkeys(gaps, pa.null()),
-        include_columns=wanted + gaps,
-        null_values=[""],
-        strings_can_be_null=False,
-    )
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
+    names = _names(path, layout)
     try:
-        table = pyarrow.csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
+        table = _parse(path, names, layout, skip_rows=1 if layout.header else 0)
     except pa.ArrowInvalid as error:
-        raise _explained(path, layout, str(error)) from None
-    table = table.select(wanted)
-    if any(table[name].null_count for name in wanted if layout.columns[name] != "optional float32"):
-        raise _explained(path, layout, "an empty field")
+        raise _explained(path, names, layout, str(error)) from None
     frame: pd.DataFrame = table.unify_dictionaries().to_pandas(split_blocks=True, self_destruct=True)
     return frame
 
 
 def read_text_table(
-    path: Path, separator: str, columns: tuple[str, ...] | None, encoding: str
+    path: Path, separator: str, columns: tuple[str, ...] | None, encoding: str, integers: tuple[str, ...] = ()
 ) -> pd.DataFrame:
-    """A small table of text (titles, genres), every field a string; `columns` None takes the names from line
-    1.
+    """A small table of text (titles, genres): strings, but int64 in the columns `integers`.
 
-    "::" separates plain fields; any other separator follows the rules of CSV (quotes, line breaks inside
-    them). Raises FileNotFoundError, and DataError that names file and line.
+    `columns` None takes the names from line 1. "::" separates plain fields; any other separator follows the
+    rules of CSV (quotes, line breaks inside them). Empty lines are skipped.
+    Raises FileNotFoundError, and DataError that names file and line where a column of `integers` is missing, a
+    line has another number of fields, an integer does not parse, or the bytes are not of `encoding`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
-    records = (
-        _plain_records(path, separator, encoding)
-        if separator == "::"
-        else _csv_records(path, separator, encoding)
-    )
+    plain = separator == "::"
+    records = (_plain_records if plain else _csv_records)(path, separator, encoding)
     rows: list[list[str]] = []
+    lines: list[int] = []
     for line, record in records:
         if columns is None:
             columns = tuple(name.strip() for name in record)
+            _require(columns, integers, f"{path}, line {line}")
             continue
         if len(record) != len(columns):
-            raise DataError(
-                f"{path}, line {line}: {len(record)} fields where {len(columns)} belong ({', '.join(columns)}):"
-                f" {_shown(separator.join(record))}"
-            )
+            expected = f"{len(columns)} belong ({', '.join(columns)})"
+            found = _shown(separator.join(record))
+            raise DataError(f"{path}, line {line}: {len(record)} fields where {expected}: {found}")
         rows.append(record)
+        lines.append(line)
     if columns is None:
         raise DataError(f"{path}: the file is empty")
-    return pd.DataFrame(rows, columns=list(columns), dtype="str")
-
-
-def integers(table: pd.DataFrame, column: str, path: Path, header: bool) -> NDArray[np.int64]:
-    """A column of strings as int64; DataError that names file and line of the first that is no integer."""
-    numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
-    wrong = ~np.isfinite(numbers) | (numbers % 1 != 0)
-    if wrong.any():
-        row = int(wrong.argmax())
-        line = row + 1 + header
-        raise DataError(f"{path}, line {line}: {column} must be an integer, found {table[column][row]!r}")
-    return table[column].to_numpy(dtype=object).astype(np.int64)
+    table = pd.DataFrame(rows, columns=list(columns), dtype="str")
+    for name in integers:
+        wrong = [row for row, field in enumerate(table[name]) if not _parses(field, "int64")]
+        if wrong:
+            found = _shown(table[name].iloc[wrong[0]])
+            raise DataError(f"{path}, line {lines[wrong[0]]}: {name} must be an integer, found {found}")
+        table[name] = np.array([int(field) for field in table[name]], dtype=np.int64)
+    return table
 
 
 def line_of(path: Path, row: int, header: bool) -> int:
@@ -146,44 +127,92 @@ def _names(path: Path, layout: Layout) -> list[str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}, line 1: not UTF-8 ({error.reason} at byte {error.start})") from None
     names = [name.strip() for name in header]
-    missing = [name for name in layout.columns if name not in names and name not in layout.optional]
-    if missing:
-        raise DataError(
-            f"{path}, line 1: column {', '.join(map(repr, missing))} is missing (columns found: {', '.join(names)})"
-        )
+    _require(
+        tuple(names), tuple(name for name in layout.columns if name not in layout.optional), f"{path}, line 1"
+    )
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
         raise DataError(f"{path}, line 1: column {', '.join(map(repr, sorted(repeated)))} appears twice")
     return names
 
 
-def _spread(names: list[str], layout: Layout) -> list[str]:
-    """Column names for a one-character parser: "a::b" is three columns to it, the middle one always empty."""
-    if layout.separator != "::":
-        return names
-    return [part for i, name in enumerate(names) for part in ([f"\0{i}", name] if i else [name])]
+def _require(names: tuple[str, ...], wanted: tuple[str, ...], where: str) -> None:
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        found = ", ".join(names)
+        raise DataError(
+            f"{where}: column {', '.join(map(repr, missing))} is missing (columns found: {found})"
+        )
 
 
-def _explained(path: Path, layout: Layout, reason: str) -> DataError:
-    """The error that names the first line which does not fit `layout`; the parser's own words where none is found."""
-    names = _names(path, layout)
-    expected = layout.separator.join(names)
-    for number, record in _raw_lines(path, layout.header):
-        try:
-            text = record.decode("utf-8")
-        except UnicodeDecodeError as error:
-            return DataError(
-                f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start} of the line)"
-            )
-        fields = _fields(text, layout.separator)
-        if len(fields) != len(names):
-            return DataError(f"{path}, line {number}: expected {expected}, found {_shown(text)}")
-        for name, field in zip(names, fields, strict=True):
-            kind = layout.columns.get(name)
-            if kind is not None and not _parses(field, kind):
-                what = {"int64": "an integer of 64 bits", "string": "text"}.get(kind, "a number")
-                return DataError(f"{path}, line {number}: {name} must be {what}, found {_shown(field)}")
+def _parse(source: Path | io.BytesIO, names: list[str], layout: Layout, skip_rows: int = 0) -> pa.Table:
+    """The wanted columns of lines with fields `names`; pa.ArrowInvalid, which knows no line, where one is wrong.
+
+    The parser knows separators of one character: to it "a::b" is three columns, the middle one always empty.
+    """
+    spread = [part for i, name in enumerate(names) for part in ([f"\0{i}", name] if i else [name])]
+    double = layout.separator == "::"
+    gaps = [name for name in spread if name.startswith("\0")] if double else []
+    wanted = [name for name in names if name in layout.columns]
+    table = pyarrow.csv.read_csv(
+        source,
+        read_options=pyarrow.csv.ReadOptions(
+            column_names=spread if double else names, skip_rows=skip_rows, block_size=_BLOCK
+        ),
+        parse_options=pyarrow.csv.ParseOptions(
+            delimiter=layout.separator[0], quote_char=False if double else '"'
+        ),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types={name: _ARROW[layout.columns[name]] for name in wanted}
+            | dict.fromkeys(gaps, pa.null()),
+            include_columns=wanted + gaps,
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    ).select(wanted)
+    if any(table[name].null_count for name in wanted if layout.columns[name] != "optional float32"):
+        raise pa.ArrowInvalid("an empty field")
+    return table
+
+
+def _explained(path: Path, names: list[str], layout: Layout, reason: str) -> DataError:
+    """The error that names the first line which does not fit; the parser's own words where none is found.
+
+    Blocks of lines go through the fast parser, and only one that fails is read line by line.
+    """
+    number = 0
+    with path.open("rb") as file:
+        if layout.header:
+            file.readline()
+            number = 1
+        while lines := file.readlines(_BLOCK >> 3):
+            try:
+                _parse(io.BytesIO(b"".join(lines)), names, layout)
+            except pa.ArrowInvalid:
+                for line, record in enumerate(lines, start=number + 1):
+                    if complaint := _complaint(record.rstrip(b"\r\n"), names, layout):
+                        return DataError(f"{path}, line {line}: {complaint}")
+            number += len(lines)
     return DataError(f"{path}: {reason}")
+
+
+def _complaint(record: bytes, names: list[str], layout: Layout) -> str | None:
+    """What is wrong with one line; an empty one is in order."""
+    if not record:
+        return None
+    try:
+        text = record.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 ({error.reason} at byte {error.start} of the line)"
+    fields = _fields(text, layout.separator)
+    if len(fields) != len(names):
+        return f"expected {layout.separator.join(names)}, found {_shown(text)}"
+    for name, field in zip(names, fields, strict=True):
+        kind = layout.columns.get(name)
+        if kind is not None and not _parses(field, kind):
+            what = {"int64": "an integer of 64 bits", "string": "text"}.get(kind, "a number")
+            return f"{name} must be {what}, found {_shown(field)}"
+    return None
 
 
 def _fields(text: str, separator: str) -> list[str]:
@@ -195,28 +224,26 @@ def _parses(field: str, kind: Kind) -> bool:
         return field != ""
     if kind == "optional float32" and field == "":
         return True
+    if kind == "int64":
+        return re.fullmatch(r"\s*-?[0-9]+\s*", field) is not None and -(2**63) <= int(field) < 2**63
     try:
-        return -(2**63) <= int(field) < 2**63 if kind == "int64" else float(field) is not None
+        float(field)
     except ValueError:
         return False
-
-
-def _raw_lines(path: Path, header: bool) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            record = line.rstrip(b"\r\n")
-            if record and not (header and number == 1):
-                yield number, record
+    return "_" not in field
 
 
 def _plain_records(path: Path, separator: str, encoding: str) -> Iterator[tuple[int, list[str]]]:
-    for number, record in _raw_lines(path, header=False):
-        try:
-            yield number, record.decode(encoding).split(separator)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}, line {number}: not {encoding} ({error.reason} at byte {error.start} of the line)"
-            ) from None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            record = line.rstrip(b"\r\n")
+            if not record:
+                continue
+            try:
+                yield number, record.decode(encoding).split(separator)
+            except UnicodeDecodeError as error:
+                where = f"{error.reason} at byte {error.start} of the line"
+                raise DataError(f"{path}, line {number}: not {encoding} ({where})") from None
 
 
 def _csv_records(path: Path, separator: str, encoding: str) -> Iterator[tuple[int, list[str]]]:

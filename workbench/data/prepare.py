@@ -1,7 +1,7 @@
 """From interactions to sequences: filters, dense ids, the stable sort by time."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -74,45 +74,63 @@ def prepare(interactions: Interactions, name: str, preparation: Preparation | No
     table = interactions.table
     items = interactions.items.sort_values("item_id", ignore_index=True)
     users, user_ids = pd.factorize(table["user_id"].to_numpy(), sort=True)  # (T,), (U,)
-    rows_of = _item_rows(table["item_id"].to_numpy(), items["item_id"].to_numpy())  # (T,) rows of `items`
+    rows = _Rows(
+        users=users,
+        items=_item_rows(table["item_id"].to_numpy(), items["item_id"].to_numpy()),
+        timestamps=table["timestamp"].to_numpy(),
+        ratings=table["rating"].to_numpy() if "rating" in table else np.full(len(table), np.nan, np.float32),
+    )
     catalogue = np.ones(len(items), dtype=np.bool_)
-    kept = np.arange(len(table))
-    stages = [_stage("as read", users, rows_of, catalogue)]
+    stages = [rows.stage("as read", catalogue)]
     if preparation.duplicates == "drop":
-        kept = kept[~table.duplicated(["user_id", "item_id", "timestamp"]).to_numpy()]
-        stages.append(_stage("without duplicates", users[kept], rows_of[kept], catalogue))
+        rows = rows[~table.duplicated(["user_id", "item_id", "timestamp"]).to_numpy()]
+        stages.append(rows.stage("without duplicates", catalogue))
     if preparation.k_core > 1:
-        kept = kept[_core(users[kept], rows_of[kept], preparation.k_core, preparation.passes)]
-        catalogue = _present(rows_of[kept], len(items))
+        rows = _core(rows, preparation.k_core, preparation.passes)
+        catalogue = _present(rows.items, len(items))
         once = f", {preparation.passes} pass" if preparation.passes else ""
-        stages.append(_stage(f"{preparation.k_core}-core{once}", users[kept], rows_of[kept], catalogue))
+        stages.append(rows.stage(f"{preparation.k_core}-core{once}", catalogue))
     if preparation.min_length > 1:
-        lengths = np.bincount(users[kept], minlength=len(user_ids))
-        kept = kept[lengths[users[kept]] >= preparation.min_length]
-        stages.append(
-            _stage(f"users of {preparation.min_length} or more", users[kept], rows_of[kept], catalogue)
-        )
-    if not len(kept):
+        rows = rows[np.bincount(rows.users)[rows.users] >= preparation.min_length]
+        stages.append(rows.stage(f"users of {preparation.min_length} or more", catalogue))
+    if not len(rows.users):
         raise DataError(f"{name}: {preparation} leaves no interaction; ask for fewer per user and item")
     if preparation.corpus == "rated":
-        catalogue = _present(rows_of[kept], len(items))
-        stages.append(_stage("rated items alone", users[kept], rows_of[kept], catalogue))
-    present = _present(users[kept], len(user_ids))
-    users = _renumbered(present)[users[kept]]
-    item_ids = _renumbered(catalogue)[rows_of[kept]] + 1
-    order = _time_order(users, table["timestamp"].to_numpy()[kept])
-    source_rows = kept[order]
-    unrated = np.full(len(source_rows), np.nan, np.float32)
+        catalogue = _present(rows.items, len(items))
+        stages.append(rows.stage("rated items alone", catalogue))
+    present = _present(rows.users, len(user_ids))
+    new_users = np.cumsum(present, dtype=np.int64) - 1  # old code to 0..U−1
+    new_items = np.cumsum(catalogue, dtype=np.int64)  # old code to 1..N
+    rows = rows[_time_order(rows.users, rows.timestamps)]
     sequences = Sequences(
         name=name,
-        offsets=np.concatenate([[0], np.cumsum(np.bincount(users))]),
-        item_ids=item_ids[order],
-        timestamps=table["timestamp"].to_numpy()[source_rows],
-        ratings=table["rating"].to_numpy()[source_rows] if "rating" in table else unrated,
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(new_users[rows.users]))]),
+        item_ids=new_items[rows.items],
+        timestamps=rows.timestamps,
+        ratings=rows.ratings,
         items=items[catalogue].reset_index(drop=True),
         users=_user_table(interactions.users, user_ids[present]),
     )
     return Prepared(sequences, tuple(stages))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Interactions on their way: codes of users, rows of the sorted item table, timestamps, ratings, each (T,)."""
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    timestamps: NDArray[np.int64]
+    ratings: NDArray[np.float32]
+
+    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
+        return type(self)(
+            self.users[chosen], self.items[chosen], self.timestamps[chosen], self.ratings[chosen]
+        )
+
+    def stage(self, name: str, catalogue: NDArray[np.bool_]) -> Stage:
+        users, items = (int(np.count_nonzero(np.bincount(codes))) for codes in (self.users, self.items))
+        return Stage(name, users, items, int(catalogue.sum()), len(self.users))
 
 
 def _item_rows(ids: NDArray[np.int64], sorted_ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -125,42 +143,29 @@ def _present(codes: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
     return np.bincount(codes, minlength=size) > 0
 
 
-def _renumbered(present: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """New numbers 0.. for the codes that are present, in the same order."""
-    return np.cumsum(present) - 1
-
-
 def _time_order(users: NDArray[np.int64], timestamps: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rows by user, then timestamp, then their order in the source; what is sorted is not sorted again."""
     user_step, time_step = np.diff(users), np.diff(timestamps)
     if ((user_step > 0) | ((user_step == 0) & (time_step >= 0))).all():
         return np.arange(len(users))
+    earliest, latest = int(timestamps.min()), int(timestamps.max())
+    span = latest - earliest + 1
+    if (int(users.max()) + 1) * span < 2**63:  # both keys in one number: five times faster
+        return np.argsort(users * span + (timestamps - earliest), kind="stable")
     return np.lexsort((timestamps, users))
 
 
-def _core(
-    users: NDArray[np.int64], items: NDArray[np.int64], k: int, passes: int | None
-) -> NDArray[np.int64]:
+def _core(rows: _Rows, k: int, passes: int | None) -> _Rows:
     """Rows that stay when users and items with fewer than k leave together, `passes` times or to the end."""
-    rows = np.arange(len(users))
     done = 0
-    while len(rows) and (passes is None or done < passes):
-        of_user, of_item = users[rows], items[rows]
-        stays = (np.bincount(of_user)[of_user] >= k) & (np.bincount(of_item)[of_item] >= k)
+    while len(rows.users) and (passes is None or done < passes):
+        of_user, of_item = np.bincount(rows.users)[rows.users], np.bincount(rows.items)[rows.items]
+        stays = (of_user >= k) & (of_item >= k)
         if stays.all():
             break
         rows = rows[stays]
         done += 1
     return rows
-
-
-def _stage(
-    name: str, users: NDArray[np.int64], items: NDArray[np.int64], catalogue: NDArray[np.bool_]
-) -> Stage:
-    def distinct(codes: NDArray[np.int64]) -> int:
-        return int(np.count_nonzero(np.bincount(codes))) if len(codes) else 0
-
-    return Stage(name, distinct(users), distinct(items), int(catalogue.sum()), len(users))
 
 
 def _user_table(users: pd.DataFrame, user_ids: NDArray[np.int64]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from workbench.data.interactions import DataError, Interactions
-from workbench.data.parsing import Layout, integers, line_of, read_columns, read_text_table
+from workbench.data.parsing import Layout, line_of, read_columns, read_text_table
 
 _DAT = Layout(
     separator="::",
@@ -39,9 +39,9 @@ def read_movielens_1m(folder: Path) -> Interactions:
     source's code) and `zip_code`. Raises FileNotFoundError, and DataError that names file and line.
     """
     path = folder / "users.dat"
-    users = read_text_table(path, "::", ("user_id", "gender", "age", "occupation", "zip_code"), "latin-1")
-    users["user_id"] = integers(users, "user_id", path, header=False)
-    users["age"] = [_AGES.get(age, str(age)) for age in integers(users, "age", path, header=False).tolist()]
+    columns = ("user_id", "gender", "age", "occupation", "zip_code")
+    users = read_text_table(path, "::", columns, "latin-1", integers=("user_id", "age"))
+    users["age"] = [_AGES.get(age, str(age)) for age in users["age"].tolist()]
     return _movielens_dat(folder, users, encoding="latin-1")
 
 
@@ -136,8 +136,7 @@ def read_table(path: Path, items: Path | None = None) -> Interactions:
 
 def _movielens_dat(folder: Path, users: pd.DataFrame | None, encoding: str) -> Interactions:
     path = folder / "movies.dat"
-    movies = read_text_table(path, "::", ("item_id", "title", "genres"), encoding)
-    movies["item_id"] = integers(movies, "item_id", path, header=False)
+    movies = read_text_table(path, "::", ("item_id", "title", "genres"), encoding, integers=("item_id",))
     path = folder / "ratings.dat"
     return _checked(path, read_columns(path, _DAT), _without_genre_note(movies), users, header=False)
 
@@ -148,15 +147,14 @@ def _without_genre_note(movies: pd.DataFrame) -> pd.DataFrame:
 
 
 def _item_table(path: Path, id_column: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    """An item table from CSV, its id column checked and renamed to `item_id`."""
-    table = read_text_table(path, _separator(path), None, "utf-8-sig")
-    missing = [name for name in (id_column, *columns) if name not in table]
+    """An item table from CSV, its id column renamed to `item_id`."""
+    table = read_text_table(path, _separator(path), None, "utf-8-sig", integers=(id_column,))
+    missing = [name for name in columns if name not in table]
     if missing:
-        names = ", ".join(map(repr, missing))
+        found = ", ".join(map(str, table))
         raise DataError(
-            f"{path}, line 1: column {names} is missing (columns found: {', '.join(map(str, table))})"
+            f"{path}, line 1: column {', '.join(map(repr, missing))} is missing (columns found: {found})"
         )
-    table[id_column] = integers(table, id_column, path, header=True)
     return table.rename(columns={id_column: "item_id"})
 
 
@@ -183,7 +181,7 @@ def _expansion_part(path: Path) -> NDArray[np.integer]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        with np.load(path, allow_pickle=False) as part:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
             pairs: NDArray[np.integer] = part["arr_0"]
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not a part of the expansion, or is damaged: {error}") from None

@@ -1,0 +1,242 @@
+import io
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workbench.data.interactions import DataError
+from workbench.data.readers import (
+    read_amazon_ratings,
+    read_movielens_1m,
+    read_movielens_10m,
+    read_movielens_csv,
+    read_movielens_expansion,
+    read_table,
+)
+
+
+def test_movielens_1m(ml_1m):
+    interactions = read_movielens_1m(ml_1m)
+    assert interactions.table["user_id"].tolist() == [1, 1, 1, 2, 2, 9]
+    assert interactions.table["rating"].tolist() == [5, 4, 3, 1, 2, 5]
+    assert interactions.items["title"].tolist() == ["Heat (1995)", "Amélie (2001)", "Alien: A", "Unseen"]
+    assert interactions.items["genres"].tolist() == ["Action|Crime", "Comedy", "Horror", "Drama"]
+    assert interactions.users["age"].tolist() == ["under 18", "56 and over", "25–34"]
+    assert interactions.users["zip_code"][0] == "48067"
+
+
+def test_movielens_10m_is_utf_8_and_has_half_stars(ml_1m):
+    (ml_1m / "movies.dat").write_text(
+        "10::Amélie::Comedy\n20::B::(no genres listed)\n30::C::Drama\n", "utf-8"
+    )
+    (ml_1m / "ratings.dat").write_text("7::10::3.5::5\n")
+    interactions = read_movielens_10m(ml_1m)
+    assert interactions.table["rating"].tolist() == [3.5]
+    assert interactions.items["title"][0] == "Amélie"
+    assert interactions.items["genres"].tolist() == ["Comedy", "", "Drama"]
+    assert interactions.users["user_id"].tolist() == [7]
+
+
+def test_latin_1_titles_are_no_utf_8(ml_1m):
+    with pytest.raises(
+        DataError, match=r"movies\.dat, line 2: not utf-8 \(invalid continuation byte at byte 6"
+    ):
+        read_movielens_10m(ml_1m)
+
+
+def test_movielens_csv(ml_csv):
+    interactions = read_movielens_csv(ml_csv)
+    assert interactions.table[["user_id", "item_id", "rating"]].values.tolist() == [
+        [1, 5, 3.5],
+        [1, 7, 0.5],
+        [4, 5, 5],
+    ]
+    assert interactions.items["title"].tolist() == ['Matrix, The "1999"', "Misérables", "Unseen"]
+    assert interactions.items["genres"].tolist() == ["Action|Sci-Fi", "", "Drama"]
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("ratings.dat", "1::77::5::100", r"ratings\.dat, line 7: .*item_id 77 .* is not in the item table"),
+        ("ratings.dat", "1::10::5::-4", r"ratings\.dat, line 7: .*timestamp -4 .* is negative"),
+        ("ratings.dat", "3::10::5::4", r"ratings\.dat, line 7: .*user_id 3 .* is not in the user table"),
+        ("ratings.dat", "1::10::inf::4", r"ratings\.dat, line 7: .*rating inf .* is not finite"),
+        ("ratings.dat", "1::10::5", r"ratings\.dat, line 7: expected user_id::item_id::rating::timestamp"),
+        ("movies.dat", "5::A", r"movies\.dat, line 5: 2 fields where 3 belong"),
+        ("movies.dat", "x::A::B", r"movies\.dat, line 5: item_id must be an integer, found 'x'"),
+        ("movies.dat", "10::A::B", r"item table: item_id 10 appears twice"),
+        ("users.dat", "4::M::old::1::2", r"users\.dat, line 4: age must be an integer, found 'old'"),
+    ],
+)
+def test_bad_lines_are_named(ml_1m, file, line, message):
+    with (ml_1m / file).open("a") as target:
+        target.write(line + "\n")
+    with pytest.raises(DataError, match=message):
+        read_movielens_1m(ml_1m)
+
+
+def test_lines_are_counted_past_empty_ones(ml_1m):
+    path = ml_1m / "ratings.dat"
+    path.write_text("\n\n" + path.read_text() + "\n1::77::5::100\n")
+    with pytest.raises(DataError, match=r"line 10: .*item_id 77"):
+        read_movielens_1m(ml_1m)
+
+
+def test_missing_columns_and_files_are_named(ml_csv):
+    (ml_csv / "movies.csv").write_text("movieId,name\n5,A\n")
+    with pytest.raises(DataError, match=r"movies\.csv, line 1: column 'title', 'genres' is missing"):
+        read_movielens_csv(ml_csv)
+    (ml_csv / "movies.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"movies\.csv does not exist"):
+        read_movielens_csv(ml_csv)
+
+
+def expansion(folder, parts):
+    for number, pairs in enumerate(parts):
+        np.savez(folder / f"trainx16x32_{number}.npz", np.array(pairs, dtype=np.int32))
+
+
+def test_the_expansion_counts_positions_as_time(tmp_path):
+    expansion(tmp_path, [[[0, 5], [0, 0], [2, 5]], [[2, 7], [0, 5], [9, 1]]])
+    interactions = read_movielens_expansion(tmp_path, parts=2)
+    assert interactions.table["user_id"].tolist() == [0, 0, 2, 2, 0, 9]
+    assert interactions.table["timestamp"].tolist() == [0, 1, 0, 1, 2, 0]
+    assert interactions.items["item_id"].tolist() == [0, 1, 5, 7]
+    assert "rating" not in interactions.table
+    assert len(read_movielens_expansion(tmp_path, parts=1)) == 3
+
+
+def test_a_pickle_in_the_expansion_is_refused(tmp_path):
+    np.savez(tmp_path / "trainx16x32_0.npz", np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DataError, match=r"trainx16x32_0\.npz is not a part of the expansion.*allow_pickle"):
+        read_movielens_expansion(tmp_path, parts=1)
+
+
+def test_a_damaged_expansion_is_named(tmp_path):
+    path = tmp_path / "trainx16x32_0.npz"
+    for pairs in ([1, 2, 3], [[1.5, 2.0]], [[1, 2, 3]]):
+        np.savez(path, np.array(pairs))
+        with pytest.raises(DataError, match=r"expected integers of shape \(rows, 2\)"):
+            read_movielens_expansion(tmp_path, parts=1)
+    np.savez(path, other=np.zeros((1, 2), int))
+    with pytest.raises(DataError, match="not a part of the expansion"):
+        read_movielens_expansion(tmp_path, parts=1)
+    expansion(tmp_path, [[[k, k] for k in range(99)]])
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match="not a part of the expansion, or is damaged"):
+        read_movielens_expansion(tmp_path, parts=1)
+    with pytest.raises(FileNotFoundError, match=r"trainx16x32_1\.npz"):
+        expansion(tmp_path, [[[1, 2]]])
+        read_movielens_expansion(tmp_path, parts=2)
+    with pytest.raises(ValueError, match="parts must lie in"):
+        read_movielens_expansion(tmp_path, parts=17)
+
+
+def test_a_part_that_is_no_npz_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "trainx16x32_0.npz", "w") as file:
+        file.writestr("arr_0.npy", io.BytesIO(b"\x93NUMPY\x01\x00garbage").getvalue())
+    with pytest.raises(DataError, match="not a part of the expansion"):
+        read_movielens_expansion(tmp_path, parts=1)
+
+
+def test_amazon_ids_are_coded_by_rank_and_kept(tmp_path):
+    path = tmp_path / "ratings_Books.csv"
+    path.write_text("AZ9,0000013714,5.0,100\nA1,B000X,4.0,50\nAZ9,0000000116,1.0,70\na2,B000X,2.0,60\n")
+    interactions = read_amazon_ratings(path)
+    assert interactions.users["source_id"].tolist() == ["A1", "AZ9", "a2"]
+    assert interactions.users["user_id"].tolist() == [1, 2, 3]
+    assert interactions.items["source_id"].tolist() == ["0000000116", "0000013714", "B000X"]
+    assert interactions.items["title"].tolist() == interactions.items["source_id"].tolist()
+    assert interactions.table["user_id"].tolist() == [2, 1, 2, 3]
+    assert interactions.table["item_id"].tolist() == [2, 3, 1, 3]
+
+
+def test_amazon_codes_do_not_depend_on_the_order_of_rows(tmp_path):
+    random = np.random.default_rng(0)
+    rows = [f"U{user},I{item},3.0,{user * 7 + item}" for user in range(40) for item in range(user % 7)]
+    coded = []
+    for order in (np.arange(len(rows)), random.permutation(len(rows))):
+        path = tmp_path / "ratings.csv"
+        path.write_text("\n".join(rows[row] for row in order))
+        table = read_amazon_ratings(path).table
+        coded.append(set(table.itertuples(index=False, name=None)))
+    assert coded[0] == coded[1]
+
+
+def test_a_bad_amazon_line_is_named(tmp_path):
+    path = tmp_path / "ratings_Books.csv"
+    path.write_text("AZ9,0000013714,5.0,100\n,0000013714,5.0,100\n")
+    with pytest.raises(DataError, match="line 2: user_id must be text, found ''"):
+        read_amazon_ratings(path)
+
+
+OWN = "user_id,item_id,timestamp,rating\n1,10,5,\n1,20,6,2.5\n"
+
+
+def test_own_data_as_csv_tsv_and_parquet_agree(tmp_path):
+    (tmp_path / "own.csv").write_text(OWN)
+    (tmp_path / "own.tsv").write_text(OWN.replace(",", "\t"))
+    pd.read_csv(tmp_path / "own.csv").assign(more="x").to_parquet(tmp_path / "own.parquet")
+    (tmp_path / "items.csv").write_text("title,item_id,genres\nTen,10,a|b\n")
+    pd.read_csv(tmp_path / "items.csv").to_parquet(tmp_path / "items.parquet")
+    expected = read_table(tmp_path / "own.csv", tmp_path / "items.csv")
+    assert expected.items["title"].tolist() == ["Ten", "20"]
+    assert np.isnan(expected.table["rating"][0])
+    for name in ("own.tsv", "own.parquet"):
+        found = read_table(tmp_path / name, tmp_path / "items.parquet")
+        pd.testing.assert_frame_equal(found.table[expected.table.columns.tolist()], expected.table)
+        assert found.items["title"].tolist() == ["Ten", "20"]
+    assert "rating" not in read_table(_without_rating(tmp_path)).table
+
+
+def _without_rating(folder):
+    path = folder / "bare.csv"
+    path.write_text("user_id,item_id,timestamp\n1,10,5\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("user_id,item_id\n1,2\n", r"own\.csv, line 1: column 'timestamp' is missing"),
+        ("user_id,item_id,timestamp\n1,2,3\n1,2,-3\n", r"own\.csv, line 3: .*timestamp -3 .* is negative"),
+        ("user_id,item_id,timestamp\n", r"own\.csv: interactions: the table is empty"),
+        ("user_id,item_id,timestamp\n1,2,3\nann,2,3\n", r"own\.csv, line 3: user_id must be an integer"),
+    ],
+)
+def test_bad_own_data_is_named(tmp_path, content, message):
+    path = tmp_path / "own.csv"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_table(path)
+
+
+def test_bad_own_parquet_is_named(tmp_path):
+    path = tmp_path / "own.parquet"
+    path.write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match=r"own\.parquet is no Parquet file, or is damaged"):
+        read_table(path)
+    pd.DataFrame({"user_id": [1], "item_id": ["x"], "timestamp": [1]}).to_parquet(path)
+    with pytest.raises(DataError, match=r"own\.parquet: interactions: item_id must hold integers"):
+        read_table(path)
+    with pytest.raises(FileNotFoundError):
+        read_table(tmp_path / "none.parquet")
+
+
+@pytest.mark.movielens
+def test_real_movielens_1m_has_the_published_counts(movielens_1m):
+    interactions = read_movielens_1m(movielens_1m)
+    assert (interactions.num_users, interactions.num_items, len(interactions)) == (6_040, 3_706, 1_000_209)
+    assert (len(interactions.items), int(interactions.items["item_id"].max())) == (3_883, 3_952)
+    assert interactions.items["title"].str.contains("é").any()
+    assert set(interactions.table["rating"].unique()) <= {1, 2, 3, 4, 5}
+
+
+@pytest.mark.movielens
+def test_real_latest_small_has_the_published_counts(movielens_small):
+    interactions = read_movielens_csv(movielens_small)
+    assert (interactions.num_users, interactions.num_items, len(interactions)) == (610, 9_724, 100_836)
+    assert len(interactions.items) == 9_742
+    assert interactions.table["rating"].min() == 0.5
