@@ -92,7 +92,7 @@ class _Group:
     buckets: Int[Tensor, "B L L"]
 
 
-class _Block(nn.Module):
+class HSTUBlock(nn.Module):
     """U, V, Q, K = SiLU(LN(x) W); A = SiLU(QKᵀ + rab) / n, causal; out = x + W_o · dropout(U ⊙ LN(A V)).
 
     n is the constant padded length, not the history's own; there is no 1/√d, and attention has no dropout (published code).
@@ -142,7 +142,7 @@ class HSTU(Encoder):
         self.request_time = config.request_time
         self.inputs = PositionalInput(dim, max_length, config.dropout)
         padded_length = max_length + OUTPUT_SLOTS
-        self.blocks = nn.ModuleList(_Block(config, dim, padded_length) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(HSTUBlock(config, dim, padded_length) for _ in range(config.blocks))
 
     def _buckets(
         self, timestamps: Int[Tensor, "B L"], lengths: Int[Tensor, "B"], targets: Int[Tensor, "B"]

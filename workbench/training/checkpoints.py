@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 
@@ -40,30 +41,46 @@ def epochs(run: Path) -> list[int]:
 def save(
     run: Path, retriever: Retriever, optimizer: torch.optim.Optimizer, progress: Progress, **facts: Any
 ) -> None:
-    """Write the state after an epoch, then drop the states that are neither the last nor the best."""
+    """Write the state after an epoch, then drop the states that are neither the last nor the best.
+
+    Raises OSError where it cannot be written (a full disk); the states before it are then whole, and nothing of it stays.
+    """
     final = _folder(run, progress.epoch)
     temporary = final.with_name(final.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    retriever.save(temporary, **facts)
-    safetensors.torch.save_file(_optimizer_tensors(retriever, optimizer), temporary / OPTIMIZER)
-    (temporary / STATE).write_text(json.dumps(asdict(progress)))
-    if final.exists():
-        shutil.rmtree(final)
-    temporary.rename(final)
+    try:
+        retriever.save(temporary, **facts)
+        safetensors.torch.save_file(_optimizer_tensors(retriever, optimizer), temporary / OPTIMIZER)
+        (temporary / STATE).write_text(json.dumps(asdict(progress)))
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+    except safetensors.SafetensorError as error:
+        raise OSError(f"cannot write {temporary / OPTIMIZER}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     for epoch in epochs(run):
         if epoch not in (progress.epoch, progress.best_epoch):
             shutil.rmtree(_folder(run, epoch))
 
 
 def resume(run: Path, retriever: Retriever, optimizer: torch.optim.Optimizer) -> Progress:
-    """Load the last finished epoch of `run` into `retriever` and `optimizer`; a fresh Progress where there is none."""
+    """Load the last finished epoch of `run` into `retriever` and `optimizer`; a fresh Progress where there is none.
+
+    Raises ValueError that names the folder of that epoch where it is damaged.
+    """
     finished = epochs(run)
     if not finished:
         return Progress()
     folder = _folder(run, finished[-1])
-    progress = Progress(**json.loads((folder / STATE).read_text()))
-    retriever.load_state_dict(Retriever.load(folder).state_dict())
-    _load_optimizer(retriever, optimizer, safetensors.torch.load_file(folder / OPTIMIZER))
+    try:
+        progress = Progress(**json.loads((folder / STATE).read_text()))
+        retriever.load_state_dict(Retriever.load(folder).state_dict())
+        _load_optimizer(retriever, optimizer, safetensors.torch.load_file(folder / OPTIMIZER))
+    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{folder} is damaged ({error}); remove it, and the run goes on after the epoch before it, if that is there"
+        ) from error
     return progress
 
 

@@ -6,6 +6,9 @@ from typing import Any, Literal, Self
 
 from workbench.training.losses import LossConfig
 
+METRICS = ("HR@10", "NDCG@10", "MRR")
+"""What is measured after an epoch, and may choose the best one."""
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -40,16 +43,23 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
+        if self.metric not in METRICS:
+            raise ValueError(f"unknown metric {self.metric!r}: choose {', '.join(METRICS)}")
         for name in ("epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("positions_per_step", "patience"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, or None, not {getattr(self, name)}")
-        if not self.learning_rate > 0 or self.weight_decay < 0 or self.warmup_steps < 0:
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.warmup_steps >= 0):
             raise ValueError("learning_rate must be positive, weight_decay and warmup_steps at least 0")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be positive, or None, not {self.clip_norm}")
+        if not (0 <= self.mask_probability < 1 and 0 <= self.mask_last_only <= 1):
+            raise ValueError(
+                f"mask_probability must lie in [0, 1) and mask_last_only in [0, 1], not {self.mask_probability} and"
+                f" {self.mask_last_only}"
+            )
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, not {self.precision!r}")
         if self.choose_on not in ("validation", "test"):
@@ -66,5 +76,9 @@ class TrainingConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The configuration that `to_dict` gave."""
-        return cls(**{**values, "loss": LossConfig(**values["loss"])})
+        """The configuration that `to_dict` gave; ValueError where a field is unknown or of another type."""
+        try:
+            loss, betas = LossConfig(**values["loss"]), tuple(values["betas"])
+            return cls(**{**values, "loss": loss, "betas": betas})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a training configuration of this version: {error}") from error

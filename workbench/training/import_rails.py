@@ -2,10 +2,11 @@
 
 The checkpoint is the published code's `torch.save`d dictionary, read with `weights_only=True`. Shapes tell widths, depths,
 groups and table sizes; what they cannot tell (heads, temperatures, dropouts, the kind of GLU) comes from a JSON file in the
-published code's own parameter names.
+published code's own parameter names. Of two gate dropouts that it can tell apart the item's is taken (training alone sees it).
 """
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from workbench.retriever import Retriever, RetrieverConfig, fit_weights
 from workbench.similarities import DotConfig, MoLConfig, SimilarityConfig
 
 IGNORED = ("_attn_mask",)
+ITEM_TABLE = "_embedding_module._item_emb.weight"
 MOL = "_ndp_module."
 QUERY = MOL + "_query_embeddings_fn."
 ITEM = MOL + "_item_embeddings_fn."
@@ -30,52 +32,82 @@ def import_rails(checkpoint: Path, settings: Path | None = None) -> Retriever:
 
     `settings`: JSON with `max_sequence_length` and groups `hstu` or `sasrec`, `mol`, in the published names (by default the
     file beside the checkpoint with the suffix .json, where there is one). Raises ValueError where the file is not such a
-    checkpoint, where a tensor is left over, or where settings and tensors disagree.
+    checkpoint, where a tensor is missing or left over, where settings and tensors disagree, or where neither tells what is
+    needed. Nothing in the file is executed.
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {checkpoint}")
     beside = checkpoint.with_suffix(".json")
     if settings is None and beside.is_file():
         settings = beside
-    given: dict[str, Any] = json.loads(settings.read_text()) if settings else {}
+    given = _read_settings(settings)
     try:
         loaded = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
             f"{checkpoint} is damaged, or holds more than tensors; it was not executed ({error})"
         ) from error
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("model_state_dict"), dict):
+    tensors = loaded.get("model_state_dict") if isinstance(loaded, dict) else None
+    if not isinstance(tensors, dict):
         raise ValueError(f"{checkpoint} is not a published RAILS checkpoint: it has no model_state_dict")
-    state: dict[str, Tensor] = {k.removeprefix("module."): v for k, v in loaded["model_state_dict"].items()}
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
+        raise ValueError(f"{checkpoint}: model_state_dict must hold tensors by name")
+    state: dict[str, Tensor] = {k.removeprefix("module."): v for k, v in tensors.items()}
     state = {k: v for k, v in state.items() if k not in IGNORED}
+    try:
+        config = _config(state, given)
+    except KeyError as error:
+        raise ValueError(f"{checkpoint} has no tensor {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}") from error
+    retriever = Retriever(config, state[ITEM_TABLE].shape[0] - 1)
+    fit_weights(retriever, _renamed(state), str(checkpoint))
+    return retriever.eval()
 
-    if "_embedding_module._item_emb.weight" not in state:
-        raise ValueError(f"{checkpoint} has no item table (_embedding_module._item_emb.weight)")
-    table = state["_embedding_module._item_emb.weight"]
+
+def _read_settings(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        given = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable JSON ({error})") from error
+    groups = ("hstu", "sasrec", "mol")
+    if not isinstance(given, dict) or not all(isinstance(given.get(g, {}), dict) for g in groups):
+        raise ValueError(f"{path} must hold a JSON object, and its groups {', '.join(groups)} objects too")
+    return given
+
+
+def _agree(given: dict[str, Any], found: dict[str, Any], group: str = "") -> None:
+    """ValueError where the settings name another value than the tensors tell."""
+    for name, value in found.items():
+        if given.get(name, value) != value:
+            raise ValueError(f"the settings say {group}{name} = {given[name]}, but the tensors {value}")
+
+
+def _config(state: dict[str, Tensor], given: dict[str, Any]) -> RetrieverConfig:
+    table = state[ITEM_TABLE]
     slots = given.get("max_output_length", OUTPUT_SLOTS)
     if slots != OUTPUT_SLOTS:
         raise ValueError(
             f"max_output_length is {slots}; published checkpoints, and this reader, use {OUTPUT_SLOTS}"
         )
     max_length = state["_input_features_preproc._pos_emb.weight"].shape[0] - OUTPUT_SLOTS
-    for name, found in (
-        ("max_sequence_length", max_length),
-        ("num_items", table.shape[0] - 1),
-        ("D", table.shape[1]),
-    ):
-        if given.get(name, found) != found:
-            raise ValueError(
-                f"{settings}: {name} is {given[name]}, but the tensors of {checkpoint.name} say {found}"
-            )
-    config = RetrieverConfig(
-        encoder=_encoder_config(state, given),
-        similarity=_similarity_config(state, given),
-        dim=table.shape[1],
-        max_length=max_length,
-    )
-    retriever = Retriever(config, table.shape[0] - 1)
-    fit_weights(retriever, _renamed(state, config), str(checkpoint))
-    return retriever.eval()
+    encoder, similarity = _encoder_config(state, given), _similarity_config(state, given)
+    found = {"max_sequence_length": max_length, "num_items": table.shape[0] - 1, "D": table.shape[1]}
+    _agree(given, found | {"encoder": encoder.kind, "similarity": similarity.kind})
+    return RetrieverConfig(encoder, similarity, dim=table.shape[1], max_length=max_length)
+
+
+def _heads(values: dict[str, Any], group: str) -> int:
+    if "num_heads" not in values:
+        raise ValueError(
+            f"the tensors do not tell the number of heads: give {group}.num_heads in the settings"
+        )
+    heads = values["num_heads"]
+    if not isinstance(heads, int) or heads < 1:
+        raise ValueError(f"{group}.num_heads must be a positive number, not {heads!r}")
+    return heads
 
 
 def _count(state: dict[str, Tensor], pattern: str) -> int:
@@ -85,10 +117,16 @@ def _count(state: dict[str, Tensor], pattern: str) -> int:
 def _encoder_config(state: dict[str, Tensor], given: dict[str, Any]) -> EncoderConfig:
     if blocks := _count(state, r"_hstu\._attention_layers\.(\d+)\."):
         values = given.get("hstu", {})
-        heads = values.get("num_heads", 1)
-        v_dim = state["_hstu._attention_layers.0._o.weight"].shape[1] // heads
-        total = state["_hstu._attention_layers.0._uvqk"].shape[1] // (2 * heads)
-        return HSTUConfig(blocks, heads, total - v_dim, v_dim, values.get("linear_dropout_rate", 0.2))
+        heads = _heads(values, "hstu")
+        v_width = state["_hstu._attention_layers.0._o.weight"].shape[1]
+        both = state["_hstu._attention_layers.0._uvqk"].shape[1] // 2
+        if v_width % heads or both % heads:
+            raise ValueError(
+                f"hstu.num_heads = {heads} does not divide the tensors' widths {v_width} and {both}"
+            )
+        v_dim, qk_dim = v_width // heads, (both - v_width) // heads
+        _agree(values, {"num_blocks": blocks, "dqk": qk_dim, "dv": v_dim}, "hstu.")
+        return HSTUConfig(blocks, heads, qk_dim, v_dim, values.get("linear_dropout_rate", 0.2))
     if blocks := _count(state, r"attention_layers\.(\d+)\."):
         values = given.get("sasrec", {})
         if values.get("ffn_activation_fn", "relu") != "relu":
@@ -96,8 +134,9 @@ def _encoder_config(state: dict[str, Tensor], given: dict[str, Any]) -> EncoderC
                 f"SASRec with activation {values['ffn_activation_fn']!r}; only relu was published"
             )
         ffn_dim = state["forward_layers.0._conv1d.0.weight"].shape[0]
-        return SASRecConfig(blocks, values.get("num_heads", 1), ffn_dim, values.get("ffn_dropout_rate", 0.2))
-    raise ValueError("the checkpoint holds neither an HSTU nor a SASRec encoder")
+        _agree(values, {"num_blocks": blocks, "ffn_hidden_dim": ffn_dim}, "sasrec.")
+        return SASRecConfig(blocks, _heads(values, "sasrec"), ffn_dim, values.get("ffn_dropout_rate", 0.2))
+    raise ValueError("there is neither an HSTU nor a SASRec encoder in it")
 
 
 def _similarity_config(state: dict[str, Tensor], given: dict[str, Any]) -> SimilarityConfig:
@@ -105,11 +144,21 @@ def _similarity_config(state: dict[str, Tensor], given: dict[str, Any]) -> Simil
         return DotConfig(normalize=True, temperature=given.get("temperature", 0.05))
     values = given.get("mol", {})
     query_glu, item_glu = (_find(state, prefix, r"\._w$") for prefix in (QUERY, ITEM))
-    tables = sorted(n for n in state if n.startswith(QUERY + "_uid_embeddings_"))
+    tables = sorted((n for n in state if n.startswith(QUERY + "_uid_embeddings_")), key=_table)
     query_out = state[_last_weight(state, QUERY + "_query_emb_proj_module.")].shape[0]
     item_out = state[_last_weight(state, ITEM + "_item_emb_proj_module.")].shape[0]
-    width = _component_dim(state, tables, values)
-    return MoLConfig(
+    gate = state[_last_weight(state, GATE)].shape[0]
+    width = state[tables[0]].shape[1] if tables else math.isqrt(query_out * item_out // gate)
+    if (
+        gate * width**2 != (query_out + len(tables) * width) * item_out
+        or query_out % width
+        or item_out % width
+    ):
+        raise ValueError(
+            f"the widths of its query side {query_out}, item side {item_out}, {len(tables)} user tables and gate {gate}"
+            " do not fit together"
+        )
+    config = MoLConfig(
         query_groups=query_out // width + len(tables),
         item_groups=item_out // width,
         component_dim=width,
@@ -124,22 +173,35 @@ def _similarity_config(state: dict[str, Tensor], given: dict[str, Any]) -> Simil
         user_tables=tuple(state[n].shape[0] - 1 for n in tables),
         user_dropout=values.get("uid_dropout_rate", 0.5),
         user_dropout_whole=values.get("uid_embedding_level_dropout", False),
+        gate_input_dropout=values.get("gating_item_dropout_rate", 0.0),
         gate_combination=values.get("gating_combination_type", "glu_silu").replace("none", "sum"),
         gate_dropout=values.get("softmax_dropout_rate", 0.2),
         gate_query=_hidden(state, f"{GATE}_query_only_partial_module."),
         gate_item=_hidden(state, f"{GATE}_item_only_partial_module."),
         gate_pair=_hidden(state, f"{GATE}_qi_partial_module."),
     )
-
-
-def _component_dim(state: dict[str, Tensor], tables: list[str], values: dict[str, Any]) -> int:
-    if tables:
-        return state[tables[0]].shape[1]
-    if "dot_product_dimension" not in values:
-        raise ValueError(
-            "without a user table the tensors do not tell the component width: give mol.dot_product_dimension"
-        )
-    return int(values["dot_product_dimension"])
+    found = {
+        "query_dot_product_groups": config.query_groups,
+        "item_dot_product_groups": config.item_groups,
+        "dot_product_dimension": config.component_dim,
+        "uid_embedding_hash_sizes": list(config.user_tables),
+        "gating_query_fn": config.gate_query is not None,
+        "gating_item_fn": config.gate_item is not None,
+    }
+    if values.get("uid_embedding_hash_sizes", ()) is None:
+        values = values | {"uid_embedding_hash_sizes": []}
+    _agree(values, found, "mol.")
+    widths = {
+        "query_hidden_dim": config.query_hidden,
+        "item_hidden_dim": config.item_hidden,
+        "gating_query_hidden_dim": config.gate_query,
+        "gating_item_hidden_dim": config.gate_item,
+        "gating_qi_hidden_dim": config.gate_pair,
+    }
+    # The published code writes a linear part as -1 or 0, and leaves a width in place where a part is off.
+    told = {name: max(int(values[name]), 0) for name in widths if name in values}
+    _agree(told, {name: width for name, width in widths.items() if width is not None}, "mol.")
+    return config
 
 
 def _find(state: dict[str, Tensor], prefix: str, pattern: str) -> str | None:
@@ -147,11 +209,18 @@ def _find(state: dict[str, Tensor], prefix: str, pattern: str) -> str | None:
 
 
 def _last_weight(state: dict[str, Tensor], prefix: str) -> str:
-    return max((n for n in state if n.startswith(prefix) and n.endswith(".weight")), key=_layer)
+    names = [n for n in state if n.startswith(prefix) and n.endswith(".weight")]
+    if not names:
+        raise KeyError(prefix + "*.weight")
+    return max(names, key=_layer)
 
 
 def _layer(name: str) -> int:
     return int(name.rsplit(".", 2)[-2])
+
+
+def _table(name: str) -> int:
+    return int(name.removeprefix(QUERY + "_uid_embeddings_").split(".")[0])
 
 
 def _hidden(state: dict[str, Tensor], prefix: str) -> int | None:
@@ -163,6 +232,8 @@ def _hidden(state: dict[str, Tensor], prefix: str) -> int | None:
 
 
 def _glu(name: str | None, kind: str) -> Any:
+    if kind not in ("swiglu", "geglu"):
+        raise ValueError(f"a nonlinearity must be swiglu or geglu, not {kind!r}")
     return "linear" if name is None else kind
 
 
@@ -170,7 +241,7 @@ def _glu_width(state: dict[str, Tensor], name: str | None) -> int:
     return 0 if name is None else state[name].shape[1] // 2
 
 
-def _renamed(state: dict[str, Tensor], config: RetrieverConfig) -> dict[str, Tensor]:
+def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under this workbench's names; a name that no rule covers stays, and is then reported as left over."""
     rules: list[tuple[str, str]] = [
         (r"_embedding_module\._item_emb\.weight", "item_table.weight"),

@@ -11,13 +11,14 @@ from typing import Any
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from workbench import runtime
 from workbench.contracts import SequenceBatch
 from workbench.data import Batches, Sequences
-from workbench.retriever import Retriever, RetrieverConfig, read_facts
+from workbench.retriever import CONFIG, Retriever, RetrieverConfig, not_finite, read_facts
 from workbench.training import checkpoints
 from workbench.training.checkpoints import Progress
 from workbench.training.config import TrainingConfig
@@ -55,13 +56,10 @@ def train(
     the same machine and number of threads and processes). `facts` go into the checkpoint's `config.json`. Under
     `accelerate launch` each process takes its share of every epoch's batches.
 
-    Raises ValueError where `folder` holds a run of another configuration or dataset, where no user has enough
-    interactions, or where the loss stops being a finite number.
+    Raises ValueError where `folder` holds a run of another configuration or dataset, a longer run, or something else than
+    a run; where no user has enough interactions; or where the loss or a weight stops being a finite number.
     """
-    accelerator = Accelerator(
-        cpu=runtime.device(device).type == "cpu",
-        mixed_precision="bf16" if config.precision == "bf16" else "no",
-    )
+    accelerator = _accelerator(device, config.precision)
     described = {
         "dataset": sequences.name,
         "fingerprint": sequences.fingerprint(),
@@ -87,6 +85,7 @@ def train(
         _claim(folder, described)
     accelerator.wait_for_everyone()
     kept = {name: described[name] for name in ("dataset", "fingerprint", "training")} | (facts or {})
+    json.dumps(kept)  # what cannot be written fails now and not after an epoch
 
     retriever = Retriever(retriever_config, sequences.num_items, seed=runtime.derived_seed(config.seed, 0))
     retriever.to(accelerator.device)
@@ -94,36 +93,61 @@ def train(
         retriever.parameters(), config.learning_rate, config.betas, weight_decay=config.weight_decay
     )
     state = checkpoints.resume(folder, retriever, optimizer)
+    if state.epoch > config.epochs:
+        raise ValueError(
+            f"{folder} holds a run of {state.epoch} epochs, more than the {config.epochs} asked for;"
+            f" ask for {state.epoch} or more, choose another folder, or remove that one"
+        )
     step, wrapped_optimizer = accelerator.prepare(TrainingStep(retriever, config.loss), optimizer)
     writer = None
     if accelerator.is_main_process:
         writer = SummaryWriter(folder / "tensorboard", purge_step=state.step + 1)
 
-    while state.epoch < config.epochs and not _exhausted(state, config):
-        started = time.perf_counter()
-        losses = _epoch(accelerator, step, wrapped_optimizer, batches, steps, config, state, progress)
-        row = {"epoch": state.epoch, "seconds": time.perf_counter() - started, **losses}
-        if state.epoch % config.validate_every == 0 or state.epoch == config.epochs:
-            retriever.eval()
-            row |= measure(retriever, sequences, config)
-            _judge(state, row[config.metric])
-        state.history.append(row)
-        if accelerator.is_main_process:
-            for name, value in row.items():
-                if writer is not None and name != "epoch":
-                    writer.add_scalar(name, value, state.step)
-            checkpoints.save(folder, retriever, optimizer, state, **kept)
-        accelerator.wait_for_everyone()
-        if progress and accelerator.is_main_process:
-            _report(row, state, config)
-
-    if writer is not None:
-        writer.close()
+    try:
+        while state.epoch < config.epochs and not _exhausted(state, config):
+            started = time.perf_counter()
+            losses = _epoch(accelerator, step, wrapped_optimizer, batches, steps, config, state, progress)
+            row = {"epoch": state.epoch, "seconds": time.perf_counter() - started, **losses}
+            # The loss shows a step that diverged at the next step, and the last one has none.
+            if wrong := not_finite(retriever):
+                raise ValueError(
+                    _diverged(f"{wrong} holds NaN or infinite numbers after epoch {state.epoch}")
+                )
+            if state.epoch % config.validate_every == 0 or state.epoch == config.epochs:
+                retriever.eval()
+                row |= measure(retriever, sequences, config)
+                _judge(state, row[config.metric])
+            state.history.append(row)
+            if accelerator.is_main_process:
+                for name, value in row.items():
+                    if writer is not None and name != "epoch":
+                        writer.add_scalar(name, value, state.step)
+                checkpoints.save(folder, retriever, optimizer, state, **kept)
+            accelerator.wait_for_everyone()
+            if progress and accelerator.is_main_process:
+                _report(row, state, config)
+    finally:
+        if writer is not None:
+            writer.close()
     if accelerator.is_main_process:
         chosen = Retriever.load(checkpoints.best(folder, state))
         chosen.save(folder, best_epoch=state.best_epoch, best={config.metric: state.best_metric}, **kept)
     accelerator.wait_for_everyone()
-    return Run(folder, pd.DataFrame(state.history), state.best_epoch, state.best_metric or math.nan)
+    best_metric = math.nan if state.best_metric is None else state.best_metric
+    return Run(folder, pd.DataFrame(state.history), state.best_epoch, best_metric)
+
+
+def _accelerator(device: str | None, precision: str) -> Accelerator:
+    """A fresh accelerator: accelerate keeps the first one's device and precision for the whole life of the process."""
+    grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+    AcceleratorState._reset_state(reset_partial_state=not grouped)
+    return Accelerator(
+        cpu=runtime.device(device).type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no"
+    )
+
+
+def _diverged(what: str) -> str:
+    return f"{what}; lower the learning rate, or clip gradients. The states up to the last epoch are kept"
 
 
 def _claim(folder: Path, described: dict[str, Any]) -> None:
@@ -132,12 +156,18 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
     path = folder / RUN
     wanted = json.loads(json.dumps(described))
     if not path.exists():
-        temporary = path.with_suffix(".partial")
-        temporary.write_text(json.dumps(wanted, indent=2) + "\n")
-        temporary.replace(path)
+        if (folder / CONFIG).exists() or checkpoints.epochs(folder):
+            raise ValueError(
+                f"{folder} holds a checkpoint but no {RUN}: not a run to go on with; choose another folder"
+            )
+        _write(path, wanted)
         return
-    found = json.loads(path.read_text())
-    found["training"]["epochs"] = wanted["training"]["epochs"]  # a run may be prolonged
+    try:
+        found = json.loads(path.read_text())
+        prolonged = found["training"]["epochs"] != wanted["training"]["epochs"]
+        found["training"]["epochs"] = wanted["training"]["epochs"]  # a run may be prolonged
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); choose another folder, or remove that one") from error
     if found != wanted:
         differing = [
             f"{group}.{name}" if isinstance(wanted[group], dict) else group
@@ -149,6 +179,14 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
         raise ValueError(
             f"{folder} holds a run with another {', '.join(differing)}; choose another folder, or remove that one"
         )
+    if prolonged and wanted["training"]["epochs"] >= max(checkpoints.epochs(folder), default=0):
+        _write(path, wanted)
+
+
+def _write(path: Path, described: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(described, indent=2) + "\n")
+    temporary.replace(path)
 
 
 def _exhausted(state: Progress, config: TrainingConfig) -> bool:
@@ -224,8 +262,7 @@ def _epoch(
                 losses = step(batch, targets, candidates)
             if not math.isfinite(losses.parts["loss"]):
                 raise ValueError(
-                    f"the loss is {losses.parts['loss']} in epoch {epoch}, step {number + 1}; lower the learning rate,"
-                    " or clip gradients. The states up to the last epoch are kept"
+                    _diverged(f"the loss is {losses.parts['loss']} in epoch {epoch}, step {number + 1}")
                 )
             accelerator.backward(losses.total)
             if config.clip_norm is not None:

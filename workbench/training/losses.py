@@ -94,8 +94,9 @@ def loss(
         scores = similarity.score(queries, items[rows[negatives]])  # (T, C)
         positive = similarity.score_candidates(queries, items, target_rows[:, None])  # (T, 1)
         if candidates.log_q is not None:
-            by_id = scores.new_zeros(len(rows)).index_copy(0, negatives.flip(0), candidates.log_q.flip(0))
-            scores, positive = scores - candidates.log_q, positive - by_id[targets, None]
+            # Every target is a candidate here, and stands first as such: after the batch's items come uniform ones.
+            first = (negatives == targets[:, None]).int().argmax(1)  # (T,)
+            scores, positive = scores - candidates.log_q, positive - candidates.log_q[first, None]
     else:
         both = torch.cat([target_rows[:, None], rows[negatives]], dim=1)
         positive, scores = similarity.score_candidates(queries, items, both).split(

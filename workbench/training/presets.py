@@ -90,7 +90,7 @@ def _cpu() -> dict[str, Preset]:
     """MovieLens 1M on two cores: shallower encoders, a smaller MoL without user ids, no request time
     (it would tell when the target was chosen), a sample of positions per step."""
     source = "the published ML-1M settings, made smaller: see the fields"
-    training = TrainingConfig(epochs=36, batch_size=64, positions_per_step=2048, validate_every=3)
+    training = TrainingConfig(epochs=24, batch_size=64, positions_per_step=2048, validate_every=3)
     encoders: dict[str, EncoderConfig] = {
         "sasrec": SASRecConfig(2, 1, 50, 0.2),
         "hstu": HSTUConfig(2, 1, 50, 50, 0.2, request_time=False),

@@ -1,0 +1,5 @@
+"""`python -m workbench.cli`: the command line where no script is installed, or under `accelerate launch -m`."""
+
+from workbench.cli import main
+
+main()

@@ -1,0 +1,247 @@
+"""`workbench train`, `evaluate`, `import-rails` and `bench`: everything about models."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from workbench import paths
+from workbench.data import load
+from workbench.evaluation.protocol import HONEST, RAILS, summarize
+from workbench.reporting.provenance import provenance
+from workbench.retriever import Retriever, read_facts
+from workbench.training.import_rails import import_rails
+from workbench.training.presets import PRESETS, preset
+from workbench.training.shelf import METRICS, name_of, shelve
+from workbench.training.validation import check_same_items, rank_users
+
+app = typer.Typer(help="Models: train, evaluate, import, measure.", no_args_is_help=True)
+bench = typer.Typer(
+    help="Speed and memory beside a plain implementation, in the same run.", no_args_is_help=True
+)
+app.add_typer(bench, name="bench")
+
+
+@app.command("train")
+def train_model(
+    name: Annotated[
+        str, typer.Argument(metavar="PRESET", help="Complete settings by name; `--list` shows them.")
+    ] = "",
+    show: Annotated[bool, typer.Option("--list", help="List the presets and exit.")] = False,
+    dataset: Annotated[str | None, typer.Option(help="Another dataset than the preset's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the users.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Users per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate.")] = None,
+    positions: Annotated[
+        int | None, typer.Option(help="Train on at most so many positions per step.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many measurements without improvement.")
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16"] | None, typer.Option(help="bf16 computes under autocast.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides weights, order, negatives and dropout.")] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the result; by default ckpts/DATASET-PRESET.")
+    ] = None,
+) -> None:
+    """Train an encoder with a similarity, measure it, and write a checkpoint with its model card.
+
+    States are kept in ckpts/runs; the same command again goes on where a stopped run was. Several processes or machines:
+    `accelerate launch -m workbench.cli train PRESET`.
+
+    Examples:
+
+      workbench train --list
+
+      workbench train cpu/hstu-mol
+
+      workbench train ml-1m/sasrec-dot --epochs 20 --patience 3
+
+      workbench train cpu/sasrec-mol --dataset ml-latest-small --out ckpts/mine
+    """
+    if show or not name:
+        _list_presets()
+        return
+    from workbench.training.loop import train
+
+    chosen = preset(name)
+    given = {
+        "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision,
+        "positions_per_step": positions, "patience": patience,
+    }  # fmt: skip
+    training = replace(chosen.training, seed=seed, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    sequences = load(dataset or chosen.dataset)
+    folder = out or paths.checkpoints() / name_of(name, sequences)
+    run = paths.checkpoints() / "runs" / folder.name
+    facts: dict[str, Any] = {"preset": name, "source": chosen.source, **_origin()}
+    result = train(sequences, chosen.retriever, training, run, device=device, facts=facts)
+    typer.echo(
+        f"best epoch {result.best_epoch}, {training.metric} {result.best_metric:.4f} on {training.choose_on}"
+    )
+    shelved = shelve(run, folder, sequences, progress=True)
+    _print(shelved.metrics, str(HONEST))
+    typer.echo(str(folder))
+
+
+@app.command("evaluate")
+def evaluate_model(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint folder, or its name in ckpts/.")],
+    dataset: Annotated[str | None, typer.Option(help="By default the dataset it was trained on.")] = None,
+    protocol: Annotated[
+        Literal["honest", "rails"], typer.Option(help="How targets and candidates are chosen.")
+    ] = "honest",
+    part: Annotated[Literal["validation", "test"], typer.Option(help="Which held-out item.")] = "test",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    ranks_to: Annotated[
+        Path | None, typer.Option("--ranks", help="Write every user's rank to this Parquet file.")
+    ] = None,
+    metrics_to: Annotated[
+        Path | None, typer.Option("--metrics", help="Write the table to this CSV file.")
+    ] = None,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="Allow data it was not trained on.")
+    ] = False,
+) -> None:
+    """Measure a trained retriever: HR@k, NDCG@k and MRR over the whole corpus, with the protocol's card.
+
+    Examples:
+
+      workbench evaluate ml-1m-hstu-mol
+
+      workbench evaluate ckpts/mine --protocol rails --ranks ranks.parquet
+    """
+    folder = folder if folder.is_dir() else paths.checkpoints() / folder
+    facts = read_facts(folder)
+    name = dataset or facts.get("dataset")
+    if name is None:
+        raise ValueError(f"{folder} does not say which dataset it was trained on; give --dataset")
+    sequences = load(name)
+    if not other_data and facts.get("fingerprint") not in (None, sequences.fingerprint()):
+        raise ValueError(
+            f"{folder} was trained on {facts['dataset']} with fingerprint {facts['fingerprint']}, and {name} here has"
+            f" {sequences.fingerprint()}: its numbers would not be comparable. Pass --other-data to measure it all the same"
+        )
+    retriever = Retriever.load(folder, device)
+    check_same_items(retriever, sequences)
+    rules = replace(HONEST if protocol == "honest" else RAILS, part=part)
+    ranks = rank_users(retriever, sequences, rules, progress=True)
+    table = summarize(ranks, rules)
+    for path, frame in ((ranks_to, ranks), (metrics_to, table)):
+        if path is not None:
+            temporary = path.with_name(path.name + ".partial")
+            frame.to_parquet(temporary) if path is ranks_to else frame.to_csv(temporary, index=False)
+            temporary.replace(path)
+    _print(table, str(rules))
+
+
+@app.command("import-rails")
+def import_published(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of the published RAILS code (.pt).")],
+    out: Annotated[Path, typer.Option(help="Folder of the result.")],
+    settings: Annotated[
+        Path | None, typer.Option(help="JSON in the published parameter names; by default beside it.")
+    ] = None,
+) -> None:
+    """Turn a published RAILS checkpoint into one of ours: safetensors, nothing executed.
+
+    Example: workbench import-rails hstu-mol.pt --settings hstu-mol.json --out ckpts/published-hstu-mol
+    """
+    retriever = import_rails(checkpoint, settings)
+    retriever.save(out, source=f"imported from {checkpoint.name}")
+    _list_settings(retriever.config.to_dict())
+    typer.echo(str(out))
+
+
+@bench.command("train")
+def bench_train(
+    presets: Annotated[
+        list[str] | None, typer.Option("--preset", help="Settings to measure; repeat for more.")
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(help="Measured steps of each implementation, after one warm-up step.")
+    ] = 5,
+    threads: Annotated[int | None, typer.Option(help="Threads; by default all cores.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV of every step; by default reports/tables/bench-train.csv.")
+    ] = None,
+) -> None:
+    """Steps per second and peak memory of training, beside a straightforward implementation, in turn.
+
+    Straightforward: every padded position, its negatives gathered, the item side recomputed for each of them.
+
+    Example: workbench bench train --preset ml-1m/sasrec-dot --preset ml-1m/hstu-mol --steps 5
+    """
+    from workbench.training.bench import compare, summary
+
+    chosen = presets or ["ml-1m/sasrec-dot", "ml-1m/hstu-mol"]
+    for name in chosen:
+        preset(name)
+    raw = compare(chosen, steps, threads)
+    path = out or paths.reports() / "tables" / "bench-train.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    raw.assign(**_origin()).to_csv(temporary, index=False)
+    temporary.replace(path)
+    _table(summary(raw))
+    typer.echo(str(path))
+
+
+def _origin() -> dict[str, str]:
+    """Machine and commit, in words."""
+    found = provenance(paths.root())
+    gpus = f", {', '.join(found.machine.gpus)}" if found.machine.gpus else ""
+    return {
+        "machine": f"{found.machine.cpu}, {found.machine.cores} cores, {found.machine.memory_gib:.0f} GiB{gpus}",
+        "commit": f"{(found.commit or 'none')[:12]}{' with local changes' if found.dirty else ''}",
+    }
+
+
+def _list_presets() -> None:
+    table = Table(box=None)
+    for heading in ("preset", "dataset", "encoder", "similarity", "epochs", "trained already", "source"):
+        table.add_column(heading)
+    for name, p in PRESETS.items():
+        done = (
+            "yes"
+            if (paths.checkpoints() / f"{p.dataset}-{name.rpartition('/')[2]}" / METRICS).is_file()
+            else ""
+        )
+        config = p.retriever
+        table.add_row(
+            name,
+            p.dataset,
+            config.encoder.kind,
+            config.similarity.kind,
+            str(p.training.epochs),
+            done,
+            p.source,
+        )
+    Console().print(table)
+
+
+def _list_settings(values: dict[str, Any]) -> None:
+    typer.echo(json.dumps(values, indent=2))
+
+
+def _print(metrics: pd.DataFrame, protocol: str) -> None:
+    typer.echo(protocol)
+    _table(metrics[["metric", "value", "low", "high"]])
+
+
+def _table(frame: pd.DataFrame) -> None:
+    table = Table(box=None)
+    for column in frame.columns:
+        table.add_column(str(column), justify="left" if frame[column].dtype == "str" else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
+    Console().print(table)

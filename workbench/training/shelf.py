@@ -1,0 +1,156 @@
+"""Finished retrievers in `ckpts/`: trained when they are missing, each with its measurements and a model card."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from workbench import paths
+from workbench.data import Sequences
+from workbench.evaluation.metrics import KS
+from workbench.evaluation.protocol import HONEST, summarize
+from workbench.retriever import Retriever, read_facts
+from workbench.training.config import TrainingConfig
+from workbench.training.loop import load_history, train
+from workbench.training.presets import Preset
+from workbench.training.validation import rank_users
+
+CARD, HISTORY, METRICS = "README.md", "history.csv", "metrics.csv"
+
+
+@dataclass(frozen=True)
+class Shelved:
+    """A finished retriever: its folder, what its `config.json` says, one row per epoch, and its measured metrics."""
+
+    folder: Path
+    facts: dict[str, Any]
+    history: pd.DataFrame
+    metrics: pd.DataFrame
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `shelve` wrote to `folder`."""
+        return cls(folder, read_facts(folder), pd.read_csv(folder / HISTORY), pd.read_csv(folder / METRICS))
+
+    def retriever(self, device: str = "cpu") -> Retriever:
+        """The retriever itself, in evaluation mode."""
+        return Retriever.load(self.folder, device)
+
+
+def name_of(preset_name: str, sequences: Sequences) -> str:
+    """The folder name of a preset trained on a dataset: `ml-1m-hstu-mol`."""
+    return f"{sequences.name}-{preset_name.rpartition('/')[2]}"
+
+
+def obtain(
+    preset_name: str,
+    preset: Preset,
+    sequences: Sequences,
+    *,
+    seed: int = 0,
+    facts: dict[str, Any] | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> Shelved:
+    """The retriever of a preset on a dataset: from `ckpts/` where it is there and fits, else trained now.
+
+    One that was trained on other data, with another seed or with other settings does not fit; it stays where it is, and
+    the new one is kept under a name of its own. A training that is stopped goes on where it was.
+    """
+    training = replace(preset.training, seed=seed)
+    wanted = {"fingerprint": sequences.fingerprint(), "training": _plain(training.to_dict())}
+    plain = paths.checkpoints() / name_of(preset_name, sequences)
+    own = plain.with_name(f"{plain.name}-seed{seed}-{_digest(wanted, preset)}")
+    for folder in (plain, own):
+        if (folder / METRICS).is_file() and _fits(folder, wanted, preset):
+            return Shelved.load(folder)
+    run = paths.checkpoints() / "runs" / own.name
+    train(
+        sequences, preset.retriever, training, run, device=device, progress=progress,
+        facts={"preset": preset_name, "source": preset.source, **(facts or {})},
+    )  # fmt: skip
+    return shelve(run, own, sequences, progress=progress)
+
+
+def shelve(run: Path, folder: Path, sequences: Sequences, *, progress: bool = False) -> Shelved:
+    """Measure the finished run in `run` on the test part and write it to `folder`: weights, metrics, history, model card."""
+    retriever = Retriever.load(run)
+    facts = read_facts(run)
+    ranks = rank_users(retriever, sequences, HONEST, progress=progress)
+    metrics = summarize(ranks, HONEST, KS)
+    temporary = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    own = {k: v for k, v in facts.items() if k not in ("format", "num_items", "retriever")}
+    retriever.save(temporary, **own)
+    history = load_history(run)
+    history.to_csv(temporary / HISTORY, index=False)
+    metrics.to_csv(temporary / METRICS, index=False)
+    (temporary / CARD).write_text(card(folder.name, facts, history, metrics, sequences))
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)
+    return Shelved.load(folder)
+
+
+def card(
+    name: str, facts: dict[str, Any], history: pd.DataFrame, metrics: pd.DataFrame, sequences: Sequences
+) -> str:
+    """The model card: what it is, what it learned from, how, how good it is, and what it is not for."""
+    training = TrainingConfig.from_dict(facts["training"])
+    config = facts["retriever"]
+    shown = metrics[metrics["metric"].isin(["HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR"])]
+    rows = "\n".join(
+        f"| {r.metric} | {r.value:.4f} | {r.low:.4f} to {r.high:.4f} |" for r in shown.itertuples()
+    )
+    origin = "".join(
+        f"- {k}: {facts[k]}\n" for k in ("preset", "source", "commit", "machine", "command") if k in facts
+    )
+    settings = json.dumps({"retriever": config, "training": facts["training"]}, indent=1)
+    return f"""# {name}
+
+{config["encoder"]["kind"]} with {config["similarity"]["kind"]}, embedding width {config["dim"]},
+histories of up to {config["max_length"]} items.
+
+- data: {sequences.name}, {sequences.num_users:,} users, {sequences.num_items:,} items,
+  {len(sequences.item_ids):,} interactions (fingerprint {facts["fingerprint"]}); the data is not part of this checkpoint
+- trained: {len(history)} epochs, {history["seconds"].sum() / 60:.0f} minutes; epoch {facts["best_epoch"]} chosen by
+  {training.metric} on the {training.choose_on} part; seed {training.seed}
+{origin}
+Measured on the test part of the leave-one-out split ({HONEST}), with 95 % bootstrap intervals over
+{metrics["users"].iloc[0]:,} users:
+
+| metric | value | interval |
+| --- | --- | --- |
+{rows}
+
+For research and teaching on the same data. It knows no item or user beyond its table, and repeats the popularity and
+selection biases of its data.
+
+<details><summary>All settings</summary>
+
+```json
+{settings}
+```
+</details>
+"""
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
+
+
+def _fits(folder: Path, wanted: dict[str, Any], preset: Preset) -> bool:
+    facts = read_facts(folder)
+    return all(facts.get(k) == v for k, v in wanted.items()) and facts["retriever"] == _plain(
+        preset.retriever.to_dict()
+    )
+
+
+def _digest(wanted: dict[str, Any], preset: Preset) -> str:
+    text = json.dumps([wanted, preset.retriever.to_dict()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
