@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,9 +105,14 @@ class Site:
     pages: dict[str, Page] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
-    def serve(self, path: str, page: Page) -> str:
-        self.pages[path] = page
+    def serve(self, path: str, content: bytes = b"", **answer: Any) -> str:
+        """The address of a page; `answer` are the other fields of Page."""
+        self.pages[path] = Page(content, **answer)
         return self.address + path
+
+    def asked(self, header: str) -> list[str | None]:
+        """What each request said in `header`, in order."""
+        return [headers.get(header) for _, headers in self.requests]
 
 
 @pytest.fixture

@@ -1,0 +1,152 @@
+import re
+import zipfile
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from workbench import data
+from workbench.cli.data import app
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path / "root"))
+    monkeypatch.setenv("COLUMNS", "120")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "ml-latest-small"
+    folder.mkdir()
+    (folder / "ratings.csv").write_text(
+        "userId,movieId,rating,timestamp\n1,5,3.5,10\n1,7,0.5,20\n4,5,5.0,15\n"
+    )
+    (folder / "movies.csv").write_text("movieId,title,genres\n5,A,Action\n7,B,Drama\n8,C,Drama\n")
+    return folder
+
+
+def run(*arguments, code=0, typed=None):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=typed)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return re.sub(r"\s+", " ", result.output)
+
+
+def test_help_has_examples():
+    assert "list" in run("--help")
+    for command in ("list", "fetch", "prepare"):
+        assert f"workbench data {command}" in run(command, "--help")
+
+
+def test_list_shows_counts_licences_and_what_is_prepared(root, folder):
+    before = run("list")
+    assert "ml-1b 2,197,225 855,776 1,223,962,043" in before
+    assert "ml-1m 6,040 3,883 1,000,209 research, no sharing" in before
+    run("prepare", "ml-latest-small", "--from", folder)
+    assert "ml-latest-small 610 9,742 100,836 yes research, share alike" in run("list")
+
+
+def test_prepare_prints_counts_beside_the_published_ones(root, folder):
+    output = run("prepare", "ml-latest-small", "--from", folder)
+    assert "as read 2 2 3 3" in output
+    assert "as read users 2 610 -608 README.txt" in output
+    assert "ml-latest-small: 2 users, 3 items, 3 interactions" in output
+    assert data.load("ml-latest-small").num_items == 3
+
+
+def test_prepare_takes_options_and_archives(root, folder, tmp_path):
+    archive = tmp_path / "small.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for member in folder.iterdir():
+            file.write(member, f"ml-latest-small/{member.name}")
+    output = run("prepare", "ml-latest-small", "--from", archive, "--corpus", "rated", "--drop-duplicates")
+    assert "note:" in output
+    assert "is not the published archive byte for byte" in output
+    assert "without duplicates" in output
+    assert data.load("ml-latest-small").num_items == 2
+    output = run("prepare", "ml-latest-small", "--k-core", 2, "--passes", 1, "--min-length", 0)
+    assert "2-core, 1 pass" in output
+    assert run("prepare", "ml-latest-small", "--k-core", 9, code=1).endswith(
+        "ask for fewer per user and item "
+    )
+
+
+def test_own_data(root, tmp_path):
+    orders, items = tmp_path / "orders.csv", tmp_path / "items.csv"
+    pd.DataFrame({"user_id": [5, 5], "item_id": [2, 1], "timestamp": [9, 8]}).to_csv(orders, index=False)
+    pd.DataFrame({"item_id": [1], "title": ["one"]}).to_csv(items, index=False)
+    run("prepare", "my-shop", "--from", orders, "--items", items)
+    assert data.load("my-shop").items["title"].tolist() == ["one", "2"]
+    assert "my-shop 1 2 2 yes your own" in run("list")
+
+
+def test_fetch_shows_the_licence_and_asks(root):
+    output = run("fetch", "ml-1m", code=1, typed="n\n")
+    assert "do not redistribute the data" in output
+    assert "Please cite: F. Maxwell Harper" in output
+    assert "Do you accept these terms?" in output
+    assert not root.exists()
+
+
+def test_fetch_takes_a_local_folder(root, folder):
+    assert "next: workbench data prepare ml-latest-small" in run("fetch", "ml-latest-small", "--from", folder)
+    assert "3 interactions" in run("prepare", "ml-latest-small")
+
+
+def test_fetch_with_yes_does_not_ask(root, monkeypatch):
+    from workbench.cli import data as command
+
+    fetched = []
+
+    def fetch(dataset, source):
+        fetched.append((dataset.name, source))
+        return command.locate(dataset, source) if source else _there(root)
+
+    monkeypatch.setattr(command, "fetch", fetch)
+    output = run("fetch", "ml-20m", "--yes")
+    assert "Do you accept" not in output
+    assert "MovieLens 20M" in output
+    assert fetched == [("ml-20m", None)]
+
+
+def _there(root):
+    from workbench.data.build import Fetched
+
+    return Fetched(root, ("a remark",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "ml1m"], "error: no dataset is called 'ml1m'; did you mean ml-1m?"),
+        (["fetch", "zzz"], "error: no dataset is called 'zzz' (known: ml-latest-small, ml-1m"),
+        (
+            ["fetch", "embedded-tiny"],
+            "error: embedded-tiny is generated on first use; there is nothing to fetch",
+        ),
+        (["prepare", "ml-1m"], "run `workbench data fetch ml-1m` first"),
+        (["prepare", "ml-1m", "--from", "/nowhere"], "error: /nowhere does not exist"),
+        (["prepare", "ml-1m", "--items", "x.csv"], "--items goes with data of your own"),
+        (["prepare", "embedded-tiny", "--k-core", "5"], "it takes --seed and no other option"),
+        (["prepare", "Bad/Name", "--from", "x.csv"], "cannot name a dataset of your own"),
+        (["prepare", "mine", "--from", "/nowhere.csv"], "error: /nowhere.csv does not exist"),
+    ],
+)
+def test_bad_requests_end_in_one_line(root, arguments, message):
+    assert message in run(*arguments, code=1)
+
+
+def test_unparsable_data_is_named_with_file_and_line(root, folder):
+    with (folder / "ratings.csv").open("a") as file:
+        file.write("1,5,good,7\n")
+    output = run("prepare", "ml-latest-small", "--from", folder, code=1)
+    assert "ratings.csv, line 5: rating must be a number, found 'good'" in output
+
+
+@pytest.mark.movielens
+def test_real_movielens_1m(root, movielens_1m):
+    output = run("prepare", "ml-1m", "--from", movielens_1m)
+    assert "prepared catalogue 3,883 3,883 none published RAILS code" in output
+    assert "ml-1m: 6,040 users, 3,883 items, 1,000,209 interactions" in output
