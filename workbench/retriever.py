@@ -44,17 +44,24 @@ class RetrieverConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The configuration that `to_dict` gave; ValueError where a kind or a field is unknown."""
-        return cls(
-            encoder=_of_kind(encoders.CONFIGS, values["encoder"], "encoder"),
-            similarity=_of_kind(similarities.CONFIGS, values["similarity"], "similarity"),
-            dim=values["dim"],
-            max_length=values["max_length"],
-        )
+        """The configuration that `to_dict` gave; ValueError where a kind or a field is unknown, missing or of another type."""
+        try:
+            return cls(
+                encoder=_of_kind(encoders.CONFIGS, values["encoder"], "encoder"),
+                similarity=_of_kind(similarities.CONFIGS, values["similarity"], "similarity"),
+                dim=values["dim"],
+                max_length=values["max_length"],
+            )
+        except KeyError as error:
+            raise ValueError(f"a retriever's configuration needs {error}") from error
+        except TypeError as error:
+            raise ValueError(
+                f"a retriever's configuration holds a value of the wrong type: {error}"
+            ) from error
 
 
 def _of_kind(known: dict[str, Any], values: dict[str, Any], what: str) -> Any:
-    kind = values.get("kind")
+    kind = values.get("kind") if isinstance(values, dict) else None
     if kind not in known:
         raise ValueError(f"unknown {what} {kind!r}; this version knows {', '.join(known)}")
     fields = {f.name for f in dataclasses.fields(known[kind])}
@@ -62,7 +69,8 @@ def _of_kind(known: dict[str, Any], values: dict[str, Any], what: str) -> Any:
         raise ValueError(
             f"{what} {kind!r} has no setting {', '.join(unknown)}; it has {', '.join(sorted(fields))}"
         )
-    return known[kind](**{k: v for k, v in values.items() if k != "kind"})
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # JSON has no tuples
+    return known[kind](**{k: v for k, v in given.items() if k != "kind"})
 
 
 class Retriever(nn.Module):
@@ -78,7 +86,7 @@ class Retriever(nn.Module):
         self.config = config
         self.num_items = num_items
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: a GPU's goes on undisturbed
             self.item_table = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
             nn.init.trunc_normal_(self.item_table.weight, std=0.02)
             with torch.no_grad():
@@ -93,11 +101,17 @@ class Retriever(nn.Module):
 
     def embed(self, batch: SequenceBatch) -> Float[Tensor, "B L D"]:
         """Item embeddings of the histories; ValueError where an id is not in the table."""
-        highest = int(batch.item_ids.max()) if batch.item_ids.numel() else 0
-        if highest > self.num_items or (batch.item_ids.numel() and int(batch.item_ids.min()) < 0):
-            raise ValueError(f"item id {highest} is outside this retriever's items 1..{self.num_items}")
+        self._check_ids(batch.item_ids, lowest=0)
         embeddings: Tensor = self.item_table(batch.item_ids)
         return embeddings
+
+    def _check_ids(self, ids: Int[Tensor, "*S"], lowest: int) -> None:
+        if ids.numel() == 0:
+            return
+        smallest, largest = torch.stack(torch.aminmax(ids)).tolist()  # waits for the device once
+        if smallest < lowest or largest > self.num_items:
+            wrong = smallest if smallest < lowest else largest
+            raise ValueError(f"item id {wrong} is outside this retriever's items 1..{self.num_items}")
 
     def forward(self, batch: SequenceBatch) -> Float[Tensor, "B L D"]:
         """The encoder's output at every position."""
@@ -108,13 +122,18 @@ class Retriever(nn.Module):
         return self.similarity.queries(self.encoder.encode(self.embed(batch), batch), batch.user_ids)
 
     def item_state(self, ids: Int[Tensor, "N"] | None = None) -> ItemState:
-        """What the similarity needs of the items `ids` (default: all, 1..N)."""
+        """What the similarity needs of the items `ids` (default: all, 1..N); ValueError where an id is not in the table."""
         if ids is None:
             ids = torch.arange(1, self.num_items + 1, device=self.device)
+        else:
+            self._check_ids(ids, lowest=1)
         return self.similarity.items(self.item_table(ids), ids)
 
     def save(self, folder: Path, **facts: Any) -> None:
-        """Write `model.safetensors` and `config.json` into `folder`, with `facts` (data, metrics, …) in the latter."""
+        """Write `model.safetensors` and `config.json` into `folder`, with `facts` (data, metrics, …) in the latter.
+
+        Raises OSError that names the file where it cannot be written (a full disk); what was there before is then whole.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         weights = {k: v.detach().contiguous().cpu() for k, v in self.state_dict().items()}
         described = {
@@ -123,22 +142,34 @@ class Retriever(nn.Module):
             "retriever": self.config.to_dict(),
             **facts,
         }
-        temporary = folder / f"{WEIGHTS}.partial"
-        safetensors.torch.save_file(weights, temporary)
-        temporary.replace(folder / WEIGHTS)
-        temporary = folder / f"{CONFIG}.partial"
-        temporary.write_text(json.dumps(described, indent=2) + "\n")
-        temporary.replace(folder / CONFIG)
+        text = json.dumps(described, indent=2) + "\n"
+        new_weights, new_config = folder / f"{WEIGHTS}.partial", folder / f"{CONFIG}.partial"
+        try:
+            safetensors.torch.save_file(weights, new_weights)
+            new_config.write_text(text)
+            new_weights.replace(folder / WEIGHTS)
+            new_config.replace(folder / CONFIG)
+        except safetensors.SafetensorError as error:
+            raise OSError(f"cannot write {new_weights}: {error}") from error
+        finally:
+            new_weights.unlink(missing_ok=True)
+            new_config.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Self:
         """The retriever saved in `folder`, in evaluation mode.
 
-        Raises FileNotFoundError where a file is missing; ValueError where one is damaged or the weights do not fit the
-        configuration.
+        Raises FileNotFoundError where a file is missing; ValueError where one is damaged, where the weights do not fit the
+        configuration, or where they are not finite.
         """
         facts = read_facts(folder)
-        retriever = cls(RetrieverConfig.from_dict(facts["retriever"]), facts["num_items"])
+        try:
+            config = RetrieverConfig.from_dict(facts["retriever"])
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{folder / CONFIG} describes no retriever: {error}") from error
+        if not isinstance(facts.get("num_items"), int):
+            raise ValueError(f"{folder / CONFIG} does not say how many items there are (num_items)")
+        retriever = cls(config, facts["num_items"])
         path = folder / WEIGHTS
         if not path.is_file():
             raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: not a checkpoint of this workbench")
@@ -147,7 +178,14 @@ class Retriever(nn.Module):
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path} is damaged or truncated ({error}); restore or retrain it") from error
         fit_weights(retriever, weights, str(path))
+        if wrong := not_finite(retriever):
+            raise ValueError(f"{path}: {wrong} holds NaN or infinite numbers; the run that wrote it diverged")
         return retriever.to(device).eval()
+
+
+def not_finite(module: nn.Module) -> str | None:
+    """The name of the first parameter that holds a NaN or an infinite number; None where all are finite."""
+    return next((name for name, p in module.named_parameters() if not bool(p.isfinite().all())), None)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -157,10 +195,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} holds no {CONFIG}: not a checkpoint of this workbench")
     try:
         facts: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable JSON ({error}); restore it") from error
-    if facts.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {facts.get('format')!r}; this version reads format {FORMAT}")
+    found = facts.get("format") if isinstance(facts, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path} has format {found!r}; this version reads format {FORMAT}")
     return facts
 
 
