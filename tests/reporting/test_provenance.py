@@ -1,0 +1,98 @@
+"""What results came from, and what counts as a change of it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import workbench
+from workbench.reporting.provenance import code_digest, inputs, provenance, text_digest, versions
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in (
+        "data/ml/a.parquet",
+        "data/other/b",
+        "ckpts/shipped/model",
+        "ckpts/runs/mine/model",
+        "data/gen-seed0/c",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (tmp_path / "ckpts" / "empty").mkdir()
+    (tmp_path / "ckpts" / "README.md").touch()
+    return tmp_path
+
+
+def test_inputs_are_the_dataset_and_every_checkpoint(root: Path) -> None:
+    assert set(inputs(root, "ml")) == {"data/ml", "ckpts/shipped", "ckpts/runs/mine"}
+    assert set(inputs(root, "gen")) == {"data/gen-seed0", "ckpts/shipped", "ckpts/runs/mine"}
+    assert set(inputs(root, "missing")) == {"ckpts/shipped", "ckpts/runs/mine"}
+    assert inputs(root / "nowhere", "ml") == {}
+
+
+def test_contents_and_names_count_and_times_do_not(root: Path) -> None:
+    file = root / "data/ml/a.parquet"
+    before = inputs(root, "ml")
+    os.utime(file, (1, 1))
+    assert inputs(root, "ml") == before
+    file.write_text("data/ml/a.parqueT")
+    changed = inputs(root, "ml")
+    assert {name for name in before if before[name] != changed[name]} == {"data/ml"}
+    file.rename(root / "data/ml/b.parquet")
+    assert inputs(root, "ml")["data/ml"] != changed["data/ml"]
+
+
+def test_code_of_notebooks_counts_and_that_of_reports_does_not(tmp_path: Path) -> None:
+    for name in ("search/topk.py", "reporting/pages.py", "cli/data.py", "search/__pycache__/topk.pyc"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+    before = code_digest(tmp_path)
+    for name in ("reporting/pages.py", "cli/data.py", "search/__pycache__/topk.pyc"):
+        (tmp_path / name).write_text("2")
+    assert code_digest(tmp_path) == before
+    (tmp_path / "search/topk.py").write_text("2")
+    assert code_digest(tmp_path) != before
+
+
+def test_texts_are_told_apart() -> None:
+    assert text_digest("ab", "c") != text_digest("a", "bc")
+    assert text_digest("a") == text_digest("a")
+
+
+def test_versions_are_those_that_notebooks_use() -> None:
+    found = versions()
+    assert found["torch"] == torch.__version__
+    assert {"python", "numpy", "pandas", "plotly"} <= set(found)
+    assert "pytest" not in found
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_commit_and_whether_there_are_changes(tmp_path: Path) -> None:
+    assert provenance(tmp_path).commit is None
+    git(tmp_path, "init", "-q")
+    (tmp_path / "a").touch()
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "-q", "-m", "a")
+    clean = provenance(tmp_path)
+    assert (clean.commit, clean.dirty) == (git(tmp_path, "rev-parse", "HEAD"), False)
+    (tmp_path / "a").write_text("changed")
+    assert provenance(tmp_path).dirty is True
+
+
+def test_the_machine_is_described_and_not_named(tmp_path: Path) -> None:
+    found = provenance(tmp_path)
+    assert found.machine.cores >= 1
+    assert found.machine.memory_gib > 0.1
+    assert os.uname().nodename not in str(found.as_json()).split("'")
+    assert found.code == code_digest(Path(workbench.__file__).parent)

@@ -1,0 +1,264 @@
+"""The pages of a report: one for each notebook and the index of all reports; they need no network and run no foreign script."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import nbformat
+import plotly
+from nbconvert.exporters.html import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from traitlets.config import Config
+
+from workbench.reporting.provenance import text_digest
+from workbench.reporting.records import Json, Record
+from workbench.reporting.results import Entry, Report
+
+_HERE = Path(__file__).resolve().parent
+_PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+_PLOT = "application/vnd.plotly.v1+json"
+_MOST_HEADLINES = 8
+
+# Scripts come from the assets folder alone: whatever text from data ends up in a page, it cannot run, nor ask the network.
+# plotly builds functions for some kinds of plots, hence unsafe-eval; `file:` is for pages opened from disk.
+_POLICY = (
+    "default-src 'none'; script-src 'self' file: 'unsafe-eval'; style-src 'self' file: 'unsafe-inline'; "
+    "img-src 'self' file: data: blob:; font-src 'self' file: data:; base-uri 'none'; form-action 'none'"
+)
+
+
+@cache
+def digest() -> str:
+    """Stands for all that makes pages look as they do: templates, styles, scripts, versions."""
+    own = [path for folder in ("templates", "assets") for path in sorted((_HERE / folder).rglob("*"))]
+    texts = [path.read_bytes().hex() for path in own if path.is_file()]
+    return text_digest(plotly.__version__, Path(__file__).read_text(encoding="utf-8"), *texts)
+
+
+def write_pages(report: Report, folder: Path) -> None:
+    """Write the page of every notebook of `report`, whose executed copies lie in `folder`, and the assets they share."""
+    assets = folder / "assets"
+    shutil.rmtree(assets, ignore_errors=True)
+    shutil.copytree(_HERE / "assets", assets)
+    shutil.copyfile(_PLOTLY_JS, assets / "plotly.min.js")
+    exporter = _exporter()
+    for name in report.entries:
+        executed = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+        page, _ = exporter.from_notebook_node(executed, resources={"page": _page(report, name)})
+        _replace(folder / f"{name}.html", page)
+
+
+def write_index(reports: Path) -> Path:
+    """Write `index.html` in the folder of all reports, and return its path."""
+    found = [
+        (path, report)
+        for path in sorted(reports.iterdir())
+        if path.is_dir() and not path.name.startswith(".") and (report := Report.load(path)) is not None
+    ]
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True)
+    page = environment.get_template("index.html.j2").render(
+        policy=_POLICY.replace("script-src 'self' file: 'unsafe-eval'; ", ""),
+        css=jinja2.filters.Markup((_HERE / "assets" / "report.css").read_text(encoding="utf-8")),
+        reports=[_index_section(path, report) for path, report in found],
+    )
+    index = reports / "index.html"
+    _replace(index, page)
+    return index
+
+
+class _MathRenderer(IPythonRenderer):  # type: ignore[misc]
+    """Marks mathematics for KaTeX, so that a dollar sign of the prose (`\\$5`) is never taken for it."""
+
+    def block_math(self, body: str) -> str:
+        return f'<span class="math display">{self.escape_html(body)}</span>'
+
+    def inline_math(self, body: str) -> str:
+        if (
+            body != body.strip()
+        ):  # "$5 and $6": as in pandoc, mathematics neither opens nor closes with a space
+            return f"${self.escape_html(body)}$"
+        return f'<span class="math">{self.escape_html(body)}</span>'
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
+
+
+def _markdown(source: str) -> str:
+    """Text cells: written by the notebook's author, who may use HTML."""
+    return str(MarkdownWithMath(renderer=_MathRenderer(escape=False)).render(source))
+
+
+def _markdown_of_data(source: str) -> str:
+    """Markdown that code displayed: may hold text from data, so HTML in it is shown and not obeyed."""
+    renderer = _MathRenderer(escape=True, allow_harmful_protocols=False, exclude_anchor_links=True)
+    return str(MarkdownWithMath(renderer=renderer).render(source))
+
+
+def _json_in_html(value: object) -> str:
+    """JSON that no text in it can end the script element of."""
+    return json.dumps(value).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+class _Exporter(HTMLExporter):  # type: ignore[misc]
+    """nbconvert's exporter with our template and our Markdown."""
+
+    def default_filters(self) -> Any:
+        yield from super().default_filters()
+        yield "markdown2html", _markdown
+        yield "markdown2html_of_data", _markdown_of_data
+        yield "json_in_html", _json_in_html
+        yield "without_dollars", lambda source: source.strip().strip("$").removeprefix("\\displaystyle")
+
+
+def _exporter() -> HTMLExporter:
+    priority = [
+        _PLOT,
+        "text/html",
+        "text/markdown",
+        "image/svg+xml",
+        "image/png",
+        "image/jpeg",
+        "text/latex",
+        "text/plain",
+    ]
+    config = Config({"NbConvertBase": {"display_data_priority": priority}})
+    return _Exporter(
+        config=config,
+        template_name="report",
+        extra_template_basedirs=[str(_HERE / "templates")],
+        exclude_output_prompt=True,
+    )
+
+
+def _page(report: Report, name: str) -> dict[str, Any]:
+    """What the template shows of one notebook beside its cells."""
+    entry = report.entries[name]
+    order = sorted(report.entries)
+    links = [
+        {
+            "name": other,
+            "title": report.entries[other].title,
+            "file": f"{other}.html",
+            "current": other == name,
+        }
+        for other in order
+    ]
+    position = order.index(name)
+    return {
+        "name": name,
+        "title": entry.title,
+        "run": f"{report.profile} · {report.dataset}",
+        "policy": _POLICY,
+        "links": links,
+        "previous": links[position - 1] if position > 0 else None,
+        "next": links[position + 1] if position + 1 < len(links) else None,
+        "error": entry.error,
+        "facts": _facts(entry),
+        "headlines": [(record.name, _shown(record)) for record in entry.headlines],
+        "provenance": _provenance(entry.provenance),
+    }
+
+
+def _facts(entry: Entry) -> list[tuple[str, str]]:
+    commit = entry.provenance["commit"]
+    facts = [(name, str(value)) for name, value in entry.parameters.items()]
+    facts += [("run on", _date(entry.started)), ("took", _duration(entry.seconds))]
+    if commit:
+        facts.append(("commit", commit[:10] + (" with changes" if entry.provenance["dirty"] else "")))
+    return facts
+
+
+def _provenance(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested dictionaries as rows of a table, values as text."""
+    rows = []
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            rows += _provenance(value, f"{prefix}{name} · ")
+        else:
+            rows.append(
+                (prefix + name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+            )
+    return rows
+
+
+def _index_section(path: Path, report: Report) -> dict[str, Any]:
+    entries = [report.entries[name] for name in sorted(report.entries)]
+    failed = sum(entry.status == "failed" for entry in entries)
+    parts = [f"{len(entries)} notebooks", f"{failed} failed" if failed else "all succeeded"]
+    if entries:
+        parts += [
+            _duration(sum(entry.seconds for entry in entries)),
+            _date(max(entry.started for entry in entries)),
+        ]
+    return {
+        "profile": report.profile,
+        "dataset": report.dataset,
+        "folder": path.name,
+        "summary": " · ".join(parts),
+        "rows": [
+            {
+                "name": entry.name,
+                "title": entry.title,
+                "file": f"{path.name}/{entry.name}.html",
+                "status": entry.status,
+                "time": _duration(entry.seconds),
+                "error": entry.error,
+                "headlines": _headlines(entry.headlines),
+            }
+            for entry in entries
+        ],
+    }
+
+
+def _headlines(records: Sequence[Record]) -> list[tuple[str, str]]:
+    shown = [(record.name, _shown(record)) for record in records[:_MOST_HEADLINES]]
+    left = len(records) - len(shown)
+    return [*shown, ("", f"and {left} more")] if left else shown
+
+
+def _shown(record: Record) -> str:
+    text = _number(record.value)
+    return f"{text} {record.unit}" if record.unit else text
+
+
+def _number(value: Json) -> str:
+    """A value for readers: four significant digits, thousands apart.
+
+    >>> _number(0.123456), _number(1000209), _number(True)
+    ('0.1235', '1,000,209', 'yes')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return str(value)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds for readers.
+
+    >>> _duration(3.21), _duration(125), _duration(7384)
+    ('3.2 s', '2 min 5 s', '2 h 3 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _date(iso: str) -> str:
+    return f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M} UTC"
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,97 @@
+"""The pairs of notebooks: a percent-format `.py`, which is the source, and the `.ipynb` generated from it."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+
+KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+
+def problems(folder: Path) -> list[str]:
+    """What is wrong with the pairs of `folder`, a line each; empty where all is well.
+
+    A notebook without its source or a source without its notebook; cells that differ (kind, text, tags); metadata that
+    differ; outputs or execution counts in the generated half; no kernelspec.
+    """
+    found = []
+    names = sorted({path.stem for pattern in ("*.py", "*.ipynb") for path in folder.glob(pattern)})
+    for name in names:
+        source, generated = folder / f"{name}.py", folder / f"{name}.ipynb"
+        if not source.is_file():
+            found.append(f"{generated}: unpaired, its source {source.name} is missing")
+        elif not generated.is_file():
+            found.append(
+                f"{source}: unpaired, {generated.name} is missing; make it with: workbench pairs --write"
+            )
+        else:
+            found += [f"{generated}: {problem}" for problem in _differences(source, generated)]
+            found += [f"{generated}: {problem}" for problem in _leftovers(generated)]
+    return found
+
+
+def same_cells(source: Path, generated: Path) -> bool:
+    """Whether a pair holds the same cells; outputs do not count."""
+    return not _differences(source, generated)
+
+
+def write(source: Path) -> Path:
+    """Write the `.ipynb` beside a source and return its path.
+
+    The same source always gives the same bytes: identifiers of cells are made from their place and text.
+    """
+    document = jupytext.read(source)
+    metadata: dict[str, Any] = {"kernelspec": KERNELSPEC}
+    if "workbench" in document.metadata:
+        metadata["workbench"] = document.metadata["workbench"]
+    filters = {
+        name: value
+        for name, value in document.metadata.get("jupytext", {}).items()
+        if name.endswith("_filter")
+    }
+    if filters:  # as JupyterLab keeps them, so that saving there changes nothing
+        metadata["jupytext"] = filters
+    cells = []
+    for position, cell in enumerate(document.cells):
+        digest = hashlib.blake2b(cell.source.encode(), digest_size=4).hexdigest()
+        tags = cell.metadata.get("tags")
+        make = nbformat.v4.new_markdown_cell if cell.cell_type == "markdown" else nbformat.v4.new_code_cell
+        cells.append(
+            make(cell.source, id=f"{position:02d}-{digest}", metadata={"tags": tags} if tags else {})
+        )
+    generated = source.with_suffix(".ipynb")
+    temporary = generated.with_name(f".{generated.name}.partial")
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), temporary)
+    temporary.replace(generated)
+    return generated
+
+
+def _differences(source: Path, generated: Path) -> list[str]:
+    left, right = jupytext.read(source), nbformat.read(generated, as_version=4)
+    for position, (ours, theirs) in enumerate(zip(left.cells, right.cells, strict=False), start=1):
+        if _essence(ours) != _essence(theirs):
+            return [
+                f"cell {position} differs from {source.name}; take the source with: workbench pairs --write"
+            ]
+    if len(left.cells) != len(right.cells):
+        return [
+            f"has {len(right.cells)} cells, {source.name} has {len(left.cells)}; run: workbench pairs --write"
+        ]
+    if left.metadata.get("workbench") != right.metadata.get("workbench"):
+        return [f"its workbench metadata differ from those of {source.name}; run: workbench pairs --write"]
+    return []
+
+
+def _leftovers(generated: Path) -> list[str]:
+    document = nbformat.read(generated, as_version=4)
+    found = [] if "kernelspec" in document.metadata else ["names no kernel; run: workbench pairs --write"]
+    code = [cell for cell in document.cells if cell.cell_type == "code"]
+    if any(cell.outputs or cell.execution_count is not None for cell in code):
+        found.append("holds outputs; take them out with: workbench pairs --write")
+    return found
+
+
+def _essence(cell: Any) -> tuple[str, str, tuple[str, ...]]:
+    return cell.cell_type, cell.source, tuple(cell.metadata.get("tags", []))
