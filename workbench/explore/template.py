@@ -1,0 +1,124 @@
+"""How every figure looks: our plotly template, and one colour, dash and mark for each method. May import nothing of ours."""
+
+import zlib
+from dataclasses import dataclass
+from html import escape
+
+import plotly.graph_objects as go
+
+# Okabe and Ito's palette, which readers of every kind of colour vision can tell apart; without its black and its yellow,
+# which vanish on a dark and on a white ground.
+BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+PURPLE, SKY, GREY = "#CC79A7", "#56B4E9", "#8C8C8C"
+PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
+
+METHOD_COLORS = {
+    "dot": BLUE,
+    "MoL": VERMILLION,
+    "MaxSim": GREEN,
+    "SparCode": ORANGE,
+    "Deep Retrieval": PURPLE,
+    "SASRec": SKY,
+    "HSTU": PURPLE,
+    "GRU4Rec": GREEN,
+    "BERT4Rec": ORANGE,
+    "two-tower": GREY,
+    "popularity": GREY,
+    "random": GREY,
+}
+"""The colour of each similarity, and of each encoder where encoders are what is compared."""
+
+ENCODER_MARKS = {
+    "SASRec": ("dash", "circle", "/"),
+    "HSTU": ("solid", "square", ""),
+    "GRU4Rec": ("dot", "diamond", "x"),
+    "BERT4Rec": ("dashdot", "cross", "."),
+    "two-tower": ("longdash", "triangle-up", "-"),
+}
+"""The dash of a line, the symbol of a point and the pattern of a bar for each encoder."""
+
+SEQUENTIAL = [[0.0, "#f3f6fa"], [0.25, "#bcd4e8"], [0.5, "#6ea6cf"], [0.75, "#2b75ad"], [1.0, "#053e6b"]]
+"""Colour scale for amounts: light to dark blue, even in grey."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn wherever it appears."""
+
+    color: str
+    dash: str
+    symbol: str
+    pattern: str
+
+
+def method_style(method: str) -> Style:
+    """How to draw `method`: `"HSTU + MoL"` has the colour of MoL and the marks of HSTU.
+
+    A name that is not known gets a colour by its spelling, the same in every figure.
+
+    >>> method_style("HSTU + MoL").color == method_style("SASRec + MoL").color
+    True
+    """
+    encoder, _, similarity = method.rpartition(" + ")
+    color = METHOD_COLORS.get(similarity) or PALETTE[zlib.crc32(similarity.encode()) % len(PALETTE)]
+    return Style(color, *ENCODER_MARKS.get(encoder, ("solid", "circle", "")))
+
+
+def plain(text: object) -> str:
+    """Text from data as plotly shows it literally: plotly takes tags and entities in any text for markup.
+
+    >>> plain("<b>Heat & Dust</b>")
+    '&lt;b&gt;Heat &amp; Dust&lt;/b&gt;'
+    """
+    return escape(str(text), quote=False)
+
+
+_TEXT, _QUIET = "#7a828c", "rgba(128,136,148,0.28)"
+_AXIS = {
+    "automargin": True,
+    "gridcolor": _QUIET,
+    "linecolor": "rgba(128,136,148,0.6)",
+    "zerolinecolor": "rgba(128,136,148,0.5)",
+    "zerolinewidth": 1,
+    "showline": True,
+    "ticks": "outside",
+    "ticklen": 4,
+    "tickcolor": "rgba(128,136,148,0.6)",
+    "title": {"standoff": 10},
+}
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {
+            "family": "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif",
+            "size": 14,
+            "color": _TEXT,
+        },
+        "title": {
+            "font": {"size": 17},
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": 0.97,
+            "yanchor": "top",
+        },
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "colorway": list(PALETTE),
+        "colorscale": {"sequential": SEQUENTIAL},
+        "height": 420,
+        "margin": {"l": 64, "r": 24, "t": 56, "b": 56},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "legend": {"bgcolor": "rgba(0,0,0,0)", "title": {"font": {"size": 13}}},
+        "hoverlabel": {"font": {"size": 13}},
+        "bargap": 0.25,
+        "uniformtext": {"minsize": 10, "mode": "hide"},
+    },
+    data={
+        "scatter": [go.Scatter(line={"width": 2.2}, marker={"size": 8})],
+        "heatmap": [go.Heatmap(colorbar={"outlinewidth": 0, "thickness": 14})],
+        "histogram": [go.Histogram(marker={"line": {"width": 0}})],
+    },
+)
+"""Transparent ground and mid-grey text: the figure reads on a light and on a dark page."""
