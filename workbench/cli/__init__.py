@@ -1,1 +1,76 @@
-"""The command line. May import everything."""
+"""The command line. May import everything.
+
+What a command needs is imported when it runs: `workbench --help` answers at once.
+"""
+
+import importlib
+import sys
+from typing import Annotated
+
+import typer
+
+from workbench import __version__
+from workbench.cli import report
+
+USER_ERRORS = (ValueError, OSError, ImportError)
+"""What is told in one line: bad input, a file that is missing or cannot be written, a package that is not installed."""
+
+app = typer.Typer(
+    name="workbench",
+    help="A research workbench for retrieval with learned similarities.",
+    epilog="First steps: workbench report, then open reports/index.html; workbench lab for the notebooks themselves.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    """A research workbench for retrieval with learned similarities."""
+    if version:
+        typer.echo(f"workbench {__version__}")
+        raise typer.Exit
+
+
+def _forward(name: str, module: str, summary: str, *, group: bool) -> None:
+    """Add a command that hands its arguments to the typer app of a module, imported only then."""
+
+    def command(context: typer.Context) -> None:
+        target: typer.Typer = importlib.import_module(module).app
+        if group:
+            target(context.args, prog_name=f"workbench {name}")
+        else:
+            target([name, *context.args], prog_name="workbench")
+
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(name, help=summary, context_settings=settings, add_help_option=False)(command)
+
+
+_forward("data", "workbench.cli.data", "Datasets: list, fetch, prepare.", group=True)
+_forward("train", "workbench.cli.models", "Train an encoder with a similarity.", group=False)
+_forward("evaluate", "workbench.cli.models", "Measure a trained retriever: HR@k, NDCG@k, MRR.", group=False)
+_forward("import-rails", "workbench.cli.models", "Turn a published RAILS checkpoint into ours.", group=False)
+_forward(
+    "bench", "workbench.cli.models", "Measure speed and memory beside a plain implementation.", group=False
+)
+app.command("report")(report.report)
+app.command("lab")(report.lab)
+app.command("pairs")(report.pairs)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; an error that the user can mend is one line on stderr and exit status 1, with --debug its traceback."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        app([argument for argument in given if argument != "--debug"], prog_name="workbench")
+    except USER_ERRORS as error:
+        if "--debug" in given:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(1) from None

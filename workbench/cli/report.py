@@ -1,0 +1,162 @@
+"""`workbench report`, `workbench lab`, `workbench pairs`: everything about notebooks."""
+
+import os
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from workbench import paths
+
+_DEFAULT_DATASET = "embedded-small"
+
+
+def report(
+    profile: Annotated[
+        Literal["quick", "standard", "full"],
+        typer.Option(help="quick: minutes on two cores; standard: MovieLens; full: a GPU."),
+    ] = "quick",
+    dataset: Annotated[str, typer.Option(help="A dataset of `workbench data list`.")] = _DEFAULT_DATASET,
+    seed: Annotated[int, typer.Option(help="The seed that every notebook gets.")] = 0,
+    only: Annotated[str, typer.Option(help="Notebooks to run, by number or name: 00,03.")] = "",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", metavar="NAME=VALUE", help="A parameter of the notebooks; repeat it for more."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Notebooks at once, where none waits for another.")] = 1,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that a cell may take. By default 300 (quick), 2 h (standard), 48 h (full)."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run what is up to date too.")] = False,
+) -> None:
+    """Execute the notebooks and write the report: reports/index.html.
+
+    What is up to date is kept: a notebook runs again when its cells, its parameters, the package, the installed versions or
+    the files in data/ and ckpts/ that it may read have changed. A notebook that fails stops none of the others; its page
+    shows the error, and the exit status is 1. A run that is stopped leaves the previous report as it was.
+
+    Examples:
+
+      workbench report
+
+      workbench report --profile standard --dataset ml-1m
+
+      workbench report --only 02,03 -p epochs=5 --force
+
+      workbench report --jobs 2 --timeout 600
+    """
+    from workbench.reporting.runner import ReportSpec, run_report
+
+    _check_dataset(dataset)
+    spec = ReportSpec(
+        profile=profile,
+        dataset=dataset,
+        seed=seed,
+        only=tuple(name.strip() for name in only.split(",") if name.strip()),
+        parameters=_pairs(parameter or []),
+        jobs=jobs,
+        timeout=timeout,
+        force=force,
+    )
+    finished = run_report(spec, say=lambda line: print(line, flush=True))
+    print()
+    width = max(len(row.name) for row in finished.rows)
+    for row in finished.rows:
+        print(f"{row.name:<{width}}  {row.state:<10}  {row.seconds:>8.1f} s  {row.error}".rstrip())
+    print(f"\n{finished.index}")
+    if finished.failed:
+        raise typer.Exit(1)
+
+
+def lab(
+    notebook: Annotated[str, typer.Argument(help="The notebook to open, by number or name.")] = "00",
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8888,
+) -> None:
+    """Open JupyterLab on a notebook: the tour, where none is named.
+
+    It listens on this machine only, and asks no other for news or updates. Stop it with Ctrl-C.
+
+    Examples:
+
+      workbench lab
+
+      workbench lab 03
+
+      workbench lab --no-browser --port 8899
+    """
+    from workbench.reporting import notebooks
+
+    chosen = notebooks.select(notebooks.catalog(paths.notebooks()), [notebook])[0]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--ServerApp.root_dir={paths.root()}",
+        f"--LabApp.default_url=/lab/tree/{chosen.path.relative_to(paths.root()).as_posix()}",
+        f"--ServerApp.port={port}",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+    ]
+    if not browser:
+        command.append("--no-browser")
+    os.execv(command[0], command)
+
+
+def pairs(
+    write: Annotated[bool, typer.Option("--write", help="Write every .ipynb anew from its .py.")] = False,
+) -> None:
+    """Check that each notebook and its source (NN_name.ipynb, NN_name.py) hold the same cells, or make them so.
+
+    The .py is the source. JupyterLab keeps both in step while you edit; run `workbench pairs --write` after editing a .py
+    by hand, and to take the outputs out of a notebook before committing it.
+
+    Examples:
+
+      workbench pairs
+
+      workbench pairs --write
+    """
+    from workbench.reporting.pairs import problems
+    from workbench.reporting.pairs import write as write_pair
+
+    folder = paths.notebooks()
+    if write:
+        for source in sorted(folder.glob("*.py")):
+            write_pair(source)
+    found = problems(folder)
+    for problem in found:
+        typer.echo(problem, err=True)
+    if found:
+        raise typer.Exit(1)
+
+
+def _pairs(given: list[str]) -> dict[str, str]:
+    """`name=value` texts as a dictionary; ValueError for anything else, and for a name given twice."""
+    parameters: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"-p takes name=value, got {text!r}")
+        if name.strip() in parameters:
+            raise ValueError(f"parameter {name.strip()!r} is given twice")
+        parameters[name.strip()] = value
+    return parameters
+
+
+def _check_dataset(name: str) -> None:
+    """Refuse a dataset that nobody knows before anything runs; ValueError with the ones there are."""
+    if name == _DEFAULT_DATASET or (paths.data() / name).is_dir():
+        return
+    from difflib import get_close_matches
+
+    from workbench.data import CATALOG, EMBEDDED
+
+    known = [*EMBEDDED, *CATALOG]
+    if name not in known:
+        close = get_close_matches(name, known, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"no dataset {name!r}{hint}; there are: {', '.join(known)}")
