@@ -20,7 +20,7 @@ def gathered_tiles(
 ) -> Float[Tensor, "B C"]:
     """function(queries, tables gathered at rows), computed `tile` queries at a time.
 
-    Each of `queries` is (B, …), each of `tables` (N, …); `function` sees (t, …) slices and (t, C, …) gathers and returns
+    Each of `queries` is (B, …), each of `tables` (N, W, …); `function` sees (t, …) slices and (t, C, W, …) gathers and returns
     (t, C). `parameters`: what `function` uses besides, for the gradient. The gradient recomputes each tile with the random
     state and precision that it had, and adds into one buffer per table, so no tile costs a pass over the corpus (as
     checkpointing a gather would).
@@ -32,8 +32,13 @@ def gathered_tiles(
         result: Tensor = _Gathered.apply(plan, rows, *queries, *flat, *parameters)  # type: ignore[no-untyped-call]
         return result
     parts = [_tile(function, [q[s : s + tile] for q in queries], flat, shapes, rows[s : s + tile])
-             for s in range(0, len(rows), tile)]  # fmt: skip
-    return torch.cat(parts) if parts else rows.new_zeros(rows.shape, dtype=tables[0].dtype)
+             for s in _starts(rows, tile)]  # fmt: skip
+    return torch.cat(parts)
+
+
+def _starts(rows: Tensor, tile: int) -> range:
+    """The first query of each tile; one (empty) tile where there are no queries."""
+    return range(0, max(1, len(rows)), tile)
 
 
 def _gather(table: Tensor, rows: Tensor, shape: torch.Size) -> Tensor:
@@ -68,7 +73,7 @@ class _Gathered(torch.autograd.Function):
         ctx.autocast = (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
         ctx.states = []
         parts = []
-        for start in range(0, len(rows), plan.tile):
+        for start in _starts(rows, plan.tile):
             ctx.states.append(_random_state(device))
             here = slice(start, start + plan.tile)
             parts.append(_tile(plan.function, [q[here] for q in queries], flat, plan.shapes, rows[here]))
@@ -82,10 +87,11 @@ class _Gathered(torch.autograd.Function):
         queries = tensors[: plan.num_queries]
         flat = tensors[plan.num_queries : plan.num_queries + plan.num_tables]
         parameters = tensors[plan.num_queries + plan.num_tables :]
-        totals = [torch.zeros_like(t) for t in tensors]
+        needed = ctx.needs_input_grad[2:]  # a frozen parameter, say, has no gradient
+        totals = [torch.zeros_like(t) if need else None for t, need in zip(tensors, needed, strict=True)]
         device = rows.device.type
         with torch.random.fork_rng(devices=[rows.device] if device == "cuda" else [], device_type="cuda"):
-            for index, start in enumerate(range(0, len(rows), plan.tile)):
+            for index, start in enumerate(_starts(rows, plan.tile)):
                 here = slice(start, start + plan.tile)
                 _restore(device, ctx.states[index])
                 leaves = [q[here].detach().requires_grad_() for q in queries]
@@ -96,17 +102,21 @@ class _Gathered(torch.autograd.Function):
                 enabled, dtype = ctx.autocast
                 with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=enabled):
                     scores = plan.function(leaves, gathered)
-                wanted = [*leaves, *gathered, *parameters]
-                found = torch.autograd.grad(scores, wanted, gradients[0][here], allow_unused=True)
-                for i, gradient in enumerate(found):
-                    if gradient is None:
+                inputs = [*leaves, *gathered, *parameters]
+                wanted = [i for i, need in enumerate(needed) if need]
+                found = torch.autograd.grad(
+                    scores, [inputs[i] for i in wanted], gradients[0][here], allow_unused=True
+                )
+                for i, gradient in zip(wanted, found, strict=True):
+                    total = totals[i]
+                    if gradient is None or total is None:
                         continue
                     if i < len(leaves):
-                        totals[i][here] = gradient
+                        total[here] = gradient
                     elif i < len(leaves) + len(gathered):
-                        totals[i].index_add_(0, rows[here].flatten(), gradient.flatten(2).flatten(0, 1))
+                        total.index_add_(0, rows[here].flatten(), gradient.flatten(2).flatten(0, 1))
                     else:
-                        totals[i] += gradient
+                        total += gradient
         return None, None, *totals
 
 
