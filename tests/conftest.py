@@ -1,9 +1,27 @@
 """Fixtures shared by the rooms' tests."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from jaxtyping import install_import_hook
+
+# Annotated shapes and types are checked in every call, but in the command line, where typer puts in a context of its own
+# kind. (beartype cannot see what Self stands for in a single method.)
+ROOMS = (
+    *("contracts", "runtime", "data", "encoders", "kernels", "similarities", "retriever"),
+    *("search", "training", "evaluation", "explore", "reporting"),
+)
+CHECKER = (
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True,"
+    " hint_overrides=beartype.FrozenDict({__import__('typing').Self: object})))"
+)
+install_import_hook([f"workbench.{room}" for room in ROOMS], CHECKER)
+
+from workbench.data import Sequences  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -16,7 +34,9 @@ def _movielens(name: str) -> Path:
     base = Path(os.environ.get("WORKBENCH_MOVIELENS", _shared("data")))
     folder = base / name
     if not folder.is_dir():
-        pytest.skip(f"real MovieLens files not found at {folder}; set WORKBENCH_MOVIELENS to the folder that holds {name}/")
+        pytest.skip(
+            f"real MovieLens files not found at {folder}; set WORKBENCH_MOVIELENS to the folder that holds {name}/"
+        )
     return folder
 
 
@@ -30,3 +50,24 @@ def movielens_1m() -> Path:
 def movielens_small() -> Path:
     """The folder of MovieLens latest-small in its published format (ratings.csv, movies.csv)."""
     return _movielens("ml-latest-small")
+
+
+@pytest.fixture(scope="session")
+def cycles() -> Callable[..., Sequences]:
+    """Makes a dataset of 40 users who walk through 30 items in steps of `step`, 12 items each: the next is certain."""
+
+    def made(step: int = 1, users: int = 40, items: int = 30, length: int = 12) -> Sequences:
+        starts = np.arange(users) % items
+        ids = ((starts[:, None] + step * np.arange(length)) % items + 1).ravel()
+        titles = [f"item {i}" for i in range(items)]
+        return Sequences(
+            name="cycles",
+            offsets=np.arange(users + 1, dtype=np.int64) * length,
+            item_ids=ids.astype(np.int64),
+            timestamps=np.tile(np.arange(length, dtype=np.int64) * 60, users),
+            ratings=np.full(users * length, np.nan, dtype=np.float32),
+            items=pd.DataFrame({"item_id": np.arange(items), "title": titles, "genres": "a"}),
+            users=pd.DataFrame({"user_id": np.arange(users)}),
+        )
+
+    return made

@@ -81,7 +81,7 @@ def train_model(
     }  # fmt: skip
     training = replace(chosen.training, seed=seed, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
     sequences = load(dataset or chosen.dataset)
-    folder = out or paths.checkpoints() / name_of(name, sequences)
+    folder = out or paths.checkpoints() / name_of(chosen, sequences)
     run = paths.checkpoints() / "runs" / folder.name
     facts: dict[str, Any] = {"preset": name, "source": chosen.source, **_origin()}
     result = train(sequences, chosen.retriever, training, run, device=device, facts=facts)
@@ -208,24 +208,12 @@ def _origin() -> dict[str, str]:
 
 def _list_presets() -> None:
     table = Table(box=None)
-    for heading in ("preset", "dataset", "encoder", "similarity", "epochs", "trained already", "source"):
-        table.add_column(heading)
+    for heading in ("preset", "dataset", "D", "epochs", "trained"):
+        table.add_column(heading, no_wrap=True, justify="right" if heading in ("D", "epochs") else "left")
     for name, p in PRESETS.items():
-        done = (
-            "yes"
-            if (paths.checkpoints() / f"{p.dataset}-{name.rpartition('/')[2]}" / METRICS).is_file()
-            else ""
-        )
-        config = p.retriever
-        table.add_row(
-            name,
-            p.dataset,
-            config.encoder.kind,
-            config.similarity.kind,
-            str(p.training.epochs),
-            done,
-            p.source,
-        )
+        folder = paths.checkpoints() / f"{p.dataset}-{name.rpartition('/')[2]}"
+        done = "yes" if (folder / METRICS).is_file() and read_facts(folder).get("preset") == name else ""
+        table.add_row(name, p.dataset, str(p.retriever.dim), str(p.training.epochs), done)
     Console().print(table)
 
 

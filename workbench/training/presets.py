@@ -5,6 +5,7 @@ checkpoints (two cores, under an hour each), `quick/…` those of the quick note
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
 from workbench.retriever import RetrieverConfig
@@ -17,6 +18,7 @@ from workbench.training.losses import LossConfig
 class Preset:
     """What to train, how, and on which dataset; `source` says where the settings come from."""
 
+    name: str
     dataset: str
     retriever: RetrieverConfig
     training: TrainingConfig
@@ -82,7 +84,8 @@ def _published() -> dict[str, Preset]:
                 choose_on="test",
             )
             config = RetrieverConfig(encoders[encoder], similarities[similarity], p.dim, p.max_length)
-            presets[f"{p.dataset}/{name}"] = Preset(p.dataset, config, training, RAILS)
+            full = f"{p.dataset}/{name}"
+            presets[full] = Preset(full, p.dataset, config, training, RAILS)
     return presets
 
 
@@ -100,13 +103,40 @@ def _cpu() -> dict[str, Preset]:
         "mol": MoLConfig(4, 4, 32, query_hidden=256, gate_query=64, gate_item=64, gate_pair=64),
     }
     return {
-        f"cpu/{e}-{s}": Preset("ml-1m", RetrieverConfig(encoder, similarity, 50, 200), training, source)
+        f"cpu/{e}-{s}": Preset(
+            f"cpu/{e}-{s}", "ml-1m", RetrieverConfig(encoder, similarity, 50, 200), training, source
+        )
         for e, encoder in encoders.items()
         for s, similarity in similarities.items()
     }
 
 
-PRESETS: dict[str, Preset] = _published() | _cpu()
+def _quick() -> dict[str, Preset]:
+    """The embedded dataset in under a minute a model on two cores."""
+    source = "chosen on the validation part of the embedded dataset"
+    training = TrainingConfig(
+        epochs=12, batch_size=64, learning_rate=3e-3, loss=LossConfig("full softmax"), validate_every=2
+    )
+    encoders: dict[str, EncoderConfig] = {
+        "sasrec": SASRecConfig(1, 1, 16, 0.1),
+        "hstu": HSTUConfig(1, 1, 16, 16, 0.1, request_time=False),
+    }
+    similarities: dict[str, SimilarityConfig] = {
+        "dot": DotConfig(),
+        "mol": MoLConfig(
+            4, 2, 16, query_hidden=64, gate_query=32, gate_item=32, gate_pair=32, gate_dropout=0.0
+        ),
+    }
+    return {
+        f"quick/{e}-{s}": Preset(
+            f"quick/{e}-{s}", "embedded-small", RetrieverConfig(encoder, similarity, 16, 50), training, source
+        )
+        for e, encoder in encoders.items()
+        for s, similarity in similarities.items()
+    }
+
+
+PRESETS: dict[str, Preset] = _published() | _cpu() | _quick()
 
 
 def preset(name: str) -> Preset:
@@ -114,3 +144,22 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+Profile = Literal["quick", "standard", "full"]
+LINEUPS: dict[Profile, str] = {"quick": "quick", "standard": "cpu", "full": "ml-1m"}
+"""Which family of presets a profile of the notebooks compares; "full" takes the published ones of the dataset."""
+
+
+def lineup(profile: Profile, dataset: str) -> dict[str, Preset]:
+    """The presets that the notebooks compare, by method ("HSTU + MoL"); a family "full" of `dataset` where it has one."""
+    if profile not in LINEUPS:
+        raise ValueError(f"no profile {profile!r}; there are {', '.join(LINEUPS)}")
+    family = dataset if profile == "full" and f"{dataset}/sasrec-dot" in PRESETS else LINEUPS[profile]
+    methods = {
+        "SASRec + dot": "sasrec-dot",
+        "SASRec + MoL": "sasrec-mol",
+        "HSTU + dot": "hstu-dot",
+        "HSTU + MoL": "hstu-mol",
+    }
+    return {method: preset(f"{family}/{name}") for method, name in methods.items()}

@@ -19,35 +19,44 @@ from workbench.training.loop import load_history, train
 from workbench.training.presets import Preset
 from workbench.training.validation import rank_users
 
-CARD, HISTORY, METRICS = "README.md", "history.csv", "metrics.csv"
+CARD, HISTORY, METRICS, RANKS = "README.md", "history.csv", "metrics.csv", "ranks.parquet"
 
 
 @dataclass(frozen=True)
 class Shelved:
-    """A finished retriever: its folder, what its `config.json` says, one row per epoch, and its measured metrics."""
+    """A finished retriever: its folder and what is in it.
+
+    `facts` are what its `config.json` says, `history` has one row per epoch, `metrics` one per metric (see
+    `evaluation.protocol.summarize`), `ranks` one per user (see `evaluation.ranks.rank_table`).
+    """
 
     folder: Path
     facts: dict[str, Any]
     history: pd.DataFrame
     metrics: pd.DataFrame
+    ranks: pd.DataFrame
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """What `shelve` wrote to `folder`."""
-        return cls(folder, read_facts(folder), pd.read_csv(folder / HISTORY), pd.read_csv(folder / METRICS))
+        tables = (
+            pd.read_csv(folder / HISTORY),
+            pd.read_csv(folder / METRICS),
+            pd.read_parquet(folder / RANKS),
+        )
+        return cls(folder, read_facts(folder), *tables)
 
     def retriever(self, device: str = "cpu") -> Retriever:
         """The retriever itself, in evaluation mode."""
         return Retriever.load(self.folder, device)
 
 
-def name_of(preset_name: str, sequences: Sequences) -> str:
+def name_of(preset: Preset, sequences: Sequences) -> str:
     """The folder name of a preset trained on a dataset: `ml-1m-hstu-mol`."""
-    return f"{sequences.name}-{preset_name.rpartition('/')[2]}"
+    return f"{sequences.name}-{preset.name.rpartition('/')[2]}"
 
 
 def obtain(
-    preset_name: str,
     preset: Preset,
     sequences: Sequences,
     *,
@@ -56,14 +65,14 @@ def obtain(
     device: str | None = None,
     progress: bool = True,
 ) -> Shelved:
-    """The retriever of a preset on a dataset: from `ckpts/` where it is there and fits, else trained now.
+    """The measured retriever of a preset on a dataset: from `ckpts/` where it is there and fits, else trained now.
 
     One that was trained on other data, with another seed or with other settings does not fit; it stays where it is, and
     the new one is kept under a name of its own. A training that is stopped goes on where it was.
     """
     training = replace(preset.training, seed=seed)
     wanted = {"fingerprint": sequences.fingerprint(), "training": _plain(training.to_dict())}
-    plain = paths.checkpoints() / name_of(preset_name, sequences)
+    plain = paths.checkpoints() / name_of(preset, sequences)
     own = plain.with_name(f"{plain.name}-seed{seed}-{_digest(wanted, preset)}")
     for folder in (plain, own):
         if (folder / METRICS).is_file() and _fits(folder, wanted, preset):
@@ -71,7 +80,7 @@ def obtain(
     run = paths.checkpoints() / "runs" / own.name
     train(
         sequences, preset.retriever, training, run, device=device, progress=progress,
-        facts={"preset": preset_name, "source": preset.source, **(facts or {})},
+        facts={"preset": preset.name, "source": preset.source, **(facts or {})},
     )  # fmt: skip
     return shelve(run, own, sequences, progress=progress)
 
@@ -88,6 +97,7 @@ def shelve(run: Path, folder: Path, sequences: Sequences, *, progress: bool = Fa
     retriever.save(temporary, **own)
     history = load_history(run)
     history.to_csv(temporary / HISTORY, index=False)
+    ranks.to_parquet(temporary / RANKS, index=False)
     metrics.to_csv(temporary / METRICS, index=False)
     (temporary / CARD).write_text(card(folder.name, facts, history, metrics, sequences))
     if folder.exists():

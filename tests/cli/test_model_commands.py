@@ -1,0 +1,122 @@
+"""`workbench train`, `evaluate`, `import-rails`, run as a user runs them, on a tiny dataset of cycles."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from workbench.cli import main
+from workbench.data import storage
+from workbench.retriever import Retriever, read_facts
+from workbench.training.shelf import CARD, Shelved
+
+FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, cycles) -> Path:
+    folder = tmp_path_factory.mktemp("root")
+    for name, sequences in (("cycles", cycles()), ("other", cycles(7))):
+        (folder / "data").mkdir(exist_ok=True)
+        storage.save(sequences, folder / "data" / name, {})
+    return folder
+
+
+@pytest.fixture
+def workbench(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(root))
+
+    def call(*arguments: str) -> int:
+        with pytest.raises(SystemExit) as end:
+            main(list(arguments))
+        return int(end.value.code or 0)
+
+    return call
+
+
+TRAIN = ("train", "quick/sasrec-dot", "--dataset", "cycles", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(root: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_ROOT", str(root))
+        with pytest.raises(SystemExit) as end:
+            main([*TRAIN, "--epochs", "2", "--batch-size", "8"])
+        assert not end.value.code
+    return root / "ckpts" / "cycles-sasrec-dot"
+
+
+def test_train_writes_a_measured_checkpoint_with_a_card(trained: Path, cycles) -> None:
+    shelved = Shelved.load(trained)
+    assert shelved.facts["dataset"] == "cycles"
+    assert shelved.facts["fingerprint"] == cycles().fingerprint()
+    assert list(shelved.history["epoch"]) == [1, 2]
+    assert len(shelved.ranks) == 40
+    by_metric = shelved.metrics.set_index("metric")["value"]
+    assert by_metric["HR@10"] == pytest.approx((shelved.ranks["rank"] <= 10).mean())
+    card = (trained / CARD).read_text()
+    assert "cycles" in card and f"{by_metric['NDCG@10']:.4f}" in card and "seed 0" in card
+    assert shelved.retriever().num_items == 30
+
+
+def test_train_again_changes_nothing_and_trains_nothing(trained: Path, workbench, capsys) -> None:
+    before = {p.name: p.read_bytes() for p in trained.iterdir() if p.name != CARD}
+    assert workbench(*TRAIN, "--epochs", "2", "--batch-size", "8") == 0
+    assert "epoch 1/2" not in capsys.readouterr().out
+    assert {p.name: p.read_bytes() for p in trained.iterdir() if p.name != CARD} == before
+
+
+def test_train_refuses_a_folder_of_another_run(trained: Path, workbench, capsys) -> None:
+    assert workbench(*TRAIN, "--epochs", "2", "--batch-size", "16") == 1
+    message = capsys.readouterr().err
+    assert "batch_size" in message and "another folder" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "quick/nothing"), "no preset"),
+        (("train", "quick/sasrec-dot", "--dataset", "nowhere"), "nowhere"),
+        ((*TRAIN, "--epochs", "0"), "epochs must be at least 1"),
+        (("evaluate", "nowhere"), "config.json"),
+        (("import-rails", "nowhere.pt", "--out", "x"), "nowhere.pt"),
+        (("bench", "train", "--preset", "quick/nothing"), "no preset"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(workbench, capsys, arguments: tuple[str, ...], said: str) -> None:
+    assert workbench(*arguments) == 1
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
+def test_list_shows_every_preset(workbench, capsys) -> None:
+    assert workbench("train", "--list") == 0
+    shown = capsys.readouterr().out
+    assert "ml-20m/hstu-mol" in shown and "quick/sasrec-dot" in shown
+
+
+def test_evaluate_repeats_the_cards_numbers(trained: Path, workbench, tmp_path: Path) -> None:
+    ranks, metrics = tmp_path / "ranks.parquet", tmp_path / "metrics.csv"
+    assert workbench("evaluate", "cycles-sasrec-dot", "--ranks", str(ranks), "--metrics", str(metrics)) == 0
+    shelved = Shelved.load(trained)
+    pd.testing.assert_frame_equal(pd.read_parquet(ranks), shelved.ranks)
+    pd.testing.assert_frame_equal(pd.read_csv(metrics), shelved.metrics)
+
+
+def test_evaluate_on_other_data_needs_to_be_asked_for(trained: Path, workbench, capsys) -> None:
+    assert workbench("evaluate", str(trained), "--dataset", "other") == 1
+    assert "--other-data" in capsys.readouterr().err
+    assert (
+        workbench("evaluate", str(trained), "--dataset", "other", "--other-data", "--protocol", "rails") == 0
+    )
+
+
+def test_import_rails_writes_a_checkpoint_that_loads(workbench, tmp_path: Path) -> None:
+    out = tmp_path / "imported"
+    assert workbench("import-rails", str(FIXTURES / "hstu_mol.pt"), "--out", str(out)) == 0
+    assert read_facts(out)["num_items"] == 300
+    kinds = json.loads((out / "config.json").read_text())["retriever"]
+    assert (kinds["encoder"]["kind"], kinds["similarity"]["kind"]) == ("hstu", "mol")
+    assert Retriever.load(out).num_items == 300
