@@ -55,6 +55,7 @@ def _forward(name: str, module: str, summary: str, *, group: bool) -> None:
 _forward("data", "workbench.cli.data", "Datasets: list, fetch, prepare.", group=True)
 _forward("train", "workbench.cli.models", "Train an encoder with a similarity.", group=False)
 _forward("evaluate", "workbench.cli.models", "Measure a trained retriever: HR@k, NDCG@k, MRR.", group=False)
+_forward("compare", "workbench.cli.models", "Print finished checkpoints as a table.", group=False)
 _forward("import-rails", "workbench.cli.models", "Turn a published RAILS checkpoint into ours.", group=False)
 _forward(
     "bench", "workbench.cli.models", "Measure speed and memory beside a plain implementation.", group=False

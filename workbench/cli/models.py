@@ -144,6 +144,29 @@ def evaluate_model(
     _print(table, str(rules))
 
 
+@app.command("compare")
+def compare_models(
+    folders: Annotated[list[Path], typer.Argument(help="Checkpoint folders, or their names in ckpts/.")],
+    csv: Annotated[Path | None, typer.Option(help="Write the table to this CSV file too.")] = None,
+) -> None:
+    """Print the measured metrics of finished checkpoints as a Markdown table, the published figures of the dataset below.
+
+    The measurements are those that were stored with each checkpoint, on the test part, under the honest protocol.
+
+    Example: workbench compare ml-1m-sasrec-dot ml-1m-sasrec-mol ml-1m-hstu-dot ml-1m-hstu-mol
+    """
+    from workbench.training.shelf import Shelved, beside, markdown
+
+    shelved = [Shelved.load(f if f.is_dir() else paths.checkpoints() / f) for f in folders]
+    table = beside(shelved)
+    if csv is not None:
+        csv.parent.mkdir(parents=True, exist_ok=True)
+        temporary = csv.with_name(csv.name + ".partial")
+        table.to_csv(temporary, index=False)
+        temporary.replace(csv)
+    typer.echo(markdown(table))
+
+
 @app.command("import-rails")
 def import_published(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of the published RAILS code (.pt).")],

@@ -111,6 +111,7 @@ class HSTUBlock(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Float[Tensor, "T D"], groups: list[_Group]) -> Float[Tensor, "T D"]:
+        """The layer's output (T, D) for the jagged rows of all groups, in their order."""
         v_width, qk_width = self.heads * self.v_dim, self.heads * self.qk_dim
         projected = F.silu(F.layer_norm(x, x.shape[-1:], eps=EPS) @ self.project_in)
         u, vqk = projected.split([v_width, v_width + 2 * qk_width], dim=-1)

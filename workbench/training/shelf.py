@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,7 @@ from workbench import paths
 from workbench.data import Sequences
 from workbench.evaluation.metrics import KS
 from workbench.evaluation.protocol import HONEST, summarize
+from workbench.evaluation.published import published
 from workbench.retriever import Retriever, read_facts
 from workbench.training.config import TrainingConfig
 from workbench.training.loop import load_history, train
@@ -106,13 +108,49 @@ def shelve(run: Path, folder: Path, sequences: Sequences, *, progress: bool = Fa
     return Shelved.load(folder)
 
 
+SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
+PUBLISHED_TABLE = "RAILS v4 (arXiv 2407.15462v4) Table 3"
+
+
+def beside(shelved: Sequence[Shelved]) -> pd.DataFrame:
+    """Measured rows above published ones: `model`, `whose`, then a column per metric of `SHOWN` (text, "" where none).
+
+    A measured value stands with the half-width of its 95 % interval. Raises ValueError where the retrievers were trained
+    on different data.
+    """
+    data = {s.facts.get("fingerprint") for s in shelved}
+    if len(data) != 1:
+        raise ValueError(
+            "these checkpoints were trained on different data: their metrics cannot stand in one table"
+        )
+    rows: list[dict[str, str]] = []
+    for s in shelved:
+        measured = s.metrics.assign(half=(s.metrics["high"] - s.metrics["low"]) / 2).set_index("metric")
+        cells = {m: f"{measured['value'][m]:.4f} ± {measured['half'][m]:.4f}" for m in SHOWN}
+        rows.append({"model": s.folder.name, "whose": f"here, {len(s.history)} epochs"} | cells)
+    theirs = published(shelved[0].facts["dataset"], source=PUBLISHED_TABLE)
+    for method, found in theirs.groupby("method", sort=False):
+        values = found.set_index("metric")["value"]
+        rows.append(
+            {"model": method, "whose": "published"}
+            | {m: f"{values[m]:.4f}" if m in values else "" for m in SHOWN}
+        )
+    return pd.DataFrame(rows, columns=["model", "whose", *SHOWN])
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of text as Markdown."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def card(
     name: str, facts: dict[str, Any], history: pd.DataFrame, metrics: pd.DataFrame, sequences: Sequences
 ) -> str:
     """The model card: what it is, what it learned from, how, how good it is, and what it is not for."""
     training = TrainingConfig.from_dict(facts["training"])
     config = facts["retriever"]
-    shown = metrics[metrics["metric"].isin(["HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR"])]
+    shown = metrics[metrics["metric"].isin(SHOWN)]
     rows = "\n".join(
         f"| {r.metric} | {r.value:.4f} | {r.low:.4f} to {r.high:.4f} |" for r in shown.itertuples()
     )
