@@ -27,10 +27,10 @@ class MoLConfig:
     where `normalize`. `query_projection` and `item_projection`: a GLU of `*_hidden` units, or linear. `query_layer_norm`: the
     query enters through a LayerNorm without weights. `user_tables`: hash sizes of user-embedding tables; each takes the
     place of one query group, is dropped with `user_dropout` (whole embeddings where `user_dropout_whole`) and is pulled to 0 by
-    `user_norm_weight` times its mean squared norm. `gate_query`, `gate_item`, `gate_pair`: hidden units of each part of
-    the gate, 0 for a linear part, None for no such part. `gate_combination`: softmax(w) of w = a·σ(a) ("glu_silu"), a·σ(LN(a))
-    ("glu_silu_ln") or a ("sum"), where a = query part ⊙ item part + pair part. `gate_dropout`: of the softmax.
-    `balance_weight`: of the mutual-information load-balancing loss.
+    `user_norm_weight` times its mean squared norm before dropout. `gate_query`, `gate_item`, `gate_pair`: hidden units of
+    each part of the gate, 0 for a linear part, None for no such part. `gate_combination`: softmax(w) of w = a·σ(a)
+    ("glu_silu") or a·σ(LN(a)) ("glu_silu_ln"), where a = query part ⊙ item part + pair part, or of w = query part + item
+    part + pair part ("sum"). `gate_dropout`: of the softmax. `balance_weight`: of the mutual-information load-balancing loss.
     """
 
     kind: ClassVar[str] = "mol"
@@ -74,6 +74,15 @@ class MoLConfig:
         for name in ("query_projection", "item_projection"):
             if getattr(self, name) not in ("swiglu", "geglu", "linear"):
                 raise ValueError(f"{name} must be swiglu, geglu or linear, not {getattr(self, name)!r}")
+        for side in ("query", "item"):
+            hidden = getattr(self, f"{side}_hidden")
+            if getattr(self, f"{side}_projection") != "linear" and hidden < 1:
+                raise ValueError(f"{side}_hidden must be at least 1, not {hidden}")
+        for name in ("gate_query", "gate_item", "gate_pair"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} must be at least 0, or None, not {getattr(self, name)}")
+        if min(self.user_tables, default=1) < 1:
+            raise ValueError(f"a user table needs at least 1 row: user_tables are {self.user_tables}")
         if self.gate_combination not in ("glu_silu", "glu_silu_ln", "sum"):
             raise ValueError(
                 f"gate_combination must be glu_silu, glu_silu_ln or sum, not {self.gate_combination!r}"
@@ -87,8 +96,8 @@ class MoLConfig:
 
 @dataclass(frozen=True)
 class MoLQueries(QueryState):
-    """`components` (B, Pq, d), already divided by τ; `gate` (B, P), the query part; `user_norm` (B,), mean squared norm of
-    the user embeddings. The last two are None where the similarity has no such part."""
+    """`components` (B, Pq, d), already divided by τ; `gate` (B, P), the query part; `user_norm` (B,), squared norm of the
+    user's embeddings, all tables together. The last two are None where the similarity has no such part."""
 
     components: Float[Tensor, "B Pq d"]
     gate: Float[Tensor, "B P"] | None
@@ -108,16 +117,16 @@ class _UserTable(nn.Module):
 
     def __init__(self, rows: int, width: int, dropout: float, whole: bool) -> None:
         super().__init__()
-        if rows < 1:
-            raise ValueError(f"a user table needs at least 1 row, not {rows}")
         self.table = nn.Embedding(rows + 1, width)
         self.dropout, self.whole = dropout, whole
 
-    def forward(self, user_ids: Int[Tensor, "B"]) -> Float[Tensor, "B d"]:
+    def forward(self, user_ids: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B"]]:
+        """The embedding after dropout, and its squared norm before."""
         x: Tensor = self.table(user_ids % (self.table.num_embeddings - 1) + 1)
+        norm = x.square().sum(-1)
         if self.whole:
-            return x * dropout(torch.ones_like(x[:, :1]), self.dropout, self.training)
-        return dropout(x, self.dropout, self.training)
+            return x * dropout(torch.ones_like(x[:, :1]), self.dropout, self.training), norm
+        return dropout(x, self.dropout, self.training), norm
 
 
 class MixtureOfLogits(ComponentSimilarity):
@@ -165,15 +174,15 @@ class MixtureOfLogits(ComponentSimilarity):
             if self.config.query_layer_norm
             else embeddings
         )
-        users = [table(user_ids) for table in self.user_tables]  # each (B, d)
+        users = [table(user_ids) for table in self.user_tables]  # each (B, d), (B,)
         parts = [
             self.query_network(q).unflatten(-1, (-1, self.config.component_dim)),
-            *(u[:, None] for u in users),
+            *(u[:, None] for u, _ in users),
         ]
         components = torch.cat(parts, dim=1)  # (B, Pq, d)
         if self.config.normalize:
             components = unit(components)
-        norm = torch.stack([u.square().sum(-1) for u in users]).mean(0) if users else None
+        norm = torch.stack([n for _, n in users]).sum(0) if users else None
         gate = None if self.gate_query is None else self.gate_query(q)
         return MoLQueries(components / self.config.temperature, gate, norm)
 
@@ -205,7 +214,8 @@ class MixtureOfLogits(ComponentSimilarity):
         present = [part for part in (query_part, item_part) if part is not None]
         a = self.gate_pair(logits) if self.gate_pair is not None else None
         if present:
-            outer = present[0] * present[1] if len(present) == 2 else present[0]
+            join = torch.add if self.config.gate_combination == "sum" else torch.mul
+            outer = join(present[0], present[1]) if len(present) == 2 else present[0]
             a = outer if a is None else a + outer
         if a is None:
             return torch.full_like(logits, 1 / logits.shape[-1])
