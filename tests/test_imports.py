@@ -15,19 +15,20 @@ ROOMS: dict[str, frozenset[str]] = {
     "runtime": frozenset(),
     "paths": frozenset(),
     "data": BASE,
-    "encoders": frozenset({"contracts", "runtime"}),
+    "encoders": frozenset({"contracts", "runtime", "kernels"}),
     "kernels": frozenset({"contracts", "runtime"}),
     "similarities": frozenset({"contracts", "runtime", "kernels"}),
     "search": BASE | {"kernels", "similarities"},
     "retriever": frozenset({"contracts", "runtime", "encoders", "similarities"}),
-    "training": BASE | {"data", "encoders", "kernels", "similarities", "search", "retriever"},
+    "training": BASE | {"data", "encoders", "kernels", "similarities", "search", "retriever", "evaluation"},
     "evaluation": frozenset({"contracts", "runtime", "search"}),
     "theory": frozenset({"similarities"}),
     "explore": frozenset({"evaluation"}),
     "reporting": frozenset({"paths"}),
 }
 """The table of the house: what of the package each room may import, besides itself. The command line (`cli`) may import
-everything; `retriever.py` puts an item table, an encoder and a similarity together."""
+everything; `retriever.py` puts an item table, an encoder and a similarity together; encoders share the kernels' dropout;
+training measures what it trains with the evaluation's protocols."""
 
 
 def modules() -> list[Path]:

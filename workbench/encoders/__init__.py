@@ -1,4 +1,4 @@
-"""From a history to a query embedding, one file an encoder. May import contracts, runtime."""
+"""From a history to a query embedding, one file an encoder. May import contracts, runtime, kernels."""
 
 from workbench.contracts import Encoder
 from workbench.encoders.bert4rec import BERT4Rec, BERT4RecConfig

@@ -132,7 +132,7 @@ def beside(shelved: Sequence[Shelved]) -> pd.DataFrame:
     for method, found in theirs.groupby("method", sort=False):
         values = found.set_index("metric")["value"]
         rows.append(
-            {"model": method, "whose": "published"}
+            {"model": str(method), "whose": "published"}
             | {m: f"{values[m]:.4f}" if m in values else "" for m in SHOWN}
         )
     return pd.DataFrame(rows, columns=["model", "whose", *SHOWN])
