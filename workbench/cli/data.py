@@ -2,8 +2,6 @@
 
 import difflib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +17,9 @@ from workbench.data.catalog import Dataset
 from workbench.data.prepare import Preparation, Stage
 
 app = typer.Typer(
-    help="Datasets: what there is, where it comes from, and how it is prepared.", no_args_is_help=True
+    help="Datasets: what there is, where it comes from, and how it is prepared.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 
 From = Annotated[
@@ -75,17 +75,16 @@ def fetch_dataset(
 
       workbench data fetch ml-1m --from ~/Downloads/ml-1m.zip
     """
-    with _told():
-        dataset = _known(name)
-        console = _console()
-        if source is None:
-            console.print(f"[bold]{dataset.title}[/bold]  {dataset.homepage}\n")
-            console.print(f"{dataset.terms}\n\nPlease cite: {dataset.citation}\n", markup=False)
-            if not yes:
-                typer.confirm("Do you accept these terms?", abort=True)
-        fetched = fetch(dataset, source)
-        _remark(fetched.remarks)
-        console.print(f"{fetched.folder} is ready; next: workbench data prepare {name}", soft_wrap=True)
+    dataset = _known(name)
+    console = _console()
+    if source is None:
+        console.print(f"[bold]{dataset.title}[/bold]  {dataset.homepage}\n")
+        console.print(f"{dataset.terms}\n\nPlease cite: {dataset.citation}\n", markup=False)
+        if not yes:
+            typer.confirm("Do you accept these terms?", abort=True)
+    fetched = fetch(dataset, source)
+    _remark(fetched.remarks)
+    console.print(f"{fetched.folder} is ready; next: workbench data prepare {name}", soft_wrap=True)
 
 
 @app.command("prepare")
@@ -132,25 +131,24 @@ def prepare_dataset(
         options["passes"] = passes or None
     if drop_duplicates:
         options["duplicates"] = "drop"
-    with _told():
-        start = time.perf_counter()
-        if name in EMBEDDED:
-            if source is not None or items is not None or options:
-                raise ValueError(f"{name} is generated: it takes --seed and no other option")
-            sequences = load(name, seed=seed)
-            stages: tuple[Stage, ...] = ()
-        elif name not in CATALOG and source is not None:
-            prepared = build_own(name, source, items, replace(Preparation(), **options))  # type: ignore[arg-type]
-            sequences, stages = prepared.sequences, prepared.stages
-        else:
-            dataset = _known(name)
-            if items is not None:
-                raise ValueError(f"{name} has its own item table; --items goes with data of your own")
-            located = locate(dataset, source)
-            _remark(located.remarks)
-            prepared = build(name, located.folder, replace(dataset.preparation, **options))  # type: ignore[arg-type]
-            sequences, stages = prepared.sequences, prepared.stages
-        seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    if name in EMBEDDED:
+        if source is not None or items is not None or options:
+            raise ValueError(f"{name} is generated: it takes --seed and no other option")
+        sequences = load(name, seed=seed)
+        stages: tuple[Stage, ...] = ()
+    elif name not in CATALOG and source is not None:
+        prepared = build_own(name, source, items, replace(Preparation(), **options))  # type: ignore[arg-type]
+        sequences, stages = prepared.sequences, prepared.stages
+    else:
+        dataset = _known(name)
+        if items is not None:
+            raise ValueError(f"{name} has its own item table; --items goes with data of your own")
+        located = locate(dataset, source)
+        _remark(located.remarks)
+        prepared = build(name, located.folder, replace(dataset.preparation, **options))  # type: ignore[arg-type]
+        sequences, stages = prepared.sequences, prepared.stages
+    seconds = time.perf_counter() - start
     console = _console()
     if stages:
         console.print(_stage_table(stages))
@@ -214,15 +212,3 @@ def _comparison_table(dataset: Dataset, stages: tuple[Stage, ...]) -> Table:
 def _remark(remarks: tuple[str, ...]) -> None:
     for remark in remarks:
         typer.echo(f"note: {remark}", err=True)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Bad input and full disks end with one line and exit code 1, not with a traceback."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        typer.echo(
-            f"error: {error.strerror if isinstance(error, OSError) and error.strerror else error}", err=True
-        )
-        raise typer.Exit(1) from None

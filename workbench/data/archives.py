@@ -31,10 +31,10 @@ def unpack(archive: Path, folder: Path, files: tuple[str, ...], limit: int) -> P
     """`folder`, holding `files` of a zip, tar or gzip archive (or the one plain file that `archive` is).
 
     A member is taken for its last name, whatever folder it lies in; members that are not expected stay
-    packed. Everything is written to a temporary folder, which is then renamed; `folder` is replaced. Raises
-    ArchiveError where the archive is damaged or encrypted, holds an absolute name, a name that leaves its
-    folder, a link or a device, lacks one of `files` or holds it twice, or unpacks to more than `limit` bytes,
-    by what it declares or by what comes out.
+    packed. Everything is written to a temporary folder, which is then renamed; `folder` is replaced.
+    Raises ArchiveError where the archive is damaged or encrypted, holds an absolute name, a name that leaves
+    its folder, a link or a device, lacks one of `files` or holds it twice, or unpacks to more than `limit`
+    bytes, by what it declares or by what comes out.
     """
     temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -101,8 +101,8 @@ def build(name: str, folder: Path, preparation: Preparation | None = None) -> Pr
     """A public dataset read from `folder`, prepared, and written to `data/<name>`.
 
     Without a `preparation` the one of the published runs is taken. `meta.json` keeps it, the counts of every
-    stage, size and SHA-256 of each source file, and this package's version. Raises DataError for what cannot
-    be read.
+    stage, size and SHA-256 of each source file, and this package's version.
+    Raises DataError for what cannot be read.
     """
     dataset = CATALOG[name]
     sources = [folder / file for file in dataset.files]

@@ -72,9 +72,9 @@ def download(
     Bytes collect in `<target>.partial`, which an interrupted download leaves behind and the next one
     continues: with a Range request, or from the start where the server does not know it or the file there has
     changed. The file takes its name only after `size` (bytes) and `checksum` agree; one that is there already
-    and agrees is not fetched again. No more than `limit` bytes are ever accepted. Raises DownloadError where
-    every address fails, OSError where the disk is full (the partial file is removed), and ValueError for an
-    address of another kind.
+    and agrees is not fetched again. No more than `limit` bytes are ever accepted.
+    Raises DownloadError where every address fails, OSError where the disk is full (the partial file is
+    removed), and ValueError for an address of another kind.
     """
     if wrong := [address for address in addresses if not address.startswith(("http://", "https://"))]:
         raise ValueError(f"not an http(s) address: {wrong[0]}")

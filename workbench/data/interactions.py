@@ -75,7 +75,8 @@ class Interactions:
         """Interactions whose item and user tables also hold the ids that only `table` knows.
 
         An item without a row is added with its id as title and no other value, a user without a row with its
-        id alone; both come after the given rows, in order of id. Raises DataError as the constructor does.
+        id alone; both come after the given rows, in order of id.
+        Raises DataError as the constructor does.
         """
         _require(table, REQUIRED, "interactions")
         item_ids = np.unique(_integers(table, "item_id", "interactions"))

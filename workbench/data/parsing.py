@@ -72,8 +72,8 @@ def read_text_table(
 
     `columns` None takes the names from line 1. "::" separates plain fields; any other separator follows the
     rules of CSV (quotes, line breaks inside them). Empty lines are skipped.
-    Raises FileNotFoundError, and DataError that names file and line where a column of `integers` is missing, a
-    line has another number of fields, an integer does not parse, or the bytes are not of `encoding`.
+    Raises FileNotFoundError, and DataError that names file and line where a column of `integers` is missing,
+    a line has another number of fields, an integer does not parse, or the bytes are not of `encoding`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
@@ -254,10 +254,21 @@ def _csv_records(path: Path, separator: str, encoding: str) -> Iterator[tuple[in
                 if record:
                     yield reader.line_num, record
         except UnicodeDecodeError as error:
-            line = path.read_bytes()[: error.start].count(b"\n") + 1 if error.start else reader.line_num + 1
-            raise DataError(f"{path}, near line {line}: not {encoding} ({error.reason})") from None
+            line = _undecodable_line(path, encoding)
+            raise DataError(f"{path}, line {line}: not {encoding} ({error.reason})") from None
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _undecodable_line(path: Path, encoding: str) -> int:
+    """The first line that is not of `encoding`; 0 where every line is."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError:
+                return number
+    return 0
 
 
 def _shown(text: str, limit: int = 80) -> str:

@@ -68,7 +68,8 @@ def prepare(interactions: Interactions, name: str, preparation: Preparation | No
 
     Users with an interaction become 0..U−1 and items of the corpus 1..N, both in the order of their source
     ids. Rows are sorted by user, then timestamp; rows of one user at the same second keep the order of the
-    source. Raises DataError where the filters leave nothing.
+    source.
+    Raises DataError where the filters leave nothing.
     """
     preparation = preparation or Preparation()
     table = interactions.table

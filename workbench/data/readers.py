@@ -36,7 +36,8 @@ def read_movielens_1m(folder: Path) -> Interactions:
     """MovieLens 1M: `ratings.dat`, `movies.dat`, `users.dat`; "::" between fields, Latin-1 titles.
 
     `items` has `title` and `genres`; `users` has `gender`, `age` (the band's name), `occupation` (the
-    source's code) and `zip_code`. Raises FileNotFoundError, and DataError that names file and line.
+    source's code) and `zip_code`.
+    Raises FileNotFoundError, and DataError that names file and line.
     """
     path = folder / "users.dat"
     columns = ("user_id", "gender", "age", "occupation", "zip_code")
@@ -66,14 +67,13 @@ def read_movielens_csv(folder: Path) -> Interactions:
 
 
 def read_movielens_expansion(folder: Path, parts: int = _EXPANSION_PARTS) -> Interactions:
-    """MovieLens 1B, the random fractal expansion of 20M by 16 × 32: `trainx16x32_<i>.npz`, user and item
-    alone.
+    """MovieLens 1B, the fractal expansion of 20M by 16 × 32: `trainx16x32_<i>.npz`, users and items alone.
 
-    Reads the first `parts` of the 16 training parts, as the published code does with all (the `testx16x32_*`
-    parts are left out). The source has no times: `timestamp` is the position of a row among its user's rows,
-    and there are no ratings and no titles. All parts hold 1,223,962,043 rows and need some 100 GB of memory;
-    one holds a sixteenth. Raises FileNotFoundError, and DataError for a part of another shape; pickled arrays
-    are refused.
+    Reads the first `parts` of the 16 training parts; the published code reads all, and neither reads the
+    `testx16x32_*` parts. The source has no times: `timestamp` is the position of a row among its user's rows.
+    There are no ratings and no titles. All parts together hold 1,223,962,043 rows, for which to plan 100 GB of
+    memory (an estimate from 8 bytes a value, not a measurement); one part holds a sixteenth.
+    Raises FileNotFoundError, and DataError for a part of another shape; pickled arrays are refused.
     """
     if not 1 <= parts <= _EXPANSION_PARTS:
         raise ValueError(f"parts must lie in 1..{_EXPANSION_PARTS}, not {parts}")
@@ -89,8 +89,8 @@ def read_amazon_ratings(path: Path) -> Interactions:
     """Amazon product ratings (2014), `ratings_Books.csv`: user, item, rating, timestamp, without a header.
 
     Ids are strings there: each is coded by its rank (from 1) among all of them in byte order, and kept as
-    `source_id`, which for items is the title too. Raises FileNotFoundError, and DataError that names file and
-    line.
+    `source_id`, which for items is the title too.
+    Raises FileNotFoundError, and DataError that names file and line.
     """
     table = read_columns(path, _AMAZON)
     tables: dict[str, pd.DataFrame] = {}
@@ -111,8 +111,8 @@ def read_table(path: Path, items: Path | None = None) -> Interactions:
 
     `items`: a file of the same kinds with `item_id`, `title` and further columns (`genres`, joined by "|");
     items that it lacks, or all without it, get their id as title. Ids are integers, timestamps whole seconds;
-    more columns are ignored. Raises FileNotFoundError, and DataError that names file and line (row in
-    Parquet).
+    more columns are ignored.
+    Raises FileNotFoundError, and DataError that names file and line (row in Parquet).
     """
     item_table = None if items is None else _own_items(items)
     if path.suffix == ".parquet":

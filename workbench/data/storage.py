@@ -29,8 +29,8 @@ def save(sequences: Sequences, folder: Path, meta: dict[str, Any]) -> None:
     `interactions.parquet` holds `user` and `item` (dense), `timestamp` and `rating`, in sequence order; the
     two tables hold the source's ids in dense order. `meta` (JSON values) joins the counts and the fingerprint
     in `meta.json`. Everything is written in a temporary folder beside `folder`, which is then renamed; a
-    dataset of that name is replaced. Raises OSError that says what to do where the disk is full; nothing new
-    is left then.
+    dataset of that name is replaced.
+    Raises OSError that says what to do where the disk is full; nothing new is left then.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
