@@ -9,6 +9,8 @@ from torch import Tensor
 from workbench import runtime
 
 _FBGEMM = runtime.optional("fbgemm_gpu") is not None
+_FBGEMM_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What fbgemm pads and unpads with a gradient; other types go through torch."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Jagged:
 
     def pad(self, values: Tensor) -> Tensor:
         """(T, W) to (B, L, W), zero at padding."""
-        if _FBGEMM and values.is_floating_point():
+        if _FBGEMM and values.dtype in _FBGEMM_TYPES:
             padded: Tensor = torch.ops.fbgemm.jagged_to_padded_dense(
                 values, [self.offsets], [self.length], 0.0
             )
@@ -35,7 +37,7 @@ class Jagged:
 
     def unpad(self, values: Tensor) -> Tensor:
         """(B, L, W) to (T, W)."""
-        if _FBGEMM and values.is_floating_point():
+        if _FBGEMM and values.dtype in _FBGEMM_TYPES:
             jagged: Tensor = torch.ops.fbgemm.dense_to_jagged(values, [self.offsets], len(self.positions))[0]
             return jagged
         return values.flatten(0, 1).index_select(0, self.positions)
