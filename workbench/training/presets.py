@@ -112,24 +112,26 @@ def _cpu() -> dict[str, Preset]:
 
 
 def _quick() -> dict[str, Preset]:
-    """The embedded dataset in under a minute a model on two cores."""
+    """The embedded dataset in well under a minute a model on two cores.
+
+    Of the dot products the plain one: on these data it does better than the normalised one in as many steps.
+    """
     source = "chosen on the validation part of the embedded dataset"
     training = TrainingConfig(
-        epochs=12, batch_size=64, learning_rate=3e-3, loss=LossConfig("full softmax"), validate_every=2
+        epochs=12, batch_size=16, learning_rate=0.01, loss=LossConfig(count=64), validate_every=3
     )
     encoders: dict[str, EncoderConfig] = {
-        "sasrec": SASRecConfig(1, 1, 16, 0.1),
-        "hstu": HSTUConfig(1, 1, 16, 16, 0.1, request_time=False),
+        "sasrec": SASRecConfig(1, 1, 64, 0.0),
+        "hstu": HSTUConfig(1, 1, 16, 16, 0.0, request_time=False),
     }
+    small = {"query_hidden": 64, "gate_query": 16, "gate_item": 16, "gate_pair": 16}
     similarities: dict[str, SimilarityConfig] = {
-        "dot": DotConfig(),
-        "mol": MoLConfig(
-            4, 2, 16, query_hidden=64, gate_query=32, gate_item=32, gate_pair=32, gate_dropout=0.0
-        ),
+        "dot": DotConfig(normalize=False, temperature=1.0),
+        "mol": MoLConfig(4, 1, 8, item_dropout=0.0, gate_dropout=0.0, **small),  # type: ignore[arg-type]
     }
     return {
         f"quick/{e}-{s}": Preset(
-            f"quick/{e}-{s}", "embedded-small", RetrieverConfig(encoder, similarity, 16, 50), training, source
+            f"quick/{e}-{s}", "embedded-small", RetrieverConfig(encoder, similarity, 8, 60), training, source
         )
         for e, encoder in encoders.items()
         for s, similarity in similarities.items()
