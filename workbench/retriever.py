@@ -60,7 +60,7 @@ class RetrieverConfig:
             ) from error
 
 
-def _of_kind(known: dict[str, Any], values: dict[str, Any], what: str) -> Any:
+def _of_kind(known: dict[str, Any], values: Any, what: str) -> Any:
     kind = values.get("kind") if isinstance(values, dict) else None
     if kind not in known:
         raise ValueError(f"unknown {what} {kind!r}; this version knows {', '.join(known)}")
@@ -163,9 +163,11 @@ class Retriever(nn.Module):
         configuration, or where they are not finite.
         """
         facts = read_facts(folder)
+        if not isinstance(facts.get("retriever"), dict):
+            raise ValueError(f"{folder / CONFIG} describes no retriever")
         try:
             config = RetrieverConfig.from_dict(facts["retriever"])
-        except (KeyError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"{folder / CONFIG} describes no retriever: {error}") from error
         if not isinstance(facts.get("num_items"), int):
             raise ValueError(f"{folder / CONFIG} does not say how many items there are (num_items)")

@@ -53,8 +53,10 @@ def train(
     """Train a retriever on the leave-one-out training part of `sequences`, keeping all its states in `folder`.
 
     A run that was killed goes on after its last finished epoch and ends with the weights of an uninterrupted one (given
-    the same machine and number of threads and processes). `facts` go into the checkpoint's `config.json`. Under
-    `accelerate launch` each process takes its share of every epoch's batches.
+    the same machine and number of threads and processes). A finished run goes on where more epochs are asked for; the
+    epoch it ended with was measured, whatever `validate_every` says. `facts` go into the checkpoint's `config.json`.
+    Under `accelerate launch` (GPUs) or `torchrun` (CPUs, where the former starts one process alone) each process takes
+    its share of every epoch's batches.
 
     Raises ValueError where `folder` holds a run of another configuration or dataset, a longer run, or something else than
     a run; where no user has enough interactions; or where the loss or a weight stops being a finite number.

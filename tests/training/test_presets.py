@@ -1,0 +1,117 @@
+"""The twelve published configurations, number by number."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from workbench.encoders import HSTUConfig, SASRecConfig
+from workbench.retriever import Retriever, RetrieverConfig
+from workbench.similarities import DotConfig, MoLConfig
+from workbench.training.config import TrainingConfig
+from workbench.training.losses import LossConfig
+from workbench.training.presets import PRESETS, preset
+
+DATASETS = {
+    # dataset: width, history, epochs, negatives
+    "ml-1m": (50, 200, 101, 128),
+    "ml-20m": (256, 200, 151, 128),
+    "amazon-books": (64, 50, 201, 512),
+}
+ENCODERS = {
+    # blocks, heads, feed-forward width, dropout; blocks, heads, query and value width, dropout
+    ("ml-1m", "sasrec"): SASRecConfig(blocks=2, heads=1, ffn_dim=50, dropout=0.2),
+    ("ml-20m", "sasrec"): SASRecConfig(blocks=4, heads=4, ffn_dim=256, dropout=0.2),
+    ("amazon-books", "sasrec"): SASRecConfig(blocks=4, heads=4, ffn_dim=64, dropout=0.5),
+    ("ml-1m", "hstu"): HSTUConfig(blocks=8, heads=2, qk_dim=25, v_dim=25, dropout=0.2),
+    ("ml-20m", "hstu"): HSTUConfig(blocks=16, heads=8, qk_dim=32, v_dim=32, dropout=0.2),
+    ("amazon-books", "hstu"): HSTUConfig(blocks=16, heads=8, qk_dim=8, v_dim=8, dropout=0.5),
+}
+MOL = {
+    # query groups, item groups, width, user tables, their dropout
+    "ml-1m": (8, 4, 64, (6040,), 0.5),
+    "ml-20m": (8, 4, 128, (16384,), 0.8),
+    "amazon-books": (8, 8, 32, (), None),
+}
+DECAYED = {"ml-1m/hstu-dot", "ml-1m/hstu-mol", "ml-20m/hstu-mol", "amazon-books/hstu-mol"}
+TWELVE = [f"{d}/{e}-{s}" for d in DATASETS for e in ("sasrec", "hstu") for s in ("dot", "mol")]
+
+
+@pytest.mark.parametrize("name", TWELVE)
+def test_a_published_configuration(name):
+    chosen = preset(name)
+    dataset, _, method = name.partition("/")
+    encoder, similarity = method.split("-")
+    dim, max_length, epochs, negatives = DATASETS[dataset]
+    assert (chosen.name, chosen.dataset) == (name, dataset)
+    assert (chosen.retriever.dim, chosen.retriever.max_length) == (dim, max_length)
+    assert chosen.retriever.encoder == ENCODERS[dataset, encoder]
+    training = chosen.training
+    assert training == TrainingConfig(
+        epochs=epochs,
+        batch_size=128,
+        learning_rate=1e-3,
+        weight_decay=1e-3 if name in DECAYED else 0.0,
+        betas=(0.9, 0.98),
+        warmup_steps=0,
+        clip_norm=None,
+        loss=LossConfig("sampled softmax", "uniform", negatives, log_q=False),
+        positions_per_step=None,
+        precision="bf16" if name.startswith("amazon-books/hstu") else "fp32",
+        choose_on="test",
+    )
+    if similarity == "dot":
+        assert chosen.retriever.similarity == DotConfig(normalize=True, temperature=0.05)
+        return
+    pq, px, width, tables, user_dropout = MOL[dataset]
+    mol = chosen.retriever.similarity
+    assert isinstance(mol, MoLConfig)
+    assert (mol.query_groups, mol.item_groups, mol.component_dim, mol.user_tables) == (pq, px, width, tables)
+    assert user_dropout is None or mol.user_dropout == user_dropout
+    assert mol == replace(
+        mol,
+        temperature=0.05,
+        normalize=True,
+        query_projection="swiglu",
+        query_hidden=512,
+        query_dropout=0.0,
+        query_layer_norm=True,
+        item_projection="linear",
+        item_dropout=0.1,
+        user_dropout_whole=False,
+        user_norm_weight=0.1,
+        gate_query=128,
+        gate_item=128,
+        gate_pair=128,
+        gate_combination="glu_silu",
+        gate_dropout=0.2,
+        balance_weight=0.001,
+    )
+
+
+def test_the_twelve_are_the_published_ones():
+    assert len(TWELVE) == 12
+    published = {name for name, chosen in PRESETS.items() if chosen.source == preset(TWELVE[0]).source}
+    assert published == set(TWELVE)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_json(name):
+    chosen = preset(name)
+    retriever = json.loads(json.dumps(chosen.retriever.to_dict()))
+    assert RetrieverConfig.from_dict(retriever) == chosen.retriever
+    training = json.loads(json.dumps(chosen.training.to_dict()))
+    assert TrainingConfig.from_dict(training) == chosen.training
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_can_be_built(name):
+    config = preset(name).retriever
+    retriever = Retriever(config, 30)
+    assert retriever.item_table.weight.shape == (31, config.dim)
+    assert retriever.item_state().ids.tolist() == list(range(1, 31))
+
+
+def test_an_unknown_preset_lists_the_known():
+    with pytest.raises(ValueError, match=r"no preset 'ml-1m/gru'.*ml-1m/hstu-mol"):
+        preset("ml-1m/gru")
