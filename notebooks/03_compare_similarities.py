@@ -43,6 +43,7 @@ from workbench.training.shelf import obtain
 sequences = data.load(dataset)
 presets = lineup(profile, dataset)
 trained = {method: obtain(preset, sequences, seed=seed) for method, preset in presets.items()}
+ranks = {method: t.ranks(sequences) for method, t in trained.items()}
 
 # %% [markdown]
 # ## The protocol
@@ -92,10 +93,7 @@ figures.metric_by_k(results, "HR")
 # %%
 pairs = [("SASRec + dot", "SASRec + MoL"), ("HSTU + dot", "HSTU + MoL")]
 differences = pd.concat(
-    [
-        compare(trained[a].ranks, trained[b].ranks, ks=(10, 50)).assign(comparison=f"{b} − {a}")
-        for a, b in pairs
-    ]
+    [compare(ranks[a], ranks[b], ks=(10, 50)).assign(comparison=f"{b} − {a}") for a, b in pairs]
 )
 chosen = differences[differences["metric"].isin(["HR@10", "NDCG@10", "HR@50", "MRR"])].set_index("comparison")
 record("differences", chosen.reset_index())
@@ -113,7 +111,7 @@ for a, b in pairs:
 # right and nowhere else.
 
 # %%
-split = pd.concat([by_popularity(t.ranks, sequences).assign(method=m) for m, t in trained.items()])
+split = pd.concat([by_popularity(r, sequences).assign(method=m) for m, r in ranks.items()])
 figures.metric_bars(split.rename(columns={"group": "metric", "NDCG@10": "value"})).update_layout(
     title_text="NDCG@10 by interactions of the held-out item"
 )
@@ -122,7 +120,7 @@ figures.metric_bars(split.rename(columns={"group": "metric", "NDCG@10": "value"}
 # ## The whole distribution of ranks
 
 # %%
-figures.rank_distribution(pd.concat([t.ranks.assign(method=m) for m, t in trained.items()]))
+figures.rank_distribution(pd.concat([r.assign(method=m) for m, r in ranks.items()]))
 
 # %% [markdown]
 # ## One user

@@ -9,7 +9,7 @@ import pytest
 from workbench.cli import main
 from workbench.data import storage
 from workbench.retriever import Retriever, read_facts
-from workbench.training.shelf import CARD, Shelved
+from workbench.training.shelf import CARD, RANKS, Shelved
 
 FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
 
@@ -53,9 +53,12 @@ def test_train_writes_a_measured_checkpoint_with_a_card(trained: Path, cycles) -
     assert shelved.facts["dataset"] == "cycles"
     assert shelved.facts["fingerprint"] == cycles().fingerprint()
     assert list(shelved.history["epoch"]) == [1, 2]
-    assert len(shelved.ranks) == 40
+    ranks = shelved.ranks(cycles())
+    assert len(ranks) == 40
+    (trained / RANKS).unlink()
+    pd.testing.assert_frame_equal(shelved.ranks(cycles()), ranks)
     by_metric = shelved.metrics.set_index("metric")["value"]
-    assert by_metric["HR@10"] == pytest.approx((shelved.ranks["rank"] <= 10).mean())
+    assert by_metric["HR@10"] == pytest.approx((ranks["rank"] <= 10).mean())
     card = (trained / CARD).read_text()
     assert "cycles" in card and f"{by_metric['NDCG@10']:.4f}" in card and "seed 0" in card
     assert shelved.retriever().num_items == 30
@@ -97,11 +100,11 @@ def test_list_shows_every_preset(workbench, capsys) -> None:
     assert "ml-20m/hstu-mol" in shown and "quick/sasrec-dot" in shown
 
 
-def test_evaluate_repeats_the_cards_numbers(trained: Path, workbench, tmp_path: Path) -> None:
+def test_evaluate_repeats_the_cards_numbers(trained: Path, workbench, tmp_path: Path, cycles) -> None:
     ranks, metrics = tmp_path / "ranks.parquet", tmp_path / "metrics.csv"
     assert workbench("evaluate", "cycles-sasrec-dot", "--ranks", str(ranks), "--metrics", str(metrics)) == 0
     shelved = Shelved.load(trained)
-    pd.testing.assert_frame_equal(pd.read_parquet(ranks), shelved.ranks)
+    pd.testing.assert_frame_equal(pd.read_parquet(ranks), shelved.ranks(cycles()))
     pd.testing.assert_frame_equal(pd.read_csv(metrics), shelved.metrics)
 
 

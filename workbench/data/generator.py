@@ -235,7 +235,7 @@ class GeneratorConfig:
         if self.latent < 2 or self.ways < 1 or not self.sharpness > 0:
             raise ValueError(f"latent must be at least 2, ways at least 1, sharpness positive: {self}")
         if not 3 <= self.shortest <= self.longest:
-            raise ValueError(f"histories need 3 interactions or more, and shortest <= longest: {self}")
+            raise ValueError(f"histories must have 3 interactions or more, and shortest <= longest: {self}")
         if self.interests < 1 or not (0 <= self.switch <= 1 and 0 <= self.noise <= 1):
             raise ValueError(f"interests must be at least 1, switch and noise probabilities: {self}")
         if self.days < 1 or not self.half_width > 0 or not self.popularity_offset > 0:

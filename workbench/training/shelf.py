@@ -21,6 +21,10 @@ from workbench.training.loop import load_history, train
 from workbench.training.presets import Preset
 from workbench.training.validation import rank_users
 
+TITLES = {
+    "sasrec": "SASRec", "hstu": "HSTU", "gru4rec": "GRU4Rec", "bert4rec": "BERT4Rec", "two_tower": "Two-tower MLP",
+    "dot": "a dot product", "mol": "Mixture-of-Logits",
+}  # fmt: skip
 CARD, HISTORY, METRICS, RANKS = "README.md", "history.csv", "metrics.csv", "ranks.parquet"
 
 
@@ -29,28 +33,32 @@ class Shelved:
     """A finished retriever: its folder and what is in it.
 
     `facts` are what its `config.json` says, `history` has one row per epoch, `metrics` one per metric (see
-    `evaluation.protocol.summarize`), `ranks` one per user (see `evaluation.ranks.rank_table`).
+    `evaluation.protocol.summarize`).
     """
 
     folder: Path
     facts: dict[str, Any]
     history: pd.DataFrame
     metrics: pd.DataFrame
-    ranks: pd.DataFrame
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """What `shelve` wrote to `folder`."""
-        tables = (
-            pd.read_csv(folder / HISTORY),
-            pd.read_csv(folder / METRICS),
-            pd.read_parquet(folder / RANKS),
-        )
-        return cls(folder, read_facts(folder), *tables)
+        return cls(folder, read_facts(folder), pd.read_csv(folder / HISTORY), pd.read_csv(folder / METRICS))
 
     def retriever(self, device: str = "cpu") -> Retriever:
         """The retriever itself, in evaluation mode."""
         return Retriever.load(self.folder, device)
+
+    def ranks(self, sequences: Sequences) -> pd.DataFrame:
+        """The rank of every user's test item (see `evaluation.ranks.rank_table`), from disk or measured now and kept.
+
+        The table tells users' items: it is data, and stays out of what is handed on with a checkpoint.
+        """
+        path = self.folder / RANKS
+        if not path.is_file():
+            _write_ranks(rank_users(self.retriever(), sequences, HONEST), path)
+        return pd.read_parquet(path)
 
 
 def name_of(preset: Preset, sequences: Sequences) -> str:
@@ -99,7 +107,7 @@ def shelve(run: Path, folder: Path, sequences: Sequences, *, progress: bool = Fa
     retriever.save(temporary, **own)
     history = load_history(run)
     history.to_csv(temporary / HISTORY, index=False)
-    ranks.to_parquet(temporary / RANKS, index=False)
+    _write_ranks(ranks, temporary / RANKS)
     metrics.to_csv(temporary / METRICS, index=False)
     (temporary / CARD).write_text(card(folder.name, facts, history, metrics, sequences))
     if folder.exists():
@@ -160,16 +168,16 @@ def card(
     settings = json.dumps({"retriever": config, "training": facts["training"]}, indent=1)
     return f"""# {name}
 
-{config["encoder"]["kind"]} with {config["similarity"]["kind"]}, embedding width {config["dim"]},
-histories of up to {config["max_length"]} items.
+{TITLES[config["encoder"]["kind"]]} with {TITLES[config["similarity"]["kind"]]}, embedding width {config["dim"]}, histories of
+up to {config["max_length"]} items.
 
 - data: {sequences.name}, {sequences.num_users:,} users, {sequences.num_items:,} items,
   {len(sequences.item_ids):,} interactions (fingerprint {facts["fingerprint"]}); the data is not part of this checkpoint
 - trained: {len(history)} epochs, {history["seconds"].sum() / 60:.0f} minutes; epoch {facts["best_epoch"]} chosen by
   {training.metric} on the {training.choose_on} part; seed {training.seed}
 {origin}
-Measured on the test part of the leave-one-out split ({HONEST}), with 95 % bootstrap intervals over
-{metrics["users"].iloc[0]:,} users:
+Measured on {metrics["users"].iloc[0]:,} users with 95 % bootstrap intervals; the protocol:
+{HONEST}.
 
 | metric | value | interval |
 | --- | --- | --- |
@@ -185,6 +193,12 @@ selection biases of its data.
 ```
 </details>
 """
+
+
+def _write_ranks(ranks: pd.DataFrame, path: Path) -> None:
+    temporary = path.with_name(path.name + ".partial")
+    ranks.to_parquet(temporary, index=False)
+    temporary.replace(path)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
