@@ -13,25 +13,30 @@ from workbench.reporting.provenance import code_digest, inputs, provenance, text
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for name in (
+    names = (
         "data/ml/a.parquet",
         "data/other/b",
-        "ckpts/shipped/model",
-        "ckpts/runs/mine/model",
         "data/gen-seed0/c",
-    ):
+        "ckpts/ours/model",
+        "ckpts/theirs/model",
+        "ckpts/silent/model",
+    )
+    for name in (*names, "ckpts/runs/ours/model"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    (tmp_path / "ckpts" / "empty").mkdir()
-    (tmp_path / "ckpts" / "README.md").touch()
+    (tmp_path / "ckpts/ours/config.json").write_text('{"dataset": "ml"}')
+    (tmp_path / "ckpts/theirs/config.json").write_text('{"dataset": "gen"}')
+    (tmp_path / "ckpts/silent/config.json").write_text("not JSON")
+    (tmp_path / "ckpts/empty").mkdir()
+    (tmp_path / "ckpts/README.md").touch()
     return tmp_path
 
 
-def test_inputs_are_the_dataset_and_every_checkpoint(root: Path) -> None:
-    assert set(inputs(root, "ml")) == {"data/ml", "ckpts/shipped", "ckpts/runs/mine"}
-    assert set(inputs(root, "gen")) == {"data/gen-seed0", "ckpts/shipped", "ckpts/runs/mine"}
-    assert set(inputs(root, "missing")) == {"ckpts/shipped", "ckpts/runs/mine"}
+def test_inputs_are_the_dataset_and_its_finished_checkpoints(root: Path) -> None:
+    assert set(inputs(root, "ml")) == {"data/ml", "ckpts/ours", "ckpts/silent"}
+    assert set(inputs(root, "gen")) == {"data/gen-seed0", "ckpts/theirs", "ckpts/silent"}
+    assert set(inputs(root, "missing")) == {"ckpts/silent"}
     assert inputs(root / "nowhere", "ml") == {}
 
 

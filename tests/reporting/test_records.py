@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.reporting import record
@@ -91,6 +91,7 @@ def test_a_second_value_replaces_the_first_in_its_place(file: Path) -> None:
     assert [(entry.name, entry.value) for entry in read_records(file)] == [("a", 3), ("b", 2)]
 
 
+@settings(deadline=None)
 @given(cut=st.integers(min_value=1, max_value=40))
 def test_a_line_that_was_cut_off_is_left_out(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("cut") / "records.jsonl"

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 # Okabe and Ito's palette, which readers of every kind of colour vision can tell apart; without its black and its yellow,
 # which vanish on a dark and on a white ground.
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
-PURPLE, SKY, GREY = "#CC79A7", "#56B4E9", "#8C8C8C"
+PURPLE, SKY, GREY = "#CC79A7", "#56B4E9", "#858585"
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
 
 METHOD_COLORS = {
@@ -73,7 +73,7 @@ def plain(text: object) -> str:
     return escape(str(text), quote=False)
 
 
-_TEXT, _QUIET = "#7a828c", "rgba(128,136,148,0.28)"
+_TEXT, _QUIET = "#767e88", "rgba(128,136,148,0.28)"
 _AXIS = {
     "automargin": True,
     "gridcolor": _QUIET,

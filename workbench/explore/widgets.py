@@ -129,9 +129,10 @@ class MetricExplorer(Dashboard):
         if values["view"] == "every k" and not plain:
             return metric_by_k(rows, family)
         label = family if plain else f"{family}@{values['k']}"
-        if label not in set(rows["metric"]):
-            raise ValueError(f"the table has no {label}")
-        return metric_bars(rows, [label])
+        rows = rows[rows["metric"] == label]
+        if rows.empty:
+            raise ValueError(f"the table has no {label} of these methods")
+        return metric_bars(rows)
 
 
 def _families(metrics: pd.Series) -> tuple[list[str], list[int]]:

@@ -22,6 +22,17 @@ from workbench.reporting.results import Entry, Report
 _HERE = Path(__file__).resolve().parent
 _PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _PLOT = "application/vnd.plotly.v1+json"
+_SHOWN = (
+    _PLOT,
+    "text/html",
+    "text/markdown",
+    "image/svg+xml",
+    "image/png",
+    "image/jpeg",
+    "text/latex",
+    "text/plain",
+)
+"""Kinds of output that a page shows, the best first."""
 _MOST_HEADLINES = 8
 
 # Scripts come from the assets folder alone: whatever text from data ends up in a page, it cannot run, nor ask the network.
@@ -49,6 +60,7 @@ def write_pages(report: Report, folder: Path) -> None:
     exporter = _exporter()
     for name in report.entries:
         executed = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+        _explain_unshown(executed)
         page, _ = exporter.from_notebook_node(executed, resources={"page": _page(report, name)})
         _replace(folder / f"{name}.html", page)
 
@@ -116,23 +128,22 @@ class _Exporter(HTMLExporter):  # type: ignore[misc]
 
 
 def _exporter() -> HTMLExporter:
-    priority = [
-        _PLOT,
-        "text/html",
-        "text/markdown",
-        "image/svg+xml",
-        "image/png",
-        "image/jpeg",
-        "text/latex",
-        "text/plain",
-    ]
-    config = Config({"NbConvertBase": {"display_data_priority": priority}})
     return _Exporter(
-        config=config,
+        config=Config({"NbConvertBase": {"display_data_priority": [*_SHOWN]}}),
         template_name="report",
         extra_template_basedirs=[str(_HERE / "templates")],
         exclude_output_prompt=True,
     )
+
+
+def _explain_unshown(executed: Any) -> None:
+    """Put a line of text in the place of an output that a page shows in no form: a script, a control without its kernel."""
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data")
+            if data is not None and not set(data) & set(_SHOWN):
+                kinds = ", ".join(sorted(data)) or "nothing"
+                data["text/plain"] = f"(an output that only a live notebook shows: {kinds})"
 
 
 def _page(report: Report, name: str) -> dict[str, Any]:

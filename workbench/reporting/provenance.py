@@ -1,6 +1,7 @@
 """What a result came from: code, versions, machine, commit, and the files that a notebook may have read."""
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -84,17 +85,27 @@ def text_digest(*parts: str) -> str:
 
 
 def inputs(root: Path, dataset: str) -> dict[str, str]:
-    """A digest of each folder that a notebook may read: `data/<dataset>`, `ckpts/<name>` and `ckpts/runs/<name>`.
+    """A digest of each folder that a notebook may read: `data/<dataset>`, and `ckpts/<name>` of the same dataset.
 
-    A generated dataset has a folder for each seed, `data/<dataset>-seed<n>`. Folders that are missing, or hold no file, are
-    left out. Contents count, times of modification do not.
+    A generated dataset has a folder for each seed, `data/<dataset>-seed<n>`. A checkpoint tells its dataset in `config.json`;
+    one that does not tell counts for every dataset. The states of unfinished training in `ckpts/runs` do not count: what comes
+    of them lies in `ckpts`. Folders that are missing, or hold no file, are left out. Contents count, times of modification
+    do not.
     """
     folders = [root / "data" / dataset, *sorted((root / "data").glob(f"{dataset}-seed*"))]
-    for parent in (root / "ckpts", root / "ckpts" / "runs"):
-        if parent.is_dir():
-            folders += [path for path in sorted(parent.iterdir()) if path.is_dir() and path.name != "runs"]
+    checkpoints = [path for path in sorted((root / "ckpts").glob("*/")) if path.name != "runs"]
+    folders += [path for path in checkpoints if _dataset_of(path) in (None, dataset)]
     digests = {folder.relative_to(root).as_posix(): _folder_digest(folder) for folder in folders}
     return {name: digest for name, digest in digests.items() if digest}
+
+
+def _dataset_of(checkpoint: Path) -> str | None:
+    """The dataset that a checkpoint was trained on; None where it does not tell."""
+    try:
+        told = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["dataset"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return told if isinstance(told, str) else None
 
 
 def _folder_digest(folder: Path) -> str:

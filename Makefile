@@ -1,0 +1,69 @@
+# The README's commands. Needs make, git and Python 3.11 or 3.12; everything else goes into .venv.
+#
+#   make report   execute the notebooks on the embedded dataset and write reports/index.html
+#   make test     lint, type check, and every test
+#   make lab      JupyterLab on the tour
+#   make lint     lint and type check alone
+#   make clean    remove .venv, caches and generated reports; data/ and ckpts/ stay
+#
+# PYTHON=... chooses the interpreter, EXTRA=gpu installs the GPU builds of fbgemm and faiss instead of the CPU ones.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: report test lab lint clean
+
+comma := ,
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRA ?= cpu
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+
+# The first of these that runs and is of a version we support: a shim of a version manager may be there and not run.
+PYTHON ?= python3.12 python3.11 python3 python
+VERSION_CHECK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+
+report: $(VENV)/.installed-$(EXTRA)
+	$(BIN)/workbench report
+
+lab: $(VENV)/.installed-$(EXTRA)
+	$(BIN)/workbench lab
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-$(EXTRA)-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/workbench pairs
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find reports -mindepth 1 -maxdepth 1 -not -name README.md -not -name tables -exec rm -rf {} +
+
+$(BIN)/python:
+	@for name in $(PYTHON); do \
+	    if "$$name" -c '$(VERSION_CHECK)' >/dev/null 2>&1; then \
+	        echo "creating $(VENV) with $$("$$name" --version)"; \
+	        exec "$$name" -m venv $(VENV); \
+	    fi; \
+	done; \
+	echo "error: needs Python 3.11 or 3.12, which is none of: $(PYTHON); name one: make PYTHON=/path/to/python3.11" >&2; \
+	exit 1
+
+# fbgemm and faiss make things faster; where they cannot be had (another processor, say) the rest works without them.
+define install
+@echo "installing into $(VENV): some minutes the first time"
+$(INSTALL) -e '.[$(EXTRA)$(1)]' || { echo "note: without fbgemm and faiss, which cannot be installed here"; \
+	$(INSTALL) -e '.$(if $(1),[test])'; }
+endef
+
+$(VENV)/.installed-$(EXTRA): pyproject.toml constraints.txt | $(BIN)/python
+	$(call install)
+	@touch $@
+
+$(VENV)/.installed-$(EXTRA)-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,$(comma)test)
+	@touch $(VENV)/.installed-$(EXTRA) $@

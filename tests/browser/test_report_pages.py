@@ -1,0 +1,247 @@
+"""Report pages in Chromium, opened from disk: everything draws, nothing is asked of the network, nothing foreign runs."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from workbench.explore.template import TEMPLATE
+from workbench.reporting import pages
+from workbench.reporting.records import Record
+from workbench.reporting.results import Entry, Report
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = "<script>window.hacked = 1</script><img src='data:,' onerror='window.hacked = 2'>"
+TEXT = r"""# A page with $\phi(q, x)$
+
+It costs \$5, or $5 and $6, and inline $\sum_i \pi_i \langle q_i, x_i \rangle$; displayed:
+
+$$\phi(q, x) = \sum_{p=1}^{P} \pi_p(q, x)\, \frac{\langle f_p(q), g_p(x) \rangle}{\tau}$$
+
+\begin{align} a &= b \\ c &= d \end{align}
+
+## Second part
+
+### Third part
+"""
+
+
+def output(**data: Any) -> Any:
+    return nbformat.v4.new_output(
+        "display_data", data={name.replace("__", "/"): value for name, value in data.items()}
+    )
+
+
+def plot(figure: go.Figure) -> Any:
+    return nbformat.v4.new_output(
+        "display_data", data={"application/vnd.plotly.v1+json": json.loads(figure.to_json())}
+    )
+
+
+def entry(name: str, **changes: Any) -> Entry:
+    fields: dict[str, Any] = {
+        "name": name,
+        "title": f"Title of {name} {HOSTILE}",
+        "status": "ok",
+        "seconds": 3.0,
+        "started": "2026-01-31T12:00:00+00:00",
+        "error": "",
+        "parameters": {"dataset": HOSTILE, "seed": 0},
+        "key": "",
+        "inputs": {},
+        "records": (Record("HR@10", 0.12345), Record(HOSTILE, HOSTILE, unit=HOSTILE)),
+        "provenance": {
+            "commit": "0123456789abcdef",
+            "dirty": True,
+            "versions": {"python": "3", "x": HOSTILE},
+        },
+    }
+    return Entry(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of three notebooks: good, hostile, failed."""
+    reports = tmp_path_factory.mktemp("reports")
+    folder = reports / "quick-made"
+    folder.mkdir()
+    ours = go.Figure(
+        [go.Bar(y=[1, 2]), go.Scatter(y=[2, 1])], {"template": TEMPLATE, "title": {"text": "Ours"}}
+    )
+    table = pd.DataFrame({"title": ["Heat"], "n": [1.5]}).to_html()
+    code = nbformat.v4.new_code_cell
+    cells = {
+        "00_good": [
+            nbformat.v4.new_markdown_cell(TEXT),
+            code("x = 1\ny = 2", outputs=[plot(ours), output(text__html=table)]),
+            code(
+                "z = 3",
+                outputs=[
+                    output(text__latex=r"$\displaystyle \frac{a}{b}$"),
+                    plot(go.Figure(go.Heatmap(z=[[1, 2]]))),
+                ],
+            ),
+        ],
+        "01_hostile": [
+            nbformat.v4.new_markdown_cell("# Hostile"),
+            code(
+                HOSTILE,
+                outputs=[
+                    output(text__html=HOSTILE),
+                    output(text__markdown=f"Before {HOSTILE} [link](javascript:window.hacked=3) after"),
+                    output(text__plain=HOSTILE),
+                    output(application__javascript="window.hacked = 4"),
+                    output(application__x_unknown=HOSTILE),
+                    nbformat.v4.new_output("stream", text=HOSTILE),
+                    plot(go.Figure(go.Bar(x=[f"</script>{HOSTILE}"], y=[1]), {"title": {"text": HOSTILE}})),
+                ],
+            ),
+        ],
+        "02_failed": [
+            nbformat.v4.new_markdown_cell("# Failed"),
+            code(
+                "boom",
+                outputs=[
+                    nbformat.v4.new_output("error", ename="E", evalue=HOSTILE, traceback=[f"E: {HOSTILE}"])
+                ],
+            ),
+        ],
+    }
+    for name, content in cells.items():
+        nbformat.write(nbformat.v4.new_notebook(cells=content), folder / f"{name}.ipynb")
+    failed = entry("02_failed", status="failed", error=f"E: {HOSTILE}")
+    made = Report(
+        "quick", "made", {"00_good": entry("00_good"), "01_hostile": entry("01_hostile"), "02_failed": failed}
+    )
+    pages.write_pages(made, folder)
+    made.save(folder)
+    pages.write_index(reports)
+    return folder
+
+
+def test_plots_draw_and_formulas_are_set_without_a_network(visit: Any, report: Path) -> None:
+    page = visit.page
+    page.context.set_offline(True)
+    page.goto((report / "00_good.html").as_uri())
+    page.wait_for_selector(".plot .js-plotly-plot .main-svg")
+    assert page.locator(".js-plotly-plot").count() == 2
+    assert page.locator(".js-plotly-plot .bars path").count() == 2
+    assert page.locator(".math .katex").count() == 5
+    assert page.locator(".math.unset").count() == 0
+    assert page.locator(".math.display .katex-display").count() == 3
+    assert "It costs $5, or $5 and $6, and inline" in page.locator("main p").first.inner_text()
+    assert page.evaluate("document.fonts.check('16px KaTeX_Main')")
+    assert (visit.errors, visit.outside) == ([], [])
+
+
+def test_contents_links_and_headline_figures(visit: Any, report: Path) -> None:
+    page = visit.page
+    page.goto((report / "00_good.html").as_uri())
+    contents = page.locator("#contents a")
+    assert [text.strip() for text in contents.all_inner_texts()][1:] == ["Second part", "Third part"]
+    contents.nth(2).click()
+    assert page.url.endswith("#Third-part")
+    assert page.locator("main .headlines dd").first.inner_text() == "0.1235"
+    assert page.locator("a[rel=prev]").count() == 0
+    page.locator("a[rel=next]").click()
+    assert page.url.endswith("01_hostile.html")
+    page.locator("a.home").click()
+    assert page.url == (report.parent / "index.html").as_uri()
+    page.locator("table.runs a").first.click()
+    assert page.url.endswith("00_good.html")
+
+
+def test_code_is_folded_and_shown_cell_by_cell_or_all_at_once(visit: Any, report: Path) -> None:
+    page = visit.page
+    page.goto((report / "00_good.html").as_uri())
+    blocks = page.locator("details.code .highlight")
+    assert [blocks.nth(i).is_visible() for i in range(2)] == [False, False]
+    page.locator("details.code summary").first.click()
+    assert [blocks.nth(i).is_visible() for i in range(2)] == [True, False]
+    page.locator("#all-code").click()
+    assert [blocks.nth(i).is_visible() for i in range(2)] == [True, True]
+    page.locator("#all-code").click()
+    assert [blocks.nth(i).is_visible() for i in range(2)] == [False, False]
+
+
+@pytest.mark.parametrize("name", ["00_good", "01_hostile", "02_failed"])
+def test_nothing_from_data_runs(visit: Any, report: Path, name: str) -> None:
+    page = visit.page
+    page.goto((report / f"{name}.html").as_uri())
+    if name != "02_failed":
+        page.wait_for_selector(".js-plotly-plot .main-svg")
+    if name == "01_hostile":
+        page.get_by_text("link").first.click()
+    assert page.evaluate("window.hacked") is None
+    assert visit.outside == []
+    # What the content policy stopped is the one raw HTML output, its script and its handler; all else is text.
+    assert all("Content Security Policy" in error or "data:" in error for error in visit.errors)
+    assert len(visit.errors) <= (3 if name == "01_hostile" else 0)
+
+
+def test_the_index_shows_text_as_text(visit: Any, report: Path) -> None:
+    page = visit.page
+    page.goto((report.parent / "index.html").as_uri())
+    assert HOSTILE in page.locator("table.runs a").first.inner_text()
+    assert page.locator(".state").all_inner_texts() == ["ok", "ok", "failed"]
+    assert f"E: {HOSTILE}" in page.locator(".error").inner_text()
+    assert page.evaluate("window.hacked") is None
+    assert (visit.errors, visit.outside) == ([], [])
+
+
+def test_a_failure_is_shown_on_top(visit: Any, report: Path) -> None:
+    page = visit.page
+    page.goto((report / "02_failed.html").as_uri())
+    assert page.locator(".failure").is_visible()
+    assert HOSTILE in page.locator(".failure pre").inner_text()
+    assert HOSTILE in page.locator(".traceback").inner_text()
+
+
+def test_light_and_dark_follow_the_reader(visit: Any, report: Path) -> None:
+    page = visit.page
+    colours = {}
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto((report / "00_good.html").as_uri())
+        page.wait_for_selector(".js-plotly-plot .main-svg")
+        colours[scheme] = page.evaluate(
+            "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('.xtick text')).fill]"
+        )
+    assert colours["light"][0] == "rgb(255, 255, 255)"
+    assert colours["dark"][0] != colours["light"][0]
+    assert colours["dark"][1] != colours["light"][1]
+    page.emulate_media(color_scheme="light")
+    page.wait_for_function(
+        f"getComputedStyle(document.querySelector('.xtick text')).fill === '{colours['light'][1]}'"
+    )
+
+
+@pytest.mark.parametrize("width", [400, 1366])
+def test_a_page_is_never_wider_than_its_window(visit: Any, report: Path, width: int) -> None:
+    page = visit.page
+    page.set_viewport_size({"width": width, "height": 768})
+    for name in ("00_good", "01_hostile", "02_failed"):
+        page.goto((report / f"{name}.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+
+
+def test_tables_align_text_left_and_numbers_right(visit: Any, report: Path) -> None:
+    page = visit.page
+    page.goto((report / "00_good.html").as_uri())
+    align = "cells => cells.map(cell => getComputedStyle(cell).textAlign)"
+    assert page.locator("table.dataframe tbody td").evaluate_all(align) == ["left", "right"]
+
+
+def test_pages_ask_only_for_what_lies_beside_them(report: Path) -> None:
+    for path in report.glob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        asked = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="([^"]+)"', page)
+        assert all(not reference.startswith(("http", "//")) for reference in asked)
+        missing = [ref for ref in asked if not ref.startswith("data:") and not (report / ref).is_file()]
+        assert missing == []

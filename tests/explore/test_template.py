@@ -1,0 +1,81 @@
+"""The look of figures: colours that can be told apart, text that stays text."""
+
+from itertools import combinations
+
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.explore.template import ENCODER_MARKS, METHOD_COLORS, PALETTE, TEMPLATE, method_style, plain
+
+
+def channels(color: str) -> list[float]:
+    return [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+
+
+def luminance(color: str) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels(color)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: str, second: str) -> float:
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def as_deuteranope(color: str) -> list[float]:
+    """Without the receptor for green (Machado, Oliveira and Fernandes 2009, severity 1)."""
+    r, g, b = channels(color)
+    return [
+        0.367322 * r + 0.860646 * g - 0.227968 * b,
+        0.280085 * r + 0.672501 * g + 0.047413 * b,
+        -0.011820 * r + 0.042940 * g + 0.968881 * b,
+    ]
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#15181c"])
+@pytest.mark.parametrize("color", PALETTE)
+def test_every_colour_shows_on_light_and_dark(color: str, ground: str) -> None:
+    assert contrast(color, ground) > 2.2
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#15181c"])
+def test_text_can_be_read_on_light_and_dark(ground: str) -> None:
+    assert contrast(TEMPLATE.layout.font.color, ground) > 3.9
+
+
+def test_colours_are_told_apart_without_seeing_green() -> None:
+    for first, second in combinations(PALETTE, 2):
+        distance = (
+            sum((a - b) ** 2 for a, b in zip(as_deuteranope(first), as_deuteranope(second), strict=True))
+            ** 0.5
+        )
+        assert distance > 0.1, (first, second)
+
+
+def test_a_method_looks_the_same_everywhere() -> None:
+    assert method_style("SASRec + MoL").color == method_style("MoL").color == METHOD_COLORS["MoL"]
+    assert method_style("SASRec + MoL").dash != method_style("HSTU + MoL").dash
+    assert method_style("HSTU + dot").color != method_style("HSTU + MoL").color
+    assert len(set(ENCODER_MARKS.values())) == len(ENCODER_MARKS)
+    similarities = ("dot", "MoL", "MaxSim", "SparCode", "Deep Retrieval")
+    assert len({METHOD_COLORS[name] for name in similarities}) == len(similarities)
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_any_name_has_a_style_that_plotly_takes(name: str) -> None:
+    style = method_style(name)
+    assert style == method_style(name)
+    go.Scatter(line={"color": style.color, "dash": style.dash}, marker={"symbol": style.symbol})
+    go.Bar(marker={"pattern": {"shape": style.pattern}})
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_plain_text_holds_no_markup(text: str) -> None:
+    shown = plain(text)
+    assert "<" not in shown
+    assert ">" not in shown
+    assert shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") == text

@@ -1,0 +1,178 @@
+"""Dashboards, driven from Python: a control is set, the figure follows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ipywidgets
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from workbench.explore import widgets
+from workbench.explore.widgets import Dashboard, MetricExplorer
+from workbench.reporting import execute
+
+RESULTS = pd.DataFrame(
+    [
+        (method, f"{family}@{k}", scale * k / 1000)
+        for method, scale in (("SASRec + dot", 1), ("HSTU + MoL", 2))
+        for family in ("HR", "NDCG")
+        for k in (1, 10, 100)
+    ]
+    + [("HSTU + MoL", "MRR", 0.25)],
+    columns=["method", "metric", "value"],
+)
+
+
+class Bars(Dashboard):
+    """As many bars as a slider says, and a line above three."""
+
+    def __init__(self) -> None:
+        count = ipywidgets.IntSlider(value=2, min=0, max=9, continuous_update=False)
+        super().__init__("Bars & <b>lines</b>", {"How many": {"count": count}})
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        count = values["count"]
+        if count == 0:
+            raise ValueError("no <bars>")
+        figure = go.Figure([go.Bar(y=[1] * count)], {"title": {"text": f"{count} bars"}})
+        if count > 3:
+            figure.add_scatter(y=[2] * count)
+        if count == 2:
+            figure.update_layout(xaxis_title_text="only here")
+        return figure
+
+
+def kinds(dashboard: Dashboard) -> list[str]:
+    return [trace.type for trace in dashboard.figure.data]
+
+
+def test_the_figure_follows_the_controls() -> None:
+    bars = Bars()
+    assert (kinds(bars), len(bars.figure.data[0].y)) == (["bar"], 2)
+    assert bars.figure.layout.xaxis.title.text == "only here"
+    bars.controls["count"].value = 5
+    assert (kinds(bars), len(bars.figure.data[0].y), len(bars.figure.data[1].y)) == (["bar", "scatter"], 5, 5)
+    assert bars.figure.layout.title.text == "5 bars"
+    assert bars.figure.layout.xaxis.title.text is None
+    bars.controls["count"].value = 3
+    assert kinds(bars) == ["bar"]
+    assert "drawn in" in bars.status.value
+
+
+def test_traces_are_changed_and_not_replaced() -> None:
+    bars = Bars()
+    trace = bars.figure.data[0].uid
+    bars.controls["count"].value = 7
+    assert bars.figure.data[0].uid == trace
+
+
+def test_an_update_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = Bars()
+    sent: list[str] = []
+    for name in (
+        "_send_update_msg",
+        "_send_restyle_msg",
+        "_send_relayout_msg",
+        "_send_addTraces_msg",
+        "_send_deleteTraces_msg",
+    ):
+        monkeypatch.setattr(type(bars.figure), name, lambda *_, name=name, **__: sent.append(name))
+    bars.controls["count"].value = 3
+    assert sent == ["_send_update_msg"]
+
+
+def test_an_error_shows_in_the_status_line_and_the_figure_stays() -> None:
+    bars = Bars()
+    bars.controls["count"].value = 0
+    assert "ValueError: no &lt;bars&gt;" in bars.status.value
+    assert bars.figure.layout.title.text == "2 bars"
+    bars.controls["count"].value = 1
+    assert "ValueError" not in bars.status.value
+
+
+def test_names_of_controls_are_unique_and_titles_are_text() -> None:
+    class Twice(Dashboard):
+        def __init__(self) -> None:
+            super().__init__("Twice", {"a": {"x": ipywidgets.IntText()}, "b": {"x": ipywidgets.IntText()}})
+
+        def draw(self, values: Mapping[str, Any]) -> go.Figure:
+            return go.Figure()
+
+    with pytest.raises(ValueError, match="'Twice' have the same name"):
+        Twice()
+    assert Bars().widget.children[0].value == "<b>Bars &amp; &lt;b&gt;lines&lt;/b&gt;</b>"
+
+
+def test_the_static_twin_is_what_the_controls_say_now() -> None:
+    bars = Bars()
+    bars.controls["count"].value = 6
+    settings, figure = bars.static()
+    assert settings.to_dict("records") == [{"setting": "count", "value": "6"}]
+    assert type(figure) is go.Figure
+    assert len(figure.data[0].y) == 6
+
+
+def test_headless_the_twin_is_shown_and_otherwise_the_live_widget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLOTLY_RENDERER", "plotly_mimetype")
+    shown: list[Any] = []
+    monkeypatch.setattr(widgets, "display", shown.append)
+    monkeypatch.setenv(widgets.HEADLESS, "1")
+    bars = Bars()
+    bars._ipython_display_()
+    assert "<td>count</td>" in shown[0].data
+    assert type(shown[1]) is go.Figure
+    monkeypatch.delenv(widgets.HEADLESS)
+    bars._ipython_display_()
+    assert shown[2] is bars.widget
+
+
+def test_the_runner_sets_what_dashboards_ask_for() -> None:
+    assert widgets.HEADLESS == execute.HEADLESS
+
+
+def test_methods_are_compared_at_one_k() -> None:
+    explorer = MetricExplorer(RESULTS)
+    assert explorer.values == {
+        "metric": "HR",
+        "view": "one k",
+        "k": 10,
+        "methods": ("SASRec + dot", "HSTU + MoL"),
+    }
+    assert [trace.y[0] for trace in explorer.figure.data] == [0.01, 0.02]
+    explorer.controls["k"].value = 100
+    explorer.controls["metric"].value = "NDCG"
+    assert [trace.y[0] for trace in explorer.figure.data] == [0.1, 0.2]
+    assert list(explorer.figure.data[0].x) == ["NDCG@100"]
+
+
+def test_methods_are_compared_over_every_k() -> None:
+    explorer = MetricExplorer(RESULTS)
+    explorer.controls["view"].value = "every k"
+    assert kinds(explorer) == ["scatter", "scatter"]
+    explorer.controls["methods"].value = ["HSTU + MoL"]
+    (line,) = explorer.figure.data
+    assert list(line.y) == [0.002, 0.02, 0.2]
+
+
+def test_a_metric_without_a_cut_off_is_shown_as_it_is() -> None:
+    explorer = MetricExplorer(RESULTS)
+    explorer.controls["metric"].value = "MRR"
+    explorer.controls["view"].value = "every k"
+    assert [list(trace.x) for trace in explorer.figure.data] == [["MRR"]]
+
+
+def test_no_method_chosen_is_told() -> None:
+    explorer = MetricExplorer(RESULTS)
+    explorer.controls["methods"].value = ()
+    assert "choose at least one method" in explorer.status.value
+    assert len(explorer.figure.data) == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "message"), [(RESULTS.iloc[:0], "rows"), (RESULTS[["method", "value"]], "metric")]
+)
+def test_a_table_that_cannot_be_shown_is_refused(table: pd.DataFrame, message: str) -> None:
+    with pytest.raises(ValueError, match=f"lacks {message}"):
+        MetricExplorer(table)
+
