@@ -1,0 +1,37 @@
+"""The numbers in the README are those that its commands print."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from workbench.training.shelf import Shelved, beside, markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ("ml-1m-sasrec-dot", "ml-1m-sasrec-mol", "ml-1m-hstu-dot", "ml-1m-hstu-mol")
+
+
+def test_the_table_of_results_is_what_compare_prints() -> None:
+    table = beside([Shelved.load(ROOT / "ckpts" / name) for name in MODELS])
+    assert markdown(table) in (ROOT / "README.md").read_text()
+    stored = pd.read_csv(ROOT / "reports" / "tables" / "ml-1m.csv", dtype=str, keep_default_na=False)
+    pd.testing.assert_frame_equal(stored, table, check_dtype=False)
+
+
+@pytest.mark.movielens
+def test_a_shipped_checkpoint_still_measures_what_its_card_says(
+    movielens_1m: Path, tmp_path, monkeypatch
+) -> None:
+    """The ranks of 6,040 users, measured anew from the raw files."""
+    from workbench.data.build import build
+    from workbench.evaluation.protocol import HONEST, summarize
+    from workbench.training.validation import rank_users
+
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    shelved = Shelved.load(ROOT / "ckpts" / "ml-1m-sasrec-dot")
+    sequences = build("ml-1m", movielens_1m).sequences
+    assert sequences.fingerprint() == shelved.facts["fingerprint"]
+    found = summarize(rank_users(shelved.retriever(), sequences, HONEST), HONEST).set_index("metric")["value"]
+    stored = shelved.metrics.set_index("metric")["value"]
+    for metric in ("HR@10", "NDCG@10", "MRR"):
+        assert found[metric] == pytest.approx(stored[metric], abs=2e-4)
