@@ -20,7 +20,7 @@ EXTRA ?= cpu
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
 # The first of these that runs and is of a version we support: a shim of a version manager may be there and not run.
-PYTHON ?= python3.12 python3.11 python3 python
+PYTHON ?= python3.11 python3.12 python3 python
 VERSION_CHECK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 
 report: $(VENV)/.installed-$(EXTRA)
