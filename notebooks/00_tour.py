@@ -21,7 +21,7 @@
 # everybody takes $\phi$ to be a dot product, because the best $k$ of a dot product can be found fast. This workbench is about what one
 # gives up by that, and about similarities that are learned and can still be searched.
 #
-# In five minutes you will see the data, two trained retrievers, and one user for whom they disagree.
+# In five minutes you will see the data, two trained retrievers, and what each of them shows one user.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -49,7 +49,7 @@ from workbench.training.shelf import obtain
 sequences = data.load(dataset)
 record("users", sequences.num_users)
 record("items", sequences.num_items)
-statistics.summary(sequences)
+statistics.summary(sequences).style.format(precision=3, thousands=",").hide()
 
 # %% [markdown]
 # One user's last items, and the one that came next (`held_out`). The next item is what we want to find, among all the others.

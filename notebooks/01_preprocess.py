@@ -41,7 +41,7 @@ from workbench.reporting import record
 # %%
 sequences = data.load(dataset)
 summary = statistics.summary(sequences)
-summary
+summary.style.format(precision=3, thousands=",").hide()
 
 # %%
 record("users", sequences.num_users)

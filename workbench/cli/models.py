@@ -56,8 +56,8 @@ def train_model(
 ) -> None:
     """Train an encoder with a similarity, measure it, and write a checkpoint with its model card.
 
-    States are kept in ckpts/runs; the same command again goes on where a stopped run was. Several processes or machines:
-    `accelerate launch -m workbench.cli train PRESET`.
+    States are kept in ckpts/runs; the same command again goes on where a stopped run was. Several processes
+    on CPUs: `torchrun --nproc_per_node 2 -m workbench.cli train PRESET`; several GPUs: `accelerate launch` instead of torchrun.
 
     Examples:
 

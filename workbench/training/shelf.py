@@ -88,6 +88,8 @@ def obtain(
         if (folder / METRICS).is_file() and _fits(folder, wanted, preset):
             return Shelved.load(folder)
     run = paths.checkpoints() / "runs" / own.name
+    if progress:
+        print(f"training {preset.name} on {sequences.name}, seed {seed}", flush=True)
     train(
         sequences, preset.retriever, training, run, device=device, progress=progress,
         facts={"preset": preset.name, "source": preset.source, **(facts or {})},
