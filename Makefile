@@ -56,7 +56,7 @@ $(BIN)/python:
 # fbgemm and faiss make things faster; where they cannot be had (another processor, say) the rest works without them.
 define install
 @echo "installing into $(VENV): some minutes the first time"
-$(INSTALL) -e '.[$(EXTRA)$(1)]' || { echo "note: without fbgemm and faiss, which cannot be installed here"; \
+@$(INSTALL) -e '.[$(EXTRA)$(1)]' || { echo "note: without fbgemm and faiss, which cannot be installed here"; \
 	$(INSTALL) -e '.$(if $(1),[test])'; }
 endef
 

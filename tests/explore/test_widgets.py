@@ -175,4 +175,3 @@ def test_no_method_chosen_is_told() -> None:
 def test_a_table_that_cannot_be_shown_is_refused(table: pd.DataFrame, message: str) -> None:
     with pytest.raises(ValueError, match=f"lacks {message}"):
         MetricExplorer(table)
-
