@@ -51,7 +51,7 @@ ranks = {method: t.ranks(sequences) for method, t in trained.items()}
 # A metric means nothing without the rules it was measured by. These are ours.
 
 # %%
-HONEST.card()
+HONEST.card().style.hide()
 
 # %% [markdown]
 # ## The result

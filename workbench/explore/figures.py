@@ -131,7 +131,7 @@ def metric_by_k(results: pd.DataFrame, family: str = "HR") -> go.Figure:
         )
     ks = sorted(set(rows["k"]))
     figure.update_xaxes(
-        title_text="k (results shown)", type="log", tickvals=ks, ticktext=[f"{k:,}" for k in ks]
+        title_text="k (results shown)", type="log", tickvals=ks, ticktext=[f"{int(k):,}" for k in ks]
     )
     figure.update_yaxes(title_text=f"{plain(family)}@k", rangemode="tozero")
     return _finished(figure, f"{plain(family)} by cut-off")
