@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from workbench.data import load
 from workbench.evaluation.protocol import HONEST, summarize
@@ -13,8 +14,11 @@ from workbench.training.validation import rank_users
 
 
 @pytest.mark.slow
-def test_mol_beats_dot_on_held_out_items_over_three_seeds(tmp_path, monkeypatch) -> None:
+def test_mol_beats_dot_on_held_out_items_over_three_seeds(tmp_path, monkeypatch, request) -> None:
     """The quick presets of HSTU, with half of their epochs: same encoder, width, negatives and steps."""
+    threads = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
+    torch.set_num_threads(1)  # the models are so small that a second thread only waits
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
     sequences = load("embedded-small")
     found: dict[str, list[float]] = {"dot": [], "mol": []}

@@ -112,10 +112,12 @@ def test_bars_keep_the_order_asked_for_and_show_intervals() -> None:
 
 
 def test_lines_over_k_are_in_order_of_k_and_bands_around_them() -> None:
-    band, line = figures.metric_by_k(RESULTS, "HR").data[:2]
+    figure = figures.metric_by_k(RESULTS, "HR")
+    band, line = figure.data[:2]
     assert (list(line.x), list(line.y)) == ([1, 10], [0.01, 0.1])
     assert list(band.x) == [1, 10, 10, 1]
     assert list(band.y) == [0.02, 0.2, 0.05, 0.005]
+    assert list(figure.layout.xaxis.ticktext) == ["1", "10"]
     with pytest.raises(ValueError, match=r"no metric of the form MAP@k in the table; it has: HR, NDCG"):
         figures.metric_by_k(RESULTS, "MAP")
 

@@ -1,5 +1,6 @@
 """`workbench report`, `workbench lab`, `workbench pairs`: everything about notebooks."""
 
+import glob
 import os
 import sys
 from typing import Annotated, Literal
@@ -151,7 +152,8 @@ def _pairs(given: list[str]) -> dict[str, str]:
 
 def _check_dataset(name: str) -> None:
     """Refuse a dataset that nobody knows before anything runs; ValueError with the ones there are."""
-    if name == _DEFAULT_DATASET or (paths.data() / name).is_dir():
+    there = (paths.data() / name).is_dir() or any(paths.data().glob(f"{glob.escape(name)}-seed*"))
+    if name == _DEFAULT_DATASET or there:
         return
     from difflib import get_close_matches
 

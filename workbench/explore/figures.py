@@ -129,7 +129,7 @@ def metric_by_k(results: pd.DataFrame, family: str = "HR") -> go.Figure:
             marker={"symbol": style.symbol},
             hovertemplate=f"{plain(family)}@%{{x}} = %{{y:.4f}}<extra>{plain(method)}</extra>",
         )
-    ks = sorted(set(rows["k"]))
+    ks = sorted(set(rows["k"].astype(int)))
     figure.update_xaxes(
         title_text="k (results shown)", type="log", tickvals=ks, ticktext=[f"{int(k):,}" for k in ks]
     )
