@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from workbench.training.bench import summary
 from workbench.training.shelf import Shelved, beside, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,6 +17,13 @@ def test_the_table_of_results_is_what_compare_prints() -> None:
     assert markdown(table) in (ROOT / "README.md").read_text()
     stored = pd.read_csv(ROOT / "reports" / "tables" / "ml-1m.csv", dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(stored, table, check_dtype=False)
+
+
+def test_the_table_of_training_speed_is_what_the_stored_steps_say() -> None:
+    table = summary(pd.read_csv(ROOT / "reports" / "tables" / "bench-train.csv"))
+    for column, digits in (("median", 2), ("min", 2), ("max", 2), ("speed-up", 2), ("memory_gib", 1)):
+        table[column] = table[column].map(f"{{:.{digits}f}}".format)
+    assert markdown(table) in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.movielens
