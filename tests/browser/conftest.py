@@ -32,9 +32,12 @@ class Visit:
             self.outside.append(url)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium where `WORKBENCH_CHROMIUM` says, or on the path; without one tests skip, under CI=true they fail."""
+    """Chromium where `WORKBENCH_CHROMIUM` says, or on the path; without one tests skip, under CI=true they fail.
+
+    For one module: while Playwright is open it keeps an event loop running, beside which no report can run.
+    """
     executable = shutil.which(os.environ.get("WORKBENCH_CHROMIUM", "chromium"))
     if executable is None:
         reason = "no Chromium: install one as `chromium`, or name it in WORKBENCH_CHROMIUM"
