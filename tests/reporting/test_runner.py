@@ -328,11 +328,15 @@ def test_an_interrupted_run_ends_its_kernel(workshop: Any) -> None:
         f"import os\nwith open({str(pipe)!r}, 'w') as file:\n    file.write(str(os.getpid()))",
         "while True: pass",
     )
-    command = [sys.executable, "-m", "workbench.cli", "report"]
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job ignores it
+    command = [sys.executable, "-c", f"{listening}; from workbench.cli import main; main(['report'])"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         kernel = psutil.Process(int(_read(pipe)))
         process.send_signal(signal.SIGINT)
-        _, messages = process.communicate(timeout=60)
+        try:
+            _, messages = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode not in (0, None)
     assert "Traceback" not in messages
     gone, _ = psutil.wait_procs([kernel], timeout=30)
