@@ -22,7 +22,6 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, F
     shutil.copytree(REPOSITORY / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".*"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_ROOT", str(root))
-        patch.setenv("OMP_NUM_THREADS", "1")  # arrays this small are not worth a second thread
         finished = run_report(ReportSpec(dataset="embedded-tiny"))
     yield root / "reports", finished
 

@@ -272,6 +272,16 @@ def test_each_profile_caps_a_cell() -> None:
     assert ReportSpec(timeout=7).cell_timeout == 7
 
 
+def test_kernels_of_the_quick_profile_compute_in_one_thread(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    workshop.add("00_a", "import os\nprint(os.environ.get('OMP_NUM_THREADS'))")
+    run_report(ReportSpec(), lambda _: None)
+    executed = nbformat.read(workshop.reports / "quick-embedded-small" / "00_a.ipynb", as_version=4)
+    assert text_of(executed.cells[-1]) == "1\n"
+
+
 def test_notebooks_that_wait_for_nothing_run_at_once(workshop: Any) -> None:
     # Each end of the pipe opens only when the other does: one after the other, they would never end.
     pipe = workshop.root / "pipe"

@@ -28,7 +28,7 @@ def report(
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="Seconds that a cell may take. By default 300 (quick), 2 h (standard), 48 h (full)."
+            help="Seconds that a cell may take. By default 600 (quick), 2 h (standard), 48 h (full)."
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run what is up to date too.")] = False,
