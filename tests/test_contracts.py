@@ -28,6 +28,7 @@ def topk(queries: int = 2, k: int = 3) -> TopK:
         scores=torch.arange(queries * k, dtype=torch.float32).flip(0).reshape(queries, k),
         ids=torch.arange(queries * k).reshape(queries, k) + 1,
         exact=torch.ones(queries, dtype=torch.bool),
+        gap=torch.zeros(queries),
         work=torch.full((queries,), 7),
     )
 
@@ -89,7 +90,13 @@ def test_nbytes_counts_what_is_held():
 
 def test_annotated_shapes_are_checked_in_tests():
     with pytest.raises(TypeCheckError):
-        TopK(torch.zeros(2, 4), torch.zeros(2, 3).long(), torch.ones(2).bool(), torch.ones(2).long())
+        TopK(
+            torch.zeros(2, 4),
+            torch.zeros(2, 3).long(),
+            torch.ones(2).bool(),
+            torch.zeros(2),
+            torch.ones(2).long(),
+        )
 
 
 def test_save_and_load_give_the_same_record(tmp_path):
@@ -127,7 +134,9 @@ def test_a_file_without_a_record_name_is_refused(tmp_path):
         TopK.load(tmp_path / "weights")
 
 
-@pytest.mark.parametrize("names", [("scores", "ids", "exact"), ("scores", "ids", "exact", "work", "extra")])
+@pytest.mark.parametrize(
+    "names", [("scores", "ids", "exact", "gap"), ("scores", "ids", "exact", "gap", "work", "extra")]
+)
 def test_missing_and_unknown_fields_are_named(tmp_path, names):
     tensors = {name: torch.ones(2, 2) for name in names}
     safetensors.torch.save_file(tensors, tmp_path / "top", metadata={"record": "TopK"})
@@ -168,3 +177,36 @@ def test_a_full_disk_leaves_the_previous_record_and_nothing_else(tmp_path, monke
     monkeypatch.undo()
     assert len(TopK.load(path)) == 2
     assert [p.name for p in tmp_path.iterdir()] == ["top"]
+
+
+def corpus(*ids: int) -> Vectors:
+    return Vectors(torch.tensor(ids), torch.tensor([[float(i), -float(i)] for i in ids]))
+
+
+def test_upsert_replaces_in_place_and_appends():
+    new = Vectors(torch.tensor([9, 3, 8]), torch.tensor([[90.0, 0.0], [30.0, 0.0], [80.0, 0.0]]))
+    found = corpus(7, 3, 5).upsert(new)
+    assert found.ids.tolist() == [7, 3, 5, 9, 8]
+    assert found.vectors[:, 0].tolist() == [7.0, 30.0, 5.0, 90.0, 80.0]
+    assert found.gate is None
+
+
+def test_without_keeps_the_order_of_the_others():
+    found = corpus(7, 3, 5).without(torch.tensor([3]))
+    assert (found.ids.tolist(), found.vectors[:, 0].tolist()) == ([7, 5], [7.0, 5.0])
+    with pytest.raises(ValueError, match="item 4 is not in this corpus of 3 items"):
+        corpus(7, 3, 5).without(torch.tensor([3, 4]))
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (lambda: corpus(3, 3), "repeat an id"),
+        (lambda: Vectors(torch.tensor([3]), torch.ones(1, 5)), "vectors of the corpus"),
+        (lambda: Vectors(torch.tensor([3]), torch.ones(1, 2), torch.ones(1, 4)), "gate of the corpus"),
+        (lambda: ItemState(torch.tensor([3])), "made of Vectors, not of ItemState"),
+    ],
+)
+def test_items_of_another_model_are_not_put_in(items, message):
+    with pytest.raises(ValueError, match=message):
+        corpus(7, 3, 5).upsert(items())

@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, final, get_args
 
 import safetensors.torch
 import torch
@@ -143,6 +143,47 @@ class ItemState(_TensorRecord):
     def __len__(self) -> int:
         return self.ids.shape[0]
 
+    def upsert(self, items: Self) -> Self:
+        """This corpus with `items` in it: a known id keeps its row and gets the new values, new ones are appended in order.
+
+        Raises ValueError where `items` repeats an id, or comes from a similarity of other shapes, dtypes or parts.
+        """
+        self._check_kin(items)
+        mine = {item: row for row, item in enumerate(self.ids.tolist())}
+        rows = [mine.get(item) for item in items.ids.tolist()]
+        known = torch.tensor([row is not None for row in rows], dtype=torch.bool, device=self.ids.device)
+        places = torch.tensor([row for row in rows if row is not None], device=self.ids.device).long()
+
+        def put(old: Any, new: Any) -> Any:
+            if old is None or new is None:
+                return None
+            return torch.cat([old.index_copy(0, places, new[known]), new[~known]])
+
+        return replace(
+            self, **{f.name: put(getattr(self, f.name), getattr(items, f.name)) for f in fields(self)}
+        )
+
+    def without(self, ids: Int[Tensor, "M"]) -> Self:
+        """This corpus less the items `ids`, the others in their order; ValueError where an id is not in it."""
+        if len(strangers := ids[~torch.isin(ids, self.ids)]):
+            raise ValueError(f"item {int(strangers[0])} is not in this corpus of {len(self)} items")
+        return self[~torch.isin(self.ids, ids)]
+
+    def _check_kin(self, items: Self) -> None:
+        if type(items) is not type(self):
+            raise ValueError(f"the corpus is made of {type(self).__name__}, not of {type(items).__name__}")
+        if len(items.ids.unique()) != len(items):
+            raise ValueError("the items to put in repeat an id; give each once")
+        for f in fields(self):
+            old, new = (
+                None if t is None else (t.shape[1:], t.dtype, t.device)
+                for t in (getattr(self, f.name), getattr(items, f.name))
+            )
+            if old != new:
+                raise ValueError(
+                    f"{f.name} of the corpus is {old}, of the items to put in {new}: another model's?"
+                )
+
 
 @dataclass(frozen=True)
 class TopK(_TensorRecord):
@@ -150,12 +191,14 @@ class TopK(_TensorRecord):
 
     `scores` float (B, K), descending; `ids` int64 (B, K), unique per row, ties in the order of the corpus; past the end of
     what could be found the id is −1 and the score −inf. `exact` bool (B,): proof that no other item belongs in the top K.
+    `gap` float (B,): how far the true K-th score can lie above the last one here; 0 where `exact`, +inf where unknown.
     `work` int64 (B,): pairs whose full similarity was computed.
     """
 
     scores: Float[Tensor, "B K"]
     ids: Int[Tensor, "B K"]
     exact: Bool[Tensor, "B"]
+    gap: Float[Tensor, "B"]
     work: Int[Tensor, "B"]
 
     def __len__(self) -> int:
@@ -214,23 +257,60 @@ class Similarity(nn.Module, ABC):
 
 
 class ComponentSimilarity(Similarity, ABC):
-    """A similarity made of P component scores per pair, from which alone its value can be bounded: MoL, MaxSim."""
+    """A similarity of P = Pq · Px inner products per pair, from which alone its value can be bounded: MoL, MaxSim, dot."""
 
     @abstractmethod
+    def query_components(self, queries: QueryState) -> Float[Tensor, "B Pq d"]:
+        """The vectors f_i(q), with the temperature and all else that belongs into s."""
+
+    @abstractmethod
+    def item_components(self, items: ItemState) -> Float[Tensor, "N Px d"]:
+        """The vectors g_j(x)."""
+
+    @abstractmethod
+    def upper_bound(self, component_logits: Float[Tensor, "*S P"]) -> Float[Tensor, "*S"]:
+        """What the score of a pair with these component scores never exceeds, in exact arithmetic.
+
+        Never decreases where a component score grows: of the largest scores per component it bounds a whole set of items.
+        """
+
+    @final
     def component_logits(self, queries: QueryState, items: ItemState) -> Float[Tensor, "B N P"]:
-        """The component scores s_p(q, x), p = i · Px + j for query group i and item group j."""
-
-    @abstractmethod
-    def upper_bound(self, component_logits: Float[Tensor, "B N P"]) -> Float[Tensor, "B N"]:
-        """A bound that the score never exceeds, from component scores alone."""
+        """The component scores s_p(q, x) = ⟨f_i(q), g_j(x)⟩, p = i · Px + j for query group i and item group j."""
+        f, g = self.query_components(queries), self.item_components(items)
+        flat = f.flatten(0, 1) @ g.flatten(0, 1).T  # (B·Pq, N·Px)
+        grid = flat.view(f.shape[0], f.shape[1], g.shape[0], g.shape[1])  # (B, Pq, N, Px)
+        return grid.transpose(1, 2).flatten(2)
 
 
 class Searcher(ABC):
     """Finds the best K of a corpus it was built for."""
 
     @abstractmethod
-    def search(self, queries: QueryState, k: int, exclude: Int[Tensor, "B H"] | None = None) -> TopK:
-        """The best `k` items of each query; `exclude` holds item ids to leave out, padded with 0.
+    def search(
+        self,
+        queries: QueryState,
+        k: int,
+        exclude: Int[Tensor, "B H"] | None = None,
+        allowed: Bool[Tensor, "N"] | None = None,
+    ) -> TopK:
+        """The best `k` items of each query.
 
-        Raises ValueError where k < 1, k exceeds the corpus, `exclude` has another batch size, or a score is NaN.
+        `exclude` holds item ids to leave out of each query's list, padded with 0. `allowed` says for each row of the corpus
+        whether it may be found at all.
+
+        Raises ValueError where k < 1, k exceeds the corpus, `exclude` or `allowed` has another size or device, or a score
+        is NaN.
         """
+
+    @abstractmethod
+    def upsert(self, items: ItemState) -> None:
+        """Put `items` into the corpus: replace those whose ids are known, append the others.
+
+        Raises ValueError where they come from another model, and NotImplementedError, which says what to do instead,
+        where the index can only be built anew.
+        """
+
+    @abstractmethod
+    def remove(self, ids: Int[Tensor, "M"]) -> None:
+        """Take items out of the corpus; ValueError where an id is not in it. NotImplementedError as for `upsert`."""

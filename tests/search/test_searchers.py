@@ -269,3 +269,34 @@ def test_dropout_left_on_is_an_error(build, corpus):
 def test_no_graph_is_kept(build):
     queries, items = states(torch.ones(2, 1, requires_grad=True), torch.tensor(LINE, requires_grad=True))
     assert not build(dot(), items).search(queries, 2).scores.requires_grad
+
+
+def test_items_that_are_not_allowed_are_not_found(build):
+    queries, items = states(torch.tensor([[1.0], [-1.0]]), torch.tensor(LINE), torch.tensor([40, 10, 30, 20]))
+    allowed = torch.tensor([True, False, True, True])
+    found = build(dot(), items).search(queries, 3, torch.tensor([[20], [0]]), allowed)
+    assert found.ids.tolist() == [[30, 40, -1], [40, 30, 20]]
+    assert found.scores.tolist() == [[2.0, 1.0, -INF], [-1.0, -2.0, -3.0]]
+    assert found.exact.all() and (found.gap == 0).all()
+    nothing = build(dot(), items).search(queries, 2, allowed=torch.zeros(4, dtype=torch.bool))
+    assert nothing.ids.tolist() == [[-1, -1]] * 2
+    with pytest.raises(ValueError, match="allowed has 3 rows for 4 items"):
+        build(dot(), items).search(queries, 1, allowed=torch.ones(3, dtype=torch.bool))
+
+
+def test_items_are_added_replaced_and_removed(build):
+    queries, items = states(torch.ones(1, 1), torch.tensor(LINE), torch.tensor([4, 3, 2, 1]))
+    searcher = build(dot(), items)
+    try:
+        searcher.upsert(states(torch.ones(1, 1), torch.tensor([[9.0], [0.5]]), torch.tensor([7, 3]))[1])
+        searcher.remove(torch.tensor([2]))
+    except NotImplementedError as error:
+        assert "build" in str(error)  # an index that cannot be changed says what to do instead
+        return
+    found = searcher.search(queries, 4)
+    assert (found.ids.tolist(), found.scores.tolist()) == ([[7, 1, 4, 3]], [[9.0, 3.0, 1.0, 0.5]])
+    with pytest.raises(ValueError, match="item 2 is not in this corpus"):
+        searcher.remove(torch.tensor([2]))
+    with pytest.raises(ValueError, match="corpus"):
+        searcher.remove(torch.tensor([7, 1, 4, 3]))
+    assert searcher.search(queries, 4).ids.tolist() == found.ids.tolist()

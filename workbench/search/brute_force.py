@@ -1,7 +1,7 @@
 """Every pair scored: exact by construction, and what all other searchers are held to."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import ItemState, QueryState, Searcher, Similarity, TopK
@@ -12,6 +12,7 @@ from workbench.search.topk import (
     best,
     check_defined,
     check_search,
+    forbid,
     ids_of,
     mask_rows,
     merge,
@@ -36,9 +37,20 @@ class BruteForce(Searcher):
         if memory_budget < 1:
             raise ValueError(f"memory_budget must be a positive number of bytes, not {memory_budget}")
         self.similarity = similarity
-        self.items = items
         self.memory_budget = memory_budget
+        self._hold(items)
+
+    def _hold(self, items: ItemState) -> None:
         self._rows = CorpusRows(items.ids)
+        self.items = items
+
+    def upsert(self, items: ItemState) -> None:
+        """See `Searcher.upsert`: the item state is copied once, nothing is computed anew."""
+        self._hold(self.items.upsert(items))
+
+    def remove(self, ids: Int[Tensor, "M"]) -> None:
+        """See `Searcher.remove`; ValueError too where nothing would be left."""
+        self._hold(self.items.without(ids))
 
     def _tiling(self, queries: int, k: int, excluded: int) -> Tiling:
         return tiling(
@@ -51,9 +63,15 @@ class BruteForce(Searcher):
             least_block=k,
         )
 
-    def search(self, queries: QueryState, k: int, exclude: Int[Tensor, "B H"] | None = None) -> TopK:
+    def search(
+        self,
+        queries: QueryState,
+        k: int,
+        exclude: Int[Tensor, "B H"] | None = None,
+        allowed: Bool[Tensor, "N"] | None = None,
+    ) -> TopK:
         """The best `k` of all items (B, K); see `Searcher.search`."""
-        check_search(queries, self.items, k, exclude)
+        check_search(queries, self.items, k, exclude, allowed)
         cut = self._tiling(len(queries), k, 0 if exclude is None else exclude.shape[1])
         answer: TopK | None = None
         # At least one turn: no queries give an empty result of the right shape.
@@ -61,7 +79,7 @@ class BruteForce(Searcher):
             rows = slice(start, start + cut.queries)
             excluded = None if exclude is None else self._rows.of(exclude[rows])
             with torch.no_grad():
-                found = self._search(queries[rows], k, excluded, cut)
+                found = self._search(queries[rows], k, excluded, allowed, cut)
             if answer is None:
                 answer = self._blank(len(queries), found.scores)
             check_defined(found, self.items.ids, first_query=start)
@@ -76,15 +94,25 @@ class BruteForce(Searcher):
             scores=like.new_empty(shape),
             ids=like.new_empty(shape, dtype=torch.int64),
             exact=like.new_ones(queries, dtype=torch.bool),
+            gap=like.new_zeros(queries),
             work=like.new_full((queries,), len(self.items), dtype=torch.int64),
         )
 
-    def _search(self, queries: QueryState, k: int, excluded: Int[Tensor, "B H"] | None, cut: Tiling) -> Best:
+    def _search(
+        self,
+        queries: QueryState,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+        cut: Tiling,
+    ) -> Best:
         found: Best | None = None
         for start in range(0, len(self.items), cut.block):
             scores = score_block(self.similarity, queries, self.items[start : start + cut.block], cut.tile)
             if excluded is not None:
                 mask_rows(scores, excluded, start)
+            if allowed is not None:
+                forbid(scores, allowed[start : start + cut.block])
             here = best(scores, k, start)
             found = here if found is None else merge(found, here, k)
         assert found is not None  # CorpusRows refuses an empty corpus

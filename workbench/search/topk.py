@@ -59,7 +59,11 @@ class CorpusRows:
 
 
 def check_search(
-    queries: QueryState, items: ItemState, k: int, exclude: Int[Tensor, "Q H"] | None = None
+    queries: QueryState,
+    items: ItemState,
+    k: int,
+    exclude: Int[Tensor, "Q H"] | None = None,
+    allowed: Bool[Tensor, "M"] | None = None,
 ) -> None:
     """Raise ValueError where arguments of `search` cannot be served: see `Searcher.search`."""
     if k < 1:
@@ -73,6 +77,11 @@ def check_search(
             )
         if exclude.device != items.ids.device:
             raise ValueError(f"exclude is on {exclude.device}, the items are on {items.ids.device}")
+    if allowed is not None:
+        if len(allowed) != len(items):
+            raise ValueError(f"allowed has {len(allowed)} rows for {len(items)} items; it needs one each")
+        if allowed.device != items.ids.device:
+            raise ValueError(f"allowed is on {allowed.device}, the items are on {items.ids.device}")
 
 
 def mask_rows(scores: Float[Tensor, "B M"], rows: Int[Tensor, "B H"], first_row: int = 0) -> None:
@@ -89,6 +98,12 @@ def mask_rows(scores: Float[Tensor, "B M"], rows: Int[Tensor, "B H"], first_row:
     # The lower of the score and ±inf: no copy, no wait for the device, and a NaN stays to be reported.
     lowered = torch.where(inside, NO_SCORE, -NO_SCORE).to(scores.dtype)
     scores.scatter_reduce_(1, columns.clamp(0, width - 1), lowered, "amin")
+
+
+def forbid(scores: Float[Tensor, "B M"], allowed: Bool[Tensor, "M"]) -> None:
+    """Give the score −inf, in place, to items that are not `allowed`; a NaN stays, so that it is reported."""
+    lowered = torch.where(allowed, -NO_SCORE, NO_SCORE).to(scores.dtype)
+    torch.minimum(scores, lowered, out=scores)
 
 
 def best(scores: Float[Tensor, "B M"], k: int, first_row: int = 0) -> Best:

@@ -2,10 +2,11 @@
 
 from workbench.contracts import Similarity
 from workbench.similarities.dot import DotConfig, DotProduct
+from workbench.similarities.maxsim import MaxSim, MaxSimConfig
 from workbench.similarities.mol import MixtureOfLogits, MoLConfig
 
-SimilarityConfig = DotConfig | MoLConfig
-CONFIGS: dict[str, type[SimilarityConfig]] = {c.kind: c for c in (DotConfig, MoLConfig)}
+SimilarityConfig = DotConfig | MaxSimConfig | MoLConfig
+CONFIGS: dict[str, type[SimilarityConfig]] = {c.kind: c for c in (DotConfig, MaxSimConfig, MoLConfig)}
 
 
 def build(config: SimilarityConfig, dim: int) -> Similarity:
@@ -13,5 +14,7 @@ def build(config: SimilarityConfig, dim: int) -> Similarity:
     match config:
         case DotConfig():
             return DotProduct(config)
+        case MaxSimConfig():
+            return MaxSim(config, dim)
         case MoLConfig():
             return MixtureOfLogits(config, dim)

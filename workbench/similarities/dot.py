@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.contracts import ItemState, QueryState, Similarity
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 
 NORM_EPS = 1e-6
 DENSE_RATIO = 64
@@ -51,7 +51,7 @@ def unit(x: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
     return F.normalize(x, dim=-1, eps=NORM_EPS)
 
 
-class DotProduct(Similarity):
+class DotProduct(ComponentSimilarity):
     """φ(q, x) = ⟨q, x⟩ / τ, with q and x of unit length where `normalize` is set."""
 
     def __init__(self, config: DotConfig) -> None:
@@ -71,6 +71,18 @@ class DotProduct(Similarity):
     def items(self, embeddings: Float[Tensor, "N D"], ids: Int[Tensor, "N"]) -> DotItems:
         """Item vectors (N, D)."""
         return DotItems(ids, unit(embeddings) if self.config.normalize else embeddings)
+
+    def query_components(self, queries: DotQueries) -> Float[Tensor, "B Pq D"]:  # type: ignore[override]
+        """The one component of a query, the query vector itself (B, 1, D)."""
+        return queries.vectors[:, None]
+
+    def item_components(self, items: DotItems) -> Float[Tensor, "N Px D"]:  # type: ignore[override]
+        """The one component of an item (N, 1, D)."""
+        return items.vectors[:, None]
+
+    def upper_bound(self, component_logits: Float[Tensor, "*S P"]) -> Float[Tensor, "*S"]:
+        """The one component score: the score itself."""
+        return component_logits[..., 0]
 
     def score(self, queries: DotQueries, items: DotItems) -> Float[Tensor, "B N"]:  # type: ignore[override]
         """One matrix product (B, N)."""

@@ -193,15 +193,16 @@ class MixtureOfLogits(ComponentSimilarity):
             components = unit(components)
         return MoLItems(ids, components, None if self.gate_item is None else self.gate_item(embeddings))
 
-    def component_logits(self, queries: MoLQueries, items: MoLItems) -> Float[Tensor, "B N P"]:  # type: ignore[override]
-        """s (B, N, P), p = i · Px + j, already divided by τ."""
-        b, n, width = len(queries), len(items), self.config.component_dim
-        flat = queries.components.reshape(-1, width) @ items.components.reshape(-1, width).T  # (B·Pq, N·Px)
-        grid = flat.unflatten(0, (b, -1)).unflatten(-1, (n, -1))  # (B, Pq, N, Px)
-        return grid.transpose(1, 2).flatten(2)
+    def query_components(self, queries: MoLQueries) -> Float[Tensor, "B Pq d"]:  # type: ignore[override]
+        """f_i(q), already divided by τ."""
+        return queries.components
 
-    def upper_bound(self, component_logits: Float[Tensor, "B N P"]) -> Float[Tensor, "B N"]:
-        """max_p s_p (B, N): a mixture with weights that sum to one never exceeds it."""
+    def item_components(self, items: MoLItems) -> Float[Tensor, "N Px d"]:  # type: ignore[override]
+        """g_j(x)."""
+        return items.components
+
+    def upper_bound(self, component_logits: Float[Tensor, "*S P"]) -> Float[Tensor, "*S"]:
+        """max_p s_p: a mixture with weights that sum to one never exceeds it."""
         return component_logits.amax(-1)
 
     def gates(
