@@ -35,6 +35,7 @@ import pandas as pd
 from workbench import data
 from workbench.data import statistics
 from workbench.explore import figures
+from workbench.explore.tables import table
 from workbench.reporting import record
 from workbench.training.presets import lineup
 from workbench.training.recommend import history, recommendations, score_matrix
@@ -49,13 +50,13 @@ from workbench.training.shelf import obtain
 sequences = data.load(dataset)
 record("users", sequences.num_users)
 record("items", sequences.num_items)
-statistics.summary(sequences).style.format(precision=3, thousands=",").hide()
+table(statistics.summary(sequences))
 
 # %% [markdown]
-# One user's last items, and the one that came next (`held_out`). The next item is what we want to find, among all the others.
+# One user's last items, and the one that came next (marked in the last column). The next item is what we want to find, among all the others.
 
 # %%
-history(sequences, user)
+table(history(sequences, user))
 
 # %% [markdown]
 # ## Two retrievers
@@ -89,13 +90,13 @@ for method, t in trained.items():
 # What the dot product would show:
 
 # %%
-recommendations(trained["SASRec + dot"].retriever(), sequences, user)
+table(recommendations(trained["SASRec + dot"].retriever(), sequences, user))
 
 # %% [markdown]
 # And what MoL would show:
 
 # %%
-recommendations(trained["SASRec + MoL"].retriever(), sequences, user)
+table(recommendations(trained["SASRec + MoL"].retriever(), sequences, user))
 
 # %% [markdown]
 # ## Which score is it?

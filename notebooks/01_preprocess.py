@@ -29,6 +29,7 @@ seed = 0
 from workbench import data
 from workbench.data import statistics
 from workbench.explore import figures
+from workbench.explore.tables import table
 from workbench.reporting import record
 
 # %% [markdown]
@@ -41,7 +42,7 @@ from workbench.reporting import record
 # %%
 sequences = data.load(dataset)
 summary = statistics.summary(sequences)
-summary.style.format(precision=3, thousands=",").hide()
+table(summary)
 
 # %%
 record("users", sequences.num_users)
@@ -54,7 +55,7 @@ record("summary", summary)
 # these.
 
 # %%
-sequences.fingerprint()
+print(sequences.fingerprint())
 
 # %% [markdown]
 # ## How long is a history?
@@ -77,7 +78,7 @@ popularity = statistics.popularity(sequences)
 figures.popularity_curve(popularity)
 
 # %%
-popularity[["rank", "title", "interactions", "interaction_share"]].head(8)
+table(popularity[["rank", "title", "interactions", "interaction_share"]].head(8))
 
 # %% [markdown]
 # ## The world moves
@@ -97,13 +98,13 @@ figures.activity(statistics.over_time(sequences))
 # %%
 repeats = statistics.repeats(sequences)
 record("repeats", repeats)
-repeats
+table(repeats)
 
 # %% [markdown]
 # ## What kinds of items are there?
 
 # %%
-statistics.genre_shares(sequences).head(12)
+table(statistics.genre_shares(sequences).head(12))
 
 # %% [markdown]
 # ## What is held out

@@ -30,6 +30,7 @@ import pandas as pd
 
 from workbench import data
 from workbench.explore import figures
+from workbench.explore.tables import table
 from workbench.reporting import record
 from workbench.training.presets import lineup
 from workbench.training.shelf import obtain
@@ -37,7 +38,7 @@ from workbench.training.shelf import obtain
 # %%
 sequences = data.load(dataset)
 presets = lineup(profile, dataset)
-pd.DataFrame({method: preset.retriever.to_dict()["encoder"] for method, preset in presets.items()}).fillna("")
+table(pd.DataFrame({method: preset.retriever.to_dict()["encoder"] for method, preset in presets.items()}))
 
 # %% [markdown]
 # ## Three parts
@@ -56,7 +57,11 @@ pd.DataFrame({method: preset.retriever.to_dict()["encoder"] for method, preset i
 # \qquad \pi_p \ge 0, \quad \sum_p \pi_p = 1 .$$
 
 # %%
-pd.DataFrame({m: p.retriever.to_dict()["similarity"] for m, p in presets.items() if "MoL" in m}).drop("kind")
+table(
+    pd.DataFrame({m: p.retriever.to_dict()["similarity"] for m, p in presets.items() if "MoL" in m}).drop(
+        "kind"
+    )
+)
 
 # %% [markdown]
 # ## The loss
@@ -70,9 +75,8 @@ pd.DataFrame({m: p.retriever.to_dict()["similarity"] for m, p in presets.items()
 
 # %%
 settings = pd.DataFrame({m: p.training.to_dict() | p.training.to_dict()["loss"] for m, p in presets.items()})
-settings.loc[["epochs", "batch_size", "learning_rate", "negatives", "count", "positions_per_step"]].fillna(
-    "all"
-)
+shown = ["epochs", "batch_size", "learning_rate", "negatives", "count", "positions_per_step"]
+table(settings.loc[shown].fillna("all"))
 
 # %% [markdown]
 # ## Training
@@ -102,7 +106,7 @@ outcome = pd.DataFrame(
     columns=["method", "best epoch", "validation NDCG@10", "seconds"],
 )
 record("training", outcome)
-outcome
+table(outcome)
 
 # %% [markdown]
 # ## What does it cost?
@@ -120,7 +124,7 @@ cost = pd.DataFrame(
     columns=["method", "parameters", "bytes per item kept for search"],
 )
 record("cost", cost)
-cost
+table(cost)
 
 # %% [markdown]
 # ## What you have seen

@@ -33,6 +33,7 @@ from workbench import data
 from workbench.evaluation.protocol import HONEST, compare
 from workbench.evaluation.published import published
 from workbench.explore import figures
+from workbench.explore.tables import table
 from workbench.explore.widgets import MetricExplorer
 from workbench.reporting import record
 from workbench.training.presets import lineup
@@ -51,7 +52,7 @@ ranks = {method: t.ranks(sequences) for method, t in trained.items()}
 # A metric means nothing without the rules it was measured by. These are ours.
 
 # %%
-HONEST.card().style.hide()
+table(HONEST.card())
 
 # %% [markdown]
 # ## The result
@@ -62,9 +63,10 @@ HONEST.card().style.hide()
 # %%
 results = pd.concat([t.metrics.assign(method=m) for m, t in trained.items()], ignore_index=True)
 metrics = ["HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR"]
-table = results[results["metric"].isin(metrics)].pivot(index="method", columns="metric", values="value")
-record("results", table[metrics].reset_index())
-table.loc[list(trained), metrics].style.format("{:.4f}").highlight_max(props="font-weight: bold")
+measured = results[results["metric"].isin(metrics)].pivot(index="method", columns="metric", values="value")
+measured = measured.loc[list(trained), metrics]
+record("results", measured.reset_index())
+table(measured, best="columns")
 
 # %%
 figures.metric_bars(results, ["HR@10", "NDCG@10", "MRR"])
@@ -97,7 +99,7 @@ differences = pd.concat(
 )
 chosen = differences[differences["metric"].isin(["HR@10", "NDCG@10", "HR@50", "MRR"])].set_index("comparison")
 record("differences", chosen.reset_index())
-chosen.style.format(precision=4)
+table(chosen)
 
 # %%
 for a, b in pairs:
@@ -128,26 +130,26 @@ figures.rank_distribution(pd.concat([r.assign(method=m) for m, r in ranks.items(
 # A history, and the item that came next.
 
 # %%
-history(sequences, user)
+table(history(sequences, user))
 
 # %% [markdown]
-# What two methods would have shown. `held_out` marks the item that came next, if it is there.
+# What two methods would have shown. *held out* marks the item that came next, if it is there.
 
 # %%
-recommendations(trained["HSTU + dot"].retriever(), sequences, user)
+table(recommendations(trained["HSTU + dot"].retriever(), sequences, user))
 
 # %%
-recommendations(trained["HSTU + MoL"].retriever(), sequences, user)
+table(recommendations(trained["HSTU + MoL"].retriever(), sequences, user))
 
 # %% [markdown]
 # ## Beside what was published
 #
-# Where figures were published for this dataset they stand here. Read them with the protocol in mind: the published runs are
+# Where figures were published for this dataset they stand here (the table is empty where none were). Read them with the protocol in mind: the published runs are
 # larger and longer, chose their best epoch on the test targets, and let HSTU see the time of the target.
 
 # %%
 theirs = published(dataset, ["SASRec", "SASRec+MoL", "HSTU", "HSTU+MoL"], source="Table 3")
-theirs.pivot(index="method", columns="metric", values="value") if len(theirs) else "No published figures."
+table(theirs.pivot(index="method", columns="metric", values="value"))
 
 # %% [markdown]
 # ## What you have seen

@@ -1,0 +1,49 @@
+import doctest
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workbench.explore import tables
+from workbench.explore.tables import table
+
+
+def test_examples_hold():
+    assert doctest.testmod(tables).failed == 0
+
+
+def test_a_table_reads_well():
+    frame = pd.DataFrame(
+        {
+            "held_out": np.array([True, False]),
+            "score": [8.810549, 12.0],
+            "title": ["<script>x</script>", "a & b"],
+        }
+    )
+    page = table(frame).to_html()
+    for part in ("held out", "●", "8.811", ">12<", "&lt;script&gt;x", "a &amp; b"):
+        assert part in page
+    assert "<script>" not in page and "row_heading" not in page
+
+
+def test_named_rows_stay_and_are_escaped():
+    page = table(pd.DataFrame({"value": [1, 2]}, index=["<i>", "b"])).to_html()
+    assert "&lt;i&gt;" in page and "<i>" not in page
+
+
+def test_the_best_of_each_column_is_bold():
+    page = table(pd.DataFrame({"a": [1.5, 2.5], "name": ["x", "y"]}), best="columns").to_html()
+    assert page.count("font-weight: bold") == 1
+    with pytest.raises(ValueError, match="best must be"):
+        table(pd.DataFrame({"a": [1]}), best="rows")
+
+
+def test_a_table_without_rows_or_columns_is_shown():
+    assert "<table" in table(pd.DataFrame({"a": []})).to_html()
+    assert "<table" in table(pd.DataFrame()).to_html()
+
+
+def test_row_names_that_repeat_become_a_column():
+    frame = pd.DataFrame({"value": [1, 2]}, index=pd.Index(["a", "a"], name="pair"))
+    page = table(frame, best="columns").to_html()
+    assert "row_heading" not in page and page.count(">a<") == 2

@@ -1,0 +1,58 @@
+"""Tables as a reader wants them: figures of four digits, marks for yes, no row numbers, text that stays text."""
+
+import html
+import math
+import numbers
+from collections.abc import Hashable
+from typing import Any
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+
+def table(frame: pd.DataFrame, digits: int = 4, best: str | None = None) -> Styler:
+    """`frame` for display: whole numbers with thousands, others to `digits` significant digits, a mark for True.
+
+    Underscores in headings become spaces, an unnamed range of row numbers is hidden, row names that repeat become a column,
+    all text is escaped. `best` ("columns") sets the largest number of each column in bold.
+    """
+    if best not in (None, "columns"):
+        raise ValueError(f"best must be None or 'columns', not {best!r}")
+    if not frame.index.is_unique:
+        frame = frame.reset_index()  # a style needs rows that can be told apart
+    named = frame.rename(columns=lambda heading: html.escape(str(heading)).replace("_", " "))
+    named = named.rename_axis(index=None, columns=None)  # names of axes would take a heading row of their own
+    styler = named.style.format(lambda value: _shown(value, digits))
+    numeric: list[Hashable] = [
+        column
+        for column, kind in zip(named.columns, named.dtypes, strict=True)
+        if pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
+    ]
+    styler = styler.set_properties(subset=numeric, **{"text-align": "right"})
+    headings: dict[Any, Any] = {c: [{"selector": "th", "props": "text-align: right"}] for c in numeric}
+    styler = styler.set_table_styles(headings)
+    styler = styler.format_index(lambda value: _shown(value, digits), axis=0)
+    if isinstance(frame.index, pd.RangeIndex) and frame.index.name is None:
+        styler = styler.hide(axis="index")
+    if best:
+        styler = styler.highlight_max(subset=numeric, axis=0, props="font-weight: bold")
+    return styler
+
+
+def _shown(value: object, digits: int) -> str:
+    """
+    >>> [_shown(v, 4) for v in (True, 1000209.0, 3, 0.63412, 1234.56, 1e-7, None, float("nan"), "<b>")]
+    ['●', '1,000,209', '3', '0.6341', '1,235', '1e-07', '', '', '&lt;b&gt;']
+    """
+    if isinstance(value, bool) or type(value).__name__ == "bool":  # numpy's bool is no number
+        return "●" if value else ""
+    if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        if number.is_integer() and abs(number) < 1e15:
+            return f"{int(number):,}"
+        if 10 ** (digits - 1) <= abs(number) < 1e15:
+            return f"{number:,.0f}"
+        return f"{number:.{digits}g}" if abs(number) < 1e-3 else f"{number:#.{digits}g}".rstrip(".")
+    return html.escape(str(value))
