@@ -191,7 +191,8 @@ class TopK(_TensorRecord):
 
     `scores` float (B, K), descending; `ids` int64 (B, K), unique per row, ties in the order of the corpus; past the end of
     what could be found the id is −1 and the score −inf. `exact` bool (B,): proof that no other item belongs in the top K.
-    `gap` float (B,): how far the true K-th score can lie above the last one here; 0 where `exact`, +inf where unknown.
+    `gap` float (B,): how far an item that is not in the list, and so the true K-th score too, can lie above the last score
+    here; 0 where `exact`, +inf where unknown.
     `work` int64 (B,): pairs whose full similarity was computed.
     """
 

@@ -66,22 +66,34 @@ def check_search(
     allowed: Bool[Tensor, "M"] | None = None,
 ) -> None:
     """Raise ValueError where arguments of `search` cannot be served: see `Searcher.search`."""
+    check_request(queries, len(items), items.ids.device, k, exclude, allowed)
+
+
+def check_request(
+    queries: QueryState,
+    size: int,
+    device: torch.device,
+    k: int,
+    exclude: Int[Tensor, "Q H"] | None = None,
+    allowed: Bool[Tensor, "M"] | None = None,
+) -> None:
+    """As `check_search`, for a corpus of `size` items on `device` that is not held as one item state."""
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    if k > len(items):
-        raise ValueError(f"k is {k}, but the corpus holds {len(items)} items; ask for at most that many")
+    if k > size:
+        raise ValueError(f"k is {k}, but the corpus holds {size} items; ask for at most that many")
     if exclude is not None:
         if exclude.shape[0] != len(queries):
             raise ValueError(
                 f"exclude has {exclude.shape[0]} rows for {len(queries)} queries; it needs one each"
             )
-        if exclude.device != items.ids.device:
-            raise ValueError(f"exclude is on {exclude.device}, the items are on {items.ids.device}")
+        if exclude.device != device:
+            raise ValueError(f"exclude is on {exclude.device}, the items are on {device}")
     if allowed is not None:
-        if len(allowed) != len(items):
-            raise ValueError(f"allowed has {len(allowed)} rows for {len(items)} items; it needs one each")
-        if allowed.device != items.ids.device:
-            raise ValueError(f"allowed is on {allowed.device}, the items are on {items.ids.device}")
+        if len(allowed) != size:
+            raise ValueError(f"allowed has {len(allowed)} rows for {size} items; it needs one each")
+        if allowed.device != device:
+            raise ValueError(f"allowed is on {allowed.device}, the items are on {device}")
 
 
 def mask_rows(scores: Float[Tensor, "B M"], rows: Int[Tensor, "B H"], first_row: int = 0) -> None:
