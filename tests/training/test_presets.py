@@ -112,6 +112,17 @@ def test_presets_can_be_built(name):
     assert retriever.item_state().ids.tolist() == list(range(1, 31))
 
 
+@pytest.mark.parametrize("family", ["ml-1m", "ml-20m", "amazon-books", "cpu", "quick"])
+def test_a_sister_leaves_out_the_balancing_loss_alone(family):
+    balanced, sister = preset(f"{family}/hstu-mol"), preset(f"{family}/hstu-mol-unbalanced")
+    assert (balanced.retriever.similarity.balance_weight, sister.retriever.similarity.balance_weight) == (
+        0.001,
+        0,
+    )
+    assert replace(sister.retriever.similarity, balance_weight=0.001) == balanced.retriever.similarity
+    assert (sister.training, sister.retriever.encoder) == (balanced.training, balanced.retriever.encoder)
+
+
 def test_an_unknown_preset_lists_the_known():
     with pytest.raises(ValueError, match=r"no preset 'ml-1m/gru'.*ml-1m/hstu-mol"):
         preset("ml-1m/gru")

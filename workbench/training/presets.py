@@ -1,10 +1,11 @@
 """Complete settings by name: the twelve published RAILS configurations, and smaller ones that fit other machines.
 
 `ml-1m/hstu-mol` names dataset, encoder and similarity as published; `cpu/…` are the settings of the shipped MovieLens 1M
-checkpoints (two cores, under an hour each), `quick/…` those of the quick notebooks on the embedded dataset.
+checkpoints (two cores, under an hour each), `quick/…` those of the quick notebooks on the embedded dataset. Each `…/hstu-mol`
+has a sister `…/hstu-mol-unbalanced`, trained without the load-balancing loss and otherwise the same.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
@@ -138,7 +139,20 @@ def _quick() -> dict[str, Preset]:
     }
 
 
-PRESETS: dict[str, Preset] = _published() | _cpu() | _quick()
+def _without_balance(chosen: Preset) -> Preset:
+    mol = chosen.retriever.similarity
+    if not isinstance(mol, MoLConfig):
+        raise ValueError(f"{chosen.name} is no Mixture-of-Logits: it has no load-balancing loss to leave out")
+    config = replace(chosen.retriever, similarity=replace(mol, balance_weight=0.0))
+    source = f"{chosen.source}; without the load-balancing loss"
+    return replace(chosen, name=f"{chosen.name}-unbalanced", retriever=config, source=source)
+
+
+_LINED_UP = _published() | _cpu() | _quick()
+PRESETS: dict[str, Preset] = _LINED_UP | {
+    sister.name: sister
+    for sister in (_without_balance(p) for name, p in _LINED_UP.items() if name.endswith("/hstu-mol"))
+}
 
 
 def preset(name: str) -> Preset:
