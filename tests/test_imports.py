@@ -22,13 +22,16 @@ ROOMS: dict[str, frozenset[str]] = {
     "retriever": frozenset({"contracts", "runtime", "encoders", "similarities"}),
     "training": BASE | {"data", "encoders", "kernels", "similarities", "search", "retriever", "evaluation"},
     "evaluation": frozenset({"contracts", "runtime", "search"}),
+    "bench": BASE
+    | {"data", "kernels", "similarities", "search", "retriever", "training", "evaluation", "reporting"},
     "theory": frozenset({"similarities"}),
     "explore": frozenset({"evaluation"}),
     "reporting": frozenset({"paths"}),
 }
 """The table of the house: what of the package each room may import, besides itself. The command line (`cli`) may import
 everything; `retriever.py` puts an item table, an encoder and a similarity together; encoders share the kernels' dropout;
-training measures what it trains with the evaluation's protocols."""
+training measures what it trains with the evaluation's protocols; the bench of searchers stores the
+reporting's record of machine and commit with what it measured."""
 
 
 def modules() -> list[Path]:

@@ -1,0 +1,47 @@
+"""The baseline: top-k as the published code computes it, with nothing kept between calls and nothing cut into tiles."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from workbench.bench.workloads import Workload
+from workbench.contracts import NO_ITEM, QueryState, TopK
+from workbench.search.topk import mask_rows
+
+HELD_BYTES = 2 * 2**30
+"""What the baseline may materialise; where (B, N, P) needs more it runs on a part of the corpus."""
+
+
+class Baseline:
+    """Per call: the item side of all N items anew, logits (B, N, P), the gate over all of them, one top-k.
+
+    Runs on the first `items` rows of the corpus, as many as `HELD_BYTES` admits for `batch_size` queries. All its steps
+    are linear in N, so its whole cost is what is measured divided by `fraction`; a smaller part favours it, since more of it
+    stays in the processor's cache. Answers of a part are no answers: `fraction` < 1 gives times only.
+    """
+
+    def __init__(self, workload: Workload, batch_size: int, held_bytes: int = HELD_BYTES) -> None:
+        total = len(workload.items)
+        self.similarity = workload.similarity
+        self.rows = max(1, min(total, held_bytes // (batch_size * workload.similarity.pair_bytes)))
+        self.fraction = self.rows / total
+        self.embeddings = workload.embeddings[: self.rows]
+        self.ids = workload.items.ids[: self.rows]
+
+    def search(self, queries: QueryState, k: int, exclude: Int[Tensor, "B H"] | None) -> TopK:
+        """The best k of the part (B, k)."""
+        with torch.no_grad():
+            items = self.similarity.items(self.embeddings, self.ids)
+            scores = self.similarity.score(queries, items)  # (B, N)
+            if exclude is not None:
+                mask_rows(scores, exclude - 1)  # ids are 1..N, row 0 has id 1; padding falls outside
+            best, rows = scores.topk(min(k, self.rows), dim=1)
+        found = torch.where(best > float("-inf"), self.ids[rows], NO_ITEM)
+        size = len(best)
+        return TopK(
+            best,
+            found,
+            torch.ones(size, dtype=torch.bool, device=best.device),
+            best.new_zeros(size),
+            torch.full((size,), self.rows, device=best.device),
+        )

@@ -1,0 +1,77 @@
+"""How cost grows with the corpus: exponents fitted to measured latencies, and what they say about larger ones."""
+
+import numpy as np
+import pandas as pd
+
+T_975 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+)
+"""Student's t, 97.5 %, for 1, 2, … degrees of freedom; beyond, the normal's with its first correction."""
+
+
+def exponents(table: pd.DataFrame, at_least: int = 0) -> pd.DataFrame:
+    """Of each `label` and `batch_size`: the least-squares line of log p50_ms on log items.
+
+    p50_ms ≈ coefficient · items^exponent. Columns: label, batch_size, `points`, `exponent`, `low` and `high` (its 95 %
+    interval, from the residuals; NaN below three points), `coefficient`. `table` is a summary with `items`; corpora below
+    `at_least` items, where fixed costs rule, are left out, and so are labels measured at fewer than two sizes.
+
+    >>> line = pd.DataFrame({"label": "a", "batch_size": 1, "items": [10, 100, 1000], "p50_ms": [2.0, 20.0, 200.0]})
+    >>> round(exponents(line)["exponent"][0], 6)
+    1.0
+    """
+    rows = []
+    large = table[table["items"] >= at_least]
+    for (label, size), points in large.groupby(["label", "batch_size"], sort=False):
+        if points["items"].nunique() < 2:
+            continue
+        x, y = np.log(points["items"].to_numpy(float)), np.log(points["p50_ms"].to_numpy(float))
+        centred = x - x.mean()
+        spread = (centred**2).sum()
+        slope = (centred * y).sum() / spread
+        intercept = y.mean() - slope * x.mean()
+        half = np.nan
+        if (free := len(x) - 2) > 0:
+            residuals = y - intercept - slope * x
+            t = T_975[free - 1] if free <= len(T_975) else 1.96 + 2.4 / free
+            half = t * np.sqrt((residuals**2).sum() / free / spread)
+        rows.append((label, size, len(x), slope, slope - half, slope + half, np.exp(intercept)))
+    return pd.DataFrame(
+        rows, columns=["label", "batch_size", "points", "exponent", "low", "high", "coefficient"]
+    )
+
+
+def needed(table: pd.DataFrame, items: int) -> pd.DataFrame:
+    """What a corpus of `items` would need, by the largest corpus measured: label, batch_size, `measured_at`, `state_gb`,
+    `index_gb`, `seconds_per_query`.
+
+    Bytes and time per item are those measured at the largest corpus, and taken to be the same for every further item: no
+    allowance for caches that are outgrown already there, nor for what a better-than-linear index would gain.
+    `table` is a summary with `items` and `item_bytes`.
+    """
+    largest = table[table["items"] == table["items"].max()]
+    grown = items / largest["items"]
+    return pd.DataFrame(
+        {
+            "label": largest["label"],
+            "batch_size": largest["batch_size"],
+            "measured_at": largest["items"],
+            "state_gb": largest["item_bytes"] * items / 1e9,
+            "index_gb": largest["index_mb"] / 1e3 * grown,
+            "seconds_per_query": largest["p50_ms"] / 1e3 / largest["batch_size"] * grown,
+        }
+    ).reset_index(drop=True)

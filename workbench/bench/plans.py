@@ -1,0 +1,117 @@
+"""What a run of the bench measures, complete and by name."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from workbench.bench.contenders import chosen
+from workbench.bench.workloads import Inflated, RandomWeights, Trained, WorkloadSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run measures.
+
+    A *group* is a workload with one batch size and one k. It is measured in `rounds`: in each every contender has its turn,
+    of `calls` calls with new queries (one call, where a call takes longer than `slow_seconds`), in an order that moves on
+    each round, so that what disturbs the machine for a while disturbs all. Before the first round each contender makes
+    `warmup` calls. `queries` of a workload at most; `seed` draws them. `methods`: all where none is named. `threads`: torch's
+    own choice where None.
+    """
+
+    name: str
+    workloads: tuple[WorkloadSpec, ...]
+    batch_sizes: tuple[int, ...] = (1, 8, 32)
+    ks: tuple[int, ...] = (100,)
+    rounds: int = 10
+    calls: int = 3
+    warmup: int = 2
+    slow_seconds: float = 1.0
+    queries: int = 1024
+    seed: int = 0
+    methods: tuple[str, ...] = ()
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.workloads or not self.batch_sizes or not self.ks:
+            raise ValueError(f"plan {self.name!r} needs at least one workload, one batch size and one k")
+        if len({w.name for w in self.workloads}) < len(self.workloads):
+            raise ValueError(f"plan {self.name!r} names a workload twice")
+        for name in ("batch_sizes", "ks"):
+            values = getattr(self, name)
+            if min(values) < 1 or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be distinct and at least 1, not {values}")
+        if min(self.rounds, self.calls, self.queries) < 1 or self.warmup < 0:
+            raise ValueError(f"rounds, calls and queries must be at least 1, warmup at least 0: {self}")
+        for workload in self.workloads:
+            chosen(workload.num_items(), self.methods)
+            if max(self.ks) > workload.num_items():
+                raise ValueError(
+                    f"k = {max(self.ks)} exceeds the {workload.num_items()} items of {workload.name}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the kind of each workload and the label of each contender."""
+        values = asdict(self)
+        values["workloads"] = [
+            {
+                "kind": type(w).__name__,
+                **asdict(w),
+                "contenders": [c.label for c in chosen(w.num_items(), self.methods)],
+            }
+            for w in self.workloads
+        ]
+        return values
+
+
+def quick(checkpoint: str, items: int = 20_000, title: str = "", threads: int | None = None) -> Plan:
+    """Seconds: a small checkpoint's corpus inflated to `items`, one batch size, few rounds."""
+    return Plan(
+        "quick",
+        (Inflated(checkpoint, items, title=title),),
+        batch_sizes=(32,),
+        ks=(100,),
+        rounds=3,
+        calls=2,
+        warmup=1,
+        queries=192,
+        threads=threads,
+    )
+
+
+def standard(checkpoint: str = "ml-1m-hstu-mol", threads: int | None = None) -> Plan:
+    """Minutes: a trained corpus as it is and inflated to 100,000 items, all batch sizes."""
+    return Plan(
+        "standard", (Trained(checkpoint), Inflated(checkpoint, 100_000)), ks=(10, 100), threads=threads
+    )
+
+
+def sizes(threads: int | None = None) -> Plan:
+    """The three published sizes with random weights; the largest takes most of the time."""
+    return Plan(
+        "sizes",
+        tuple(RandomWeights(size) for size in ("ml-1m", "ml-20m", "amazon-books")),
+        batch_sizes=(1, 32),
+        rounds=4,
+        calls=2,
+        warmup=1,
+        queries=256,
+        threads=threads,
+    )
+
+
+def growth(
+    checkpoint: str = "ml-1m-hstu-mol",
+    corpora: tuple[int, ...] = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000),
+    threads: int | None = None,
+) -> Plan:
+    """Cost against N: the same trained similarity over corpora from 10³ to 10⁶ items (add 10⁸ on a GPU)."""
+    return Plan(
+        "growth",
+        tuple(Inflated(checkpoint, items) for items in corpora),
+        batch_sizes=(8,),
+        rounds=4,
+        calls=2,
+        warmup=1,
+        queries=256,
+        threads=threads,
+    )

@@ -1,0 +1,175 @@
+"""Tables derived from the raw ones of a run: latency, quality against brute force, and both side by side."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from workbench.bench.contenders import BASELINE, REFERENCE
+from workbench.bench.roofline import roofline
+from workbench.bench.run import Raw
+from workbench.evaluation.latency import percentiles
+
+TIE = 1e-4
+"""Scores within this of the k-th best, or this part of it, count as tied with it: rounding differs between kernels."""
+
+GROUP = ["workload", "batch_size", "k"]
+
+
+def latency(calls: pd.DataFrame) -> pd.DataFrame:
+    """One row per workload, label, batch size and k: `calls`, `p50_ms`, `p95_ms`, `p99_ms`, `qps`, `fraction`, and the
+    ratios of medians `speed_up` (over the baseline) and `vs_brute_force`, 1 or more where faster; NaN without the other.
+
+    Times of a part of the corpus are divided by its `fraction` of the items: see `Baseline`.
+    """
+    whole = calls.assign(seconds=calls["seconds"] / calls["fraction"])
+    parts = []
+    for size, rows in whole.groupby("batch_size", sort=False):
+        parts.append(percentiles(rows, int(str(size)), ["workload", "label", "batch_size", "k"]))
+    table = pd.concat(parts, ignore_index=True)
+    fractions = calls.groupby(["workload", "label", "batch_size", "k"])["fraction"].first().reset_index()
+    table = table.merge(fractions, on=["workload", "label", "batch_size", "k"])
+    for name, label in (("speed_up", BASELINE), ("vs_brute_force", REFERENCE)):
+        other = table[table["label"] == label][[*GROUP, "p50_ms"]].rename(columns={"p50_ms": "other"})
+        table[name] = table[GROUP].merge(other, on=GROUP, how="left")["other"].to_numpy() / table["p50_ms"]
+    return table
+
+
+def overlap(
+    ids: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    true_ids: NDArray[np.int64],
+    true_scores: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Recall@k of each query against the true top k: the share of the true places that are filled rightly.
+
+    A returned item counts if it is one of the true ones or scores the same as the last of them (within `TIE`): which of
+    equals is returned is no matter. All arrays are (Q, k), −1 and −inf past the end; 1 where there is nothing to find.
+
+    >>> true, s = np.array([[1, 2]]), np.array([[5.0, 4.0]])
+    >>> overlap(np.array([[1, 3]]), np.array([[5.0, 4.0]]), true, s), overlap(np.array([[1, 3]]), s - 1, true, s)
+    (array([1.]), array([0.5]))
+    """
+    places = (true_ids >= 0).sum(1)
+    last = np.where(true_ids >= 0, true_scores, np.inf).min(1, keepdims=True)
+    last = np.where(np.isfinite(last), last, 0)
+    tied = np.abs(scores - last) <= TIE * np.maximum(1, np.abs(last))
+    own = np.sort(true_ids, axis=1)
+    span = int(max(ids.max(initial=0), true_ids.max(initial=0))) + 2
+    offsets = span * np.arange(len(ids))[:, None]
+    member = np.isin(ids + offsets, (own + offsets)[own >= 0])  # one sorted set for all queries
+    found = ((member | tied) & (ids >= 0)).sum(1)
+    return np.where(places == 0, 1.0, np.minimum(found, places) / np.maximum(places, 1))
+
+
+def per_query(answers: pd.DataFrame) -> pd.DataFrame:
+    """A row for each answered query that brute force answered too: workload, label, k, query, `recall`, `exact`, `hit`,
+    `true_hit` (the target was in the list, and in that of brute force; NaN without a target), `work`, `gap`.
+
+    A query that was answered more than once (in batches of several sizes) counts once, as it was answered last.
+    """
+    once = answers.drop_duplicates(["workload", "label", "k", "query"], keep="last")
+    true = once[once["label"] == REFERENCE][["workload", "k", "query", "ids", "scores"]]
+    both = once.merge(true, on=["workload", "k", "query"], suffixes=("", "_true"))
+    parts = []
+    for _, rows in both.groupby(["workload", "label", "k"], sort=False):
+        ids, scores, true_ids, true_scores = (
+            np.stack(list(rows[name])) for name in ("ids", "scores", "ids_true", "scores_true")
+        )
+        target = rows["target"].to_numpy()
+        known = target > 0
+        parts.append(
+            rows[["workload", "label", "k", "query", "exact", "gap", "work"]].assign(
+                recall=overlap(ids.astype("int64"), scores, true_ids.astype("int64"), true_scores),
+                hit=np.where(known, (ids == target[:, None]).any(1), np.nan),
+                true_hit=np.where(known, (true_ids == target[:, None]).any(1), np.nan),
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def quality(answers: pd.DataFrame) -> pd.DataFrame:
+    """One row per workload, label and k: how its lists compare with those of brute force on the same queries.
+
+    `queries`; `recall`, the mean overlap; `relative_hr`, its label hits over brute force's (the measure of the published
+    tables; NaN without labels or hits); `certified`, the share with a proof; `in_fact_exact`, the share with recall 1;
+    `false_certificates`, proofs of what was wrong (a bug, if not 0); `work`, the mean number of pairs scored in full.
+    """
+    rows = per_query(answers)
+    rows = rows.assign(
+        in_fact_exact=rows["recall"] == 1, false_certificates=rows["exact"] & (rows["recall"] < 1)
+    )
+    grouped = rows.groupby(["workload", "label", "k"], sort=False)
+    table = grouped.agg(
+        queries=("query", "size"), recall=("recall", "mean"), certified=("exact", "mean"),
+        in_fact_exact=("in_fact_exact", "mean"), false_certificates=("false_certificates", "sum"), work=("work", "mean"),
+    )  # fmt: skip
+    hits, true = grouped["hit"].sum(min_count=1), grouped["true_hit"].sum(min_count=1)
+    table["relative_hr"] = hits / true.where(true > 0)
+    return table.reset_index()
+
+
+def summary(raw: Raw) -> pd.DataFrame:
+    """Everything of a run in one table: one row per workload, batch size, k, and contender, in the order of measurement.
+
+    Columns: those of `latency`, `quality` and `roofline`, the contender's `method` and `setting`, `index_mb` (held beyond the
+    item state), `call_mb` (the peak of a call) and `memory_mb`, their sum; `build_s`.
+    """
+    table = latency(raw.calls).merge(raw.contenders, on="label", how="left")
+    table = table.merge(quality(raw.answers), on=["workload", "label", "k"], how="left")
+    builds = raw.builds.rename(columns={"seconds": "build_s"})
+    builds["index_mb"] = builds.pop("kept_bytes") / 1e6
+    any_size = builds[builds["batch_size"] == 0].drop(columns="batch_size")
+    table = table.merge(any_size, on=["workload", "label"], how="left")
+    peaks = raw.memory.assign(call_mb=raw.memory["peak_bytes"] / 1e6).drop(columns="peak_bytes")
+    table = table.merge(peaks, on=["workload", "label", "batch_size", "k"], how="left")
+    table["index_mb"] = table["index_mb"].fillna(0.0)
+    table["memory_mb"] = table["index_mb"] + table["call_mb"]
+    # The baseline on a part: its memory grows with N as its time does.
+    for name in ("call_mb", "memory_mb"):
+        table[name] = table[name] / table["fraction"]
+    places = {
+        name: place for place, name in enumerate(raw.calls["workload"].unique())
+    }  # as they were measured
+    table = table.assign(place=table["workload"].map(places))
+    table = table.sort_values(["place", "batch_size", "k"], kind="stable", ignore_index=True)
+    return roofline(table.drop(columns="place"), raw.shapes, raw.ceilings)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a summary that a reader wants, as text: what the command prints and the README shows."""
+    speed = pd.DataFrame(
+        {
+            "workload": table["workload"],
+            "B": table["batch_size"].astype(str),
+            "k": table["k"].astype(str),
+            "method": table["label"].where(
+                table["fraction"] == 1, table["label"] + _scaled(table["fraction"])
+            ),
+            "p50 ms": table["p50_ms"].map(_three),
+            "p95 ms": table["p95_ms"].map(_three),
+            "× baseline": table["speed_up"].map(_three),
+            "recall": table["recall"].map(_share),
+            "relative HR": table["relative_hr"].map(_share),
+            "certified": table["certified"].map(_share),
+            "in fact exact": table["in_fact_exact"].map(_share),
+            "scored": table["work"].map(lambda w: "" if np.isnan(w) else f"{w:,.0f}"),
+            "MB": table["memory_mb"].map(_three),
+            "of roofline": table["of_roofline"].map(_share),
+        }
+    )
+    return speed
+
+
+def _scaled(fractions: pd.Series) -> pd.Series:
+    return fractions.map(lambda f: f", measured on {f:.1%} of the items and scaled")
+
+
+def _three(value: float) -> str:
+    """Three digits: 0.0123, 1.23, 123, 12,300."""
+    if not np.isfinite(value):
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
+
+
+def _share(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else ""

@@ -1,0 +1,301 @@
+"""What searchers are measured on: a corpus, queries with histories and targets, and the similarity between them.
+
+Three kinds: a trained checkpoint with real users; random weights at a published size; a trained corpus inflated to any
+number of items by a stated rule.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench import paths, runtime
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.data import Batches, Sequences, load
+from workbench.retriever import Retriever, read_facts
+from workbench.similarities import MoLConfig
+from workbench.similarities.mol import MixtureOfLogits
+from workbench.training.validation import check_same_items
+
+ENCODED_TOGETHER = 256
+EMBEDDED_TOGETHER = 65_536
+"""Items whose state is computed together: their projections stay small beside the state itself."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A published size: `items` N, embedding width `dim` D, the similarity, and the longest `history` that is masked."""
+
+    items: int
+    dim: int
+    similarity: MoLConfig
+    history: int
+
+
+SIZES = {
+    "ml-1m": Size(3_883, 50, MoLConfig(8, 4, 64), 200),
+    "ml-20m": Size(27_278, 256, MoLConfig(8, 4, 128), 200),
+    "amazon-books": Size(695_762, 64, MoLConfig(8, 8, 32), 50),
+}
+"""Corpora and MoL shapes of the published RAILS runs, gates of 128 hidden units; user ids, a matter of the query, left out."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The corpus and the test users of a checkpoint: its folder, or its name in `ckpts/`. `title` names it in tables."""
+
+    checkpoint: str
+    title: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+        return self.title or Path(self.checkpoint).name
+
+    def num_items(self) -> int:
+        """N."""
+        return int(read_facts(_folder(self.checkpoint))["num_items"])
+
+
+@dataclass(frozen=True)
+class RandomWeights:
+    """Fresh weights at a published size: items N(0, 0.02²), queries N(0, 1), histories drawn uniformly; no targets.
+
+    Times are as with trained weights, but gates are flatter, so that bounds prune less.
+    """
+
+    size: str
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ValueError(f"no published size {self.size!r}; there are {', '.join(SIZES)}")
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+        return f"{self.size}, random weights"
+
+    def num_items(self) -> int:
+        """N."""
+        return SIZES[self.size].items
+
+
+@dataclass(frozen=True)
+class Inflated:
+    """The corpus of a checkpoint, brought to `items` items.
+
+    More than it has: its own items come first, and each further one is the embedding of an item drawn uniformly plus Gaussian
+    noise whose expected norm is `noise` times that item's distance to its nearest neighbour. The query side is as trained, so
+    that histories and targets stay valid. Fewer: a uniform subset, and no targets.
+    """
+
+    checkpoint: str
+    items: int
+    noise: float = 0.5
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if self.items < 1 or not self.noise > 0:
+            raise ValueError(f"items and noise must be positive, not {self.items} and {self.noise}")
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+        return f"{self.title or Path(self.checkpoint).name}, {self.items:,} items"
+
+    def num_items(self) -> int:
+        """N."""
+        return self.items
+
+
+Record = TypeVar("Record", QueryState, ItemState)
+
+WorkloadSpec = Trained | RandomWeights | Inflated
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is searched, and for whom.
+
+    `embeddings` are the raw items, from which the published implementation starts on every call; `items` their state,
+    computed once. `exclude`: item ids of each query's history, padded with 0; `targets`: the item that each user took next, 0
+    where it is unknown.
+    """
+
+    name: str
+    similarity: ComponentSimilarity
+    embeddings: Float[Tensor, "N D"]
+    items: ItemState
+    queries: QueryState
+    exclude: Int[Tensor, "Q H"]
+    targets: Int[Tensor, "Q"]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.items.ids.device
+
+    def batch(self, first: int, size: int) -> tuple[Tensor, QueryState, Tensor]:
+        """`size` queries from number `first` on, starting over at the end: their numbers, states, and trimmed histories."""
+        rows = torch.arange(first, first + size, device=self.device) % len(self.queries)
+        exclude = self.exclude[rows]
+        longest = int((exclude != 0).sum(1).max()) if exclude.numel() else 0
+        return rows, self.queries[rows], exclude[:, :longest]
+
+
+def build(spec: WorkloadSpec, queries: int, seed: int, device: torch.device) -> Workload:
+    """The workload of `spec` with at most `queries` queries: test users drawn with `seed`, or random ones.
+
+    Raises FileNotFoundError or ValueError where a checkpoint or its data is not there or does not fit.
+    """
+    if queries < 1:
+        raise ValueError(f"a workload needs at least 1 query, not {queries}")
+    with torch.no_grad():
+        match spec:
+            case Trained():
+                return _trained(spec, queries, seed, device)
+            case RandomWeights():
+                return _random(spec, queries, seed, device)
+            case Inflated():
+                return _inflated(spec, queries, seed, device)
+
+
+def _folder(checkpoint: str) -> Path:
+    given = Path(checkpoint)
+    return given if given.is_dir() else paths.checkpoints() / checkpoint
+
+
+def _trained(spec: Trained, queries: int, seed: int, device: torch.device) -> Workload:
+    folder = _folder(spec.checkpoint)
+    facts = read_facts(folder)
+    sequences = load(facts["dataset"])
+    if sequences.fingerprint() != facts.get("fingerprint"):
+        raise ValueError(
+            f"{folder} was trained on other data than the {facts['dataset']} that is prepared here"
+        )
+    retriever = Retriever.load(folder, device)
+    check_same_items(retriever, sequences)
+    similarity = retriever.similarity
+    if not isinstance(similarity, ComponentSimilarity):
+        raise ValueError(f"{folder} has a {type(similarity).__name__}: searchers here need component scores")
+    users = sequences.users_with("test")
+    chosen = np.sort(np.random.default_rng(seed).permutation(users)[:queries])
+    ids = torch.arange(1, retriever.num_items + 1, device=device)
+    states = list(_encode(retriever, sequences, chosen))
+    last = sequences.offsets[chosen + 1] - 1
+    return Workload(
+        spec.name,
+        similarity,
+        retriever.item_table(ids),
+        retriever.item_state(),
+        joined(states),
+        torch.from_numpy(sequences.history(chosen, 0)).to(device),
+        torch.from_numpy(sequences.item_ids[last]).to(device),
+    )
+
+
+def _encode(retriever: Retriever, sequences: Sequences, users: np.ndarray) -> Iterator[QueryState]:
+    """The query states of the users' whole histories; the target's time stays hidden, as under the honest protocol."""
+    batches = Batches(sequences, "test", ENCODED_TOGETHER, retriever.config.max_length)
+    wanted = torch.from_numpy(users)
+    for batch in batches:
+        mine = batch[torch.isin(batch.user_ids, wanted)]
+        if len(mine):
+            last = mine.timestamps.gather(1, mine.lengths[:, None] - 1)[:, 0]
+            yield retriever.query_state(replace(mine, target_timestamps=last).to(retriever.device))
+
+
+def _random(spec: RandomWeights, queries: int, seed: int, device: torch.device) -> Workload:
+    size = SIZES[spec.size]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        similarity = MixtureOfLogits(size.similarity, size.dim).eval().to(device)
+    random = runtime.generator(runtime.derived_seed(seed, 1))
+    embeddings = (0.02 * torch.randn(size.items, size.dim, generator=random)).to(device)
+    asked = torch.randn(queries, size.dim, generator=random).to(device)
+    histories = torch.randint(1, size.items + 1, (queries, size.history), generator=random)
+    return Workload(
+        spec.name,
+        similarity,
+        embeddings,
+        item_state(similarity, embeddings),
+        similarity.queries(asked, torch.zeros(queries, dtype=torch.int64, device=device)),
+        histories.to(device),
+        torch.zeros(queries, dtype=torch.int64, device=device),
+    )
+
+
+def _inflated(spec: Inflated, queries: int, seed: int, device: torch.device) -> Workload:
+    base = _trained(Trained(spec.checkpoint), queries, seed, device)
+    random = runtime.generator(runtime.derived_seed(seed, 2))
+    embeddings = inflate(base.embeddings, spec.items, spec.noise, random)
+    targets = base.targets if spec.items >= len(base.items) else torch.zeros_like(base.targets)
+    return replace(
+        base,
+        name=spec.name,
+        embeddings=embeddings,
+        items=item_state(base.similarity, embeddings),
+        targets=targets,
+    )
+
+
+def inflate(
+    embeddings: Float[Tensor, "M D"], items: int, noise: float, random: torch.Generator
+) -> Float[Tensor, "N D"]:
+    """`items` embeddings by the rule of `Inflated`; drawn on the CPU, so that every device gets the same."""
+    own, width = embeddings.shape
+    if items <= own:
+        kept = torch.randperm(own, generator=random)[:items].sort().values
+        return embeddings[kept.to(embeddings.device)]
+    spread = noise * nearest_distances(embeddings) / width**0.5  # deviation per coordinate
+    grown = embeddings.new_empty(items, width)
+    grown[:own] = embeddings
+    for start in range(own, items, EMBEDDED_TOGETHER):
+        size = min(EMBEDDED_TOGETHER, items - start)
+        origin = torch.randint(own, (size,), generator=random).to(embeddings.device)
+        jitter = torch.randn(size, width, generator=random).to(embeddings.device)
+        grown[start : start + size] = embeddings[origin] + spread[origin, None] * jitter
+    return grown
+
+
+def nearest_distances(embeddings: Float[Tensor, "M D"]) -> Float[Tensor, "M"]:
+    """Each row's Euclidean distance to the nearest other row; 0 for an only row.
+
+    >>> nearest_distances(torch.tensor([[0.0], [1.0], [3.0]])).tolist()
+    [1.0, 1.0, 2.0]
+    """
+    if len(embeddings) < 2:
+        return embeddings.new_zeros(len(embeddings))
+    parts = []
+    for start in range(0, len(embeddings), 2048):
+        distances = torch.cdist(embeddings[start : start + 2048], embeddings)
+        own = torch.arange(len(distances), device=embeddings.device)
+        distances[own, own + start] = float("inf")
+        parts.append(distances.amin(1))
+    return torch.cat(parts)
+
+
+def item_state(similarity: ComponentSimilarity, embeddings: Float[Tensor, "N D"]) -> ItemState:
+    """The state of items 1..N, computed in parts."""
+    ids = torch.arange(1, len(embeddings) + 1, device=embeddings.device)
+    parts = [
+        similarity.items(
+            embeddings[start : start + EMBEDDED_TOGETHER], ids[start : start + EMBEDDED_TOGETHER]
+        )
+        for start in range(0, len(embeddings), EMBEDDED_TOGETHER)
+    ]
+    return joined(parts)
+
+
+def joined(parts: list[Record]) -> Record:
+    """Records of rows, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(parts[0])}
+    whole: dict[str, Any] = {n: None if v[0] is None else torch.cat(v) for n, v in columns.items()}
+    return replace(parts[0], **whole)
