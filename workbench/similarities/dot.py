@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.kernels.products import gathered_product
 
 NORM_EPS = 1e-6
 DENSE_RATIO = 64
@@ -93,7 +94,7 @@ class DotProduct(ComponentSimilarity):
     ) -> Float[Tensor, "B C"]:
         """Scores of chosen rows (B, C): one matrix product and a gather where the corpus is small, else a gather first."""
         if len(items) <= DENSE_RATIO * rows.shape[1]:
-            return self.score(queries, items).gather(1, rows)
+            return gathered_product(queries.vectors, items.vectors, rows)
         return torch.einsum("bd,bcd->bc", queries.vectors, F.embedding(rows, items.vectors))
 
     def regularizers(
