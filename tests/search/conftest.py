@@ -7,6 +7,7 @@ import torch
 
 from workbench.contracts import ItemState, Searcher, Similarity
 from workbench.search import BruteForce
+from workbench.search.sharded import Sharded, split
 
 Build = Callable[[Similarity, ItemState], Searcher]
 
@@ -14,6 +15,9 @@ SEARCHERS: dict[str, Build] = {
     "brute force": BruteForce,
     "brute force, small tiles": lambda similarity, items: BruteForce(similarity, items, memory_budget=4096),
     "brute force, pair by pair": lambda similarity, items: BruteForce(similarity, items, memory_budget=1),
+    "sharded": lambda similarity, items: Sharded(
+        lambda part: BruteForce(similarity, part), split(items, parts=3)
+    ),
 }
 """Every entry must find the true top k of a corpus of a few items, whatever it does on a large one."""
 
