@@ -63,7 +63,9 @@ class Plan:
         return values
 
 
-def quick(checkpoint: str, items: int = 20_000, title: str = "", threads: int | None = None) -> Plan:
+def quick(
+    checkpoint: str = "ml-1m-hstu-mol", items: int = 20_000, title: str = "", threads: int | None = None
+) -> Plan:
     """Seconds: a small checkpoint's corpus inflated to `items`, one batch size, few rounds."""
     return Plan(
         "quick",
@@ -115,3 +117,17 @@ def growth(
         queries=256,
         threads=threads,
     )
+
+
+def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:
+    """The plan of that name; ValueError that lists the names where there is none."""
+    match name:
+        case "quick":
+            return quick(checkpoint, threads=threads)
+        case "standard":
+            return standard(checkpoint, threads)
+        case "sizes":
+            return sizes(threads)
+        case "growth":
+            return growth(checkpoint, threads=threads)
+    raise ValueError(f"no preset {name!r} of the search bench; there are quick, standard, sizes, growth")

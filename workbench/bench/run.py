@@ -21,7 +21,7 @@ from workbench.bench.plans import Plan
 from workbench.bench.roofline import Ceilings, Shape, ceilings, shape
 from workbench.bench.workloads import Workload, WorkloadSpec, build
 from workbench.contracts import TopK
-from workbench.reporting.provenance import Machine, provenance
+from workbench.reporting.provenance import provenance
 
 FACTS = "run.json"
 
@@ -71,12 +71,6 @@ class Raw:
         )
 
 
-def machine_words(machine: Machine) -> str:
-    """A machine in a line."""
-    gpus = f", {', '.join(machine.gpus)}" if machine.gpus else ""
-    return f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib:.0f} GiB{gpus}"
-
-
 def run(
     plan: Plan,
     runs: Path | None = None,
@@ -95,7 +89,7 @@ def run(
     found = provenance(paths.root())
     described = {
         "plan": plan.to_dict(),
-        "machine": machine_words(found.machine),
+        "machine": found.machine.words(),
         "device": str(on),
         "torch": torch.__version__,
     }
@@ -107,12 +101,15 @@ def run(
     if facts is not None and facts["finished"]:
         return Raw.load(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    commit = f"{(found.commit or 'none')[:12]}{' with local changes' if found.dirty else ''}"
-    commits = [] if facts is None else [c for c in facts["commits"] if c != commit]
+    commits = [] if facts is None else [c for c in facts["commits"] if c != found.commit_words()]
     with _threads(plan.threads) as threads:
         facts = {
-            **described, "threads": threads, "commits": [*commits, commit], "ceilings": asdict(ceilings(on)), "finished": False,
-        }  # fmt: skip
+            **described,
+            "threads": threads,
+            "commits": [*commits, found.commit_words()],
+            "ceilings": asdict(ceilings(on)),
+            "finished": False,
+        }
         _write_json(facts, folder / FACTS)
         groups = [(i, b, k) for i in range(len(plan.workloads)) for b in plan.batch_sizes for k in plan.ks]
         with tqdm(total=len(groups) * plan.rounds, desc=plan.name, unit="round", disable=not progress) as bar:

@@ -79,7 +79,12 @@ def per_query(answers: pd.DataFrame) -> pd.DataFrame:
         known = target > 0
         parts.append(
             rows[["workload", "label", "k", "query", "exact", "gap", "work"]].assign(
-                recall=overlap(ids.astype("int64"), scores, true_ids.astype("int64"), true_scores),
+                recall=overlap(
+                    ids.astype("int64"),
+                    scores.astype("float64"),
+                    true_ids.astype("int64"),
+                    true_scores.astype("float64"),
+                ),
                 hit=np.where(known, (ids == target[:, None]).any(1), np.nan),
                 true_hit=np.where(known, (true_ids == target[:, None]).any(1), np.nan),
             )
@@ -111,7 +116,8 @@ def quality(answers: pd.DataFrame) -> pd.DataFrame:
 def summary(raw: Raw) -> pd.DataFrame:
     """Everything of a run in one table: one row per workload, batch size, k, and contender, in the order of measurement.
 
-    Columns: those of `latency`, `quality` and `roofline`, the contender's `method` and `setting`, `index_mb` (held beyond the
+    Columns: those of `latency`, `quality` and `roofline`, the contender's `method` and `setting`, the corpus's `items` and
+    `item_bytes` (the item state, per item), `index_mb` (held beyond the
     item state), `call_mb` (the peak of a call) and `memory_mb`, their sum; `build_s`.
     """
     table = latency(raw.calls).merge(raw.contenders, on="label", how="left")
@@ -122,6 +128,7 @@ def summary(raw: Raw) -> pd.DataFrame:
     table = table.merge(any_size, on=["workload", "label"], how="left")
     peaks = raw.memory.assign(call_mb=raw.memory["peak_bytes"] / 1e6).drop(columns="peak_bytes")
     table = table.merge(peaks, on=["workload", "label", "batch_size", "k"], how="left")
+    table = table.merge(raw.shapes[["workload", "items", "item_bytes"]], on="workload", how="left")
     table["index_mb"] = table["index_mb"].fillna(0.0)
     table["memory_mb"] = table["index_mb"] + table["call_mb"]
     # The baseline on a part: its memory grows with N as its time does.
@@ -161,7 +168,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _scaled(fractions: pd.Series) -> pd.Series:
-    return fractions.map(lambda f: f", measured on {f:.1%} of the items and scaled")
+    return fractions.map(lambda f: f", from {f:.1%} of the items")
 
 
 def _three(value: float) -> str:

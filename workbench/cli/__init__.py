@@ -62,7 +62,7 @@ _forward("evaluate", "workbench.cli.models", "Measure a trained retriever: HR@k,
 _forward("compare", "workbench.cli.models", "Print finished checkpoints as a table.", group=False)
 _forward("import-rails", "workbench.cli.models", "Turn a published RAILS checkpoint into ours.", group=False)
 _forward(
-    "bench", "workbench.cli.models", "Measure speed and memory beside a plain implementation.", group=False
+    "bench", "workbench.cli.bench", "Measure speed and memory beside a plain implementation.", group=True
 )
 app.command("report")(report.report)
 app.command("lab")(report.lab)

@@ -1,4 +1,4 @@
-"""`workbench train`, `evaluate`, `import-rails` and `bench`: everything about models."""
+"""`workbench train`, `evaluate`, `compare` and `import-rails`: everything about models."""
 
 import json
 from dataclasses import replace
@@ -11,20 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench import paths
+from workbench.cli.printing import origin, print_table, write_csv
 from workbench.data import load
 from workbench.evaluation.protocol import HONEST, RAILS, summarize
-from workbench.reporting.provenance import provenance
 from workbench.retriever import Retriever, read_facts
 from workbench.training.import_rails import import_rails
 from workbench.training.presets import PRESETS, preset
 from workbench.training.shelf import METRICS, name_of, shelve
 from workbench.training.validation import check_same_items, rank_users
 
-app = typer.Typer(help="Models: train, evaluate, import, measure.", no_args_is_help=True)
-bench = typer.Typer(
-    help="Speed and memory beside a plain implementation, in the same run.", no_args_is_help=True
-)
-app.add_typer(bench, name="bench")
+app = typer.Typer(help="Models: train, evaluate, compare, import.", no_args_is_help=True)
 
 
 @app.command("train")
@@ -83,7 +79,7 @@ def train_model(
     sequences = load(dataset or chosen.dataset)
     folder = out or paths.checkpoints() / name_of(chosen, sequences)
     run = paths.checkpoints() / "runs" / folder.name
-    facts: dict[str, Any] = {"preset": name, "source": chosen.source, **_origin()}
+    facts: dict[str, Any] = {"preset": name, "source": chosen.source, **origin()}
     result = train(sequences, chosen.retriever, training, run, device=device, facts=facts)
     typer.echo(
         f"best epoch {result.best_epoch}, {training.metric} {result.best_metric:.4f} on {training.choose_on}"
@@ -160,10 +156,7 @@ def compare_models(
     shelved = [Shelved.load(f if f.is_dir() else paths.checkpoints() / f) for f in folders]
     table = beside(shelved)
     if csv is not None:
-        csv.parent.mkdir(parents=True, exist_ok=True)
-        temporary = csv.with_name(csv.name + ".partial")
-        table.to_csv(temporary, index=False)
-        temporary.replace(csv)
+        write_csv(table, csv)
     typer.echo(markdown(table))
 
 
@@ -185,50 +178,6 @@ def import_published(
     typer.echo(str(out))
 
 
-@bench.command("train")
-def bench_train(
-    presets: Annotated[
-        list[str] | None, typer.Option("--preset", help="Settings to measure; repeat for more.")
-    ] = None,
-    steps: Annotated[
-        int, typer.Option(help="Measured steps of each implementation, after one warm-up step.")
-    ] = 5,
-    threads: Annotated[int | None, typer.Option(help="Threads; by default all cores.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="CSV of every step; by default reports/tables/bench-train.csv.")
-    ] = None,
-) -> None:
-    """Steps per second and peak memory of training, beside a straightforward implementation, in turn.
-
-    Straightforward: every padded position, its negatives gathered, the item side recomputed for each of them.
-
-    Example: workbench bench train --preset ml-1m/sasrec-dot --preset ml-1m/hstu-mol --steps 5
-    """
-    from workbench.training.bench import compare, summary
-
-    chosen = presets or ["ml-1m/sasrec-dot", "ml-1m/hstu-mol"]
-    for name in chosen:
-        preset(name)
-    raw = compare(chosen, steps, threads)
-    path = out or paths.reports() / "tables" / "bench-train.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    raw.assign(**_origin()).to_csv(temporary, index=False)
-    temporary.replace(path)
-    _table(summary(raw))
-    typer.echo(str(path))
-
-
-def _origin() -> dict[str, str]:
-    """Machine and commit, in words."""
-    found = provenance(paths.root())
-    gpus = f", {', '.join(found.machine.gpus)}" if found.machine.gpus else ""
-    return {
-        "machine": f"{found.machine.cpu}, {found.machine.cores} cores, {found.machine.memory_gib:.0f} GiB{gpus}",
-        "commit": f"{(found.commit or 'none')[:12]}{' with local changes' if found.dirty else ''}",
-    }
-
-
 def _list_presets() -> None:
     table = Table(box=None)
     for heading in ("preset", "dataset", "D", "epochs", "trained"):
@@ -246,13 +195,4 @@ def _list_settings(values: dict[str, Any]) -> None:
 
 def _print(metrics: pd.DataFrame, protocol: str) -> None:
     typer.echo(protocol)
-    _table(metrics[["metric", "value", "low", "high"]])
-
-
-def _table(frame: pd.DataFrame) -> None:
-    table = Table(box=None)
-    for column in frame.columns:
-        table.add_column(str(column), justify="left" if frame[column].dtype == "str" else "right")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
-    Console().print(table)
+    print_table(metrics[["metric", "value", "low", "high"]])

@@ -29,6 +29,11 @@ class Machine:
     memory_gib: float
     gpus: tuple[str, ...]
 
+    def words(self) -> str:
+        """The machine in a line, for people."""
+        gpus = f", {', '.join(self.gpus)}" if self.gpus else ""
+        return f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB{gpus}"
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -39,6 +44,10 @@ class Provenance:
     machine: Machine
     commit: str | None
     dirty: bool | None
+
+    def commit_words(self) -> str:
+        """The commit in short, and whether the files differ from it."""
+        return f"{(self.commit or 'none')[:12]}{' with local changes' if self.dirty else ''}"
 
     def as_json(self) -> dict[str, object]:
         """The record as plain dictionaries and lists."""

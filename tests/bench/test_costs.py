@@ -1,0 +1,126 @@
+"""Memory, roofline and growth against numbers worked out by hand."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from workbench.bench.growth import exponents, needed
+from workbench.bench.memory import measured
+from workbench.bench.roofline import Ceilings, Shape, ceilings, roofline, shape
+from workbench.bench.workloads import RandomWeights, build
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process can be reset on Linux alone")
+def test_peak_memory_sees_what_was_freed_again():
+    size = 64 * 2**20
+
+    def call() -> torch.Tensor:
+        held = torch.ones(size // 4)
+        return (held + 1)[:10].clone()
+
+    result, used = measured(call, CPU)
+    assert result.tolist() == [2] * 10
+    assert 1.9 * size < used.peak < 2.6 * size
+    assert used.kept < size / 4
+
+
+def test_memory_that_cannot_be_measured_is_not_a_number(monkeypatch):
+    monkeypatch.setattr("workbench.bench.memory._reset_peak", lambda: False)
+    result, used = measured(lambda: 5, CPU)
+    assert result == 5 and np.isnan(used.peak) and np.isnan(used.kept)
+
+
+def test_operations_of_a_pair_are_counted_as_stated():
+    form = Shape(1000, 2, 3, 10, gate_pair=7, item_bytes=100.0)
+    assert form.pair_operations == 2 * 6 * 10 + 4 * 6 * 7 + 4 * 7 + 12 * 6
+    assert Shape(1, 1, 1, 10, gate_pair=0, item_bytes=1.0).pair_operations == 20  # a plain inner product
+
+
+def test_the_shape_of_a_workload_is_read_from_it():
+    form = shape(build(RandomWeights("ml-1m"), 2, 0, CPU))
+    assert (form.items, form.query_groups, form.item_groups, form.width, form.gate_pair) == (
+        3883,
+        8,
+        4,
+        64,
+        128,
+    )
+    assert form.item_bytes == 8 + 4 * (4 * 64 + 32)
+
+
+def test_the_roofline_takes_the_lower_ceiling():
+    form = Shape(1000, 2, 3, 10, gate_pair=0, item_bytes=100.0)
+    shapes = pd.DataFrame([{"workload": "w", **form.__dict__, "pair_operations": 200}])
+    table = pd.DataFrame(
+        {
+            "workload": "w",
+            "scan": ["pairs", "components", "average", "unknown"],
+            "batch_size": 4,
+            "work": [1000.0, 5.0, 5.0, 5.0],
+            "p50_ms": 10.0,
+        }
+    )
+    found = roofline(table, shapes, Ceilings(operations=1e9, bytes=1e9))
+    assert found["operations"].tolist()[:3] == [
+        4 * 1000 * 200,
+        4 * (1000 * 120 + 1000),
+        4 * (1000 * 20 + 1000),
+    ]
+    assert found["bytes"].tolist()[:3] == [1000 * 100, 1000 * 120 + 2000, 1000 * 40 + 2000]
+    assert found["roofline_ms"].tolist()[:3] == pytest.approx([0.8, 0.484, 0.084])
+    assert found["of_roofline"].tolist()[0] == pytest.approx(0.08)
+    assert found["operations"].isna().tolist() == [False, False, False, True]
+    slow = roofline(table, shapes, Ceilings(operations=1e9, bytes=1e6))
+    assert slow["roofline_ms"].tolist()[0] == pytest.approx(100)
+
+
+def test_ceilings_are_measured():
+    found = ceilings(CPU, repeats=1)
+    assert found.operations > 1e8 and found.bytes > 1e7
+
+
+def line(label: str, exponent: float, items: list[int], noise: float = 0.0) -> pd.DataFrame:
+    signs = np.where(np.arange(len(items)) % 2, 1, -1)
+    times = 3.0 * np.array(items, float) ** exponent * np.exp(noise * signs)
+    return pd.DataFrame({"label": label, "batch_size": 8, "items": items, "p50_ms": times})
+
+
+def test_exponents_are_recovered_with_an_interval_that_knows_the_noise():
+    corpora = [10**p for p in range(3, 8)]
+    table = pd.concat([line("linear", 1.0, corpora), line("root", 0.5, corpora, noise=0.1)])
+    found = exponents(table).set_index("label")
+    assert found.loc["linear", ["exponent", "low", "high", "coefficient"]].tolist() == pytest.approx(
+        [1, 1, 1, 3]
+    )
+    root = found.loc["root"]
+    assert root["low"] < 0.5 < root["high"] and root["high"] - root["low"] > 0.01
+    assert found["points"].tolist() == [5, 5]
+
+
+def test_the_interval_is_the_textbook_one():
+    x, y = np.array([0.0, 1, 2, 3]), np.array([0.1, 0.9, 2.2, 2.8])
+    table = pd.DataFrame({"label": "a", "batch_size": 1, "items": np.exp(x), "p50_ms": np.exp(y)})
+    found = exponents(table).iloc[0]
+    # slope .94; residual sum of squares .082; s = sqrt(.041); spread 5; t(2) = 4.303
+    assert found["exponent"] == pytest.approx(0.94)
+    assert found["high"] - found["exponent"] == pytest.approx(4.303 * np.sqrt(0.082 / 2 / 5), rel=1e-3)
+
+
+def test_small_corpora_can_be_left_out_and_too_few_points_give_no_line():
+    table = pd.concat([line("a", 1.0, [10, 100, 1000]), line("b", 1.0, [10])])
+    assert exponents(table)["label"].tolist() == ["a"]
+    assert exponents(table, at_least=100)["points"].tolist() == [2]
+    assert np.isnan(exponents(table, at_least=100)["low"][0])
+    assert exponents(table, at_least=1000).empty
+
+
+def test_needs_grow_from_the_largest_corpus():
+    table = line("a", 1.0, [10, 1000]).assign(item_bytes=50.0, index_mb=2.0)
+    row = needed(table, 10**9).iloc[0]
+    assert (row["measured_at"], row["state_gb"], row["index_gb"]) == (1000, 50.0, pytest.approx(2000))
+    assert row["seconds_per_query"] == pytest.approx(3.0 * 1000 / 1e3 / 8 * 1e6)

@@ -1,0 +1,129 @@
+"""`workbench bench train` and `workbench bench search`: speed and memory beside a plain implementation, in the same run."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workbench import paths
+from workbench.cli.printing import origin, print_table, write_csv
+
+app = typer.Typer(
+    help="Speed and memory beside a plain implementation, in the same run.", no_args_is_help=True
+)
+
+
+@app.command("train")
+def bench_train(
+    presets: Annotated[
+        list[str] | None, typer.Option("--preset", help="Settings to measure; repeat for more.")
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(help="Measured steps of each implementation, after one warm-up step.")
+    ] = 5,
+    threads: Annotated[int | None, typer.Option(help="Threads; by default all cores.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV of every step; by default reports/tables/bench-train.csv.")
+    ] = None,
+) -> None:
+    """Steps per second and peak memory of training, beside a straightforward implementation, in turn.
+
+    Straightforward: every padded position, its negatives gathered, the item side recomputed for each of them.
+
+    Example: workbench bench train --preset ml-1m/sasrec-dot --preset ml-1m/hstu-mol --steps 5
+    """
+    from workbench.training.bench import compare, summary
+    from workbench.training.presets import preset
+
+    chosen = presets or ["ml-1m/sasrec-dot", "ml-1m/hstu-mol"]
+    for name in chosen:
+        preset(name)
+    raw = compare(chosen, steps, threads)
+    path = out or paths.reports() / "tables" / "bench-train.csv"
+    write_csv(raw.assign(**origin()), path)
+    print_table(summary(raw))
+    typer.echo(str(path))
+
+
+@app.command("search")
+def bench_search(
+    preset: Annotated[
+        str, typer.Option(help="quick (seconds), standard (minutes), sizes (the published ones), growth.")
+    ] = "standard",
+    checkpoint: Annotated[
+        str, typer.Option(help="A trained component similarity, for all presets but sizes.")
+    ] = "ml-1m-hstu-mol",
+    size: Annotated[
+        list[str] | None, typer.Option(help="Instead: random weights at a published size; repeat for more.")
+    ] = None,
+    inflate: Annotated[
+        list[int] | None,
+        typer.Option(help="Instead: the checkpoint's corpus, brought to so many items; repeat for more."),
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only these methods; repeat for more.")] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(help="Queries per call; repeat for more.")] = None,
+    k: Annotated[list[int] | None, typer.Option("-k", help="Results per query; repeat for more.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Turns of each contender.")] = None,
+    queries: Annotated[int | None, typer.Option(help="Queries of a workload at most.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws queries, noise and random weights.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; by default torch's choice.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")
+    ] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder of raw runs; by default reports/bench.")] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="Forget what was measured before.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of the table; by default reports/tables/search-PRESET.csv, custom if changed."
+        ),
+    ] = None,
+) -> None:
+    """Latency, recall, certificates and memory of every searcher, beside the published way of computing top-k.
+
+    All contenders take turns, with the same queries. Every time, id and score is kept in Parquet; the same
+    command goes on where a stopped run was. Where the baseline does not fit into memory it runs on a part of
+    the items, and its time is scaled; the table says so.
+
+    Examples:
+
+      workbench bench search
+
+      workbench bench search --size amazon-books --batch-size 32 --rounds 2
+
+      workbench bench search --inflate 1000000 --method "brute force" -k 10
+    """
+    from workbench.bench import plans
+    from workbench.bench.growth import exponents
+    from workbench.bench.run import run
+    from workbench.bench.tables import shown, summary
+    from workbench.bench.workloads import Inflated, RandomWeights, WorkloadSpec
+
+    workloads: list[WorkloadSpec] = [RandomWeights(s) for s in size or []]
+    workloads += [Inflated(checkpoint, items) for items in inflate or []]
+    given: dict[str, Any] = {
+        "workloads": tuple(workloads), "methods": tuple(method or ()), "batch_sizes": tuple(batch_size or ()),
+        "ks": tuple(k or ()), "rounds": rounds, "queries": queries, "seed": seed,
+    }  # fmt: skip
+    changes = {name: value for name, value in given.items() if value not in ((), None)}
+    plan = plans.named(preset, checkpoint, threads)
+    if changes:
+        plan = replace(plan, name="custom", **changes)
+    raw = run(plan, runs, device=device, anew=anew)
+    table = summary(raw)
+    path = out or paths.reports() / "tables" / f"search-{plan.name}.csv"
+    write_csv(table.assign(machine=raw.facts["machine"], commit=", ".join(raw.facts["commits"])), path)
+    for (workload, queries_at_once, results), rows in shown(table).groupby(
+        ["workload", "B", "k"], sort=False
+    ):
+        typer.echo(f"\n{workload}, {queries_at_once} queries a call, k = {results}")
+        typer.echo(rows.drop(columns=["workload", "B", "k"]).to_string(index=False))
+    limits = raw.ceilings
+    typer.echo(
+        f"\n{raw.facts['machine']}, {raw.facts['threads']} threads, {raw.facts['device']}; measured ceilings of the roofline:"
+        f" {limits.operations / 1e9:,.0f} GFLOP/s (fp32 matrix product), {limits.bytes / 1e9:,.1f} GB/s (copy)"
+    )
+    if table["items"].nunique() > 2:
+        print_table(exponents(table))
+    typer.echo(str(path))

@@ -1,0 +1,34 @@
+"""What several commands print and write: a table on the terminal, a CSV file with where its numbers come from."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from workbench import paths
+from workbench.reporting.provenance import provenance
+
+
+def origin() -> dict[str, str]:
+    """Machine and commit, in words."""
+    found = provenance(paths.root())
+    return {"machine": found.machine.words(), "commit": found.commit_words()}
+
+
+def print_table(frame: pd.DataFrame) -> None:
+    """Print a table, numbers with four digits after the point."""
+    table = Table(box=None)
+    for column in frame.columns:
+        table.add_column(str(column), justify="left" if frame[column].dtype == "str" else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
+    Console().print(table)
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table under a temporary name, then rename it; its folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    frame.to_csv(temporary, index=False)
+    temporary.replace(path)
