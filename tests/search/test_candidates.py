@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.search.candidates import Lists, Scan, leave_out, product_error
+from workbench.search.candidates import Lists, Scan, leave_out
+from workbench.search.rounding import product_error
 
 INF = float("inf")
 

@@ -13,10 +13,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import NO_ITEM
-from workbench.search.topk import NO_SCORE, CorpusRows, forbid, mask_rows
+from workbench.search.ranking import largest
+from workbench.search.rounding import product_error
+from workbench.search.stored import ABOVE, Precision, Stored
+from workbench.search.topk import NO_SCORE, Best, CorpusRows, forbid, mask_rows
 
-BLOCK_BYTES = 4 * 2**20
-"""Inner products that a scan holds at once: they stay in cache until they are ranked."""
+BLOCK_BYTES = 64 * 2**20
+"""Inner products that a scan holds at once; ranking them costs less, the more they are."""
+
+WIDENED_ROWS = 4096
+"""Vectors kept in less than float32 that are widened at once."""
 
 
 class Lists(NamedTuple):
@@ -87,35 +93,29 @@ def leave_out(lists: Lists, exclude: Int[Tensor, "Q H"], count: int) -> Lists:
     return Lists(scores[:, :count], rows[:, :count], torch.maximum(lists.beyond, cut))
 
 
-def product_error(
-    query_norms: Float[Tensor, "*S"], item_norm: Float[Tensor, ""], width: int, dtype: torch.dtype
-) -> Float[Tensor, "*S"]:
-    """How far a computed inner product of `width` terms can be from the exact one.
-
-    γ |q| |x| with γ = d u / (1 − d u) and u the unit roundoff of `dtype`, in which products are summed in whatever order;
-    `item_norm` is the largest |x|. Source: Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 3.1.
-    One u is added for rounding the norms and the result itself.
-    """
-    unit_roundoff = torch.finfo(dtype).eps / 2
-    terms = (width + 4) * unit_roundoff
-    if terms >= 1:  # nothing can be said in so low a precision
-        return torch.full_like(query_norms, float("inf"))
-    tiny = width * torch.finfo(dtype).tiny  # products that underflow
-    return terms / (1 - terms) * query_norms * item_norm + tiny
-
-
 class Scan(CandidateSource):
-    """Every vector looked at, block by block: the lists are exact up to the rounding that `beyond` accounts for."""
+    """Every vector looked at, block by block: the lists are exact up to the rounding that `beyond` accounts for.
 
-    def __init__(self, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> None:
+    The vectors are kept in `precision`: half or a quarter of the memory, and what is read, for lists that are off by so much.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ids: Int[Tensor, "N"],
+        vectors: Float[Tensor, "N d"],
+        precision: Precision = "full",
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
         self.name = name
-        self._hold(ids, vectors)
+        self.precision = precision
+        self.block_bytes = block_bytes
+        self._hold(ids, Stored.of(vectors, precision))
 
-    def _hold(self, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> None:
+    def _hold(self, ids: Int[Tensor, "N"], stored: Stored) -> None:
         self._rows = CorpusRows(ids)
         self._ids = ids
-        self._vectors = vectors
-        self._norm = vectors.float().norm(dim=1).amax()
+        self._stored = stored
 
     def lists(
         self,
@@ -125,45 +125,57 @@ class Scan(CandidateSource):
         allowed: Bool[Tensor, "N"] | None = None,
     ) -> Lists:
         """See `CandidateSource.lists`."""
-        total = len(self._ids)
-        block = max(count, BLOCK_BYTES // (4 * max(1, len(vectors))))
-        scores: Tensor | None = None
-        rows: Tensor | None = None
-        for start in range(0, total, block):
-            here = vectors @ self._vectors[start : start + block].T
+        queries = vectors.to(self._stored.dtype)
+        block = max(4 * (count + 1), self.block_bytes // (queries.element_size() * max(1, len(queries))))
+        found: Best | None = None
+        for start in range(0, len(self._ids), block):
+            here = self._products(queries, start, min(start + block, len(self._ids)))
             if exclude is not None:
                 mask_rows(here, exclude, start)
             if allowed is not None:
                 forbid(here, allowed[start : start + block])
-            top, columns = here.topk(min(count + 1, here.shape[1]), dim=1)
-            columns += start
-            if scores is not None and rows is not None:
-                top, columns = torch.cat([scores, top], 1), torch.cat([rows, columns], 1)
-                top, order = top.topk(min(count + 1, top.shape[1]), dim=1)
-                columns = columns.gather(1, order)
-            scores, rows = top, columns
-        assert scores is not None and rows is not None  # CorpusRows refuses an empty corpus
-        error = product_error(
-            vectors.norm(dim=1), self._norm.to(vectors.dtype), vectors.shape[1], scores.dtype
-        )
-        last = scores[:, count] if scores.shape[1] > count else torch.full_like(error, NO_SCORE)
+            scores, columns = largest(here, count + 1)
+            if found is not None:
+                scores, order = largest(torch.cat([found.scores, scores], 1), count + 1)
+                columns = torch.cat([found.rows, columns + start], 1).gather(1, order)
+            found = Best(scores, columns)
+        assert found is not None  # CorpusRows refuses an empty corpus
+        return self._cut(found, count, self._error(queries))
+
+    def _products(self, queries: Float[Tensor, "Q d"], start: int, stop: int) -> Float[Tensor, "Q M"]:
+        """Inner products with rows start..stop: vectors in less than float32 are widened where they stay in cache."""
+        if self.precision == "full":
+            return queries @ self._stored.part(start, stop).T
+        products = queries.new_empty((len(queries), stop - start))
+        for first in range(start, stop, WIDENED_ROWS):
+            last = min(first + WIDENED_ROWS, stop)
+            torch.mm(queries, self._stored.part(first, last).T, out=products[:, first - start : last - start])
+        return products
+
+    def _error(self, queries: Float[Tensor, "Q d"]) -> Float[Tensor, "Q"]:
+        norms = queries.norm(dim=1).float() * ABOVE
+        stored = self._stored
+        rounding = product_error(norms, stored.norm + stored.error, queries.shape[1], queries.dtype)
+        return (rounding + norms * stored.error).to(queries.dtype)
+
+    def _cut(self, found: Best, count: int, error: Float[Tensor, "Q"]) -> Lists:
+        """The first `count`, and what lies beyond them: the one after that, and all its score may be off by."""
+        scores, rows = found.scores[:, :count], found.rows[:, :count]
+        last = found.scores[:, count] if found.scores.shape[1] > count else torch.full_like(error, NO_SCORE)
         beyond = torch.where(
             last > NO_SCORE, last + error, last
         )  # NaN, where a norm is infinite, says nothing too
         beyond = beyond.nan_to_num(nan=float("inf"), posinf=float("inf"), neginf=NO_SCORE)
-        scores, rows = scores[:, :count], rows[:, :count]
         return Lists(scores, rows.masked_fill(scores == NO_SCORE, NO_ITEM), beyond)
 
     def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
         """See `CandidateSource.upsert`: the vectors are copied once."""
         rows = self._rows.of(ids)
         known = rows >= 0
-        changed = self._vectors.index_copy(0, rows[known], vectors[known].to(self._vectors.dtype))
-        self._hold(
-            torch.cat([self._ids, ids[~known]]), torch.cat([changed, vectors[~known].to(changed.dtype)])
-        )
+        new = Stored.of(vectors, self.precision)
+        self._hold(torch.cat([self._ids, ids[~known]]), self._stored.changed(rows[known], new, known))
 
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """See `CandidateSource.remove`."""
         kept = ~torch.isin(self._ids, ids)
-        self._hold(self._ids[kept], self._vectors[kept])
+        self._hold(self._ids[kept], self._stored.kept(kept))

@@ -1,0 +1,98 @@
+"""What a score can be at most, from its component scores alone, rounding included.
+
+In exact arithmetic φ ≤ u(s), u the similarity's `upper_bound` and s its component scores. What is computed differs: s by
+the rounding of an inner product (and of the stored components, where these are kept in less memory), φ by its own. A bound
+here is u(s̃ + δ) + ε with both errors added, so that it holds for the scores that a search compares: an item whose
+bound is below the k-th best score is not among the best k, however near the two are.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.search.rounding import mixture_error, product_error
+from workbench.search.stored import ABOVE, Precision, Stored
+
+UNKNOWN = float("inf")
+
+
+class QueryVectors(NamedTuple):
+    """Components of B queries as the bounds use them: `components` (B, Pq, d), and what to add to a component score and to a
+    bound so that it holds as computed: `inner` and `outer`, both (B,)."""
+
+    components: Float[Tensor, "B Pq d"]
+    inner: Float[Tensor, "B"]
+    outer: Float[Tensor, "B"]
+
+
+class ComponentBounds:
+    """Upper bounds of the scores of a corpus, from item components kept in `precision`.
+
+    An item with a value that is not finite, anywhere in its state, has the bound +inf.
+    """
+
+    def __init__(
+        self, similarity: ComponentSimilarity, items: ItemState, precision: Precision = "full"
+    ) -> None:
+        self.similarity = similarity
+        components = similarity.item_components(items)
+        self._state_dtype = components.dtype
+        self._compressed = precision != "full"
+        self._stored = Stored.of(components, precision)
+        self._unknown = not_finite(items)
+        self._any_unknown = bool(self._unknown.any())
+
+    def nbytes(self) -> int:
+        """Bytes held beside the item state."""
+        return self._stored.nbytes() if self._compressed else 0
+
+    @property
+    def pair_bytes(self) -> int:
+        """Bytes of temporaries per pair in `of`, for a query of Pq = 1; it takes Pq times as much."""
+        return 4 * 3 * self._stored.values.shape[1]
+
+    def query_vectors(self, queries: QueryState) -> QueryVectors:
+        """What `of` needs of the queries, computed once."""
+        f = self.similarity.query_components(queries)
+        inner, outer = self.errors(f)
+        return QueryVectors(f.to(self._stored.dtype), inner, outer)
+
+    def errors(self, f: Float[Tensor, "B Pq d"]) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+        """δ and ε for queries with components `f`: of a component score as `of` computes it, and of a score."""
+        width, groups = f.shape[2], f.shape[1] * self._stored.values.shape[1]
+        norms = f.float().norm(dim=2).amax(1) * ABOVE  # (B,)
+        inner = product_error(norms, self._stored.norm + self._stored.error, width, self._stored.dtype)
+        inner = inner + norms * self._stored.error
+        outer = mixture_error(norms, self._stored.norm, width, groups, self._state_dtype)
+        return inner.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN), outer.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN)
+
+    def of(self, queries: QueryVectors, start: int, stop: int) -> Float[Tensor, "B M"]:
+        """Bounds of the scores of rows start..stop (B, M); +inf where nothing is known."""
+        g = self._stored.part(start, stop)
+        f = queries.components
+        flat = f.flatten(0, 1) @ g.flatten(0, 1).T  # (B·Pq, M·Px)
+        grid = flat.view(f.shape[0], f.shape[1], g.shape[0], g.shape[1])  # (B, Pq, M, Px)
+        logits = grid.transpose(1, 2).flatten(2)
+        bounds = self.of_logits(queries, logits)
+        if self._any_unknown:
+            bounds = bounds.masked_fill(self._unknown[start:stop], UNKNOWN)
+        return bounds
+
+    def of_logits(self, queries: QueryVectors, logits: Float[Tensor, "B M P"]) -> Float[Tensor, "B M"]:
+        """Bounds from component scores that are off by `inner` at most."""
+        bound = self.similarity.upper_bound(logits + queries.inner.to(logits.dtype)[:, None, None])
+        return (bound + queries.outer.to(bound.dtype)[:, None]).nan_to_num_(
+            nan=UNKNOWN, posinf=UNKNOWN, neginf=-UNKNOWN
+        )
+
+
+def not_finite(items: ItemState) -> Bool[Tensor, "N"]:
+    """The rows with a value that is not finite, in any tensor of the state."""
+    found = torch.zeros(len(items), dtype=torch.bool, device=items.ids.device)
+    for value in vars(items).values():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            found |= ~value.flatten(1).isfinite().all(1) if value.dim() > 1 else ~value.isfinite()
+    return found
