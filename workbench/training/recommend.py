@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
+from workbench.contracts import QueryState
 from workbench.data import Sequences, batch_of
 from workbench.evaluation.metrics import discounted_gains
 from workbench.evaluation.protocol import effective_ranks
@@ -32,21 +34,26 @@ def recommendations(retriever: Retriever, sequences: Sequences, user: int, k: in
     Columns: `place` (from 1), `title`, `genres` where the item table has them, `score`, `held_out` (is it the item that
     came next?). Raises as `history` does.
     """
-    _held_out(sequences, user)
+    target = int(sequences.item_ids[_held_out(sequences, user)])
     users = np.array([user])
-    batch = batch_of(sequences, users, 0, retriever.config.max_length)
-    last = batch.timestamps.gather(1, batch.lengths[:, None] - 1)[:, 0]
-    batch = replace(batch, target_timestamps=last).to(retriever.device)
     exclude = torch.from_numpy(sequences.history(users, 0)).to(retriever.device)
     with torch.no_grad():
         found = BruteForce(retriever.similarity, retriever.item_state()).search(
-            retriever.query_state(batch), k, exclude
+            queries(retriever, sequences, users), k, exclude
         )
     ids, scores = found.ids[0].cpu().numpy(), found.scores[0].cpu().numpy()
     table = sequences.items.iloc[ids[ids > 0] - 1].reset_index(drop=True)
     shown = table[[c for c in ("title", "genres") if c in table]]
     shown.insert(0, "place", np.arange(1, len(shown) + 1))
-    return shown.assign(score=scores[ids > 0], held_out=ids[ids > 0] == int(batch.target_ids[0]))
+    return shown.assign(score=scores[ids > 0], held_out=ids[ids > 0] == target)
+
+
+@torch.no_grad()
+def queries(retriever: Retriever, sequences: Sequences, users: NDArray[np.int64]) -> QueryState:
+    """What `users` ask before their test item, the time of which is not told. ValueError where one has no history before it."""
+    batch = batch_of(sequences, users, 0, retriever.config.max_length)
+    last = batch.timestamps.gather(1, batch.lengths[:, None] - 1)[:, 0]
+    return retriever.query_state(replace(batch, target_timestamps=last).to(retriever.device))
 
 
 def score_matrix(retriever: Retriever, sequences: Sequences, users: int = 8, items: int = 20) -> pd.DataFrame:
