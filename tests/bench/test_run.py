@@ -9,10 +9,18 @@ import pytest
 from workbench.bench import run as module
 from workbench.bench.contenders import Contender, chosen
 from workbench.bench.plans import Plan, named
+from workbench.bench.roofline import Ceilings
 from workbench.bench.run import Raw, run
 from workbench.bench.workloads import Inflated, RandomWeights, Trained
 
+pytestmark = pytest.mark.usefixtures("ceilings_at_once")
 KEYS = ["workload", "label", "batch_size", "k", "round", "call"]
+
+
+@pytest.fixture
+def ceilings_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring the machine takes a second, and is tested elsewhere."""
+    monkeypatch.setattr(module, "ceilings", lambda device: Ceilings(1e9, 1e9))
 
 
 def quiet(plan: Plan, folder: Path, **more: bool) -> Raw:

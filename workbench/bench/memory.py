@@ -5,7 +5,6 @@ peak is then reset (Linux); elsewhere it is not known, and NaN.
 """
 
 import ctypes
-import gc
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +37,6 @@ def measured(call: Callable[[], Result], device: torch.device) -> tuple[Result, 
         torch.cuda.synchronize(device)
         peak, after = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
         return result, Used(float(peak - before), float(after - before))
-    gc.collect()
     if not _reset_peak():
         return call(), Used(float("nan"), float("nan"))
     before = _status("VmRSS")
