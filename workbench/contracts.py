@@ -19,6 +19,7 @@ Item ids are dense: 1..N, with 0 for padding. The ids of the source (MovieLens' 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
@@ -205,6 +206,11 @@ class TopK(_TensorRecord):
     def __len__(self) -> int:
         return self.ids.shape[0]
 
+    @property
+    def shortfall(self) -> Int[Tensor, "B"]:
+        """How many places of each list no item fills: more was asked for than could be found."""
+        return (self.ids == NO_ITEM).sum(1)
+
 
 class Encoder(nn.Module, ABC):
     """From a history to a query embedding of width D."""
@@ -255,6 +261,28 @@ class Similarity(nn.Module, ABC):
         self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B"]
     ) -> dict[str, Tensor]:
         """Weighted auxiliary losses on the positive pairs (query b, items row b); empty where there are none."""
+
+
+class AlternatingSimilarity(Similarity, ABC):
+    """A similarity with a part that no gradient reaches: training takes turns between it and the weights.
+
+    All that it learns is kept in parameters and buffers, so that a run resumes from a checkpoint.
+    """
+
+    @abstractmethod
+    def begin(self, epoch: int) -> None:
+        """Before epoch `epoch` (from 1): decide what it trains."""
+
+    @abstractmethod
+    def observe(self, embeddings: Float[Tensor, "T D"], target_ids: Int[Tensor, "T"]) -> None:
+        """The queries of one step of training, and the items they chose."""
+
+    @abstractmethod
+    def settle(self, rows: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """After an epoch: learn that part from all training rows, given as (queries (T, D), item ids (T,)).
+
+        Gives figures by name for the history of the run, the same names after each epoch that has any.
+        """
 
 
 class ComponentSimilarity(Similarity, ABC):

@@ -92,7 +92,7 @@ class Retriever(nn.Module):
             with torch.no_grad():
                 self.item_table.weight[0] = 0
             self.encoder = encoders.build(config.encoder, config.dim, config.max_length)
-            self.similarity = similarities.build(config.similarity, config.dim)
+            self.similarity = similarities.build(config.similarity, config.dim, num_items)
 
     @property
     def device(self) -> torch.device:

@@ -1,16 +1,22 @@
 """Scores of a query and an item, one file a similarity. May import contracts, runtime, kernels."""
 
 from workbench.contracts import Similarity
+from workbench.similarities.deep_retrieval import DeepRetrieval, DeepRetrievalConfig
 from workbench.similarities.dot import DotConfig, DotProduct
 from workbench.similarities.maxsim import MaxSim, MaxSimConfig
 from workbench.similarities.mol import MixtureOfLogits, MoLConfig
 
-SimilarityConfig = DotConfig | MaxSimConfig | MoLConfig
-CONFIGS: dict[str, type[SimilarityConfig]] = {c.kind: c for c in (DotConfig, MaxSimConfig, MoLConfig)}
+SimilarityConfig = DotConfig | MaxSimConfig | MoLConfig | DeepRetrievalConfig
+CONFIGS: dict[str, type[SimilarityConfig]] = {
+    c.kind: c for c in (DotConfig, MaxSimConfig, MoLConfig, DeepRetrievalConfig)
+}
 
 
-def build(config: SimilarityConfig, dim: int) -> Similarity:
-    """The similarity that `config` describes, between embeddings of width `dim`."""
+def build(config: SimilarityConfig, dim: int, num_items: int | None = None) -> Similarity:
+    """The similarity that `config` describes, between embeddings of width `dim`.
+
+    `num_items` is needed where something is kept per item (Deep Retrieval's paths); ValueError where it is missing there.
+    """
     match config:
         case DotConfig():
             return DotProduct(config)
@@ -18,3 +24,7 @@ def build(config: SimilarityConfig, dim: int) -> Similarity:
             return MaxSim(config, dim)
         case MoLConfig():
             return MixtureOfLogits(config, dim)
+        case DeepRetrievalConfig():
+            if num_items is None:
+                raise ValueError("Deep Retrieval keeps paths for each item: build it with num_items")
+            return DeepRetrieval(config, dim, num_items)

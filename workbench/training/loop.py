@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from workbench import runtime
-from workbench.contracts import SequenceBatch
+from workbench.contracts import AlternatingSimilarity, SequenceBatch
 from workbench.data import Batches, Sequences
 from workbench.retriever import CONFIG, Retriever, RetrieverConfig, not_finite, read_facts
 from workbench.training import checkpoints
@@ -28,6 +30,8 @@ from workbench.training.step import TrainingStep
 from workbench.training.validation import measure
 
 RUN = "run.json"
+SETTLING = 1_000_003
+"""The stream of random numbers that an alternating similarity's turn is drawn with, beside those of the processes."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,11 @@ def train(
     try:
         while state.epoch < config.epochs and not _exhausted(state, config):
             started = time.perf_counter()
+            if isinstance(retriever.similarity, AlternatingSimilarity):
+                retriever.similarity.begin(state.epoch + 1)
             losses = _epoch(accelerator, step, wrapped_optimizer, batches, steps, config, state, progress)
+            if isinstance(retriever.similarity, AlternatingSimilarity):
+                losses |= _settle(retriever, retriever.similarity, batches, config, state.epoch)
             row = {"epoch": state.epoch, "seconds": time.perf_counter() - started, **losses}
             # The loss shows a step that diverged at the next step, and the last one has none.
             if wrong := not_finite(retriever):
@@ -279,6 +287,32 @@ def _epoch(
             bar.update()
     state.epoch = epoch
     return {name: value / steps for name, value in sums.items()}
+
+
+def _settle(
+    retriever: Retriever,
+    similarity: AlternatingSimilarity,
+    batches: Batches,
+    config: TrainingConfig,
+    epoch: int,
+) -> dict[str, float]:
+    """Let the similarity's other part learn from the training rows of all processes: each does all of it, and the same."""
+    draws = runtime.generator(runtime.derived_seed(config.seed, epoch, SETTLING))
+
+    def rows() -> Iterator[tuple[Tensor, Tensor]]:
+        for cpu_batch in replace(batches.at(epoch), rank=0, world=1):
+            batch, targets = targets_of(
+                cpu_batch.to(retriever.device),
+                retriever.encoder.objective,
+                config,
+                retriever.config.max_length,
+                draws,
+            )
+            yield retriever(batch).flatten(0, 1).index_select(0, targets.positions), targets.target_ids
+
+    retriever.eval()
+    with torch.no_grad():
+        return similarity.settle(rows())
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int) -> None:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from workbench.contracts import SequenceBatch
+from workbench.contracts import AlternatingSimilarity, SequenceBatch
 from workbench.retriever import Retriever
 from workbench.training.losses import Candidates, LossConfig, loss
 from workbench.training.objectives import TrainingTargets
@@ -41,6 +41,8 @@ class TrainingStep(nn.Module):
         items = retriever.item_state(ids)
         main = loss(self.config, retriever.similarity, queries, items, targets.target_ids, candidates, rows)
         terms = {"loss": main, **retriever.similarity.regularizers(queries, items, rows[targets.target_ids])}
+        if isinstance(retriever.similarity, AlternatingSimilarity):
+            retriever.similarity.observe(outputs.detach(), targets.target_ids)
         return StepLosses(
             torch.stack(list(terms.values())).sum(), {k: float(v.detach()) for k, v in terms.items()}
         )
