@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from workbench.bench.run import Raw
-from workbench.bench.tables import latency, overlap, per_query, quality, shown, summary
+from workbench.bench.tables import latency, overlap, per_query, published_searches, quality, shown, summary
 
 CALLS = pd.DataFrame(
     [
@@ -118,3 +118,16 @@ def test_what_a_reader_sees_is_text_without_missing_numbers(finished: Raw):
     assert table["B"].unique().tolist() == ["1", "4"]
     part = summary(finished).assign(fraction=0.125)
     assert shown(part)["method"].str.endswith("from 12.5% of the items").all()
+
+
+def test_published_searches_read_as_ours_do():
+    table = published_searches("ML-20M", 100).set_index("label")
+    assert table.loc["TopKPerEmbd5", ["method", "setting", "relative_hr", "p50_ms"]].tolist() == [
+        "per component",
+        "5",
+        0.40,
+        1.61,
+    ]
+    assert table.loc["CombTopK5_200", ["method", "setting"]].tolist() == ["combined", "5_200"]
+    assert table.loc["BruteForce", "method"] == "brute force"
+    assert published_searches("MovieLens", 100).empty

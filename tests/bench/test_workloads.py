@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from workbench.bench.baseline import Baseline
+from workbench.bench.baseline import Baseline, pair_bytes
 from workbench.bench.workloads import (
     SIZES,
     Inflated,
@@ -114,7 +114,7 @@ def test_the_baseline_finds_what_brute_force_finds(checkpoint: str) -> None:
 
 def test_the_baseline_takes_as_many_items_as_memory_allows(checkpoint: str) -> None:
     workload = build(Inflated(checkpoint, 60), 10, 0, CPU)
-    part = Baseline(workload, 2, held_bytes=2 * workload.similarity.pair_bytes * 15)
+    part = Baseline(workload, 2, held_bytes=2 * pair_bytes(workload.similarity) * 15)
     assert (part.rows, part.fraction) == (15, 0.25)
     _, queries, exclude = workload.batch(0, 2)
     found = part.search(queries, 5, exclude)

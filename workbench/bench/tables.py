@@ -8,6 +8,7 @@ from workbench.bench.contenders import BASELINE, REFERENCE
 from workbench.bench.roofline import roofline
 from workbench.bench.run import Raw
 from workbench.evaluation.latency import percentiles
+from workbench.evaluation.published import published
 
 TIE = 1e-4
 """Scores within this of the k-th best, or this part of it, count as tied with it: rounding differs between kernels."""
@@ -180,3 +181,37 @@ def _three(value: float) -> str:
 
 def _share(value: float) -> str:
     return f"{value:.3f}" if np.isfinite(value) else ""
+
+
+METHODS_OF = {
+    "BruteForce": REFERENCE,
+    "TopKPerEmbd": "per component",
+    "TopKAvg": "average",
+    "CombTopK": "combined",
+}
+"""What the published tables call our methods."""
+
+
+def published_searches(dataset: str, k: int) -> pd.DataFrame:
+    """The published Table 5 for a dataset ("ML-20M", "Amazon-Books", "NQ320K") in the columns of a summary.
+
+    label, method, setting, k, `relative_hr` (at k, against labels; not an overlap with the true top k) and `p50_ms` (per
+    batch of 32, on an RTX 6000 Ada). Empty where nothing was published.
+    """
+    rows = published(dataset, source="Table 5")
+    wide = rows.pivot(index="method", columns="metric", values="value").reindex(rows["method"].unique())
+    if f"relHR@{k}" not in wide:
+        wide = wide.iloc[:0].assign(
+            **{f"relHR@{k}": pd.Series(dtype=float), "latency_ms": pd.Series(dtype=float)}
+        )
+    names = wide.index.to_series().str.extract(r"^(?P<name>\D+)(?P<setting>.*)$")
+    return pd.DataFrame(
+        {
+            "label": wide.index,
+            "method": names["name"].map(METHODS_OF).fillna(names["name"]).to_numpy(),
+            "setting": names["setting"].to_numpy(),
+            "k": k,
+            "relative_hr": wide[f"relHR@{k}"].to_numpy(),
+            "p50_ms": wide["latency_ms"].to_numpy(),
+        }
+    )

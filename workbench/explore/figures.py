@@ -34,7 +34,7 @@ def training_curves(history: pd.DataFrame, metric: str = "NDCG@10") -> go.Figure
     `history` has the columns `run`, `epoch`, `loss` and the one that `metric` names; rows without a metric (epochs that were
     not evaluated) are left out of its curve.
     """
-    _need(history, "run", "epoch", "loss", metric)
+    need(history, "run", "epoch", "loss", metric)
     figure = make_subplots(1, 2, horizontal_spacing=0.12)
     for run, rows in history.groupby("run", sort=False):
         style = method_style(str(run))
@@ -56,7 +56,7 @@ def training_curves(history: pd.DataFrame, metric: str = "NDCG@10") -> go.Figure
     figure.update_xaxes(title_text="epoch", rangemode="tozero")
     figure.update_yaxes(title_text="training loss (nats)", col=1)
     figure.update_yaxes(title_text=f"validation {plain(metric)}", rangemode="tozero", col=2)
-    return _finished(figure, "Training", hovermode="x unified")
+    return finished(figure, "Training", hovermode="x unified")
 
 
 def metric_bars(results: pd.DataFrame, metrics: Sequence[str] | None = None) -> go.Figure:
@@ -65,7 +65,7 @@ def metric_bars(results: pd.DataFrame, metrics: Sequence[str] | None = None) -> 
     `results` has the columns `method`, `metric` (labels such as `NDCG@10`), `value` and optionally `low` and `high`, the ends
     of an interval around the value. `metrics` chooses which to show, in order; all by default.
     """
-    _need(results, "method", "metric", "value")
+    need(results, "method", "metric", "value")
     chosen = list(dict.fromkeys(results["metric"])) if metrics is None else list(metrics)
     figure = go.Figure()
     for method, rows in results.groupby("method", sort=False):
@@ -87,7 +87,7 @@ def metric_bars(results: pd.DataFrame, metrics: Sequence[str] | None = None) -> 
             hovertemplate=f"%{{x}} = %{{y:.4f}}<extra>{plain(method)}</extra>",
         )
     figure.update_yaxes(title_text="metric value", rangemode="tozero")
-    return _finished(figure, "Metrics by method")
+    return finished(figure, "Metrics by method")
 
 
 def metric_by_k(results: pd.DataFrame, family: str = "HR") -> go.Figure:
@@ -95,7 +95,7 @@ def metric_by_k(results: pd.DataFrame, family: str = "HR") -> go.Figure:
 
     `results` as for `metric_bars`; of its metrics those labelled `family@k` are shown.
     """
-    _need(results, "method", "metric", "value")
+    need(results, "method", "metric", "value")
     labels = results["metric"].astype(str).str.extract(r"^(?P<family>.+)@(?P<k>\d+)$")
     rows = results.assign(k=pd.to_numeric(labels["k"]))[labels["family"] == family]
     if rows.empty:
@@ -113,7 +113,7 @@ def metric_by_k(results: pd.DataFrame, family: str = "HR") -> go.Figure:
                 y=[*line["high"], *line["low"][::-1]],
                 mode="lines",
                 fill="toself",
-                fillcolor=_translucent(style.color),
+                fillcolor=translucent(style.color),
                 line={"width": 0},
                 hoverinfo="skip",
                 legendgroup=plain(method),
@@ -134,7 +134,7 @@ def metric_by_k(results: pd.DataFrame, family: str = "HR") -> go.Figure:
         title_text="k (results shown)", type="log", tickvals=ks, ticktext=[f"{int(k):,}" for k in ks]
     )
     figure.update_yaxes(title_text=f"{plain(family)}@k", rangemode="tozero")
-    return _finished(figure, f"{plain(family)} by cut-off")
+    return finished(figure, f"{plain(family)} by cut-off")
 
 
 def sequence_lengths(lengths: pd.DataFrame, longest: int | None = None) -> go.Figure:
@@ -142,7 +142,7 @@ def sequence_lengths(lengths: pd.DataFrame, longest: int | None = None) -> go.Fi
 
     `lengths` has the columns `length` (interactions of a user) and `users` (how many have it).
     """
-    _need(lengths, "length", "users")
+    need(lengths, "length", "users")
     values, users = lengths["length"].to_numpy(), lengths["users"].to_numpy()
     edges = _logarithmic_edges(int(values.min()), int(values.max()))
     counts, _ = np.histogram(values, bins=edges, weights=users)
@@ -154,7 +154,7 @@ def sequence_lengths(lengths: pd.DataFrame, longest: int | None = None) -> go.Fi
             mode="lines",
             line={"color": BLUE, "width": 1, "shape": "hv"},
             fill="tozeroy",
-            fillcolor=_translucent(BLUE, 0.55),
+            fillcolor=translucent(BLUE, 0.55),
             customdata=[*ranges, ranges[-1]],
             hovertemplate="%{customdata} interactions: %{y:,} users<extra></extra>",
         )
@@ -195,7 +195,7 @@ def sequence_lengths(lengths: pd.DataFrame, longest: int | None = None) -> go.Fi
         ticktext=[f"{tick:,}" for tick in ticks],
     )
     figure.update_yaxes(title_text="users", rangemode="tozero")
-    return _finished(figure, "Lengths of histories")
+    return finished(figure, "Lengths of histories")
 
 
 def popularity_curve(popularity: pd.DataFrame) -> go.Figure:
@@ -203,7 +203,7 @@ def popularity_curve(popularity: pd.DataFrame) -> go.Figure:
 
     `popularity` has the columns `rank` (from 1), `interactions` and optionally `title`.
     """
-    _need(popularity, "rank", "interactions")
+    need(popularity, "rank", "interactions")
     rows = popularity[popularity["interactions"] > 0].sort_values("rank")
     rows = rows.iloc[_spread(len(rows))]
     titles = [plain(title) for title in rows["title"]] if "title" in rows else [""] * len(rows)
@@ -219,7 +219,7 @@ def popularity_curve(popularity: pd.DataFrame) -> go.Figure:
     )
     figure.update_xaxes(title_text="item, by rank of popularity", type="log", dtick=1, tickformat=",")
     figure.update_yaxes(title_text="interactions", type="log", dtick=1, tickformat=",")
-    return _finished(figure, "Popularity of items")
+    return finished(figure, "Popularity of items")
 
 
 def activity(periods: pd.DataFrame) -> go.Figure:
@@ -227,7 +227,7 @@ def activity(periods: pd.DataFrame) -> go.Figure:
 
     `periods` has the columns `start` (a time) and `interactions`, optionally `new_users` and `new_items`.
     """
-    _need(periods, "start", "interactions")
+    need(periods, "start", "interactions")
     series = [("interactions", BLUE, 1), ("new_users", VERMILLION, 2), ("new_items", GREEN, 2)]
     shown = [(column, color, row) for column, color, row in series if column in periods]
     figure = make_subplots(max(row for _, _, row in shown), 1, shared_xaxes=True, vertical_spacing=0.08)
@@ -248,7 +248,7 @@ def activity(periods: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(title_text="new in the period", row=2)
     last = {} if len(shown) == 1 else {"row": 2}
     figure.update_xaxes(title_text="start of the period (UTC)", **last)
-    return _finished(figure, "Activity over time")
+    return finished(figure, "Activity over time")
 
 
 def score_heatmap(scores: pd.DataFrame, title: str = "Scores", unit: str = "φ(query, item)") -> go.Figure:
@@ -256,7 +256,7 @@ def score_heatmap(scores: pd.DataFrame, title: str = "Scores", unit: str = "φ(q
 
     Scores on both sides of zero are shown on a scale with two ends, others on one from light to dark.
     """
-    _need(scores)
+    need(scores)
     values = scores.to_numpy(dtype=float)
     two_sided = bool(np.nanmin(values) < 0 < np.nanmax(values))
     rows, columns = ([plain(label) for label in labels] for labels in (scores.index, scores.columns))
@@ -277,7 +277,7 @@ def score_heatmap(scores: pd.DataFrame, title: str = "Scores", unit: str = "φ(q
         title_text=plain(scores.index.name or "query"), autorange="reversed", **_labels(scores.index)
     )
     figure.update_layout(height=max(320, 200 + 28 * len(scores)))
-    return _finished(figure, plain(title))
+    return finished(figure, plain(title))
 
 
 def rank_distribution(ranks: pd.DataFrame) -> go.Figure:
@@ -286,7 +286,7 @@ def rank_distribution(ranks: pd.DataFrame) -> go.Figure:
     `ranks` has the columns `method` and `rank` (from 1), a row for each query; a missing rank (the target was not found)
     counts as a query and never as a hit.
     """
-    _need(ranks, "method", "rank")
+    need(ranks, "method", "rank")
     figure = go.Figure()
     for method, rows in ranks.groupby("method", sort=False):
         found = rows["rank"].dropna().to_numpy()
@@ -304,10 +304,11 @@ def rank_distribution(ranks: pd.DataFrame) -> go.Figure:
         )
     figure.update_xaxes(title_text="rank of the target", type="log", dtick=1, tickformat=",")
     figure.update_yaxes(title_text="share of queries at this rank or better", tickformat=".0%", range=[0, 1])
-    return _finished(figure, "Where the target is found")
+    return finished(figure, "Where the target is found")
 
 
-def _need(table: pd.DataFrame, *columns: str) -> None:
+def need(table: pd.DataFrame, *columns: str) -> None:
+    """Raise ValueError where the table is empty or lacks one of these columns."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise ValueError(
@@ -317,7 +318,8 @@ def _need(table: pd.DataFrame, *columns: str) -> None:
         raise ValueError("the table is empty: there is nothing to draw")
 
 
-def _finished(figure: go.Figure, title: str, hovermode: str = "closest") -> go.Figure:
+def finished(figure: go.Figure, title: str, hovermode: str = "closest") -> go.Figure:
+    """The figure in our template, under its title."""
     figure.update_layout(template=TEMPLATE, title_text=title, hovermode=hovermode)
     return figure
 
@@ -345,10 +347,10 @@ def _interval(rows: pd.DataFrame) -> dict[str, object] | None:
     }
 
 
-def _translucent(color: str, opacity: float = 0.18) -> str:
+def translucent(color: str, opacity: float = 0.18) -> str:
     """A hexadecimal colour that lets through what is behind it.
 
-    >>> _translucent("#0072B2")
+    >>> translucent("#0072B2")
     'rgba(0,114,178,0.18)'
     """
     red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))

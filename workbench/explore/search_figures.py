@@ -1,0 +1,244 @@
+"""Figures of the search bench: each a function from a summary table to a plotly Figure. May import evaluation.
+
+Tables are those of the bench: a row for each contender (`label`: its `method` and `setting`) with `p50_ms`, `recall` and so
+on. The colour and mark of a method are the same in every figure. Every function raises ValueError where its table is empty
+or lacks a column that it needs.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.explore.figures import finished, need, translucent
+from workbench.explore.template import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    Style,
+    method_style,
+    plain,
+)
+
+STYLES = {
+    "baseline": Style(GREY, "solid", "x", ""),
+    "brute force": Style(BLUE, "solid", "star", ""),
+    "exact with a bound": Style(GREEN, "solid", "diamond", ""),
+    "per component": Style(VERMILLION, "solid", "square", ""),
+    "average": Style(ORANGE, "solid", "triangle-up", ""),
+    "combined": Style(PURPLE, "solid", "hexagon", ""),
+    "h-indexer": Style(SKY, "solid", "pentagon", ""),
+}
+"""How each way of searching is drawn; an engine behind it ("average, FAISS IVF") keeps the colour and changes the dash."""
+
+ENGINES = ("dash", "dot", "dashdot", "longdash")
+MEASURES = {
+    "recall": "overlap recall@{k} against brute force",
+    "relative_hr": "label hit rate@{k}, relative to brute force",
+}
+SMALLEST, LARGEST = 7, 30
+"""Diameters in pixels of the marks for the least and the most memory."""
+
+
+def searcher_style(method: str) -> Style:
+    """How to draw a search method.
+
+    >>> searcher_style("average, FAISS IVF").color == searcher_style("average").color
+    True
+    """
+    base, _, engine = method.partition(", ")
+    style = STYLES.get(base) or method_style(method)
+    if not engine:
+        return style
+    dash = ENGINES[sum(map(ord, engine)) % len(ENGINES)]
+    return Style(style.color, dash, f"{style.symbol}-open", "/")
+
+
+def frontier(table: pd.DataFrame, measure: str = "recall", title: str = "") -> go.Figure:
+    """Latency against recall: a mark for each contender, a line through the settings of a method; right and low is best.
+
+    `table` has `label`, `method`, `setting`, `k`, `p50_ms`, the column `measure` (`recall` or `relative_hr`), and optionally
+    `memory_mb`, shown as the area of the mark. Rows without the measure (a baseline on a part of the corpus) are left out.
+    """
+    need(table, "label", "method", "setting", "k", "p50_ms", measure)
+    rows = table.dropna(subset=[measure, "p50_ms"])
+    if rows.empty:
+        raise ValueError(f"no row of the table has a {measure}: there is nothing to draw")
+    figure = go.Figure()
+    areas = _areas(rows)
+    for method, unsorted in rows.groupby("method", sort=False):
+        line = unsorted.sort_values([measure, "p50_ms"])
+        style = searcher_style(str(method))
+        figure.add_scatter(
+            x=line[measure],
+            y=line["p50_ms"],
+            name=plain(method),
+            mode="lines+markers",
+            line={"color": style.color, "dash": style.dash, "width": 1.5},
+            marker={"symbol": style.symbol, "size": areas[line.index], "color": style.color, "opacity": 0.85,
+                    "line": {"width": 1, "color": style.color}},
+            customdata=np.stack([[plain(s) for s in line["label"]], _amounts(line)], axis=1),
+            hovertemplate="%{customdata[0]}<br>%{x:.3f} in %{y:.3g} ms%{customdata[1]}<extra></extra>",
+        )  # fmt: skip
+    ks = ", ".join(str(k) for k in sorted(set(rows["k"])))
+    figure.update_xaxes(title_text=MEASURES.get(measure, plain(measure)).format(k=ks))
+    figure.update_yaxes(title_text="median latency of a call (ms)", **_decades(rows["p50_ms"]))
+    figure.update_layout(height=460, legend={"itemsizing": "constant"})
+    return finished(figure, plain(title) or "Latency against recall")
+
+
+def _areas(rows: pd.DataFrame) -> pd.Series:
+    """Diameters: marks whose areas grow with memory; all alike where it is not known."""
+    if "memory_mb" not in rows:
+        return pd.Series(10.0, index=rows.index)
+    root = np.sqrt(rows["memory_mb"].fillna(0).clip(lower=0))
+    largest = root.max() or 1.0
+    return (SMALLEST + (LARGEST - SMALLEST) * root / largest).astype(float)
+
+
+def _amounts(rows: pd.DataFrame) -> list[str]:
+    """What hovering adds: memory, where the table has it."""
+    if "memory_mb" not in rows:
+        return [""] * len(rows)
+    return [
+        f"<br>{mb:,.1f} MB beyond the item state" if math.isfinite(mb) else "" for mb in rows["memory_mb"]
+    ]
+
+
+def proofs(table: pd.DataFrame) -> go.Figure:
+    """Bars for each contender: the share of queries with a proof of exactness, and the share that is in fact exact.
+
+    `table` has `label`, `method`, `certified` and `in_fact_exact`.
+    """
+    need(table, "label", "method", "certified", "in_fact_exact")
+    rows = table.dropna(subset=["certified", "in_fact_exact"])[::-1]
+    names = [plain(label) for label in rows["label"]]
+    colors = [searcher_style(str(m)).color for m in rows["method"]]
+    figure = go.Figure()
+    for column, name, faint in (("in_fact_exact", "in fact exact", True), ("certified", "certified", False)):
+        figure.add_bar(
+            y=names,
+            x=rows[column],
+            orientation="h",
+            name=name,
+            marker={"color": [translucent(c, 0.35) if faint else c for c in colors], "line": {"width": 0}},
+            hovertemplate=f"%{{y}}: %{{x:.1%}} {name}<extra></extra>",
+            legendrank=1 if faint else 0,
+            showlegend=False,
+        )
+    for name, color in (("certified", GREY), ("in fact exact", translucent(GREY, 0.35))):
+        figure.add_bar(y=[None], x=[None], orientation="h", name=name, marker={"color": color})
+    figure.update_xaxes(title_text="share of queries", tickformat=".0%", range=[0, 1.02])
+    figure.update_yaxes(showgrid=False)
+    figure.update_layout(height=max(320, 150 + 34 * len(rows)), bargap=0.3, bargroupgap=0)
+    return finished(figure, "Proved exact, and in fact exact")
+
+
+def growth(table: pd.DataFrame, fits: pd.DataFrame | None = None) -> go.Figure:
+    """Median latency against the number of items, both axes logarithmic, a line for each contender.
+
+    `table` has `label`, `method`, `items`, `p50_ms`; `fits` (see `bench.growth.exponents`) adds each exponent to the legend.
+    """
+    need(table, "label", "method", "items", "p50_ms")
+    named: dict[str, str] = {}
+    if fits is not None:
+        half = fits["high"] - fits["exponent"]
+        powers = fits["exponent"].map(" ∝ N^{:.2f}".format) + half.map(
+            lambda h: f" ± {h:.2f}" if np.isfinite(h) else ""
+        )
+        named = dict(zip(fits["label"].astype(str), powers, strict=True))
+    figure = go.Figure()
+    seen: dict[str, int] = {}
+    for label, unsorted in table.groupby("label", sort=False):
+        line = unsorted.sort_values("items")
+        method = str(line["method"].iloc[0])
+        style = searcher_style(method)
+        seen[method] = seen.get(method, -1) + 1
+        figure.add_scatter(
+            x=line["items"],
+            y=line["p50_ms"],
+            name=plain(label) + named.get(str(label), ""),
+            mode="lines+markers",
+            line={"color": style.color, "dash": ("solid", *ENGINES)[seen[method] % 5]},
+            marker={"symbol": style.symbol, "color": style.color},
+            hovertemplate=f"{plain(label)}<br>%{{x:,}} items: %{{y:.3g}} ms<extra></extra>",
+        )
+    figure.update_xaxes(title_text="items in the corpus", **_decades(table["items"], ",d"))
+    figure.update_yaxes(title_text="median latency of a call (ms)", **_decades(table["p50_ms"]))
+    figure.update_layout(
+        height=420 + 22 * len(seen), legend={"orientation": "h", "y": -0.22, "yanchor": "top"}
+    )
+    return finished(figure, "Cost against the size of the corpus")
+
+
+def roofline_bars(table: pd.DataFrame) -> go.Figure:
+    """Median latency of each contender beside the least time that the machine's ceilings allow, on a logarithmic axis.
+
+    `table` has `label`, `method`, `p50_ms`, `roofline_ms`; rows whose roofline is not known are left out.
+    """
+    need(table, "label", "method", "p50_ms", "roofline_ms")
+    rows = table.dropna(subset=["roofline_ms"])[::-1]
+    names = [plain(label) for label in rows["label"]]
+    figure = go.Figure()
+    for name, least, taken in zip(names, rows["roofline_ms"], rows["p50_ms"], strict=True):
+        figure.add_scatter(
+            x=[least, taken], y=[name, name], mode="lines", line={"color": GREY, "width": 1}, showlegend=False,
+            hoverinfo="skip",
+        )  # fmt: skip
+    figure.add_scatter(
+        x=rows["roofline_ms"], y=names, mode="markers", name="least time by the roofline",
+        marker={"symbol": "line-ns-open", "size": 14, "color": GREY, "line": {"width": 2}},
+        hovertemplate="%{y}: at least %{x:.3g} ms<extra></extra>",
+    )  # fmt: skip
+    figure.add_scatter(
+        x=rows["p50_ms"], y=names, mode="markers", name="measured median",
+        marker={"symbol": [searcher_style(str(m)).symbol for m in rows["method"]], "size": 11,
+                "color": [searcher_style(str(m)).color for m in rows["method"]]},
+        hovertemplate="%{y}: %{x:.3g} ms<extra></extra>",
+    )  # fmt: skip
+    figure.update_xaxes(
+        title_text="ms per call", **_decades(pd.concat([rows["p50_ms"], rows["roofline_ms"]]))
+    )
+    figure.update_yaxes(showgrid=False)
+    figure.update_layout(
+        height=max(320, 160 + 28 * len(rows)), legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}
+    )
+    return finished(figure, "Measured, and the least that is possible")
+
+
+def memory_per_item(parts: pd.DataFrame) -> go.Figure:
+    """Stacked bars of the bytes that each way of searching keeps for an item.
+
+    `parts` has `label`, `part` (what is kept) and `bytes`.
+    """
+    need(parts, "label", "part", "bytes")
+    figure = go.Figure()
+    shades = [BLUE, ORANGE, GREEN, PURPLE, SKY]
+    for color, (part, rows) in zip(shades * 9, parts.groupby("part", sort=False), strict=False):
+        figure.add_bar(
+            x=rows["bytes"],
+            y=[plain(label) for label in rows["label"]],
+            orientation="h",
+            name=plain(part),
+            marker={"color": color},
+            hovertemplate=f"%{{y}}<br>{plain(part)}: %{{x:,.0f}} bytes an item<extra></extra>",
+        )
+    figure.update_xaxes(title_text="bytes per item")
+    figure.update_yaxes(showgrid=False, autorange="reversed")
+    figure.update_layout(barmode="stack", height=max(320, 150 + 30 * parts["label"].nunique()))
+    return finished(figure, "What an item costs to keep")
+
+
+def _decades(values: pd.Series, tickformat: str = "~g") -> dict[str, object]:
+    """A logarithmic axis with ticks at 1, 2 and 5 of each decade where there are few, at powers of ten otherwise."""
+    finite = values[np.isfinite(values) & (values > 0)]
+    low, high = math.floor(math.log10(finite.min())), math.ceil(math.log10(finite.max()))
+    steps = (1, 2, 5) if high - low <= 2 else (1,)
+    ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+    texts = [f"{t:,.0f}" if t >= 1 else f"{t:g}" for t in ticks]
+    return {"type": "log", "tickvals": ticks, "ticktext": texts}
