@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from workbench.bench.growth import exponents, needed
+from workbench.bench.growth import exponents, needed, per_item, state_sizes
 from workbench.bench.memory import measured
 from workbench.bench.roofline import Ceilings, Shape, ceilings, roofline, shape
 from workbench.bench.workloads import RandomWeights, build
@@ -124,3 +124,25 @@ def test_needs_grow_from_the_largest_corpus():
     row = needed(table, 10**9).iloc[0]
     assert (row["measured_at"], row["state_gb"], row["index_gb"]) == (1000, 50.0, pytest.approx(2000))
     assert row["seconds_per_query"] == pytest.approx(3.0 * 1000 / 1e3 / 8 * 1e6)
+
+
+def test_the_bytes_of_an_item_are_split_into_parts():
+    table = line("a", 1.0, [10, 1000]).assign(workload=["small", "large"], index_mb=2.0)
+    shapes = pd.DataFrame(
+        {
+            "workload": ["small", "large"],
+            "items": [10, 1000],
+            "item_groups": 4,
+            "width": 8,
+            "item_bytes": 200.0,
+        }
+    )
+    found = per_item(table, shapes).set_index("part")["bytes"]
+    assert found.to_dict() == {"components": 128, "gate and id": 72, "index": 2000}
+
+
+def test_fewer_bits_shrink_the_components_alone():
+    shapes = pd.DataFrame({"item_groups": [4], "width": [8], "item_bytes": [200.0]})
+    found = state_sizes(shapes, 10**9).set_index("components stored as")
+    assert found["total_gb"].to_dict() == {"fp32": 200, "bf16": 136, "int8": 104}
+    assert (found["gate_and_id_gb"] == 72).all()

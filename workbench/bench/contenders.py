@@ -29,13 +29,18 @@ class Built:
 
 @dataclass(frozen=True)
 class Contender:
-    """A searcher with its parameters. `build` takes the workload and the batch size that it will be asked with."""
+    """A searcher with its parameters. `build` takes the workload and the batch size that it will be asked with.
+
+    `per_batch_size`: it is built anew for each batch size. `typical`: one of the few that stand for their method where the
+    whole grid would take too long.
+    """
 
     method: str
     build: Callable[[Workload, int], Built]
     parameters: Mapping[str, int | float | str] = field(default_factory=dict)
     scan: Scan = "pairs"
     per_batch_size: bool = False
+    typical: bool = True
 
     @property
     def setting(self) -> str:
@@ -56,8 +61,10 @@ def contenders(items: int) -> list[Contender]:
     ]
 
 
-def chosen(items: int, methods: tuple[str, ...]) -> list[Contender]:
+def chosen(items: int, methods: tuple[str, ...], typical: bool = False) -> list[Contender]:
     """The contenders of some methods, all of them where none is named; brute force, the reference, is always among them.
+
+    `typical` leaves out settings that are not.
 
     Raises ValueError where a method is not known.
     """
@@ -65,7 +72,8 @@ def chosen(items: int, methods: tuple[str, ...]) -> list[Contender]:
     known = list(dict.fromkeys(c.method for c in every))
     if wrong := [m for m in methods if m not in known]:
         raise ValueError(f"no method {wrong[0]!r}; there are {', '.join(known)}")
-    return [c for c in every if not methods or c.method in (*methods, REFERENCE)]
+    wanted = [c for c in every if not methods or c.method in (*methods, REFERENCE)]
+    return [c for c in wanted if c.typical or not typical]
 
 
 def _baseline(workload: Workload, batch_size: int) -> Built:

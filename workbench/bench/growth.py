@@ -75,3 +75,47 @@ def needed(table: pd.DataFrame, items: int) -> pd.DataFrame:
             "seconds_per_query": largest["p50_ms"] / 1e3 / largest["batch_size"] * grown,
         }
     ).reset_index(drop=True)
+
+
+def per_item(table: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:
+    """Bytes kept for an item by each contender at the largest corpus of `table`: a row per label and part.
+
+    Columns: label, `part`, `bytes`. Parts: the item's `components` (fp32), what the state holds besides (`gate and id`), and
+    the searcher's own `index`, as measured when it was built; memory is counted in pages, so a small corpus tells little.
+    """
+    largest = table[table["items"] == table["items"].max()].drop_duplicates("label")
+    wide = largest[["label", "workload", "index_mb", "items"]].merge(
+        shapes.drop(columns="items"), on="workload"
+    )
+    components = 4 * wide["item_groups"] * wide["width"]
+    parts = {
+        "components": components,
+        "gate and id": wide["item_bytes"] - components,
+        "index": 1e6 * wide["index_mb"] / wide["items"],
+    }
+    return pd.concat(
+        [pd.DataFrame({"label": wide["label"], "part": part, "bytes": b}) for part, b in parts.items()],
+        ignore_index=True,
+    )
+
+
+STORED = {"fp32": 4, "bf16": 2, "int8": 1}
+"""Bytes of a number in each way of storing components."""
+
+
+def state_sizes(shapes: pd.DataFrame, items: int) -> pd.DataFrame:
+    """GB of an item state of so many items, its components stored in each of `STORED`, the rest as it is: one row each.
+
+    Columns: `components stored as`, `components_gb`, `gate_and_id_gb`, `total_gb`. `shapes` describes one similarity.
+    """
+    one = shapes.iloc[0]
+    numbers = one["item_groups"] * one["width"]
+    rest = (one["item_bytes"] - STORED["fp32"] * numbers) * items / 1e9
+    table = pd.DataFrame(
+        {
+            "components stored as": list(STORED),
+            "components_gb": [size * numbers * items / 1e9 for size in STORED.values()],
+            "gate_and_id_gb": rest,
+        }
+    )
+    return table.assign(total_gb=table["components_gb"] + table["gate_and_id_gb"])

@@ -1,6 +1,6 @@
 """What a run of the bench measures, complete and by name."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from workbench.bench.contenders import chosen
@@ -14,8 +14,8 @@ class Plan:
     A *group* is a workload with one batch size and one k. It is measured in `rounds`: in each every contender has its turn,
     of `calls` calls with new queries (one call, where a call takes longer than `slow_seconds`), in an order that moves on
     each round, so that what disturbs the machine for a while disturbs all. Before the first round each contender makes
-    `warmup` calls. `queries` of a workload at most; `seed` draws them. `methods`: all where none is named. `threads`: torch's
-    own choice where None.
+    `warmup` calls. `queries` of a workload at most; `seed` draws them. `methods`: all where none is named; `typical`: a few
+    settings of each, not the whole grid. `threads`: torch's own choice where None.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Plan:
     queries: int = 1024
     seed: int = 0
     methods: tuple[str, ...] = ()
+    typical: bool = False
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -43,7 +44,7 @@ class Plan:
         if min(self.rounds, self.calls, self.queries) < 1 or self.warmup < 0:
             raise ValueError(f"rounds, calls and queries must be at least 1, warmup at least 0: {self}")
         for workload in self.workloads:
-            chosen(workload.num_items(), self.methods)
+            chosen(workload.num_items(), self.methods, self.typical)
             if max(self.ks) > workload.num_items():
                 raise ValueError(
                     f"k = {max(self.ks)} exceeds the {workload.num_items()} items of {workload.name}"
@@ -56,7 +57,7 @@ class Plan:
             {
                 "kind": type(w).__name__,
                 **asdict(w),
-                "contenders": [c.label for c in chosen(w.num_items(), self.methods)],
+                "contenders": [c.label for c in chosen(w.num_items(), self.methods, self.typical)],
             }
             for w in self.workloads
         ]
@@ -80,10 +81,13 @@ def quick(
     )
 
 
-def standard(checkpoint: str = "ml-1m-hstu-mol", threads: int | None = None) -> Plan:
+def standard(checkpoint: str = "ml-1m-hstu-mol", title: str = "", threads: int | None = None) -> Plan:
     """Minutes: a trained corpus as it is and inflated to 100,000 items, all batch sizes."""
     return Plan(
-        "standard", (Trained(checkpoint), Inflated(checkpoint, 100_000)), ks=(10, 100), threads=threads
+        "standard",
+        (Trained(checkpoint, title), Inflated(checkpoint, 100_000, title=title)),
+        ks=(10, 100),
+        threads=threads,
     )
 
 
@@ -104,19 +108,37 @@ def sizes(threads: int | None = None) -> Plan:
 def growth(
     checkpoint: str = "ml-1m-hstu-mol",
     corpora: tuple[int, ...] = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000),
+    title: str = "",
     threads: int | None = None,
 ) -> Plan:
     """Cost against N: the same trained similarity over corpora from 10³ to 10⁶ items (add 10⁸ on a GPU)."""
     return Plan(
         "growth",
-        tuple(Inflated(checkpoint, items) for items in corpora),
+        tuple(Inflated(checkpoint, items, title=title) for items in corpora),
         batch_sizes=(8,),
         rounds=4,
         calls=2,
         warmup=1,
         queries=256,
+        typical=True,
         threads=threads,
     )
+
+
+def of_profile(profile: str, checkpoint: str, title: str = "") -> Plan:
+    """What the notebook on recall and latency measures: `quick`, or `standard` for every other profile."""
+    return quick(checkpoint, title=title) if profile == "quick" else standard(checkpoint, title)
+
+
+def growth_of_profile(profile: str, checkpoint: str, title: str = "") -> Plan:
+    """What the notebook on scaling measures: to 30,000 items in the quick profile, to 300,000 in the standard one."""
+    match profile:
+        case "quick":
+            small = growth(checkpoint, (1_000, 3_000, 10_000, 30_000), title)
+            return replace(small, rounds=2, queries=64)
+        case "standard":
+            return growth(checkpoint, (1_000, 3_000, 10_000, 30_000, 100_000, 300_000), title)
+    return growth(checkpoint, title=title)
 
 
 def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:
@@ -125,7 +147,7 @@ def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:
         case "quick":
             return quick(checkpoint, threads=threads)
         case "standard":
-            return standard(checkpoint, threads)
+            return standard(checkpoint, threads=threads)
         case "sizes":
             return sizes(threads)
         case "growth":

@@ -143,7 +143,7 @@ def _run_workload(plan: Plan, spec: WorkloadSpec, folder: Path, device: torch.de
         return
     bar.set_postfix_str(f"{spec.name}: building")
     workload = build(spec, plan.queries, plan.seed, device)
-    those = chosen(len(workload.items), plan.methods)
+    those = chosen(len(workload.items), plan.methods, plan.typical)
     field = Field(workload, those)
     folder.mkdir(parents=True, exist_ok=True)
     for group, rounds in todo.items():

@@ -4,7 +4,6 @@ Three kinds: a trained checkpoint with real users; random weights at a published
 number of items by a stated rule.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,10 +15,11 @@ from torch import Tensor
 
 from workbench import paths, runtime
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
-from workbench.data import Batches, Sequences, load
+from workbench.data import load
 from workbench.retriever import Retriever, read_facts
 from workbench.similarities import MoLConfig
 from workbench.similarities.mol import MixtureOfLogits
+from workbench.training.recommend import queries as asked
 from workbench.training.validation import check_same_items
 
 ENCODED_TOGETHER = 256
@@ -186,28 +186,17 @@ def _trained(spec: Trained, queries: int, seed: int, device: torch.device) -> Wo
     users = sequences.users_with("test")
     chosen = np.sort(np.random.default_rng(seed).permutation(users)[:queries])
     ids = torch.arange(1, retriever.num_items + 1, device=device)
-    states = list(_encode(retriever, sequences, chosen))
+    parts = np.array_split(chosen, -(-len(chosen) // ENCODED_TOGETHER))
     last = sequences.offsets[chosen + 1] - 1
     return Workload(
         spec.name,
         similarity,
         retriever.item_table(ids),
         retriever.item_state(),
-        joined(states),
+        joined([asked(retriever, sequences, part) for part in parts]),
         torch.from_numpy(sequences.history(chosen, 0)).to(device),
         torch.from_numpy(sequences.item_ids[last]).to(device),
     )
-
-
-def _encode(retriever: Retriever, sequences: Sequences, users: np.ndarray) -> Iterator[QueryState]:
-    """The query states of the users' whole histories; the target's time stays hidden, as under the honest protocol."""
-    batches = Batches(sequences, "test", ENCODED_TOGETHER, retriever.config.max_length)
-    wanted = torch.from_numpy(users)
-    for batch in batches:
-        mine = batch[torch.isin(batch.user_ids, wanted)]
-        if len(mine):
-            last = mine.timestamps.gather(1, mine.lengths[:, None] - 1)[:, 0]
-            yield retriever.query_state(replace(mine, target_timestamps=last).to(retriever.device))
 
 
 def _random(spec: RandomWeights, queries: int, seed: int, device: torch.device) -> Workload:
@@ -217,14 +206,14 @@ def _random(spec: RandomWeights, queries: int, seed: int, device: torch.device) 
         similarity = MixtureOfLogits(size.similarity, size.dim).eval().to(device)
     random = runtime.generator(runtime.derived_seed(seed, 1))
     embeddings = (0.02 * torch.randn(size.items, size.dim, generator=random)).to(device)
-    asked = torch.randn(queries, size.dim, generator=random).to(device)
+    drawn = torch.randn(queries, size.dim, generator=random).to(device)
     histories = torch.randint(1, size.items + 1, (queries, size.history), generator=random)
     return Workload(
         spec.name,
         similarity,
         embeddings,
         item_state(similarity, embeddings),
-        similarity.queries(asked, torch.zeros(queries, dtype=torch.int64, device=device)),
+        similarity.queries(drawn, torch.zeros(queries, dtype=torch.int64, device=device)),
         histories.to(device),
         torch.zeros(queries, dtype=torch.int64, device=device),
     )
