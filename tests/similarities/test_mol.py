@@ -457,10 +457,43 @@ def test_a_frozen_part_stays_and_the_rest_learns(name):
         assert (parameter.grad is None) == parameter_name.startswith(name), parameter_name
 
 
-def test_pair_bytes_cover_what_score_holds():
+def test_pair_bytes_cover_what_score_holds(monkeypatch):
+    assert built(SMALL).double().pair_bytes >= 8 * SMALL.components * 3
+    monkeypatch.setattr("workbench.kernels.mixture_native.available", lambda: False)
     similarity = built(SMALL)
     assert similarity.pair_bytes >= 4 * SMALL.components * 3
     assert built(replace(SMALL, gate_pair=1000)).pair_bytes > similarity.pair_bytes
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_without_a_gradient_scores_are_those_with_one(grad):
+    similarity = built(SMALL)
+    rows = torch.randint(N, (B, 5), generator=torch.Generator().manual_seed(0))
+    learned = states(similarity)
+    with torch.set_grad_enabled(grad):
+        if grad:  # nothing here asks for a gradient
+            similarity.requires_grad_(False)
+        plain = states(similarity)
+        scores = similarity.score(*plain)
+        candidates = similarity.score_candidates(*plain, rows)
+    assert not scores.requires_grad and not candidates.requires_grad
+    similarity.requires_grad_(True)
+    expected = similarity.score(*learned)
+    assert expected.requires_grad and similarity.score_candidates(*learned, rows).requires_grad
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(candidates, expected.gather(1, rows), atol=1e-5, rtol=1e-5)
+
+
+def test_states_may_be_stored_in_half_the_bytes():
+    similarity = built(SMALL).requires_grad_(False)
+    queries, items = states(similarity)
+    half = items.to(dtype=torch.bfloat16)
+    assert half.nbytes() < 0.75 * items.nbytes()
+    scores = similarity.score(queries, half)
+    assert scores.dtype == torch.float32
+    # The arithmetic is that of float32 on the rounded state.
+    assert torch.equal(scores, similarity.score(queries, half.to(dtype=torch.float32)))
+    assert (scores - similarity.score(queries, items)).abs().max() < 0.3
 
 
 @pytest.mark.parametrize(

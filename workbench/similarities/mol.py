@@ -10,13 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.kernels import mixture
 from workbench.kernels.dropout import dropout
+from workbench.kernels.mixture import PAIRS_AT_ONCE
 from workbench.kernels.tiles import gathered_tiles
 from workbench.similarities.dot import unit
 from workbench.similarities.projections import Projection, hidden_network, published_initialization
-
-PAIRS_AT_ONCE = 8192
-"""Pairs whose gate is computed together: their (pairs, hidden) activations stay in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,9 @@ class MixtureOfLogits(ComponentSimilarity):
 
     @property
     def pair_bytes(self) -> int:
-        """Bytes of temporaries per pair in `score`: logits, hidden units of the pair gate, weights."""
-        return 4 * (6 * self.config.components + 2 * (self.config.gate_pair or 0))
+        """Bytes of temporaries per pair in `score` without a gradient: see `kernels.mixture.pair_bytes`."""
+        weight = self.query_network.linear.weight
+        return mixture.pair_bytes(weight.device, weight.dtype, self.config.components, self.config.gate_pair)
 
     def queries(self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"]) -> MoLQueries:
         """Query components (B, Pq, d) and the query part of the gate (B, P)."""
@@ -212,22 +212,11 @@ class MixtureOfLogits(ComponentSimilarity):
         item_part: Float[Tensor, "*#S P"] | None,
     ) -> Float[Tensor, "*S P"]:
         """π (…, P): softmax of the combined parts; while training, with dropout and divided by its sum."""
-        present = [part for part in (query_part, item_part) if part is not None]
-        a = self.gate_pair(logits) if self.gate_pair is not None else None
-        if present:
-            join = torch.add if self.config.gate_combination == "sum" else torch.mul
-            outer = join(present[0], present[1]) if len(present) == 2 else present[0]
-            a = outer if a is None else a + outer
-        if a is None:
+        pair_part = None if self.gate_pair is None else self.gate_pair(logits)
+        pi = mixture.gate_weights(pair_part, query_part, item_part, self.config.gate_combination)
+        if pi is None:
             return torch.full_like(logits, 1 / logits.shape[-1])
-        match self.config.gate_combination:
-            case "glu_silu":
-                a = F.silu(a)
-            case "glu_silu_ln":
-                a = a * F.layer_norm(a, a.shape[-1:]).sigmoid()
-            case "sum":
-                pass
-        pi = a.softmax(-1).expand_as(logits)
+        pi = pi.expand_as(logits)
         if self.training and self.config.gate_dropout:
             pi = dropout(pi, self.config.gate_dropout, self.training)
             pi = pi / pi.sum(-1, keepdim=True).clamp(min=1e-6)
@@ -245,8 +234,26 @@ class MixtureOfLogits(ComponentSimilarity):
         logits = flat.unflatten(1, item_components.shape[1:3]).transpose(2, 3).flatten(2)  # (t, C, P)
         return self.gates(logits, None if query_part is None else query_part[:, None], item_part), logits
 
+    def _learns(self, queries: MoLQueries, items: MoLItems) -> bool:
+        """Whether dropout is on, or a gradient is asked for."""
+        if self.training or not torch.is_grad_enabled():
+            return self.training
+        states = (queries.components, queries.gate, items.components, items.gate)
+        weights = () if self.gate_pair is None else self.gate_pair.parameters()
+        return any(t is not None and t.requires_grad for t in (*states, *weights))
+
+    def _gate(self) -> mixture.MixtureGate:
+        layers = [] if self.gate_pair is None else [m for m in self.gate_pair if isinstance(m, nn.Linear)]
+        return mixture.MixtureGate(
+            tuple((layer.weight, layer.bias) for layer in layers), self.config.gate_combination
+        )
+
     def score(self, queries: MoLQueries, items: MoLItems) -> Float[Tensor, "B N"]:  # type: ignore[override]
-        """φ for every pair (B, N)."""
+        """φ for every pair (B, N); without a gradient and in evaluation by `kernels.mixture`, nothing else held."""
+        if not self._learns(queries, items):
+            return mixture.mixture_scores(
+                queries.components, queries.gate, items.components, items.gate, self._gate()
+            )
         logits = self.component_logits(queries, items)
         query_part = None if queries.gate is None else queries.gate[:, None]
         return (self.gates(logits, query_part, items.gate) * logits).sum(-1)
@@ -254,7 +261,11 @@ class MixtureOfLogits(ComponentSimilarity):
     def score_candidates(  # type: ignore[override]
         self, queries: MoLQueries, items: MoLItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
-        """φ for chosen rows (B, C), in tiles of queries; the gradient recomputes a tile's activations."""
+        """φ for chosen rows (B, C), as in `score`; with a gradient in tiles of queries, whose activations it recomputes."""
+        if not self._learns(queries, items):
+            return mixture.candidate_scores(
+                queries.components, queries.gate, items.components, items.gate, self._gate(), rows
+            )
 
         def mixed(of_queries: Sequence[Tensor], of_items: Sequence[Tensor]) -> Float[Tensor, "t C"]:
             pi, logits = self._mix(*_part(of_queries), *_part(of_items))

@@ -1,0 +1,145 @@
+"""C++ of this package, compiled on demand for the processor at hand and kept in the user's cache folder."""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+_log = logging.getLogger(__name__)
+
+SECONDS_TO_COMPILE = 120
+"""After that the compiler is stopped, and the torch version serves."""
+
+
+class Unavailable(Exception):
+    """Why there is no native library here."""
+
+
+def cache_folder() -> Path:
+    """Where compiled libraries are kept: `WORKBENCH_CACHE`, or a folder of ours in `XDG_CACHE_HOME` or `~/.cache`."""
+    if configured := os.environ.get("WORKBENCH_CACHE"):
+        return Path(configured).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "retrieval-workbench"
+
+
+@cache
+def library(source: Path) -> ctypes.CDLL | None:
+    """The library compiled from `source`; None, and one line in the log, where it cannot be had.
+
+    It is compiled once for a source, its flags and the processor's instruction set (a few seconds), under a temporary
+    name that is then renamed: any number of processes may ask at once, and one that is interrupted leaves nothing that
+    would be loaded.
+    `WORKBENCH_NATIVE=0` turns it off; `CXX` names the compiler (otherwise c++, g++ or clang++).
+    """
+    if os.environ.get("WORKBENCH_NATIVE") == "0":
+        _log.info("WORKBENCH_NATIVE=0: %s is not used, the torch version is", source.name)
+        return None
+    try:
+        return ctypes.CDLL(str(built(source, cache_folder())))
+    except (Unavailable, OSError) as error:
+        _log.warning("%s is not used, and the slower torch version is: %s", source.name, error)
+        return None
+
+
+def built(source: Path, folder: Path) -> Path:
+    """The library of `source` in `folder`, compiled where it is not there yet.
+
+    Raises Unavailable where there is no compiler or it fails, or where others may write to the folder; OSError where the
+    folder cannot be written.
+    """
+    flags = _flags()
+    content = source.read_bytes()
+    key = hashlib.sha256(b"\0".join([content, " ".join(flags).encode(), _instruction_set().encode()]))
+    target = folder / f"{source.stem}-{key.hexdigest()[:20]}.so"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_owner(folder)
+    if target.is_file():
+        return target
+    with _alone(target.with_suffix(".lock")):
+        if not target.is_file():  # or another process was faster
+            _compile(source, flags, target)
+    return target
+
+
+def _flags() -> list[str]:
+    processor = "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native"
+    # No -ffast-math: NaN and infinite values must come through, and sums keep their order.
+    return [
+        processor,
+        "-O3",
+        "-std=c++17",
+        "-ffp-contract=fast",
+        "-fno-math-errno",
+        "-fPIC",
+        "-shared",
+        "-pthread",
+        "-w",
+    ]
+
+
+def _instruction_set() -> str:
+    """What distinguishes processors that share a home folder: what was compiled for one may not run on another."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    features = [line for line in lines if line.lower().startswith(("flags", "features"))]
+    return f"{platform.system()} {platform.machine()} {features[0] if features else platform.processor()}"
+
+
+def _check_owner(folder: Path) -> None:
+    """What lies in the folder is loaded as code, so that nobody else may put it there."""
+    if not hasattr(os, "getuid"):
+        return
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise Unavailable(f"{folder} can be written by others; set WORKBENCH_CACHE to a folder of your own")
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One process at a time; without locks two would merely compile the same thing twice."""
+    if fcntl is None:
+        yield
+        return
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _compile(source: Path, flags: list[str], target: Path) -> None:
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    compiler = next(filter(None, map(shutil.which, names)), None)
+    if compiler is None:
+        raise Unavailable(f"there is no C++ compiler here (looked for {', '.join(names)})")
+    _log.info("compiling %s for this processor: some seconds, once", source.name)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        made = Path(scratch) / target.name
+        try:
+            done = subprocess.run(
+                [compiler, *flags, "-o", str(made), str(source)],
+                capture_output=True,
+                text=True,
+                timeout=SECONDS_TO_COMPILE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Unavailable(f"{compiler} took more than {SECONDS_TO_COMPILE} s") from error
+        if done.returncode != 0 or not made.is_file():
+            said = done.stderr.strip().splitlines()
+            raise Unavailable(f"{compiler} failed: {said[0] if said else f'exit status {done.returncode}'}")
+        made.replace(target)
