@@ -17,9 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import NO_ITEM
 from workbench.runtime import OPTIONAL, optional
-from workbench.search.candidates import CandidateSource, Lists, SourceBuilder, leave_out, product_error
+from workbench.search.candidates import CandidateSource, Lists, SourceBuilder
 from workbench.search.indexes import (
     HNSW,
     IVF,
@@ -28,18 +27,15 @@ from workbench.search.indexes import (
     IndexKind,
     built_with,
     check_size,
-    digests,
-    fingerprint,
 )
-from workbench.search.topk import NO_SCORE, CorpusRows
+from workbench.search.ledger import Ledger, only
+from workbench.search.topk import NO_SCORE
 
 GPU_LONGEST_LIST = 2048
 """Results that faiss gives per query on a GPU at most."""
 
 BITMAP_SPREAD = 64
 """A filter is a bitmap over ids where the largest id is at most this many times the corpus, a hash set otherwise."""
-
-UNKNOWN = float("inf")
 
 
 def _faiss() -> ModuleType:
@@ -72,55 +68,43 @@ class FaissLists(CandidateSource):
     def __init__(
         self, kind: IndexKind, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]
     ) -> None:
-        self._take(kind, name, ids, vectors)
-        faiss = _faiss()
-        array = _array(vectors[self._finite])
+        ledger = Ledger.of(name, ids, vectors)
+        array = _array(vectors[ledger.finite])
         check_size(kind, len(array), array.shape[1])
-        self._index = _untrained(faiss, kind, array.shape[1])
+        index = _untrained(_faiss(), kind, array.shape[1])
         if len(array):
-            self._index.train(array)
-            self._index.add_with_ids(array, ids[self._finite].cpu().numpy())
-        self._place()
+            index.train(array)
+            index.add_with_ids(array, ids[ledger.finite].cpu().numpy())
+        self._hold(kind, ledger, index)
 
-    def _take(self, kind: IndexKind, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> None:
-        """Keep what is needed of the corpus beside the index."""
-        self.kind, self.name = kind, name
-        self._width, self._device = vectors.shape[1], vectors.device
-        self._rows = CorpusRows(ids)
-        self._ids = ids
-        self._digests = digests(vectors)
-        self._finite = vectors.float().isfinite().all(1)
-        self._apart = vectors[~self._finite].detach()
-        self._norm = _largest_norm(vectors[self._finite])
+    def _hold(self, kind: IndexKind, ledger: Ledger, index: Any) -> None:
+        """Copy the index to the GPU of the items, where there is one; that on the CPU stays the one that changes."""
+        faiss = _faiss()
+        self.kind, self._ledger, self._index = kind, ledger, index
+        on_gpu = ledger.ids.device.type == "cuda" and faiss.get_num_gpus() > 0 and not isinstance(kind, HNSW)
+        self._place = ledger.ids.device if on_gpu else torch.device("cpu")
+        if isinstance(kind, IVF | IVFPQ):
+            index.nprobe = kind.nprobe
+        self._searched = index
+        if on_gpu:
+            self._resources = faiss.StandardGpuResources()
+            self._searched = faiss.index_cpu_to_gpu(self._resources, self._place.index or 0, index)
 
     @property
     def place(self) -> torch.device:
         """Where the index is searched."""
-        return self._place_of_index
+        return self._place
 
     @property
     def fingerprint(self) -> str:
         """What identifies the items and vectors in the index: it is written beside it, and compared on loading."""
-        return fingerprint(self._ids, self._digests, self._width)
-
-    def _place(self) -> None:
-        """Copy the index to the GPU of the vectors, where there is one; the index on the CPU stays the one that changes."""
-        faiss = _faiss()
-        on_gpu = self._device.type == "cuda" and faiss.get_num_gpus() > 0 and not isinstance(self.kind, HNSW)
-        self._place_of_index = self._device if on_gpu else torch.device("cpu")
-        if isinstance(self.kind, IVF | IVFPQ):
-            self._index.nprobe = self.kind.nprobe
-        self._searched = self._index
-        if on_gpu:
-            self._resources = faiss.StandardGpuResources()
-            self._searched = faiss.index_cpu_to_gpu(self._resources, self._device.index or 0, self._index)
+        return self._ledger.fingerprint
 
     def tune(self, kind: IndexKind) -> None:
         """Search with other parameters from now on (nprobe, ef_search); ValueError where `kind` would need another index."""
         if built_with(kind) != built_with(self.kind):
             raise ValueError(f"the index was built as {self.kind}; {kind} needs another")
-        self.kind = kind
-        self._place()
+        self._hold(kind, self._ledger, self._index)
 
     def lists(
         self,
@@ -130,37 +114,24 @@ class FaissLists(CandidateSource):
         allowed: Bool[Tensor, "N"] | None = None,
     ) -> Lists:
         """See `CandidateSource.lists`; ValueError too where a GPU is asked for more than 2,048 candidates."""
-        gpu = self._place_of_index.type == "cuda"
-        if gpu and count > min(GPU_LONGEST_LIST, len(self._ids)):
+        gpu = self._place.type == "cuda"
+        if gpu and min(count, len(self._ledger)) > GPU_LONGEST_LIST:
             raise ValueError(
                 f"faiss lists at most {GPU_LONGEST_LIST} items per query on a GPU, not {count};"
                 " ask for fewer, or keep the vectors on the CPU"
             )
-        if vectors.shape[1] != self._width:
-            raise ValueError(f"{self.name} holds vectors of width {self._width}, not {vectors.shape[1]}")
+        self._ledger.check_width(vectors)
         if exclude is None:
             exclude = torch.empty(len(vectors), 0, dtype=torch.int64, device=vectors.device)
         if allowed is not None and bool(allowed.all()):
             allowed = None
         fetched = count + exclude.shape[1] + 1
-        if gpu:  # which cannot leave items out while it searches
+        if gpu:  # which cannot filter while it searches
             fetched = GPU_LONGEST_LIST if allowed is not None else min(fetched, GPU_LONGEST_LIST)
-        found = self._search(vectors, min(fetched, self._index.ntotal), None if gpu else allowed)
+        found = self._search(vectors, min(fetched, self._ledger.held), None if gpu else allowed)
         if gpu and allowed is not None:
-            listed = found.rows >= 0
-            listed &= allowed[found.rows]
-            found = found._replace(
-                scores=found.scores.where(listed, NO_SCORE), rows=found.rows.where(listed, NO_ITEM)
-            )
-        found = leave_out(found, exclude, count)
-        found = self._with_apart(found, vectors, exclude, allowed, count)
-        short = min(count, len(self._ids)) - found.rows.shape[1]
-        if short > 0:
-            found = found._replace(
-                scores=torch.nn.functional.pad(found.scores, (0, short), value=NO_SCORE),
-                rows=torch.nn.functional.pad(found.rows, (0, short), value=NO_ITEM),
-            )
-        return found._replace(beyond=self._with_rounding(found.beyond, vectors))
+            found = only(found, allowed)
+        return self._ledger.lists(found, vectors, count, exclude, allowed, exact=isinstance(self.kind, Flat))
 
     def _search(
         self, vectors: Float[Tensor, "Q d"], fetched: int, allowed: Bool[Tensor, "N"] | None
@@ -183,99 +154,42 @@ class FaissLists(CandidateSource):
                     parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=self.kind.ef_search)
         products, keys = self._searched.search(_array(vectors), fetched, params=parameters)
         ids = torch.from_numpy(keys).to(vectors.device)
-        rows = self._rows.of(ids)
+        rows = self._ledger.rows.of(ids)
         scores = torch.from_numpy(products).to(vectors.device).masked_fill(rows < 0, NO_SCORE)
         # Fewer than were asked for: there are no others. As many as there are: none either.
-        beyond = torch.full_like(scores[:, -1], NO_SCORE) if fetched == self._index.ntotal else scores[:, -1]
+        beyond = torch.full_like(scores[:, -1], NO_SCORE) if fetched == self._ledger.held else scores[:, -1]
         return Lists(scores, rows, beyond)
 
     def _selector(self, faiss: ModuleType, allowed: Bool[Tensor, "N"]) -> Any:
-        ids = self._ids[allowed].cpu().numpy()
-        largest = int(self._ids.max())
-        if largest > BITMAP_SPREAD * len(self._ids):
+        ids = self._ledger.ids[allowed].cpu().numpy()
+        largest = int(self._ledger.ids.max())
+        if largest > BITMAP_SPREAD * len(self._ledger):
             return faiss.IDSelectorBatch(ids)
         chosen = np.zeros(largest + 1, dtype=bool)
         chosen[ids] = True
         return faiss.IDSelectorBitmap(np.packbits(chosen, bitorder="little"))
 
-    def _with_apart(
-        self,
-        lists: Lists,
-        vectors: Float[Tensor, "Q d"],
-        exclude: Int[Tensor, "Q H"],
-        allowed: Bool[Tensor, "N"] | None,
-        count: int,
-    ) -> Lists:
-        """The first `count` with the items that are not in the index: NaN first, though it be masked, to be reported."""
-        if not len(self._apart):
-            return lists
-        rows = (~self._finite).nonzero().flatten().expand(len(vectors), -1)  # (Q, A)
-        out = (rows[:, :, None] == exclude[:, None, :]).any(2)
-        if allowed is not None:
-            out |= ~allowed[rows]
-        products = torch.minimum((vectors @ self._apart.T).float(), torch.where(out, NO_SCORE, -NO_SCORE))
-        rows = rows.masked_fill(products == NO_SCORE, NO_ITEM)
-        scores, order = torch.cat([lists.scores, products], 1).sort(dim=1, descending=True)
-        rows = torch.cat([lists.rows, rows], 1).gather(1, order)
-        cut = scores[:, count] if scores.shape[1] > count else torch.full_like(lists.beyond, NO_SCORE)
-        return Lists(scores[:, :count], rows[:, :count], torch.maximum(lists.beyond, cut))
-
-    def _with_rounding(self, beyond: Float[Tensor, "Q"], vectors: Float[Tensor, "Q d"]) -> Float[Tensor, "Q"]:
-        """What no item outside a list exceeds in exact arithmetic, of what it does not exceed in faiss's."""
-        if not isinstance(self.kind, Flat):
-            return torch.full_like(beyond, UNKNOWN)
-        norms = vectors.float().norm(dim=1)
-        # Two roundings more than those of the products: of the vectors, where they came in float64.
-        error = product_error(norms, self._norm.to(norms.device), self._width + 2, torch.float32)
-        raised = torch.where(beyond > NO_SCORE, beyond + error, beyond)
-        # Where products may overflow, or a query is not finite, faiss leaves items out for no good reason.
-        return torch.where(error.isfinite() & ~raised.isnan(), raised, UNKNOWN)
-
     def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
         """See `CandidateSource.upsert`: an HNSW graph takes new items only. The cells of IVF stay those it was built with."""
-        rows = self._rows.of(ids)
-        known = rows >= 0
+        known = self._ledger.rows.of(ids) >= 0
         if isinstance(self.kind, HNSW) and known.any():
             raise NotImplementedError(
                 f"item {int(ids[known][0])} is in the HNSW graph, which cannot replace items; build it anew"
             )
-        if vectors.shape[1] != self._width:
-            raise ValueError(f"{self.name} holds vectors of width {self._width}, not {vectors.shape[1]}")
-        faiss = _faiss()
-        put_ids = torch.cat([self._ids, ids[~known]])
-        self._rows = CorpusRows(put_ids)
+        after, fine = self._ledger.upserted(ids, vectors), vectors.float().isfinite().all(1)
         if known.any():
-            self._index.remove_ids(faiss.IDSelectorBatch(ids[known].cpu().numpy()))
-        fine = vectors.float().isfinite().all(1)
+            self._index.remove_ids(_faiss().IDSelectorBatch(ids[known].cpu().numpy()))
         if fine.any():
             self._index.add_with_ids(_array(vectors[fine]), ids[fine].cpu().numpy())
-        apart = self._ids[~self._finite]
-        stays = ~torch.isin(apart, ids)
-        apart_ids = torch.cat([apart[stays], ids[~fine]])
-        kept_apart = torch.cat([self._apart[stays], vectors[~fine].detach().to(self._apart.dtype)])
-        self._digests = self._digests.index_copy(0, rows[known], digests(vectors[known]))
-        self._digests = torch.cat([self._digests, digests(vectors[~known])])
-        self._norm = torch.maximum(self._norm, _largest_norm(vectors[fine]))
-        self._hold(put_ids, apart_ids, kept_apart)
+        self._hold(self.kind, after, self._index)
 
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """See `CandidateSource.remove`; NotImplementedError from an HNSW graph."""
         if isinstance(self.kind, HNSW):
             raise NotImplementedError("an HNSW graph cannot lose items; build it anew from those that remain")
-        kept = ~torch.isin(self._ids, ids)
-        self._rows = CorpusRows(self._ids[kept])
+        after = self._ledger.without(ids)
         self._index.remove_ids(_faiss().IDSelectorBatch(ids.cpu().numpy()))
-        apart = self._ids[~self._finite]
-        stays = ~torch.isin(apart, ids)
-        self._digests = self._digests[kept]
-        self._hold(self._ids[kept], apart[stays], self._apart[stays])
-
-    def _hold(self, ids: Int[Tensor, "N"], apart_ids: Int[Tensor, "A"], apart: Float[Tensor, "A d"]) -> None:
-        self._ids = ids
-        self._finite = ~torch.isin(ids, apart_ids)
-        order = self._rows.of(apart_ids).argsort()  # as the rows come
-        self._apart = apart[order]
-        self._place()
+        self._hold(self.kind, after, self._index)
 
     def save(self, path: Path) -> None:
         """Write the index, its kind and the fingerprint of its vectors: under a temporary name, then renamed.
@@ -311,15 +225,14 @@ class FaissLists(CandidateSource):
         Raises FileNotFoundError where there is no file, and ValueError that names the file where it is cut short or
         damaged, is no index, is one of another kind, or was built of other vectors.
         """
-        index = _read(path, kind, fingerprint(ids, digests(vectors), vectors.shape[1]))
-        lists = cls.__new__(cls)
-        lists._take(kind, name, ids, vectors)
-        if (index.d, index.ntotal) != (vectors.shape[1], int(lists._finite.sum())):
+        ledger = Ledger.of(name, ids, vectors)
+        index = _read(path, kind, ledger.fingerprint)
+        if (index.d, index.ntotal) != (ledger.width, ledger.held):
             raise ValueError(
                 f"{path} holds {index.ntotal} vectors of width {index.d}: it is damaged; build it anew"
             )
-        lists._index = index
-        lists._place()
+        lists = cls.__new__(cls)
+        lists._hold(kind, ledger, index)
         return lists
 
 
@@ -341,11 +254,6 @@ def faiss_lists(kind: IndexKind, folder: Path | None = None) -> SourceBuilder:
         return lists
 
     return build
-
-
-def _largest_norm(vectors: Float[Tensor, "M d"]) -> Float[Tensor, ""]:
-    norms = vectors.detach().float().norm(dim=1)
-    return norms.amax() if len(norms) else norms.new_zeros(())
 
 
 def _untrained(faiss: ModuleType, kind: IndexKind, width: int) -> Any:
