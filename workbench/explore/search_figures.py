@@ -135,7 +135,7 @@ def proofs(table: pd.DataFrame) -> go.Figure:
         figure.add_bar(y=[None], x=[None], orientation="h", name=name, marker={"color": color})
     figure.update_xaxes(title_text="share of queries", tickformat=".0%", range=[0, 1.02])
     figure.update_yaxes(showgrid=False)
-    figure.update_layout(height=max(320, 150 + 34 * len(rows)), bargap=0.3, bargroupgap=0)
+    figure.update_layout(height=max(320, 150 + 34 * len(rows)), barmode="overlay", bargap=0.35)
     return finished(figure, "Proved exact, and in fact exact")
 
 
@@ -206,7 +206,8 @@ def roofline_bars(table: pd.DataFrame) -> go.Figure:
     )
     figure.update_yaxes(showgrid=False)
     figure.update_layout(
-        height=max(320, 160 + 28 * len(rows)), legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}
+        height=max(320, 160 + 28 * len(rows)),
+        legend={"orientation": "h", "y": -70 / (28 * len(rows)), "yanchor": "top"},
     )
     return finished(figure, "Measured, and the least that is possible")
 

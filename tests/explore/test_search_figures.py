@@ -1,0 +1,116 @@
+"""Figures of the search bench: what stands in them, for small tables."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from workbench.explore import search_figures as figures
+
+TABLE = pd.DataFrame(
+    [
+        ("baseline", "baseline", "", 100, 80.0, np.nan, np.nan, np.nan, np.nan, 1000.0, 2.0),
+        ("brute force", "brute force", "", 100, 20.0, 1.0, 1.0, 1.0, 1.0, 100.0, 2.0),
+        ("average (n2=500)", "average", "n2=500", 100, 4.0, 0.99, 1.0, 0.0, 0.6, 10.0, 0.5),
+        ("average (n2=200)", "average", "n2=200", 100, 2.0, 0.95, 0.98, 0.0, 0.3, 10.0, 0.5),
+        (
+            "average, FAISS IVF (n2=200)",
+            "average, FAISS IVF",
+            "n2=200",
+            100,
+            1.0,
+            0.9,
+            0.95,
+            0.0,
+            0.1,
+            0.0,
+            np.nan,
+        ),
+    ],
+    columns=["label", "method", "setting", "k", "p50_ms", "recall", "relative_hr", "certified", "in_fact_exact", "memory_mb",
+             "roofline_ms"],
+)  # fmt: skip
+
+
+def named(figure: go.Figure) -> dict[str, object]:
+    return {trace.name: trace for trace in figure.data}
+
+
+def test_the_frontier_joins_the_settings_of_a_method_and_leaves_out_what_has_no_recall():
+    figure = figures.frontier(TABLE)
+    traces = named(figure)
+    assert list(traces) == ["brute force", "average", "average, FAISS IVF"]
+    assert traces["average"].x.tolist() == [0.95, 0.99] and traces["average"].y.tolist() == [2.0, 4.0]
+    assert figure.layout.yaxis.type == "log"
+    assert "overlap recall@100" in figure.layout.xaxis.title.text
+
+
+def test_marks_grow_with_memory():
+    traces = named(figures.frontier(TABLE))
+    sizes = [traces[n].marker.size[0] for n in ("average, FAISS IVF", "average", "brute force")]
+    assert sizes[0] == figures.SMALLEST < sizes[1] < sizes[2] == figures.LARGEST
+    alike = figures.frontier(TABLE.drop(columns="memory_mb"))
+    assert {float(s) for trace in alike.data for s in trace.marker.size} == {10.0}
+
+
+def test_the_other_recall_is_the_same_figure_of_another_column():
+    figure = figures.frontier(TABLE, "relative_hr", title="a <b>")
+    assert named(figure)["average"].x.tolist() == [0.98, 1.0]
+    assert "hit rate@100" in figure.layout.xaxis.title.text and figure.layout.title.text == "a &lt;b&gt;"
+
+
+def test_methods_keep_their_colour_behind_other_engines():
+    own, other = figures.searcher_style("average"), figures.searcher_style("average, FAISS IVF")
+    assert own.color == other.color and own.symbol != other.symbol
+    colors = [style.color for style in figures.STYLES.values()]
+    assert len(set(colors)) == len(colors)
+
+
+def test_proofs_show_both_shares_of_every_contender():
+    figure = figures.proofs(TABLE)
+    bars = [trace for trace in figure.data if trace.x is not None and len(trace.x) > 1]
+    assert [bar.name for bar in bars] == ["in fact exact", "certified"]
+    assert bars[0].y[-1] == "brute force" and bars[0].x.tolist() == [0.1, 0.3, 0.6, 1.0]
+    assert {trace.name for trace in figure.data if trace.showlegend is not False} == {
+        "certified",
+        "in fact exact",
+    }
+
+
+def test_growth_names_the_fitted_exponents():
+    table = pd.DataFrame(
+        {"label": "brute force", "method": "brute force", "items": [100, 10], "p50_ms": [5.0, 1.0]}
+    )
+    fits = pd.DataFrame({"label": ["brute force"], "exponent": [0.7], "high": [0.8]})
+    (trace,) = figures.growth(table, fits).data
+    assert trace.name == "brute force ∝ N^0.70 ± 0.10" and trace.x.tolist() == [10, 100]
+    (plain,) = figures.growth(table).data
+    assert plain.name == "brute force"
+
+
+def test_the_roofline_leaves_out_what_is_not_known():
+    traces = named(figures.roofline_bars(TABLE))
+    assert len(traces["measured median"].x) == 4
+    assert traces["least time by the roofline"].x.tolist() == [0.5, 0.5, 2.0, 2.0]
+
+
+def test_bytes_of_an_item_are_stacked():
+    parts = pd.DataFrame({"label": ["a", "b"] * 2, "part": ["x", "x", "y", "y"], "bytes": [1, 2, 3, 4]})
+    figure = figures.memory_per_item(parts)
+    assert figure.layout.barmode == "stack"
+    assert {name: trace.x.tolist() for name, trace in named(figure).items()} == {"x": [1, 2], "y": [3, 4]}
+
+
+@pytest.mark.parametrize(
+    "draw", [figures.frontier, figures.proofs, figures.growth, figures.roofline_bars, figures.memory_per_item]
+)
+def test_tables_without_what_is_needed_are_refused(draw):
+    with pytest.raises(ValueError, match="lacks the column"):
+        draw(pd.DataFrame({"other": [1]}))
+    with pytest.raises(ValueError, match="nothing to draw"):
+        draw(pd.DataFrame(columns=[*TABLE.columns, "items", "part", "bytes"]))
+
+
+def test_a_table_without_any_recall_is_refused():
+    with pytest.raises(ValueError, match="no row of the table has a recall"):
+        figures.frontier(TABLE.assign(recall=np.nan))
