@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from workbench.contracts import ItemState, QueryState, SequenceBatch, Similarity
+from workbench.contracts import ItemState, QueryState, Searcher, SequenceBatch, Similarity
 from workbench.search.brute_force import MASKED_BYTES
 from workbench.search.tiles import DEFAULT_BUDGET, score_block, tiling
 from workbench.search.topk import NO_SCORE, Best, CorpusRows, check_defined, mask_rows
@@ -108,6 +108,32 @@ def _ranks(
     )
 
 
+def found_ranks(
+    searcher: Searcher,
+    size: int,
+    queries: QueryState,
+    target_ids: Int[Tensor, "B"],
+    exclude: Int[Tensor, "B H"] | None = None,
+) -> TargetRanks:
+    """The place of each query's target in all that `searcher` returns for it from its corpus of `size` items.
+
+    A target that it does not return has rank `size` + 1, a miss at every cut-off, and score −inf. What an index leaves out is
+    so counted against it, where `target_ranks` asks what its score alone would do.
+    """
+    with torch.no_grad():
+        found = searcher.search(queries, size, exclude)
+    at = found.ids == target_ids[:, None]  # (B, size)
+    there = at.any(1)
+    places = at.int().argmax(1)
+    excluded = torch.zeros_like(there) if exclude is None else (exclude == target_ids[:, None]).any(1)
+    return TargetRanks(
+        ranks=torch.where(there, places + 1, size + 1),
+        scores=torch.where(there, found.scores.gather(1, places[:, None])[:, 0], NO_SCORE),
+        candidates=size - found.shortfall,
+        excluded=excluded,
+    )
+
+
 def rank_table(
     batches: Iterable[SequenceBatch],
     encode: Callable[[SequenceBatch], QueryState],
@@ -116,8 +142,12 @@ def rank_table(
     exclude: Callable[[SequenceBatch], Tensor | None],
     memory_budget: int = DEFAULT_BUDGET,
     progress: bool = False,
+    searcher: Searcher | None = None,
 ) -> pd.DataFrame:
     """One row per user, with the columns `COLUMNS`, in the order of `batches`.
+
+    Ranks are those by score among all items (`target_ranks`), or, with a `searcher` over `items`, the places in what it
+    finds (`found_ranks`).
 
     `encode` gives the query states of a batch, `exclude` the item ids to leave out (B, H) or None, both on the device of
     `items`; `history_length` is the number of interactions in the batch. `progress` draws a bar. Without any user the
@@ -128,7 +158,10 @@ def rank_table(
         with torch.no_grad():
             queries = encode(batch)
         targets = batch.target_ids.to(items.ids.device)
-        found = target_ranks(similarity, queries, items, targets, exclude(batch), memory_budget)
+        if searcher is None:
+            found = target_ranks(similarity, queries, items, targets, exclude(batch), memory_budget)
+        else:
+            found = found_ranks(searcher, len(items), queries, targets, exclude(batch))
         frames.append(
             pd.DataFrame(
                 {

@@ -23,10 +23,12 @@ class DeepRetrievalConfig:
 
     `depth` D layers of `width` K nodes; `paths` J of each item; nodes embedded in `node_dim`, `hidden` units in each layer's
     MLP. `structure_weight`: of −log Σ_j p(π_j | x) beside the reranker's loss. `alpha`: what the size of a path costs.
-    `candidates` S paths are scored per item, found by beams of `beam`; `passes` of coordinate descent.
+    `candidates` S paths are scored per item, found by beams of `candidate_beam`: an item can only come onto a path that a
+    beam has found, so narrow ones leave all items on few paths. `passes` of coordinate descent. `beam`: of the search.
 
-    `updates`: "epoch", path scores are computed afresh from the training rows after each epoch, at most `rows` of them;
-    "stream", from the batches as they come, every `refresh` steps, into lists that fade with `decay`.
+    `updates`: "epoch", path scores are computed from the training rows after each epoch, at most `rows` of them; "stream",
+    from the batches as they come, every `refresh` steps. Either way the lists before fade with `decay` η (0: they are
+    forgotten; the paper's stream has .999).
     `joint_epochs`: after so many, structure, paths and encoder stay as they are and the reranker learns alone (None: all
     learn to the end). The reranker is a dot product of the query, `normalize`d and divided by `temperature` as in `DotConfig`,
     with the item's embedding, or with `output_table` with a vector that is the item's as a result alone, as in the paper.
@@ -41,12 +43,13 @@ class DeepRetrievalConfig:
     structure_weight: float = 1.0
     alpha: float = 3e-5
     candidates: int = 20
+    candidate_beam: int = 25
     beam: int = 25
     passes: int = 3
     updates: Literal["epoch", "stream"] = "epoch"
     rows: int = 1_000_000
     refresh: int = 100
-    decay: float = 0.999
+    decay: float = 0.0
     joint_epochs: int | None = None
     normalize: bool = True
     temperature: float = 0.05
@@ -87,8 +90,8 @@ class DeepRetrievalConfig:
             raise ValueError(
                 f"structure_weight and alpha must be 0 or more, not {self.structure_weight} and {self.alpha}"
             )
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"decay must lie in (0, 1], not {self.decay}")
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"decay must lie in [0, 1], not {self.decay}")
         if self.updates not in ("epoch", "stream"):
             raise ValueError(f"updates must be epoch or stream, not {self.updates!r}")
         if self.joint_epochs is not None:
@@ -205,6 +208,11 @@ class DeepRetrieval(AlternatingSimilarity, PathWalker):
         log_probs = self.structure.log_probs(queries.users, items.paths[rows])
         return {"structure": -self.config.structure_weight * log_probs.logsumexp(1).mean()}
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(D, K)."""
+        return self.config.depth, self.config.width
+
     def beam(self, queries: DeepRetrievalQueries, width: int, within: Prefixes | None = None) -> Beam:  # type: ignore[override]
         """Up to `width` probable paths of each query; see `StructureModel.beam`."""
         return self.structure.beam(queries.users, width, within)
@@ -238,8 +246,7 @@ class DeepRetrieval(AlternatingSimilarity, PathWalker):
         if self.config.updates == "stream":
             self._refresh()
         else:
-            self._hold(self.path_scores(rows, self.config.rows))
-            self._assign()
+            self._learn(rows, self.config.rows)
         return describe(self._before[1:], self.paths[1:], self._lists(), self.config.alpha)
 
     def path_scores(self, rows: Iterable[tuple[Tensor, Tensor]], most: int | None = None) -> ScoreLists:
@@ -250,7 +257,7 @@ class DeepRetrieval(AlternatingSimilarity, PathWalker):
             for embeddings, ids in rows:
                 for start in range(0, len(ids) if left is None else min(left, len(ids)), BEAM_ROWS):
                     end = start + BEAM_ROWS if left is None else min(start + BEAM_ROWS, left)
-                    part = self.structure.beam(embeddings[start:end].detach(), self.config.beam)
+                    part = self.structure.beam(embeddings[start:end].detach(), self.config.candidate_beam)
                     scores.add(ids[start:end], part)
                 if left is not None:
                     left -= min(left, len(ids))
@@ -273,7 +280,7 @@ class DeepRetrieval(AlternatingSimilarity, PathWalker):
                 rows = slice(start, start + BEAM_ROWS)
                 scores.add(
                     numbers[rows],
-                    self.structure.beam(embeddings[rows], max(self.config.beam, self.config.paths)),
+                    self.structure.beam(embeddings[rows], max(self.config.candidate_beam, self.config.paths)),
                 )
         lists = scores.lists(self.config.candidates)
         known = torch.arange(1, self.num_items + 1, device=items.device)
@@ -284,10 +291,17 @@ class DeepRetrieval(AlternatingSimilarity, PathWalker):
     def _refresh(self) -> None:
         if not self._window:
             return
-        new = self.path_scores(self._window)
+        self._learn(self._window)
         self._window = []
-        self._hold(merge_lists(self._lists(padding=True), new, self.config.decay))
-        self._assign()
+
+    def _learn(self, rows: Iterable[tuple[Tensor, Tensor]], most: int | None = None) -> None:
+        """The M-step: path scores of `rows`, joined with the lists before, and the paths that are best by them."""
+        lists = self.path_scores(rows, most)
+        if self.config.decay:
+            lists = merge_lists(self._lists(padding=True), lists, self.config.decay)
+        self._hold(lists)
+        chosen = assign(self._lists(), self.paths[1:], self.config.alpha, self.config.passes)
+        self.paths[1:] = chosen.to(self.paths.device)
 
     def _lists(self, padding: bool = False) -> ScoreLists:
         first = 0 if padding else 1
@@ -298,10 +312,6 @@ class DeepRetrieval(AlternatingSimilarity, PathWalker):
         self.list_paths.copy_(lists.paths)
         self.list_scores.copy_(lists.scores)
         self.list_counts.copy_(lists.counts)
-
-    def _assign(self) -> None:
-        chosen = assign(self._lists(), self.paths[1:], self.config.alpha, self.config.passes)
-        self.paths[1:] = chosen.to(self.paths.device)
 
 
 def _random_paths(rows: int, count: int, num_paths: int) -> Int[Tensor, "R J"]:

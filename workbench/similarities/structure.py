@@ -70,12 +70,17 @@ class Prefixes:
         dense, marks = self._marks[level - 1]
         if dense:
             return marks[codes]
-        places = torch.searchsorted(marks, codes).clamp(max=len(marks) - 1)
+        places = torch.searchsorted(marks, codes.contiguous()).clamp(max=len(marks) - 1)
         return marks[places] == codes
 
 
 class PathWalker(ABC):
     """What a search along paths needs: which paths a query is likely to take, and which an item stands on."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(D, K): layers, and nodes of each."""
 
     @abstractmethod
     def beam(self, queries: QueryState, width: int, within: Prefixes | None = None) -> Beam:

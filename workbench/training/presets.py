@@ -10,7 +10,7 @@ from typing import Literal
 
 from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
 from workbench.retriever import RetrieverConfig
-from workbench.similarities import DotConfig, MoLConfig, SimilarityConfig
+from workbench.similarities import DeepRetrievalConfig, DotConfig, MoLConfig, SimilarityConfig
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import LossConfig
 
@@ -102,7 +102,11 @@ def _cpu() -> dict[str, Preset]:
     similarities: dict[str, SimilarityConfig] = {
         "dot": DotConfig(),
         "mol": MoLConfig(4, 4, 32, query_hidden=256, gate_query=64, gate_item=64, gate_pair=64),
-    }
+        "deep-retrieval": DeepRetrievalConfig(
+            depth=3, width=16, paths=3, node_dim=16, hidden=64, alpha=1e-3,
+            candidates=40, candidate_beam=64, beam=25, rows=40_000, decay=0.5,
+        ),
+    }  # fmt: skip
     return {
         f"cpu/{e}-{s}": Preset(
             f"cpu/{e}-{s}", "ml-1m", RetrieverConfig(encoder, similarity, 50, 200), training, source

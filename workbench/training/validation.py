@@ -6,22 +6,32 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from workbench.contracts import QueryState, SequenceBatch
+from workbench.contracts import ItemState, QueryState, Searcher, SequenceBatch, Similarity
 from workbench.data import Batches, Sequences
 from workbench.data.sequences import HELD_OUT
 from workbench.evaluation.metrics import metrics
 from workbench.evaluation.protocol import HONEST, Protocol, effective_ranks
 from workbench.evaluation.ranks import rank_table
 from workbench.retriever import Retriever
+from workbench.search.path_beam import PathBeam
+from workbench.similarities.deep_retrieval import DeepRetrieval, DeepRetrievalItems
 from workbench.training.config import TrainingConfig
 
 EVALUATION_BATCH = 256
 
 
 def rank_users(
-    retriever: Retriever, sequences: Sequences, protocol: Protocol, *, progress: bool = False
+    retriever: Retriever,
+    sequences: Sequences,
+    protocol: Protocol,
+    *,
+    progress: bool = False,
+    brute_force: bool = False,
 ) -> pd.DataFrame:
     """The rank of every user's held-out item (see `evaluation.ranks.rank_table`), as `protocol` asks for it.
+
+    Deep Retrieval scores only what its beam reaches, and is ranked so, by its own index; `brute_force` asks what its reranker
+    alone would do over the whole corpus. All other similarities are ranked by brute force.
 
     Raises ValueError where the retriever has another number of items than the dataset.
     """
@@ -48,9 +58,19 @@ def rank_users(
     try:
         with torch.no_grad():
             items = retriever.item_state(_corpus(sequences, protocol).to(device))
-            return rank_table(batches, encode, retriever.similarity, items, exclude, progress=progress)
+            searcher = None if brute_force else own_index(retriever.similarity, items)
+            return rank_table(
+                batches, encode, retriever.similarity, items, exclude, progress=progress, searcher=searcher
+            )
     finally:
         retriever.train(was_training)
+
+
+def own_index(similarity: Similarity, items: ItemState) -> Searcher | None:
+    """The index that a similarity cannot be told apart from, since it decides what is scored at all; None for most."""
+    if isinstance(similarity, DeepRetrieval) and isinstance(items, DeepRetrievalItems):
+        return PathBeam.of(similarity, items)
+    return None
 
 
 def check_same_items(retriever: Retriever, sequences: Sequences) -> None:

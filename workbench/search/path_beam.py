@@ -1,0 +1,323 @@
+"""Deep Retrieval's search: a beam of paths for each query, the items that stand on them, and the reranker's order."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.contracts import ItemState, QueryState, Searcher, Similarity, TopK
+from workbench.search.tiles import DEFAULT_BUDGET
+from workbench.search.topk import (
+    NO_SCORE,
+    Best,
+    CorpusRows,
+    best,
+    check_defined,
+    check_search,
+    ids_of,
+)
+from workbench.similarities.deep_retrieval import DeepRetrieval, DeepRetrievalItems
+from workbench.similarities.structure import NO_PATH, PathWalker, Prefixes
+
+ITEMS, DESCRIPTION = "items.safetensors", "index.json"
+FORMAT = 1
+CANDIDATE_BYTES = 160
+"""Bytes per (query, path, item) while the items of a beam are merged and ranked, but for what scoring them takes."""
+
+
+class PathLists(NamedTuple):
+    """The items of each path, stored end to end: path `codes[i]` (ascending) holds `rows[offsets[i]:offsets[i + 1]]`."""
+
+    codes: Int[Tensor, "M"]
+    offsets: Int[Tensor, "M1"]
+    rows: Int[Tensor, "E"]
+
+    @classmethod
+    def of(cls, paths: Int[Tensor, "N J"]) -> Self:
+        """The lists of items on `paths`, which are −1 where an item has fewer than J."""
+        on = paths != NO_PATH
+        rows = torch.arange(len(paths), device=paths.device)[:, None].expand_as(paths)[on]
+        order = paths[on].argsort(stable=True)
+        codes, sizes = paths[on].unique(return_counts=True)
+        return cls(codes, torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]), rows[order])
+
+    def nbytes(self) -> int:
+        """Bytes that the lists hold."""
+        return sum(t.numel() * t.element_size() for t in self)
+
+
+class PathBeam(Searcher):
+    """The best k of the items on a query's `beam` most probable paths.
+
+    The beam is searched among the paths that hold an item (`occupied_only`; otherwise among all K^D, as in the paper). The
+    lists of its paths are merged without duplicates, and what they hold is scored by `similarity`, the reranker. `work` is how many
+    items that were. `exact` is True where every item that may be found was scored: the beam reached all of them; elsewhere
+    `gap` is +inf, since a path's probability says nothing of the scores on it.
+
+    Where the paths of a beam hold fewer than k items that may be found, the list ends with id −1 and score −inf, and
+    `TopK.shortfall` says how many are missing: a wider beam reaches more.
+
+    Memory beyond the item state and the result stays under about `memory_budget` bytes (one query is the least).
+    Raises ValueError where an item has no path: it could never be found.
+    """
+
+    def __init__(
+        self,
+        similarity: Similarity,
+        items: ItemState,
+        walker: PathWalker,
+        beam: int = 25,
+        occupied_only: bool = True,
+        memory_budget: int = DEFAULT_BUDGET,
+    ) -> None:
+        if beam < 1:
+            raise ValueError(f"a beam needs room for at least 1 path, not {beam}")
+        if memory_budget < 1:
+            raise ValueError(f"memory_budget must be a positive number of bytes, not {memory_budget}")
+        self.similarity, self.walker = similarity, walker
+        self.beam, self.occupied_only, self.memory_budget = beam, occupied_only, memory_budget
+        self._hold(items)
+
+    @classmethod
+    def of(cls, model: DeepRetrieval, items: DeepRetrievalItems, beam: int | None = None) -> Self:
+        """The index of a trained model: it walks the paths, and its reranker scores; `beam` as in training by default."""
+        return cls(model, items, model, model.config.beam if beam is None else beam)
+
+    def _hold(self, items: ItemState) -> None:
+        corpus = CorpusRows(items.ids)
+        paths = self.walker.paths_of(items)
+        lost = (paths == NO_PATH).all(1) if paths.shape[1] else torch.ones(len(items), dtype=torch.bool)
+        if bool(lost.any()):
+            item = int(items.ids[lost.nonzero()[0, 0]])
+            raise ValueError(
+                f"item {item} has no path, and {int(lost.sum()) - 1} others: no beam would ever reach them;"
+                " give them paths (`DeepRetrieval.place`) or leave them out of the corpus"
+            )
+        lists = PathLists.of(paths)
+        depth, width = self.walker.shape
+        if int(lists.codes[0]) < 0 or int(lists.codes[-1]) >= width**depth:
+            raise ValueError(
+                f"paths run from {int(lists.codes[0])} to {int(lists.codes[-1])}, but {depth} layers of {width} nodes"
+                f" number them 0..{width**depth - 1}: these are another model's items"
+            )
+        self._within = Prefixes(lists.codes, depth, width) if self.occupied_only else None
+        self.items, self.lists, self._rows = items, lists, corpus
+
+    def upsert(self, items: ItemState) -> None:
+        """See `Searcher.upsert`: items bring their paths with them, and the lists are sorted anew."""
+        self._hold(self.items.upsert(items))
+
+    def remove(self, ids: Int[Tensor, "M"]) -> None:
+        """See `Searcher.remove`; ValueError too where nothing would be left."""
+        self._hold(self.items.without(ids))
+
+    def nbytes(self) -> int:
+        """Bytes of the index: item vectors and paths, and the lists."""
+        return self.items.nbytes() + self.lists.nbytes()
+
+    def search(
+        self,
+        queries: QueryState,
+        k: int,
+        exclude: Int[Tensor, "B H"] | None = None,
+        allowed: Bool[Tensor, "N"] | None = None,
+    ) -> TopK:
+        """The best `k` of the items on the beam of each query (B, K); see `Searcher.search` and this class."""
+        check_search(queries, self.items, k, exclude, allowed)
+        if self.similarity.training:
+            raise ValueError(
+                "the similarity is in training mode, where dropout makes scores random; call .eval() first"
+            )
+        together = self._together()
+        parts = []
+        with torch.no_grad():
+            for start in range(0, max(len(queries), 1), together):
+                rows = slice(start, start + together)
+                excluded = None if exclude is None else self._rows.of(exclude[rows])
+                parts.append(self._search(queries[rows], k, excluded, allowed, start))
+        return TopK(*(torch.cat([getattr(p, name) for p in parts]) for name in TopK.__dataclass_fields__))
+
+    def reached(self, queries: QueryState, beam: int | None = None) -> tuple[Tensor, Tensor]:
+        """The distinct items on each query's beam: `query` and `row` int64 (E,), sorted by query, then by row."""
+        with torch.no_grad():
+            walked = self.walker.beam(queries, beam or self.beam, self._within).paths.contiguous()  # (B, W)
+        places = torch.searchsorted(self.lists.codes, walked).clamp(max=len(self.lists.codes) - 1)
+        held = self.lists.codes[places] == walked  # a path without items, or none, holds nothing
+        first = self.lists.offsets[places]
+        sizes = torch.where(held, self.lists.offsets[places + 1] - first, 0).flatten()  # (B·W,)
+        # Entry e of the concatenated lists stands `within` its list at offsets[list] + within.
+        total = sizes.cumsum(0)
+        entry = torch.arange(int(total[-1]) if len(total) else 0, device=walked.device)
+        which = torch.repeat_interleave(torch.arange(len(sizes), device=walked.device), sizes)
+        rows = self.lists.rows[first.flatten()[which] + entry - (total - sizes)[which]]
+        keys = (which // max(walked.shape[1], 1) * len(self.items) + rows).unique()
+        return keys // len(self.items), keys % len(self.items)
+
+    def _together(self) -> int:
+        """Queries that are searched at once, for the longest lists that a beam could meet."""
+        longest = self.lists.offsets.diff().sort(descending=True).values[: self.beam].sum()
+        width = self.walker.shape[1]
+        most = min(int(longest), len(self.items) * self.walker.paths_of(self.items[:1]).shape[1])
+        per_query = most * (CANDIDATE_BYTES + self.similarity.pair_bytes) + 16 * self.beam * width
+        return max(1, self.memory_budget // per_query)
+
+    def _search(
+        self,
+        queries: QueryState,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+        first_query: int,
+    ) -> TopK:
+        size = len(queries)
+        query, row = self.reached(queries)
+        work = torch.bincount(query, minlength=size)
+        starts = work.cumsum(0) - work
+        place = torch.arange(len(query), device=row.device) - starts[query]
+        widest = int(work.max()) if size else 0
+        # A query with fewer candidates repeats row 0, which is scored and then masked.
+        rows = row.new_zeros(size, max(widest, 1)).index_put((query, place), row)  # (B, C), rows ascending
+        real = torch.zeros_like(rows, dtype=torch.bool).index_put(
+            (query, place), row.new_ones((), dtype=torch.bool)
+        )
+        scores = self.similarity.score_candidates(queries, self.items, rows)
+        scores = scores.masked_fill(~real, NO_SCORE)
+        eligible = real if allowed is None else real & allowed[rows]
+        if excluded is not None:
+            out = _member(rows, excluded)
+            eligible = eligible & ~out
+        # The lower of the score and ±inf, so that a NaN stays and is reported.
+        scores = torch.minimum(scores, torch.where(eligible, -NO_SCORE, NO_SCORE).to(scores.dtype))
+        found = best(scores, min(k, scores.shape[1]))
+        found = Best(found.scores, rows.gather(1, found.rows))
+        check_defined(found, self.items.ids, first_query)
+        exact = eligible.sum(1) == self._eligible(size, excluded, allowed)
+        return TopK(
+            scores=_filled(found.scores, k, NO_SCORE),
+            ids=_filled(ids_of(found, self.items.ids), k, -1),
+            exact=exact,
+            gap=torch.where(exact, 0.0, float("inf")).to(scores.dtype),
+            work=work,
+        )
+
+    def _eligible(
+        self, size: int, excluded: Int[Tensor, "B H"] | None, allowed: Bool[Tensor, "N"] | None
+    ) -> Int[Tensor, "B"]:
+        """How many items of the corpus may be found, for each query."""
+        device = self.items.ids.device
+        total = len(self.items) if allowed is None else int(allowed.sum())
+        if excluded is None:
+            return torch.full((size,), total, device=device)
+        ordered = excluded.sort(dim=1).values
+        distinct = torch.ones_like(ordered, dtype=torch.bool)
+        distinct[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        counted = distinct & (ordered >= 0)
+        if allowed is not None:
+            counted &= allowed[ordered.clamp(min=0)]
+        return total - counted.sum(1)
+
+    # Keeping.
+
+    def save(self, folder: Path) -> None:
+        """Write the index: item vectors and paths as safetensors, and what they belong to as JSON; whole or not at all.
+
+        Raises ValueError where the walker is no trained model, and OSError where the folder cannot be written.
+        """
+        if not isinstance(self.walker, DeepRetrieval):
+            raise ValueError(
+                "only the index of a DeepRetrieval model is saved: another walker could not be told apart"
+            )
+        temporary = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            temporary.mkdir(parents=True)
+            self.items.save(temporary / ITEMS)
+            described = {
+                "format": FORMAT,
+                "model": fingerprint(self.walker),
+                "corpus": corpus_fingerprint(self.items.ids),
+                "items": len(self.items),
+                "beam": self.beam,
+                "occupied_only": self.occupied_only,
+            }
+            (temporary / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
+            if folder.exists():
+                shutil.rmtree(folder)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    @classmethod
+    def load(
+        cls, folder: Path, model: DeepRetrieval, ids: Int[Tensor, "N"] | None = None, beam: int | None = None
+    ) -> Self:
+        """The index that `save` wrote, for the model it was built with, and, where `ids` are given, for that corpus.
+
+        Raises FileNotFoundError where there is none; ValueError where it is damaged, of another version, of another model or
+        of another corpus.
+        """
+        path = folder / DESCRIPTION
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no path index at {folder}: it holds no {DESCRIPTION}")
+        try:
+            facts = json.loads(path.read_text())
+            found, corpus = facts["model"], facts["corpus"]
+            version, width, occupied = facts["format"], int(facts["beam"]), bool(facts["occupied_only"])
+        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); build the index anew") from error
+        if version != FORMAT:
+            raise ValueError(f"{path} has format {version!r}; this version reads format {FORMAT}")
+        if found != fingerprint(model):
+            raise ValueError(
+                f"{folder} is the index of another model (fingerprint {found}, this model has {fingerprint(model)});"
+                " build one for this model"
+            )
+        items = DeepRetrievalItems.load(folder / ITEMS).to(model.paths.device)
+        if ids is not None and corpus != corpus_fingerprint(ids):
+            raise ValueError(
+                f"{folder} is the index of another corpus of {len(items)} items; build one for this corpus"
+            )
+        if corpus != corpus_fingerprint(items.ids):
+            raise ValueError(
+                f"{folder / ITEMS} does not hold the items that {DESCRIPTION} speaks of; build the index anew"
+            )
+        return cls(model, items, model, width if beam is None else beam, occupied)
+
+
+def fingerprint(model: DeepRetrieval) -> str:
+    """16 hex digits by which an index knows its model again: the weights that walk and rerank, and the configuration.
+
+    The paths are not part of it: items may be put in, moved and taken out of an index.
+    """
+    digest = hashlib.sha256(repr((model.config, model.num_items)).encode())
+    for name, value in model.named_parameters():
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def corpus_fingerprint(ids: Int[Tensor, "N"]) -> str:
+    """16 hex digits of the item ids of a corpus, in their order."""
+    return hashlib.sha256(ids.cpu().numpy().tobytes()).hexdigest()[:16]
+
+
+def _member(rows: Int[Tensor, "B C"], chosen: Int[Tensor, "B H"]) -> Bool[Tensor, "B C"]:
+    """Whether each row is among those chosen for its query."""
+    if chosen.shape[1] == 0:
+        return torch.zeros_like(rows, dtype=torch.bool)
+    ordered = chosen.sort(dim=1).values
+    places = torch.searchsorted(ordered, rows).clamp(max=chosen.shape[1] - 1)
+    return ordered.gather(1, places) == rows
+
+
+def _filled(values: Float[Tensor, "B M"] | Int[Tensor, "B M"], k: int, last: float) -> Tensor:
+    """`values` with `last` behind them, up to `k` columns."""
+    missing = k - values.shape[1]
+    if missing <= 0:
+        return values
+    return torch.cat([values, values.new_full((len(values), missing), last)], dim=1)
