@@ -119,11 +119,20 @@ def test_small_corpora_can_be_left_out_and_too_few_points_give_no_line():
     assert exponents(table, at_least=1000).empty
 
 
-def test_needs_grow_from_the_largest_corpus():
+def test_needs_are_a_fixed_part_and_one_that_grows():
     table = line("a", 1.0, [10, 1000]).assign(item_bytes=50.0, index_mb=2.0)
+    table["p50_ms"] = 3.0 + 2.0 * table["items"]
     row = needed(table, 10**9).iloc[0]
-    assert (row["measured_at"], row["state_gb"], row["index_gb"]) == (1000, 50.0, pytest.approx(2000))
-    assert row["seconds_per_query"] == pytest.approx(3.0 * 1000 / 1e3 / 8 * 1e6)
+    assert (row["largest"], row["state_gb"], row["index_gb"]) == (1000, 50.0, pytest.approx(2000))
+    assert (row["fixed_ms"], row["ns_per_item"]) == (pytest.approx(3), pytest.approx(2e6))
+    assert row["seconds_per_query"] == pytest.approx(2e9 / 1e3 / 8)
+
+
+@pytest.mark.parametrize(("times", "fixed"), [([5.0, 5.0, 4.9], True), ([1.0, 11.0, 110.0], False)])
+def test_neither_part_of_a_line_is_negative(times, fixed):
+    table = line("a", 1.0, [10, 100, 1000]).assign(item_bytes=50.0, index_mb=2.0, p50_ms=times)
+    row = needed(table, 10**9).iloc[0]
+    assert (row["ns_per_item"] == 0) == fixed and (row["fixed_ms"] == 0) == (not fixed)
 
 
 def test_the_bytes_of_an_item_are_split_into_parts():

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from workbench.bench.contenders import chosen
 from workbench.bench.run import Raw
 from workbench.bench.tables import latency, overlap, per_query, published_searches, quality, shown, summary
 
@@ -96,8 +97,8 @@ def test_a_query_counts_once_and_unknown_targets_are_neither_hit_nor_miss():
 
 def test_a_summary_has_a_row_for_each_contender_and_group_in_order(finished: Raw):
     table = summary(finished)
-    labels = finished.contenders["label"].tolist()
-    assert table["label"].tolist() == labels * 4
+    labels = {items: [c.label for c in chosen(items, ())] for items in (30, 60)}
+    assert table["label"].tolist() == labels[30] * 2 + labels[60] * 2
     groups = table[["items", "batch_size"]].drop_duplicates().to_numpy().tolist()
     assert groups == [[30, 1], [30, 4], [60, 1], [60, 4]]
     assert (table["p50_ms"] > 0).all() and (table["p95_ms"] >= table["p50_ms"]).all()

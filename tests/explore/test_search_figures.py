@@ -40,7 +40,7 @@ def test_the_frontier_joins_the_settings_of_a_method_and_leaves_out_what_has_no_
     figure = figures.frontier(TABLE)
     traces = named(figure)
     assert list(traces) == ["brute force", "average", "average, FAISS IVF"]
-    assert traces["average"].x.tolist() == [0.95, 0.99] and traces["average"].y.tolist() == [2.0, 4.0]
+    assert traces["average"].x.tolist() == [0.99, 0.95] and traces["average"].y.tolist() == [4.0, 2.0]
     assert figure.layout.yaxis.type == "log"
     assert "overlap recall@100" in figure.layout.xaxis.title.text
 
@@ -55,7 +55,7 @@ def test_marks_grow_with_memory():
 
 def test_the_other_recall_is_the_same_figure_of_another_column():
     figure = figures.frontier(TABLE, "relative_hr", title="a <b>")
-    assert named(figure)["average"].x.tolist() == [0.98, 1.0]
+    assert named(figure)["average"].x.tolist() == [1.0, 0.98]
     assert "hit rate@100" in figure.layout.xaxis.title.text and figure.layout.title.text == "a &lt;b&gt;"
 
 

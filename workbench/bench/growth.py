@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 T_975 = (
     12.706,
@@ -56,25 +57,45 @@ def exponents(table: pd.DataFrame, at_least: int = 0) -> pd.DataFrame:
 
 
 def needed(table: pd.DataFrame, items: int) -> pd.DataFrame:
-    """What a corpus of `items` would need, by the largest corpus measured: label, batch_size, `measured_at`, `state_gb`,
-    `index_gb`, `seconds_per_query`.
+    """What a corpus of `items` would need: label, `largest` (corpus measured), `state_gb`, `index_gb`, `fixed_ms` and
+    `ns_per_item` of a call, and `seconds_per_query`.
 
-    Bytes and time per item are those measured at the largest corpus, and taken to be the same for every further item: no
-    allowance for caches that are outgrown already there, nor for what a better-than-linear index would gain.
-    `table` is a summary with `items` and `item_bytes`.
+    Latency is taken to be fixed_ms + ns_per_item · items, fitted to all corpora by least squares on relative errors, neither
+    below 0; bytes per item are those of the largest corpus. So nothing is said of caches outgrown, nor of an index whose
+    share looked at shrinks as it grows. `table` is a summary of one batch size with `items` and `item_bytes`.
     """
-    largest = table[table["items"] == table["items"].max()]
-    grown = items / largest["items"]
-    return pd.DataFrame(
-        {
-            "label": largest["label"],
-            "batch_size": largest["batch_size"],
-            "measured_at": largest["items"],
-            "state_gb": largest["item_bytes"] * items / 1e9,
-            "index_gb": largest["index_mb"] / 1e3 * grown,
-            "seconds_per_query": largest["p50_ms"] / 1e3 / largest["batch_size"] * grown,
-        }
-    ).reset_index(drop=True)
+    rows = []
+    for label, points in table.groupby("label", sort=False):
+        n, ms = points["items"].to_numpy(float), points["p50_ms"].to_numpy(float)
+        fixed, slope = _line(n, ms)
+        last = points.sort_values("items").iloc[-1]
+        rows.append(
+            {
+                "label": label,
+                "largest": int(last["items"]),
+                "state_gb": last["item_bytes"] * items / 1e9,
+                "index_gb": last["index_mb"] / 1e3 * items / last["items"],
+                "fixed_ms": fixed,
+                "ns_per_item": 1e6 * slope,
+                "seconds_per_query": (fixed + slope * items) / 1e3 / last["batch_size"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """a and b of y ≈ a + b·x, of the least relative errors, neither negative.
+
+    >>> [round(v, 6) for v in _line(np.array([1.0, 10.0, 100.0]), np.array([5.0, 23.0, 203.0]))]
+    [3.0, 2.0]
+    """
+    columns = np.stack([1 / y, x / y], axis=1)
+    a, b = (float(v) for v in np.linalg.lstsq(columns, np.ones_like(y), rcond=None)[0])
+    if a >= 0 and b >= 0:
+        return a, b
+    one = columns[:, 1] if a < 0 else columns[:, 0]
+    alone = float(one.sum() / (one**2).sum())
+    return (0.0, alone) if a < 0 else (alone, 0.0)
 
 
 def per_item(table: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:

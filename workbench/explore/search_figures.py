@@ -60,7 +60,8 @@ def searcher_style(method: str) -> Style:
 
 
 def frontier(table: pd.DataFrame, measure: str = "recall", title: str = "") -> go.Figure:
-    """Latency against recall: a mark for each contender, a line through the settings of a method; right and low is best.
+    """Latency against recall: a mark for each contender, a line through the settings of a method, in their order in the
+    table; right and low is best.
 
     `table` has `label`, `method`, `setting`, `k`, `p50_ms`, the column `measure` (`recall` or `relative_hr`), and optionally
     `memory_mb`, shown as the area of the mark. Rows without the measure (a baseline on a part of the corpus) are left out.
@@ -71,8 +72,7 @@ def frontier(table: pd.DataFrame, measure: str = "recall", title: str = "") -> g
         raise ValueError(f"no row of the table has a {measure}: there is nothing to draw")
     figure = go.Figure()
     areas = _areas(rows)
-    for method, unsorted in rows.groupby("method", sort=False):
-        line = unsorted.sort_values([measure, "p50_ms"])
+    for method, line in rows.groupby("method", sort=False):
         style = searcher_style(str(method))
         figure.add_scatter(
             x=line[measure],
@@ -168,7 +168,7 @@ def growth(table: pd.DataFrame, fits: pd.DataFrame | None = None) -> go.Figure:
             marker={"symbol": style.symbol, "color": style.color},
             hovertemplate=f"{plain(label)}<br>%{{x:,}} items: %{{y:.3g}} ms<extra></extra>",
         )
-    figure.update_xaxes(title_text="items in the corpus", **_decades(table["items"], ",d"))
+    figure.update_xaxes(title_text="items in the corpus", **_decades(table["items"]))
     figure.update_yaxes(title_text="median latency of a call (ms)", **_decades(table["p50_ms"]))
     figure.update_layout(
         height=420 + 22 * len(seen), legend={"orientation": "h", "y": -0.22, "yanchor": "top"}
@@ -235,11 +235,11 @@ def memory_per_item(parts: pd.DataFrame) -> go.Figure:
     return finished(figure, "What an item costs to keep")
 
 
-def _decades(values: pd.Series, tickformat: str = "~g") -> dict[str, object]:
-    """A logarithmic axis with ticks at 1, 2 and 5 of each decade where there are few, at powers of ten otherwise."""
+def _decades(values: pd.Series) -> dict[str, object]:
+    """A logarithmic axis with the more ticks between powers of ten, the fewer of these it spans."""
     finite = values[np.isfinite(values) & (values > 0)]
     low, high = math.floor(math.log10(finite.min())), math.ceil(math.log10(finite.max()))
-    steps = (1, 2, 5) if high - low <= 2 else (1,)
+    steps = {1: (1, 1.5, 2, 3, 5, 7), 2: (1, 2, 5)}.get(max(1, high - low), (1,))
     ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
-    texts = [f"{t:,.0f}" if t >= 1 else f"{t:g}" for t in ticks]
+    texts = [f"{t:,.0f}" if t >= 10 else f"{t:g}" for t in ticks]
     return {"type": "log", "tickvals": ticks, "ticktext": texts}
