@@ -91,6 +91,37 @@ def test_an_error_shows_in_the_status_line_and_the_figure_stays() -> None:
     assert "ValueError" not in bars.status.value
 
 
+class Shy(Dashboard):
+    """Two controls of which the first sets the second, before a figure is drawn and while one is."""
+
+    def __init__(self, meanwhile: bool) -> None:
+        self.drawn: list[tuple[int, int]] = []
+        self.meanwhile = meanwhile
+        first, second = ipywidgets.IntSlider(), ipywidgets.IntSlider()
+        first.observe(lambda change: second.set_trait("value", 10 * change["new"]), names="value")
+        super().__init__("Shy", {"Numbers": {"first": first, "second": second}})
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        self.drawn.append((values["first"], values["second"]))
+        if self.meanwhile and values["first"] == 3:
+            self.controls["first"].value = 4
+        return go.Figure(layout_title_text=f"{values['first']}, {values['second']}")
+
+
+def test_controls_that_move_together_are_drawn_once() -> None:
+    shy = Shy(meanwhile=False)
+    shy.controls["first"].value = 3
+    assert shy.drawn == [(0, 0), (3, 30)]
+    assert shy.figure.layout.title.text == "3, 30"
+
+
+def test_a_second_change_while_the_first_is_drawn_wins() -> None:
+    shy = Shy(meanwhile=True)
+    shy.controls["first"].value = 3
+    assert shy.drawn == [(0, 0), (3, 30), (4, 40)]
+    assert shy.figure.layout.title.text == "4, 40"
+
+
 def test_names_of_controls_are_unique_and_titles_are_text() -> None:
     class Twice(Dashboard):
         def __init__(self) -> None:

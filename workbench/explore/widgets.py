@@ -23,7 +23,9 @@ class Dashboard(ABC):
 
     A leaf gives the controls (`{"group": {"name": widget}}`, names unique) to the constructor, once it has set what its
     `draw` needs: the first figure is drawn at once. Controls whose drawing takes a while should be made with
-    `continuous_update=False`. An error in `draw` shows in the status line, and the figure stays as it was.
+    `continuous_update=False`. A leaf whose controls depend on each other lets one set another by observing it before the
+    constructor is called: several changes at once are drawn once. An error in `draw` shows in the status line, and the figure
+    stays as it was.
     """
 
     def __init__(self, title: str, groups: Mapping[str, Mapping[str, widgets.ValueWidget]]) -> None:
@@ -32,6 +34,7 @@ class Dashboard(ABC):
             raise ValueError(f"two controls of the dashboard {title!r} have the same name")
         self.figure = go.FigureWidget()
         self.status = widgets.HTML()
+        self._drawn: dict[str, Any] | None = None
         boxes = [_group(label, group) for label, group in groups.items()]
         heading = widgets.HTML(f"<b>{escape(title)}</b>")
         row = widgets.HBox(boxes, layout={"flex_flow": "row wrap", "grid_gap": "8px 24px"})
@@ -64,14 +67,22 @@ class Dashboard(ABC):
             display(self.widget)
 
     def _update(self, _change: object = None) -> None:
+        values = self.values
+        if values == self._drawn:
+            return
         started = time.perf_counter()
         try:
-            self._show(self.draw(self.values))
+            figure = self.draw(values)
+            if self.values != values:  # a control was moved meanwhile, and that change is drawn on its own
+                return
+            self._show(figure)
         except Exception as error:  # whatever went wrong: a traceback inside a callback is seen by nobody
+            self._drawn = None
             self.status.value = (
                 f'<span style="color:#c0392b">{escape(f"{type(error).__name__}: {error}")}</span>'
             )
         else:
+            self._drawn = values
             self.status.value = f"drawn in {time.perf_counter() - started:.2f} s"
 
     def _show(self, new: go.Figure) -> None:

@@ -1,0 +1,497 @@
+"""Figures of a mixture's parts, each from the tables that the anatomy gives. May import nothing else of ours.
+
+As in `figures`, every function raises ValueError where its table is empty or lacks a column, and shows texts literally.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from workbench.explore.figures import finished, need, translucent
+from workbench.explore.template import (
+    GREY,
+    PALETTE,
+    PURPLE,
+    SEQUENTIAL,
+    SKY,
+    TEMPLATE,
+    VERMILLION,
+    method_style,
+    plain,
+)
+
+MOST_BARS = 12
+"""Components that have a bar of their own; those of a larger mixture that give least stand together in one."""
+MOST_CELLS = 40
+"""Cells of a heatmap in which figures still can be read."""
+MOST_COLORS = len(PALETTE) - 1
+"""Groups of items with a colour of their own; the others are grey."""
+DIVERGING = "RdBu_r"
+TINTS = (0.0, 0.35, 0.6, 0.75)
+"""How much white the colours of the largest, second largest, … part of a bar have in them."""
+TEXT = TEMPLATE.layout.font.color
+
+
+def score_parts(
+    parts: pd.DataFrame, temperatures: pd.DataFrame, history: pd.DataFrame, title: str, temperature: float
+) -> go.Figure:
+    """One score taken apart: the history, s, π and π·s as heatmaps, their sum, each component switched off, the temperature.
+
+    `parts` is a table of `anatomy.components`, `temperatures` one of `anatomy.by_temperature`, `temperature` the τ that the
+    parts were computed with. `history` has the columns `title` and `held_out`, oldest first.
+    """
+    need(
+        parts, "component", "query_group", "item_group", "score", "weight", "product", "off", "score_without"
+    )
+    need(temperatures, "temperature", "score", "rank", "mean")
+    need(history, "title", "held_out")
+    figure = make_subplots(
+        2,
+        4,
+        specs=[
+            [{"type": "table"}, {}, {}, {}],
+            [{"colspan": 2}, None, {}, {}],
+        ],
+        column_widths=[0.34, 0.22, 0.22, 0.22],
+        row_heights=[0.5, 0.5],
+        horizontal_spacing=0.055,
+        vertical_spacing=0.2,
+        subplot_titles=[
+            "history, latest first",
+            "component scores s",
+            "gate weights π",
+            "products π·s",
+            "the sum: φ = Σ π·s",
+            "φ, one switched off",
+            "φ against τ",
+        ],
+    )
+    figure.add_trace(_history(history), 1, 1)
+    for column, name in enumerate(("score", "weight", "product"), start=2):
+        figure.add_trace(_grid(parts, name), 1, column)
+        figure.update_xaxes(title_text="item group j", showgrid=False, ticks="", row=1, col=column)
+        figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", row=1, col=column)
+    figure.update_yaxes(title_text="query group i", title_standoff=4, row=1, col=2)
+    _sum(figure, parts)
+    _temperature(figure, temperatures, temperature)
+    figure.update_annotations(font_size=13)
+    figure.update_layout(height=540, margin={"t": 78, "b": 50, "l": 40, "r": 12}, showlegend=False)
+    figure.update_xaxes(tickfont_size=11, title_font_size=12)
+    figure.update_yaxes(tickfont_size=11, title_font_size=12)
+    return finished(figure, plain(title))
+
+
+def _history(history: pd.DataFrame) -> go.Table:
+    rows = history.iloc[::-1]
+    marks = ["★" if held_out else "" for held_out in rows["held_out"]]
+    clear = "rgba(0,0,0,0)"
+    return go.Table(
+        columnwidth=[1, 16],
+        header={"values": ["", ""], "height": 0, "fill": {"color": clear}, "line": {"color": clear}},
+        cells={
+            "values": [marks, [_cut(title, 40) for title in rows["title"]]],
+            "align": "left",
+            "height": 22,
+            "font": {"color": [VERMILLION, TEXT], "size": 12},
+            "fill": {"color": clear},
+            "line": {"color": clear},
+        },
+    )
+
+
+def _grid(parts: pd.DataFrame, name: str) -> go.Heatmap:
+    values = parts.pivot(index="query_group", columns="item_group", values=name)
+    off = parts.pivot(index="query_group", columns="item_group", values="off").to_numpy(dtype=bool)
+    decimals = 2 if name == "weight" else 1
+    texts = [
+        ["off" if out else f"{value:.{decimals}f}" for value, out in zip(row, outs, strict=True)]
+        for row, outs in zip(values.to_numpy(), off, strict=True)
+    ]
+    if values.size > MOST_CELLS:
+        texts = [["off" if out else "" for out in outs] for outs in off]
+    sided = name != "weight"
+    largest = float(np.nanmax(np.abs(values.to_numpy()))) or 1.0
+    unit = {"score": "s", "weight": "π", "product": "π·s"}[name]
+    return go.Heatmap(
+        z=values.to_numpy(),
+        x=[f"g{j}" for j in values.columns],
+        y=[f"f{i}" for i in values.index],
+        colorscale=DIVERGING if sided else SEQUENTIAL,
+        zmin=-largest if sided else 0,
+        zmax=largest,
+        showscale=False,
+        text=texts,
+        texttemplate="%{text}",
+        textfont={"size": 12},
+        xgap=1,
+        ygap=1,
+        hovertemplate=f"%{{y}}·%{{x}}: {unit} = %{{z:.4f}}<extra></extra>",
+    )
+
+
+def _sum(figure: go.Figure, parts: pd.DataFrame) -> None:
+    """The products from the largest to the smallest and their sum, and beside them what each one's absence changes."""
+    order = parts["product"].abs().sort_values(ascending=False, kind="stable").index
+    shown, rest = parts.loc[order[:MOST_BARS]], parts.loc[order[MOST_BARS:]]
+    names, values = list(shown["component"]), list(shown["product"])
+    if len(rest):
+        names, values = [*names, f"{len(rest)} more"], [*values, rest["product"].sum()]
+    score = float(parts["product"].sum())
+    figure.add_trace(
+        go.Waterfall(
+            x=[*names, "φ"],
+            y=[*values, score],
+            measure=[*["relative"] * len(values), "total"],
+            increasing={"marker": {"color": VERMILLION}},
+            decreasing={"marker": {"color": SKY}},
+            totals={"marker": {"color": GREY}},
+            connector={"line": {"color": translucent(GREY, 0.6), "width": 1}},
+            hovertemplate="%{x}: %{delta:.4f}<extra></extra>",
+        ),
+        2,
+        1,
+    )
+    figure.update_xaxes(tickangle=-45 if len(values) > 5 else 0, row=2, col=1)
+    figure.update_yaxes(title_text="score", title_standoff=4, row=2, col=1)
+    change = shown["score_without"] - score
+    figure.add_trace(
+        go.Bar(
+            x=change,
+            y=list(shown["component"]),
+            orientation="h",
+            marker={"color": PURPLE},
+            customdata=[
+                [without, "no rank" if math.isnan(rank) else f"rank {int(rank):,}"]
+                for without, rank in zip(shown["score_without"], shown["rank_without"], strict=True)
+            ],
+            hovertemplate="without %{y}: φ = %{customdata[0]:.4f} (%{x:+.4f}), %{customdata[1]}<extra></extra>",
+        ),
+        2,
+        3,
+    )
+    figure.update_xaxes(title_text="change of φ", row=2, col=3)
+    figure.update_yaxes(autorange="reversed", showgrid=False, row=2, col=3)
+
+
+def _temperature(figure: go.Figure, temperatures: pd.DataFrame, temperature: float) -> None:
+    lines = (("score", "this item", VERMILLION, "solid"), ("mean", "mean item", GREY, "dash"))
+    for column, name, color, dash in lines:
+        rank = ", rank %{customdata:,}" if column == "score" else ""
+        figure.add_trace(
+            go.Scatter(
+                x=temperatures["temperature"],
+                y=temperatures[column],
+                mode="lines+text",
+                line={"color": color, "dash": dash},
+                text=[name if place == 2 else "" for place in range(len(temperatures))],
+                textposition="top right" if column == "score" else "bottom right",
+                textfont={"color": color, "size": 11},
+                customdata=temperatures["rank"],
+                hovertemplate=f"τ = %{{x:.3f}}: φ = %{{y:.3f}}{rank}<extra>{name}</extra>",
+            ),
+            2,
+            4,
+        )
+    here = np.interp(
+        math.log(temperature), np.log(temperatures["temperature"]), temperatures["score"].to_numpy()
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=[temperature],
+            y=[here],
+            mode="markers",
+            marker={"color": VERMILLION, "size": 10, "line": {"color": "white", "width": 1.5}},
+            hovertemplate="τ = %{x:.3f}: φ = %{y:.3f}<extra>chosen</extra>",
+        ),
+        2,
+        4,
+    )
+    figure.update_xaxes(
+        type="log", title_text="temperature τ", tickvals=[0.01, 0.05, 0.25], tickformat=".2f", row=2, col=4
+    )
+
+
+def recommended(lists: pd.DataFrame, title: str = "The same user, twice", parts: int = 3) -> go.Figure:
+    """Two (or more) lists side by side; a bar is a score, cut into its `parts` largest components and the rest.
+
+    `lists` is a table of `anatomy.side_by_side`. The held-out item is marked with a star, where it is not among the best it
+    stands below them with its rank.
+    """
+    need(lists, "method", "place", "title", "held_out", "score", "elsewhere", "component", "product")
+    methods = list(dict.fromkeys(lists["method"]))
+    figure = make_subplots(
+        1, len(methods), subplot_titles=[plain(m) for m in methods], horizontal_spacing=0.2
+    )
+    for column, method in enumerate(methods, start=1):
+        rows = lists[lists["method"] == method]
+        entries = [entry for _, entry in rows.groupby("place", sort=True)]
+        for trace in _stacked(entries, parts, method_style(method).color):
+            figure.add_trace(trace, 1, column)
+        labels = [_entry_label(entry.iloc[0]) for entry in entries]
+        figure.update_yaxes(
+            tickvals=list(range(len(entries))),
+            ticktext=labels,
+            range=[len(entries) - 0.45, -0.55],
+            showgrid=False,
+            tickfont={"size": 12},
+            row=1,
+            col=column,
+        )
+        figure.update_xaxes(title_text="score φ", zeroline=True, row=1, col=column)
+    figure.update_layout(
+        barmode="relative",
+        title={"x": 0.01, "xref": "container"},
+        bargap=0.22,
+        height=470,
+        margin={"t": 84, "b": 50, "l": 40, "r": 16},
+        showlegend=False,
+    )
+    return finished(figure, plain(title))
+
+
+def _stacked(entries: list[pd.DataFrame], parts: int, color: str) -> list[go.Bar]:
+    """One trace for each place among the largest components, and one for the rest: they stack at every entry."""
+    ranked = [
+        e.reindex(e["product"].abs().sort_values(ascending=False, kind="stable").index) for e in entries
+    ]
+    traces = []
+    for place in range(min(parts, max(map(len, ranked)))):
+        rows = [e.iloc[place] for e in ranked]
+        single = all(len(e) == 1 for e in ranked)
+        traces.append(
+            go.Bar(
+                x=[row["product"] for row in rows],
+                y=list(range(len(rows))),
+                orientation="h",
+                marker={"color": _tint(color, TINTS[min(place, len(TINTS) - 1)])},
+                text=["" if single else row["component"] for row in rows],
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                constraintext="none",
+                textfont={"size": 11},
+                customdata=[_told_entry(row) for row in rows],
+                hovertemplate="%{customdata[0]}<br>%{customdata[1]}"
+                + ("" if single else "<br>%{customdata[2]}: π·s = %{x:.3f}")
+                + "<extra></extra>",
+            )
+        )
+    if any(len(e) > parts for e in ranked):
+        traces.append(
+            go.Bar(
+                x=[e["product"].iloc[parts:].sum() for e in ranked],
+                y=list(range(len(ranked))),
+                orientation="h",
+                marker={"color": _tint(GREY, 0.5)},
+                customdata=[_told_entry(e.iloc[0]) for e in ranked],
+                hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>all other components: %{x:.3f}<extra></extra>",
+            )
+        )
+    return traces
+
+
+def _told_entry(row: pd.Series) -> list[str]:
+    elsewhere = "" if math.isnan(row["elsewhere"]) else f", rank {int(row['elsewhere']):,} in the other list"
+    return [plain(row["title"]), f"φ = {row['score']:.3f}{elsewhere}", plain(row["component"])]
+
+
+def _entry_label(row: pd.Series) -> str:
+    text = f"{_cut(row['title'], 28)}  {int(row['place']):,}"
+    return f'<span style="color:{VERMILLION}">★ <b>{text}</b></span>' if row["held_out"] else text
+
+
+def usage_heatmap(
+    use: pd.DataFrame, measure: str = "mean gate weight π", relative: bool = False
+) -> go.Figure:
+    """Which component each group of items uses: a table of `anatomy.usage` as a heatmap.
+
+    `relative`: less the mean of the groups, so that what is particular to a group stands out.
+    """
+    need(use)
+    values = use.to_numpy(dtype=float)
+    if relative:
+        values = values - values.mean(0)
+    sided = relative or bool(values.min() < 0)
+    largest = float(np.abs(values).max()) or 1.0
+    cells = values.shape[1] <= MOST_CELLS / 2 and float(np.abs(values).max()) > 0
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            x=[plain(name) for name in use.columns],
+            y=[plain(name) for name in use.index],
+            colorscale=DIVERGING if sided else SEQUENTIAL,
+            zmin=-largest if sided else 0,
+            zmax=largest,
+            colorbar={"title": {"text": "difference" if relative else "mean", "font": {"size": 12}}},
+            texttemplate="%{z:.2f}" if cells else None,
+            textfont={"size": 11},
+            hovertemplate="%{y}<br>%{x}: %{z:.4f}<extra></extra>",
+            xgap=1,
+            ygap=1,
+        )
+    )
+    figure.update_xaxes(
+        title_text="component (query group · item group)", showgrid=False, ticks="", type="category"
+    )
+    figure.update_yaxes(
+        autorange="reversed", showgrid=False, ticks="", type="category", tickfont={"size": 12}
+    )
+    figure.update_layout(height=max(300, min(600, 150 + 26 * len(use))))
+    return finished(figure, f"{plain(measure)}{', less the mean of the groups' if relative else ''}")
+
+
+def balance_bars(components: pd.DataFrame) -> go.Figure:
+    """How the weight is spread over the components, most used first: a line of shares for each model, and what even would be.
+
+    `components` is the first table of `anatomy.balance`.
+    """
+    need(components, "model", "component", "weight")
+    figure = go.Figure()
+    for color, (model, rows) in zip(PALETTE, components.groupby("model", sort=False), strict=False):
+        ordered = rows.sort_values("weight", ascending=False)
+        figure.add_bar(
+            x=list(range(1, len(ordered) + 1)),
+            y=ordered["weight"],
+            name=plain(model),
+            marker={"color": color},
+            customdata=ordered["component"],
+            hovertemplate=f"%{{customdata}}: %{{y:.3f}}<extra>{plain(model)}</extra>",
+        )
+    even = 1 / components.groupby("model").size().max()
+    figure.add_hline(y=even, line={"color": GREY, "dash": "dash"})
+    figure.add_annotation(
+        x=1,
+        xref="paper",
+        y=even,
+        text="even",
+        showarrow=False,
+        yanchor="bottom",
+        xanchor="right",
+        font={"size": 12},
+    )
+    figure.update_xaxes(title_text="component, most used first", dtick=1, showgrid=False)
+    figure.update_yaxes(title_text="mean gate weight π", rangemode="tozero")
+    figure.update_layout(height=340, legend={"x": 1, "xanchor": "right", "y": 1, "yanchor": "top"})
+    return finished(figure, "Use of components over all held-out pairs")
+
+
+def switched_off_bars(table: pd.DataFrame) -> go.Figure:
+    """What each component is worth: the change of a metric when it is switched off, with two standard errors.
+
+    `table` is one of `anatomy.switched_off`.
+    """
+    need(table, "component", "change", "error")
+    rows = table[table["component"] != "none"]
+    need(rows)
+    metric = next((c for c in rows.columns if c.startswith("NDCG")), "metric")
+    figure = go.Figure(
+        go.Bar(
+            x=rows["component"],
+            y=rows["change"],
+            marker={"color": [VERMILLION if c < 0 else SKY for c in rows["change"]]},
+            error_y={"type": "data", "array": 2 * rows["error"], "color": GREY, "thickness": 1.5},
+            customdata=rows[[metric]] if metric in rows else None,
+            hovertemplate=f"without %{{x}}: %{{y:+.4f}}<extra>{plain(metric)}</extra>",
+        )
+    )
+    figure.update_xaxes(title_text="component switched off", type="category", showgrid=False)
+    figure.update_yaxes(title_text=f"change of {plain(metric)}")
+    figure.update_layout(height=340)
+    return finished(figure, "What a component is worth")
+
+
+def component_map(
+    points: pd.DataFrame,
+    color_by: str,
+    explained: tuple[float, float],
+    selected: NDArray[np.int64] | None = None,
+    title: str = "Items",
+) -> go.Figure:
+    """Items in the plane, coloured by genre, decile of popularity or dominant component; drawn with WebGL.
+
+    `points` is the table of an `anatomy.item_map`, `color_by` one of its columns `genre`, `decile`, `dominant`, `explained` the
+    shares of variance along the axes. `selected`: places of points that stand out from the others. The first trace holds
+    every point, in the order of the table; those after it are the legend's.
+    """
+    need(points, "x", "y", "title", "genres", "interactions", "decile", "dominant", color_by)
+    scale = color_by == "decile"
+    kinds = [] if scale else list(points[color_by].value_counts().index[:MOST_COLORS])
+    colors = dict(zip(kinds, PALETTE, strict=False))
+    titles = [plain(title) for title in points["title"]]
+    figure = go.Figure(
+        go.Scattergl(
+            x=points["x"],
+            y=points["y"],
+            mode="markers",
+            marker={
+                "size": 6,
+                "opacity": 0.8,
+                "color": points["decile"] if scale else [colors.get(kind, GREY) for kind in points[color_by]],
+                "colorscale": "Viridis" if scale else None,
+                "cmin": 1 if scale else None,
+                "cmax": 10 if scale else None,
+                "showscale": scale,
+                "colorbar": {"title": {"text": "decile of<br>popularity"}, "thickness": 14, "outlinewidth": 0}
+                if scale
+                else None,
+            },
+            selectedpoints=selected,
+            selected={"marker": {"opacity": 1, "size": 9}},
+            unselected={"marker": {"opacity": 0.12}},
+            customdata=np.stack(
+                [
+                    titles,
+                    [plain(g) for g in points["genres"]],
+                    points["interactions"].map("{:,}".format),
+                    points["dominant"],
+                ],
+                axis=-1,
+            ),
+            hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]} interactions"
+            " · dominant %{customdata[3]}<extra></extra>",
+            showlegend=False,
+        )
+    )
+    named = [*colors.items(), *([("other", GREY)] if len(set(points[color_by])) > len(colors) else [])]
+    for kind, color in [] if scale else named:
+        figure.add_scattergl(
+            x=[None],
+            y=[None],
+            mode="markers",
+            marker={"color": color, "size": 9},
+            name=plain(kind),
+            hoverinfo="skip",
+        )
+    for axis, share, update in zip(
+        ("first", "second"), explained, (figure.update_xaxes, figure.update_yaxes), strict=True
+    ):
+        update(title_text=f"{axis} principal component ({share:.0%} of variance)", zeroline=False)
+    figure.update_layout(
+        height=500, dragmode="lasso", legend={"itemclick": False, "itemdoubleclick": False}, uirevision="map"
+    )
+    return finished(figure, plain(title))
+
+
+def _tint(color: str, white: float) -> str:
+    """A hexadecimal colour mixed with white.
+
+    >>> _tint("#D55E00", 0.5)
+    '#eaae80'
+    """
+    return "#" + "".join(
+        f"{round(int(color[p : p + 2], 16) * (1 - white) + 255 * white):02x}" for p in (1, 3, 5)
+    )
+
+
+def _cut(title: object, longest: int) -> str:
+    """A title, literally, that is at most `longest` characters long.
+
+    >>> _cut("Sunset Blvd. (a.k.a. Sunset Boulevard)", 14)
+    'Sunset Blvd. …'
+    """
+    text = str(title)
+    return plain(text if len(text) <= longest else f"{text[: longest - 1]}…")
