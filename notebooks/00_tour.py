@@ -118,6 +118,8 @@ figures.score_heatmap(score_matrix(trained["SASRec + MoL"].retriever(), sequence
 # | **01_preprocess** | What does a retriever read, and what is it asked? |
 # | **02_train** | What is learned, from which signal, at what cost? |
 # | **03_compare_similarities** | Does a learned similarity find better items, for whom, and how sure can we be? |
+# | **07_recall_latency** | How fast can the best 100 be found, and what is lost by being faster? |
+# | **10_scaling** | What does a larger corpus cost, and what would a billion items need? |
 #
 # **To try.** Change `user` above and run the notebook again: for whom do the two lists agree, and for whom not? Then set
 # `dataset = "ml-1m"` and `profile = "standard"` for real films (`workbench data prepare ml-1m --from FOLDER` first).
