@@ -64,6 +64,8 @@ def stopwatch(device: torch.device) -> Iterator[Stopwatch]:
 OPTIONAL = {
     "fbgemm_gpu": "pip install 'retrieval-workbench[cpu]' (or '[gpu]')",
     "faiss": "pip install 'retrieval-workbench[cpu]' (or '[gpu]')",
+    "pymilvus": "pip install 'retrieval-workbench[milvus]'",
+    "milvus_lite": "pip install 'retrieval-workbench[milvus]'",
 }
 
 
