@@ -18,6 +18,7 @@
 #include <new>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__AVX512F__)
@@ -122,32 +123,32 @@ inline float widened_one(uint16_t value) {
     return wide;
 }
 
-// The lanes of a and b that stand where `lane & DISTANCE` is 0 (FIRST) or not, b's moved by DISTANCE against a's.
-template <int DISTANCE, bool FIRST>
-inline Vector interleaved(Vector a, Vector b) {
-    Integers from{};
-    for (int lane = 0; lane < LANES; ++lane) {
-        if (FIRST) from[lane] = (lane & DISTANCE) ? LANES + lane - DISTANCE : lane;
-        else from[lane] = (lane & DISTANCE) ? LANES + lane : lane + DISTANCE;
-    }
-#if defined(__clang__)
-    Vector mixed{};
-    for (int lane = 0; lane < LANES; ++lane) mixed[lane] = from[lane] < LANES ? a[from[lane]] : b[from[lane] - LANES];
-    return mixed;
+// Where a lane of `interleaved` comes from: below LANES from a, else from b.
+constexpr int origin(int distance, bool first, int lane) {
+    if (first) return (lane & distance) ? LANES + lane - distance : lane;
+    return (lane & distance) ? LANES + lane : lane + distance;
+}
+
+// Half of the lanes of a and half of those of b: the even and the odd blocks of DISTANCE lanes.
+template <int DISTANCE, bool FIRST, int... LANE>
+inline Vector interleaved(Vector a, Vector b, std::integer_sequence<int, LANE...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(a, b, origin(DISTANCE, FIRST, LANE)...);
 #else
-    return __builtin_shuffle(a, b, from);
+    return __builtin_shuffle(a, b, Integers{origin(DISTANCE, FIRST, LANE)...});
 #endif
 }
 
 template <int DISTANCE>
 inline void transpose_step(Vector (&rows)[LANES]) {
     if constexpr (DISTANCE < LANES) {
+        constexpr auto lanes = std::make_integer_sequence<int, LANES>();
 #pragma GCC unroll 16
         for (int row = 0; row < LANES; ++row)
             if (!(row & DISTANCE)) {
                 Vector a = rows[row], b = rows[row + DISTANCE];
-                rows[row] = interleaved<DISTANCE, true>(a, b);
-                rows[row + DISTANCE] = interleaved<DISTANCE, false>(a, b);
+                rows[row] = interleaved<DISTANCE, true>(a, b, lanes);
+                rows[row + DISTANCE] = interleaved<DISTANCE, false>(a, b, lanes);
             }
         transpose_step<2 * DISTANCE>(rows);
     }
