@@ -5,10 +5,11 @@ from workbench.similarities.deep_retrieval import DeepRetrieval, DeepRetrievalCo
 from workbench.similarities.dot import DotConfig, DotProduct
 from workbench.similarities.maxsim import MaxSim, MaxSimConfig
 from workbench.similarities.mol import MixtureOfLogits, MoLConfig
+from workbench.similarities.sparcode import SparCode, SparCodeConfig
 
-SimilarityConfig = DotConfig | MaxSimConfig | MoLConfig | DeepRetrievalConfig
+SimilarityConfig = DotConfig | MaxSimConfig | MoLConfig | SparCodeConfig | DeepRetrievalConfig
 CONFIGS: dict[str, type[SimilarityConfig]] = {
-    c.kind: c for c in (DotConfig, MaxSimConfig, MoLConfig, DeepRetrievalConfig)
+    c.kind: c for c in (DotConfig, MaxSimConfig, MoLConfig, SparCodeConfig, DeepRetrievalConfig)
 }
 
 
@@ -24,6 +25,8 @@ def build(config: SimilarityConfig, dim: int, num_items: int | None = None) -> S
             return MaxSim(config, dim)
         case MoLConfig():
             return MixtureOfLogits(config, dim)
+        case SparCodeConfig():
+            return SparCode(config, dim)
         case DeepRetrievalConfig():
             if num_items is None:
                 raise ValueError("Deep Retrieval keeps paths for each item: build it with num_items")

@@ -1,0 +1,180 @@
+"""Posting lists as compressed sparse rows: which items a code has a score with, best first, on disk and in memory."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+POSTING_BYTES = 8
+"""A row (int32) and a score (float32)."""
+
+
+@dataclass(frozen=True)
+class Postings:
+    """For each of U codes the items whose score f lies above a floor.
+
+    `codes` int64 (U,), ascending; the list of codes[u] is the slice offsets[u]:offsets[u + 1] of `rows` int32 (E,), rows of
+    the corpus, and of `values` float32 (E,), their f, descending, ties by row.
+    """
+
+    codes: Int[Tensor, "U"]
+    offsets: Int[Tensor, "U1"]
+    rows: Int[Tensor, "E"]
+    values: Float[Tensor, "E"]
+
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+    def nbytes(self) -> int:
+        """Bytes of codes, offsets, rows and values."""
+        return 8 * (len(self.codes) + len(self.offsets)) + POSTING_BYTES * len(self)
+
+    def lengths(self, floor: float) -> Int[Tensor, "U"]:
+        """How many items of each list lie above `floor`: a list is cut by its length, since its best come first."""
+        above = torch.nn.functional.pad((self.values > floor).cumsum(0), (1, 0))
+        return above[self.offsets[1:]] - above[self.offsets[:-1]]
+
+    def cut(self, floor: float) -> "Postings":
+        """The lists without what does not lie above `floor`."""
+        lengths = self.lengths(floor)
+        if int(lengths.sum()) == len(self):
+            return self
+        kept = ragged(self.offsets[:-1], lengths)
+        return Postings(self.codes, ends(lengths), self.rows[kept], self.values[kept])
+
+    def find(self, codes: Int[Tensor, "*S"]) -> Int[Tensor, "*S"]:
+        """The place of each code in `codes`, −1 where it has no list."""
+        if not len(self.codes):
+            return torch.full_like(codes, -1)
+        places = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
+        return torch.where(self.codes[places] == codes, places, -1)
+
+    def replaced(
+        self, gone: Int[Tensor, "N"], added: Int[Tensor, "M"], f: Float[Tensor, "U M"], floor: float
+    ) -> "Postings":
+        """Lists in which row r becomes `gone[r]` (−1: is left out), and the rows `added` have the scores `f`."""
+        of = torch.repeat_interleave(
+            torch.arange(len(self.codes), device=self.rows.device), self.offsets.diff()
+        )
+        rows = gone[self.rows.long()]
+        kept = rows >= 0
+        new = (f > floor).nonzero()  # (E', 2)
+        of = torch.cat([of[kept], new[:, 0]])
+        rows = torch.cat([rows[kept], added[new[:, 1]]])
+        values = torch.cat([self.values[kept], f[new[:, 0], new[:, 1]].float()])
+        order = rows.argsort(stable=True)
+        order = order[values[order].argsort(descending=True, stable=True)]
+        order = order[of[order].argsort(stable=True)]
+        counts = torch.bincount(of, minlength=len(self.codes))
+        return Postings(self.codes, ends(counts), rows[order].int(), values[order])
+
+    def save(self, path: Path, extra: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+        """Write the lists, `extra` tensors and `facts` as safetensors: under a temporary name, then renamed.
+
+        Raises OSError that names the file where it cannot be written.
+        """
+        tensors = {
+            "codes": self.codes,
+            "offsets": self.offsets,
+            "rows": self.rows,
+            "values": self.values,
+            **extra,
+        }
+        temporary = path.with_name(path.name + ".partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            plain = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+            safetensors.torch.save_file(plain, temporary, metadata=dict(facts))
+            temporary.replace(path)
+        except safetensors.SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> tuple["Postings", dict[str, Tensor], dict[str, str]]:
+        """The lists, memory-mapped; the other tensors; the facts.
+
+        Raises FileNotFoundError, and ValueError that names the file where it is cut short, damaged, or holds no lists.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no index at {path}")
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                facts = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path} is cut short or no index ({error}); build it anew") from error
+        if missing := {"codes", "offsets", "rows", "values"} - tensors.keys():
+            raise ValueError(f"{path} holds no index: it lacks {', '.join(sorted(missing))}")
+        postings = cls(*(tensors.pop(name) for name in ("codes", "offsets", "rows", "values")))
+        sound = (
+            len(postings.offsets) == len(postings.codes) + 1
+            and int(postings.offsets[-1]) == len(postings.rows) == len(postings.values)
+            and int(postings.offsets[0]) == 0
+            and bool((postings.offsets.diff() >= 0).all())
+        )
+        if not sound:
+            raise ValueError(f"{path} is damaged: its offsets and lists do not fit together; build it anew")
+        return postings, tensors, facts
+
+
+def gathered(
+    codes: Int[Tensor, "U"], blocks: Iterable[Float[Tensor, "u N"]], floor: float, byte_limit: int
+) -> Postings:
+    """Posting lists from the scores of consecutive blocks of `codes` with every item.
+
+    Raises ValueError where the lists outgrow `byte_limit`, or a score is NaN.
+    """
+    counts, rows, values = [], [], []
+    done = held = 0
+    for scores in blocks:
+        if bool(scores.isnan().any()):
+            raise ValueError(
+                "a score of the index is NaN; look for NaN or infinite values in the similarity's weights"
+            )
+        descending, order = scores.float().sort(dim=1, descending=True, stable=True)
+        kept = descending > floor
+        counts.append(kept.sum(1))
+        rows.append(order[kept].int())
+        values.append(descending[kept])
+        done += len(scores)
+        held += POSTING_BYTES * len(rows[-1])
+        if held > byte_limit:
+            raise ValueError(
+                f"the lists of {done:,} of {len(codes):,} codes take {held / 2**20:,.0f} MiB, more than the"
+                f" {byte_limit / 2**20:,.0f} MiB allowed: index only the codes that occur, choose a lower threshold"
+                " (a sparser index), or allow more"
+            )
+    none = codes.new_zeros(0)
+    return Postings(
+        codes,
+        ends(torch.cat(counts) if counts else none),
+        torch.cat(rows) if rows else none.int(),
+        torch.cat(values) if values else none.float(),
+    )
+
+
+def ends(lengths: Int[Tensor, "U"]) -> Int[Tensor, "U1"]:
+    """Offsets of lists of these lengths that stand end to end.
+
+    >>> ends(torch.tensor([2, 0, 3])).tolist()
+    [0, 2, 2, 5]
+    """
+    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+
+
+def ragged(starts: Int[Tensor, "U"], lengths: Int[Tensor, "U"]) -> Int[Tensor, "E"]:
+    """starts[0], starts[0] + 1, … for lengths[0] places, then the same of the next.
+
+    >>> ragged(torch.tensor([5, 9, 0]), torch.tensor([2, 0, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    before = lengths.cumsum(0) - lengths
+    shift = torch.repeat_interleave(starts - before, lengths)
+    return shift + torch.arange(len(shift), device=shift.device)
