@@ -58,8 +58,8 @@ class FaissLists(CandidateSource):
 
     On a GPU where the vectors are there and faiss and the kind of index can be (flat, IVF, IVF-PQ; not HNSW): then at most
     2,048 candidates per query, history left out included. A flat index is exact but for the rounding of float32, which
-    `beyond` makes up for; of all others `beyond` is +inf. A vector that is not finite is kept beside the index,
-    which would pass over it, and is a candidate of every query.
+    `beyond` makes up for; of all others `beyond` is +inf. A vector that is not finite stays out of the index, and nothing
+    is known `beyond` any list then.
 
     Training and search use as many threads as torch. An HNSW graph built by several threads is not the same twice.
     Raises ImportError without faiss, and ValueError where the kind does not suit the vectors.
@@ -131,7 +131,8 @@ class FaissLists(CandidateSource):
         found = self._search(vectors, min(fetched, self._ledger.held), None if gpu else allowed)
         if gpu and allowed is not None:
             found = only(found, allowed)
-        return self._ledger.lists(found, vectors, count, exclude, allowed, exact=isinstance(self.kind, Flat))
+        lists = self._ledger.lists(found, vectors, count, exclude, isinstance(self.kind, Flat))
+        return lists._replace(error=None) if isinstance(self.kind, IVFPQ) else lists
 
     def _search(
         self, vectors: Float[Tensor, "Q d"], fetched: int, allowed: Bool[Tensor, "N"] | None
