@@ -169,5 +169,7 @@ def _replacement(old: Any, new: Any) -> dict[str, Any]:
 
 
 def _told(value: object) -> str:
-    """A control's value as text: several joined by commas."""
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    """A control's value as text: several joined by commas, a file by its name."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_told, value))
+    return str(value["name"]) if isinstance(value, dict) else str(value)

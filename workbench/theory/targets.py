@@ -106,10 +106,12 @@ def similar_not_identical(n: int, seed: int, width: int = LATENT_WIDTH) -> Targe
     """A_ij = +1 where 0.2 < ⟨u_i, v_j⟩ < 0.7 for random points u, v of the unit sphere in `width` dimensions, −1 elsewhere.
 
     "More of the kind, but not the same again": each query has a few latent tastes, and still no dot product of these tastes
-    gives its scores, for it grows as items come nearer. Full rank (by computation).
+    gives its scores, for it grows as items come nearer. Full rank (by computation). Users and items are numbered by their first
+    coordinate, so that a picture of the matrix shows what there is to see.
     """
     points = torch.randn(2, n, width, generator=generator(seed), dtype=torch.float64)
-    users, items = points / points.norm(dim=-1, keepdim=True)
+    unit = points / points.norm(dim=-1, keepdim=True)
+    users, items = (side[side[:, 0].argsort()] for side in unit)
     cosine = users @ items.T
     scores = torch.where((cosine > 0.2) & (cosine < 0.7), 1.0, -1.0).double()
     text = f"similar, but not identical: 0.2 < cos < 0.7 on the sphere in {width} dimensions"

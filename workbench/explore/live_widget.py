@@ -1,0 +1,153 @@
+"""Dashboards with a button that starts long work: it goes on in pieces, shows how far it is, and can be stopped."""
+
+import asyncio
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+import plotly.graph_objects as go
+
+from workbench.explore.widgets import Dashboard
+
+PAUSE = 0.01
+"""Seconds between two pieces of work, in which the kernel answers to the controls."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a piece of work brought it: `share` done in [0, 1], `text` that says so, and a new figure, or None to keep it."""
+
+    share: float
+    text: str
+    figure: go.Figure | None = None
+
+
+class LiveDashboard(Dashboard):
+    """A dashboard whose `work` takes longer than a third of a second, started by a button.
+
+    In a notebook, the pieces run on the kernel's own loop, with a pause between them in which clicks and controls are heard:
+    *stop* ends it after the piece at hand, a second click on the button that is late does nothing, and a control that is
+    moved ends it too, for it was work on other settings. A piece should take a tenth of a second or so. Without a running
+    loop (in a script, a test), a click works through to the end. An error ends the work and shows in the status line.
+    """
+
+    def __init__(
+        self, title: str, groups: Mapping[str, Mapping[str, widgets.ValueWidget]], action: str
+    ) -> None:
+        self._ticket: object | None = None
+        self._task: asyncio.Task[None] | None = None
+        super().__init__(title, groups)
+        self.start_button = widgets.Button(
+            description=action, icon="play", button_style="primary", tooltip=f"{action} with these settings"
+        )
+        self.stop_button = widgets.Button(
+            description="stop", icon="stop", disabled=True, tooltip="stop after the piece at hand"
+        )
+        self.progress = widgets.FloatProgress(min=0, max=1, layout={"width": "160px", "visibility": "hidden"})
+        self.start_button.on_click(self._start)
+        self.stop_button.on_click(self._stop)
+        for control in self.controls.values():
+            control.observe(self._abandon, names="value")
+        *above, figure, status = self.widget.children
+        bar = widgets.HBox(
+            [self.start_button, self.stop_button, self.progress, status],
+            layout={"align_items": "center", "grid_gap": "8px"},
+        )
+        self.widget.children = (*above, bar, figure)
+
+    @abstractmethod
+    def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
+        """The work for these values of the controls, piece by piece; ValueError where they make no sense together."""
+
+    @property
+    def running(self) -> bool:
+        """Whether work is going on."""
+        return self._ticket is not None
+
+    def run(self) -> None:
+        """Work through to the end, and return when it is done; nothing where work is going on."""
+        if not self.running:
+            for _ in self._pieces(self._begin()):
+                pass
+
+    def _start(self, _button: object = None) -> None:
+        if self.running:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.run()
+        else:
+            self._task = loop.create_task(self._with_pauses(self._begin()))
+
+    async def _with_pauses(self, ticket: object) -> None:
+        await asyncio.sleep(PAUSE)
+        for _ in self._pieces(ticket):
+            await asyncio.sleep(PAUSE)
+
+    def _begin(self) -> object:
+        """A ticket for new work: it goes on while the dashboard holds this ticket."""
+        self._ticket = ticket = object()
+        self.start_button.disabled, self.stop_button.disabled = True, False
+        self.progress.value, self.progress.layout.visibility = 0.0, "visible"
+        self.status.value = "starting …"
+        return ticket
+
+    def _pieces(self, ticket: object) -> Iterator[None]:
+        """Does the work, a piece for each step of the iteration, until its ticket is taken from it."""
+        try:
+            work = self.work(self.values)
+            while self._ticket is ticket and (progress := next(work, None)) is not None:
+                self.progress.value = progress.share
+                self.status.value = escape(progress.text)
+                if progress.figure is not None:
+                    self._show(progress.figure)
+                yield
+        except Exception as error:  # as in drawing: nobody would see a traceback
+            if self._ticket is ticket:
+                self.status.value = (
+                    f'<span style="color:#c0392b">{escape(f"{type(error).__name__}: {error}")}</span>'
+                )
+        finally:
+            if self._ticket is ticket:
+                self._abandon()
+
+    def _stop(self, _button: object = None) -> None:
+        if self.running:
+            self._abandon()
+            self.status.value += ", stopped"
+
+    def _abandon(self, _change: object = None) -> None:
+        self._ticket = None
+        self.start_button.disabled, self.stop_button.disabled = False, True
+        self.progress.layout.visibility = "hidden"
+
+
+class Pace:
+    """Says how many steps fit into a piece, and when a new figure is due, from how long the last ones took."""
+
+    def __init__(self, piece: float = 0.12, figure: float = 0.5) -> None:
+        self.piece, self.figure = piece, figure
+        self.steps = 1
+        self._piece_began = self._figure_shown = time.perf_counter()
+
+    def began(self) -> None:
+        """A piece begins."""
+        self._piece_began = time.perf_counter()
+
+    def ended(self) -> None:
+        """A piece of `steps` has ended: the next one has at most twice as many."""
+        took = max(time.perf_counter() - self._piece_began, 1e-6)
+        self.steps = max(1, min(2 * self.steps, int(self.steps * self.piece / took)))
+
+    def due(self) -> bool:
+        """Whether the figure is old enough to be drawn anew; where it is, its age starts from now."""
+        now = time.perf_counter()
+        if now - self._figure_shown < self.figure:
+            return False
+        self._figure_shown = now
+        return True
