@@ -1,12 +1,23 @@
 """The searchers that the shared tests run over. A new searcher joins by one line in SEARCHERS."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 
+from workbench import runtime
 from workbench.contracts import ItemState, Searcher, Similarity
-from workbench.search import BruteForce
+from workbench.search import (
+    Average,
+    AveragedComponents,
+    BruteForce,
+    Combined,
+    Exact,
+    HIndexer,
+    PerComponent,
+)
+from workbench.search.candidates import Scan
 from workbench.search.sharded import Sharded, split
 
 Build = Callable[[Similarity, ItemState], Searcher]
@@ -15,6 +26,17 @@ SEARCHERS: dict[str, Build] = {
     "brute force": BruteForce,
     "brute force, small tiles": lambda similarity, items: BruteForce(similarity, items, memory_budget=4096),
     "brute force, pair by pair": lambda similarity, items: BruteForce(similarity, items, memory_budget=1),
+    "exact": lambda similarity, items: Exact(similarity, items, worthwhile=1.0, seeds=1, memory_budget=4096),
+    "per component, until certified": lambda similarity, items: PerComponent(
+        similarity, items, 1, watched=1, until_certified=True
+    ),
+    "average": lambda similarity, items: Average(similarity, items, 60),
+    "combined": lambda similarity, items: Combined(
+        similarity, items, 60, 3, watched=4, source=partial(Scan, precision="int8")
+    ),
+    "h-indexer": lambda similarity, items: HIndexer(
+        similarity, items, AveragedComponents(similarity, items, 8), 60, runtime.generator(0), sampled=7
+    ),
     "sharded": lambda similarity, items: Sharded(
         lambda part: BruteForce(similarity, part), split(items, parts=3)
     ),

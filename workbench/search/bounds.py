@@ -6,6 +6,7 @@ here is u(s̃ + δ) + ε with both errors added, so that it holds for the scores
 bound is below the k-th best score is not among the best k, however near the two are.
 """
 
+from dataclasses import fields
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.kernels.mixture import component_maxima
 from workbench.search.rounding import mixture_error, product_error
 from workbench.search.stored import ABOVE, Precision, Stored
+from workbench.similarities.mol import MixtureOfLogits
 
 UNKNOWN = float("inf")
 
@@ -31,7 +34,7 @@ class QueryVectors(NamedTuple):
 class ComponentBounds:
     """Upper bounds of the scores of a corpus, from item components kept in `precision`.
 
-    An item with a value that is not finite, anywhere in its state, has the bound +inf.
+    They hold for finite states only: see `not_finite`.
     """
 
     def __init__(
@@ -42,17 +45,16 @@ class ComponentBounds:
         self._state_dtype = components.dtype
         self._compressed = precision != "full"
         self._stored = Stored.of(components, precision)
-        self._unknown = not_finite(items)
-        self._any_unknown = bool(self._unknown.any())
 
     def nbytes(self) -> int:
         """Bytes held beside the item state."""
         return self._stored.nbytes() if self._compressed else 0
 
-    @property
-    def pair_bytes(self) -> int:
-        """Bytes of temporaries per pair in `of`, for a query of Pq = 1; it takes Pq times as much."""
-        return 4 * 3 * self._stored.values.shape[1]
+    def pair_bytes(self, queries: QueryState) -> int:
+        """Bytes of temporaries per pair in `of`, its result included."""
+        groups = self.similarity.query_components(queries).shape[1]
+        fused = isinstance(self.similarity, MixtureOfLogits)
+        return 8 if fused else 8 + 12 * groups * self._stored.values.shape[1]
 
     def query_vectors(self, queries: QueryState) -> QueryVectors:
         """What `of` needs of the queries, computed once."""
@@ -69,30 +71,27 @@ class ComponentBounds:
         outer = mixture_error(norms, self._stored.norm, width, groups, self._state_dtype)
         return inner.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN), outer.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN)
 
-    def of(self, queries: QueryVectors, start: int, stop: int) -> Float[Tensor, "B M"]:
-        """Bounds of the scores of rows start..stop (B, M); +inf where nothing is known."""
+    def of(self, queries: QueryVectors, start: int, stop: int, tile: int) -> Float[Tensor, "B M"]:
+        """Bounds of the scores of rows start..stop (B, M), computed `tile` rows at a time; +inf where nothing is known."""
+        tiles = range(start, stop, tile)
+        bounds = torch.cat([self._tile(queries, first, min(first + tile, stop)) for first in tiles], dim=1)
+        bounds += queries.outer.to(bounds.dtype)[:, None]
+        return bounds.nan_to_num_(nan=UNKNOWN, posinf=UNKNOWN, neginf=-UNKNOWN)
+
+    def _tile(self, queries: QueryVectors, start: int, stop: int) -> Float[Tensor, "B M"]:
+        f, inner = queries.components, queries.inner.to(queries.components.dtype)
+        if isinstance(self.similarity, MixtureOfLogits):
+            # Its bound is the largest component score, for which there is a kernel.
+            return component_maxima(f, self._stored.part(start, stop)) + inner[:, None]
         g = self._stored.part(start, stop)
-        f = queries.components
         flat = f.flatten(0, 1) @ g.flatten(0, 1).T  # (B·Pq, M·Px)
         grid = flat.view(f.shape[0], f.shape[1], g.shape[0], g.shape[1])  # (B, Pq, M, Px)
         logits = grid.transpose(1, 2).flatten(2)
-        bounds = self.of_logits(queries, logits)
-        if self._any_unknown:
-            bounds = bounds.masked_fill(self._unknown[start:stop], UNKNOWN)
-        return bounds
-
-    def of_logits(self, queries: QueryVectors, logits: Float[Tensor, "B M P"]) -> Float[Tensor, "B M"]:
-        """Bounds from component scores that are off by `inner` at most."""
-        bound = self.similarity.upper_bound(logits + queries.inner.to(logits.dtype)[:, None, None])
-        return (bound + queries.outer.to(bound.dtype)[:, None]).nan_to_num_(
-            nan=UNKNOWN, posinf=UNKNOWN, neginf=-UNKNOWN
-        )
+        return self.similarity.upper_bound(logits + inner[:, None, None])
 
 
-def not_finite(items: ItemState) -> Bool[Tensor, "N"]:
+def not_finite(state: QueryState | ItemState) -> Bool[Tensor, "R"]:
     """The rows with a value that is not finite, in any tensor of the state."""
-    found = torch.zeros(len(items), dtype=torch.bool, device=items.ids.device)
-    for value in vars(items).values():
-        if isinstance(value, Tensor) and value.is_floating_point():
-            found |= ~value.flatten(1).isfinite().all(1) if value.dim() > 1 else ~value.isfinite()
-    return found
+    values = [getattr(state, f.name) for f in fields(state)]
+    floating = [v.reshape(len(state), -1) for v in values if v is not None and v.is_floating_point()]
+    return torch.stack([~v.isfinite().all(1) for v in floating]).any(0)

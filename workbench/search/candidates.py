@@ -33,11 +33,13 @@ class Lists(NamedTuple):
     `beyond` (Q,): no row outside the list, of those that are allowed and not excluded, has an inner product above this:
     in exact arithmetic on the vectors handed in, so whatever the source loses by rounding or quantising is added to it.
     −inf where there is no such row; +inf where nothing is known, as with an approximate index.
+    `error` (Q,): how far `scores` can be from these exact inner products; None where that is unknown.
     """
 
     scores: Float[Tensor, "Q C"]
     rows: Int[Tensor, "Q C"]
     beyond: Float[Tensor, "Q"]
+    error: Float[Tensor, "Q"] | None = None
 
 
 class CandidateSource(ABC):
@@ -80,7 +82,8 @@ SourceBuilder = Callable[[str, Int[Tensor, "N"], Float[Tensor, "N d"]], Candidat
 def leave_out(lists: Lists, exclude: Int[Tensor, "Q H"], count: int) -> Lists:
     """The first `count` of each list that are not in `exclude`; what is cut off at the end counts for `beyond`.
 
-    The scores are taken for exact here: a source whose scores are rounded adds its error to `beyond` afterwards.
+    What is cut off is bounded by its score and the `error` of the lists, 0 where that is None: a source whose scores are
+    rounded states their error, or adds it to `beyond` afterwards.
     """
     out = torch.zeros_like(lists.rows, dtype=torch.bool)
     for column in exclude.T:
@@ -90,7 +93,9 @@ def leave_out(lists: Lists, exclude: Int[Tensor, "Q H"], count: int) -> Lists:
     order = out.to(torch.int8).argsort(dim=1, stable=True)  # what is left out goes to the end
     scores, rows = scores.gather(1, order), rows.gather(1, order)
     cut = scores[:, count] if scores.shape[1] > count else torch.full_like(lists.beyond, NO_SCORE)
-    return Lists(scores[:, :count], rows[:, :count], torch.maximum(lists.beyond, cut))
+    if lists.error is not None:
+        cut = torch.where(cut > NO_SCORE, cut + lists.error, cut)
+    return Lists(scores[:, :count], rows[:, :count], torch.maximum(lists.beyond, cut), lists.error)
 
 
 class Scan(CandidateSource):
@@ -166,7 +171,7 @@ class Scan(CandidateSource):
             last > NO_SCORE, last + error, last
         )  # NaN, where a norm is infinite, says nothing too
         beyond = beyond.nan_to_num(nan=float("inf"), posinf=float("inf"), neginf=NO_SCORE)
-        return Lists(scores, rows.masked_fill(scores == NO_SCORE, NO_ITEM), beyond)
+        return Lists(scores, rows.masked_fill(scores == NO_SCORE, NO_ITEM), beyond, error)
 
     def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
         """See `CandidateSource.upsert`: the vectors are copied once."""

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import ItemState, QueryState, Similarity
+from workbench.search.tiles import check_evaluation
 from workbench.search.topk import NO_SCORE, Best, best
 
 STRIP = 192
@@ -95,7 +96,11 @@ def marked(mask: Bool[Tensor, "B M"], first_row: int = 0) -> Pairs:
 def score_pairs(
     similarity: Similarity, queries: QueryState, items: ItemState, pairs: Pairs
 ) -> Float[Tensor, "M"]:
-    """The similarity of each pair (M,): the pairs of a query are laid out in strips of equal length."""
+    """The similarity of each pair (M,): the pairs of a query are laid out in strips of equal length.
+
+    Raises ValueError where dropout is on.
+    """
+    check_evaluation(similarity)
     counts = pairs.queries.bincount(minlength=len(queries))
     width = max(1, min(STRIP, int(counts.max()))) if len(counts) else 1
     strips = (counts + width - 1) // width
@@ -123,3 +128,34 @@ def best_of_pairs(pairs: Pairs, scores: Float[Tensor, "M"], queries: int, k: int
     rows[pairs.queries, place] = pairs.rows
     found = best(table, k)
     return Best(found.scores, rows.gather(1, found.rows))
+
+
+def ordered(rows: Int[Tensor, "B C"]) -> Pairs:
+    """The pairs of lists of rows (B, C), −1 for none and none twice in a list."""
+    ascending = rows.sort(dim=1).values
+    queries, places = (ascending >= 0).nonzero(as_tuple=True)
+    return Pairs(queries, ascending[queries, places])
+
+
+def merged(first: Best, second: Best, k: int) -> Best:
+    """The best k of two lists that share no item, wherever in the corpus each item is; ties in the order of the corpus."""
+    scores = torch.cat([first.scores, second.scores], dim=1)
+    rows, order = torch.cat([first.rows, second.rows], dim=1).sort(dim=1)
+    values, order = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return Best(values[:, :k], rows.gather(1, order[:, :k]))
+
+
+def less(pairs: Pairs, others: Pairs, total: int) -> Pairs:
+    """The pairs that are not among `others`; `total` is the size of the corpus.
+
+    >>> less(Pairs(torch.tensor([0, 1]), torch.tensor([3, 3])), Pairs(torch.tensor([1]), torch.tensor([3])), 5).queries
+    tensor([0])
+    """
+    new = ~torch.isin(pairs.queries * total + pairs.rows, others.queries * total + others.rows)
+    return Pairs(pairs.queries[new], pairs.rows[new])
+
+
+def union(parts: list[Pairs], total: int) -> Pairs:
+    """The pairs that are in any of `parts`; `total` is the size of the corpus."""
+    keys = torch.cat([part.queries * total + part.rows for part in parts]).unique()
+    return Pairs(keys // total, keys % total)

@@ -66,14 +66,19 @@ def tiling(
     return Tiling(together, block, _even(block, for_tile // (together * pair_bytes)))
 
 
-def score_block(
-    similarity: Similarity, queries: QueryState, items: ItemState, tile: int
-) -> Float[Tensor, "B M"]:
-    """Every query against every item of a block (B, M), `tile` items at a time; ValueError where dropout is on."""
+def check_evaluation(similarity: Similarity) -> None:
+    """Raise ValueError where dropout is on."""
     if similarity.training:
         raise ValueError(
             "the similarity is in training mode, where dropout makes scores random; call .eval() first"
         )
+
+
+def score_block(
+    similarity: Similarity, queries: QueryState, items: ItemState, tile: int
+) -> Float[Tensor, "B M"]:
+    """Every query against every item of a block (B, M), `tile` items at a time; ValueError where dropout is on."""
+    check_evaluation(similarity)
     if tile >= len(items):
         return similarity.score(queries, items)
     starts = range(0, len(items), tile)

@@ -1,0 +1,200 @@
+"""Exact with a bound: candidates first, then only the items whose component scores can still bring them into the best k."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Searcher, TopK
+from workbench.search.bounds import ComponentBounds, not_finite
+from workbench.search.brute_force import BruteForce
+from workbench.search.candidates import Scan
+from workbench.search.ranking import best_of_pairs, marked, merged, ordered, score_pairs
+from workbench.search.rescoring import replaced
+from workbench.search.stored import Precision
+from workbench.search.tiles import DEFAULT_BUDGET, Tiling, score_block, tiling
+from workbench.search.topk import (
+    Best,
+    CorpusRows,
+    check_defined,
+    check_search,
+    forbid,
+    ids_of,
+    mask_rows,
+)
+
+PAIR_BYTES = 64
+"""Bytes per query and seed while seeds are listed, scored and ranked."""
+
+FEWEST_SAMPLED = 96
+"""Items on which it is measured what a bound prunes."""
+
+SAMPLED_SHARE = 48
+"""The sample is one item in so many: what is measured in vain costs two percent."""
+
+
+class Exact(Searcher):
+    """The best k with a proof: an item is scored unless its bound is below the k-th best score found.
+
+    1. Candidates: the `seeds` · k items with the largest average component score ⟨Σ f_i, Σ g_j⟩. They are nearly the best, so
+       the k-th best score among them, S, is nearly the final one.
+    2. For every item the bound u(s) of its component scores s, rounding added (`bounds.ComponentBounds`), block by block;
+       items whose bound is at least S are scored in full, and S grows with them.
+
+    The ids and scores are those of brute force, up to the rounding of a score (a pair is scored on a gather here), ties in the
+    order of the corpus, at any margin between the k-th and the next: `exact` is always True. `work` counts scored pairs.
+
+    Pruning costs the component scores of all items, so it is first measured on a sample what it brings: queries
+    for which more than `worthwhile` of the items would be left go to brute force. `precision` is that of the components
+    that the bounds are computed from: less memory read, a slightly larger bound, the same result.
+
+    Source: Algorithm 1 of "Retrieval with Learned Similarities" (METHODS: threshold S_K instead of the smallest score found),
+    with the lists of every component replaced by one of their average.
+    """
+
+    def __init__(
+        self,
+        similarity: ComponentSimilarity,
+        items: ItemState,
+        *,
+        seeds: int = 4,
+        worthwhile: float = 0.6,
+        precision: Precision = "full",
+        memory_budget: int = DEFAULT_BUDGET,
+    ) -> None:
+        if seeds < 1:
+            raise ValueError(f"seeds must be at least 1 per result, not {seeds}")
+        if not 0 <= worthwhile <= 1:
+            raise ValueError(f"worthwhile is a share of the corpus, 0 to 1, not {worthwhile}")
+        self.similarity = similarity
+        self.seeds, self.worthwhile, self.precision = seeds, worthwhile, precision
+        self.memory_budget = memory_budget
+        self._hold(items)
+
+    def _hold(self, items: ItemState) -> None:
+        self._rows = CorpusRows(items.ids)
+        self.items = items
+        self._all = BruteForce(self.similarity, items, self.memory_budget)
+        self._finite = not bool(not_finite(items).any())
+        components = self.similarity.item_components(items)
+        self._bounds = ComponentBounds(self.similarity, items, self.precision)
+        self._average = Scan("average", items.ids, components.sum(1), block_bytes=self.memory_budget // 4)
+        step = max(1, min(len(items) // FEWEST_SAMPLED, SAMPLED_SHARE))
+        self._sample = items[torch.arange(0, len(items), step, device=items.ids.device)]
+        self._sample_bounds = ComponentBounds(self.similarity, self._sample)
+
+    def upsert(self, items: ItemState) -> None:
+        """See `Searcher.upsert`: the state is copied and what the bounds need is derived anew."""
+        self._hold(self.items.upsert(items))
+
+    def remove(self, ids: Int[Tensor, "M"]) -> None:
+        """See `Searcher.remove`; ValueError too where nothing would be left."""
+        self._hold(self.items.without(ids))
+
+    @torch.no_grad()
+    def search(
+        self,
+        queries: QueryState,
+        k: int,
+        exclude: Int[Tensor, "B H"] | None = None,
+        allowed: Bool[Tensor, "N"] | None = None,
+    ) -> TopK:
+        """The best `k` (B, K), proved; see `Searcher.search`.
+
+        Where a query or an item holds a value that is not finite nothing can be bounded, and all pairs are scored.
+        """
+        check_search(queries, self.items, k, exclude, allowed)
+        if not self._finite or not len(queries):
+            return self._all.search(queries, k, exclude, allowed)
+        pruned = self.surviving(queries, k) <= self.worthwhile
+        if not bool(pruned.any()):
+            return self._all.search(queries, k, exclude, allowed)
+        if bool(pruned.all()):
+            return self._search(queries, k, exclude, allowed)
+        rest = None if exclude is None else exclude[~pruned]
+        few = self._search(queries[pruned], k, None if exclude is None else exclude[pruned], allowed)
+        shape = (len(queries), k)
+        whole = TopK(
+            few.scores.new_empty(shape),
+            few.ids.new_empty(shape),
+            few.exact.new_ones(len(queries)),
+            few.gap.new_zeros(len(queries)),
+            few.work.new_empty(len(queries)),
+        )
+        all_scored = self._all.search(queries[~pruned], k, rest, allowed)
+        return replaced(replaced(whole, pruned, few), ~pruned, all_scored)
+
+    @torch.no_grad()
+    def surviving(self, queries: QueryState, k: int) -> Float[Tensor, "B"]:
+        """The share of items whose bound reaches the k-th best score, as measured on the sample; +inf where it is unknown."""
+        vectors = self._sample_bounds.query_vectors(queries)
+        scores = score_block(self.similarity, queries, self._sample, len(self._sample))
+        place = -(-k * len(self._sample) // len(self.items))
+        threshold = scores.topk(place, dim=1).values[:, -1:]
+        share = (
+            (self._sample_bounds.of(vectors, 0, len(self._sample), len(self._sample)) >= threshold)
+            .float()
+            .mean(1)
+        )
+        return share.masked_fill(not_finite(queries), float("inf"))
+
+    def _search(
+        self,
+        queries: QueryState,
+        k: int,
+        exclude: Int[Tensor, "B H"] | None = None,
+        allowed: Bool[Tensor, "N"] | None = None,
+    ) -> TopK:
+        cut = tiling(
+            self._bounds.pair_bytes(queries),
+            len(queries),
+            len(self.items),
+            self.items.ids.device,
+            self.memory_budget // 2,
+            query_bytes=PAIR_BYTES * self.seeds * k,
+            least_block=k,
+        )
+        parts = []
+        for start in range(0, len(queries), cut.queries):
+            here = slice(start, start + cut.queries)
+            excluded = None if exclude is None else self._rows.of(exclude[here])
+            found, work = self._best(queries[here], k, excluded, allowed, cut)
+            check_defined(found, self.items.ids, first_query=start)
+            parts.append((found.scores, ids_of(found, self.items.ids), work))
+        scores, ids, work = (torch.cat(column) for column in zip(*parts, strict=True))
+        sure = torch.ones(len(queries), dtype=torch.bool, device=ids.device)
+        return TopK(scores, ids, sure, scores.new_zeros(len(queries)), work)
+
+    def _best(
+        self,
+        queries: QueryState,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+        cut: Tiling,
+    ) -> tuple[Best, Int[Tensor, "B"]]:
+        """The best k and how many pairs were scored for them."""
+        size = len(queries)
+        vectors = self._bounds.query_vectors(queries)
+        total = self.similarity.query_components(queries).sum(1)  # (B, d)
+        seeds = self._average.lists(total, min(self.seeds * k, len(self.items)), excluded, allowed).rows
+        listed = seeds >= 0
+        pairs = ordered(seeds)
+        found = best_of_pairs(pairs, score_pairs(self.similarity, queries, self.items, pairs), size, k)
+        work = listed.sum(1)
+        for start in range(0, len(self.items), cut.block):
+            stop = min(start + cut.block, len(self.items))
+            bounds = self._bounds.of(vectors, start, stop, cut.tile)
+            mask_rows(bounds, seeds, start)
+            if excluded is not None:
+                mask_rows(bounds, excluded, start)
+            if allowed is not None:
+                forbid(bounds, allowed[start:stop])
+            # An item with the score of the k-th may come before it in the corpus, so equality survives; what is masked not.
+            reach = found.scores[:, k - 1 :].to(bounds.dtype).clamp(min=torch.finfo(bounds.dtype).min)
+            pairs = marked(bounds >= reach, start)
+            if len(pairs.rows) == 0:
+                continue
+            here = best_of_pairs(pairs, score_pairs(self.similarity, queries, self.items, pairs), size, k)
+            found = merged(found, here, k)
+            work += pairs.queries.bincount(minlength=size)
+        return found, work

@@ -1,0 +1,250 @@
+"""The h-indexer: a first stage of low width in int8, a threshold from a sample, one filtering pass, then the full similarity.
+
+Source: "Revisiting Neural Retrieval on Accelerators" (Zhai et al., 2023). There the first stage is trained together with the
+mixture; here it is fitted to a trained similarity, without touching it (`AveragedComponents`, `FittedScores`).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.contracts import NO_ITEM, ComponentSimilarity, ItemState, QueryState
+from workbench.search.approximate import check_count, without
+from workbench.search.ranking import Pairs, largest, marked, merged, ordered, union
+from workbench.search.rescoring import Candidates, CandidateSearcher
+from workbench.search.stored import Stored
+from workbench.search.tiles import DEFAULT_BUDGET, score_block, tiling
+from workbench.search.topk import NO_SCORE, Best, forbid, mask_rows
+
+RIDGE = 1e-3
+"""Of the fit of item vectors: a share of the mean squared query feature."""
+
+MULTIPLE = 8
+"""Integer products on a GPU want widths and rows that are multiples of this, and more than 16 queries."""
+
+UNKNOWN = float("inf")
+
+
+class FirstStage(ABC):
+    """Vectors of low width w whose inner product ranks items for a query roughly as the similarity does."""
+
+    @abstractmethod
+    def query_vectors(self, queries: QueryState) -> Float[Tensor, "B w"]:
+        """One vector per query."""
+
+    @abstractmethod
+    def item_vectors(self, items: ItemState) -> Float[Tensor, "N w"]:
+        """One vector per item."""
+
+
+class AveragedComponents(FirstStage):
+    """Σ_i f_i and mean_j g_j, projected on the `width` principal directions of the items' averages: needs the corpus alone.
+
+    With `width` at least d this is the score of `Average`, exactly.
+    """
+
+    def __init__(self, similarity: ComponentSimilarity, items: ItemState, width: int) -> None:
+        check_width(width)
+        self.similarity = similarity
+        averages = self.similarity.item_components(items).mean(1).float()
+        _, _, directions = torch.linalg.svd(averages.T @ averages)
+        self._directions = directions[:width].T  # (d, w)
+
+    @torch.no_grad()
+    def query_vectors(self, queries: QueryState) -> Float[Tensor, "B w"]:
+        """Σ_i f_i, projected."""
+        return self.similarity.query_components(queries).sum(1).float() @ self._directions
+
+    @torch.no_grad()
+    def item_vectors(self, items: ItemState) -> Float[Tensor, "N w"]:
+        """mean_j g_j, projected."""
+        return self.similarity.item_components(items).mean(1).float() @ self._directions
+
+
+class FittedScores(FirstStage):
+    """Item vectors fitted by least squares to the scores of a sample of queries.
+
+    A query's vector u(q) is its components, all in one row, on the width − 1 principal directions of the `sample`'s, and a 1.
+    An item's vector is the ridge solution b of u(q) · b ≈ φ(q, x) − mean_x φ(q, ·) over the sample: what follows of the gate is
+    in it, so that it ranks better than the average of the same width. Costs len(sample) scores per item, once.
+    """
+
+    def __init__(
+        self, similarity: ComponentSimilarity, items: ItemState, sample: QueryState, width: int
+    ) -> None:
+        check_width(width)
+        if len(sample) < 2:
+            raise ValueError(f"a fit needs a sample of 2 queries or more, not {len(sample)}")
+        self.similarity, self._sample = similarity, sample
+        rows = self._rows(sample)
+        self._mean = rows.mean(0)
+        _, _, directions = torch.linalg.svd(rows - self._mean, full_matrices=False)
+        self._directions = directions[: width - 1].T
+        u = self.query_vectors(sample)
+        ridge = RIDGE * len(u) * u[:, :-1].square().mean() if u.shape[1] > 1 else torch.tensor(RIDGE)
+        gram = u.T @ u + ridge * torch.eye(u.shape[1], device=u.device)
+        self._solve = torch.linalg.solve(gram, u.T)  # (w, m)
+        self._level = torch.zeros(len(sample), 1, device=u.device)
+        self._level = self._scores(items).mean(1, keepdim=True)
+
+    def _rows(self, queries: QueryState) -> Float[Tensor, "B F"]:
+        return self.similarity.query_components(queries).flatten(1).float()
+
+    @torch.no_grad()
+    def query_vectors(self, queries: QueryState) -> Float[Tensor, "B w"]:
+        """u(q)."""
+        projected = (self._rows(queries) - self._mean) @ self._directions
+        return torch.cat([projected, torch.ones_like(projected[:, :1])], dim=1)
+
+    @torch.no_grad()
+    def _scores(self, items: ItemState) -> Float[Tensor, "M N"]:
+        cut = tiling(self.similarity.pair_bytes, len(self._sample), len(items), items.ids.device)
+        starts = range(0, len(self._sample), cut.queries)
+        parts = [
+            score_block(self.similarity, self._sample[s : s + cut.queries], items, cut.tile) for s in starts
+        ]
+        return torch.cat(parts).float() - self._level
+
+    @torch.no_grad()
+    def item_vectors(self, items: ItemState) -> Float[Tensor, "N w"]:
+        """b, for as many items at a time as their scores fit the memory budget."""
+        block = max(1, DEFAULT_BUDGET // (8 * len(self._sample)))
+        starts = range(0, len(items), block)
+        return torch.cat([(self._solve @ self._scores(items[s : s + block])).T for s in starts])
+
+
+def check_width(width: int) -> None:
+    """ValueError where a first stage would have no width."""
+    if width < 1:
+        raise ValueError(f"width must be at least 1, not {width}")
+
+
+class HIndexer(CandidateSearcher):
+    """About `keep` items by a first stage in int8, rescored by the full similarity.
+
+    Per query: first-stage scores of `sampled` random items give the threshold that `keep` items of the corpus are expected to
+    reach; one pass over the corpus keeps those that do, and the best k in any case. Vectors are quantised row by row on both
+    sides, products are sums of integers. Proves nothing, unless all items are kept. `generator` draws the sample when the
+    searcher is built and when its corpus changes.
+    """
+
+    def __init__(
+        self,
+        similarity: ComponentSimilarity,
+        items: ItemState,
+        stage: FirstStage,
+        keep: int,
+        generator: torch.Generator,
+        *,
+        sampled: int = 4096,
+        memory_budget: int = DEFAULT_BUDGET,
+    ) -> None:
+        super().__init__(similarity, items, memory_budget)
+        check_count(keep)
+        if sampled < 1:
+            raise ValueError(f"the threshold needs a sample of at least 1 item, not {sampled}")
+        self.stage, self.keep, self.sampled = stage, keep, sampled
+        self._vectors = _quantised(stage.item_vectors(items))
+        self._generator = generator
+        self._draw()
+
+    def _draw(self) -> None:
+        size = len(self.items)
+        whole = self.sampled >= size
+        drawn = torch.randint(size, (self.sampled,), generator=self._generator)
+        self._sample = (torch.arange(size) if whole else drawn).to(self.items.ids.device)
+        scales = self._vectors.scales
+        self._sampled_vectors = replace(
+            self._vectors,
+            values=self._vectors.values[self._sample],
+            scales=None if scales is None else scales[self._sample],
+        )
+
+    def upsert(self, items: ItemState) -> None:
+        """See `Searcher.upsert`: the first stage stays as it was fitted, and gives the new items their vectors."""
+        changed = self.items.upsert(items)
+        places = self._rows.of(items.ids)
+        known = places >= 0
+        self._vectors = self._vectors.changed(
+            places[known], _quantised(self.stage.item_vectors(items)), known
+        )
+        self._hold(changed)
+        self._draw()
+
+    def remove(self, ids: Int[Tensor, "M"]) -> None:
+        """See `Searcher.remove`; ValueError too where nothing would be left."""
+        left = without(self.items, ids)
+        self._vectors = self._vectors.kept(~torch.isin(self.items.ids, ids))
+        self._hold(left)
+        self._draw()
+
+    @property
+    def _listed(self) -> int:
+        return 2 * self.keep
+
+    def _candidates(
+        self,
+        queries: QueryState,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+        times: int,
+    ) -> Candidates:
+        size, total = len(queries), len(self.items)
+        vectors = _quantised(self.stage.query_vectors(queries)).values
+        keep = max(k, self.keep * times) + (0 if excluded is None else excluded.shape[1])
+        threshold = self._threshold(vectors, keep, allowed)
+        # A block's scores and their integers, for all queries.
+        block = max(MULTIPLE, self.memory_budget // (32 * size) // MULTIPLE * MULTIPLE)
+        parts: list[Pairs] = []
+        available = torch.zeros(size, dtype=torch.int64, device=vectors.device)
+        best: Best | None = None
+        for start in range(0, total, block):
+            scores = self._scores(vectors, self._vectors, start, min(start + block, total))
+            if excluded is not None:
+                mask_rows(scores, excluded, start)
+            if allowed is not None:
+                forbid(scores, allowed[start : start + block])
+            parts.append(marked((scores >= threshold) & (scores > NO_SCORE), start))
+            available += (scores > NO_SCORE).sum(1)
+            here = Best(*largest(scores, k))
+            here = Best(here.scores, here.rows + start)
+            best = here if best is None else merged(best, here, k)
+        assert best is not None  # CorpusRows refuses an empty corpus
+        # The best k are always among the candidates, however wrong the threshold is.
+        certain = best.rows.masked_fill(best.scores == NO_SCORE, NO_ITEM)
+        pairs = union([*parts, ordered(certain)], total)
+        everything = pairs.queries.bincount(minlength=size) == available
+        return Candidates(pairs, torch.where(everything, NO_SCORE, UNKNOWN))
+
+    def _threshold(
+        self, vectors: Int[Tensor, "B w"], keep: int, allowed: Bool[Tensor, "N"] | None
+    ) -> Float[Tensor, "B 1"]:
+        """The first-stage score that about `keep` items of the corpus reach."""
+        drawn = len(self._sample)
+        scores = self._scores(vectors, self._sampled_vectors, 0, drawn)
+        if allowed is not None:
+            forbid(scores, allowed[self._sample])
+        place = min(drawn, max(1, round(keep * drawn / len(self.items))))
+        return largest(scores, place)[0][:, -1:]
+
+    @staticmethod
+    def _scores(queries: Int[Tensor, "B w"], items: Stored, start: int, stop: int) -> Float[Tensor, "B M"]:
+        """First-stage scores of rows start..stop, each query's up to a factor of its own."""
+        assert items.scales is not None
+        values = items.values[start:stop]
+        fits = len(queries) > 16 and len(values) % MULTIPLE == 0
+        if values.device.type == "cpu" or fits:  # what a GPU's integer product asks for
+            products = torch._int_mm(queries, values.T).float()
+        else:
+            products = queries.float() @ values.float().T
+        return products.mul_(items.scales[start:stop, 0])
+
+
+def _quantised(vectors: Float[Tensor, "M w"]) -> Stored:
+    """In int8, with zeros up to a multiple of `MULTIPLE`. (On a CPU torch's integer product is wrong for a width of 1.)"""
+    return Stored.of(F.pad(vectors.float(), (0, -vectors.shape[1] % MULTIPLE)), "int8")
