@@ -25,9 +25,9 @@ class SparCodeConfig:
 
     `query_tokenizer`: K linear layers of the encoder's output ("linear"), or one linear layer of K reweighted copies
     of it ("senet"). `token_norm`: tokens of both sides pass a LayerNorm without weights, so that codebooks and scorer meet
-    one scale. `hidden`: widths of the scorer's MLP ("dnn", "inner pdnn"); `cross_layers`: of "crossnet". `dropout`: of what enters the
-    tokenizers. `threshold`: b in ReLU(f + b) before it is learned. `quantizer`: None for All-to-All, the same
-    without codes, which no index serves.
+    one scale. `hidden`: widths of the scorer's MLP ("dnn", "inner pdnn"); `cross_layers`: of "crossnet". `dropout`: of what
+    enters the tokenizers. `threshold`: b in ReLU(f + b) before it is learned. `leak`: slope of that ReLU below 0, in training
+    only (0 as published). `quantizer`: None for All-to-All, the same without codes, which no index serves.
     """
 
     kind: ClassVar[str] = "sparcode"
@@ -41,6 +41,7 @@ class SparCodeConfig:
     cross_layers: int = 3
     dropout: float = 0.1
     threshold: float = 1.0
+    leak: float = 0.01
     quantizer: QuantizerConfig | None = field(default_factory=QuantizerConfig)
 
     def __post_init__(self) -> None:
@@ -61,6 +62,8 @@ class SparCodeConfig:
             raise ValueError(f"hidden needs at least one width, each 1 or more, not {self.hidden}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+        if not 0 <= self.leak < 1:
+            raise ValueError(f"leak must lie in [0, 1), not {self.leak}")
         q = self.quantizer
         if q is not None and not q.residual and self.token_dim % q.codebooks:
             raise ValueError(
@@ -111,7 +114,7 @@ class SparCode(Similarity):
 
     No gradient reaches the codebooks: they follow the tokens by moving averages. Since f sees a query only through codes,
     its values can be kept in an inverted index (`search.inverted_index`). Source: "Beyond Two-Tower Matching: Learning Sparse
-    Retrievable Cross-Interactions for Recommendation" (2023), equations 3 to 15. Not in the paper: `token_norm`, and
+    Retrievable Cross-Interactions for Recommendation" (2023), equations 3 to 15. Not in the paper: `token_norm`, `leak`, and
     the mean instead of the sum over a token's entries in the commitment loss.
     """
 
@@ -164,6 +167,10 @@ class SparCode(Similarity):
         """f of single tokens with every item, before the threshold: what an index keeps."""
         return self.scorer.pairs(self.scorer.code_part(tokens)[None], items.parts[None])[0]
 
+    def _sparse(self, f: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+        """ReLU(f + b); in training with a leak, since a model whose every score is 0 has no gradient to leave that state."""
+        return F.leaky_relu(f + self.threshold, self.config.leak if self.training else 0.0)
+
     def score(self, queries: SparCodeQueries, items: SparCodeItems) -> Float[Tensor, "B N"]:  # type: ignore[override]
         """φ for every pair (B, N); without gradients each code that occurs is scored once."""
         if len(queries) == 0:
@@ -174,7 +181,7 @@ class SparCode(Similarity):
             codes, places = queries.codes.flatten().unique(return_inverse=True)
             first = places.new_zeros(len(codes)).scatter_(0, places, torch.arange(len(places)).to(places))
             tokens = tokens[first]
-        sparse = F.relu(self.interactions(tokens, items) + self.threshold)  # (U, N)
+        sparse = self._sparse(self.interactions(tokens, items))  # (U, N)
         by_token = places.unflatten(0, (len(queries), -1)).unbind(1)
         total = sparse[by_token[0]]
         for rows in by_token[1:]:  # in the order of tokens, as a search adds up its lists
@@ -187,7 +194,7 @@ class SparCode(Similarity):
         """φ for chosen rows (B, C), in tiles of queries; the gradient recomputes a tile's activations."""
 
         def added(of_queries: Sequence[Tensor], of_items: Sequence[Tensor]) -> Float[Tensor, "t C"]:
-            return F.relu(self.scorer.pairs(of_queries[0], of_items[0]) + self.threshold).sum(1)
+            return self._sparse(self.scorer.pairs(of_queries[0], of_items[0])).sum(1)
 
         return gathered_tiles(
             added,
