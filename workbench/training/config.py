@@ -17,7 +17,9 @@ class TrainingConfig:
     `epochs` passes over the users in batches of `batch_size`; AdamW with `learning_rate`, `weight_decay`, `betas`; the
     rate rises linearly over `warmup_steps`; gradients are clipped to `clip_norm` (None: not). `loss`.
     `positions_per_step`: at most so many positions of a batch, drawn at random, are trained on (None: all).
-    `mask_probability` and `mask_last_only`: of the masked-item objective. `precision`: "bf16" computes under autocast.
+    `horizon`: what a position of a "next item" encoder predicts, the item after it or, drawn anew each time, any later one
+    (for protocols that ask for all of a user's future). `mask_probability` and `mask_last_only`: of the masked-item
+    objective. `precision`: "bf16" computes under autocast.
     Every `validate_every` epochs `metric` is measured on the part `choose_on` ("test" only to compare with published
     numbers, which were chosen there); `patience`: stop after so many measurements without improvement (None: never).
     `seed` decides initialisation, order, negatives and dropout.
@@ -32,6 +34,7 @@ class TrainingConfig:
     clip_norm: float | None = None
     loss: LossConfig = field(default_factory=LossConfig)
     positions_per_step: int | None = None
+    horizon: Literal["next", "any later"] = "next"
     mask_probability: float = 0.3
     mask_last_only: float = 0.5
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -62,6 +65,8 @@ class TrainingConfig:
             )
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, not {self.precision!r}")
+        if self.horizon not in ("next", "any later"):
+            raise ValueError(f"horizon must be next or any later, not {self.horizon!r}")
         if self.choose_on not in ("validation", "test"):
             raise ValueError(f"choose_on must be validation or test, not {self.choose_on!r}")
 

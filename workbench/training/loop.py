@@ -25,7 +25,7 @@ from workbench.training import checkpoints
 from workbench.training.checkpoints import Progress
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import draw
-from workbench.training.objectives import TrainingTargets, masked_item, next_item
+from workbench.training.objectives import TrainingTargets, later_item, masked_item, next_item
 from workbench.training.step import TrainingStep
 from workbench.training.validation import measure
 
@@ -174,6 +174,8 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
         return
     try:
         found = json.loads(path.read_text())
+        # Settings that were added since the run began have the values that it ran with: the defaults.
+        found["training"] = json.loads(json.dumps(TrainingConfig.from_dict(found["training"]).to_dict()))
         prolonged = found["training"]["epochs"] != wanted["training"]["epochs"]
         found["training"]["epochs"] = wanted["training"]["epochs"]  # a run may be prolonged
     except (ValueError, KeyError, TypeError) as error:
@@ -220,6 +222,8 @@ def targets_of(
         batch, targets = masked_item(
             batch, config.mask_probability, generator, max_length, last_only=config.mask_last_only
         )
+    elif config.horizon == "any later":
+        targets = later_item(batch, generator)
     else:
         targets = next_item(batch)
     if config.positions_per_step is not None and len(targets) > config.positions_per_step:

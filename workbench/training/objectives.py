@@ -48,6 +48,23 @@ def next_item(batch: SequenceBatch) -> TrainingTargets:
     return _targets(batch.valid, successors, batch.user_ids)
 
 
+def later_item(batch: SequenceBatch, generator: torch.Generator) -> TrainingTargets:
+    """Any item after each interaction: position i predicts item j, j uniform in i + 1..last, `batch.target_ids` the last one.
+
+    The same positions as `next_item`; for protocols that ask not for the next item but for all of a user's future. The same
+    generator state draws the same items, whatever the batch's device.
+    """
+    width = batch.item_ids.shape[1]
+    draws = torch.rand(batch.item_ids.shape, generator=generator, device=generator.device)
+    draws = draws.to(batch.lengths.device)
+    positions = torch.arange(width, device=batch.lengths.device)
+    ahead = batch.lengths[:, None] - positions  # items after position i, the target included
+    places = positions + 1 + (draws * ahead).long().clamp(max=(ahead - 1).clamp(min=0))
+    sequence = torch.cat([batch.item_ids, torch.full_like(batch.item_ids[:, :1], PADDING_ID)], dim=1)
+    sequence = sequence.scatter(1, batch.lengths[:, None], batch.target_ids[:, None])  # (B, L + 1)
+    return _targets(batch.valid, sequence.gather(1, places.clamp(max=width)), batch.user_ids)
+
+
 def masked_item(
     batch: SequenceBatch,
     probability: float,

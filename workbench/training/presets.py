@@ -10,21 +10,12 @@ from typing import Literal
 
 from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
 from workbench.retriever import RetrieverConfig
-from workbench.similarities import DeepRetrievalConfig, DotConfig, MoLConfig, SimilarityConfig
+from workbench.similarities import DotConfig, MoLConfig, SimilarityConfig
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import LossConfig
-
-
-@dataclass(frozen=True)
-class Preset:
-    """What to train, how, and on which dataset; `source` says where the settings come from."""
-
-    name: str
-    dataset: str
-    retriever: RetrieverConfig
-    training: TrainingConfig
-    source: str
-
+from workbench.training.path_presets import HALVES, PATHS_OF_HUNDREDS, PATHS_OF_THOUSANDS
+from workbench.training.preset import Preset
+from workbench.training.sparcode_presets import SPARCODE
 
 RAILS = "published RAILS configuration"
 
@@ -102,11 +93,8 @@ def _cpu() -> dict[str, Preset]:
     similarities: dict[str, SimilarityConfig] = {
         "dot": DotConfig(),
         "mol": MoLConfig(4, 4, 32, query_hidden=256, gate_query=64, gate_item=64, gate_pair=64),
-        "deep-retrieval": DeepRetrievalConfig(
-            depth=3, width=16, paths=3, node_dim=16, hidden=64, alpha=1e-3,
-            candidates=40, candidate_beam=64, beam=25, rows=40_000, decay=0.5,
-        ),
-    }  # fmt: skip
+        "deep-retrieval": PATHS_OF_THOUSANDS,
+    }
     return {
         f"cpu/{e}-{s}": Preset(
             f"cpu/{e}-{s}", "ml-1m", RetrieverConfig(encoder, similarity, 50, 200), training, source
@@ -133,6 +121,7 @@ def _quick() -> dict[str, Preset]:
     similarities: dict[str, SimilarityConfig] = {
         "dot": DotConfig(normalize=False, temperature=1.0),
         "mol": MoLConfig(4, 1, 8, item_dropout=0.0, gate_dropout=0.0, **small),  # type: ignore[arg-type]
+        "deep-retrieval": PATHS_OF_HUNDREDS,
     }
     return {
         f"quick/{e}-{s}": Preset(
@@ -153,10 +142,15 @@ def _without_balance(chosen: Preset) -> Preset:
 
 
 _LINED_UP = _published() | _cpu() | _quick()
-PRESETS: dict[str, Preset] = _LINED_UP | {
-    sister.name: sister
-    for sister in (_without_balance(p) for name, p in _LINED_UP.items() if name.endswith("/hstu-mol"))
-}
+PRESETS: dict[str, Preset] = (
+    _LINED_UP
+    | SPARCODE
+    | HALVES
+    | {
+        sister.name: sister
+        for sister in (_without_balance(p) for name, p in _LINED_UP.items() if name.endswith("/hstu-mol"))
+    }
+)
 
 
 def preset(name: str) -> Preset:

@@ -15,7 +15,7 @@ from workbench.data import Sequences
 from workbench.evaluation.metrics import KS
 from workbench.evaluation.protocol import HONEST, summarize
 from workbench.evaluation.published import published
-from workbench.retriever import Retriever, read_facts
+from workbench.retriever import Retriever, RetrieverConfig, read_facts
 from workbench.training.config import TrainingConfig
 from workbench.training.loop import load_history, train
 from workbench.training.presets import Preset
@@ -210,9 +210,14 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def _fits(folder: Path, wanted: dict[str, Any], preset: Preset) -> bool:
     facts = read_facts(folder)
-    return all(facts.get(k) == v for k, v in wanted.items()) and facts["retriever"] == _plain(
-        preset.retriever.to_dict()
-    )
+    try:  # settings that were added since are at their defaults in what was trained before
+        training = TrainingConfig.from_dict(facts["training"]).to_dict()
+        retriever = RetrieverConfig.from_dict(facts["retriever"]).to_dict()
+    except (KeyError, ValueError):
+        return False
+    return all({**facts, "training": _plain(training)}.get(k) == v for k, v in wanted.items()) and _plain(
+        retriever
+    ) == _plain(preset.retriever.to_dict())
 
 
 def _digest(wanted: dict[str, Any], preset: Preset) -> str:

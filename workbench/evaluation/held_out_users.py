@@ -1,0 +1,70 @@
+"""The protocol of Deep Retrieval's paper as a value: users held out whole, half of their history for the other half."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class HeldOutUsers:
+    """Which interactions count, which users are held out, and what is asked of them.
+
+    Interactions rated below `least_rating` are left out, then users with fewer than `least_items` of the rest. Of those that
+    remain `validation_users` and `test_users` are drawn by `seed` and held out whole; the others train. A held-out user's
+    first half, at most its last `history` items, is the query; the second half is relevant, the first no candidate.
+    """
+
+    name: str = "held-out users"
+    least_rating: float = 4.0
+    least_items: int = 10
+    validation_users: int = 1000
+    test_users: int = 1000
+    history: int = 69
+    part: Literal["validation", "test"] = "test"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.part not in ("validation", "test"):
+            raise ValueError(f"part must be validation or test, not {self.part!r}")
+        if self.least_items < 2:
+            raise ValueError(f"two halves need at least 2 items, not {self.least_items}")
+        if min(self.validation_users, self.test_users, self.history) < 1:
+            raise ValueError(
+                f"validation_users, test_users and history must be at least 1, not {self.validation_users},"
+                f" {self.test_users} and {self.history}"
+            )
+
+    def card(self) -> pd.DataFrame:
+        """One row per setting: `setting`, `value`, `meaning`; printed with every result."""
+        rows = [
+            ("split", "held-out users", "whole users are held out: no interaction of theirs is trained on"),
+            (
+                "part",
+                self.part,
+                f"{self.validation_users} users for choices, {self.test_users} for the result",
+            ),
+            (
+                "interactions",
+                f"rated {self.least_rating:g} or more",
+                "lower ratings are neither history nor relevant",
+            ),
+            ("users", f"{self.least_items} or more", "interactions that a user needs to be kept"),
+            ("query", "first half", f"of the history in time order, its last {self.history} items at most"),
+            ("relevant", "second half", "every item of it; metrics per user, then averaged, F1 too"),
+            ("history mask", "first half", "its items are no candidates"),
+            ("corpus", "catalogue", "candidates are all rows of the item table, rated or not"),
+            ("model choice", "training users", "the epoch is chosen on left-out items of training users"),
+        ]
+        return pd.DataFrame(rows, columns=["setting", "value", "meaning"])
+
+    def __str__(self) -> str:
+        """The card in one line."""
+        return (
+            f"{self.name}: {self.part} users, ratings of {self.least_rating:g} or more, first half of the history (last"
+            f" {self.history} items) for the second, first half masked, corpus catalogue"
+        )
+
+
+PAPER = HeldOutUsers()
+"""Settings of the paper's MovieLens 20M runs (1,000 users each for validation and test)."""

@@ -1,0 +1,73 @@
+"""Deep Retrieval's settings: paths for corpora of hundreds and of thousands of items, and its paper's own protocol."""
+
+from dataclasses import replace
+
+from workbench.encoders import GRU4RecConfig, TwoTowerConfig
+from workbench.retriever import RetrieverConfig
+from workbench.similarities import DeepRetrievalConfig, DotConfig
+from workbench.training.config import TrainingConfig
+from workbench.training.losses import LossConfig
+from workbench.training.preset import Preset
+
+PATHS_OF_HUNDREDS = DeepRetrievalConfig(
+    depth=3,
+    width=6,
+    paths=2,
+    node_dim=8,
+    hidden=32,
+    alpha=1e-2,
+    candidates=40,
+    candidate_beam=64,
+    beam=16,
+    rows=20_000,
+    decay=0.5,
+    normalize=False,
+    temperature=1.0,
+)
+"""Deep Retrieval for the embedded dataset, with the plain dot product that does best on it."""
+
+PATHS_OF_THOUSANDS = DeepRetrievalConfig(
+    depth=3,
+    width=10,
+    paths=3,
+    node_dim=16,
+    hidden=64,
+    alpha=1e-2,
+    candidates=64,
+    candidate_beam=256,
+    beam=25,
+    rows=30_000,
+    decay=0.5,
+)
+"""Deep Retrieval for a few thousand items. A thousand paths and not the paper's 125,000, so that each holds a dozen items as
+there; wide beams in the M-step, since in narrow ones all users begin with the same few paths and keep them."""
+
+
+def _halves() -> dict[str, Preset]:
+    """MovieLens 1M under the paper's protocol (see `evaluation.held_out_users`): a GRU over the last 69 items, no user id, a
+    softmax over all items with output vectors of their own; structure and reranker together, then the reranker alone.
+    "youtube-dnn" is the mean of the history through an MLP, with the same softmax.
+    """
+    source = "the paper's MovieLens 20M settings, made smaller: see the fields"
+    training = TrainingConfig(
+        epochs=24,
+        batch_size=32,
+        learning_rate=5e-3,
+        loss=LossConfig(kind="full softmax"),
+        positions_per_step=1024,
+        horizon="any later",
+        validate_every=3,
+    )
+    plain = DotConfig(normalize=False, temperature=1.0)
+    paths = replace(PATHS_OF_THOUSANDS, normalize=False, temperature=1.0, output_table=True, joint_epochs=20)
+    retrievers = {
+        "gru4rec-deep-retrieval": RetrieverConfig(GRU4RecConfig(128, 1, 0.2), paths, 64, 69),
+        "youtube-dnn": RetrieverConfig(TwoTowerConfig((128, 64), 0.2, last_item=False), plain, 64, 69),
+    }
+    return {
+        f"halves/{name}": Preset(f"halves/{name}", "ml-1m", config, training, source)
+        for name, config in retrievers.items()
+    }
+
+
+HALVES = _halves()
