@@ -59,9 +59,9 @@ def test_the_roofline_takes_the_lower_ceiling():
     table = pd.DataFrame(
         {
             "workload": "w",
-            "scan": ["pairs", "components", "average", "unknown"],
+            "scan": ["pairs", "components", "average", "unknown", "int8"],
             "batch_size": 4,
-            "work": [1000.0, 5.0, 5.0, 5.0],
+            "work": [1000.0, 5.0, 5.0, 5.0, 5.0],
             "p50_ms": 10.0,
         }
     )
@@ -74,7 +74,8 @@ def test_the_roofline_takes_the_lower_ceiling():
     assert found["bytes"].tolist()[:3] == [1000 * 100, 1000 * 120 + 2000, 1000 * 40 + 2000]
     assert found["roofline_ms"].tolist()[:3] == pytest.approx([0.8, 0.484, 0.084])
     assert found["of_roofline"].tolist()[0] == pytest.approx(0.08)
-    assert found["operations"].isna().tolist() == [False, False, False, True]
+    assert found["operations"].isna().tolist() == [False, False, False, True, False]
+    assert found["operations"].tolist()[4] == 4 * (1000 * 128 + 1000) and found["bytes"].tolist()[4] == 66000
     slow = roofline(table, shapes, Ceilings(operations=1e9, bytes=1e6))
     assert slow["roofline_ms"].tolist()[0] == pytest.approx(100)
 

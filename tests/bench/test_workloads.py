@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,10 +24,19 @@ CPU = torch.device("cpu")
 def test_a_checkpoint_comes_with_its_users_histories_and_targets(checkpoint: str, cycles) -> None:
     workload = build(Trained(checkpoint), 1000, 0, CPU)
     assert workload.name == "cycles-sasrec-mol"
-    assert len(workload.items) == 30 and len(workload.queries) == 40
+    assert len(workload.items) == 30 and len(workload.queries) == 20 and len(workload.sample) == 20
     sequences = cycles()
-    assert workload.targets.tolist() == sequences.item_ids[sequences.offsets[1:] - 1].tolist()
-    assert workload.exclude.tolist() == sequences.history(sequences.users_with("test"), 0).tolist()
+    whole = [*sequences.history(np.arange(40), 0).tolist()]
+    rows = [whole.index(history) for history in workload.exclude.tolist()]
+    last = sequences.item_ids[sequences.offsets[1:] - 1]
+    assert workload.targets.tolist() == last[rows].tolist()
+
+
+def test_searchers_learn_from_users_who_are_not_measured(checkpoint: str) -> None:
+    workload = build(Trained(checkpoint), 1000, 0, CPU)
+    mine, others = workload.queries.components.flatten(1), workload.sample.components.flatten(1)
+    starts = torch.arange(40) % 30  # users who start at the same item ask the same: 10 of them do
+    assert len(starts.unique()) == len(torch.cat([mine, others]).round(decimals=4).unique(dim=0))
 
 
 def test_fewer_queries_are_a_draw_of_users(checkpoint: str) -> None:

@@ -10,7 +10,7 @@ from workbench.contracts import NO_ITEM, ComponentSimilarity, ItemState, QuerySt
 from workbench.search.topk import mask_rows
 from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
 
-HELD_BYTES = 2 * 2**30
+HELD_BYTES = 2**30
 """What the baseline may materialise; where (B, N, P) needs more it runs on a part of the corpus."""
 
 

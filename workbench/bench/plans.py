@@ -87,6 +87,7 @@ def standard(checkpoint: str = "ml-1m-hstu-mol", title: str = "", threads: int |
         "standard",
         (Trained(checkpoint, title), Inflated(checkpoint, 100_000, title=title)),
         ks=(10, 100),
+        rounds=6,
         threads=threads,
     )
 
@@ -97,7 +98,7 @@ def sizes(threads: int | None = None) -> Plan:
         "sizes",
         tuple(RandomWeights(size) for size in ("ml-1m", "ml-20m", "amazon-books")),
         batch_sizes=(1, 32),
-        rounds=4,
+        rounds=3,
         calls=2,
         warmup=1,
         queries=256,

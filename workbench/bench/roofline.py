@@ -16,6 +16,10 @@ ELEMENTWISE = 12
 """Operations per component and pair outside matrix products: combine, a·σ(a), softmax, mixture; each exponential as one."""
 
 
+FIRST_STAGE_WIDTH = 64
+"""Of the h-indexer, as published."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """What the cost of a search follows from: items N, groups Pq and Px of width d, hidden units of the pair gate, bytes of
@@ -86,7 +90,8 @@ def roofline(table: pd.DataFrame, shapes: pd.DataFrame, limits: Ceilings) -> pd.
     """`table` with `operations` and `bytes` of a call, `roofline_ms`, the least time for them, and `of_roofline`, the share
     reached: roofline_ms / p50_ms.
 
-    A call looks at all N items for each of B queries (`scan`: whole pairs, P inner products, or one) and then computes φ for
+    A call looks at all N items for each of B queries (`scan`: whole pairs, P inner products, one, or a narrow one in int8,
+    whose operations count as fp32's) and then computes φ for
     `work` pairs. operations = B · (N · scan + work · pair); bytes = what the scan reads of the corpus, once, and the item
     state of each rescored pair. NaN where the scan is unknown (an index that skips items).
 
@@ -96,9 +101,11 @@ def roofline(table: pd.DataFrame, shapes: pd.DataFrame, limits: Ceilings) -> pd.
     p = wide["query_groups"] * wide["item_groups"]
     pair, state = wide["pair_operations"], wide["item_bytes"]
     scan = table["scan"].to_numpy()
-    kinds = [scan == "pairs", scan == "components", scan == "average"]
-    scan_operations = np.select(kinds, [pair, 2 * p * wide["width"], 2 * wide["width"]], np.nan)
-    scan_bytes = np.select(kinds, [state, 4 * wide["item_groups"] * wide["width"], 4 * wide["width"]], np.nan)
+    kinds = [scan == "pairs", scan == "components", scan == "average", scan == "int8"]
+    narrow = np.full(len(table), FIRST_STAGE_WIDTH)
+    scan_operations = np.select(kinds, [pair, 2 * p * wide["width"], 2 * wide["width"], 2 * narrow], np.nan)
+    of_components = 4 * wide["item_groups"] * wide["width"]
+    scan_bytes = np.select(kinds, [state, of_components, 4 * wide["width"], narrow], np.nan)
     rescored = np.where(scan == "pairs", 0, table["work"].to_numpy(float))
     b, n = table["batch_size"].to_numpy(), wide["items"].to_numpy()
     operations = b * (n * scan_operations + rescored * pair.to_numpy())

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench import paths, runtime
@@ -23,6 +24,9 @@ from workbench.training.recommend import queries as asked
 from workbench.training.validation import check_same_items
 
 ENCODED_TOGETHER = 256
+SAMPLE = 256
+"""Queries that searchers may learn from, at most; none of them is measured."""
+
 EMBEDDED_TOGETHER = 65_536
 """Items whose state is computed together: their projections stay small beside the state itself."""
 
@@ -124,7 +128,7 @@ class Workload:
 
     `embeddings` are the raw items, from which the published implementation starts on every call; `items` their state,
     computed once. `exclude`: item ids of each query's history, padded with 0; `targets`: the item that each user took next, 0
-    where it is unknown.
+    where it is unknown. `sample`: queries of other users, from which a searcher may learn.
     """
 
     name: str
@@ -134,6 +138,7 @@ class Workload:
     queries: QueryState
     exclude: Int[Tensor, "Q H"]
     targets: Int[Tensor, "Q"]
+    sample: QueryState
 
     @property
     def device(self) -> torch.device:
@@ -149,7 +154,8 @@ class Workload:
 
 
 def build(spec: WorkloadSpec, queries: int, seed: int, device: torch.device) -> Workload:
-    """The workload of `spec` with at most `queries` queries: test users drawn with `seed`, or random ones.
+    """The workload of `spec` with at most `queries` queries: test users drawn with `seed` (no more than half of them, so that
+    there is a sample of others), or random ones.
 
     Raises FileNotFoundError or ValueError where a checkpoint or its data is not there or does not fit.
     """
@@ -183,19 +189,25 @@ def _trained(spec: Trained, queries: int, seed: int, device: torch.device) -> Wo
     similarity = retriever.similarity
     if not isinstance(similarity, ComponentSimilarity):
         raise ValueError(f"{folder} has a {type(similarity).__name__}: searchers here need component scores")
-    users = sequences.users_with("test")
-    chosen = np.sort(np.random.default_rng(seed).permutation(users)[:queries])
+    users = np.random.default_rng(seed).permutation(sequences.users_with("test"))
+    measured = min(queries, max(1, len(users) // 2))
+    chosen, others = np.sort(users[:measured]), np.sort(users[measured : measured + SAMPLE])
     ids = torch.arange(1, retriever.num_items + 1, device=device)
-    parts = np.array_split(chosen, -(-len(chosen) // ENCODED_TOGETHER))
     last = sequences.offsets[chosen + 1] - 1
+
+    def encoded(those: NDArray[np.int64]) -> QueryState:
+        parts = np.array_split(those, -(-len(those) // ENCODED_TOGETHER))
+        return joined([asked(retriever, sequences, part) for part in parts])
+
     return Workload(
         spec.name,
         similarity,
         retriever.item_table(ids),
         retriever.item_state(),
-        joined([asked(retriever, sequences, part) for part in parts]),
+        encoded(chosen),
         torch.from_numpy(sequences.history(chosen, 0)).to(device),
         torch.from_numpy(sequences.item_ids[last]).to(device),
+        encoded(others),
     )
 
 
@@ -206,16 +218,18 @@ def _random(spec: RandomWeights, queries: int, seed: int, device: torch.device) 
         similarity = MixtureOfLogits(size.similarity, size.dim).eval().to(device)
     random = runtime.generator(runtime.derived_seed(seed, 1))
     embeddings = (0.02 * torch.randn(size.items, size.dim, generator=random)).to(device)
-    drawn = torch.randn(queries, size.dim, generator=random).to(device)
+    drawn = torch.randn(queries + SAMPLE, size.dim, generator=random).to(device)
+    states = similarity.queries(drawn, torch.zeros(len(drawn), dtype=torch.int64, device=device))
     histories = torch.randint(1, size.items + 1, (queries, size.history), generator=random)
     return Workload(
         spec.name,
         similarity,
         embeddings,
         item_state(similarity, embeddings),
-        similarity.queries(drawn, torch.zeros(queries, dtype=torch.int64, device=device)),
+        states[:queries],
         histories.to(device),
         torch.zeros(queries, dtype=torch.int64, device=device),
+        states[queries:],
     )
 
 
