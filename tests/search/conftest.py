@@ -18,6 +18,8 @@ from workbench.search import (
     PerComponent,
 )
 from workbench.search.candidates import Scan
+from workbench.search.faiss_lists import faiss_lists
+from workbench.search.indexes import Flat
 from workbench.search.sharded import Sharded, split
 
 Build = Callable[[Similarity, ItemState], Searcher]
@@ -36,6 +38,9 @@ SEARCHERS: dict[str, Build] = {
     ),
     "h-indexer": lambda similarity, items: HIndexer(
         similarity, items, AveragedComponents(similarity, items, 8), 60, runtime.generator(0), sampled=7
+    ),
+    "per component by faiss": lambda similarity, items: PerComponent(
+        similarity, items, 60, source=faiss_lists(Flat())
     ),
     "sharded": lambda similarity, items: Sharded(
         lambda part: BruteForce(similarity, part), split(items, parts=3)
