@@ -10,12 +10,13 @@ from workbench.anatomy.dissection import (
     component_names,
     dissect,
     dissect_pairs,
+    mixture_of,
 )
 from workbench.anatomy.lists import side_by_side, telling_user
-from workbench.anatomy.map import ItemMap, item_map
+from workbench.anatomy.map import ItemMap, item_facts, item_map
 from workbench.anatomy.pair import by_temperature, components
-from workbench.anatomy.subject import Subject
-from workbench.anatomy.usage import Pairs, balance, held_out_pairs, switched_off, usage
+from workbench.anatomy.subject import Subject, rank
+from workbench.anatomy.usage import Pairs, balance, held_out_pairs, popularity, switched_off, usage
 
 __all__ = [
     "AS_TRAINED",
@@ -31,7 +32,11 @@ __all__ = [
     "dissect",
     "dissect_pairs",
     "held_out_pairs",
+    "item_facts",
     "item_map",
+    "mixture_of",
+    "popularity",
+    "rank",
     "side_by_side",
     "switched_off",
     "telling_user",

@@ -29,10 +29,10 @@ class ItemMap:
     explained: tuple[float, float]
 
 
-def item_map(subject: Subject, group: int | None = None, users: int = 128) -> ItemMap:
+def item_map(subject: Subject, group: int | None = None, facts: pd.DataFrame | None = None) -> ItemMap:
     """The items by the first two principal components of their embeddings g_j(x) of one item group j (from 0), or of all.
 
-    For dominant components the first `users` users are asked. Raises ValueError where there is no such group, or the
+    `facts` is `item_facts(subject)` where it is already known. Raises ValueError where there is no such group, or the
     similarity is no mixture.
     """
     mol = mixture_of(subject.retriever.similarity)
@@ -42,14 +42,22 @@ def item_map(subject: Subject, group: int | None = None, users: int = 128) -> It
         raise ValueError(f"there are item groups 0..{mol.config.item_groups - 1}, and no {group}")
     vectors = subject.items.components.flatten(1) if group is None else subject.items.components[:, group]
     places, explained = principal_plane(vectors.float())
+    points = item_facts(subject) if facts is None else facts
+    return ItemMap(points.assign(x=places[:, 0].cpu().numpy(), y=places[:, 1].cpu().numpy()), explained)
+
+
+def item_facts(subject: Subject, users: int = 128) -> pd.DataFrame:
+    """What is known of each item but its place: the columns of `ItemMap.points` without `x` and `y`.
+
+    For dominant components the first `users` users are asked. Raises ValueError where the similarity is no mixture, or where
+    no user has a history.
+    """
     table = subject.sequences.items
     genres = table["genres"].fillna("").astype(str) if "genres" in table else pd.Series("", table.index)
-    names = np.array(component_names(mol))
-    points = pd.DataFrame(
+    names = np.array(component_names(subject.retriever.similarity))
+    return pd.DataFrame(
         {
             "item": np.arange(1, len(table) + 1),
-            "x": places[:, 0].cpu().numpy(),
-            "y": places[:, 1].cpu().numpy(),
             "title": table["title"].astype(str).to_numpy(),
             "genre": genres.str.partition("|")[0].replace("", "none").to_numpy(),
             "genres": genres.str.replace("|", ", ", regex=False).to_numpy(),
@@ -58,7 +66,6 @@ def item_map(subject: Subject, group: int | None = None, users: int = 128) -> It
             "dominant": names[_weights_where_it_counts(subject, users).argmax(1).cpu().numpy()],
         }
     )
-    return ItemMap(points, explained)
 
 
 def principal_plane(vectors: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N 2"], tuple[float, float]]:

@@ -26,11 +26,25 @@ from workbench.explore.template import (
 
 MOST_BARS = 12
 """Components that have a bar of their own; those of a larger mixture that give least stand together in one."""
+MOST_ROWS = 8
+"""Components that are shown switched off: those that give most."""
 MOST_CELLS = 40
 """Cells of a heatmap in which figures still can be read."""
 MOST_COLORS = len(PALETTE) - 1
 """Groups of items with a colour of their own; the others are grey."""
 DIVERGING = "RdBu_r"
+UPPER, LOWER, WIDTH = [0.59, 1.0], [0.0, 0.36], 0.19
+LEFT = (0.37, 0.59, 0.81)
+"""Where the two rows of a score's parts stand, and the left edges of the three heatmaps."""
+PANELS = {
+    "history, latest first": (0.15, 1.0),
+    "component scores s": (LEFT[0] + WIDTH / 2, 1.0),
+    "gate weights π": (LEFT[1] + WIDTH / 2, 1.0),
+    "products π·s": (LEFT[2] + WIDTH / 2, 1.0),
+    "the sum: φ = Σ π·s": (0.25, 0.36),
+    "with one switched off": (LEFT[1] + WIDTH / 2, 0.36),
+    "φ against τ": (LEFT[2] + WIDTH / 2, 0.36),
+}
 TINTS = (0.0, 0.35, 0.6, 0.75)
 """How much white the colours of the largest, second largest, … part of a bar have in them."""
 TEXT = TEMPLATE.layout.font.color
@@ -49,40 +63,84 @@ def score_parts(
     )
     need(temperatures, "temperature", "score", "rank", "mean")
     need(history, "title", "held_out")
-    figure = make_subplots(
-        2,
-        4,
-        specs=[
-            [{"type": "table"}, {}, {}, {}],
-            [{"colspan": 2}, None, {}, {}],
-        ],
-        column_widths=[0.34, 0.22, 0.22, 0.22],
-        row_heights=[0.5, 0.5],
-        horizontal_spacing=0.055,
-        vertical_spacing=0.2,
-        subplot_titles=[
-            "history, latest first",
-            "component scores s",
-            "gate weights π",
-            "products π·s",
-            "the sum: φ = Σ π·s",
-            "φ, one switched off",
-            "φ against τ",
-        ],
-    )
-    figure.add_trace(_history(history), 1, 1)
-    for column, name in enumerate(("score", "weight", "product"), start=2):
-        figure.add_trace(_grid(parts, name), 1, column)
-        figure.update_xaxes(title_text="item group j", showgrid=False, ticks="", row=1, col=column)
-        figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", row=1, col=column)
-    figure.update_yaxes(title_text="query group i", title_standoff=4, row=1, col=2)
-    _sum(figure, parts)
-    _temperature(figure, temperatures, temperature)
-    figure.update_annotations(font_size=13)
-    figure.update_layout(height=540, margin={"t": 78, "b": 50, "l": 40, "r": 12}, showlegend=False)
-    figure.update_xaxes(tickfont_size=11, title_font_size=12)
-    figure.update_yaxes(tickfont_size=11, title_font_size=12)
-    return finished(figure, plain(title))
+    # Axes are placed in one layout: made by make_subplots and changed step by step they take most of the time of an update.
+    traces = [
+        _history(history),
+        *(_grid(parts, name, place) for place, name in enumerate(("score", "weight", "product"), start=1)),
+        _sum(parts),
+        _without(parts),
+        *_temperature(temperatures, temperature),
+    ]
+    layout = {
+        "height": 540,
+        "margin": {"t": 78, "b": 50, "l": 52, "r": 12},
+        "showlegend": False,
+        "annotations": [_panel_title(text, *place) for text, place in PANELS.items()],
+    }
+    names = {"title": {"font": {"size": 12}}, "tickfont": {"size": 11}}
+    for place, left in enumerate(LEFT, start=1):
+        groups = {**names, "showgrid": False, "ticks": ""}
+        x_title, y_title = (
+            {"text": "item group j", "font": {"size": 12}},
+            {"standoff": 4, "font": {"size": 12}},
+        )
+        if place == 1:
+            y_title["text"] = "query group i"
+        layout[f"xaxis{place}"] = {
+            **groups,
+            "domain": [left, left + WIDTH],
+            "anchor": f"y{place}",
+            "title": x_title,
+        }
+        layout[f"yaxis{place}"] = {
+            **groups,
+            "domain": UPPER,
+            "anchor": f"x{place}",
+            "autorange": "reversed",
+            "title": y_title,
+        }
+    crowded = len(parts) > 5
+    layout |= {
+        "xaxis4": {**names, "domain": [0, 0.5], "anchor": "y4", "tickangle": -45 if crowded else 0},
+        "yaxis4": {
+            **names,
+            "domain": LOWER,
+            "anchor": "x4",
+            "title": {"text": "score", "standoff": 4, "font": {"size": 12}},
+        },
+        "xaxis5": {
+            **names,
+            "domain": [LEFT[1], LEFT[1] + WIDTH],
+            "anchor": "y5",
+            "title": {"text": "change of φ", "font": {"size": 12}},
+        },
+        "yaxis5": {**names, "domain": LOWER, "anchor": "x5", "autorange": "reversed", "showgrid": False},
+        "xaxis6": {
+            **names,
+            "domain": [LEFT[2], 1],
+            "anchor": "y6",
+            "type": "log",
+            "title": {"text": "temperature τ", "font": {"size": 12}},
+            "tickvals": [0.01, 0.05, 0.25],
+            "tickformat": ".2f",
+        },
+        "yaxis6": {**names, "domain": LOWER, "anchor": "x6"},
+    }
+    return finished(go.Figure(traces, layout), plain(title))
+
+
+def _panel_title(text: str, x: float, y: float) -> dict[str, object]:
+    return {
+        "text": text,
+        "x": x,
+        "y": y,
+        "xref": "paper",
+        "yref": "paper",
+        "xanchor": "center",
+        "yanchor": "bottom",
+        "showarrow": False,
+        "font": {"size": 13},
+    }
 
 
 def _history(history: pd.DataFrame) -> go.Table:
@@ -90,6 +148,7 @@ def _history(history: pd.DataFrame) -> go.Table:
     marks = ["★" if held_out else "" for held_out in rows["held_out"]]
     clear = "rgba(0,0,0,0)"
     return go.Table(
+        domain={"x": [0, 0.31], "y": UPPER},
         columnwidth=[1, 16],
         header={"values": ["", ""], "height": 0, "fill": {"color": clear}, "line": {"color": clear}},
         cells={
@@ -103,7 +162,7 @@ def _history(history: pd.DataFrame) -> go.Table:
     )
 
 
-def _grid(parts: pd.DataFrame, name: str) -> go.Heatmap:
+def _grid(parts: pd.DataFrame, name: str, place: int) -> go.Heatmap:
     values = parts.pivot(index="query_group", columns="item_group", values=name)
     off = parts.pivot(index="query_group", columns="item_group", values="off").to_numpy(dtype=bool)
     decimals = 2 if name == "weight" else 1
@@ -120,6 +179,8 @@ def _grid(parts: pd.DataFrame, name: str) -> go.Heatmap:
         z=values.to_numpy(),
         x=[f"g{j}" for j in values.columns],
         y=[f"f{i}" for i in values.index],
+        xaxis=f"x{place}",
+        yaxis=f"y{place}",
         colorscale=DIVERGING if sided else SEQUENTIAL,
         zmin=-largest if sided else 0,
         zmax=largest,
@@ -133,56 +194,60 @@ def _grid(parts: pd.DataFrame, name: str) -> go.Heatmap:
     )
 
 
-def _sum(figure: go.Figure, parts: pd.DataFrame) -> None:
-    """The products from the largest to the smallest and their sum, and beside them what each one's absence changes."""
+def _by_size(parts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The components with the largest products, largest first, and the others."""
     order = parts["product"].abs().sort_values(ascending=False, kind="stable").index
-    shown, rest = parts.loc[order[:MOST_BARS]], parts.loc[order[MOST_BARS:]]
+    return parts.loc[order[:MOST_BARS]], parts.loc[order[MOST_BARS:]]
+
+
+def _sum(parts: pd.DataFrame) -> go.Waterfall:
+    """The products from the largest to the smallest, and their sum."""
+    shown, rest = _by_size(parts)
     names, values = list(shown["component"]), list(shown["product"])
     if len(rest):
         names, values = [*names, f"{len(rest)} more"], [*values, rest["product"].sum()]
-    score = float(parts["product"].sum())
-    figure.add_trace(
-        go.Waterfall(
-            x=[*names, "φ"],
-            y=[*values, score],
-            measure=[*["relative"] * len(values), "total"],
-            increasing={"marker": {"color": VERMILLION}},
-            decreasing={"marker": {"color": SKY}},
-            totals={"marker": {"color": GREY}},
-            connector={"line": {"color": translucent(GREY, 0.6), "width": 1}},
-            hovertemplate="%{x}: %{delta:.4f}<extra></extra>",
-        ),
-        2,
-        1,
+    return go.Waterfall(
+        xaxis="x4",
+        yaxis="y4",
+        x=[*names, "φ"],
+        y=[*values, float(parts["product"].sum())],
+        measure=[*["relative"] * len(values), "total"],
+        increasing={"marker": {"color": VERMILLION}},
+        decreasing={"marker": {"color": SKY}},
+        totals={"marker": {"color": GREY}},
+        connector={"line": {"color": translucent(GREY, 0.6), "width": 1}},
+        hovertemplate="%{x}: %{delta:.4f}<extra></extra>",
     )
-    figure.update_xaxes(tickangle=-45 if len(values) > 5 else 0, row=2, col=1)
-    figure.update_yaxes(title_text="score", title_standoff=4, row=2, col=1)
-    change = shown["score_without"] - score
-    figure.add_trace(
-        go.Bar(
-            x=change,
-            y=list(shown["component"]),
-            orientation="h",
-            marker={"color": PURPLE},
-            customdata=[
-                [without, "no rank" if math.isnan(rank) else f"rank {int(rank):,}"]
-                for without, rank in zip(shown["score_without"], shown["rank_without"], strict=True)
-            ],
-            hovertemplate="without %{y}: φ = %{customdata[0]:.4f} (%{x:+.4f}), %{customdata[1]}<extra></extra>",
-        ),
-        2,
-        3,
-    )
-    figure.update_xaxes(title_text="change of φ", row=2, col=3)
-    figure.update_yaxes(autorange="reversed", showgrid=False, row=2, col=3)
 
 
-def _temperature(figure: go.Figure, temperatures: pd.DataFrame, temperature: float) -> None:
-    lines = (("score", "this item", VERMILLION, "solid"), ("mean", "mean item", GREY, "dash"))
-    for column, name, color, dash in lines:
+def _without(parts: pd.DataFrame) -> go.Bar:
+    """What the absence of each of the largest components changes."""
+    shown = _by_size(parts)[0].head(MOST_ROWS)
+    ranks = ["no rank" if math.isnan(rank) else f"rank {int(rank):,}" for rank in shown["rank_without"]]
+    return go.Bar(
+        xaxis="x5",
+        yaxis="y5",
+        x=shown["score_without"] - parts["product"].sum(),
+        y=list(shown["component"]),
+        orientation="h",
+        marker={"color": PURPLE},
+        customdata=list(zip(shown["score_without"], ranks, strict=True)),
+        hovertemplate="without %{y}: φ = %{customdata[0]:.4f} (%{x:+.4f}), %{customdata[1]}<extra></extra>",
+    )
+
+
+def _temperature(temperatures: pd.DataFrame, temperature: float) -> list[go.Scatter]:
+    """Lines of the item's score and of an average item's, and a mark at the chosen temperature."""
+    traces = []
+    for column, name, color, dash in (
+        ("score", "this item", VERMILLION, "solid"),
+        ("mean", "mean item", GREY, "dash"),
+    ):
         rank = ", rank %{customdata:,}" if column == "score" else ""
-        figure.add_trace(
+        traces.append(
             go.Scatter(
+                xaxis="x6",
+                yaxis="y6",
                 x=temperatures["temperature"],
                 y=temperatures[column],
                 mode="lines+text",
@@ -192,27 +257,20 @@ def _temperature(figure: go.Figure, temperatures: pd.DataFrame, temperature: flo
                 textfont={"color": color, "size": 11},
                 customdata=temperatures["rank"],
                 hovertemplate=f"τ = %{{x:.3f}}: φ = %{{y:.3f}}{rank}<extra>{name}</extra>",
-            ),
-            2,
-            4,
+            )
         )
-    here = np.interp(
-        math.log(temperature), np.log(temperatures["temperature"]), temperatures["score"].to_numpy()
+    logarithms = np.log(temperatures["temperature"].to_numpy())
+    here = np.interp(math.log(temperature), logarithms, temperatures["score"].to_numpy())
+    chosen = go.Scatter(
+        xaxis="x6",
+        yaxis="y6",
+        x=[temperature],
+        y=[here],
+        mode="markers",
+        marker={"color": VERMILLION, "size": 10, "line": {"color": "white", "width": 1.5}},
+        hovertemplate="τ = %{x:.3f}: φ = %{y:.3f}<extra>chosen</extra>",
     )
-    figure.add_trace(
-        go.Scatter(
-            x=[temperature],
-            y=[here],
-            mode="markers",
-            marker={"color": VERMILLION, "size": 10, "line": {"color": "white", "width": 1.5}},
-            hovertemplate="τ = %{x:.3f}: φ = %{y:.3f}<extra>chosen</extra>",
-        ),
-        2,
-        4,
-    )
-    figure.update_xaxes(
-        type="log", title_text="temperature τ", tickvals=[0.01, 0.05, 0.25], tickformat=".2f", row=2, col=4
-    )
+    return [*traces, chosen]
 
 
 def recommended(lists: pd.DataFrame, title: str = "The same user, twice", parts: int = 3) -> go.Figure:
@@ -300,7 +358,7 @@ def _told_entry(row: pd.Series) -> list[str]:
 
 
 def _entry_label(row: pd.Series) -> str:
-    text = f"{_cut(row['title'], 28)}  {int(row['place']):,}"
+    text = f"{_cut(row['title'], 26)}  {int(row['place']):,}"
     return f'<span style="color:{VERMILLION}">★ <b>{text}</b></span>' if row["held_out"] else text
 
 
@@ -351,7 +409,9 @@ def balance_bars(components: pd.DataFrame) -> go.Figure:
     """
     need(components, "model", "component", "weight")
     figure = go.Figure()
-    for color, (model, rows) in zip(PALETTE, components.groupby("model", sort=False), strict=False):
+    for color, (model, rows) in zip(
+        (VERMILLION, GREY, *PALETTE), components.groupby("model", sort=False), strict=False
+    ):
         ordered = rows.sort_values("weight", ascending=False)
         figure.add_bar(
             x=list(range(1, len(ordered) + 1)),

@@ -1,0 +1,308 @@
+"""Dashboards of a mixture's parts: one score, two lists, who uses which component, a map of items. May import anatomy."""
+
+import time
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from workbench import anatomy
+from workbench.anatomy import Change, Dissection, Pairs, Subject
+from workbench.explore.anatomy import component_map, recommended, score_parts, usage_heatmap
+from workbench.explore.tables import table
+from workbench.explore.widgets import Dashboard
+
+MOST_MATCHES = 50
+"""Titles that a search offers; a longer list is no choice."""
+MOST_LISTED = 30
+
+
+class ScoreAnatomy(Dashboard):
+    """One score taken apart: a user and an item, two temperatures, components to switch off.
+
+    `subject` holds a mixture; the first view shows `user` with `item` (a dense id; by default the one that came next).
+    Raises ValueError where the similarity is no mixture, or the user has no history.
+    """
+
+    def __init__(self, subject: Subject, user: int, item: int | None = None) -> None:
+        self.subject = subject
+        self._titles = _unique_titles(subject.sequences.items["title"].astype(str))
+        self._popular = np.argsort(-anatomy.popularity(subject.sequences), kind="stable") + 1
+        self._names = anatomy.component_names(subject.retriever.similarity)
+        self._ids: dict[str, int] = {}
+        self._whole = lru_cache(maxsize=16)(self._dissected)
+        self._curve = lru_cache(maxsize=16)(self._by_temperature)
+        trained = anatomy.mixture_of(subject.retriever.similarity).config.temperature
+        self._user = widgets.BoundedIntText(value=user, min=0, max=subject.sequences.num_users - 1)
+        self._find = widgets.Text(placeholder="part of a title, then Enter", continuous_update=False)
+        self._item = widgets.Dropdown(options=[""])  # without an option it would never choose one
+        self._offer()
+        if item is not None:
+            self._find.value = self._titles[item - 1]
+            self._search()
+        self._user.observe(self._ask, names="value")
+        self._find.observe(self._search, names="value")
+        tau = _log_slider(trained, trained / 5, trained * 5)
+        gate = _log_slider(1.0, 0.05, 20.0)
+        off = widgets.SelectMultiple(options=self._names, rows=4)
+        super().__init__(
+            "Anatomy of one score",
+            {
+                "The pair: whose score, of which item (search by title)": {
+                    "user": self._user,
+                    "find": self._find,
+                    "item": self._item,
+                },
+                "Temperatures: τ divides the component scores, T the logits of the gate": {
+                    "τ": tau,
+                    "T": gate,
+                },
+                "Switch off components: the others share out their weight (Ctrl-click)": {"off": off},
+            },
+        )
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        """History, heatmaps, sum, what each component's absence changes, and the score against τ."""
+        if values["find"] and values["item"] not in self._matches(values["find"]):
+            raise ValueError(f"no title contains {values['find']!r}")
+        user, item = int(values["user"]), self._ids[values["item"]]
+        off = tuple(self._names.index(name) for name in values["off"])
+        change = Change(float(values["τ"]), float(values["T"]), off)
+        whole = self._whole(user, change)
+        parts = anatomy.components(self.subject, user, item, change, whole)
+        curve = self._curve(user, item, change.gate_temperature, off)
+        scores, unseen = whole.scores.cpu().numpy(), self.subject.unseen(user)
+        place = anatomy.rank(scores, item, unseen)
+        title = f"φ(user {user}, {self._titles[item - 1]}) = {scores[item - 1]:.2f}, "
+        title += f"rank {place:,} of {unseen.sum():,}" if unseen[item - 1] else "in the history"
+        return score_parts(parts, curve, _history(self.subject, user), title, float(values["τ"]))
+
+    def _dissected(self, user: int, change: Change) -> Dissection:
+        return self.subject.dissect(user, change)
+
+    def _by_temperature(self, user: int, item: int, gate: float, off: tuple[int, ...]) -> pd.DataFrame:
+        return anatomy.by_temperature(self.subject, user, item, Change(None, gate, off))
+
+    def _ask(self, _change: object = None) -> None:
+        """Another user: other items to choose from."""
+        if self._find.value:
+            self._find.value = ""  # which offers them
+        else:
+            self._offer()
+
+    def _search(self, _change: object = None) -> None:
+        found = self._matches(self._find.value) if self._find.value else {}
+        if found:
+            self._choose(found)
+        elif not self._find.value:
+            self._offer()
+
+    def _matches(self, text: str) -> dict[str, int]:
+        """Titles that contain `text`, in any case, by popularity."""
+        wanted = text.casefold()
+        hits = (int(i) for i in self._popular if wanted in self._titles[i - 1].casefold())
+        return {self._titles[i - 1]: i for i, _ in zip(hits, range(MOST_MATCHES), strict=False)}
+
+    def _offer(self) -> None:
+        """The item that came next, and what the mixture would have shown."""
+        user = self._user.value
+        offered = {f"came next: {self._titles[(target := self.subject.target(user)) - 1]}": target}
+        try:
+            scores = np.where(
+                self.subject.unseen(user), self._whole(user, Change()).scores.cpu().numpy(), -np.inf
+            )
+        except ValueError:  # no history before the item: `draw` says so
+            scores = np.zeros(0)
+        best = np.argsort(-scores, kind="stable")[:10] + 1
+        offered |= {f"{place}. {self._titles[i - 1]}": int(i) for place, i in enumerate(best, start=1)}
+        self._choose(offered)
+
+    def _choose(self, offered: dict[str, int]) -> None:
+        self._ids = offered
+        self._item.options = list(offered)
+
+
+class SideBySide(Dashboard):
+    """What several retrievers show the same user, each score cut into its largest components."""
+
+    def __init__(self, subjects: Iterable[Subject], user: int) -> None:
+        self.subjects = list(subjects)
+        last = self.subjects[0].sequences.num_users - 1
+        super().__init__(
+            "The same user, twice",
+            {
+                "The user whose history is asked": {
+                    "user": widgets.BoundedIntText(value=user, min=0, max=last),
+                },
+                "Length of the lists, and how many components to tell apart": {
+                    "k": widgets.IntSlider(value=10, min=1, max=15, continuous_update=False),
+                    "parts": widgets.IntSlider(value=3, min=1, max=6, continuous_update=False),
+                },
+            },
+        )
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        """The lists side by side, the held-out item marked."""
+        lists = anatomy.side_by_side(self.subjects, int(values["user"]), int(values["k"]))
+        held_out = lists[lists["held_out"]].drop_duplicates("method")
+        places = ", ".join(f"{row.place:,} with {row.method}" for row in held_out.itertuples())
+        title = f"User {values['user']}, the item that came next: rank {places}"
+        if held_out.empty:
+            title = f"User {values['user']}: the item that came next was in the history before"
+        return recommended(lists, title, int(values["parts"]))
+
+
+class ComponentUsage(Dashboard):
+    """Which components genres and deciles of popularity use, for one or several mixtures with their pairs."""
+
+    MEASURES = {"gate weight": "weight", "weighs most": "dominant", "part of φ": "product"}  # noqa: RUF012
+    TITLES = {  # noqa: RUF012
+        "gate weight": "mean gate weight π",
+        "weighs most": "share of pairs where the component weighs most",
+        "part of φ": "mean part π·s of the score",
+    }
+
+    def __init__(self, named: Mapping[str, tuple[Subject, Pairs]]) -> None:
+        if not named:
+            raise ValueError("there is no mixture to show")
+        self.named = dict(named)
+        subject, _ = next(iter(self.named.values()))
+        groupings = ["genre", "popularity"] if "genres" in subject.sequences.items else ["popularity"]
+        super().__init__(
+            "Who uses which component?",
+            {
+                "The mixture, over its users' held-out items": {
+                    "model": widgets.Dropdown(options=list(self.named)),
+                },
+                "Groups of items, smallest group shown": {
+                    "group by": widgets.Dropdown(options=groupings, value="popularity"),
+                    "pairs ≥": widgets.BoundedIntText(value=10, min=1, max=10**6),
+                },
+                "What is shown of a component": {
+                    "measure": widgets.Dropdown(options=list(self.MEASURES)),
+                    "less mean": widgets.Checkbox(value=False, indent=True),
+                },
+            },
+        )
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        """A heatmap of groups and components."""
+        subject, pairs = self.named[values["model"]]
+        measure = values["measure"]
+        use = anatomy.usage(
+            subject, pairs, values["group by"], self.MEASURES[measure], int(values["pairs ≥"])  # type: ignore[arg-type]
+        )  # fmt: skip
+        if use.empty:
+            raise ValueError(f"no group has {values['pairs ≥']:,} pairs: ask for fewer")
+        return usage_heatmap(use, self.TITLES[measure], values["less mean"])
+
+
+class ComponentMap(Dashboard):
+    """Items in the plane; a lasso, or a part of a title, lists those it chooses."""
+
+    COLORS = {"genre": "genre", "popularity decile": "decile", "dominant component": "dominant"}  # noqa: RUF012
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        facts = anatomy.item_facts(subject)
+        self.facts, self.chosen = facts, None
+        self._map = lru_cache(maxsize=16)(lambda group: anatomy.item_map(subject, group, facts))
+        groups = anatomy.mixture_of(subject.retriever.similarity).config.item_groups
+        self._groups = {"all item groups": None} | (
+            {f"g{j + 1}": j for j in range(groups)} if groups > 1 else {}
+        )
+        find = widgets.Text(placeholder="part of a title, then Enter", continuous_update=False)
+        find.observe(self._search, names="value")
+        self.listing = widgets.HTML()
+        super().__init__(
+            "A map of items",
+            {
+                "The embeddings g_j(x) that are projected": {
+                    "vectors": widgets.Dropdown(options=list(self._groups)),
+                },
+                "What the colours say": {"colour": widgets.Dropdown(options=list(self.COLORS))},
+                "List titles: draw a lasso, or search": {"find": find},
+            },
+        )
+        self.figure.data[0].on_selection(self._lassoed)
+        self.figure.data[0].on_deselect(lambda *_: self.select(None))
+        self.widget.children = [*self.widget.children, self.listing]
+        self.select(None)
+
+    chosen: NDArray[np.int64] | None
+    """Places of the chosen points in `facts`; None where nothing is chosen."""
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        """The items by their first two principal components."""
+        found = self._map(self._groups[values["vectors"]])
+        title = f"Items by their component embeddings, {values['vectors']}"
+        column = self.COLORS[values["colour"]]
+        return component_map(found.points, column, found.explained, self.chosen, title)
+
+    def select(self, places: Iterable[int] | None) -> None:
+        """List the titles at these places; none, or None, clears the list."""
+        chosen = np.asarray([] if places is None else list(places), dtype=np.int64)
+        self.chosen = chosen if len(chosen) else None
+        if self.chosen is None:
+            self.listing.value = "<small>Nothing is selected.</small>"
+            return
+        rows = self.facts.iloc[self.chosen].sort_values("interactions", ascending=False)
+        common = rows["genre"].value_counts().head(3)
+        told = ", ".join(f"{escape(str(genre))} {count:,}" for genre, count in common.items())
+        more = f", the {MOST_LISTED} most popular of them" if len(rows) > MOST_LISTED else ""
+        listed = table(
+            rows[["title", "genres", "interactions", "dominant"]].head(MOST_LISTED).reset_index(drop=True)
+        )
+        self.listing.value = f"<b>{len(rows):,} selected</b>{more} ({told})<br>{listed.to_html()}"
+
+    def _lassoed(self, _trace: object, points: Any, _selector: object) -> None:
+        self.select(points.point_inds)
+
+    def _search(self, change: Mapping[str, Any]) -> None:
+        wanted = change["new"].casefold()
+        titles = self.facts["title"].str.casefold()
+        self.select(np.flatnonzero(titles.str.contains(wanted, regex=False)) if wanted else None)
+
+
+def update_times(dashboard: Dashboard, changes: Iterable[tuple[str, Any]]) -> pd.DataFrame:
+    """Seconds from each change of a control (name, value) until the new figure has left for the browser.
+
+    Columns: `control`, `seconds`; changes to the value that a control already has are left out.
+    """
+    rows = []
+    for name, value in changes:
+        control = dashboard.controls[name]
+        if control.value != value:
+            started = time.perf_counter()
+            control.value = value
+            rows.append((name, time.perf_counter() - started))
+    return pd.DataFrame(rows, columns=["control", "seconds"])
+
+
+def _log_slider(value: float, low: float, high: float) -> widgets.FloatLogSlider:
+    return widgets.FloatLogSlider(
+        value=value, min=float(np.log10(low)), max=float(np.log10(high)), step=0.02, readout_format=".3f"
+    )
+
+
+def _unique_titles(titles: pd.Series) -> list[str]:
+    """Titles as they are, and those that several items share with the item's number."""
+    twice = titles.duplicated(keep=False)
+    return [
+        f"{title} (item {place})" if again else title
+        for place, (title, again) in enumerate(zip(titles, twice, strict=True), start=1)
+    ]
+
+
+def _history(subject: Subject, user: int, count: int = 6) -> pd.DataFrame:
+    """The last items of a user's history and the one that came next: `title`, `held_out`."""
+    last = int(subject.sequences.offsets[user + 1] - 1)
+    rows = np.arange(max(subject.sequences.offsets[user], last - count), last + 1)
+    titles = subject.sequences.items["title"].astype(str).iloc[subject.sequences.item_ids[rows] - 1]
+    return pd.DataFrame({"title": titles.to_numpy(), "held_out": rows == last})
