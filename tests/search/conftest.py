@@ -21,8 +21,21 @@ from workbench.search.candidates import Scan
 from workbench.search.faiss_lists import faiss_lists
 from workbench.search.indexes import Flat
 from workbench.search.sharded import Sharded, split
+from workbench.search.tree import TreeBeam, cluster
+from workbench.similarities.dot import DotItems
 
 Build = Callable[[Similarity, ItemState], Searcher]
+
+
+def tree_beam(similarity: Similarity, items: ItemState) -> TreeBeam:
+    """A beam as wide as these small corpora, down a tree of the items' vectors."""
+    assert isinstance(items, DotItems)
+    vectors = items.vectors.nan_to_num()
+    tree = cluster(vectors, torch.Generator().manual_seed(0))
+    means = tree.means(vectors)
+    nodes = similarity.items(means, torch.arange(1, len(means) + 1, device=means.device))
+    return TreeBeam(similarity, items, tree, nodes, beam=512)
+
 
 SEARCHERS: dict[str, Build] = {
     "brute force": BruteForce,
@@ -42,6 +55,7 @@ SEARCHERS: dict[str, Build] = {
     "per component by faiss": lambda similarity, items: PerComponent(
         similarity, items, 60, source=faiss_lists(Flat())
     ),
+    "tree beam": tree_beam,
     "sharded": lambda similarity, items: Sharded(
         lambda part: BruteForce(similarity, part), split(items, parts=3)
     ),

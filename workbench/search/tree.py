@@ -1,0 +1,245 @@
+"""A tree of items searched by beam, level by level: TDM's index, for any similarity."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.contracts import ItemState, QueryState, Searcher, Similarity, TopK
+from workbench.search.tiles import DEFAULT_BUDGET
+from workbench.search.topk import (
+    NO_SCORE,
+    Best,
+    CorpusRows,
+    best,
+    check_defined,
+    check_search,
+    ids_of,
+)
+
+CLUSTERING_STEPS = 8
+"""Rounds of 2-means per split: centres hardly move after these."""
+
+CANDIDATE_BYTES = 64
+"""Bytes per candidate of a query while a level is ranked, beside what scoring holds."""
+
+
+@dataclass(frozen=True)
+class ItemTree:
+    """A binary tree over N items: every split halves a set of items by where they lie along its two centres.
+
+    `order` int64 (N,): rows of the corpus, left to right. A node is a run of them: those of level l are the runs
+    `bounds[l][j]:bounds[l][j + 1]`; the children of node j of level l are nodes 2 j and 2 j + 1 of level l + 1 (an empty run
+    where a node of one item splits). Level 0 is the root, the last level holds single items (or nothing).
+    """
+
+    order: Int[Tensor, "N"]
+    bounds: tuple[Tensor, ...]
+
+    @property
+    def levels(self) -> int:
+        """Levels below the root: ⌈log₂ N⌉."""
+        return len(self.bounds) - 1
+
+    def means(self, values: Float[Tensor, "N D"]) -> Float[Tensor, "J D"]:
+        """The mean of `values` over each inner node's items, level 1 first; zeros for empty nodes.
+
+        The last level is left out: its nodes are the items.
+        """
+        sums = torch.nn.functional.pad(values[self.order].double().cumsum(0), (0, 0, 1, 0))
+        parts = [
+            (sums[b[1:]] - sums[b[:-1]]) / b.diff().clamp(min=1)[:, None]
+            for b in self.bounds[1 : self.levels]
+        ]
+        return torch.cat([*parts, values.new_zeros(0, values.shape[1]).double()]).to(values.dtype)
+
+
+def cluster(embeddings: Float[Tensor, "N D"], generator: torch.Generator) -> ItemTree:
+    """The tree of recursive balanced 2-means over item embeddings.
+
+    Each set is split by 2-means (Lloyd's steps from two of its items), then evenly: the half that prefers the first centre by
+    the larger margin goes left. Source: TDM (Zhu et al., 2018), section 3.2. All sets of a level are split together.
+
+    Raises ValueError where there is no item or an embedding is not finite.
+    """
+    count = len(embeddings)
+    if count == 0:
+        raise ValueError("the corpus is empty: a tree needs at least one item")
+    if not bool(embeddings.isfinite().all()):
+        raise ValueError("a tree needs finite embeddings; found NaN or infinite ones")
+    x = embeddings.detach().float()
+    order = torch.arange(count, device=x.device)
+    bounds = torch.tensor([0, count], device=x.device)
+    levels = [bounds]
+    while int(bounds.diff().max()) > 1:
+        lengths = bounds.diff()
+        sets = torch.repeat_interleave(torch.arange(len(lengths), device=x.device), lengths)
+        margin = _margins(x[order], sets, bounds, generator)
+        by_margin = margin.argsort(stable=True)
+        order = order[by_margin[sets[by_margin].argsort(stable=True)]]
+        middles = bounds[:-1] + (lengths + 1) // 2
+        bounds = torch.cat([torch.stack([bounds[:-1], middles], dim=1).flatten(), bounds[-1:]])
+        levels.append(bounds)
+    return ItemTree(order, tuple(levels))
+
+
+def _margins(
+    x: Float[Tensor, "N D"], sets: Int[Tensor, "N"], bounds: Int[Tensor, "S1"], generator: torch.Generator
+) -> Float[Tensor, "N"]:
+    """|x − left centre|² − |x − right centre|² of each item within its set."""
+    lengths = bounds.diff()
+    draws = torch.rand(len(lengths), generator=generator, device=generator.device).to(x.device)
+    first = bounds[:-1] + (draws * lengths).long().clamp(max=(lengths - 1).clamp(min=0))
+    left = x[first.clamp(max=len(x) - 1)]  # an empty set's is not looked at
+    away = (x - left[sets]).square().sum(1)
+    order = away.argsort(stable=True)
+    order = order[sets[order].argsort(stable=True)]
+    right = x[order[(bounds[1:] - 1).clamp(min=0)]]  # the item that lies farthest from the first centre
+    for _ in range(CLUSTERING_STEPS):
+        margin = ((x - left[sets]).square() - (x - right[sets]).square()).sum(1)
+        for centre, members in ((left, margin <= 0), (right, margin > 0)):
+            total = torch.zeros_like(centre).index_add_(0, sets[members], x[members])
+            size = torch.bincount(sets[members], minlength=len(lengths))[:, None]
+            centre.copy_(torch.where(size > 0, total / size.clamp(min=1), centre))
+    return ((x - left[sets]).square() - (x - right[sets]).square()).sum(1)
+
+
+class TreeBeam(Searcher):
+    """The best k that a beam search down a tree of items meets: at each level the `beam` best nodes are opened.
+
+    An inner node is scored as if it were an item: `nodes` holds the item state of every inner node, level by level
+    (of `tree.means(embeddings)`, say; its ids are not looked at). Leaves are the items themselves, and they alone are
+    masked. `exact` is True only where the beam left nothing out; `gap` is +inf elsewhere; `work` is the number of nodes and
+    items scored, about 2 · beam · log₂(N / beam): levels that fit into the beam are passed without being scored.
+
+    What differs from TDM (Zhu et al., 2018): inner nodes are not trained but stand for the mean of their items.
+    """
+
+    def __init__(
+        self,
+        similarity: Similarity,
+        items: ItemState,
+        tree: ItemTree,
+        nodes: ItemState,
+        beam: int,
+        memory_budget: int = DEFAULT_BUDGET,
+    ) -> None:
+        if beam < 1:
+            raise ValueError(f"beam must be at least 1, not {beam}")
+        if memory_budget < 1:
+            raise ValueError(f"memory_budget must be a positive number of bytes, not {memory_budget}")
+        self._rows = CorpusRows(items.ids)
+        inner = sum(len(b) - 1 for b in tree.bounds[1 : tree.levels])
+        if len(tree.order) != len(items) or len(nodes) != inner:
+            raise ValueError(
+                f"a tree of {len(tree.order)} items and {inner} inner nodes cannot serve {len(items)} items and"
+                f" {len(nodes)} nodes: build it from this corpus"
+            )
+        self.similarity, self.items, self.tree, self.nodes = similarity, items, tree, nodes
+        self.beam, self.memory_budget = beam, memory_budget
+
+    def search(
+        self,
+        queries: QueryState,
+        k: int,
+        exclude: Int[Tensor, "B H"] | None = None,
+        allowed: Bool[Tensor, "N"] | None = None,
+    ) -> TopK:
+        """The best `k` of the items that the beam reaches (B, K); see `Searcher.search`."""
+        check_search(queries, self.items, k, exclude, allowed)
+        if self.similarity.training:
+            raise ValueError(
+                "the similarity is in training mode, where dropout makes scores random; call .eval() first"
+            )
+        wide = min(len(self.items), 2 * self.beam)
+        per_query = wide * (self.similarity.pair_bytes + CANDIDATE_BYTES) + 8 * len(self.items)
+        step = max(1, self.memory_budget // per_query)
+        parts = []
+        for start in range(0, max(1, len(queries)), step):
+            rows = slice(start, start + step)
+            excluded = None if exclude is None else self._rows.of(exclude[rows])
+            with torch.no_grad():
+                parts.append(self._search(queries[rows], k, excluded, allowed, start))
+        if len(parts) == 1:
+            return parts[0]
+        return TopK(*(torch.cat(columns) for columns in zip(*(_fields(p) for p in parts), strict=True)))
+
+    def _search(
+        self,
+        queries: QueryState,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+        first_query: int,
+    ) -> TopK:
+        size = len(self.items)
+        rows, work = self._reached(queries)  # (B, C), −1 where there is none
+        present = rows >= 0
+        scores = self.similarity.score_candidates(queries, self.items, rows.clamp(min=0))
+        scores = scores.masked_fill(~present, NO_SCORE)
+        rows, order = torch.where(present, rows, size).sort(dim=1)  # ties in the order of the corpus
+        scores = scores.gather(1, order)
+        if excluded is not None:
+            outs = excluded.where(excluded >= 0, size + 1).sort(dim=1).values
+            if outs.shape[1]:
+                at = torch.searchsorted(outs, rows).clamp(max=outs.shape[1] - 1)
+                self._mask(scores, outs.gather(1, at) == rows)
+        if allowed is not None:
+            self._mask(scores, ~allowed[rows.clamp(max=size - 1)] & (rows < size))
+        held = min(k, rows.shape[1])
+        top = best(scores, held)
+        found = Best(top.scores, rows.gather(1, top.rows).clamp(max=size - 1))
+        check_defined(found, self.items.ids, first_query)
+        ids = ids_of(found, self.items.ids)
+        met = present.sum(1)
+        exact = met == size
+        pad = (0, k - held)
+        return TopK(
+            torch.nn.functional.pad(found.scores, pad, value=NO_SCORE),
+            torch.nn.functional.pad(ids, pad, value=-1),
+            exact,
+            torch.where(exact, 0.0, float("inf")).to(found.scores.dtype),
+            work + met,
+        )
+
+    def _mask(self, scores: Float[Tensor, "B C"], out: Bool[Tensor, "B C"]) -> None:
+        """−inf where `out`, in place; a NaN stays, to be reported."""
+        scores.masked_fill_(out & ~scores.isnan(), NO_SCORE)
+
+    def _reached(self, queries: QueryState) -> tuple[Int[Tensor, "B C"], Int[Tensor, "B"]]:
+        """Rows of the items under the last beam (−1: none), and the number of inner nodes scored."""
+        count, device = len(queries), self.items.ids.device
+        nodes = torch.zeros(count, 1, dtype=torch.int64, device=device)  # the root
+        work = torch.zeros(count, dtype=torch.int64, device=device)
+        offset = 0
+        for level in range(1, self.tree.levels + 1):
+            bounds = self.tree.bounds[level]
+            nodes = torch.stack([2 * nodes, 2 * nodes + 1], dim=2).flatten(1)  # (B, 2 beam)
+            if level == self.tree.levels:
+                break
+            if nodes.shape[1] > self.beam:
+                filled = bounds[nodes + 1] > bounds[nodes]
+                scores = self.similarity.score_candidates(queries, self.nodes, nodes + offset)
+                work += filled.sum(1)
+                scores = scores.masked_fill(~filled, NO_SCORE).nan_to_num(nan=float("inf"))
+                nodes = nodes.gather(1, scores.topk(self.beam, dim=1).indices)
+            offset += len(bounds) - 1
+        bounds = self.tree.bounds[self.tree.levels]
+        filled = bounds[nodes + 1] > bounds[nodes]
+        places = bounds[nodes].clamp(max=len(self.items) - 1)
+        return torch.where(filled, self.tree.order[places], -1), work
+
+    def upsert(self, items: ItemState) -> None:
+        """Not possible: an item's place in the tree depends on all others."""
+        raise NotImplementedError("a tree cannot take items in; build it anew with `cluster` and `TreeBeam`")
+
+    def remove(self, ids: Int[Tensor, "M"]) -> None:
+        """Not possible; see `upsert`. `allowed` leaves items out of a search."""
+        raise NotImplementedError(
+            "a tree cannot lose items; build it anew, or leave them out of searches with `allowed`"
+        )
+
+
+def _fields(found: TopK) -> tuple[Tensor, ...]:
+    return found.scores, found.ids, found.exact, found.gap, found.work
