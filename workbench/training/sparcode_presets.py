@@ -131,12 +131,12 @@ def quick() -> dict[str, Preset]:
         ),
         (8, 60),
         TrainingConfig(
-            epochs=9,
+            epochs=10,
             batch_size=16,
             learning_rate=0.01,
-            loss=LossConfig(count=64),
+            loss=LossConfig(count=32),
             positions_per_step=256,
-            validate_every=3,
+            validate_every=5,
         ),
         "chosen on the validation part of the embedded dataset",
     )  # fmt: skip
