@@ -1,4 +1,4 @@
-"""A dashboard in a real JupyterLab: a key moves the slider, the plot follows, and no other machine is asked."""
+"""Dashboards in a real JupyterLab: a key moves a slider, a click trains, the plot follows, and no other machine is asked."""
 
 import json
 import os
@@ -9,7 +9,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from workbench.reporting import pairs
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 TOKEN = "test"
-NOTEBOOK = """# %% [markdown]
+HEAD = """# %% [markdown]
 # # A dashboard
 
 # %% tags=["parameters"]
@@ -28,40 +27,50 @@ profile = "quick"
 seed = 0
 
 # %%
-import pandas as pd
+"""
+NOTEBOOKS = {
+    "00_metrics": """import pandas as pd
 from workbench.explore.widgets import MetricExplorer
 
 MetricExplorer(pd.DataFrame({"method": ["HSTU + MoL"] * 3, "metric": ["HR@1", "HR@10", "HR@100"], "value": [0.1, 0.2, 0.4]}))
-"""
+""",
+    "01_approximation": """from workbench.explore.approximation_widget import Approximation
+from workbench.theory.fitting import FitConfig
+
+Approximation(FitConfig(width=2, gate_hidden=8, steps=2000), n=16)
+""",
+}
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[str]:
-    """The address of a JupyterLab that `workbench lab` started on a folder with one notebook."""
-    source = tmp_path / "notebooks" / "00_dashboard.py"
-    source.parent.mkdir()
-    source.write_text(NOTEBOOK)
-    pairs.write(source)
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a JupyterLab that `workbench lab` started on a folder of small notebooks."""
+    root = tmp_path_factory.mktemp("lab")
+    (root / "notebooks").mkdir()
+    for name, cell in NOTEBOOKS.items():
+        source = root / "notebooks" / f"{name}.py"
+        source.write_text(HEAD + cell)
+        pairs.write(source)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    own = {f"JUPYTER_{kind}_DIR": str(root / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     environment = {
         **os.environ,
         **own,
-        "WORKBENCH_ROOT": str(tmp_path),
-        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "WORKBENCH_ROOT": str(root),
+        "IPYTHONDIR": str(root / "ipython"),
         "JUPYTER_TOKEN": TOKEN,
         "PYTHONWARNINGS": "ignore",
     }
     command = [sys.executable, "-m", "workbench.cli", "lab", "--no-browser", "--port", str(port)]
     with (
-        (tmp_path / "log.txt").open("wb") as log,
+        (root / "log.txt").open("wb") as log,
         subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server,
     ):
         address = f"http://127.0.0.1:{port}"
         try:
-            _await(lambda: _ask(f"{address}/api/status") is not None, (tmp_path / "log.txt").read_text)
+            _await(lambda: _ask(f"{address}/api/status") is not None, (root / "log.txt").read_text)
             yield address
         finally:
             server.terminate()
@@ -69,24 +78,54 @@ def lab(tmp_path: Path) -> Iterator[str]:
 
 
 def test_the_plot_follows_a_key_and_no_other_machine_is_asked(visit: Any, lab: str) -> None:
-    page = visit.page
-    page.goto(f"{lab}/lab/tree/notebooks/00_dashboard.ipynb?token={TOKEN}")
-    # The page says that the kernel is idle before it is, and a "Run All" is then lost: ask the server.
-    _await(
-        lambda: any(
-            k["execution_state"] == "idle" and k["connections"] for k in _ask(f"{lab}/api/kernels") or []
-        ),
-        page=page,
-    )
-    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-    page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
-    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
+    page = run_all(visit, lab, "00_metrics")
     shown = "document.querySelector('.js-plotly-plot').data[0].x[0]"
     page.wait_for_function(f"{shown} === 'HR@10'", timeout=30_000)
     page.locator(".noUi-handle").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function(f"{shown} === 'HR@100'", timeout=30_000)
     assert visit.outside == []
+
+
+def test_training_is_started_watched_stopped_and_overtaken_by_a_key(visit: Any, lab: str) -> None:
+    page = run_all(visit, lab, "01_approximation")
+    points = "document.querySelector('.js-plotly-plot').data.find(t => t.name === 'MoL').x?.length ?? 0"
+    start, stop = (page.locator(".jupyter-button", has_text=name) for name in ("train", "stop"))
+    page.wait_for_selector("text=drawn in", timeout=30_000)
+    assert page.evaluate(points) == 0
+    start.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"{points} > 2", timeout=60_000)
+    assert start.is_disabled()
+    stop.click()
+    page.wait_for_selector("text=/step \\d+ of 2000, stopped/", timeout=30_000)
+    start.click()
+    page.wait_for_function(f"{points} > 2", timeout=60_000)
+    page.locator(".noUi-handle").nth(1).focus()
+    page.keyboard.press("ArrowRight")
+    floors = "document.querySelector('.js-plotly-plot').data[0].name"
+    page.wait_for_function(f"{floors} === 'floor, width 3'", timeout=30_000)
+    page.wait_for_function(f"{points} === 0", timeout=30_000)
+    assert start.is_enabled()
+    assert visit.outside == []
+
+
+def run_all(visit: Any, lab: str, name: str) -> Any:
+    """The page of a notebook, all its cells run, its first plot drawn."""
+    page = visit.page
+    path = f"notebooks/{name}.ipynb"
+    page.goto(f"{lab}/lab/tree/{path}?reset&token={TOKEN}")
+
+    def ready() -> bool:
+        # The page says that the kernel is idle before it is, and a "Run All" is then lost: ask the server.
+        kernels = [s["kernel"] for s in _ask(f"{lab}/api/sessions") or [] if s["path"] == path]
+        return any(k["execution_state"] == "idle" and k["connections"] for k in kernels)
+
+    _await(ready, page=page)
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+    page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
+    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
+    return page
 
 
 def _await(ready: Any, told: Any = lambda: "", page: Any = None, seconds: float = 90) -> None:

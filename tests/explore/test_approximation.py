@@ -56,8 +56,7 @@ def test_lines_and_dots_are_where_the_table_says() -> None:
     assert list(widths["floor, as many floats as MoL"].y) == [0.2]
     dots = {t.name: t for t in approximation.fit_dots(FITS, HOSTILE).data}
     assert list(dots["MoL, trained"].x) == [0.5, 0.4]
-    assert list(dots["MoL, trained"].y) == ["a", "&lt;b&gt;"]
-    assert list(dots["MoL, trained"].text) == ["rank 4", "rank 9"]
+    assert list(dots["MoL, trained"].y) == ["a<br>rank 4", "&lt;b&gt;<br>rank 9"]
     assert list(dots["MoL, trained"].error_x.array) == pytest.approx([0.1, 0.0])
 
 

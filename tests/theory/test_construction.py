@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from workbench.theory.construction import circle, rescaled_truncation, two_components
 from workbench.theory.floor import floor, rank
-from workbench.theory.targets import TARGETS, identity
+from workbench.theory.targets import TARGETS, gaussian, identity
 
 
 @given(arrays("float64", (3, 4), elements=st.floats(-1e6, 1e6)))
@@ -24,6 +24,12 @@ def test_two_components_give_any_matrix_to_rounding(values) -> None:
 def test_two_components_give_every_target_exactly(name: str) -> None:
     target = TARGETS[name](32, 0).scores
     assert torch.equal(two_components(target).scores(), target)
+
+
+def test_two_components_give_real_numbers_to_rounding() -> None:
+    target = gaussian(64, 0).scores
+    error = float((two_components(target).scores() - target).abs().max())
+    assert 0 < error < 1e-14
 
 
 def test_the_printed_construction_gives_what_has_no_zeros_to_scale() -> None:

@@ -65,6 +65,12 @@ def test_the_loss_is_the_square_of_the_error_it_shows() -> None:
     assert fit.curve["error"][0] == pytest.approx(before, rel=1e-5)
 
 
+def test_a_fit_that_was_made_is_not_made_again() -> None:
+    config = replace(MOL, steps=1)
+    assert fitted(SIGNS, config) is fitted(SIGNS, replace(config))
+    assert fitted(SIGNS, config) is not fitted(random_signs(32, 0), config)
+
+
 def test_looking_does_not_disturb() -> None:
     looked, left = Fit(SIGNS, replace(MOL, steps=20)), fitted(SIGNS, replace(MOL, steps=20))
     while not looked.done:

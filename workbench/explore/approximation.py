@@ -16,11 +16,14 @@ from workbench.explore.template import BLUE, GREEN, GREY, PALETTE, SEQUENTIAL, V
 FLOOR = {"color": GREY, "width": 1.6, "dash": "dash"}
 EQUAL = {"color": GREEN, "width": 1.6, "dash": "dot"}
 ERROR = "relative error ‖A − φ‖ / ‖A‖"
+ROOM = 1.25
+"""Scales of scores reach this much further than the target's largest entry: fits overshoot, and full tones are dark."""
+
 _SCORES = {"colorscale": "RdBu_r", "cmid": 0}
 _BAR = {"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}, "xpad": 4, "nticks": 5}
 
 
-def gallery(targets: Mapping[str, pd.DataFrame], title: str = "Scores to reach") -> go.Figure:
+def gallery(targets: Mapping[str, pd.DataFrame]) -> go.Figure:
     """Score matrices in a row, each on a scale of its own around 0: blue below, red above."""
     if not targets:
         raise ValueError("there is no target to show")
@@ -30,11 +33,13 @@ def gallery(targets: Mapping[str, pd.DataFrame], title: str = "Scores to reach")
     for column, matrix in enumerate(targets.values(), start=1):
         need(matrix)
         values = matrix.to_numpy(dtype=float)
+        limit = ROOM * float(np.abs(values).max())
         figure.add_trace(
             go.Heatmap(
                 z=values,
                 colorscale="RdBu_r",
-                zmid=0,
+                zmin=-limit,
+                zmax=limit,
                 showscale=False,
                 hovertemplate="query %{y}, item %{x}: %{z:.3g}<extra></extra>",
             ),
@@ -43,8 +48,8 @@ def gallery(targets: Mapping[str, pd.DataFrame], title: str = "Scores to reach")
         )
     _as_matrices(figure)
     figure.update_annotations(font_size=13)
-    finished(figure, plain(title))
-    return figure.update_layout(height=280, margin={"l": 16, "r": 16, "t": 84, "b": 20})
+    finished(figure, "")
+    return figure.update_layout(height=230, margin={"l": 16, "r": 16, "t": 36, "b": 16})
 
 
 def floor_lines(floors: pd.DataFrame, floats: bool = False) -> go.Figure:
@@ -110,7 +115,7 @@ def fit_dots(fits: pd.DataFrame, title: str) -> go.Figure:
     Columns: `fit`, `error`, `rank`, `floor`, `equal_floor`, `equal_width`, optionally `low` and `high`.
     """
     need(fits, "fit", "error", "rank", "floor", "equal_floor", "equal_width")
-    names = [plain(name) for name in fits["fit"]]
+    names = [f"{plain(name)}<br>rank {rank}" for name, rank in zip(fits["fit"], fits["rank"], strict=True)]
     figure = go.Figure()
     marks = (
         ("floor, equal width", fits["floor"], GREY, [""] * len(fits)),
@@ -126,20 +131,18 @@ def fit_dots(fits: pd.DataFrame, title: str) -> go.Figure:
         x=fits["error"],
         y=names,
         name="MoL, trained",
-        mode="markers+text",
+        mode="markers",
         marker={"color": VERMILLION, "symbol": "square", "size": 11},
         error_x=_spread(fits),
-        text=[f"rank {rank}" for rank in fits["rank"]],
-        textposition="bottom center",
-        textfont={"size": 12},
-        hovertemplate="%{y}: %{x:.3f}, %{text}<extra></extra>",
-        cliponaxis=False,
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
     )
     figure.update_xaxes(title_text=ERROR, range=[0, 1.05])
     figure.update_yaxes(autorange="reversed", showgrid=False, title_text="")
     finished(figure, plain(title))
     return figure.update_layout(
-        height=170 + 62 * len(fits), legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
+        height=180 + 50 * len(fits),
+        margin_t=92,
+        legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},
     )
 
 
@@ -161,7 +164,7 @@ def spectra(values: pd.DataFrame) -> go.Figure:
             line={"color": _color(str(name), place)},
             hovertemplate=f"σ of place %{{x}}: %{{y:.3g}}<extra>{plain(name)}</extra>",
         )
-    figure.update_xaxes(title_text="place i of the singular value")
+    figure.update_xaxes(title_text="place i of the singular value", rangemode="tozero")
     figure.update_yaxes(title_text="σ_i / ‖A‖", type="log", exponentformat="power", dtick=1)
     return finished(figure, "Spectrum of the scores")
 
@@ -196,7 +199,7 @@ def side_by_side(
     )
     _add_curves(figure, curves, floors, steps)
     wanted = target.to_numpy(dtype=np.float32)
-    limit = 1.25 * float(np.abs(wanted).max())
+    limit = ROOM * float(np.abs(wanted).max())
     figure.add_trace(_heatmap(wanted, "coloraxis"), row=1, col=2)
     for column, (_, scores) in enumerate(fits, start=3):
         found = scores.to_numpy(dtype=np.float32)

@@ -1,6 +1,7 @@
 """A similarity between free embeddings, trained to give a target's scores, a few steps at a time."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import pandas as pd
@@ -21,6 +22,7 @@ GATES: dict[str, tuple[str, ...]] = {
 """Parts of the gate by the name of their ablation; `uniform` gives every component the same weight."""
 
 Start = Literal["random", "spectral", "latents"]
+KEPT = 64
 RECORDED = 10
 """Steps between two points of a fit's curve."""
 
@@ -173,8 +175,9 @@ class Fit:
         return relative_error(self.scores(), self.target.scores)
 
 
+@lru_cache(maxsize=KEPT)
 def fitted(target: Target, config: FitConfig) -> Fit:
-    """`target` fitted to the end."""
+    """`target` fitted to the end; the last fits are kept, so that studies which share one do not fit it twice."""
     fit = Fit(target, config)
     fit.advance()
     return fit

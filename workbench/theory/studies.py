@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from workbench.theory.fitting import GATES, FitConfig, Start, fitted, outcome
-from workbench.theory.floor import floor
+from workbench.theory.floor import floor, spectrum
 from workbench.theory.targets import Target
 
 COMPONENTS = {2: (2, 1), 4: (2, 2), 8: (4, 2), 16: (4, 4)}
@@ -83,3 +83,19 @@ def over_seeds(fits: pd.DataFrame) -> pd.DataFrame:
     first = groups[["width", "components", "rank", "floats", "equal_width", "floor", "equal_floor"]].first()
     errors = groups["error"].agg(error="mean", low="min", high="max", seeds="size")
     return errors.join(groups["signs"].mean()).join(first).reset_index()
+
+
+def spectra(target: Target, configs: Mapping[str, FitConfig]) -> pd.DataFrame:
+    """Singular values of the target ("A") and of what each configuration learns, in units of the target's norm.
+
+    Columns: `matrix`, `place` (from 1), `value`.
+    """
+    scores = {"A": target.scores} | {
+        name: fitted(target, config).scores() for name, config in configs.items()
+    }
+    size = float(target.scores.norm())
+    tables = []
+    for name, matrix in scores.items():
+        values = (spectrum(matrix) / size).numpy()
+        tables.append(pd.DataFrame({"matrix": name, "place": range(1, len(values) + 1), "value": values}))
+    return pd.concat(tables, ignore_index=True)

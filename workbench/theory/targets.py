@@ -25,9 +25,9 @@ BLOCKS = 8
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Target:
-    """A score matrix A: a row for each of B queries, a column for each of N items.
+    """A score matrix A: a row for each of B queries, a column for each of N items. Equal to itself alone.
 
     `scores` float64 (B, N). `rank`: what theory says it is, None where only a computation can tell. `query_latents` (B, L),
     `item_latents` (N, L): the vectors that the scores were made from, None where there are none.
@@ -65,6 +65,12 @@ def random_signs(n: int, seed: int) -> Target:
     """A_ij = ±1, each by the toss of a coin: nothing to learn, all to remember. Rank n, but for a vanishing chance."""
     signs = torch.randint(0, 2, (n, n), generator=generator(seed), dtype=torch.float64)
     return Target("random signs", 2 * signs - 1, None, "every entry is the toss of a coin")
+
+
+def gaussian(n: int, seed: int) -> Target:
+    """A_ij drawn from the standard normal distribution: real numbers, that binary fractions do not hold exactly. Rank n."""
+    scores = torch.randn(n, n, generator=generator(seed), dtype=torch.float64)
+    return Target("gaussian", scores, None, "every entry is a normal random number")
 
 
 def block(n: int, blocks: int = BLOCKS) -> Target:
