@@ -1,0 +1,150 @@
+"""`workbench deep-retrieval`: the tables on learned paths, each by the command that wrote it."""
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import pandas as pd
+import typer
+
+from workbench import paths
+from workbench.cli.printing import origin, print_table, write_csv
+from workbench.data import load
+from workbench.evaluation.held_out_users import PAPER, HeldOutUsers
+from workbench.training.held_out_users import UserSplit, split_users
+from workbench.training.preset import Preset
+from workbench.training.presets import preset
+from workbench.training.shelf import METRICS, Shelved, obtain
+
+app = typer.Typer(help="Deep Retrieval: its protocol, beams, paths and penalties.", no_args_is_help=True)
+
+Part = Annotated[Literal["validation", "test"], typer.Option(help="Which held-out users are asked.")]
+Name = Annotated[str, typer.Option("--preset", help="Settings of the Deep Retrieval that is asked.")]
+MAIN, YOUTUBE = "halves/gru4rec-deep-retrieval", "halves/youtube-dnn"
+COUNTS = (1, 2, 3, 4)
+PENALTIES = (0.0, 1e-4, 1e-2, 1.0)
+
+
+def _split(chosen: Preset, part: Literal["validation", "test"]) -> tuple[UserSplit, HeldOutUsers]:
+    protocol = replace(PAPER, part=part)
+    return split_users(load(chosen.dataset), protocol), protocol
+
+
+def _trained(chosen: Preset, split: UserSplit) -> Shelved:
+    return obtain(chosen, split.training, facts=origin())
+
+
+def _keep(name: str, frame: pd.DataFrame, protocol: object, show: pd.DataFrame | None = None) -> None:
+    path = paths.reports() / "tables" / f"deep-retrieval-{name}.csv"
+    write_csv(frame.assign(protocol=str(protocol), **origin()), path)
+    typer.echo(str(protocol))
+    print_table(frame if show is None else show)
+    typer.echo(str(path))
+
+
+@app.command()
+def baselines(name: Name = MAIN, part: Part = "test") -> None:
+    """Deep Retrieval beside brute force of its reranker, Item-CF, YouTube-DNN and TDM, on users training never saw.
+
+    What is missing is trained first; a training that is stopped goes on where it was.
+
+    Example: workbench deep-retrieval baselines
+    """
+    from workbench.training.path_tables import baselines as table
+
+    split, protocol = _split(preset(name), part)
+    trained = [_trained(p, split).retriever() for p in (preset(name), preset(YOUTUBE))]
+    found = table(trained[0], trained[1], split, protocol)
+    _keep(
+        "baselines",
+        found,
+        protocol,
+        found.pivot(index="method", columns="metric", values="value").reset_index(),
+    )
+
+
+@app.command()
+def beam(name: Name = MAIN, part: Part = "test") -> None:
+    """What a wider beam finds and costs, up to brute force.
+
+    Example: workbench deep-retrieval beam
+    """
+    from workbench.training.path_tables import beams as table
+
+    split, protocol = _split(preset(name), part)
+    _keep("beam", table(_trained(preset(name), split).retriever(), split.held_out, protocol), protocol)
+
+
+@app.command()
+def variants(
+    what: Annotated[Literal["paths", "penalty"], typer.Argument(help="What is varied: J, or α.")],
+    name: Name = MAIN,
+    part: Part = "validation",
+) -> None:
+    """Other numbers of paths J, or other penalties α, on the frozen queries and the reranker of a trained model.
+
+    Examples:
+
+      workbench deep-retrieval variants paths
+
+      workbench deep-retrieval variants penalty
+    """
+    from workbench.similarities import DeepRetrievalConfig
+    from workbench.training.path_tables import variants as table
+
+    chosen = preset(name)
+    base = chosen.retriever.similarity
+    if not isinstance(base, DeepRetrievalConfig):
+        raise ValueError(f"{name} is not Deep Retrieval: it has no paths to vary")
+    configs = {
+        "paths": {f"J = {count}": replace(base, paths=count) for count in COUNTS},
+        "penalty": {f"α = {alpha:g}": replace(base, alpha=alpha) for alpha in PENALTIES},
+    }[what]
+    split, protocol = _split(chosen, part)
+    found = table(_trained(chosen, split).retriever(), split, chosen.training, protocol, configs)
+    _keep(what, found, protocol)
+
+
+@app.command()
+def latency(
+    largest: Annotated[int, typer.Option(help="Leave out corpora above this many items.")] = 500_000,
+) -> None:
+    """Latency against the width of the beam and the size of the corpus, with random weights.
+
+    Example: workbench deep-retrieval latency --largest 100000
+    """
+    from workbench.similarities import DeepRetrievalConfig
+    from workbench.training.path_tables import latency as table
+
+    sizes = [n for n in (4_000, 20_000, 100_000, 500_000) if n <= largest]
+    if not sizes:
+        raise ValueError(f"no corpus of at most {largest} items; the smallest has 4000")
+    _keep("latency", table(DeepRetrievalConfig(), sizes), "random weights, D 3, K 50, J 3, batch of 32")
+
+
+@app.command()
+def similarities(
+    folders: Annotated[
+        list[str] | None,
+        typer.Argument(help="Checkpoints, by their names in ckpts/; by default those of HSTU."),
+    ] = None,
+) -> None:
+    """All similarities under the leave-one-out protocol in one table: quality, latency, bytes, build time.
+
+    Example: workbench deep-retrieval similarities ml-1m-hstu-dot ml-1m-hstu-mol ml-1m-hstu-deep-retrieval
+    """
+    from workbench.evaluation.protocol import HONEST
+    from workbench.training.path_tables import similarities as table
+
+    kinds = ("dot", "maxsim", "mol", "sparcode", "deep-retrieval")
+    names = folders or [
+        f"ml-1m-hstu-{kind}"
+        for kind in kinds
+        if (paths.checkpoints() / f"ml-1m-hstu-{kind}" / METRICS).is_file()
+    ]
+    shelved = {name: Shelved.load(paths.checkpoints() / name) for name in names}
+    data = {str(s.facts.get("dataset")) for s in shelved.values()}
+    if len(data) != 1:
+        raise ValueError(
+            f"these checkpoints were trained on {', '.join(sorted(data)) or 'nothing'}: name some of one dataset"
+        )
+    _keep("similarities", table(shelved, load(data.pop())), HONEST)
