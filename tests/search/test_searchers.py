@@ -12,7 +12,7 @@ from workbench.contracts import ItemState, QueryState, TopK
 from workbench.similarities.dot import DotConfig, DotProduct
 
 INF = float("inf")
-properties = settings(max_examples=40, deadline=None)
+properties = settings(max_examples=25, deadline=None)
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Searcher, TopK
 from workbench.search.bounds import not_finite
 from workbench.search.brute_force import BruteForce
-from workbench.search.ranking import Pairs, best_of_pairs, less, merged, score_pairs
+from workbench.search.ranking import Pairs, best_of_pairs, less, merged, score_pairs, union
 from workbench.search.tiles import DEFAULT_BUDGET
 from workbench.search.topk import Best, CorpusRows, check_defined, check_search, ids_of
 
@@ -110,7 +110,9 @@ class CandidateSearcher(Searcher):
         pairs, bound = self._candidates(queries, k, excluded, allowed, times)
         fresh = pairs if before is None else less(pairs, before.pairs, len(self.items))
         found = best_of_pairs(fresh, score_pairs(self.similarity, queries, self.items, fresh), size, k)
-        found = found if before is None else merged(before.found, found, k)
+        if before is not None:
+            found = merged(before.found, found, k)
+            pairs = union([before.pairs, fresh], len(self.items))  # of ties a longer list may hold others
         check_defined(found, self.items.ids, first_query)
         last = found.scores[:, -1]
         bound = bound.to(torch.promote_types(bound.dtype, last.dtype))
