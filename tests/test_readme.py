@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from workbench.bench.tables import readme
 from workbench.training.bench import summary
 from workbench.training.shelf import Shelved, beside, markdown
 
@@ -24,6 +25,13 @@ def test_the_table_of_training_speed_is_what_the_stored_steps_say() -> None:
     for column, digits in (("median", 2), ("min", 2), ("max", 2), ("speed-up", 2), ("memory_gib", 1)):
         table[column] = table[column].map(f"{{:.{digits}f}}".format)
     assert markdown(table) in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("workload", ["ml-1m-hstu-mol", "ml-1m-hstu-mol, 100,000 items"])
+def test_the_tables_of_search_are_what_the_stored_run_says(workload: str) -> None:
+    table = pd.read_csv(ROOT / "reports" / "tables" / "search-standard.csv")
+    assert markdown(readme(table, workload)) in (ROOT / "README.md").read_text()
+    assert (table["false_certificates"] == 0).all()
 
 
 @pytest.mark.movielens

@@ -6,7 +6,16 @@ import pytest
 
 from workbench.bench.contenders import chosen
 from workbench.bench.run import Raw
-from workbench.bench.tables import latency, overlap, per_query, published_searches, quality, shown, summary
+from workbench.bench.tables import (
+    latency,
+    overlap,
+    per_query,
+    published_searches,
+    quality,
+    readme,
+    shown,
+    summary,
+)
 
 CALLS = pd.DataFrame(
     [
@@ -81,6 +90,7 @@ def test_quality_is_recall_label_hits_proofs_and_work_over_the_same_queries():
     assert table["relative_hr"].to_dict() == pytest.approx(
         {"brute force": 1, "fast": 0.5, "liar": np.nan}, nan_ok=True
     )
+    assert table["label_hits"].to_dict() == {"brute force": 2, "fast": 2, "liar": 0}
     assert table["certified"].to_dict() == {"brute force": 1, "fast": 0.5, "liar": 1}
     assert table["in_fact_exact"].to_dict() == {"brute force": 1, "fast": 0.5, "liar": 0}
     assert table["false_certificates"].to_dict() == {"brute force": 0, "fast": 0, "liar": 1}
@@ -132,3 +142,13 @@ def test_published_searches_read_as_ours_do():
     assert table.loc["CombTopK5_200", ["method", "setting"]].tolist() == ["combined", "5_200"]
     assert table.loc["BruteForce", "method"] == "brute force"
     assert published_searches("MovieLens", 100).empty
+
+
+def test_the_readme_shows_one_group(finished: Raw, tmp_path):
+    table = summary(finished)
+    table.to_csv(tmp_path / "table.csv", index=False)
+    name = table["workload"].iloc[-1]
+    found = readme(pd.read_csv(tmp_path / "table.csv"), name, batch_size=4, k=5)
+    wanted = table[(table["batch_size"] == 4) & (table["workload"] == name)]
+    assert found["method"].tolist() == wanted["label"].tolist()
+    pd.testing.assert_frame_equal(found, readme(table, name, batch_size=4, k=5))

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from workbench.bench.contenders import chosen
-from workbench.bench.workloads import Inflated, RandomWeights, Trained, WorkloadSpec
+from workbench.bench.workloads import SIZES, Inflated, RandomWeights, Trained, WorkloadSpec
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,15 @@ def standard(checkpoint: str = "ml-1m-hstu-mol", title: str = "", threads: int |
     )
 
 
-def sizes(threads: int | None = None) -> Plan:
-    """The three published sizes with random weights; the largest takes most of the time."""
+def sizes(checkpoint: str = "ml-1m-hstu-mol", threads: int | None = None) -> Plan:
+    """The three published sizes with random weights, and a trained corpus inflated to the largest of them.
+
+    That one is there because random weights have no structure for an approximate search to find. Takes hours where the
+    machine is busy.
+    """
     return Plan(
         "sizes",
-        tuple(RandomWeights(size) for size in ("ml-1m", "ml-20m", "amazon-books")),
+        (*map(RandomWeights, SIZES), Inflated(checkpoint, max(size.items for size in SIZES.values()))),
         batch_sizes=(1, 32),
         rounds=3,
         calls=2,
@@ -150,7 +154,7 @@ def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:
         case "standard":
             return standard(checkpoint, threads=threads)
         case "sizes":
-            return sizes(threads)
+            return sizes(checkpoint, threads)
         case "growth":
             return growth(checkpoint, threads=threads)
     raise ValueError(f"no preset {name!r} of the search bench; there are quick, standard, sizes, growth")

@@ -96,9 +96,10 @@ def per_query(answers: pd.DataFrame) -> pd.DataFrame:
 def quality(answers: pd.DataFrame) -> pd.DataFrame:
     """One row per workload, label and k: how its lists compare with those of brute force on the same queries.
 
-    `queries`; `recall`, the mean overlap; `relative_hr`, its label hits over brute force's (the measure of the published
-    tables; NaN without labels or hits); `certified`, the share with a proof; `in_fact_exact`, the share with recall 1;
-    `false_certificates`, proofs of what was wrong (a bug, if not 0); `work`, the mean number of pairs scored in full.
+    `queries`; `recall`, the mean overlap; `relative_hr`, its label hits over the `label_hits` of brute force (the measure of
+    the published tables; NaN without labels or hits, and rough where hits are few); `certified`, the share with a proof;
+    `in_fact_exact`, the share with recall 1; `false_certificates`, proofs of what was wrong (a bug, if not 0); `work`, the
+    mean number of pairs scored in full.
     """
     rows = per_query(answers)
     rows = rows.assign(
@@ -110,7 +111,7 @@ def quality(answers: pd.DataFrame) -> pd.DataFrame:
         in_fact_exact=("in_fact_exact", "mean"), false_certificates=("false_certificates", "sum"), work=("work", "mean"),
     )  # fmt: skip
     hits, true = grouped["hit"].sum(min_count=1), grouped["true_hit"].sum(min_count=1)
-    table["relative_hr"] = hits / true.where(true > 0)
+    table["relative_hr"], table["label_hits"] = hits / true.where(true > 0), true
     return table.reset_index()
 
 
@@ -166,6 +167,12 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         }
     )
     return speed
+
+
+def readme(table: pd.DataFrame, workload: str, batch_size: int = 32, k: int = 100) -> pd.DataFrame:
+    """What the README shows of a stored summary: `shown` for one workload, batch size and k, less what is alike in all rows."""
+    rows = table[(table["workload"] == workload) & (table["batch_size"] == batch_size) & (table["k"] == k)]
+    return shown(rows).drop(columns=["workload", "B", "k", "p95 ms"]).reset_index(drop=True)
 
 
 def _scaled(fractions: pd.Series) -> pd.Series:

@@ -113,7 +113,9 @@ def bench_search(
     raw = run(plan, runs, device=device, anew=anew)
     table = summary(raw)
     path = out or paths.reports() / "tables" / f"search-{plan.name}.csv"
-    write_csv(table.assign(machine=raw.facts["machine"], commit=", ".join(raw.facts["commits"])), path)
+    write_csv(
+        table.assign(machine=raw.facts["machine"], commit=", ".join(raw.facts["commits"])), path, digits=6
+    )
     for (workload, queries_at_once, results), rows in shown(table).groupby(
         ["workload", "B", "k"], sort=False
     ):

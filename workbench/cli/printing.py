@@ -26,9 +26,12 @@ def print_table(frame: pd.DataFrame) -> None:
     Console().print(table)
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table under a temporary name, then rename it; its folder is made where it is missing."""
+def write_csv(frame: pd.DataFrame, path: Path, digits: int | None = None) -> None:
+    """Write a table under a temporary name, then rename it; its folder is made where it is missing.
+
+    `digits`: significant digits of fractions, all of them where None.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
-    frame.to_csv(temporary, index=False)
+    frame.to_csv(temporary, index=False, float_format=None if digits is None else f"%.{digits}g")
     temporary.replace(path)
