@@ -13,15 +13,18 @@ bfloat16 0.2 (the rounding of s by 2⁻⁸ and its effect on the gate), of which
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.kernels import mixture_native
 from workbench.kernels.tiles import gathered_tiles
+from workbench.runtime import optional
 
 Combination = Literal["glu_silu", "glu_silu_ln", "sum"]
 """From a = query part ⊙ item part + pair part to the argument of the softmax: a·σ(a), a·σ(LN(a)), or the sum of the parts."""
@@ -169,6 +172,11 @@ def mixture_scores(
         return mixture_native.mixture_scores(
             query_components, query_gate, item_components, item_gate, list(gate.layers), gate.combination
         )
+    if (fused := _triton(item_components, query_components)) is not None:
+        scores: Tensor = fused.mixture_scores(
+            query_components, query_gate, item_components, item_gate, gate.layers, gate.combination
+        )
+        return scores
     with torch.no_grad():
         return plain_scores(query_components, query_gate, item_components, item_gate, gate)
 
@@ -217,12 +225,63 @@ def component_maxima(
         return torch.cat(parts, dim=1)
 
 
+@cache
+def _triton_version() -> ModuleType | None:
+    if optional("triton") is None:
+        return None
+    from workbench.kernels import mixture_triton
+
+    return mixture_triton
+
+
+def _triton(*components: Tensor) -> ModuleType | None:
+    """The Triton version, where it serves components on this device in these dtypes."""
+    served = all(t.device.type == "cuda" and t.dtype in mixture_native.DTYPES for t in components)
+    return _triton_version() if served else None
+
+
+def fuses_top_k(query_components: Tensor, item_components: Tensor, k: int) -> bool:
+    """Whether `top_k` serves these: on a GPU, with triton, float32 or bfloat16, and k at most 256."""
+    fused = _triton(query_components, item_components)
+    return fused is not None and k <= fused.MOST_RESULTS
+
+
+def top_k(
+    query_components: Float[Tensor, "B Pq d"],
+    query_gate: Float[Tensor, "B P"] | None,
+    item_components: Float[Tensor, "N Px d"],
+    item_gate: Float[Tensor, "N P"] | None,
+    gate: MixtureGate,
+    k: int,
+    excluded: Int[Tensor, "B H"] | None = None,
+    allowed: Bool[Tensor, "N"] | None = None,
+) -> tuple[Float[Tensor, "B K"], Int[Tensor, "B K"]]:
+    """The best k scores and their rows, the scores of all pairs held nowhere; only where `fuses_top_k` says so.
+
+    Ties are in the order of rows, NaN comes first. `excluded`: rows to leave out per query (−1: none), `allowed`: whether
+    each row may be found; what is left out scores −inf. Raises ValueError where it is not available here.
+    """
+    fused = _triton(query_components, item_components)
+    if fused is None:
+        raise ValueError(
+            f"the fused top k needs a GPU, triton, and float32 or bfloat16, not {item_components.dtype} on"
+            f" {item_components.device}; rank mixture_scores instead"
+        )
+    with torch.no_grad():
+        scores, rows = fused.top_k(
+            *(query_components, query_gate, item_components, item_gate, gate.layers, gate.combination),
+            *(k, excluded, allowed),
+        )
+    return scores, rows
+
+
 def pair_bytes(device: torch.device, dtype: torch.dtype, components: int, hidden: int | None) -> int:
     """Bytes that `mixture_scores` holds at its peak per pair, its result included: what sizes tiles.
 
     The fused versions hold the result alone (and some hundred kilobytes of scratch per thread).
     """
-    if device.type == "cpu" and dtype in mixture_native.DTYPES and mixture_native.available():
+    fused = mixture_native.available() if device.type == "cpu" else _triton_version() is not None
+    if fused and device.type in ("cpu", "cuda") and dtype in mixture_native.DTYPES:
         return torch.float32.itemsize if dtype == torch.float32 else torch.float32.itemsize + dtype.itemsize
     return dtype.itemsize * (6 * components + 2 * (hidden or 0))
 

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import ItemState, QueryState, Searcher, Similarity, TopK
-from workbench.search.tiles import DEFAULT_BUDGET, Tiling, score_block, tiling
+from workbench.search.tiles import DEFAULT_BUDGET, Tiling, check_evaluation, score_block, tiling
 from workbench.search.topk import (
     Best,
     CorpusRows,
@@ -17,6 +17,7 @@ from workbench.search.topk import (
     mask_rows,
     merge,
 )
+from workbench.similarities.mol import MixtureOfLogits
 
 RANKED_BYTES = 96
 """Bytes per query and place while two lists of k are merged."""
@@ -30,7 +31,8 @@ class BruteForce(Searcher):
 
     Memory beyond the item state and the result stays under `memory_budget` bytes at any B and N (a single pair is the
     least that is scored at once). Ties are in the order of the corpus, and neither the batch nor the tiles change the
-    ranking of given scores. `exact` is always True, `work` always N. An item that scores −inf is never returned.
+    ranking of given scores. On a GPU with triton, Mixture-of-Logits is scored and ranked in one kernel (k up to 256), and its
+    scores are held nowhere. `exact` is always True, `work` always N. An item that scores −inf is never returned.
     """
 
     def __init__(self, similarity: Similarity, items: ItemState, memory_budget: int = DEFAULT_BUDGET) -> None:
@@ -106,6 +108,10 @@ class BruteForce(Searcher):
         allowed: Bool[Tensor, "N"] | None,
         cut: Tiling,
     ) -> Best:
+        mol = self.similarity
+        if isinstance(mol, MixtureOfLogits) and mol.fuses_top_k(queries, self.items, k):  # type: ignore[arg-type]
+            check_evaluation(mol)
+            return Best(*mol.top_k(queries, self.items, k, excluded, allowed))  # type: ignore[arg-type]
         found: Best | None = None
         for start in range(0, len(self.items), cut.block):
             scores = score_block(self.similarity, queries, self.items[start : start + cut.block], cut.tile)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
@@ -278,6 +278,24 @@ class MixtureOfLogits(ComponentSimilarity):
             rows,
             [] if self.gate_pair is None else list(self.gate_pair.parameters()),
             max(1, PAIRS_AT_ONCE // max(1, rows.shape[1])),
+        )
+
+    def fuses_top_k(self, queries: MoLQueries, items: MoLItems, k: int) -> bool:
+        """Whether `top_k` serves these states: on a GPU with triton."""
+        return mixture.fuses_top_k(queries.components, items.components, k)
+
+    def top_k(
+        self,
+        queries: MoLQueries,
+        items: MoLItems,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None = None,
+        allowed: Bool[Tensor, "N"] | None = None,
+    ) -> tuple[Float[Tensor, "B K"], Int[Tensor, "B K"]]:
+        """The best k scores and rows without holding those of all pairs: see `kernels.mixture.top_k`."""
+        return mixture.top_k(
+            *(queries.components, queries.gate, items.components, items.gate),
+            *(self._gate(), k, excluded, allowed),
         )
 
     def regularizers(  # type: ignore[override]

@@ -1,0 +1,79 @@
+"""The Triton kernels, through triton's interpreter on a CPU and on a GPU where there is one; see triton_checks.py.
+
+In processes of their own: whether triton interprets is settled when it is imported, and its kernels are read from their
+source, which the import hook of these tests would wrap.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from workbench.kernels import mixture
+from workbench.runtime import optional
+
+CHECKS = Path(__file__).with_name("triton_checks.py")
+DEVICES = ["cpu", *([pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(optional("triton") is None, reason="triton is not installed"),
+]
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def found(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What the checks found on a device."""
+    interpreted = {"TRITON_INTERPRET": "1"} if request.param == "cpu" else {}
+    done = subprocess.run(
+        [sys.executable, str(CHECKS), request.param],
+        env={**os.environ, **interpreted},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+@pytest.mark.parametrize("check", ["gates", "shapes"])
+def test_float32_scores_agree_with_float64(found, check):
+    assert found[check] <= 2e-5
+
+
+def test_products_of_bfloat16_stay_within_the_stated_tolerance(found):
+    assert 0 < found["half"] <= 0.5
+
+
+def test_an_undefined_score_is_that_of_its_item_alone(found):
+    assert found["undefined"] == [7]
+
+
+def test_the_fused_best_are_those_of_sorting(found):
+    assert found["best"] is True
+
+
+def test_ties_are_in_the_order_of_rows(found):
+    assert found["ties"] == [0, 1, 2, 3, 4]
+
+
+def test_nan_comes_first_whatever_is_left_out(found):
+    assert found["nan_first"] == [True, False, False, False, False]
+
+
+def test_brute_force_uses_it_on_a_gpu(found):
+    assert found.get("searched", True) is True
+
+
+def test_without_a_gpu_it_is_not_used():
+    f, g = torch.randn(2, 2, 4), torch.randn(5, 3, 4)
+    assert not mixture.fuses_top_k(f, g, 3)
+    with pytest.raises(ValueError, match="the fused top k needs a GPU"):
+        mixture.top_k(f, None, g, None, mixture.MixtureGate((), "sum"), 3)

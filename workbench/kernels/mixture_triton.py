@@ -1,0 +1,364 @@
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,misc"
+"""The Triton version of `mixture`, for CUDA: logits, gate and the running best k of a tile in one kernel.
+
+A program takes a few queries and a stretch of the corpus, a tile of items at a time; nothing of a pair but its place among
+the best k reaches memory. With TRITON_INTERPRET=1 in the environment before triton is imported, the same code runs on a
+CPU, slowly.
+
+Arithmetic: float32 states in float32 throughout (TF32 stays off); where the components of the items are bfloat16, products
+take bfloat16 operands and are summed in float32.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Layers = tuple[tuple[Tensor, Tensor | None], ...]
+
+COMBINATIONS = {"glu_silu": 0, "glu_silu_ln": 1, "sum": 2}
+MOST_RESULTS = 256
+"""The longest list that a program keeps; each doubling costs registers."""
+
+SMALLEST_PRODUCT = 16
+"""What tensor cores multiply at least, in each dimension: narrower operands are padded with zeros."""
+
+PAIRS_OF_A_TILE = 128
+PROGRAMS = 1024
+"""Programs to start at least, where the corpus allows: several for each of a large GPU's processors."""
+
+
+EXACT, HALF, ROUNDED = 0, 1, 2
+"""Products of float32, of bfloat16, and of float32 rounded to bfloat16: the same numbers, for the interpreter."""
+
+
+@triton.jit
+def _product(a, b, sums, kind: tl.constexpr):
+    if kind == 1:
+        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), sums)
+    if kind == 2:
+        a, b = a.to(tl.bfloat16), b.to(tl.bfloat16)
+    return tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="ieee")
+
+
+@triton.jit
+def _tile_scores(
+    f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr,
+    first_query, first_item, num_queries, num_items, width,
+    query_groups: tl.constexpr, item_groups: tl.constexpr,
+    layers: tl.constexpr, combination: tl.constexpr, of_query: tl.constexpr, of_item: tl.constexpr,
+    kind: tl.constexpr, QUERIES: tl.constexpr, ITEMS: tl.constexpr, PQ: tl.constexpr, PX: tl.constexpr,
+    WIDTH: tl.constexpr, HIDDEN: tl.constexpr, HIDDEN_AT_ONCE: tl.constexpr,
+):  # fmt: skip
+    """Scores float32 (QUERIES, ITEMS). PQ, PX: the groups rounded up to powers of two; padded components weigh nothing."""
+    P: tl.constexpr = PQ * PX
+    PAIRS: tl.constexpr = QUERIES * ITEMS
+    row = tl.arange(0, ITEMS * PX)
+    item, j = first_item + row // PX, row % PX
+    column = tl.arange(0, QUERIES * PQ)
+    query, i = first_query + column // PQ, column % PQ
+    # Offsets within a tile are small: 32 bits spare registers.
+    g_base = g_ptr + tl.cast(first_item, tl.int64) * item_groups * width
+    f_base = f_ptr + tl.cast(first_query, tl.int64) * query_groups * width
+    g_at, f_at = (row // PX * item_groups + j) * width, (column // PQ * query_groups + i) * width
+    g_there, f_there = (item < num_items) & (j < item_groups), (query < num_queries) & (i < query_groups)
+    s = tl.zeros([ITEMS * PX, QUERIES * PQ], tl.float32)
+    for start in range(0, width, WIDTH):
+        k = start + tl.arange(0, WIDTH)
+        g = tl.load(g_base + g_at[:, None] + k[None, :], g_there[:, None] & (k < width)[None, :], 0.0)
+        f = tl.load(f_base + f_at[None, :] + k[:, None], f_there[None, :] & (k < width)[:, None], 0.0)
+        s = _product(g, f, s, kind)
+    s = tl.reshape(s, [ITEMS, PX, QUERIES, PQ])
+    s = tl.reshape(tl.permute(s, [2, 0, 3, 1]), [PAIRS, P])
+
+    p = tl.arange(0, P)
+    valid = (p // PX < query_groups) & (p % PX < item_groups)
+    s = tl.where(valid[None, :], s, 0.0)  # an infinite value times a padded zero is NaN
+    a = tl.zeros([PAIRS, P], tl.float32)
+    if layers == 1:
+        w = tl.load(w2_ptr + p[None, :] * P + p[:, None])
+        a = _product(s, w, a, kind) + tl.load(b2_ptr + p)[None, :]
+    if layers == 2:
+        a += tl.load(b2_ptr + p)[None, :]
+        for start in range(0, HIDDEN, HIDDEN_AT_ONCE):
+            h = start + tl.arange(0, HIDDEN_AT_ONCE)
+            w1 = tl.load(w1_ptr + h[None, :] * P + p[:, None])
+            x = tl.zeros([PAIRS, HIDDEN_AT_ONCE], tl.float32) + tl.load(b1_ptr + h)[None, :]
+            x = _product(s, w1, x, kind)
+            w2 = tl.load(w2_ptr + p[None, :] * HIDDEN + h[:, None])
+            a = _product(x * tl.sigmoid(x), w2, a, kind)
+
+    pair = tl.arange(0, PAIRS)
+    q, n = first_query + pair // ITEMS, first_item + pair % ITEMS
+    real = (p // PX) * item_groups + p % PX  # the component's place without padding
+    components: tl.constexpr = query_groups * item_groups
+    q_at = (pair // ITEMS)[:, None] * components + real[None, :]
+    n_at = (pair % ITEMS)[:, None] * components + real[None, :]
+    q_there, n_there = (q < num_queries)[:, None] & valid[None, :], (n < num_items)[:, None] & valid[None, :]
+    if of_query:
+        query_base = query_gate_ptr + tl.cast(first_query, tl.int64) * components
+    if of_item:
+        item_base = item_gate_ptr + tl.cast(first_item, tl.int64) * components
+    if of_query and of_item:
+        query_part = tl.load(query_base + q_at, q_there, 0.0).to(tl.float32)
+        item_part = tl.load(item_base + n_at, n_there, 0.0).to(tl.float32)
+        a += query_part + item_part if combination == 2 else query_part * item_part
+    elif of_query:
+        a += tl.load(query_base + q_at, q_there, 0.0).to(tl.float32)
+    elif of_item:
+        a += tl.load(item_base + n_at, n_there, 0.0).to(tl.float32)
+
+    if layers > 0 or of_query or of_item:
+        if combination == 0:
+            a = a * tl.sigmoid(a)
+        if combination == 1:
+            mean = tl.sum(tl.where(valid[None, :], a, 0.0), 1) / components
+            off = tl.where(valid[None, :], a - mean[:, None], 0.0)
+            scale = 1.0 / tl.sqrt(tl.sum(off * off, 1) / components + 1e-5)
+            a = a * tl.sigmoid(off * scale[:, None])
+        a = tl.where(valid[None, :], a, float("-inf"))
+        powers = tl.exp(a - tl.max(a, 1)[:, None])
+    else:
+        powers = tl.where(valid[None, :], 1.0, 0.0) + a
+    scores = tl.sum(powers * s, 1) / tl.sum(powers, 1)
+    return tl.reshape(scores, [QUERIES, ITEMS])
+
+
+@triton.jit
+def _scores_kernel(
+    f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, scores_ptr,
+    num_queries, num_items, width,
+    query_groups: tl.constexpr, item_groups: tl.constexpr,
+    layers: tl.constexpr, combination: tl.constexpr, of_query: tl.constexpr, of_item: tl.constexpr,
+    kind: tl.constexpr, QUERIES: tl.constexpr, ITEMS: tl.constexpr, PQ: tl.constexpr, PX: tl.constexpr,
+    WIDTH: tl.constexpr, HIDDEN: tl.constexpr, HIDDEN_AT_ONCE: tl.constexpr,
+):  # fmt: skip
+    first_query, first_item = tl.program_id(0) * QUERIES, tl.program_id(1) * ITEMS
+    scores = _tile_scores(
+        f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr,
+        first_query, first_item, num_queries, num_items, width, query_groups, item_groups,
+        layers, combination, of_query, of_item, kind, QUERIES, ITEMS, PQ, PX, WIDTH, HIDDEN, HIDDEN_AT_ONCE,
+    )  # fmt: skip
+    q, n = first_query + tl.arange(0, QUERIES), first_item + tl.arange(0, ITEMS)
+    there = (q < num_queries)[:, None] & (n < num_items)[None, :]
+    tl.store(scores_ptr + q.to(tl.int64)[:, None] * num_items + n[None, :], scores, there)
+
+
+@triton.jit
+def _top_k_kernel(
+    f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr,
+    excluded_ptr, allowed_ptr, keys_ptr,
+    num_queries, num_items, width, num_excluded, stretch,
+    query_groups: tl.constexpr, item_groups: tl.constexpr,
+    layers: tl.constexpr, combination: tl.constexpr, of_query: tl.constexpr, of_item: tl.constexpr,
+    kind: tl.constexpr, QUERIES: tl.constexpr, ITEMS: tl.constexpr, PQ: tl.constexpr, PX: tl.constexpr,
+    WIDTH: tl.constexpr, HIDDEN: tl.constexpr, HIDDEN_AT_ONCE: tl.constexpr,
+    K: tl.constexpr, filtered: tl.constexpr,
+):  # fmt: skip
+    """The best K of a stretch of the corpus as keys (QUERIES, stretches, K).
+
+    The upper half of a key is the score, as a whole number in the same order with NaN on top, the lower half descends
+    with the row: one order settles scores and ties.
+    """
+    first_query, first_item = tl.program_id(0) * QUERIES, tl.program_id(1) * stretch
+    q = first_query + tl.arange(0, QUERIES)
+    best = tl.full([QUERIES, K], -(2**63) + 1, tl.int64)
+    for start in range(first_item, tl.minimum(first_item + stretch, num_items), ITEMS):
+        scores = _tile_scores(
+            f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr,
+            first_query, start, num_queries, num_items, width, query_groups, item_groups,
+            layers, combination, of_query, of_item, kind, QUERIES, ITEMS, PQ, PX, WIDTH, HIDDEN, HIDDEN_AT_ONCE,
+        )  # fmt: skip
+        n = start + tl.arange(0, ITEMS)
+        left_out = tl.zeros([QUERIES, ITEMS], tl.int1)
+        if filtered:
+            left_out |= (tl.load(allowed_ptr + n, n < num_items, 1) == 0)[None, :]
+        for h in range(0, num_excluded):
+            excluded = tl.load(excluded_ptr + q * num_excluded + h, q < num_queries, -1)
+            left_out |= excluded[:, None] == n[None, :]
+        undefined = scores != scores
+        scores = tl.where(left_out & (undefined == 0), float("-inf"), scores) + 0.0  # -0 + 0 is 0: they tie
+        bits = scores.to(tl.int32, bitcast=True)
+        order = tl.where(undefined, 0x7FFFFFFF, bits ^ ((bits >> 31) & 0x7FFFFFFF))
+        keys = (order.to(tl.int64) << 32) + (0x7FFFFFFF - n)[None, :]
+        keys = tl.where((n < num_items)[None, :], keys, -(2**63) + 1)
+        better = tl.max(keys, 1) > tl.min(best, 1)
+        if tl.max(better.to(tl.int32), 0) > 0:  # rarely, after the first tiles
+            new = tl.topk(keys, K if K < ITEMS else ITEMS)
+            for doubling in tl.static_range(
+                1, K // ITEMS + 1
+            ):  # to K keys: a tile of K items would fill the registers
+                if (doubling & (doubling - 1)) == 0 and ITEMS * doubling < K:
+                    nothing = tl.full([QUERIES, ITEMS * doubling], -(2**63) + 1, tl.int64)
+                    new = tl.reshape(tl.join(new, nothing), [QUERIES, 2 * ITEMS * doubling])
+            both = tl.join(best, new)  # (QUERIES, K, 2)
+            best = tl.topk(tl.reshape(both, [QUERIES, 2 * K]), K)
+    at = (q.to(tl.int64)[:, None] * tl.num_programs(1) + tl.program_id(1)) * K + tl.arange(0, K)[None, :]
+    tl.store(keys_ptr + at, best, (q < num_queries)[:, None])
+
+
+class Launch(NamedTuple):
+    """What both kernels are started with: tensors, sizes, and what they are compiled for."""
+
+    tensors: tuple[Tensor | None, ...]
+    sizes: tuple[int, int, int]
+    constants: dict[str, Any]
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(0, number - 1).bit_length()
+
+
+def _padded(matrix: Tensor, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
+    """`matrix` with its rows and columns moved to new places in a larger matrix of zeros."""
+    larger = matrix.new_zeros(shape, dtype=torch.float32)
+    larger[rows[:, None], columns[None, :]] = matrix.float()
+    return larger
+
+
+def launch(
+    query_components: Float[Tensor, "B Pq d"],
+    query_gate: Float[Tensor, "B P"] | None,
+    item_components: Float[Tensor, "N Px d"],
+    item_gate: Float[Tensor, "N P"] | None,
+    layers: Layers,
+    combination: str,
+    items_of_a_tile: int,
+) -> Launch:
+    """Arguments of the kernels: contiguous states, the layers' weights padded to powers of two."""
+    b, query_groups, width = query_components.shape
+    n, item_groups, _ = item_components.shape
+    pq, px = _power_of_two(query_groups), _power_of_two(item_groups)
+    pq = max(pq, SMALLEST_PRODUCT // px)
+    device = query_components.device
+    component = torch.arange(query_groups * item_groups, device=device)
+    place = component // item_groups * px + component % item_groups
+    w1 = b1 = w2 = b2 = None
+    hidden = SMALLEST_PRODUCT
+    if layers:
+        weight, bias = layers[-1]
+        inputs = place
+        if len(layers) == 2:
+            first_weight, first_bias = layers[0]
+            hidden = max(SMALLEST_PRODUCT, _power_of_two(len(first_weight)))
+            inputs = torch.arange(len(first_weight), device=device)
+            w1 = _padded(first_weight, inputs, place, (hidden, pq * px))
+            b1 = torch.zeros(hidden, device=device)
+            if first_bias is not None:
+                b1[inputs] = first_bias.float()
+        w2 = _padded(weight, place, inputs, (pq * px, hidden if len(layers) == 2 else pq * px))
+        b2 = torch.zeros(pq * px, device=device)
+        if bias is not None:
+            b2[place] = bias.float()
+    states = (query_components, query_gate, item_components, item_gate)
+    exact = item_components.dtype != torch.bfloat16
+    kind = EXACT if exact else HALF if device.type == "cuda" else ROUNDED
+    # Without tensor cores a product is unrolled: a longer one compiles for minutes.
+    summed = SMALLEST_PRODUCT if exact else 32
+    return Launch(
+        tensors=(*(None if t is None else t.detach().contiguous() for t in states), w1, b1, w2, b2),
+        sizes=(b, n, width),
+        constants={
+            "query_groups": query_groups,
+            "item_groups": item_groups,
+            "layers": len(layers),
+            "combination": COMBINATIONS[combination],
+            "of_query": query_gate is not None,
+            "of_item": item_gate is not None,
+            "kind": kind,
+            "QUERIES": max(1, SMALLEST_PRODUCT // pq),
+            "ITEMS": items_of_a_tile,
+            "PQ": pq,
+            "PX": px,
+            "WIDTH": min(summed, max(SMALLEST_PRODUCT, _power_of_two(width))),
+            "HIDDEN": hidden,
+            "HIDDEN_AT_ONCE": min(summed, hidden),
+        },
+    )
+
+
+def mixture_scores(
+    query_components: Float[Tensor, "B Pq d"],
+    query_gate: Float[Tensor, "B P"] | None,
+    item_components: Float[Tensor, "N Px d"],
+    item_gate: Float[Tensor, "N P"] | None,
+    layers: Layers,
+    combination: str,
+) -> Float[Tensor, "B N"]:
+    """Scores (B, N), in the dtype that the components' dtypes promote to."""
+    b, n = len(query_components), len(item_components)
+    scores = torch.empty(b, n, device=query_components.device)
+    if scores.numel():
+        start = launch(
+            query_components,
+            query_gate,
+            item_components,
+            item_gate,
+            layers,
+            combination,
+            _tile(query_components),
+        )
+        queries, items = start.constants["QUERIES"], start.constants["ITEMS"]
+        grid = (triton.cdiv(b, queries), triton.cdiv(n, items))
+        _scores_kernel[grid](*start.tensors, scores, *start.sizes, **start.constants, num_warps=8)
+    return scores.to(torch.promote_types(query_components.dtype, item_components.dtype))
+
+
+def _tile(query_components: Tensor) -> int:
+    """Items of a tile, with as many queries as fill the narrowest product."""
+    queries = max(1, SMALLEST_PRODUCT // _power_of_two(query_components.shape[1]))
+    return max(SMALLEST_PRODUCT, PAIRS_OF_A_TILE // queries)
+
+
+def top_k(
+    query_components: Float[Tensor, "B Pq d"],
+    query_gate: Float[Tensor, "B P"] | None,
+    item_components: Float[Tensor, "N Px d"],
+    item_gate: Float[Tensor, "N P"] | None,
+    layers: Layers,
+    combination: str,
+    k: int,
+    excluded: Int[Tensor, "B H"] | None = None,
+    allowed: Bool[Tensor, "N"] | None = None,
+) -> tuple[Float[Tensor, "B K"], Int[Tensor, "B K"]]:
+    """The best k scores, descending, and their rows; ties in the order of rows, NaN first.
+
+    `excluded`: rows to leave out per query (others, such as −1, are ignored); `allowed`: whether each row may be found. An
+    item left out has the score −inf. Raises ValueError where k exceeds the corpus or MOST_RESULTS.
+    """
+    b, n = len(query_components), len(item_components)
+    if not 1 <= k <= min(n, MOST_RESULTS):
+        raise ValueError(f"k must lie in 1..{min(n, MOST_RESULTS)}, not be {k}")
+    kept = _power_of_two(k)
+    start = launch(
+        *(query_components, query_gate, item_components, item_gate, layers, combination),
+        items_of_a_tile=_tile(query_components),
+    )
+    blocks = triton.cdiv(b, start.constants["QUERIES"])
+    tiles = triton.cdiv(n, start.constants["ITEMS"])
+    stretches = min(tiles, max(1, PROGRAMS // max(1, blocks)))
+    stretch = triton.cdiv(tiles, stretches) * start.constants["ITEMS"]
+    stretches = triton.cdiv(n, stretch)
+    keys = torch.empty(b, stretches, kept, dtype=torch.int64, device=query_components.device)
+    if b:
+        _top_k_kernel[(blocks, stretches)](
+            *start.tensors,
+            None if excluded is None else excluded.contiguous(),
+            None if allowed is None else allowed.to(torch.int8),
+            keys,
+            *start.sizes,
+            0 if excluded is None else excluded.shape[1],
+            stretch,
+            **start.constants,
+            K=kept,
+            filtered=allowed is not None,
+            num_warps=8,
+        )
+    best = keys.flatten(1).topk(k, dim=1).values
+    order = (best >> 32).to(torch.int32)
+    scores = (order ^ ((order >> 31) & 0x7FFFFFFF)).view(torch.float32)
+    dtype = torch.promote_types(query_components.dtype, item_components.dtype)
+    return scores.to(dtype), 0x7FFFFFFF - (best & 0xFFFFFFFF)
