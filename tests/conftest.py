@@ -13,7 +13,7 @@ from jaxtyping import install_import_hook
 # kind. (beartype cannot see what Self stands for in a single method.)
 ROOMS = (
     *("contracts", "runtime", "data", "encoders", "kernels", "similarities", "retriever"),
-    *("search", "training", "evaluation", "bench", "theory", "explore", "reporting"),
+    *("search", "training", "evaluation", "bench", "theory", "anatomy", "explore", "reporting"),
 )
 CHECKER = (
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True,"

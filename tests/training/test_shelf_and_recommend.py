@@ -9,7 +9,7 @@ import pytest
 
 from workbench.training.presets import LINEUPS, PRESETS, Preset, lineup, preset
 from workbench.training.recommend import by_popularity, history, recommendations, score_matrix
-from workbench.training.shelf import Shelved, obtain
+from workbench.training.shelf import Shelved, obtain, on_shelf
 
 ITEMS, USERS, LENGTH = 30, 40, 12
 
@@ -31,6 +31,9 @@ def test_obtain_takes_what_fits_and_trains_what_does_not(shelved: Shelved, monke
     stamp = (shelved.folder / "model.safetensors").stat().st_mtime_ns
     again = obtain(small(), cycles(), device="cpu", progress=False)
     assert again.folder == shelved.folder
+    found = on_shelf(small(), cycles())
+    assert found is not None and found.folder == shelved.folder
+    assert on_shelf(small(), cycles(), seed=5) is None
     assert (again.folder / "model.safetensors").stat().st_mtime_ns == stamp
     for other in (
         obtain(small(), cycles(), seed=1, device="cpu", progress=False),

@@ -34,11 +34,11 @@ def _list(subject: Subject, user: int, k: int, scores: dict[str, NDArray[np.floa
     order = np.argsort(-np.where(unseen, own, -np.inf), kind="stable")[: min(k, int(unseen.sum()))] + 1
     shown = order if target in order or not unseen[target - 1] else np.append(order, target)
     others = [method for method in scores if method != subject.method]
-    elsewhere = [rank(scores[others[0]], item, unseen) if others else np.nan for item in shown]
+    elsewhere = [rank(scores[others[0]], int(item), unseen) if others else np.nan for item in shown]
     places = pd.DataFrame(
         {
             "method": subject.method,
-            "place": [rank(own, item, unseen) if item == target else p + 1 for p, item in enumerate(shown)],
+            "place": [rank(own, target, unseen) if item == target else p + 1 for p, item in enumerate(shown)],
             "item": shown,
             "title": subject.sequences.items["title"].iloc[shown - 1].astype(str).to_numpy(),
             "held_out": shown == target,
@@ -76,7 +76,7 @@ def telling_user(poorer: Subject, richer: Subject, among: int = 256) -> int:
     ratios = []
     for part in np.array_split(users, max(1, len(users) // 64)):
         low, high = poorer.scores(part), richer.scores(part)
-        for row, user in enumerate(part):
+        for row, user in enumerate(part.tolist()):
             target, unseen = richer.target(user), richer.unseen(user)
             fresh = unseen[target - 1]
             ratios.append(rank(low[row], target, unseen) / rank(high[row], target, unseen) if fresh else 0.0)

@@ -195,4 +195,5 @@ def _ranks_without(subject: Subject, users: NDArray[np.int64]) -> NDArray[np.flo
 
 
 def _entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    return -(p * np.log(np.clip(p, 1e-12, None))).sum(-1)
+    """Of each row, in nats: (…, P) to (…,)."""
+    return np.asarray(-(p * np.log(np.clip(p, 1e-12, None))).sum(-1))

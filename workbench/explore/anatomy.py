@@ -18,7 +18,6 @@ from workbench.explore.template import (
     PURPLE,
     SEQUENTIAL,
     SKY,
-    TEMPLATE,
     VERMILLION,
     method_style,
     plain,
@@ -47,7 +46,6 @@ PANELS = {
 }
 TINTS = (0.0, 0.35, 0.6, 0.75)
 """How much white the colours of the largest, second largest, … part of a bar have in them."""
-TEXT = TEMPLATE.layout.font.color
 
 
 def score_parts(
@@ -145,17 +143,20 @@ def _panel_title(text: str, x: float, y: float) -> dict[str, object]:
 
 def _history(history: pd.DataFrame) -> go.Table:
     rows = history.iloc[::-1]
-    marks = ["★" if held_out else "" for held_out in rows["held_out"]]
-    clear = "rgba(0,0,0,0)"
+    star, clear = f'<span style="color:{VERMILLION}">★</span>', "rgba(0,0,0,0)"
     return go.Table(
         domain={"x": [0, 0.31], "y": UPPER},
-        columnwidth=[1, 16],
-        header={"values": ["", ""], "height": 0, "fill": {"color": clear}, "line": {"color": clear}},
+        header={"values": [""], "height": 0, "fill": {"color": clear}, "line": {"color": clear}},
         cells={
-            "values": [marks, [_cut(title, 40) for title in rows["title"]]],
+            "values": [
+                [
+                    f"{star if held_out else '   '} {_cut(title, 40)}"
+                    for title, held_out in zip(rows["title"], rows["held_out"], strict=True)
+                ]
+            ],
             "align": "left",
             "height": 22,
-            "font": {"color": [VERMILLION, TEXT], "size": 12},
+            "font": {"size": 12},
             "fill": {"color": clear},
             "line": {"color": clear},
         },
@@ -435,7 +436,9 @@ def balance_bars(components: pd.DataFrame) -> go.Figure:
     )
     figure.update_xaxes(title_text="component, most used first", dtick=1, showgrid=False)
     figure.update_yaxes(title_text="mean gate weight π", rangemode="tozero")
-    figure.update_layout(height=340, legend={"x": 1, "xanchor": "right", "y": 1, "yanchor": "top"})
+    figure.update_layout(
+        height=340, legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
+    )
     return finished(figure, "Use of components over all held-out pairs")
 
 

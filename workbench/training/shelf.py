@@ -81,12 +81,9 @@ def obtain(
     the new one is kept under a name of its own. A training that is stopped goes on where it was.
     """
     training = replace(preset.training, seed=seed)
-    wanted = {"fingerprint": sequences.fingerprint(), "training": _plain(training.to_dict())}
-    plain = paths.checkpoints() / name_of(preset, sequences)
-    own = plain.with_name(f"{plain.name}-seed{seed}-{_digest(wanted, preset)}")
-    for folder in (plain, own):
-        if (folder / METRICS).is_file() and _fits(folder, wanted, preset):
-            return Shelved.load(folder)
+    if found := on_shelf(preset, sequences, seed=seed):
+        return found
+    own = _own_folder(preset, sequences, seed)
     run = paths.checkpoints() / "runs" / own.name
     if progress:
         print(f"training {preset.name} on {sequences.name}, seed {seed}", flush=True)
@@ -95,6 +92,15 @@ def obtain(
         facts={"preset": preset.name, "source": preset.source, **(facts or {})},
     )  # fmt: skip
     return shelve(run, own, sequences, progress=progress)
+
+
+def on_shelf(preset: Preset, sequences: Sequences, *, seed: int = 0) -> Shelved | None:
+    """The retriever that `obtain` would take from `ckpts/`; None where it would have to train."""
+    wanted = _wanted(preset, sequences, seed)
+    for folder in (paths.checkpoints() / name_of(preset, sequences), _own_folder(preset, sequences, seed)):
+        if (folder / METRICS).is_file() and _fits(folder, wanted, preset):
+            return Shelved.load(folder)
+    return None
 
 
 def shelve(run: Path, folder: Path, sequences: Sequences, *, progress: bool = False) -> Shelved:
@@ -206,6 +212,16 @@ def _write_ranks(ranks: pd.DataFrame, path: Path) -> None:
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
+
+
+def _wanted(preset: Preset, sequences: Sequences, seed: int) -> dict[str, Any]:
+    training = replace(preset.training, seed=seed)
+    return {"fingerprint": sequences.fingerprint(), "training": _plain(training.to_dict())}
+
+
+def _own_folder(preset: Preset, sequences: Sequences, seed: int) -> Path:
+    digest = _digest(_wanted(preset, sequences, seed), preset)
+    return paths.checkpoints() / f"{name_of(preset, sequences)}-seed{seed}-{digest}"
 
 
 def _fits(folder: Path, wanted: dict[str, Any], preset: Preset) -> bool:
