@@ -32,7 +32,7 @@ def exponents(table: pd.DataFrame, at_least: int = 0) -> pd.DataFrame:
     `at_least` items, where fixed costs rule, are left out, and so are labels measured at fewer than two sizes.
 
     >>> line = pd.DataFrame({"label": "a", "batch_size": 1, "items": [10, 100, 1000], "p50_ms": [2.0, 20.0, 200.0]})
-    >>> round(exponents(line)["exponent"][0], 6)
+    >>> round(float(exponents(line)["exponent"][0]), 6)
     1.0
     """
     rows = []
