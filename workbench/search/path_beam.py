@@ -105,7 +105,7 @@ class PathBeam(Searcher):
                 f"paths run from {int(lists.codes[0])} to {int(lists.codes[-1])}, but {depth} layers of {width} nodes"
                 f" number them 0..{width**depth - 1}: these are another model's items"
             )
-        self._within = Prefixes(lists.codes, depth, width) if self.occupied_only else None
+        self.within = Prefixes(lists.codes, depth, width) if self.occupied_only else None
         self.items, self.lists, self._rows = items, lists, corpus
 
     def upsert(self, items: ItemState) -> None:
@@ -145,7 +145,7 @@ class PathBeam(Searcher):
     def reached(self, queries: QueryState, beam: int | None = None) -> tuple[Tensor, Tensor]:
         """The distinct items on each query's beam: `query` and `row` int64 (E,), sorted by query, then by row."""
         with torch.no_grad():
-            walked = self.walker.beam(queries, beam or self.beam, self._within).paths.contiguous()  # (B, W)
+            walked = self.walker.beam(queries, beam or self.beam, self.within).paths.contiguous()  # (B, W)
         places = torch.searchsorted(self.lists.codes, walked).clamp(max=len(self.lists.codes) - 1)
         held = self.lists.codes[places] == walked  # a path without items, or none, holds nothing
         first = self.lists.offsets[places]

@@ -18,27 +18,18 @@ from workbench.search import BruteForce
 from workbench.search.path_beam import PathBeam
 from workbench.search.tree import TreeBeam, cluster
 from workbench.similarities import DeepRetrieval, DeepRetrievalConfig, DotConfig, DotProduct
-from workbench.similarities.deep_retrieval import DeepRetrievalItems, DeepRetrievalQueries
+from workbench.similarities.deep_retrieval import DeepRetrievalQueries
 from workbench.similarities.dot import DotItems, DotQueries
 from workbench.training.config import TrainingConfig
 from workbench.training.frozen_paths import PathFit, fit_paths
 from workbench.training.held_out_users import Find, UserSplit, ask, by_searcher, judge, relevant_items
 from workbench.training.item_cf import ItemCF
+from workbench.training.path_views import paths_of
 from workbench.training.shelf import Shelved
 from workbench.training.validation import own_index
 
 KS = (10, 50, 200)
 BEAMS = (1, 2, 5, 10, 25, 50, 100)
-
-
-def paths_of(retriever: Retriever) -> tuple[DeepRetrieval, DeepRetrievalItems]:
-    """The Deep Retrieval similarity of a retriever and the state of all its items; TypeError where it has another."""
-    model = retriever.similarity
-    with torch.no_grad():
-        items = retriever.item_state()
-    if not isinstance(model, DeepRetrieval) or not isinstance(items, DeepRetrievalItems):
-        raise TypeError(f"this retriever's similarity is {type(model).__name__}, not Deep Retrieval")
-    return model, items
 
 
 def by_tree(retriever: Retriever, beam: int, seed: int = 0) -> Find:

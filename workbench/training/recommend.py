@@ -13,6 +13,7 @@ from workbench.evaluation.metrics import discounted_gains
 from workbench.evaluation.protocol import effective_ranks
 from workbench.retriever import Retriever
 from workbench.search import BruteForce
+from workbench.training.validation import own_index
 
 
 def history(sequences: Sequences, user: int, count: int = 8) -> pd.DataFrame:
@@ -38,9 +39,9 @@ def recommendations(retriever: Retriever, sequences: Sequences, user: int, k: in
     users = np.array([user])
     exclude = torch.from_numpy(sequences.history(users, 0)).to(retriever.device)
     with torch.no_grad():
-        found = BruteForce(retriever.similarity, retriever.item_state()).search(
-            queries(retriever, sequences, users), k, exclude
-        )
+        items = retriever.item_state()
+        searcher = own_index(retriever.similarity, items) or BruteForce(retriever.similarity, items)
+        found = searcher.search(queries(retriever, sequences, users), k, exclude)
     ids, scores = found.ids[0].cpu().numpy(), found.scores[0].cpu().numpy()
     table = sequences.items.iloc[ids[ids > 0] - 1].reset_index(drop=True)
     shown = table[[c for c in ("title", "genres") if c in table]]

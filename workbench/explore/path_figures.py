@@ -1,0 +1,104 @@
+"""Figures of learned paths: how they come to be, how full they are, what a wider beam finds. May import evaluation.
+
+As in `figures`: each is a function from a table to a plotly Figure, and raises ValueError where the table is empty or lacks
+a column.
+"""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from workbench.explore.figures import finished, need
+from workbench.explore.template import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
+
+
+def path_learning(history: pd.DataFrame) -> go.Figure:
+    """The two turns by epoch: the structure's loss (gradient), the share of (item, path) pairs that stayed (assignment), and
+    how many paths are in use.
+
+    `history` has `epoch`, `structure`, `stability`, `paths in use`; epochs without them (the reranker alone) are left out.
+    """
+    need(history, "epoch", "structure", "stability", "paths in use")
+    rows = history.dropna(subset=["structure", "stability"])
+    if rows.empty:
+        raise ValueError("no epoch of the table had a turn of assignment: there is nothing to draw")
+    panels = [
+        ("structure", "−log p of the item's paths (nats)", PURPLE, None),
+        ("stability", "share of pairs that stayed", GREEN, [0, 1.02]),
+        ("paths in use", "paths that hold items", BLUE, None),
+    ]
+    figure = make_subplots(1, 3, subplot_titles=[title for _, title, _, _ in panels], horizontal_spacing=0.09)
+    for place, (column, title, color, limits) in enumerate(panels, start=1):
+        figure.add_scatter(
+            x=rows["epoch"],
+            y=rows[column],
+            mode="lines+markers",
+            line={"color": color},
+            marker={"size": 6},
+            showlegend=False,
+            hovertemplate=f"epoch %{{x}}: %{{y:.4g}}<extra>{title}</extra>",
+            row=1,
+            col=place,
+        )
+        figure.update_yaxes(range=limits, rangemode="tozero", row=1, col=place)
+        figure.update_xaxes(title_text="epoch", rangemode="tozero", row=1, col=place)
+    figure.update_annotations(font_size=13)
+    figure.update_layout(height=360, margin={"t": 90})
+    return finished(figure, "Two turns, one objective")
+
+
+def path_fill(sizes: pd.DataFrame) -> go.Figure:
+    """How many paths hold how many items, a line for each `variant` where the table has that column.
+
+    `sizes` has the columns `items` and `paths`.
+    """
+    need(sizes, "items", "paths")
+    groups = sizes.groupby("variant", sort=False) if "variant" in sizes else [("", sizes)]
+    figure = go.Figure()
+    for color, (name, rows) in zip((GREY, VERMILLION, ORANGE, BLUE, PURPLE), groups, strict=False):
+        ordered = rows.sort_values("items", ascending=False)
+        # The size of the path of each rank: the same information as a histogram, and the largest can be read off.
+        values = np.repeat(ordered["items"].to_numpy(), ordered["paths"].to_numpy())
+        figure.add_scatter(
+            x=np.arange(1, len(values) + 1),
+            y=values,
+            mode="lines",
+            name=str(name),
+            showlegend=bool(name),
+            line={"color": color if name else PURPLE, "shape": "hv"},
+            hovertemplate="path %{x:,} by size: %{y:,} items<extra>" + str(name) + "</extra>",
+        )
+    figure.update_xaxes(title_text="path, the fullest first", type="log", dtick=1, tickformat=",")
+    figure.update_yaxes(title_text="items on it", type="log", dtick=1, tickformat=",")
+    return finished(figure, "How full the paths are")
+
+
+def beam_curve(table: pd.DataFrame, k: int = 10) -> go.Figure:
+    """Recall against the share of the corpus that is scored, a mark for each width of the beam.
+
+    `table` has `beam`, `recall`, `scored`, and optionally `of_brute_force`, the share of brute force's hits, as a second line.
+    """
+    need(table, "beam", "recall", "scored")
+    rows = table.sort_values("scored")
+    figure = go.Figure()
+    lines = [("recall", f"of brute force's best {k}", PURPLE, "circle", "solid")]
+    if "of_brute_force" in rows:
+        lines.append(("of_brute_force", "of brute force's hits", VERMILLION, "diamond", "dot"))
+    for place, (column, name, color, symbol, dash) in enumerate(lines):
+        figure.add_scatter(
+            x=rows["scored"],
+            y=rows[column],
+            mode="lines+markers" if place else "lines+markers+text",
+            text=[f"beam {b}" for b in rows["beam"]],
+            textposition=["bottom right" if x < 0.85 else "bottom left" for x in rows["scored"]],
+            name=name,
+            line={"color": color, "dash": dash},
+            marker={"symbol": symbol},
+            hovertemplate="beam %{text}: %{y:.1%} with %{x:.1%} scored<extra></extra>",
+        )
+    highest = float(max(rows[column].max() for column, *_ in lines))
+    figure.update_xaxes(title_text="share of the corpus that is scored", tickformat=".0%", range=[0, 1.08])
+    figure.update_yaxes(title_text="share found", tickformat=".0%", range=[0, max(1.05, highest * 1.05)])
+    figure.update_layout(legend={"x": 0.98, "y": 0.05, "xanchor": "right", "yanchor": "bottom"})
+    return finished(figure, "What a wider beam finds")
