@@ -229,7 +229,8 @@ figures.fit_dots(components, "Random signs, d = 8: P = Pq · Px components")
 # %%
 by_gate = studies.by_gate(replace(mol, width=8))
 chosen = {"dot": replace(mol, similarity="dot", width=8)} | {
-    f"MoL, {g}": by_gate[g] for g in ("query only", "full")
+    "MoL, query only": by_gate["query only"],
+    "MoL": by_gate["full"],
 }
 figures.spectra(studies.spectra(wanted["random signs"], chosen))
 
@@ -261,7 +262,8 @@ table(pd.DataFrame({"first_places_right": [right], "relative_error,_at_least": [
 #
 # - A dot product of width $d$ has a floor, and training reaches it.
 # - A mixture of two constant components with a free gate has none: the theorem holds, the printed lemma does not, and the mend is simpler.
-# - All rank above the width comes from the gate. Without one, or with one that sees the query alone, MoL is a plain dot product.
+# - All rank above the width comes from the gate. Without one, or with one that sees the query alone, MoL is a plain dot product, of
+#   width $d$ or $P_x d$.
 # - On noise MoL about ties a dot product with as many floats. On structure it can win by far, if it starts well.
 #
 # **To try.** A matrix of your own: a few users, a few items, what each should score. At which width does the dot product suffice? Set

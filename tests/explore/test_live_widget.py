@@ -47,7 +47,7 @@ def test_without_a_loop_a_click_works_to_the_end() -> None:
     assert (count.pieces, count.status.value, count.running) == (3, "3 of 3", False)
     assert list(count.figure.data[0].y) == [2]
     assert (count.start_button.disabled, count.stop_button.disabled) == (False, True)
-    assert count.progress.layout.visibility == "hidden"
+    assert count.progress.layout.display == "none"
 
 
 def test_in_a_loop_the_controls_are_heard_between_pieces(monkeypatch) -> None:
@@ -61,7 +61,7 @@ def test_in_a_loop_the_controls_are_heard_between_pieces(monkeypatch) -> None:
         await until(lambda: count.pieces == 2)
         assert count.running
         assert (count.start_button.disabled, count.stop_button.disabled) == (True, False)
-        assert count.progress.layout.visibility == "visible"
+        assert count.progress.layout.display == ""
         await until(lambda: not count.running)
         assert count.pieces == 3
 

@@ -60,6 +60,12 @@ def test_the_figure_follows_the_controls() -> None:
     assert "drawn in" in bars.status.value
 
 
+def test_live_figures_have_a_width_and_their_twins_take_the_pages() -> None:
+    bars = Bars()
+    assert bars.figure.layout.width == widgets.WIDTH
+    assert bars.static()[1].layout.width is None
+
+
 def test_traces_are_changed_and_not_replaced() -> None:
     bars = Bars()
     trace = bars.figure.data[0].uid

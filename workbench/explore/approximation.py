@@ -212,8 +212,8 @@ def side_by_side(
     figure.update_annotations(font_size=13)
     finished(figure, "")
     return figure.update_layout(
-        height=430,
-        margin={"l": 56, "r": 60, "t": 30, "b": 80},
+        height=400,
+        margin={"l": 56, "r": 60, "t": 30, "b": 76},
         coloraxis=_SCORES | {"cmin": -limit, "cmax": limit, "colorbar": _BAR | {"len": 0.46, "y": 0.78}},
         coloraxis2={
             "colorscale": SEQUENTIAL,
@@ -221,7 +221,7 @@ def side_by_side(
             "cmax": limit,
             "colorbar": _BAR | {"len": 0.46, "y": 0.22},
         },
-        legend={"orientation": "h", "x": -0.03, "y": -0.15, "yanchor": "top", "font": {"size": 12}},
+        legend={"orientation": "h", "x": -0.03, "y": -0.16, "yanchor": "top", "font": {"size": 12}},
     )
 
 

@@ -17,6 +17,9 @@ from workbench.theory.targets import TARGETS, Target, parse_matrix
 
 OWN = "my matrix (CSV)"
 DEFAULT = FitConfig(width=4, gate_hidden=32, steps=300)
+CONTROL_WIDTH = "264px"
+"""Three groups side by side on a laptop's screen."""
+
 STARTS = {"random": "random", "best dot product": "spectral", "the target's latents": "latents"}
 GATES = {
     "none (uniform)": (),
@@ -66,7 +69,9 @@ class Approximation(LiveDashboard):
                 ),
                 "n": _slider(n, 8, 128, 8, "queries and items (your own matrix has its own size)"),
                 "file": widgets.FileUpload(
-                    accept=".csv", tooltip="numbers separated by commas, a line for each query, no header"
+                    accept=".csv",
+                    description="Upload CSV",
+                    tooltip="numbers separated by commas, a line for each query, no header",
                 ),
             },
             "Similarity: what each side may spend": {
@@ -93,6 +98,8 @@ class Approximation(LiveDashboard):
             },
         }
         super().__init__("Approximate these scores", groups, "train")
+        for control in self.controls.values():
+            control.layout.width = CONTROL_WIDTH
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """The fits that belong to these settings; before there are any, the best dot product of this width."""
@@ -203,7 +210,7 @@ def _verdict(dot: Fit, mol: Fit) -> str:
     least, equal = floor(target.scores, width), floor(target.scores, mol.equal_width)
     text = f"dot {dot.error():.3f} (floor {least:.3f}), MoL {mixture:.3f}: "
     if mixture >= least:
-        return text + "MoL has not passed the floor of its own width"
+        return text + "not below the floor of its width"
     if mixture >= equal:
-        return text + f"below the floor of its width, above that of as many floats ({equal:.3f})"
-    return text + f"below both floors, also that of as many floats ({equal:.3f})"
+        return text + f"below that floor, not below that of as many floats ({equal:.3f})"
+    return text + f"below that floor, and below that of as many floats ({equal:.3f})"

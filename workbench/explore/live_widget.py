@@ -47,7 +47,7 @@ class LiveDashboard(Dashboard):
         self.stop_button = widgets.Button(
             description="stop", icon="stop", disabled=True, tooltip="stop after the piece at hand"
         )
-        self.progress = widgets.FloatProgress(min=0, max=1, layout={"width": "160px", "visibility": "hidden"})
+        self.progress = widgets.FloatProgress(min=0, max=1, layout={"width": "160px", "display": "none"})
         self.start_button.on_click(self._start)
         self.stop_button.on_click(self._stop)
         for control in self.controls.values():
@@ -93,7 +93,7 @@ class LiveDashboard(Dashboard):
         """A ticket for new work: it goes on while the dashboard holds this ticket."""
         self._ticket = ticket = object()
         self.start_button.disabled, self.stop_button.disabled = True, False
-        self.progress.value, self.progress.layout.visibility = 0.0, "visible"
+        self.progress.value, self.progress.layout.display = 0.0, ""
         self.status.value = "starting …"
         return ticket
 
@@ -124,7 +124,7 @@ class LiveDashboard(Dashboard):
     def _abandon(self, _change: object = None) -> None:
         self._ticket = None
         self.start_button.disabled, self.stop_button.disabled = False, True
-        self.progress.layout.visibility = "hidden"
+        self.progress.layout.display = "none"
 
 
 class Pace:

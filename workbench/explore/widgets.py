@@ -17,6 +17,10 @@ from workbench.explore.figures import metric_bars, metric_by_k
 HEADLESS = "WORKBENCH_HEADLESS"
 """Where this environment variable is 1 (a report sets it), a dashboard shows its static twin."""
 
+WIDTH = 930
+"""Pixels across a live figure that asks for no width, as wide as JupyterLab's notebooks on a laptop: plotly's widget does not
+take the width of the box it is in, but falls back to 700."""
+
 
 class Dashboard(ABC):
     """Controls in labelled groups, a live figure below them, and a line that says how the last update went.
@@ -56,7 +60,8 @@ class Dashboard(ABC):
         """The dashboard as it stands, for a page without a kernel: a table of its settings and the figure."""
         settings = [(name, _told(value)) for name, value in self.values.items()]
         # Read from the Python side: what a browser was sent, and may have answered, is not waited for.
-        return pd.DataFrame(settings, columns=["setting", "value"]), go.Figure(self.figure)
+        figure = go.Figure(self.figure).update_layout(width=None)  # the page has a width to give
+        return pd.DataFrame(settings, columns=["setting", "value"]), figure
 
     def _ipython_display_(self) -> None:
         if os.environ.get(HEADLESS) == "1":
@@ -96,7 +101,8 @@ class Dashboard(ABC):
         with live.batch_update():
             for old, fresh in zip(live.data[:same], new.data[:same], strict=True):
                 old.update(_replacement(old, fresh), overwrite=True)
-            live.layout.update(_replacement(live.layout, new.layout), overwrite=True)
+            layout = _replacement(live.layout, new.layout)
+            live.layout.update(layout | {"width": new.layout.width or WIDTH}, overwrite=True)
         if len(live.data) > same:
             live.data = live.data[:same]
         if len(new.data) > same:
