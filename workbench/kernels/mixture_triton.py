@@ -26,7 +26,9 @@ MOST_RESULTS = 256
 SMALLEST_PRODUCT = 16
 """What tensor cores multiply at least, in each dimension: narrower operands are padded with zeros."""
 
-PAIRS_OF_A_TILE = 128
+VALUES_OF_A_TILE = 4096
+"""Component scores of a tile: with more, eight warps run out of registers."""
+
 PROGRAMS = 1024
 """Programs to start at least, where the corpus allows: several for each of a large GPU's processors."""
 
@@ -158,14 +160,15 @@ def _top_k_kernel(
     WIDTH: tl.constexpr, HIDDEN: tl.constexpr, HIDDEN_AT_ONCE: tl.constexpr,
     K: tl.constexpr, filtered: tl.constexpr,
 ):  # fmt: skip
-    """The best K of a stretch of the corpus as keys (QUERIES, stretches, K).
+    """The best K of a stretch of the corpus as keys (QUERIES, stretches, K), in any order.
 
     The upper half of a key is the score, as a whole number in the same order with NaN on top, the lower half descends
     with the row: one order settles scores and ties.
     """
     first_query, first_item = tl.program_id(0) * QUERIES, tl.program_id(1) * stretch
     q = first_query + tl.arange(0, QUERIES)
-    best = tl.full([QUERIES, K], -(2**63) + 1, tl.int64)
+    # No two alike, and below every key of an item.
+    best = tl.zeros([QUERIES, K], tl.int64) + (tl.arange(0, K).to(tl.int64) + (-(2**63) + 2))[None, :]
     for start in range(first_item, tl.minimum(first_item + stretch, num_items), ITEMS):
         scores = _tile_scores(
             f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr,
@@ -185,17 +188,13 @@ def _top_k_kernel(
         order = tl.where(undefined, 0x7FFFFFFF, bits ^ ((bits >> 31) & 0x7FFFFFFF))
         keys = (order.to(tl.int64) << 32) + (0x7FFFFFFF - n)[None, :]
         keys = tl.where((n < num_items)[None, :], keys, -(2**63) + 1)
-        better = tl.max(keys, 1) > tl.min(best, 1)
-        if tl.max(better.to(tl.int32), 0) > 0:  # rarely, after the first tiles
-            new = tl.topk(keys, K if K < ITEMS else ITEMS)
-            for doubling in tl.static_range(
-                1, K // ITEMS + 1
-            ):  # to K keys: a tile of K items would fill the registers
-                if (doubling & (doubling - 1)) == 0 and ITEMS * doubling < K:
-                    nothing = tl.full([QUERIES, ITEMS * doubling], -(2**63) + 1, tl.int64)
-                    new = tl.reshape(tl.join(new, nothing), [QUERIES, 2 * ITEMS * doubling])
-            both = tl.join(best, new)  # (QUERIES, K, 2)
-            best = tl.topk(tl.reshape(both, [QUERIES, 2 * K]), K)
+        # The best of the tile takes the place of the worst of the list while it is better: some k · (1 + ln(stretch / k))
+        # times in all, which costs less than to sort lists and tiles together, in time and in registers.
+        worst, top = tl.min(best, 1), tl.max(keys, 1)
+        while tl.max((top > worst).to(tl.int32), 0) > 0:
+            best = tl.where((best == worst[:, None]) & (top > worst)[:, None], top[:, None], best)
+            keys = tl.where(keys == top[:, None], -(2**63) + 1, keys)
+            worst, top = tl.min(best, 1), tl.max(keys, 1)
     at = (q.to(tl.int64)[:, None] * tl.num_programs(1) + tl.program_id(1)) * K + tl.arange(0, K)[None, :]
     tl.store(keys_ptr + at, best, (q < num_queries)[:, None])
 
@@ -226,13 +225,11 @@ def launch(
     item_gate: Float[Tensor, "N P"] | None,
     layers: Layers,
     combination: str,
-    items_of_a_tile: int,
 ) -> Launch:
     """Arguments of the kernels: contiguous states, the layers' weights padded to powers of two."""
     b, query_groups, width = query_components.shape
     n, item_groups, _ = item_components.shape
-    pq, px = _power_of_two(query_groups), _power_of_two(item_groups)
-    pq = max(pq, SMALLEST_PRODUCT // px)
+    pq, px = _padded_groups(query_groups, item_groups)
     device = query_components.device
     component = torch.arange(query_groups * item_groups, device=device)
     place = component // item_groups * px + component % item_groups
@@ -270,7 +267,7 @@ def launch(
             "of_item": item_gate is not None,
             "kind": kind,
             "QUERIES": max(1, SMALLEST_PRODUCT // pq),
-            "ITEMS": items_of_a_tile,
+            "ITEMS": _tile(query_groups, item_groups),
             "PQ": pq,
             "PX": px,
             "WIDTH": min(summed, max(SMALLEST_PRODUCT, _power_of_two(width))),
@@ -292,25 +289,24 @@ def mixture_scores(
     b, n = len(query_components), len(item_components)
     scores = torch.empty(b, n, device=query_components.device)
     if scores.numel():
-        start = launch(
-            query_components,
-            query_gate,
-            item_components,
-            item_gate,
-            layers,
-            combination,
-            _tile(query_components),
-        )
+        start = launch(query_components, query_gate, item_components, item_gate, layers, combination)
         queries, items = start.constants["QUERIES"], start.constants["ITEMS"]
         grid = (triton.cdiv(b, queries), triton.cdiv(n, items))
         _scores_kernel[grid](*start.tensors, scores, *start.sizes, **start.constants, num_warps=8)
     return scores.to(torch.promote_types(query_components.dtype, item_components.dtype))
 
 
-def _tile(query_components: Tensor) -> int:
+def _tile(query_groups: int, item_groups: int) -> int:
     """Items of a tile, with as many queries as fill the narrowest product."""
-    queries = max(1, SMALLEST_PRODUCT // _power_of_two(query_components.shape[1]))
-    return max(SMALLEST_PRODUCT, PAIRS_OF_A_TILE // queries)
+    pq, px = _padded_groups(query_groups, item_groups)
+    queries = max(1, SMALLEST_PRODUCT // pq)
+    return max(SMALLEST_PRODUCT, _power_of_two(VALUES_OF_A_TILE // (queries * pq * px)))
+
+
+def _padded_groups(query_groups: int, item_groups: int) -> tuple[int, int]:
+    """Powers of two, with a product that is wide enough."""
+    px = _power_of_two(item_groups)
+    return max(_power_of_two(query_groups), SMALLEST_PRODUCT // px), px
 
 
 def top_k(
@@ -333,10 +329,7 @@ def top_k(
     if not 1 <= k <= min(n, MOST_RESULTS):
         raise ValueError(f"k must lie in 1..{min(n, MOST_RESULTS)}, not be {k}")
     kept = _power_of_two(k)
-    start = launch(
-        *(query_components, query_gate, item_components, item_gate, layers, combination),
-        items_of_a_tile=_tile(query_components),
-    )
+    start = launch(query_components, query_gate, item_components, item_gate, layers, combination)
     blocks = triton.cdiv(b, start.constants["QUERIES"])
     tiles = triton.cdiv(n, start.constants["ITEMS"])
     stretches = min(tiles, max(1, PROGRAMS // max(1, blocks)))
