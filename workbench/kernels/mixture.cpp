@@ -39,6 +39,7 @@ constexpr int LANES = 4, TILE_ROWS = 4;
 constexpr int VECTORS = 3;  // TILE_ROWS × VECTORS sums live in registers
 constexpr int ITEMS = VECTORS * LANES;
 constexpr int64_t ALIGNMENT = 64;
+constexpr int64_t GROUP = 16;  // tiles whose pairs above a floor are put together: the more, the fuller the last tile
 
 typedef float Vector __attribute__((vector_size(4 * LANES), may_alias));
 typedef int32_t Integers __attribute__((vector_size(4 * LANES), may_alias));
@@ -252,6 +253,7 @@ struct Problem {
     const float *first_weight, *first_bias;           // (hidden, P), (hidden); null where there is no hidden layer
     const float *last_weight, *last_bias;             // (P, hidden or P), (P); null where there is no pair gate
     const int64_t* rows;                              // (B, C) or null
+    const float* floors;                              // (B) or null: pairs whose largest logit is below score -inf
     float* scores;                                    // (B, N) or (B, C)
 };
 }
@@ -283,11 +285,15 @@ struct Work {
         packed(p.last_weight, components, inputs, last.data());
     }
 
-    int64_t units() const { return p.rows ? p.queries * tiles : tiles; }
+    int64_t units() const {
+        if (p.floors) return (tiles + GROUP - 1) / GROUP;
+        return p.rows ? p.queries * tiles : tiles;
+    }
 
     // Floats that one thread needs: the transposed items and their gates, the logits, the hidden units, the gate.
     int64_t scratch() const {
-        return ITEMS * (row_length + 3 * components + std::max<int64_t>(p.hidden, 0));
+        int64_t held = p.floors ? GROUP * (row_length + components) + 2 * components : row_length + components;
+        return ITEMS * (held + 2 * components + std::max<int64_t>(p.hidden, 0));
     }
 
     template <typename T>
@@ -295,6 +301,11 @@ struct Work {
         const T* from[ITEMS];
         for (int i = 0; i < ITEMS; ++i) from[i] = static_cast<const T*>(table) + chosen[i] * length;
         transposed(from, length, to);
+    }
+
+    void start(float* scratch) {
+        if (p.floors) run_above(scratch);
+        else run(scratch);
     }
 
     void run(float* scratch) {
@@ -331,6 +342,72 @@ struct Work {
                 float* to = p.scores + b * columns + start;
                 if (valid == ITEMS) std::memcpy(to, scores, sizeof scores);
                 else std::memcpy(to, scores, valid * sizeof(float));
+            }
+        }
+    }
+
+    // The pairs whose largest component score reaches the floor of the query, or is NaN: their logits and gates are moved
+    // together, out of all tiles of a group, into tiles of which every lane is needed.
+    void run_above(float* scratch) {
+        float* tile = scratch;
+        float* gates = tile + GROUP * ITEMS * row_length;
+        float* some_logits = gates + GROUP * ITEMS * components;
+        float* some_gates = some_logits + ITEMS * components;
+        float* logits = some_gates + ITEMS * components;
+        float* weights = logits + ITEMS * components;
+        float* hidden = weights + ITEMS * components;
+        std::fill(some_logits, logits, 0.0f);
+        int64_t total = units();
+        for (int64_t unit; (unit = next.fetch_add(1)) < total;) {
+            int64_t first = unit * GROUP, last = std::min(tiles, first + GROUP);
+            for (int64_t t = first; t < last; ++t) {
+                int64_t chosen[ITEMS];
+                for (int64_t i = 0; i < ITEMS; ++i) chosen[i] = std::min(t * ITEMS + i, p.items - 1);
+                float* to = tile + (t - first) * ITEMS * row_length;
+                if (p.components_half) gather<uint16_t>(p.item_components, row_length, chosen, to);
+                else gather<float>(p.item_components, row_length, chosen, to);
+                if (!p.item_gate) continue;
+                to = gates + (t - first) * ITEMS * components;
+                if (p.gate_half) gather<uint16_t>(p.item_gate, components, chosen, to);
+                else gather<float>(p.item_gate, components, chosen, to);
+            }
+            for (int64_t b = 0; b < p.queries; ++b) {
+                float* to = p.scores + b * p.items;
+                const float* query = &queries[b * p.query_groups * p.width];
+                int64_t columns[ITEMS], count = 0;
+                auto flush = [&] {
+                    Vector scores[VECTORS];
+                    mixed(b, some_logits, some_gates, weights, hidden, scores);
+                    float values[ITEMS];
+                    std::memcpy(values, scores, sizeof scores);
+                    for (int64_t i = 0; i < count; ++i) to[columns[i]] = values[i];
+                    count = 0;
+                };
+                for (int64_t t = first; t < last; ++t) {
+                    const float* items = tile + (t - first) * ITEMS * row_length;
+                    const float* item_gates = gates + (t - first) * ITEMS * components;
+                    for (int64_t j = 0; j < p.item_groups; ++j)
+                        product(query, nullptr, p.query_groups, p.width, items + j * p.width * ITEMS, logits + j * ITEMS,
+                                p.item_groups * ITEMS);
+                    Vector most[VECTORS];
+                    largest(logits, most);
+                    float values[ITEMS];
+                    std::memcpy(values, most, sizeof most);
+                    int64_t valid = std::min<int64_t>(ITEMS, p.items - t * ITEMS);
+                    for (int64_t i = 0; i < valid; ++i) {
+                        if (values[i] < p.floors[b]) {
+                            to[t * ITEMS + i] = -std::numeric_limits<float>::infinity();
+                            continue;
+                        }
+                        for (int64_t c = 0; c < components; ++c) some_logits[c * ITEMS + count] = logits[c * ITEMS + i];
+                        if (p.item_gate)
+                            for (int64_t c = 0; c < components; ++c)
+                                some_gates[c * ITEMS + count] = item_gates[c * ITEMS + i];
+                        columns[count++] = t * ITEMS + i;
+                        if (count == ITEMS) flush();
+                    }
+                }
+                if (count) flush();
             }
         }
     }
@@ -450,11 +527,11 @@ int solve(const Problem& p, bool maxima) {
         others.reserve(threads);
         try {
             for (int64_t t = 1; t < threads; ++t)
-                others.emplace_back([&work, scratch, each, t] { work.run(scratch + t * each); });
+                others.emplace_back([&work, scratch, each, t] { work.start(scratch + t * each); });
         } catch (const std::system_error&) {
             // Fewer threads than asked for: they, and this one, do all of it.
         }
-        work.run(scratch);
+        work.start(scratch);
         for (auto& other : others) other.join();
     } catch (const std::bad_alloc&) {
         return 1;
@@ -467,4 +544,4 @@ int solve(const Problem& p, bool maxima) {
 // 0; 1 where memory ran out, 2 where a candidate is no row of the corpus.
 extern "C" int mixture_scores(const Problem* problem) { return solve(*problem, false); }
 extern "C" int component_maxima(const Problem* problem) { return solve(*problem, true); }
-extern "C" int64_t interface_version() { return 1; }
+extern "C" int64_t interface_version() { return 2; }

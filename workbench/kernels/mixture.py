@@ -204,6 +204,26 @@ def candidate_scores(
         return plain_candidate_scores(query_components, query_gate, item_components, item_gate, gate, rows)
 
 
+def reaching_scores(
+    query_components: Float[Tensor, "B Pq d"],
+    query_gate: Float[Tensor, "B P"] | None,
+    item_components: Float[Tensor, "N Px d"],
+    item_gate: Float[Tensor, "N P"] | None,
+    gate: MixtureGate,
+    floors: Float[Tensor, "B"],
+) -> Float[Tensor, "B N"]:
+    """φ where max_p s_p, which φ never exceeds, is at least the query's floor or NaN, and −inf elsewhere; no gradient.
+
+    The C++ version computes the gate of the former pairs alone, and their scores with the bits of `mixture_scores`.
+    """
+    parts = (query_components, query_gate, item_components, item_gate)
+    if mixture_native.supports(*parts):
+        layers = list(gate.layers)
+        return mixture_native.mixture_scores(*parts, layers, gate.combination, floors=floors)
+    ruled_out = component_maxima(query_components, item_components) < floors[:, None]
+    return mixture_scores(*parts, gate).masked_fill(ruled_out, float("-inf"))
+
+
 def component_maxima(
     query_components: Float[Tensor, "B Pq d"], item_components: Float[Tensor, "N Px d"]
 ) -> Float[Tensor, "B N"]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from workbench.kernels.native import library
 
 SOURCE = Path(__file__).with_name("mixture.cpp")
-INTERFACE = 1
+INTERFACE = 2
 """`interface_version` of the source that this module speaks to."""
 
 COMBINATIONS = {"glu_silu": 0, "glu_silu_ln": 1, "sum": 2}
@@ -26,7 +26,7 @@ _INTEGERS = (
 )
 _POINTERS = (
     *("query_components", "query_gate", "item_components", "item_gate"),
-    *("first_weight", "first_bias", "last_weight", "last_bias", "rows", "scores"),
+    *("first_weight", "first_bias", "last_weight", "last_bias", "rows", "floors", "scores"),
 )
 
 
@@ -61,8 +61,12 @@ def mixture_scores(
     layers: list[tuple[Tensor, Tensor | None]],
     combination: str,
     rows: Int[Tensor, "B C"] | None = None,
+    floors: Float[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "B M"]:
-    """Scores (B, N), or of the candidates `rows` (B, C); `layers`: the linear layers of the pair gate, at most two."""
+    """Scores (B, N), or of the candidates `rows` (B, C); `layers`: the linear layers of the pair gate, at most two.
+
+    With `floors` (and no `rows`) pairs whose largest component score is below the query's floor are −inf, unscored.
+    """
     (first, last) = layers if len(layers) == 2 else (None, layers[0] if layers else None)
     hidden = -1 if last is None else 0 if first is None else first[0].shape[0]
     return _solve(
@@ -75,6 +79,7 @@ def mixture_scores(
         hidden=hidden,
         combination=COMBINATIONS[combination],
         rows=rows,
+        floors=floors,
     )
 
 
@@ -114,6 +119,7 @@ def _solve(
     hidden: int,
     combination: int,
     rows: Tensor | None,
+    floors: Tensor | None = None,
 ) -> Tensor:
     b, query_groups, width = query_components.shape
     n, item_groups, _ = item_components.shape
@@ -129,6 +135,10 @@ def _solve(
             )
     if rows is not None and (len(rows) != b or rows.dtype != torch.int64):
         raise ValueError(f"rows must be int64 with {b} rows, not {rows.dtype} with {len(rows)}")
+    if floors is not None and (floors.shape != (b,) or rows is not None):
+        raise ValueError(
+            f"floors must be one for each of {b} queries, of all items, not {tuple(floors.shape)}"
+        )
     scores = torch.empty(b, n if rows is None else rows.shape[1])
     dtype = torch.promote_types(query_components.dtype, item_components.dtype)
     if scores.numel() == 0:
@@ -139,7 +149,8 @@ def _solve(
     items, gate = item_components.detach().contiguous(), None if item_gate is None else item_gate.contiguous()
     small = [_single(t) for t in (query_components, query_gate, *weights)]
     chosen = None if rows is None else rows.contiguous()
-    pointers = (small[0], small[1], items, gate, *small[2:], chosen, scores)
+    lowest = _single(floors)
+    pointers = (small[0], small[1], items, gate, *small[2:], chosen, lowest, scores)
     problem = _Problem(
         *(b, n, 0 if rows is None else rows.shape[1]),
         *(query_groups, item_groups, width, hidden, combination),

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import NO_ITEM
-from workbench.search.ranking import largest
+from workbench.search.partition import largest
 from workbench.search.rounding import product_error
 from workbench.search.stored import ABOVE, Precision, Stored
 from workbench.search.topk import NO_SCORE, Best, CorpusRows, forbid, mask_rows

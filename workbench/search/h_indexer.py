@@ -14,7 +14,8 @@ from torch import Tensor
 
 from workbench.contracts import NO_ITEM, ComponentSimilarity, ItemState, QueryState
 from workbench.search.approximate import check_count, without
-from workbench.search.ranking import Pairs, largest, marked, merged, ordered, union
+from workbench.search.partition import largest
+from workbench.search.ranking import Pairs, marked, merged, ordered, union
 from workbench.search.rescoring import Candidates, CandidateSearcher
 from workbench.search.stored import Stored
 from workbench.search.tiles import DEFAULT_BUDGET, score_block, tiling

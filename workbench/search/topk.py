@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import NO_ITEM, ItemState, QueryState
+from workbench.search.partition import largest
 
 NO_SCORE = float("-inf")
 
@@ -121,7 +122,7 @@ def forbid(scores: Float[Tensor, "B M"], allowed: Bool[Tensor, "M"]) -> None:
 def best(scores: Float[Tensor, "B M"], k: int, first_row: int = 0) -> Best:
     """The best min(k, M) of each row, descending; of equal scores those in lower rows win and come first.
 
-    `torch.topk` promises no order among equals, so the last place is settled by counting where it is contested.
+    `largest` promises no order among equals, so the last place is settled by counting where it is contested.
 
     >>> best(torch.tensor([[1.0, 3.0, 1.0, 3.0]]), 3).rows.tolist()
     [[1, 3, 0]]
@@ -130,7 +131,7 @@ def best(scores: Float[Tensor, "B M"], k: int, first_row: int = 0) -> Best:
     if k >= width:
         values, columns = scores.sort(dim=1, descending=True, stable=True)
         return Best(values, columns + first_row)
-    top, columns = scores.topk(k + 1, dim=1)
+    top, columns = largest(scores, k + 1)
     last = top[:, k - 1]
     contested = (last == top[:, k]) & (last > NO_SCORE) & ~top[:, 0].isnan()
     columns = columns[:, :k]  # (B, K)

@@ -258,6 +258,14 @@ class MixtureOfLogits(ComponentSimilarity):
         query_part = None if queries.gate is None else queries.gate[:, None]
         return (self.gates(logits, query_part, items.gate) * logits).sum(-1)
 
+    def score_reaching(
+        self, queries: MoLQueries, items: MoLItems, floors: Float[Tensor, "B"]
+    ) -> Float[Tensor, "B N"]:
+        """φ (B, N) of the pairs whose `upper_bound` reaches the query's floor, −inf elsewhere; no gradient."""
+        return mixture.reaching_scores(
+            *(queries.components, queries.gate, items.components, items.gate), self._gate(), floors
+        )
+
     def score_candidates(  # type: ignore[override]
         self, queries: MoLQueries, items: MoLItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
