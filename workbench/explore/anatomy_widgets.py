@@ -21,6 +21,8 @@ from workbench.explore.widgets import Dashboard
 MOST_MATCHES = 50
 """Titles that a search offers; a longer list is no choice."""
 MOST_LISTED = 30
+LEAST_PAIRS = 10
+"""A mean over fewer pairs is not shown at first, where there are enough of others."""
 
 
 class ScoreAnatomy(Dashboard):
@@ -172,7 +174,8 @@ class ComponentUsage(Dashboard):
         if not named:
             raise ValueError("there is no mixture to show")
         self.named = dict(named)
-        subject, _ = next(iter(self.named.values()))
+        subject, pairs = next(iter(self.named.values()))
+        least = LEAST_PAIRS if len(pairs.items) >= 20 * LEAST_PAIRS else 1
         groupings = ["genre", "popularity"] if "genres" in subject.sequences.items else ["popularity"]
         super().__init__(
             "Who uses which component?",
@@ -182,7 +185,7 @@ class ComponentUsage(Dashboard):
                 },
                 "Groups of items, smallest group shown": {
                     "group by": widgets.Dropdown(options=groupings, value="popularity"),
-                    "pairs ≥": widgets.BoundedIntText(value=10, min=1, max=10**6),
+                    "pairs ≥": widgets.BoundedIntText(value=least, min=1, max=10**6),
                 },
                 "What is shown of a component": {
                     "measure": widgets.Dropdown(options=list(self.MEASURES)),
@@ -267,7 +270,7 @@ class ComponentMap(Dashboard):
     def _search(self, change: Mapping[str, Any]) -> None:
         wanted = change["new"].casefold()
         titles = self.facts["title"].str.casefold()
-        self.select(np.flatnonzero(titles.str.contains(wanted, regex=False)) if wanted else None)
+        self.select(np.flatnonzero(titles.str.contains(wanted, regex=False)).tolist() if wanted else None)
 
 
 def update_times(dashboard: Dashboard, changes: Iterable[tuple[str, Any]]) -> pd.DataFrame:
