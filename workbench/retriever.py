@@ -7,7 +7,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import safetensors
 import safetensors.torch
@@ -70,6 +70,11 @@ def _of_kind(known: dict[str, Any], values: Any, what: str) -> Any:
             f"{what} {kind!r} has no setting {', '.join(unknown)}; it has {', '.join(sorted(fields))}"
         )
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # JSON has no tuples
+    for f in dataclasses.fields(known[kind]):  # nor settings within settings
+        inner = next((t for t in (f.type, *get_args(f.type)) if dataclasses.is_dataclass(t)), None)
+        inside: Any = given.get(f.name)
+        if isinstance(inner, type) and isinstance(inside, dict):
+            given[f.name] = inner(**inside)
     return known[kind](**{k: v for k, v in given.items() if k != "kind"})
 
 

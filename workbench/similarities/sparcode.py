@@ -1,6 +1,6 @@
 """SparCode: query tokens become codes, and each code has a learned, sparse score with every item (Su et al., SIGIR 2023)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -46,8 +46,6 @@ class SparCodeConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
-        if isinstance(self.quantizer, Mapping):  # as read from JSON
-            object.__setattr__(self, "quantizer", QuantizerConfig(**self.quantizer))
         if min(self.query_tokens, self.item_tokens, self.token_dim, self.cross_layers) < 1:
             raise ValueError(
                 f"query_tokens, item_tokens, token_dim and cross_layers must be at least 1: {self}"

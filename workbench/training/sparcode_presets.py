@@ -98,7 +98,8 @@ def cpu() -> dict[str, Preset]:
         towers,
         DotConfig(),
         SparCodeConfig(
-            2, 2, 32, hidden=(32,), quantizer=QuantizerConfig(2, 128, gradient="straight-through")
+            2, 2, 32, hidden=(32,), dropout=0.0, threshold=4.0,
+            quantizer=QuantizerConfig(2, 128, gradient="straight-through"),
         ),
         (50, 50),
         TrainingConfig(
@@ -110,7 +111,7 @@ def cpu() -> dict[str, Preset]:
             validate_every=6,
         ),
         "the paper's comparison, made small: one budget and one learning rate for all",
-    )
+    )  # fmt: skip
 
 
 def quick() -> dict[str, Preset]:
@@ -126,7 +127,7 @@ def quick() -> dict[str, Preset]:
         towers,
         DotConfig(normalize=False, temperature=1.0),
         SparCodeConfig(
-            2, 2, 16, hidden=(16,), dropout=0.0,
+            2, 2, 16, hidden=(16,), dropout=0.0, threshold=4.0,
             quantizer=QuantizerConfig(2, 32, decay=0.95, gradient="straight-through"),
         ),
         (8, 60),
