@@ -148,3 +148,9 @@ def test_pieces_grow_to_what_fits_and_shrink_again(monkeypatch) -> None:
     now += 10
     assert pace.due()
     assert not pace.due()
+    now += 4
+    pace.drawn()
+    now += 15
+    assert not pace.due()
+    now += 1
+    assert pace.due()

@@ -120,9 +120,10 @@ class Approximation(LiveDashboard):
             dot.advance(pace.steps)
             mol.advance(pace.steps)
             pace.ended()
-            figure = _figure(dot, mol) if mol.done or pace.due() else None
-            share = mol.step / config.steps
-            yield Progress(share, f"step {mol.step} of {config.steps}", figure)
+            figure = _figure(dot, mol) if pace.due() or mol.done else None
+            yield Progress(mol.step / config.steps, f"step {mol.step} of {config.steps}", figure)
+            if figure is not None:
+                pace.drawn()
         yield Progress(1.0, _verdict(dot, mol))
 
     def _asked(self, values: Mapping[str, Any]) -> tuple[Target, FitConfig]:

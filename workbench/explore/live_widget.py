@@ -128,12 +128,16 @@ class LiveDashboard(Dashboard):
 
 
 class Pace:
-    """Says how many steps fit into a piece, and when a new figure is due, from how long the last ones took."""
+    """Says how many steps fit into a piece, and when a new figure is due, from how long the last ones took.
+
+    `piece` and `figure` are seconds; figures that take long come less often, so that they cost a fifth of the time at most.
+    """
 
     def __init__(self, piece: float = 0.12, figure: float = 0.5) -> None:
         self.piece, self.figure = piece, figure
         self.steps = 1
-        self._piece_began = self._figure_shown = time.perf_counter()
+        self._piece_began = self._figure_began = time.perf_counter()
+        self._wait = figure
 
     def began(self) -> None:
         """A piece begins."""
@@ -147,7 +151,11 @@ class Pace:
     def due(self) -> bool:
         """Whether the figure is old enough to be drawn anew; where it is, its age starts from now."""
         now = time.perf_counter()
-        if now - self._figure_shown < self.figure:
+        if now - self._figure_began < self._wait:
             return False
-        self._figure_shown = now
+        self._figure_began = now
         return True
+
+    def drawn(self) -> None:
+        """The figure that was due has been drawn."""
+        self._wait = max(self.figure, 5 * (time.perf_counter() - self._figure_began))
