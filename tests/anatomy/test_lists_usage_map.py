@@ -103,6 +103,21 @@ def test_use_is_a_mean_over_the_pairs_of_a_group(mol: Subject) -> None:
     assert anatomy.usage(mol, pairs, "popularity", least=10**6).empty
 
 
+def test_groups_that_use_components_alike_are_not_spread(
+    subject_of: Callable[..., Subject], mol: Subject
+) -> None:
+    uniform = subject_of(MoLConfig(3, 2, 4, query_hidden=8, gate_query=None, gate_item=None, gate_pair=None))
+    assert anatomy.spread(uniform, anatomy.held_out_pairs(uniform), "genre") == pytest.approx(0, abs=1e-6)
+    pairs = anatomy.held_out_pairs(mol)
+    dominant = pairs.measure("dominant")
+    parity = np.array([(item - 1) % 2 for item in pairs.items])
+    bare = replace(mol.sequences, items=mol.sequences.items.assign(genres=["ab"[i % 2] for i in range(30)]))
+    expected = [dominant[parity == side].mean(0) - dominant.mean(0) for side in (0, 1)]
+    squares = [(parity == side).sum() * (d**2).sum() for side, d in enumerate(expected)]
+    found = anatomy.spread(replace(mol, sequences=bare), pairs, "genre", "dominant")
+    assert found == pytest.approx(np.sqrt(sum(squares) / len(parity)))
+
+
 def test_items_without_genres_are_grouped_by_popularity_only(mol: Subject) -> None:
     bare = replace(mol.sequences, items=mol.sequences.items[["item_id", "title"]])
     with pytest.raises(ValueError, match="have no genres"):

@@ -16,7 +16,7 @@ from workbench.anatomy.lists import side_by_side, telling_user
 from workbench.anatomy.map import ItemMap, item_facts, item_map
 from workbench.anatomy.pair import by_temperature, components
 from workbench.anatomy.subject import Subject, rank
-from workbench.anatomy.usage import Pairs, balance, held_out_pairs, popularity, switched_off, usage
+from workbench.anatomy.usage import Pairs, balance, held_out_pairs, popularity, spread, switched_off, usage
 
 __all__ = [
     "AS_TRAINED",
@@ -38,6 +38,7 @@ __all__ = [
     "popularity",
     "rank",
     "side_by_side",
+    "spread",
     "switched_off",
     "telling_user",
     "usage",

@@ -80,6 +80,19 @@ def usage(
     )
 
 
+def spread(subject: Subject, pairs: Pairs, by: Grouping, measure: Measure = "weight") -> float:
+    """How far the groups' means of a measure lie from the mean of all: √(Σ_g n_g |m_g − m|² / Σ_g n_g), n_g pairs in group g.
+
+    0 where every group uses the components alike. Raises ValueError as `usage` does.
+    """
+    values = pairs.measure(measure)
+    groups = [members for _, members in _groups(subject.sequences, pairs.items, by) if len(members)]
+    sizes = np.array([len(members) for members in groups])
+    means = np.stack([values[members].mean(0) for members in groups])
+    overall = sizes @ means / sizes.sum()
+    return float(np.sqrt(sizes @ ((means - overall) ** 2).sum(1) / sizes.sum()))
+
+
 def _groups(
     sequences: Sequences, items: NDArray[np.int64], by: Grouping
 ) -> list[tuple[str, NDArray[np.int64]]]:

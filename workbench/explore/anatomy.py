@@ -143,14 +143,14 @@ def _panel_title(text: str, x: float, y: float) -> dict[str, object]:
 
 def _history(history: pd.DataFrame) -> go.Table:
     rows = history.iloc[::-1]
-    star, clear = f'<span style="color:{VERMILLION}">★</span>', "rgba(0,0,0,0)"
+    clear = "rgba(0,0,0,0)"
     return go.Table(
         domain={"x": [0, 0.31], "y": UPPER},
         header={"values": [""], "height": 0, "fill": {"color": clear}, "line": {"color": clear}},
         cells={
             "values": [
                 [
-                    f"{star if held_out else '   '} {_cut(title, 40)}"
+                    f"{'★' if held_out else '   '} {_cut(title, 38)}"
                     for title, held_out in zip(rows["title"], rows["held_out"], strict=True)
                 ]
             ],
@@ -290,13 +290,17 @@ def recommended(lists: pd.DataFrame, title: str = "The same user, twice", parts:
         entries = [entry for _, entry in rows.groupby("place", sort=True)]
         for trace in _stacked(entries, parts, method_style(method).color):
             figure.add_trace(trace, 1, column)
-        labels = [_entry_label(entry.iloc[0]) for entry in entries]
+        outside = (
+            1 < column == len(methods)
+        )  # the last list has its titles on the right, where no bar is in the way
+        labels = [_entry_label(entry.iloc[0], outside) for entry in entries]
         figure.update_yaxes(
             tickvals=list(range(len(entries))),
             ticktext=labels,
             range=[len(entries) - 0.45, -0.55],
             showgrid=False,
             tickfont={"size": 12},
+            side="right" if outside else "left",
             row=1,
             col=column,
         )
@@ -358,8 +362,9 @@ def _told_entry(row: pd.Series) -> list[str]:
     return [plain(row["title"]), f"φ = {row['score']:.3f}{elsewhere}", plain(row["component"])]
 
 
-def _entry_label(row: pd.Series) -> str:
-    text = f"{_cut(row['title'], 26)}  {int(row['place']):,}"
+def _entry_label(row: pd.Series, place_first: bool) -> str:
+    parts = [f"{int(row['place']):,}", _cut(row["title"], 28)]
+    text = "  ".join(parts if place_first else parts[::-1])
     return f'<span style="color:{VERMILLION}">★ <b>{text}</b></span>' if row["held_out"] else text
 
 
