@@ -10,8 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from workbench.contracts import ItemState, QueryState, Similarity
+from workbench.kernels import mixture_native
 from workbench.search import BruteForce
 from workbench.search.tiles import SMALLEST_TILE, score_block, tiling
+from workbench.search.topk import best, forbid, mask_rows
 from workbench.similarities.dot import DotConfig, DotProduct
 from workbench.similarities.mol import MixtureOfLogits, MoLConfig
 
@@ -146,3 +148,41 @@ def test_a_block_is_scored_in_tiles_as_asked():
     similarity = similarity_of("dot")
     q, x = random_states(similarity, 2, 10)
     torch.testing.assert_close(score_block(similarity, q, x, 3), similarity.score(q, x))
+
+
+@pytest.mark.skipif(not mixture_native.available(), reason="torch's products depend on the batch")
+def test_the_bits_of_mol_scores_depend_on_neither_batch_nor_tiles():
+    similarity = similarity_of("mol")
+    q, x = random_states(similarity, 7, 500)
+    whole = BruteForce(similarity, x).search(q, 50)
+    for budget in (1, 30_000):
+        cut = BruteForce(similarity, x, memory_budget=budget).search(q, 50)
+        assert torch.equal(cut.scores, whole.scores) and torch.equal(cut.ids, whole.ids)
+    for b in range(7):
+        one = BruteForce(similarity, x).search(q[b : b + 1], 50)
+        assert torch.equal(one.scores[0], whole.scores[b]) and torch.equal(one.ids[0], whole.ids[b])
+
+
+def test_where_scoring_and_ranking_are_one_kernel_it_is_used(monkeypatch):
+    similarity = similarity_of("mol")
+    q, x = random_states(similarity, 3, 40)
+    exclude, allowed = torch.tensor([[4, 9], [0, 1], [99, 40]]), torch.arange(40) != 20
+    expected = BruteForce(similarity, x).search(q, 10, exclude, allowed)
+    calls = []
+
+    def top_k(self, queries, items, k, excluded, allowed):
+        calls.append(excluded.tolist())
+        scores = self.score(queries, items)
+        mask_rows(scores, excluded)
+        forbid(scores, allowed)
+        return best(scores, k)
+
+    monkeypatch.setattr(MixtureOfLogits, "fuses_top_k", lambda self, queries, items, k: k <= 10)
+    monkeypatch.setattr(MixtureOfLogits, "top_k", top_k)
+    found = BruteForce(similarity, x).search(q, 10, exclude, allowed)
+    assert calls == [[[3, 8], [-1, 0], [-1, 39]]]
+    assert torch.equal(found.ids, expected.ids) and torch.equal(found.scores, expected.scores)
+    BruteForce(similarity, x).search(q, 11, exclude, allowed)
+    assert len(calls) == 1
+    with pytest.raises(ValueError, match="training mode"):
+        BruteForce(similarity.train(), x).search(q, 10, exclude, allowed)
