@@ -136,10 +136,10 @@ def of_profile(profile: str, checkpoint: str, title: str = "") -> Plan:
 
 
 def growth_of_profile(profile: str, checkpoint: str, title: str = "") -> Plan:
-    """What the notebook on scaling measures: to 30,000 items in the quick profile, to 300,000 in the standard one."""
+    """What the notebook on scaling measures: to 100,000 items in the quick profile, to 300,000 in the standard one."""
     match profile:
         case "quick":
-            small = growth(checkpoint, (1_000, 3_000, 10_000, 30_000), title)
+            small = growth(checkpoint, (1_000, 10_000, 30_000, 100_000), title)
             return replace(small, rounds=2, queries=64)
         case "standard":
             return growth(checkpoint, (1_000, 3_000, 10_000, 30_000, 100_000, 300_000), title)
