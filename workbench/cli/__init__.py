@@ -60,6 +60,7 @@ _forward("data", "workbench.cli.data", "Datasets: list, fetch, prepare.", group=
 _forward(
     "deep-retrieval", "workbench.cli.deep_retrieval", "Tables on learned paths: beams, penalties.", group=True
 )
+_forward("sparcode", "workbench.cli.sparcode", "Tables on learned codes: towers, sparsity.", group=True)
 _forward("train", "workbench.cli.models", "Train an encoder with a similarity.", group=False)
 _forward("evaluate", "workbench.cli.models", "Measure a trained retriever: HR@k, NDCG@k, MRR.", group=False)
 _forward("compare", "workbench.cli.models", "Print finished checkpoints as a table.", group=False)

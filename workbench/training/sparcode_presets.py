@@ -17,7 +17,12 @@ from workbench.training.preset import Preset
 TOWERS = {"dnn": "DNN", "gru": "GRU", "sa": "self-attention"}
 """The paper's tokenizers, by the name they have in presets."""
 
-METHODS = {"two-tower": "two-tower", "sparcode": "SparCode", "all-to-all": "All-to-All"}
+METHODS = {
+    "two-tower-plain": "two-tower, inner product",
+    "two-tower": "two-tower",
+    "sparcode": "SparCode",
+    "all-to-all": "All-to-All",
+}
 """What is compared behind each tower."""
 
 
@@ -51,8 +56,11 @@ def _family(
 ) -> dict[str, Preset]:
     """Every method behind every tower, and the ablations behind self-attention."""
     similarities: dict[str, SimilarityConfig] = {
-        "two-tower": dot, "sparcode": base, "all-to-all": replace(base, quantizer=None),
-    }  # fmt: skip
+        "two-tower": dot,
+        "two-tower-plain": DotConfig(normalize=False, temperature=1.0),
+        "sparcode": base,
+        "all-to-all": replace(base, quantizer=None),
+    }
     pairs = {f"{tower}-{method}": (tower, s) for tower in towers for method, s in similarities.items()}
     pairs |= {f"sa-{variant}": ("sa", s) for variant, s in _variants(base).items()}
     return {

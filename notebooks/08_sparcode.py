@@ -1,0 +1,155 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,workbench,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 · SparCode: queries become codes, and scores become an index
+#
+# **Question.** A learned similarity looks at a query and an item *together*, so its scores cannot be computed beforehand: there
+# are too many queries. What if there were only a few thousand? SparCode rounds every query to a handful of **codes**; then each
+# code's score with each item can be kept in an **inverted index**, as a search engine keeps words. You will train one, look at what
+# its codes mean, and see how much of the index can be thrown away.
+
+# %% tags=["parameters"]
+dataset = "embedded-small"
+profile = "quick"
+seed = 0
+
+# %%
+from workbench import data, paths
+from workbench.bench.sparcode_tables import measured, tree_beams
+from workbench.bench.sparsity import code_table, sparsity_sweep, usage_table
+from workbench.explore import figures, sparsity_figures
+from workbench.explore.tables import table
+from workbench.reporting import record
+from workbench.training.presets import preset
+from workbench.training.shelf import obtain
+
+# %% [markdown]
+# ## From a query to codes
+#
+# An encoder reads the history as ever. Its output becomes $K$ **tokens** (several interests), each token is cut into $M$ pieces,
+# and each piece is replaced by the nearest of $N$ **codewords**. The $M$ choices are the token's code: there are only $N^M$. A
+# scorer $f$ sees the rounded tokens and the item:
+#
+# $$\varphi(q, x) = \sum_{k=1}^{K} \mathrm{ReLU}\big(f(\hat t_k, x) + b\big)$$
+#
+# The codebooks have no gradient. They follow the tokens by moving averages, and words that nobody chooses are moved to where tokens
+# are.
+
+# %%
+family = {"quick": "sparcode-quick", "standard": "sparcode-cpu", "full": "sparcode-cpu"}[profile]
+sequences = data.load(dataset)
+methods = {"two-tower": "sa-two-tower", "SparCode": "sa-sparcode"}
+trained = {m: obtain(preset(f"{family}/{name}"), sequences, seed=seed) for m, name in methods.items()}
+
+# %%
+history = trained["SparCode"].history.assign(run="SparCode")
+figures.training_curves(history)
+
+# %% [markdown]
+# Both models below share encoder, data, history and negatives. What differs is what stands between the encoder and the items. (The
+# budget is small: read the numbers as an illustration, and the table at the end for more.)
+
+# %%
+results = measured([({"method": m}, t) for m, t in trained.items()])
+record("two-tower and SparCode", results)
+table(results[["method", "HR@10", "HR@50", "NDCG@10", "low", "high", "minutes"]])
+
+# %% [markdown]
+# ## Are the codes used?
+#
+# **Perplexity** says how many codes are in use as if all were equally frequent. A quantizer *collapses* when it falls
+# towards 1: then all users look alike.
+
+# %%
+model = trained["SparCode"].retriever()
+usage = usage_table(model, sequences)
+record("use of codes", usage)
+table(usage)
+
+# %% [markdown]
+# ## Codes you can look at
+#
+# The most frequent codes: what the histories of their users have more of than others' (×2 is twice as much), and
+# which items the code scores highest. Nobody told the model about genres.
+
+# %%
+codes = code_table(model, sequences)
+record("codes", codes)
+table(codes)
+
+# %% [markdown]
+# Where the genres of users and items agree, a code is an interest; where they do not, it may have learned what comes *next*.
+#
+# ## The index, and how sparse it may be
+#
+# For each code the index holds the items with $f > -b'$, best first. Serving is: encode, look up $K$ codes, add up $K$ lists. The
+# scorer never runs. Since $b'$ only cuts lists shorter, one index serves every sparsity.
+
+# %%
+sweep = sparsity_sweep(model, sequences, repeats=40 if profile == "quick" else 200)
+record("sparsity", sweep)
+table(sweep.drop(columns=["threshold", "HR@50", "NDCG@50", "p95_ms"]))
+
+# %%
+sparsity_figures.sparsity_tradeoff(sweep)
+
+# %%
+index_rows = sweep[sweep["sparsity"].notna()].set_index("index")
+at = index_rows.loc["99.0% sparse"]
+record("NDCG@10 at 99 % sparsity, of brute force", 100 * at["NDCG@10"] / sweep["NDCG@10"].iloc[-1], unit="%")
+record("time of a query at 99 % sparsity, of brute force", 100 * at["relative"], unit="%")
+
+# %% [markdown]
+# Far to the left of the picture nearly every score is kept, far to the right one in a thousand. Look for the place where quality
+# begins to fall: everything left of it is memory for nothing. *short* is the share of users whose lists hold fewer than 50 items.
+#
+# ## A tree instead
+#
+# TDM keeps items in a tree and walks down with a beam, scoring as it goes. It, too, allows any scorer; but it must *run* the scorer,
+# at every level.
+
+# %%
+beams = tree_beams(trained["SparCode"], sequences, beams=(10, 50, 200))
+record("tree", beams)
+table(beams)
+
+# %% [markdown]
+# ## One thing changed at a time
+#
+# What `workbench sparcode ablation` measured, if it was run for this dataset: the way a token meets an item, how
+# gradients pass the rounding, how codebooks are laid out.
+
+# %%
+import pandas as pd
+
+written = paths.reports() / "tables" / f"sparcode-ablation-{dataset}.csv"
+ablation = pd.read_csv(written) if written.is_file() else pd.DataFrame()
+shown = [c for c in ("variant", "NDCG@10", "low", "high", "HR@50", "minutes") if c in ablation]
+table(ablation[shown])
+
+# %%
+sparsity_figures.interaction_bars(ablation) if len(ablation) else "run `workbench sparcode ablation`"
+
+# %% [markdown]
+# ## What you have seen
+#
+# - A query that is rounded to codes turns a similarity of any shape into a look-up: nothing is scored online.
+# - Most of the index can be left out before quality moves, and the cut needs no training and no scoring.
+# - Rounding must let gradients through. As published, the rounding error alone trains the encoder, and it learns to be easy to
+#   round rather than to be useful.
+#
+# **To try.** Train with `sparcode-quick/sa-sparcode-commitment` and look at the codes again. Then ask for 95 % sparsity: which users
+# run out of items first?

@@ -1,0 +1,110 @@
+"""`workbench sparcode`: the tables on learned codes, each by the command that wrote it."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from workbench import paths
+from workbench.cli.printing import origin, print_table, write_csv
+from workbench.data import load
+from workbench.training.presets import preset
+from workbench.training.shelf import METRICS, Shelved, name_of, obtain
+from workbench.training.sparcode_presets import METHODS, TOWERS
+
+app = typer.Typer(help="SparCode: its towers, its ablations, its index.", no_args_is_help=True)
+
+Family = Annotated[str, typer.Option(help="sparcode-cpu (MovieLens 1M), sparcode-quick or sparcode.")]
+Trained = Annotated[
+    bool,
+    typer.Option("--trained-only", help="Leave out models that are not in ckpts/ instead of training them."),
+]
+
+
+def _models(
+    family: str, names: list[tuple[dict[str, str], str]], trained_only: bool
+) -> Iterator[tuple[dict[str, str], Shelved]]:
+    for labels, name in names:
+        chosen = preset(f"{family}/{name}")
+        sequences = load(chosen.dataset)
+        folder = paths.checkpoints() / name_of(chosen, sequences)
+        if trained_only and not (folder / METRICS).is_file():
+            typer.echo(f"{chosen.name} is not trained: left out")
+            continue
+        yield labels, obtain(chosen, sequences, facts=origin())
+
+
+def _keep(name: str, frame: pd.DataFrame) -> None:
+    path = paths.reports() / "tables" / f"sparcode-{name}.csv"
+    write_csv(frame.assign(**origin()), path, digits=6)
+    print_table(frame)
+    typer.echo(str(path))
+
+
+@app.command()
+def towers(family: Family = "sparcode-cpu", trained_only: Trained = False) -> None:
+    """Two towers, SparCode and All-to-All behind each encoder, and popularity, under the leave-one-out protocol.
+
+    What is missing is trained first; a training that is stopped goes on where it was.
+
+    Example: workbench sparcode towers
+    """
+    from workbench.bench.sparcode_tables import measured, popularity
+
+    names = [
+        ({"tower": title, "method": method}, f"{tower}-{kind}")
+        for tower, title in TOWERS.items()
+        for kind, method in METHODS.items()
+    ]
+    table = measured(_models(family, names, trained_only))
+    row = {
+        "tower": "none",
+        "method": "popularity",
+        **popularity(load(preset(f"{family}/sa-sparcode").dataset)),
+    }
+    _keep("towers", pd.concat([table, pd.DataFrame([row])], ignore_index=True))
+
+
+@app.command()
+def ablation(family: Family = "sparcode-cpu", trained_only: Trained = False) -> None:
+    """Interactions, gradients past the quantizer, codebooks and tokens, one changed at a time behind self-attention.
+
+    Example: workbench sparcode ablation --family sparcode-quick
+    """
+    from workbench.bench.sparcode_tables import VARIANTS, measured
+
+    names = [({"variant": title}, f"sa-{kind}") for kind, title in VARIANTS.items()]
+    table = measured(_models(family, names, trained_only))
+    dataset = preset(f"{family}/sa-sparcode").dataset
+    _keep(f"ablation-{dataset}", table)
+
+
+@app.command()
+def sparsity(
+    name: Annotated[str, typer.Option("--preset", help="Whose index.")] = "sparcode-cpu/sa-sparcode",
+) -> None:
+    """Quality, latency and bytes of the inverted index from 0 to 99.9 % sparsity, beside brute force, in one run.
+
+    Example: workbench sparcode sparsity
+    """
+    from workbench.bench.sparsity import sparsity_sweep
+
+    chosen = preset(name)
+    sequences = load(chosen.dataset)
+    _keep("sparsity", sparsity_sweep(obtain(chosen, sequences, facts=origin()).retriever(), sequences))
+
+
+@app.command()
+def tree(
+    name: Annotated[str, typer.Option("--preset", help="Whose scorer.")] = "sparcode-cpu/sa-sparcode",
+) -> None:
+    """A tree over the items searched by beams with SparCode's own scorer, as TDM does.
+
+    Example: workbench sparcode tree
+    """
+    from workbench.bench.sparcode_tables import tree_beams
+
+    chosen = preset(name)
+    sequences = load(chosen.dataset)
+    _keep("tree", tree_beams(obtain(chosen, sequences, facts=origin()), sequences))
