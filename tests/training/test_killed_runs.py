@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 WORKER = Path(__file__).with_name("worker.py")
-KINDS = ("hstu-mol", "bert4rec-dot")
+KINDS = ("hstu-mol", "bert4rec-dot", "gru4rec-paths")
 MOMENTS = [  # four steps an epoch, four epochs
     *[("step", count) for count in (3, 10, 16)],
     *[("weights", count) for count in (1, 4, 9)],  # two files an epoch, and one at the end
@@ -56,7 +56,7 @@ def without_times(state: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("kind", "moment", "count"),
-    [(KINDS[0], *moment) for moment in MOMENTS] + [(KINDS[1], *moment) for moment in MOMENTS[1:2]],
+    [(KINDS[0], *moment) for moment in MOMENTS] + [(kind, *moment) for kind in KINDS[1:] for moment in MOMENTS[1:2]],
 )
 def test_a_killed_run_ends_like_an_uninterrupted_one(runs, kind, moment, count):
     run, reference = runs[kind, moment, count], runs[kind, None, 0]

@@ -13,7 +13,7 @@ from workbench.encoders import (
     TwoTowerConfig,
 )
 from workbench.retriever import RetrieverConfig
-from workbench.similarities import DotConfig, MoLConfig, SimilarityConfig
+from workbench.similarities import DeepRetrievalConfig, DotConfig, MoLConfig, SimilarityConfig
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import LossConfig
 
@@ -29,6 +29,18 @@ ENCODERS: dict[str, EncoderConfig] = {
 SIMILARITIES: dict[str, SimilarityConfig] = {
     "dot": DotConfig(),
     "mol": MoLConfig(3, 2, 4, query_hidden=8, user_tables=(7,), gate_query=6, gate_item=6, gate_pair=6),
+    "paths": DeepRetrievalConfig(
+        depth=2,
+        width=4,
+        paths=2,
+        node_dim=4,
+        hidden=8,
+        alpha=1e-3,
+        candidates=8,
+        candidate_beam=16,
+        beam=4,
+        decay=0.5,
+    ),
 }
 KINDS = [f"{encoder}-{similarity}" for encoder in ENCODERS for similarity in SIMILARITIES]
 
