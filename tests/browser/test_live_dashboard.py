@@ -9,8 +9,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from workbench.reporting import pairs
@@ -40,6 +42,8 @@ from workbench.theory.fitting import FitConfig
 Approximation(FitConfig(width=2, gate_hidden=8, steps=2000), n=16)
 """,
 }
+REAL = {"05_mol_anatomy": "embedded-tiny"}
+"""Notebooks of the repository that are run as they are, but on this dataset."""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for name, cell in NOTEBOOKS.items():
         source = root / "notebooks" / f"{name}.py"
         source.write_text(HEAD + cell)
+        pairs.write(source)
+    for name, dataset in REAL.items():
+        original = Path(__file__).resolve().parents[2] / "notebooks" / f"{name}.py"
+        source = root / "notebooks" / original.name
+        source.write_text(
+            original.read_text().replace('dataset = "embedded-small"', f'dataset = "{dataset}"', 1)
+        )
         pairs.write(source)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -110,6 +121,41 @@ def test_training_is_started_watched_stopped_and_overtaken_by_a_key(visit: Any, 
     assert visit.outside == []
 
 
+def test_the_anatomy_of_a_score_follows_keys(visit: Any, lab: str, record_property: Any) -> None:
+    page = run_all(visit, lab, "05_mol_anatomy")
+    _await(lambda: "idle" in states(lab, "notebooks/05_mol_anatomy.ipynb"), page=page, seconds=240)
+    assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+    plot = "[...document.querySelectorAll('.js-plotly-plot')].find(p => p.data?.some(t => t.type === 'waterfall'))"
+    page.wait_for_function(f"{plot} !== undefined", timeout=60_000)
+    state = f"JSON.stringify([{plot}.layout.title.text, {plot}.data.map(t => t.z?._inputArray ?? t.z)])"
+    first, milliseconds = page.evaluate(f"{plot}.layout.title.text"), []
+    for handle, key in (
+        (0, "ArrowRight"),
+        (0, "ArrowLeft"),
+        (1, "ArrowRight"),
+        (1, "ArrowRight"),
+        (1, "End"),
+    ):
+        before = page.evaluate(state)
+        page.locator(".noUi-handle").nth(handle).focus()
+        started = time.perf_counter()
+        page.keyboard.press(key)
+        page.wait_for_function(f"before => {state} !== before", arg=before, timeout=30_000)
+        milliseconds.append(1000 * (time.perf_counter() - started))
+    user = page.locator(".widget-text input[type=number]").first
+    user.focus()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        f"first => {plot}.layout.title.text.split(',')[0] !== first.split(',')[0]", arg=first, timeout=30_000
+    )
+    p50, p95 = (round(float(np.percentile(milliseconds, q))) for q in (50, 95))
+    print(f"key press to new figure: p50 {p50} ms, p95 {p95} ms")
+    record_property("update_ms_p50", p50)
+    record_property("update_ms_p95", p95)
+    assert (visit.errors, visit.outside) == ([], [])
+
+
 def run_all(visit: Any, lab: str, name: str) -> Any:
     """The page of a notebook, all its cells run, its first plot drawn."""
     page = visit.page
@@ -118,14 +164,19 @@ def run_all(visit: Any, lab: str, name: str) -> Any:
 
     def ready() -> bool:
         # The page says that the kernel is idle before it is, and a "Run All" is then lost: ask the server.
-        kernels = [s["kernel"] for s in _ask(f"{lab}/api/sessions") or [] if s["path"] == path]
-        return any(k["execution_state"] == "idle" and k["connections"] for k in kernels)
+        return "idle" in states(lab, path)
 
     _await(ready, page=page)
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
     page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
     page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
     return page
+
+
+def states(lab: str, path: str) -> list[str]:
+    """What the kernels that a page is connected to are doing for a notebook: idle, busy, starting."""
+    kernels = [s["kernel"] for s in _ask(f"{lab}/api/sessions") or [] if s["path"] == path]
+    return [k["execution_state"] for k in kernels if k["connections"]]
 
 
 def _await(ready: Any, told: Any = lambda: "", page: Any = None, seconds: float = 90) -> None:

@@ -283,7 +283,7 @@ def recommended(lists: pd.DataFrame, title: str = "The same user, twice", parts:
     need(lists, "method", "place", "title", "held_out", "score", "elsewhere", "component", "product")
     methods = list(dict.fromkeys(lists["method"]))
     figure = make_subplots(
-        1, len(methods), subplot_titles=[plain(m) for m in methods], horizontal_spacing=0.2
+        1, len(methods), subplot_titles=[plain(m) for m in methods], horizontal_spacing=0.06
     )
     for column, method in enumerate(methods, start=1):
         rows = lists[lists["method"] == method]
