@@ -97,7 +97,8 @@ figures.memory_per_item(kept)
 #
 # Bytes per item as measured at the largest corpus. For time, a straight line through all corpora: a **fixed** part of a call, and
 # so many nanoseconds for **each item**; both times $10^9$. It leaves out what is lost where a corpus outgrows the caches, or the
-# memory, and what is gained by an index that looks at a shrinking share. Orders of magnitude, not promises.
+# memory, and what is gained by an index that looks at a shrinking share. Where the fixed part still rules at the largest corpus
+# the place is empty: nothing can be said from here. Orders of magnitude, not promises.
 
 # %%
 needs = growth.needed(measured, billion)
@@ -114,8 +115,10 @@ table(growth.state_sizes(raw.shapes, billion))
 # ## What you have seen
 #
 # - Exact search under a learned similarity is linear in the corpus; what differs is the constant.
-# - Memory, not arithmetic, decides first whether a billion items fit on a machine: the state is many times a single embedding.
-# - Beyond one machine the corpus is split: every shard is searched alone and the lists are merged exactly.
+# - On small corpora fixed costs rule, and an exponent fitted there says little.
+# - At a billion items memory and time both matter: the state is many times an embedding table, and a scan of all of it on one
+#   machine takes longer than anyone waits. Beyond one machine the corpus is split, every shard is searched alone, and the lists
+#   are merged exactly.
 #
 # **To try.** `workbench bench search --preset growth` goes to a million items. At which size does each approximate method pay
 # for its first stage?

@@ -129,11 +129,18 @@ def test_needs_are_a_fixed_part_and_one_that_grows():
     assert row["seconds_per_query"] == pytest.approx(2e9 / 1e3 / 8)
 
 
-@pytest.mark.parametrize(("times", "fixed"), [([5.0, 5.0, 4.9], True), ([1.0, 11.0, 110.0], False)])
-def test_neither_part_of_a_line_is_negative(times, fixed):
+def test_a_line_through_nothing_but_growth_has_no_fixed_part():
+    table = line("a", 1.0, [10, 100, 1000]).assign(item_bytes=50.0, index_mb=2.0, p50_ms=[1.0, 11.0, 110.0])
+    row = needed(table, 10**9).iloc[0]
+    assert row["fixed_ms"] == 0 and row["ns_per_item"] == pytest.approx(1e6 * 0.1069, rel=0.03)
+
+
+@pytest.mark.parametrize("times", [[5.0, 5.0, 4.9], [5.0, 5.1, 6.0]])
+def test_where_fixed_costs_rule_an_item_has_no_price(times):
     table = line("a", 1.0, [10, 100, 1000]).assign(item_bytes=50.0, index_mb=2.0, p50_ms=times)
     row = needed(table, 10**9).iloc[0]
-    assert (row["ns_per_item"] == 0) == fixed and (row["fixed_ms"] == 0) == (not fixed)
+    assert np.isnan(row["ns_per_item"]) and np.isnan(row["seconds_per_query"])
+    assert row["fixed_ms"] == pytest.approx(5, rel=0.05)
 
 
 def test_the_bytes_of_an_item_are_split_into_parts():

@@ -62,12 +62,15 @@ def needed(table: pd.DataFrame, items: int) -> pd.DataFrame:
 
     Latency is taken to be fixed_ms + ns_per_item · items, fitted to all corpora by least squares on relative errors, neither
     below 0; bytes per item are those of the largest corpus. So nothing is said of caches outgrown, nor of an index whose
-    share looked at shrinks as it grows. `table` is a summary of one batch size with `items` and `item_bytes`.
+    share looked at shrinks as it grows. Where the fixed part is still more than half of a call at the largest corpus, what an
+    item costs has not been measured: NaN. `table` is a summary of one batch size with `items` and `item_bytes`.
     """
     rows = []
     for label, points in table.groupby("label", sort=False):
         n, ms = points["items"].to_numpy(float), points["p50_ms"].to_numpy(float)
         fixed, slope = _line(n, ms)
+        if slope * n.max() < fixed:
+            slope = np.nan
         last = points.sort_values("items").iloc[-1]
         rows.append(
             {
