@@ -39,7 +39,8 @@ constexpr int LANES = 4, TILE_ROWS = 4;
 constexpr int VECTORS = 3;  // TILE_ROWS × VECTORS sums live in registers
 constexpr int ITEMS = VECTORS * LANES;
 constexpr int64_t ALIGNMENT = 64;
-constexpr int64_t GROUP = 16;  // tiles whose pairs above a floor are put together: the more, the fuller the last tile
+constexpr int64_t HELD = ITEMS + 2 * LANES;  // a tile, what a vector adds to it, and what is written past that
+constexpr int64_t CHUNK = 32;  // queries whose pairs above a floor are held at the same time
 
 typedef float Vector __attribute__((vector_size(4 * LANES), may_alias));
 typedef int32_t Integers __attribute__((vector_size(4 * LANES), may_alias));
@@ -263,7 +264,7 @@ namespace {
 struct Work {
     const Problem& p;
     bool maxima;  // the largest component score in the place of the mixture
-    int64_t components, row_length, tiles;
+    int64_t components, row_length, tiles, group;
     std::vector<float> queries, first, last;  // packed
     std::atomic<int64_t> next{0};
 
@@ -271,6 +272,8 @@ struct Work {
         components = p.query_groups * p.item_groups;
         row_length = p.item_groups * p.width;
         tiles = ((p.rows ? p.candidates : p.items) + ITEMS - 1) / ITEMS;
+        // Tiles in a unit of work above floors: many, so that few lanes are left over; a few units for each thread.
+        group = std::max<int64_t>(8, std::min<int64_t>(256, tiles / (3 * std::max<int64_t>(p.threads, 1)) + 1));
         int64_t query_length = p.query_groups * p.width;
         queries.resize(p.queries * query_length);
         for (int64_t b = 0; b < p.queries; ++b)
@@ -286,14 +289,14 @@ struct Work {
     }
 
     int64_t units() const {
-        if (p.floors) return (tiles + GROUP - 1) / GROUP;
+        if (p.floors) return (tiles + group - 1) / group * ((p.queries + CHUNK - 1) / CHUNK);
         return p.rows ? p.queries * tiles : tiles;
     }
 
     // Floats that one thread needs: the transposed items and their gates, the logits, the hidden units, the gate.
     int64_t scratch() const {
-        int64_t held = p.floors ? GROUP * (row_length + components) + 2 * components : row_length + components;
-        return ITEMS * (held + 2 * components + std::max<int64_t>(p.hidden, 0));
+        int64_t least = ITEMS * (row_length + 3 * components + std::max<int64_t>(p.hidden, 0));
+        return p.floors ? least + 2 * components * (ITEMS + CHUNK * HELD) : least;
     }
 
     template <typename T>
@@ -346,70 +349,98 @@ struct Work {
         }
     }
 
-    // The pairs whose largest component score reaches the floor of the query, or is NaN: their logits and gates are moved
-    // together, out of all tiles of a group, into tiles of which every lane is needed.
+    // The pairs whose largest component score reaches the floor of the query, or is NaN: their logits and gates are held
+    // together, out of one tile after the other, until they fill a tile of which every lane is needed.
     void run_above(float* scratch) {
         float* tile = scratch;
-        float* gates = tile + GROUP * ITEMS * row_length;
-        float* some_logits = gates + GROUP * ITEMS * components;
-        float* some_gates = some_logits + ITEMS * components;
-        float* logits = some_gates + ITEMS * components;
-        float* weights = logits + ITEMS * components;
+        float* gates = tile + ITEMS * row_length;
+        float* logits = gates + ITEMS * components;
+        float* full = logits + ITEMS * components;  // (2 · components, ITEMS)
+        float* weights = full + 2 * ITEMS * components;
         float* hidden = weights + ITEMS * components;
-        std::fill(some_logits, logits, 0.0f);
-        int64_t total = units();
+        float* held = hidden + ITEMS * std::max<int64_t>(p.hidden, 0);  // (CHUNK, 2 · components, HELD): logits, gates
+        int64_t total = units(), groups = (tiles + group - 1) / group, size = 2 * components * HELD;
+        int64_t kept_rows = p.item_gate ? 2 * components : components;
+        std::fill(held, held + CHUNK * size, 0.0f);
+        std::fill(full, weights, 0.0f);
+        std::vector<int64_t> columns(CHUNK * (ITEMS + LANES)), counts(CHUNK);
         for (int64_t unit; (unit = next.fetch_add(1)) < total;) {
-            int64_t first = unit * GROUP, last = std::min(tiles, first + GROUP);
+            int64_t first_query = unit / groups * CHUNK, last_query = std::min(p.queries, first_query + CHUNK);
+            int64_t first = unit % groups * group, last = std::min(tiles, first + group);
+            std::fill(counts.begin(), counts.end(), 0);
+            auto score_held = [&](int64_t b, int64_t number) {  // the first of what is held; the rest moves up
+                float* mine = held + (b - first_query) * size;
+                int64_t* column = &columns[(b - first_query) * (ITEMS + LANES)];
+                int64_t& count = counts[b - first_query];
+                for (int64_t c = 0; c < kept_rows; ++c) {
+                    std::memcpy(full + c * ITEMS, mine + c * HELD, ITEMS * sizeof(float));
+                    store(mine + c * HELD, load<Vector>(mine + c * HELD + ITEMS));
+                }
+                Vector scores[VECTORS];
+                mixed(b, full, full + ITEMS * components, weights, hidden, scores);
+                float values[ITEMS];
+                std::memcpy(values, scores, sizeof scores);
+                for (int64_t i = 0; i < number; ++i) p.scores[b * p.items + column[i]] = values[i];
+                for (int64_t i = number; i < count; ++i) column[i - number] = column[i];
+                count -= number;
+            };
             for (int64_t t = first; t < last; ++t) {
                 int64_t chosen[ITEMS];
                 for (int64_t i = 0; i < ITEMS; ++i) chosen[i] = std::min(t * ITEMS + i, p.items - 1);
-                float* to = tile + (t - first) * ITEMS * row_length;
-                if (p.components_half) gather<uint16_t>(p.item_components, row_length, chosen, to);
-                else gather<float>(p.item_components, row_length, chosen, to);
-                if (!p.item_gate) continue;
-                to = gates + (t - first) * ITEMS * components;
-                if (p.gate_half) gather<uint16_t>(p.item_gate, components, chosen, to);
-                else gather<float>(p.item_gate, components, chosen, to);
-            }
-            for (int64_t b = 0; b < p.queries; ++b) {
-                float* to = p.scores + b * p.items;
-                const float* query = &queries[b * p.query_groups * p.width];
-                int64_t columns[ITEMS], count = 0;
-                auto flush = [&] {
-                    Vector scores[VECTORS];
-                    mixed(b, some_logits, some_gates, weights, hidden, scores);
-                    float values[ITEMS];
-                    std::memcpy(values, scores, sizeof scores);
-                    for (int64_t i = 0; i < count; ++i) to[columns[i]] = values[i];
-                    count = 0;
-                };
-                for (int64_t t = first; t < last; ++t) {
-                    const float* items = tile + (t - first) * ITEMS * row_length;
-                    const float* item_gates = gates + (t - first) * ITEMS * components;
+                if (p.components_half) gather<uint16_t>(p.item_components, row_length, chosen, tile);
+                else gather<float>(p.item_components, row_length, chosen, tile);
+                if (p.item_gate) {
+                    if (p.gate_half) gather<uint16_t>(p.item_gate, components, chosen, gates);
+                    else gather<float>(p.item_gate, components, chosen, gates);
+                }
+                for (int64_t b = first_query; b < last_query; ++b) {
+                    float* to = p.scores + b * p.items;
+                    float* mine = held + (b - first_query) * size;
+                    int64_t* column = &columns[(b - first_query) * (ITEMS + LANES)];
+                    int64_t& count = counts[b - first_query];
+                    const float* query = &queries[b * p.query_groups * p.width];
                     for (int64_t j = 0; j < p.item_groups; ++j)
-                        product(query, nullptr, p.query_groups, p.width, items + j * p.width * ITEMS, logits + j * ITEMS,
+                        product(query, nullptr, p.query_groups, p.width, tile + j * p.width * ITEMS, logits + j * ITEMS,
                                 p.item_groups * ITEMS);
                     Vector most[VECTORS];
                     largest(logits, most);
-                    float values[ITEMS];
-                    std::memcpy(values, most, sizeof most);
-                    int64_t valid = std::min<int64_t>(ITEMS, p.items - t * ITEMS);
-                    for (int64_t i = 0; i < valid; ++i) {
-                        if (values[i] < p.floors[b]) {
-                            to[t * ITEMS + i] = -std::numeric_limits<float>::infinity();
-                            continue;
+                    for (int64_t v = 0; v < VECTORS; ++v) {
+                        int64_t start = t * ITEMS + v * LANES;
+                        int64_t valid = std::min<int64_t>(LANES, p.items - start);
+                        uint32_t lanes = 0;
+                        for (int64_t i = 0; i < valid; ++i) {
+                            to[start + i] = -std::numeric_limits<float>::infinity();
+                            lanes |= uint32_t(!(most[v][i] < p.floors[b])) << i;
                         }
-                        for (int64_t c = 0; c < components; ++c) some_logits[c * ITEMS + count] = logits[c * ITEMS + i];
+                        if (!lanes) continue;
+                        for (int64_t c = 0; c < components; ++c)
+                            together(logits + c * ITEMS + v * LANES, lanes, mine + c * HELD + count);
                         if (p.item_gate)
                             for (int64_t c = 0; c < components; ++c)
-                                some_gates[c * ITEMS + count] = item_gates[c * ITEMS + i];
-                        columns[count++] = t * ITEMS + i;
-                        if (count == ITEMS) flush();
+                                together(gates + c * ITEMS + v * LANES, lanes, mine + (components + c) * HELD + count);
+                        for (int64_t i = 0; i < LANES; ++i) {
+                            column[count] = start + i;
+                            count += lanes >> i & 1;
+                        }
+                        if (count >= ITEMS) score_held(b, ITEMS);
                     }
                 }
-                if (count) flush();
             }
+            for (int64_t b = first_query; b < last_query; ++b)
+                if (counts[b - first_query]) score_held(b, counts[b - first_query]);
         }
+    }
+
+    // The chosen lanes of a vector side by side; up to LANES floats are written.
+    static void together(const float* from, uint32_t lanes, float* to) {
+#if defined(__AVX512F__)
+        store(to, (Vector)_mm512_maskz_compress_ps(__mmask16(lanes), (__m512)load<Vector>(from)));
+#else
+        for (int i = 0; i < LANES; ++i) {
+            *to = from[i];
+            to += lanes >> i & 1;
+        }
+#endif
     }
 
     void largest(const float* logits, Vector (&scores)[VECTORS]) const {
@@ -515,8 +546,8 @@ int solve(const Problem& p, bool maxima) {
     try {
         Work work(p, maxima);
         // A thread is worth starting for some tenths of a millisecond of work.
-        double operations = 2.0 * work.units() * ITEMS * work.components *
-                            (p.width + 2.0 * std::max<int64_t>(p.hidden, 8)) * (p.rows ? 1 : p.queries);
+        double pairs = double(work.tiles) * ITEMS * p.queries;
+        double operations = 2.0 * pairs * work.components * (p.width + 2.0 * std::max<int64_t>(p.hidden, 8));
         int64_t threads = std::min({p.threads, work.units(), int64_t(1 + operations / 2e7)});
         threads = std::max<int64_t>(threads, 1);
         int64_t each = (work.scratch() + ALIGNMENT) / ALIGNMENT * ALIGNMENT;

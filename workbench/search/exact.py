@@ -5,22 +5,28 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Searcher, TopK
-from workbench.search.bounds import ComponentBounds, not_finite
+from workbench.kernels import mixture_native
+from workbench.search.bounds import ComponentBounds, QueryVectors, not_finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.candidates import Scan
-from workbench.search.ranking import best_of_pairs, marked, merged, ordered, score_pairs
+from workbench.search.partition import largest
+from workbench.search.ranking import marked, score_pairs
 from workbench.search.rescoring import replaced
 from workbench.search.stored import Precision
-from workbench.search.tiles import DEFAULT_BUDGET, Tiling, score_block, tiling
+from workbench.search.tiles import DEFAULT_BUDGET, Tiling, check_evaluation, score_block, tiling
 from workbench.search.topk import (
+    NO_SCORE,
     Best,
     CorpusRows,
+    best,
     check_defined,
     check_search,
     forbid,
     ids_of,
     mask_rows,
+    merge,
 )
+from workbench.similarities.mol import MixtureOfLogits
 
 PAIR_BYTES = 64
 """Bytes per query and seed while seeds are listed, scored and ranked."""
@@ -81,6 +87,8 @@ class Exact(Searcher):
         step = max(1, min(len(items) // FEWEST_SAMPLED, SAMPLED_SHARE))
         self._sample = items[torch.arange(0, len(items), step, device=items.ids.device)]
         self._sample_bounds = ComponentBounds(self.similarity, self._sample)
+        # One pass of C++ over bounds and scores, where there is one.
+        self._fused = self.precision == "full" and mixture_native.supports(components)
 
     def upsert(self, items: ItemState) -> None:
         """See `Searcher.upsert`: the state is copied and what the bounds need is derived anew."""
@@ -105,6 +113,7 @@ class Exact(Searcher):
         check_search(queries, self.items, k, exclude, allowed)
         if not self._finite or not len(queries):
             return self._all.search(queries, k, exclude, allowed)
+        check_evaluation(self.similarity)
         pruned = self.surviving(queries, k) <= self.worthwhile
         if not bool(pruned.any()):
             return self._all.search(queries, k, exclude, allowed)
@@ -173,28 +182,57 @@ class Exact(Searcher):
         cut: Tiling,
     ) -> tuple[Best, Int[Tensor, "B"]]:
         """The best k and how many pairs were scored for them."""
-        size = len(queries)
+        size, total = len(queries), len(self.items)
         vectors = self._bounds.query_vectors(queries)
-        total = self.similarity.query_components(queries).sum(1)  # (B, d)
-        seeds = self._average.lists(total, min(self.seeds * k, len(self.items)), excluded, allowed).rows
-        listed = seeds >= 0
-        pairs = ordered(seeds)
-        found = best_of_pairs(pairs, score_pairs(self.similarity, queries, self.items, pairs), size, k)
-        work = listed.sum(1)
-        for start in range(0, len(self.items), cut.block):
-            stop = min(start + cut.block, len(self.items))
-            bounds = self._bounds.of(vectors, start, stop, cut.tile)
-            mask_rows(bounds, seeds, start)
+        sums = self.similarity.query_components(queries).sum(1)  # (B, d)
+        seeds = self._average.lists(sums, min(self.seeds * k, total), excluded, allowed).rows
+        tried = self.similarity.score_candidates(queries, self.items, seeds.clamp(min=0))
+        tried = tried.masked_fill(seeds < 0, NO_SCORE)
+        nothing = tried.new_full((size,), NO_SCORE)
+        reach = largest(tried, k)[0][:, -1] if seeds.shape[1] >= k else nothing
+        work = (seeds >= 0).sum(1)
+        found: Best | None = None
+        for start in range(0, total, cut.block):
+            stop = min(start + cut.block, total)
+            # An item that ties with the k-th may come before it in the corpus: what equals the reach is scored.
+            scores = self._reaching(queries, vectors, start, stop, reach, cut.tile)
             if excluded is not None:
-                mask_rows(bounds, excluded, start)
+                mask_rows(scores, excluded, start)
             if allowed is not None:
-                forbid(bounds, allowed[start:stop])
-            # An item with the score of the k-th may come before it in the corpus, so equality survives; what is masked not.
-            reach = found.scores[:, k - 1 :].to(bounds.dtype).clamp(min=torch.finfo(bounds.dtype).min)
-            pairs = marked(bounds >= reach, start)
-            if len(pairs.rows) == 0:
-                continue
-            here = best_of_pairs(pairs, score_pairs(self.similarity, queries, self.items, pairs), size, k)
-            found = merged(found, here, k)
-            work += pairs.queries.bincount(minlength=size)
+                forbid(scores, allowed[start:stop])
+            work += (scores > NO_SCORE).sum(1) - _scored_again(scores, seeds, start)
+            here = best(scores, k, start)
+            found = here if found is None else merge(found, here, k)
+            if found.scores.shape[1] == k:
+                reach = torch.fmax(reach, found.scores[:, -1])
+        assert found is not None  # CorpusRows refuses an empty corpus
         return found, work
+
+    def _reaching(
+        self,
+        queries: QueryState,
+        vectors: QueryVectors,
+        start: int,
+        stop: int,
+        reach: Float[Tensor, "B"],
+        tile: int,
+    ) -> Float[Tensor, "B M"]:
+        """Scores of rows start..stop whose bound is at least `reach`, −inf for the others."""
+        if isinstance(self.similarity, MixtureOfLogits) and self._fused:
+            floors = reach.double() - vectors.inner.double() - vectors.outer.double()
+            floors = floors.float().nextafter(torch.tensor(NO_SCORE))  # where it was rounded up
+            return self.similarity.score_reaching(queries, self.items[start:stop], floors)  # type: ignore[arg-type]
+        bounds = self._bounds.of(vectors, start, stop, tile)
+        lowest = reach.to(bounds.dtype).clamp(min=torch.finfo(bounds.dtype).min)
+        pairs = marked(bounds >= lowest[:, None], start)
+        scores = reach.new_full(bounds.shape, NO_SCORE)
+        scores[pairs.queries, pairs.rows - start] = score_pairs(self.similarity, queries, self.items, pairs)
+        return scores
+
+
+def _scored_again(scores: Float[Tensor, "B M"], seeds: Int[Tensor, "B C"], start: int) -> Int[Tensor, "B"]:
+    """How many of the seeds are among the rows that were scored, `scores` being those of rows from `start` on."""
+    columns = seeds - start
+    inside = (columns >= 0) & (columns < scores.shape[1])
+    reached = scores.gather(1, columns.clamp(0, scores.shape[1] - 1)) > NO_SCORE
+    return (inside & reached).sum(1)

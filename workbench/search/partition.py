@@ -8,6 +8,7 @@ uses the vector instructions that torch does not.
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 GROUPS_PER_RESULT = 4
@@ -53,13 +54,23 @@ def _partition(values: Float[Tensor, "Q M"], count: int) -> Int[Tensor, "Q C"]:
         return values.topk(count, dim=1, sorted=False).indices
     if count >= values.shape[1]:
         return torch.arange(values.shape[1]).expand(len(values), -1)
-    array = values.float().numpy() if values.dtype == torch.bfloat16 else values.numpy()
     split = values.shape[1] - count
-    return torch.from_numpy(np.ascontiguousarray(np.argpartition(array, split, axis=1)[:, split:]))
+    return torch.from_numpy(np.ascontiguousarray(np.argpartition(_array(values), split, axis=1)[:, split:]))
 
 
 def _ordered(
     values: Float[Tensor, "Q C"], columns: Int[Tensor, "Q C"]
 ) -> tuple[Float[Tensor, "Q C"], Int[Tensor, "Q C"]]:
+    if values.device.type == "cpu":  # to numpy NaN is the largest too
+        order = torch.from_numpy(np.ascontiguousarray(np.argsort(_array(values), axis=1)[:, ::-1]))
+        return values.gather(1, order), columns.gather(1, order)
     ordered, order = values.sort(dim=1, descending=True)
     return ordered, columns.gather(1, order)
+
+
+def _array(values: Float[Tensor, "Q M"]) -> NDArray[np.floating]:
+    """As numpy has it: without bfloat16."""
+    array: NDArray[np.floating] = (
+        (values.float() if values.dtype == torch.bfloat16 else values).detach().numpy()
+    )
+    return array
