@@ -66,6 +66,7 @@ OPTIONAL = {
     "faiss": "pip install 'retrieval-workbench[cpu]' (or '[gpu]')",
     "pymilvus": "pip install 'retrieval-workbench[milvus]'",
     "milvus_lite": "pip install 'retrieval-workbench[milvus]'",
+    "tantivy": "pip install 'retrieval-workbench[tantivy]'",
 }
 
 
