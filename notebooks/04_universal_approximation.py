@@ -165,8 +165,9 @@ record("random signs", noise[columns])
 table(noise[columns])
 
 # %% [markdown]
-# Far below the floor of its width, everywhere. Beside the line of as many floats there is little between them: to remember noise,
-# a float is a float. The advantage shrinks or grows with the number of items, since MoL's shared part is paid for once.
+# Far below the floor of its width, everywhere. Beside the line of as many floats there is little between them, a little better at small
+# widths, no better at large ones: to remember noise, a float is a float. MoL's shared part is paid for once, whatever the number of
+# items, so look at the line again with more of them (`profile = "standard"`).
 #
 # ## What it can do, and what it learns
 #
@@ -191,8 +192,10 @@ table(starts[columns])
 
 # %% [markdown]
 # From the latents MoL gets nearly every sign right, at a width where a dot product must fail, and with a number of floats that leaves a
-# dot product with more than twice the error. From random embeddings the same MoL stays far from what it could be: capacity is shown, learnability is
-# not. To start where a dot product ends helps a good deal. In a real retriever an encoder, and not a table of free vectors,
+# dot product with more than twice the error. From random embeddings the same MoL stays far from what it could be: capacity is shown,
+# learnability is not. To start where a dot product ends helps a good deal. (Five seeds of the quick profile: .515 to .525 from random
+# embeddings, .388 to .447 from spectral ones, .158 to .202 from the latents. With 256 queries, 2,000 steps and one seed the
+# gap is wider: .594 from random embeddings, .069 from spectral ones.) In a real retriever an encoder, and not a table of free vectors,
 # supplies the embeddings.
 #
 # ## Whose work is it? The gate, part by part
