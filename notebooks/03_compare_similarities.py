@@ -36,13 +36,13 @@ from workbench.explore import figures
 from workbench.explore.tables import table
 from workbench.explore.widgets import MetricExplorer
 from workbench.reporting import record
-from workbench.training.presets import lineup
+from workbench.training.presets import learned_indexes, lineup
 from workbench.training.recommend import by_popularity, history, recommendations
 from workbench.training.shelf import obtain
 
 # %%
 sequences = data.load(dataset)
-presets = lineup(profile, dataset)
+presets = lineup(profile, dataset) | learned_indexes(profile)
 trained = {method: obtain(preset, sequences, seed=seed) for method, preset in presets.items()}
 ranks = {method: t.ranks(sequences) for method, t in trained.items()}
 
@@ -56,6 +56,9 @@ table(HONEST.card())
 
 # %% [markdown]
 # ## The result
+#
+# A method that learns its own index (Deep Retrieval) is ranked by what that index returns: a target it does not reach is a miss. All
+# others score every item.
 #
 # **HR@k**: the share of users whose next item is among the first *k*. **NDCG@k**: the same, with more credit for a better place.
 # **MRR**: the mean of 1/rank. Intervals are 95 % bootstrap intervals over users.

@@ -177,3 +177,11 @@ def lineup(profile: Profile, dataset: str) -> dict[str, Preset]:
         "HSTU + MoL": "hstu-mol",
     }
     return {method: preset(f"{family}/{name}") for method, name in methods.items()}
+
+
+def learned_indexes(profile: Profile) -> dict[str, Preset]:
+    """The presets of methods that learn their own index, by method, behind the encoders of `lineup`; none is published."""
+    if profile not in LINEUPS:
+        raise ValueError(f"no profile {profile!r}; there are {', '.join(LINEUPS)}")
+    family = "quick" if profile == "quick" else "cpu"
+    return {"HSTU + Deep Retrieval": preset(f"{family}/hstu-deep-retrieval")}
