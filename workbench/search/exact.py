@@ -11,7 +11,6 @@ from workbench.search.brute_force import BruteForce
 from workbench.search.candidates import Scan
 from workbench.search.partition import largest
 from workbench.search.ranking import marked, score_pairs
-from workbench.search.rescoring import replaced
 from workbench.search.stored import Precision
 from workbench.search.tiles import DEFAULT_BUDGET, Tiling, check_evaluation, score_block, tiling
 from workbench.search.topk import (
@@ -34,6 +33,9 @@ PAIR_BYTES = 64
 FEWEST_SAMPLED = 96
 """Items on which it is measured what a bound prunes."""
 
+MEASURED_QUERIES = 8
+"""Queries of a batch on which it is measured."""
+
 SAMPLED_SHARE = 48
 """The sample is one item in so many: what is measured in vain costs two percent."""
 
@@ -49,9 +51,9 @@ class Exact(Searcher):
     The ids and scores are those of brute force, up to the rounding of a score (a pair is scored on a gather here), ties in the
     order of the corpus, at any margin between the k-th and the next: `exact` is always True. `work` counts scored pairs.
 
-    Pruning costs the component scores of all items, so it is first measured on a sample what it brings: queries
-    for which more than `worthwhile` of the items would be left go to brute force. `precision` is that of the components
-    that the bounds are computed from: less memory read, a slightly larger bound, the same result.
+    Pruning costs the component scores of all items, so what it brings is first measured, on a sample of the items and a few of
+    the queries: where more than `worthwhile` of the items would be scored, seeds and all, brute force it is. `precision` is
+    that of the components that the bounds are computed from: less memory read, a slightly larger bound, the same result.
 
     Source: Algorithm 1 of "Retrieval with Learned Similarities" (METHODS: threshold S_K instead of the smallest score found),
     with the lists of every component replaced by one of their average.
@@ -63,7 +65,7 @@ class Exact(Searcher):
         items: ItemState,
         *,
         seeds: int = 4,
-        worthwhile: float = 0.6,
+        worthwhile: float = 0.5,
         precision: Precision = "full",
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
@@ -114,23 +116,14 @@ class Exact(Searcher):
         if not self._finite or not len(queries):
             return self._all.search(queries, k, exclude, allowed)
         check_evaluation(self.similarity)
-        pruned = self.surviving(queries, k) <= self.worthwhile
-        if not bool(pruned.any()):
+        if self.worthwhile < 1:
+            asked = queries[:: -(-len(queries) // MEASURED_QUERIES)]
+            share = self.surviving(asked, k).mean() + self.seeds * k / len(self.items)
+            if not float(share) <= self.worthwhile:
+                return self._all.search(queries, k, exclude, allowed)
+        if bool(not_finite(queries).any()):
             return self._all.search(queries, k, exclude, allowed)
-        if bool(pruned.all()):
-            return self._search(queries, k, exclude, allowed)
-        rest = None if exclude is None else exclude[~pruned]
-        few = self._search(queries[pruned], k, None if exclude is None else exclude[pruned], allowed)
-        shape = (len(queries), k)
-        whole = TopK(
-            few.scores.new_empty(shape),
-            few.ids.new_empty(shape),
-            few.exact.new_ones(len(queries)),
-            few.gap.new_zeros(len(queries)),
-            few.work.new_empty(len(queries)),
-        )
-        all_scored = self._all.search(queries[~pruned], k, rest, allowed)
-        return replaced(replaced(whole, pruned, few), ~pruned, all_scored)
+        return self._search(queries, k, exclude, allowed)
 
     @torch.no_grad()
     def surviving(self, queries: QueryState, k: int) -> Float[Tensor, "B"]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from workbench.contracts import NO_ITEM, ComponentSimilarity, ItemState, QueryState
 from workbench.search.approximate import check_count, without
+from workbench.search.bounds import not_finite
 from workbench.search.partition import largest
 from workbench.search.ranking import Pairs, marked, merged, ordered, union
 from workbench.search.rescoring import Candidates, CandidateSearcher
@@ -52,6 +53,7 @@ class AveragedComponents(FirstStage):
         check_width(width)
         self.similarity = similarity
         averages = self.similarity.item_components(items).mean(1).float()
+        averages = averages.nan_to_num(0.0, 0.0, 0.0)  # such items are never ranked by it
         _, _, directions = torch.linalg.svd(averages.T @ averages)
         self._directions = directions[:width].T  # (d, w)
 
@@ -81,6 +83,8 @@ class FittedScores(FirstStage):
         if len(sample) < 2:
             raise ValueError(f"a fit needs a sample of 2 queries or more, not {len(sample)}")
         self.similarity, self._sample = similarity, sample
+        if bool(not_finite(sample).any()):
+            raise ValueError("the sample of queries holds values that are not finite")
         rows = self._rows(sample)
         self._mean = rows.mean(0)
         _, _, directions = torch.linalg.svd(rows - self._mean, full_matrices=False)
@@ -108,7 +112,8 @@ class FittedScores(FirstStage):
         parts = [
             score_block(self.similarity, self._sample[s : s + cut.queries], items, cut.tile) for s in starts
         ]
-        return torch.cat(parts).float() - self._level
+        scores = torch.cat(parts).float() - self._level
+        return scores.nan_to_num(0.0, 0.0, 0.0)
 
     @torch.no_grad()
     def item_vectors(self, items: ItemState) -> Float[Tensor, "N w"]:
@@ -197,7 +202,9 @@ class HIndexer(CandidateSearcher):
     ) -> Candidates:
         size, total = len(queries), len(self.items)
         vectors = _quantised(self.stage.query_vectors(queries)).values
-        keep = max(k, self.keep * times) + (0 if excluded is None else excluded.shape[1])
+        keep = torch.full((size,), max(k, self.keep * times), device=vectors.device)
+        if excluded is not None:
+            keep += (excluded >= 0).sum(1)  # what is left out may have been among them
         threshold = self._threshold(vectors, keep, allowed)
         # A block's scores and their integers, for all queries.
         block = max(MULTIPLE, self.memory_budget // (32 * size) // MULTIPLE * MULTIPLE)
@@ -223,15 +230,16 @@ class HIndexer(CandidateSearcher):
         return Candidates(pairs, torch.where(everything, NO_SCORE, UNKNOWN))
 
     def _threshold(
-        self, vectors: Int[Tensor, "B w"], keep: int, allowed: Bool[Tensor, "N"] | None
+        self, vectors: Int[Tensor, "B w"], keep: Int[Tensor, "B"], allowed: Bool[Tensor, "N"] | None
     ) -> Float[Tensor, "B 1"]:
-        """The first-stage score that about `keep` items of the corpus reach."""
+        """The first-stage score that about `keep` items of the corpus reach; −inf for all of them."""
         drawn = len(self._sample)
         scores = self._scores(vectors, self._sampled_vectors, 0, drawn)
         if allowed is not None:
             forbid(scores, allowed[self._sample])
-        place = min(drawn, max(1, round(keep * drawn / len(self.items))))
-        return largest(scores, place)[0][:, -1:]
+        places = (keep * drawn / len(self.items)).round().long().clamp(1, drawn)[:, None]
+        thresholds = largest(scores, int(places.max()))[0].gather(1, places - 1)
+        return thresholds.masked_fill((keep >= len(self.items))[:, None], NO_SCORE)
 
     @staticmethod
     def _scores(queries: Int[Tensor, "B w"], items: Stored, start: int, stop: int) -> Float[Tensor, "B M"]:

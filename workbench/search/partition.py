@@ -55,14 +55,14 @@ def _partition(values: Float[Tensor, "Q M"], count: int) -> Int[Tensor, "Q C"]:
     if count >= values.shape[1]:
         return torch.arange(values.shape[1]).expand(len(values), -1)
     split = values.shape[1] - count
-    return torch.from_numpy(np.ascontiguousarray(np.argpartition(_array(values), split, axis=1)[:, split:]))
+    return torch.from_numpy(np.argpartition(_array(values), split, axis=1))[:, split:]
 
 
 def _ordered(
     values: Float[Tensor, "Q C"], columns: Int[Tensor, "Q C"]
 ) -> tuple[Float[Tensor, "Q C"], Int[Tensor, "Q C"]]:
     if values.device.type == "cpu":  # to numpy NaN is the largest too
-        order = torch.from_numpy(np.ascontiguousarray(np.argsort(_array(values), axis=1)[:, ::-1]))
+        order = torch.from_numpy(np.argsort(_array(values), axis=1)).flip(1)
         return values.gather(1, order), columns.gather(1, order)
     ordered, order = values.sort(dim=1, descending=True)
     return ordered, columns.gather(1, order)
