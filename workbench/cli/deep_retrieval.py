@@ -105,6 +105,32 @@ def variants(
 
 
 @app.command()
+def fit(
+    base: Annotated[
+        str, typer.Argument(help="A trained checkpoint in ckpts/ whose similarity is a dot product.")
+    ],
+    out: Annotated[str, typer.Option(help="Name of the result in ckpts/; by default BASE-paths.")] = "",
+    rounds: Annotated[int, typer.Option(help="Passes over the training rows, each with an M-step.")] = 8,
+    rows: Annotated[int, typer.Option(help="Training rows, drawn at random.")] = 250_000,
+) -> None:
+    """Paths for a retriever that is already trained: its encoder and items stay, structure and paths are learned.
+
+    Example: workbench deep-retrieval fit ml-1m-hstu-dot
+    """
+    from workbench.training.frozen_paths import PathFit, shelve_paths
+    from workbench.training.path_presets import PATHS_OF_THOUSANDS
+
+    shelved = Shelved.load(paths.checkpoints() / base)
+    sequences = load(str(shelved.facts["dataset"]))
+    folder = paths.checkpoints() / (out or f"{base}-paths")
+    made = shelve_paths(
+        shelved, sequences, PATHS_OF_THOUSANDS, folder, PathFit(rounds=rounds, rows=rows), facts=origin()
+    )
+    print_table(made.metrics[["metric", "value", "low", "high"]])
+    typer.echo(str(folder))
+
+
+@app.command()
 def latency(
     largest: Annotated[int, typer.Option(help="Leave out corpora above this many items.")] = 500_000,
 ) -> None:
@@ -135,7 +161,7 @@ def similarities(
     from workbench.evaluation.protocol import HONEST
     from workbench.training.path_tables import similarities as table
 
-    kinds = ("dot", "maxsim", "mol", "sparcode", "deep-retrieval")
+    kinds = ("dot", "maxsim", "mol", "sparcode", "deep-retrieval", "dot-paths")
     names = folders or [
         f"ml-1m-hstu-{kind}"
         for kind in kinds

@@ -5,6 +5,8 @@ paths and penalties on the very same reranker, in a fraction of the time.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,10 +15,11 @@ from torch import Tensor
 
 from workbench.data import Batches, Sequences
 from workbench.retriever import Retriever
-from workbench.runtime import derived_seed, generator
+from workbench.runtime import derived_seed, generator, stopwatch
 from workbench.similarities import DeepRetrieval, DeepRetrievalConfig, DotProduct
 from workbench.training.config import TrainingConfig
 from workbench.training.loop import targets_of
+from workbench.training.shelf import Shelved, write_shelf
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def fit_paths(
     config: DeepRetrievalConfig,
     fit: PathFit | None = None,
 ) -> tuple[Retriever, pd.DataFrame]:
-    """`base` with paths, and one row per round: `round`, `structure` (the loss), and what `assignment.describe` tells.
+    """`base` with paths, and one row per round: `round`, `structure` (the loss), the figures of `assignment.describe`, `seconds`.
 
     `training` says which positions predict what, as in the run that trained `base`. The same seed gives the same paths.
     """
@@ -112,17 +115,47 @@ def fit_paths(
     optimizer = torch.optim.Adam(model.structure.parameters(), fit.learning_rate)
     history = []
     for number in range(1, fit.rounds + 1):
-        order = torch.randperm(len(ids), generator=generator(derived_seed(fit.seed, number)))
-        model.begin(number)
-        total = 0.0
-        for rows in order.split(fit.batch_size):
-            log_probs = model.structure.log_probs(queries[rows], model.paths[ids[rows]])
-            loss = -log_probs.logsumexp(1).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            model.observe(queries[rows], ids[rows])
-            total += float(loss.detach()) * len(rows)
-        told = model.settle([(queries[order], ids[order])])
-        history.append({"round": number, "structure": total / len(ids), **told})
+        with stopwatch(queries.device) as watch:
+            order = torch.randperm(len(ids), generator=generator(derived_seed(fit.seed, number)))
+            model.begin(number)
+            total = 0.0
+            for rows in order.split(fit.batch_size):
+                log_probs = model.structure.log_probs(queries[rows], model.paths[ids[rows]])
+                loss = -log_probs.logsumexp(1).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                model.observe(queries[rows], ids[rows])
+                total += float(loss.detach()) * len(rows)
+            told = model.settle([(queries[order], ids[order])])
+        history.append({"round": number, "structure": total / len(ids), **told, "seconds": watch.seconds})
     return made.eval(), pd.DataFrame(history)
+
+
+def shelve_paths(
+    base: Shelved,
+    sequences: Sequences,
+    config: DeepRetrievalConfig,
+    folder: Path,
+    fit: PathFit | None = None,
+    facts: dict[str, Any] | None = None,
+) -> Shelved:
+    """Fit paths to a shelved retriever, measure them on the test part, and write a checkpoint with its card to `folder`.
+
+    Raises ValueError where the retriever was trained on other data.
+    """
+    fit = fit or PathFit()
+    if base.facts["fingerprint"] != sequences.fingerprint():
+        raise ValueError(f"{base.folder} was trained on other data than {sequences.name} here holds")
+    made, history = fit_paths(
+        base.retriever(), sequences, TrainingConfig.from_dict(base.facts["training"]), config, fit
+    )
+    kept = {
+        k: v for k, v in base.facts.items() if k not in ("format", "num_items", "retriever", "best", "preset")
+    }
+    source = (
+        f"paths fitted to the frozen queries of {base.folder.name}, whose encoder and items these are: {fit}"
+    )
+    own = kept | {"source": source, "best_epoch": fit.rounds} | (facts or {})
+    told = history.rename(columns={"round": "epoch", "structure": "loss"})
+    return write_shelf(made, own, told, folder, sequences)

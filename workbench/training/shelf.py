@@ -105,19 +105,30 @@ def on_shelf(preset: Preset, sequences: Sequences, *, seed: int = 0) -> Shelved 
 
 def shelve(run: Path, folder: Path, sequences: Sequences, *, progress: bool = False) -> Shelved:
     """Measure the finished run in `run` on the test part and write it to `folder`: weights, metrics, history, model card."""
-    retriever = Retriever.load(run)
-    facts = read_facts(run)
+    facts = {k: v for k, v in read_facts(run).items() if k not in ("format", "num_items", "retriever")}
+    return write_shelf(Retriever.load(run), facts, load_history(run), folder, sequences, progress=progress)
+
+
+def write_shelf(
+    retriever: Retriever,
+    facts: dict[str, Any],
+    history: pd.DataFrame,
+    folder: Path,
+    sequences: Sequences,
+    *,
+    progress: bool = False,
+) -> Shelved:
+    """Measure a retriever on the test part and write it to `folder`; `facts` and `history` are those of its training."""
     ranks = rank_users(retriever, sequences, HONEST, progress=progress)
     metrics = summarize(ranks, HONEST, KS)
     temporary = folder.with_name(folder.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    own = {k: v for k, v in facts.items() if k not in ("format", "num_items", "retriever")}
-    retriever.save(temporary, **own)
-    history = load_history(run)
+    retriever.save(temporary, **facts)
     history.to_csv(temporary / HISTORY, index=False)
     _write_ranks(ranks, temporary / RANKS)
     metrics.to_csv(temporary / METRICS, index=False)
-    (temporary / CARD).write_text(card(folder.name, facts, history, metrics, sequences))
+    told = facts | {"retriever": retriever.config.to_dict()}
+    (temporary / CARD).write_text(card(folder.name, told, history, metrics, sequences))
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)
