@@ -1,0 +1,148 @@
+"""Deezer's cold-start dataset (Briand et al., KDD 2021): songs and warm users as embeddings, cold users as features."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from workbench.data.interactions import DataError
+
+Source = Literal["svd", "mf"]
+SOURCES: dict[Source, str] = {"svd": "TT-SVD, 128 wide", "mf": "UT-ALS, 256 wide"}
+"""The published names of the two embeddings in file and column names."""
+
+SONGS, USERS = "song_embeddings.parquet", "user_embeddings.parquet"
+LISTENED = "d1d30_songs"
+"""The column of songs that a user listened to from day 1 to day 30: what is to be predicted."""
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """U users of one part: `user_ids` (U,), `features` float32 (U, F), and what they listened to, end to end.
+
+    User u listened to rows `songs[offsets[u]:offsets[u + 1]]` of the song table, each once.
+    """
+
+    user_ids: NDArray[np.int64]
+    features: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+    songs: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+
+@dataclass(frozen=True)
+class Deezer:
+    """`song_ids` (N,) and `songs` float32 (N, D), the songs' embeddings; `train` are warm users, `users` float32 (U, D) their
+    embeddings; `validation` and `test` are cold: nothing but features is known of them when they are asked.
+
+    As published: 50,000 songs; 70,000 users to train, 20,000 to validate, 10,000 to test.
+    """
+
+    source: Source
+    song_ids: NDArray[np.int64]
+    songs: NDArray[np.float32]
+    train: Listeners
+    users: NDArray[np.float32]
+    validation: Listeners
+    test: Listeners
+
+
+def read_deezer(folder: Path, source: Source = "svd") -> Deezer:
+    """The dataset in its published format, with the embeddings of `source`: "svd" (TT-SVD) or "mf" (UT-ALS).
+
+    `song_embeddings.parquet`: `song_index` and a list `features_svd`, `features_mf`; `user_embeddings.parquet`: `user_index`
+    and a list `svd_embeddings`, `mf_embeddings`; `user_features_{train,validation,test}_{svd,mf}.parquet`: `user_index`,
+    `d1d30_songs` (a list of song_index) and numeric features. Missing numbers are 0, as in the published code, which
+    (deezer/semi_perso_user_cold_start, data_generation.py and model_evaluation.py) is what this format was read off.
+
+    Raises FileNotFoundError, and DataError that names file and column or row.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"source must be svd or mf, not {source!r}")
+    path = folder / SONGS
+    table = _table(path, ("song_index", f"features_{source}"))
+    song_ids = _distinct(table, "song_index", path)
+    songs = _vectors(table, f"features_{source}", path)
+    rows = pd.Index(song_ids)
+    parts = {part: _listeners(folder, part, source, rows) for part in ("train", "validation", "test")}
+    seen = pd.Index(np.concatenate([part.user_ids for part in parts.values()]))
+    if not seen.is_unique:
+        raise DataError(
+            f"{folder}: user {seen[seen.duplicated()][0]} is in two parts; users of a part are of it alone"
+        )
+    path = folder / USERS
+    table = _table(path, ("user_index", f"{source}_embeddings"))
+    place = pd.Index(_distinct(table, "user_index", path)).get_indexer(pd.Index(parts["train"].user_ids))
+    if (place < 0).any():
+        raise DataError(f"{path}: training user {parts['train'].user_ids[place < 0][0]} has no embedding")
+    users = _vectors(table, f"{source}_embeddings", path)[place]
+    if users.shape[1] != songs.shape[1]:
+        raise DataError(f"{path}: embeddings of users are {users.shape[1]} wide, of songs {songs.shape[1]}")
+    return Deezer(source, song_ids, songs, parts["train"], users, parts["validation"], parts["test"])
+
+
+def _listeners(folder: Path, part: str, source: Source, song_rows: pd.Index) -> Listeners:
+    path = folder / f"user_features_{part}_{source}.parquet"
+    listened = () if part == "train" else (LISTENED,)
+    table = _table(path, ("user_index", *listened)).sort_values(
+        "user_index", kind="stable", ignore_index=True
+    )
+    user_ids = _distinct(table, "user_index", path)
+    columns = [c for c in table.columns if c not in ("user_index", LISTENED)]
+    wrong = [c for c in columns if not pd.api.types.is_numeric_dtype(table[c])]
+    if wrong or not columns:
+        raise DataError(f"{path}: features must be numbers; {wrong[0] if wrong else 'there is none'}")
+    features = table[columns].fillna(0).to_numpy(dtype=np.float32)
+    lists = table[LISTENED] if LISTENED in table else pd.Series([[]] * len(table))
+    rows = []
+    for user, songs in zip(user_ids, lists, strict=True):
+        found = song_rows.get_indexer(pd.Index(np.asarray(songs, dtype=np.int64)))
+        if (found < 0).any():
+            raise DataError(
+                f"{path}: user {user} listened to song {np.asarray(songs)[found < 0][0]}, which {SONGS} lacks"
+            )
+        rows.append(np.unique(found))
+    offsets = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
+    return Listeners(user_ids, features, offsets, np.concatenate([*rows, np.zeros(0)]).astype(np.int64))
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: unpack the published archive into {path.parent}")
+    try:
+        table = pyarrow.parquet.read_table(path).to_pandas()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} is damaged or no Parquet file ({error}); fetch it again") from error
+    if missing := [c for c in columns if c not in table]:
+        raise DataError(
+            f"{path} lacks the column {missing[0]}; it has {', '.join(map(str, table.columns[:8]))}"
+        )
+    if table.empty:
+        raise DataError(f"{path} has no rows")
+    return table
+
+
+def _distinct(table: pd.DataFrame, column: str, path: Path) -> NDArray[np.int64]:
+    values = table[column]
+    if not pd.api.types.is_integer_dtype(values):
+        raise DataError(f"{path}: {column} must hold integers, not {values.dtype}")
+    if values.duplicated().any():
+        raise DataError(f"{path}: {column} {values[values.duplicated()].iloc[0]} stands in two rows")
+    return values.to_numpy(dtype=np.int64)
+
+
+def _vectors(table: pd.DataFrame, column: str, path: Path) -> NDArray[np.float32]:
+    widths = table[column].map(len)
+    if (widths != widths.iloc[0]).any():
+        row = int(np.flatnonzero(widths != widths.iloc[0])[0])
+        raise DataError(
+            f"{path}, row {row}: {column} has {widths.iloc[row]} numbers, the first row {widths.iloc[0]}"
+        )
+    return np.nan_to_num(np.stack(table[column].to_list()).astype(np.float32))
