@@ -55,8 +55,8 @@ class PathBeam(Searcher):
     """The best k of the items on a query's `beam` most probable paths.
 
     The beam is searched among the paths that hold an item (`occupied_only`; otherwise among all K^D, as in the paper). The
-    lists of its paths are merged without duplicates, and what they hold is scored by `similarity`, the reranker. `work` is how many
-    items that were. `exact` is True where every item that may be found was scored: the beam reached all of them; elsewhere
+    lists of its paths are merged without duplicates, and what they hold is scored by `similarity`, the reranker. `work` is how
+    many items that were. `exact` is True where every item that may be found was scored: the beam reached all of them; elsewhere
     `gap` is +inf, since a path's probability says nothing of the scores on it.
 
     Where the paths of a beam hold fewer than k items that may be found, the list ends with id −1 and score −inf, and

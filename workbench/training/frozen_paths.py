@@ -103,7 +103,7 @@ def fit_paths(
     config: DeepRetrievalConfig,
     fit: PathFit | None = None,
 ) -> tuple[Retriever, pd.DataFrame]:
-    """`base` with paths, and one row per round: `round`, `structure` (the loss), the figures of `assignment.describe`, `seconds`.
+    """`base` with paths, and a row per round: `round`, `structure` (the loss), the figures of `assignment.describe`, `seconds`.
 
     `training` says which positions predict what, as in the run that trained `base`. The same seed gives the same paths.
     """
