@@ -108,7 +108,7 @@ def test_from_every_start_mol_goes_below_the_floor() -> None:
     found = compare(target, by_start(config, target)).set_index("fit")
     assert list(found.index) == ["random", "spectral", "latents"]
     assert found["error"].nunique() == 3
-    assert (found["error"] < found["floor"] - 0.1).all()
+    assert (found["error"] < found["floor"] - 0.05).all()
 
 
 def test_a_spectral_start_of_a_dot_product_is_at_its_floor() -> None:
@@ -134,8 +134,6 @@ def test_studies_are_tables_of_all_their_fits() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"similarity": "maxsim"}, "dot or mol"),
-        ({"start": "zero"}, "random, spectral or latents"),
         ({"width": 0}, "at least 1"),
         ({"steps": 0}, "at least 1"),
         ({"learning_rate": 0.0}, "positive"),
