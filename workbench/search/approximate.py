@@ -11,8 +11,8 @@ from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.search.candidates import CandidateSource, Lists, Scan, SourceBuilder
-from workbench.search.ranking import Pairs
-from workbench.search.rescoring import Candidates, CandidateSearcher, unique
+from workbench.search.ranking import Pairs, unique
+from workbench.search.rescoring import Candidates, CandidateSearcher
 from workbench.search.rounding import mixture_error
 from workbench.search.stored import ABOVE
 from workbench.search.tiles import DEFAULT_BUDGET

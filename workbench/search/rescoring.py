@@ -159,16 +159,3 @@ def joined(parts: list[TopK]) -> TopK:
         for name in ("scores", "ids", "exact", "gap", "work")
     )
     return TopK(scores, ids, exact, gap, work)
-
-
-def unique(rows: Int[Tensor, "B C"]) -> Pairs:
-    """The pairs of lists of rows (B, C) that may repeat; −1 is none.
-
-    >>> unique(torch.tensor([[2, 0, 2, -1]])).rows.tolist()
-    [0, 2]
-    """
-    ascending = rows.sort(dim=1).values
-    fresh = ascending >= 0
-    fresh[:, 1:] &= ascending[:, 1:] != ascending[:, :-1]
-    queries, places = fresh.nonzero(as_tuple=True)
-    return Pairs(queries, ascending[queries, places])
