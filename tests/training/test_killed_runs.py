@@ -56,7 +56,8 @@ def without_times(state: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("kind", "moment", "count"),
-    [(KINDS[0], *moment) for moment in MOMENTS] + [(kind, *moment) for kind in KINDS[1:] for moment in MOMENTS[1:2]],
+    [(KINDS[0], *moment) for moment in MOMENTS]
+    + [(kind, *moment) for kind in KINDS[1:] for moment in MOMENTS[1:2]],
 )
 def test_a_killed_run_ends_like_an_uninterrupted_one(runs, kind, moment, count):
     run, reference = runs[kind, moment, count], runs[kind, None, 0]

@@ -19,7 +19,7 @@ app = typer.Typer(help="Deep Retrieval: its protocol, beams, paths and penalties
 
 Part = Annotated[Literal["validation", "test"], typer.Option(help="Which held-out users are asked.")]
 Name = Annotated[str, typer.Option("--preset", help="Settings of the Deep Retrieval that is asked.")]
-MAIN, YOUTUBE = "halves/gru4rec-deep-retrieval", "halves/youtube-dnn"
+MAIN, YOUTUBE = "halves/sasrec-deep-retrieval", "halves/youtube-dnn"
 COUNTS = (1, 2, 3, 4)
 PENALTIES = (0.0, 1e-4, 1e-2, 1.0)
 

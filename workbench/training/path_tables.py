@@ -1,30 +1,32 @@
 """The tables on Deep Retrieval: its protocol with baselines, beams, numbers of paths, penalties, latency, all similarities."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from workbench.contracts import QueryState, Searcher
-from workbench.data import Sequences, batch_of
+from workbench.contracts import ItemState, QueryState, Searcher, Similarity
+from workbench.data import Sequences
 from workbench.evaluation.held_out_users import HeldOutUsers
 from workbench.evaluation.relevant import list_metrics, summarize_lists
 from workbench.retriever import Retriever
 from workbench.runtime import generator, stopwatch
 from workbench.search import BruteForce
+from workbench.search.inverted_index import InvertedIndex
 from workbench.search.path_beam import PathBeam
 from workbench.search.tree import TreeBeam, cluster
 from workbench.similarities import DeepRetrieval, DeepRetrievalConfig, DotConfig, DotProduct
 from workbench.similarities.deep_retrieval import DeepRetrievalQueries
 from workbench.similarities.dot import DotItems, DotQueries
+from workbench.similarities.sparcode import SparCode, SparCodeItems
 from workbench.training.config import TrainingConfig
 from workbench.training.frozen_paths import PathFit, fit_paths
 from workbench.training.held_out_users import Find, UserSplit, ask, by_searcher, judge, relevant_items
 from workbench.training.item_cf import ItemCF
 from workbench.training.path_views import paths_of
+from workbench.training.recommend import queries
 from workbench.training.shelf import Shelved
 from workbench.training.validation import own_index
 
@@ -47,9 +49,9 @@ def by_tree(retriever: Retriever, beam: int, seed: int = 0) -> Find:
 
     def find(batch, exclude, k):  # type: ignore[no-untyped-def]
         with torch.no_grad():
-            queries = retriever.query_state(batch)
-        assert isinstance(queries, DeepRetrievalQueries)
-        return searcher.search(DotQueries(queries.vectors), k, exclude).ids
+            states = retriever.query_state(batch)
+        assert isinstance(states, DeepRetrievalQueries)
+        return searcher.search(DotQueries(states.vectors), k, exclude).ids
 
     return find
 
@@ -191,7 +193,7 @@ def latency(
     sizes: Sequence[int] = (4_000, 20_000, 100_000, 500_000),
     widths: Sequence[int] = (10, 25, 50),
     dim: int = 64,
-    queries: int = 32,
+    batch: int = 32,
     repeats: int = 7,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -205,9 +207,9 @@ def latency(
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model = DeepRetrieval(config, dim, size).eval()
-            users, vectors = torch.randn(queries, dim), torch.randn(size, dim)
+            users, vectors = torch.randn(batch, dim), torch.randn(size, dim)
         with torch.no_grad():
-            states = model.queries(users, torch.zeros(queries, dtype=torch.long))
+            states = model.queries(users, torch.zeros(batch, dtype=torch.long))
             items = model.items(vectors, torch.arange(1, size + 1))
         searchers: dict[str, Searcher] = {str(w): PathBeam.of(model, items, w) for w in widths}
         searchers["brute force"] = BruteForce(model, items)
@@ -217,7 +219,7 @@ def latency(
                 with stopwatch(torch.device("cpu")) as watch:
                     searcher.search(states, 10)
                 if number:  # the first round warms up
-                    times[name].append(1e3 * watch.seconds / queries)
+                    times[name].append(1e3 * watch.seconds / batch)
         for name, searcher in searchers.items():
             held = searcher.nbytes() if isinstance(searcher, PathBeam) else items.nbytes()
             rows.append(
@@ -240,21 +242,25 @@ def similarities(
     `bytes` of the item state and the index; `build_seconds` from the weights; `scored` per query.
     """
     device = torch.device("cpu")
-    batch = batch_of(sequences, sequences.users_with("test")[:users], 0, 200)
-    exclude = torch.from_numpy(sequences.history(sequences.users_with("test")[:users], 0))
+    asked = sequences.users_with("test")[:users]
+    exclude = torch.from_numpy(sequences.history(asked, 0))
     searchers: dict[str, tuple[Searcher, QueryState]] = {}
     rows: dict[str, dict[str, object]] = {}
     for name, s in shelved.items():
         retriever = s.retriever()
         with torch.no_grad(), stopwatch(device) as watch:
             items = retriever.item_state()
-            searcher = own_index(retriever.similarity, items) or BruteForce(retriever.similarity, items)
-        last = batch.timestamps.gather(1, batch.lengths[:, None] - 1)[:, 0]
-        with torch.no_grad():
-            states = retriever.query_state(replace(batch, target_timestamps=last))
+            searcher = _index(retriever.similarity, items)
+        states = queries(retriever, sequences, asked)
         searchers[name] = searcher, states
         metrics = s.metrics.set_index("metric")["value"]
-        held = searcher.nbytes() if isinstance(searcher, PathBeam) else items.nbytes()
+        match searcher:
+            case PathBeam():
+                held = searcher.nbytes()
+            case InvertedIndex():
+                held = searcher.postings.nbytes()  # the scorer itself never runs
+            case _:
+                held = items.nbytes()
         rows[name] = {
             "method": name,
             **{m: metrics[m] for m in ("HR@10", "HR@50", "NDCG@10", "MRR")},
@@ -272,3 +278,14 @@ def similarities(
             if number:
                 times[name].append(1e3 * watch.seconds / len(states))
     return pd.DataFrame([{**row, "p50_ms": float(np.median(times[name]))} for name, row in rows.items()])
+
+
+def _index(similarity: Similarity, items: ItemState) -> Searcher:
+    """The index that a similarity is made for; brute force where it has none of its own."""
+    if (
+        isinstance(similarity, SparCode)
+        and isinstance(items, SparCodeItems)
+        and similarity.quantizer is not None
+    ):
+        return InvertedIndex.build(similarity, items)
+    return own_index(similarity, items) or BruteForce(similarity, items)
