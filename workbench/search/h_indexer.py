@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import NO_ITEM, ComponentSimilarity, ItemState, QueryState
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.search.approximate import check_count, without
 from workbench.search.bounds import not_finite
 from workbench.search.partition import largest
-from workbench.search.ranking import Pairs, marked, merged, ordered, union
+from workbench.search.ranking import Pairs, marked, union, unique
 from workbench.search.rescoring import Candidates, CandidateSearcher
 from workbench.search.stored import Stored
 from workbench.search.tiles import DEFAULT_BUDGET, score_block, tiling
-from workbench.search.topk import NO_SCORE, Best, forbid, mask_rows
+from workbench.search.topk import NO_SCORE, forbid, mask_rows
 
 RIDGE = 1e-3
 """Of the fit of item vectors: a share of the mean squared query feature."""
@@ -133,9 +133,9 @@ class HIndexer(CandidateSearcher):
     """About `keep` items by a first stage in int8, rescored by the full similarity.
 
     Per query: first-stage scores of `sampled` random items give the threshold that `keep` items of the corpus are expected to
-    reach; one pass over the corpus keeps those that do, and the best k in any case. Vectors are quantised row by row on both
-    sides, products are sums of integers. Proves nothing, unless all items are kept. `generator` draws the sample when the
-    searcher is built and when its corpus changes.
+    reach; one pass over the corpus keeps those that do (a second one everything, should they be fewer than k). Vectors are
+    quantised row by row on both sides, products are sums of integers. Proves nothing, unless all items are kept. `generator`
+    draws the sample when the searcher is built and when its corpus changes.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class HIndexer(CandidateSearcher):
         allowed: Bool[Tensor, "N"] | None,
         times: int,
     ) -> Candidates:
-        size, total = len(queries), len(self.items)
+        size = len(queries)
         vectors = _quantised(self.stage.query_vectors(queries)).values
         keep = torch.full((size,), max(k, self.keep * times), device=vectors.device)
         if excluded is not None:
@@ -208,26 +208,47 @@ class HIndexer(CandidateSearcher):
         threshold = self._threshold(vectors, keep, allowed)
         # A block's scores and their integers, for all queries.
         block = max(MULTIPLE, self.memory_budget // (32 * size) // MULTIPLE * MULTIPLE)
-        parts: list[Pairs] = []
-        available = torch.zeros(size, dtype=torch.int64, device=vectors.device)
-        best: Best | None = None
-        for start in range(0, total, block):
-            scores = self._scores(vectors, self._vectors, start, min(start + block, total))
+        pairs = self._passing(vectors, threshold, block, excluded, allowed)
+        counts, open_to = pairs.queries.bincount(minlength=size), self._open(size, excluded, allowed)
+        short = counts < open_to.clamp(max=k)
+        if bool(short.any()):  # the sample misled, or nearly everything is masked: these queries keep all
+            threshold = threshold.masked_fill(short[:, None], NO_SCORE)
+            pairs = self._passing(vectors, threshold, block, excluded, allowed)
+            counts = pairs.queries.bincount(minlength=size)
+        return Candidates(pairs, torch.where(counts == open_to, NO_SCORE, UNKNOWN))
+
+    def _passing(
+        self,
+        vectors: Int[Tensor, "B w"],
+        threshold: Float[Tensor, "B 1"],
+        block: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+    ) -> Pairs:
+        """The pairs whose first-stage score is at least the threshold and not masked."""
+        parts = []
+        for start in range(0, len(self.items), block):
+            scores = self._scores(vectors, self._vectors, start, min(start + block, len(self.items)))
             if excluded is not None:
                 mask_rows(scores, excluded, start)
             if allowed is not None:
                 forbid(scores, allowed[start : start + block])
-            parts.append(marked((scores >= threshold) & (scores > NO_SCORE), start))
-            available += (scores > NO_SCORE).sum(1)
-            here = Best(*largest(scores, k))
-            here = Best(here.scores, here.rows + start)
-            best = here if best is None else merged(best, here, k)
-        assert best is not None  # CorpusRows refuses an empty corpus
-        # The best k are always among the candidates, however wrong the threshold is.
-        certain = best.rows.masked_fill(best.scores == NO_SCORE, NO_ITEM)
-        pairs = union([*parts, ordered(certain)], total)
-        everything = pairs.queries.bincount(minlength=size) == available
-        return Candidates(pairs, torch.where(everything, NO_SCORE, UNKNOWN))
+            lowest = threshold.clamp(min=torch.finfo(scores.dtype).min)
+            parts.append(marked(scores >= lowest, start))
+        return parts[0] if len(parts) == 1 else union(parts, len(self.items))
+
+    def _open(
+        self, size: int, excluded: Int[Tensor, "B H"] | None, allowed: Bool[Tensor, "N"] | None
+    ) -> Int[Tensor, "B"]:
+        """How many items each query may find."""
+        total = len(self.items) if allowed is None else int(allowed.sum())
+        whole = torch.full((size,), total, device=self.items.ids.device)
+        if excluded is None:
+            return whole
+        left_out = unique(excluded)
+        if allowed is not None:
+            return whole - left_out.queries[allowed[left_out.rows]].bincount(minlength=size)
+        return whole - left_out.queries.bincount(minlength=size)
 
     def _threshold(
         self, vectors: Int[Tensor, "B w"], keep: Int[Tensor, "B"], allowed: Bool[Tensor, "N"] | None
