@@ -62,6 +62,15 @@ class Ceilings:
     bytes: float
 
 
+def best_of(first: Ceilings, second: Ceilings) -> Ceilings:
+    """The higher of each ceiling.
+
+    >>> best_of(Ceilings(3.0, 1.0), Ceilings(2.0, 5.0))
+    Ceilings(operations=3.0, bytes=5.0)
+    """
+    return Ceilings(max(first.operations, second.operations), max(first.bytes, second.bytes))
+
+
 def ceilings(device: torch.device, repeats: int = 5) -> Ceilings:
     """Both ceilings of a device with torch's present number of threads; about a second on a CPU core."""
     on_gpu = device.type == "cuda"

@@ -18,7 +18,7 @@ from workbench import paths, runtime
 from workbench.bench import memory
 from workbench.bench.contenders import Built, Contender, chosen
 from workbench.bench.plans import Plan
-from workbench.bench.roofline import Ceilings, Shape, ceilings, shape
+from workbench.bench.roofline import Ceilings, Shape, best_of, ceilings, shape
 from workbench.bench.workloads import Workload, WorkloadSpec, build
 from workbench.contracts import TopK
 from workbench.reporting.provenance import provenance
@@ -107,7 +107,9 @@ def run(
             **described,
             "threads": threads,
             "commits": [*commits, found.commit_words()],
-            "ceilings": asdict(ceilings(on)),
+            "ceilings": asdict(
+                best_of(Ceilings(**facts["ceilings"]), ceilings(on)) if facts else ceilings(on)
+            ),
             "finished": False,
         }
         _write_json(facts, folder / FACTS)
@@ -115,6 +117,10 @@ def run(
         with tqdm(total=len(groups) * plan.rounds, desc=plan.name, unit="round", disable=not progress) as bar:
             for index, spec in enumerate(plan.workloads):
                 _run_workload(plan, spec, folder / f"workload-{index}", on, bar)
+                # Again after each workload: a ceiling is the best that was seen, and other work may have lowered the first.
+                limits = best_of(Ceilings(**facts["ceilings"]), ceilings(on))
+                facts = {**facts, "ceilings": asdict(limits)}
+                _write_json(facts, folder / FACTS)
     _write_json({**facts, "finished": True}, folder / FACTS)
     return Raw.load(folder)
 
