@@ -118,7 +118,12 @@ figures.score_heatmap(score_matrix(trained["SASRec + MoL"].retriever(), sequence
 # | **01_preprocess** | What does a retriever read, and what is it asked? |
 # | **02_train** | What is learned, from which signal, at what cost? |
 # | **03_compare_similarities** | Does a learned similarity find better items, for whom, and how sure can we be? |
+# | **04_universal_approximation** | What can a dot product of width *d* not say, and what does a mixture pay to say it? |
+# | **05_mol_anatomy** | What is inside one score, and which parts of it does who use? |
+# | **06_exact_topk** | Can the best *k* be proved without scoring everything? |
 # | **07_recall_latency** | How fast can the best 100 be found, and what is lost by being faster? |
+# | **08_sparcode** | How can an inverted index hold a learned interaction? |
+# | **09_deep_retrieval** | Can the index itself be learned? |
 # | **10_scaling** | What does a larger corpus cost, and what would a billion items need? |
 #
 # **To try.** Change `user` above and run the notebook again: for whom do the two lists agree, and for whom not? Then set
