@@ -64,7 +64,8 @@ def test_every_encoder_and_similarity_trains(tmp_path, kind):
     assert changed == [name for name, _ in before.named_parameters()]
     assert (after.item_table.weight[0] == 0).all()  # padding stays padding
     row = run.history.iloc[0]
-    parts = {"loss"} if kind.endswith("dot") else {"loss", "balance", "user norm"}
+    own = {"dot": set(), "mol": {"balance", "user norm"}, "sparcode": {"commitment"}}
+    parts = {"loss"} | own.get(kind.partition("-")[2], set())
     assert parts | {"epoch", "seconds", "HR@10", "NDCG@10", "MRR"} <= set(run.history.columns)
     assert all(math.isfinite(value) for value in row)
     assert (run.best_epoch, run.best_metric) == (1, row["NDCG@10"])

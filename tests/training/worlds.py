@@ -13,7 +13,8 @@ from workbench.encoders import (
     TwoTowerConfig,
 )
 from workbench.retriever import RetrieverConfig
-from workbench.similarities import DeepRetrievalConfig, DotConfig, MoLConfig, SimilarityConfig
+from workbench.similarities import DeepRetrievalConfig, DotConfig, MoLConfig, SimilarityConfig, SparCodeConfig
+from workbench.similarities.vector_quantizer import QuantizerConfig
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import LossConfig
 
@@ -42,7 +43,12 @@ SIMILARITIES: dict[str, SimilarityConfig] = {
         decay=0.5,
     ),
 }
-KINDS = [f"{encoder}-{similarity}" for encoder in ENCODERS for similarity in SIMILARITIES]
+KINDS = [f"{encoder}-{similarity}" for encoder in ENCODERS for similarity in SIMILARITIES] + [
+    "sasrec-sparcode"
+]
+SIMILARITIES["sparcode"] = SparCodeConfig(
+    2, 2, 4, hidden=(6,), quantizer=QuantizerConfig(2, 6, decay=0.9, gradient="straight-through")
+)
 
 
 def cyclic(users: int = USERS, items: int = ITEMS, seed: int = 0) -> Sequences:
