@@ -85,9 +85,10 @@ def leave_out(lists: Lists, exclude: Int[Tensor, "Q H"], count: int) -> Lists:
     What is cut off is bounded by its score and the `error` of the lists, 0 where that is None: a source whose scores are
     rounded states their error, or adds it to `beyond` afterwards.
     """
-    out = torch.zeros_like(lists.rows, dtype=torch.bool)
-    for column in exclude.T:
-        out |= (lists.rows == column[:, None]) & (column >= 0)[:, None]
+    # One number for each query and row, so that a single look-up serves all queries; −1 stands for no row on both sides.
+    largest_row = int(max(lists.rows.max(), exclude.max())) if lists.rows.numel() and exclude.numel() else 0
+    first = torch.arange(len(exclude), device=exclude.device)[:, None] * (largest_row + 1)
+    out = torch.isin(first + lists.rows, (first + exclude)[exclude >= 0]) & (lists.rows >= 0)
     scores = lists.scores.masked_fill(out, NO_SCORE)
     rows = lists.rows.masked_fill(out, NO_ITEM)
     order = out.to(torch.int8).argsort(dim=1, stable=True)  # what is left out goes to the end
