@@ -79,6 +79,8 @@ def variants(
     what: Annotated[Literal["paths", "penalty"], typer.Argument(help="What is varied: J, or α.")],
     name: Name = MAIN,
     part: Part = "validation",
+    rounds: Annotated[int, typer.Option(help="Passes over the training rows, each with an M-step.")] = 3,
+    rows: Annotated[int, typer.Option(help="Training rows, drawn at random.")] = 40_000,
 ) -> None:
     """Other numbers of paths J, or other penalties α, on the frozen queries and the reranker of a trained model.
 
@@ -89,6 +91,7 @@ def variants(
       workbench deep-retrieval variants penalty
     """
     from workbench.similarities import DeepRetrievalConfig
+    from workbench.training.frozen_paths import PathFit
     from workbench.training.path_tables import variants as table
 
     chosen = preset(name)
@@ -100,7 +103,8 @@ def variants(
         "penalty": {f"α = {alpha:g}": replace(base, alpha=alpha) for alpha in PENALTIES},
     }[what]
     split, protocol = _split(chosen, part)
-    found = table(_trained(chosen, split).retriever(), split, chosen.training, protocol, configs)
+    base_model = _trained(chosen, split).retriever()
+    found = table(base_model, split, chosen.training, protocol, configs, PathFit(rounds, rows))
     _keep(what, found, protocol)
 
 

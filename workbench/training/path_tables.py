@@ -32,6 +32,7 @@ from workbench.training.validation import own_index
 
 KS = (10, 50, 200)
 BEAMS = (1, 2, 5, 10, 25, 50, 100)
+BRUTE_FORCE = "brute force of the same reranker"
 
 
 def by_tree(retriever: Retriever, beam: int, seed: int = 0) -> Find:
@@ -75,7 +76,7 @@ def baselines(
             f"Deep Retrieval, beam {beam}": by_searcher(shelved, PathBeam.of(model, items, beam))
             for beam in beams
         },
-        "brute force of the same reranker": by_searcher(shelved, BruteForce(model, items)),
+        BRUTE_FORCE: by_searcher(shelved, BruteForce(model, items)),
     }
     tables = [
         summarize_lists(judge(find, split.held_out, protocol, KS)).assign(method=method)
@@ -94,7 +95,7 @@ def beams(
 ) -> pd.DataFrame:
     """What a wider beam finds and costs: one row per width, the last row brute force.
 
-    `P@10`, `F1@10`, `F1@200`, `of_brute_force` (F1@10 over brute force's), `recall@10` (share of brute force's ten found),
+    `P@10`, `R@10`, `F1@10`, `F1@200`, `of_brute_force` (F1@10 over brute force's), `recall@10` (share of its ten found),
     `scored` (mean items scored per query), `share_scored`, `shortfall@200`, `p50_ms` per query in batches of 250, `queries`.
     """
     model, items = paths_of(retriever)
@@ -103,7 +104,7 @@ def beams(
     searchers["brute force"] = BruteForce(model, items)
     states, excluded = _questions(retriever, held_out, protocol)
     found = {
-        name: ask(by_searcher(retriever, searcher), held_out, 200, protocol.history)
+        name: ask(by_searcher(retriever, searcher), held_out, max(KS), protocol.history)
         for name, searcher in searchers.items()
     }
     best = found["brute force"][:, :10]
@@ -118,16 +119,16 @@ def beams(
     rows = []
     for name, searcher in searchers.items():
         values = list_metrics(found[name].numpy(), relevant, KS).mean()
-        answer = searcher.search(states, 200, excluded)
+        answer = searcher.search(states, max(KS), excluded)
         rows.append(
             {
                 "beam": name,
-                **{m: values[m] for m in ("P@10", "R@10", "F1@10", "F1@200")},
+                **{m: values[m] for m in ("P@10", "R@10", "F1@10", f"F1@{max(KS)}")},
                 "of_brute_force": values["F1@10"] / whole,
                 "recall@10": float((found[name][:, :10, None] == best[:, None]).any(2).double().mean()),
                 "scored": float(answer.work.double().mean()),
                 "share_scored": float(answer.work.double().mean()) / len(items),
-                "shortfall@200": float(answer.shortfall.double().mean()),
+                f"shortfall@{max(KS)}": float(answer.shortfall.double().mean()),
                 "p50_ms": 1e3 * float(np.median(times[name])) / len(states),
                 "queries": len(states),
             }
@@ -165,14 +166,14 @@ def variants(
     """
     model, items = paths_of(base)
     relevant = relevant_items(split.held_out)
-    whole = ask(by_searcher(base, BruteForce(model, items)), split.held_out, 200, protocol.history)
+    whole = ask(by_searcher(base, BruteForce(model, items)), split.held_out, max(KS), protocol.history)
     best = list_metrics(whole.numpy(), relevant, KS)["F1@10"].mean()
     states, excluded = _questions(base, split.held_out, protocol)
     rows = []
     for name, config in configs.items():
         made, history = fit_paths(base, split.training, training, config, fit)
         searcher = PathBeam.of(*paths_of(made))
-        found = ask(by_searcher(made, searcher), split.held_out, 200, protocol.history)
+        found = ask(by_searcher(made, searcher), split.held_out, max(KS), protocol.history)
         values = list_metrics(found.numpy(), relevant, KS).mean()
         assert isinstance(states, DeepRetrievalQueries)
         work = searcher.search(states, 10, excluded).work.double().mean()
@@ -180,7 +181,7 @@ def variants(
         rows.append(
             {
                 "variant": name, "paths": config.paths, "alpha": config.alpha, "beam": config.beam,
-                "P@10": values["P@10"], "F1@10": values["F1@10"], "F1@200": values["F1@200"],
+                "P@10": values["P@10"], "F1@10": values["F1@10"], f"F1@{max(KS)}": values[f"F1@{max(KS)}"],
                 "of_brute_force": values["F1@10"] / best, "scored": float(work),
                 "share_scored": float(work) / len(items), **last.to_dict(),
             }
