@@ -77,8 +77,8 @@ def test_interactions_are_the_formulas():
     def f(of: torch.nn.Module) -> float:
         return float(of.pairs(of.code_part(token), of.item_part(x)[None])[0, 0, 0].detach())
 
-    assert f(Dot()) == pytest.approx(sum(dots), abs=1e-5)
-    assert f(MaxOfDots(2)) == pytest.approx(max(dots), abs=1e-5)
+    assert f(Dot(4)) == pytest.approx(sum(dots) / 2, abs=1e-5)
+    assert f(MaxOfDots(4, 2)) == pytest.approx(max(dots) / 2, abs=1e-5)
     cross = CrossNet(4, 2, 3)
     start = torch.cat([token[0, 0], x[0, 0], x[0, 1]])
     state = start

@@ -1,4 +1,7 @@
-"""What SparCode does with one code and one item: scorers whose work is cut into parts per code, per item, and per pair."""
+"""What SparCode does with one code and one item: scorers whose work is cut into parts per code, per item, and per pair.
+
+Inner products are divided by √d, which the paper does not say: tokens have entries of about 1, and scores should too.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -38,7 +41,11 @@ class Scorer(nn.Module, ABC):
 
 
 class Dot(Scorer):
-    """f = ⟨t̂, Σ_j x_j⟩."""
+    """f = ⟨t̂, Σ_j x_j⟩ / √d."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale = dim**-0.5
 
     @property
     def pair_bytes(self) -> int:
@@ -46,8 +53,8 @@ class Dot(Scorer):
         return 4
 
     def code_part(self, tokens: Float[Tensor, "*S d"]) -> Float[Tensor, "*S V"]:
-        """t̂."""
-        return tokens
+        """t̂ / √d."""
+        return tokens * self.scale
 
     def item_part(self, tokens: Float[Tensor, "N Px d"]) -> Float[Tensor, "N W"]:
         """Σ_j x_j."""
@@ -59,11 +66,12 @@ class Dot(Scorer):
 
 
 class MaxOfDots(Scorer):
-    """f = max_j ⟨t̂, x_j⟩ (ColBERT's late interaction, one query token at a time)."""
+    """f = max_j ⟨t̂, x_j⟩ / √d (ColBERT's late interaction, one query token at a time)."""
 
-    def __init__(self, item_tokens: int) -> None:
+    def __init__(self, dim: int, item_tokens: int) -> None:
         super().__init__()
         self.item_tokens = item_tokens
+        self.scale = dim**-0.5
 
     @property
     def pair_bytes(self) -> int:
@@ -71,8 +79,8 @@ class MaxOfDots(Scorer):
         return 4 * (self.item_tokens + 1)
 
     def code_part(self, tokens: Float[Tensor, "*S d"]) -> Float[Tensor, "*S V"]:
-        """t̂."""
-        return tokens
+        """t̂ / √d."""
+        return tokens * self.scale
 
     def item_part(self, tokens: Float[Tensor, "N Px d"]) -> Float[Tensor, "N W"]:
         """All x_j, end to end."""
@@ -154,10 +162,7 @@ class DNN(Scorer):
 
 
 class InnerPDNN(Scorer):
-    """f = Σ_j ⟨t̂, x_j⟩ / √d + MLP([t̂; x; ⟨t̂, x_j⟩ / √d; ⟨x_i, x_j⟩ / √d for i < j]): SparCode, equation 9 (InnerPDNN).
-
-    Inner products are divided by √d, which the paper does not say: so that they stand beside the tokens' entries.
-    """
+    """f = Σ_j ⟨t̂, x_j⟩ / √d + MLP([t̂; x; ⟨t̂, x_j⟩ / √d; ⟨x_i, x_j⟩ / √d for i < j]): SparCode, equation 9 (InnerPDNN)."""
 
     def __init__(self, dim: int, item_tokens: int, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -205,9 +210,9 @@ def scorer(
     """The scorer of that name for tokens of width `dim`."""
     match interaction:
         case "dot":
-            return Dot()
+            return Dot(dim)
         case "maxsim":
-            return MaxOfDots(item_tokens)
+            return MaxOfDots(dim, item_tokens)
         case "crossnet":
             return CrossNet(dim, item_tokens, cross_layers)
         case "dnn":

@@ -180,8 +180,14 @@ def lineup(profile: Profile, dataset: str) -> dict[str, Preset]:
 
 
 def learned_indexes(profile: Profile) -> dict[str, Preset]:
-    """The presets of methods that learn their own index, by method, behind the encoders of `lineup`; none is published."""
+    """The presets of methods that learn their own index, by method, behind the encoders of `lineup`; none is published.
+
+    SparCode's has a smaller budget than the others: shorter histories, fewer epochs, fewer positions per step.
+    """
     if profile not in LINEUPS:
         raise ValueError(f"no profile {profile!r}; there are {', '.join(LINEUPS)}")
     family = "quick" if profile == "quick" else "cpu"
-    return {"HSTU + Deep Retrieval": preset(f"{family}/hstu-deep-retrieval")}
+    return {
+        "SASRec + SparCode": preset(f"sparcode-{family}/sa-sparcode"),
+        "HSTU + Deep Retrieval": preset(f"{family}/hstu-deep-retrieval"),
+    }
