@@ -27,6 +27,8 @@ profile = "quick"
 seed = 0
 
 # %%
+import pandas as pd
+
 from workbench import data, paths
 from workbench.bench.sparcode_tables import measured, tree_beams
 from workbench.bench.sparsity import code_table, sparsity_sweep, usage_table
@@ -129,12 +131,10 @@ table(beams)
 # %% [markdown]
 # ## One thing changed at a time
 #
-# What `workbench sparcode ablation` measured, if it was run for this dataset: the way a token meets an item, how
-# gradients pass the rounding, how codebooks are laid out.
+# What `workbench sparcode ablation` measured for this dataset, where it was run: the way a token meets an item, how gradients
+# pass the rounding, how codebooks are laid out.
 
 # %%
-import pandas as pd
-
 written = paths.reports() / "tables" / f"sparcode-ablation-{dataset}.csv"
 ablation = pd.read_csv(written) if written.is_file() else pd.DataFrame()
 shown = [c for c in ("variant", "NDCG@10", "low", "high", "HR@50", "minutes") if c in ablation]
@@ -148,8 +148,8 @@ sparsity_figures.interaction_bars(ablation) if len(ablation) else "run `workbenc
 #
 # - A query that is rounded to codes turns a similarity of any shape into a look-up: nothing is scored online.
 # - Most of the index can be left out before quality moves, and the cut needs no training and no scoring.
-# - Rounding must let gradients through. As published, the rounding error alone trains the encoder, and it learns to be easy to
-#   round rather than to be useful.
+# - Rounding must let gradients through. If the rounding error alone trains the encoder, which is all that the paper's text says, it
+#   learns to be easy to round rather than to be useful: compare *gradient: commitment alone* above.
 #
 # **To try.** Train with `sparcode-quick/sa-sparcode-commitment` and look at the codes again. Then ask for 95 % sparsity: which users
 # run out of items first?

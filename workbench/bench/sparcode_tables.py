@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from workbench.bench.sparsity import served
+from workbench.bench.sparsity import LONGEST, served
 from workbench.data import Sequences
 from workbench.evaluation.metrics import metrics
 from workbench.runtime import generator
@@ -88,7 +88,7 @@ def tree_beams(
     rows = []
     for beam in beams:
         found = TreeBeam(retriever.similarity, asked.items, tree, nodes, beam).search(
-            asked.queries, 50, asked.exclude
+            asked.queries, min(LONGEST, len(asked.items)), asked.exclude
         )
         rows.append(
             {"beam": beam, **list_quality(found.ids, asked.targets), "work": float(found.work.float().mean())}

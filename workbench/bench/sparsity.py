@@ -20,6 +20,8 @@ from workbench.similarities.sparcode import SparCode, SparCodeItems, SparCodeQue
 SPARSITIES = (0.0, 0.5, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 SHOWN = ("HR@10", "HR@50", "NDCG@10", "NDCG@50")
 USERS_AT_ONCE = 256
+LONGEST = 50
+"""Items of a list, fewer where the corpus is smaller."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def sparsity_sweep(
     codes of these users alone; it is built once, with every score, and cut to each threshold.
     """
     asked = served(retriever, sequences)
+    k = min(LONGEST, len(asked.items))
     whole = InvertedIndex.build(asked.similarity, asked.items, asked.queries.codes, loosest=float("inf"))
     learned = float(asked.similarity.threshold.detach())
     thresholds = [(f"{s:.1%} sparse", whole.threshold_for(s)) for s in sparsities]
@@ -85,11 +88,11 @@ def sparsity_sweep(
         name: whole.at(b) for name, b in [*thresholds, ("learned threshold", learned)]
     }
     searchers["brute force"] = BruteForce(asked.similarity, asked.items)
-    times = _times(searchers, asked, repeats)
+    times = _times(searchers, asked, k, repeats)
     latency = percentiles(times, queries=1, by=["index"]).set_index("index")
     rows = []
     for name, searcher in searchers.items():
-        found = searcher.search(asked.queries, 50, asked.exclude)
+        found = searcher.search(asked.queries, k, asked.exclude)
         hit = found.ids == asked.targets[:, None]
         ranks = torch.where(hit.any(1), 1.0 + hit.int().argmax(1), float("inf")).cpu().numpy()
         row: dict[str, object] = {"index": name}
@@ -110,7 +113,9 @@ def sparsity_sweep(
     return table.assign(relative=table["p50_ms"] / table["p50_ms"].iloc[-1])
 
 
-def _times(searchers: dict[str, InvertedIndex | BruteForce], asked: Served, repeats: int) -> pd.DataFrame:
+def _times(
+    searchers: dict[str, InvertedIndex | BruteForce], asked: Served, k: int, repeats: int
+) -> pd.DataFrame:
     parts = []
     rows = np.linspace(0, len(asked.queries) - 1, num=repeats, dtype=int)
     for turn, row in enumerate(rows):
@@ -118,7 +123,7 @@ def _times(searchers: dict[str, InvertedIndex | BruteForce], asked: Served, repe
         exclude = asked.exclude[int(row) : int(row) + 1]
         for name, searcher in searchers.items():
             taken = measure(
-                lambda searcher=searcher, query=query, exclude=exclude: searcher.search(query, 50, exclude),  # type: ignore[misc]
+                lambda searcher=searcher, query=query, exclude=exclude: searcher.search(query, k, exclude),  # type: ignore[misc]
                 asked.items.ids.device,
                 warmup=1 if turn == 0 else 0,
                 repeats=1,

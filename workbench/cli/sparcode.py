@@ -108,3 +108,25 @@ def tree(
     chosen = preset(name)
     sequences = load(chosen.dataset)
     _keep("tree", tree_beams(obtain(chosen, sequences, facts=origin()), sequences))
+
+
+@app.command()
+def users(
+    name: Annotated[
+        str, typer.Option("--preset", help="What is trained and asked.")
+    ] = "sparcode/sa-sparcode",
+    dataset: Annotated[str | None, typer.Option(help="Another dataset than the preset's.")] = None,
+    seeds: Annotated[int, typer.Option(help="Draws of users and weights.")] = 5,
+) -> None:
+    """P, R and NDCG @20 and @50 on a tenth of the users, held out whole: mean and deviation over seeds, as published.
+
+    Example: workbench sparcode users --preset sparcode-cpu/sa-sparcode --dataset ml-latest-small --seeds 2
+    """
+    from workbench.bench.tenths import over_seeds
+
+    chosen = preset(name)
+    sequences = load(dataset or chosen.dataset)
+    table = over_seeds(
+        sequences, lambda split, seed: obtain(chosen, split.training, seed=seed, facts=origin()), seeds
+    )
+    _keep(f"users-{sequences.name}-{name.rpartition('/')[2]}", table)

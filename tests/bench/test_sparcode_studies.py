@@ -1,0 +1,116 @@
+"""Tables on learned codes, on a dataset whose next item is certain."""
+
+import numpy as np
+import pytest
+
+from workbench import paths
+from workbench.bench.sparcode_tables import measured, popularity, tree_beams
+from workbench.bench.sparsity import code_table, served, sparsity_sweep, usage_table
+from workbench.bench.tenths import METRICS, over_seeds, tenths
+from workbench.encoders import TwoTowerConfig
+from workbench.explore.sparsity_figures import interaction_bars, sparsity_tradeoff
+from workbench.retriever import RetrieverConfig
+from workbench.similarities import DotConfig, SparCodeConfig
+from workbench.similarities.vector_quantizer import QuantizerConfig
+from workbench.training.config import TrainingConfig
+from workbench.training.losses import LossConfig
+from workbench.training.preset import Preset
+from workbench.training.shelf import Shelved, obtain
+
+
+def tiny(similarity) -> Preset:
+    retriever = RetrieverConfig(TwoTowerConfig((8,), 0.0), similarity, 8, 12)
+    training = TrainingConfig(epochs=2, batch_size=8, learning_rate=0.02, loss=LossConfig(count=8))
+    return Preset("tiny/sparcode", "cycles", retriever, training, "for this test")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, cycles):
+    """The dataset and a SparCode trained on it for a moment."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("ckpts")
+        patch.setattr(paths, "checkpoints", lambda: folder)
+        config = SparCodeConfig(
+            2, 2, 4, hidden=(8,), dropout=0.0, quantizer=QuantizerConfig(2, 4, gradient="straight-through")
+        )
+        sequences = cycles()
+        yield sequences, obtain(tiny(config), sequences, progress=False), patch
+
+
+def test_a_sparser_index_is_smaller_and_never_better_than_the_whole(world):
+    sequences, shelved, _ = world
+    sweep = sparsity_sweep(shelved.retriever(), sequences, (0.0, 0.5, 0.9), repeats=2).set_index("index")
+    assert (sweep["p50_ms"] > 0).all() and sweep.loc["brute force", "relative"] == 1
+    assert sweep["mebibytes"].iloc[:3].is_monotonic_decreasing
+    assert sweep.loc["learned threshold", "HR@10"] <= sweep.loc["brute force", "HR@10"]
+    assert sweep.loc["0.0% sparse", "average_items"] == 30
+    assert sweep.loc["90.0% sparse", "short"] == 1  # their lists hold fewer items than there are
+    figure = sparsity_tradeoff(sweep.reset_index(), "HR@10")
+    assert [len(trace.x) for trace in figure.data] == [3, 1] * 3
+    with pytest.raises(ValueError, match="nothing to draw"):
+        sparsity_tradeoff(sweep.reset_index().tail(1))
+
+
+def test_codes_are_told_by_their_users_and_items(world):
+    sequences, shelved, _ = world
+    retriever = shelved.retriever()
+    table = code_table(retriever, sequences, count=3, shown=2)
+    asked = served(retriever, sequences)
+    assert len(table) == 3 and table["users"].between(1, 40).all()
+    counts = {int(c): int((asked.queries.codes == c).any(1).sum()) for c in asked.queries.codes.unique()}
+    assert table["users"].max() <= max(counts.values())
+    assert table["best_items"].str.count(";").eq(1).all()
+    usage = usage_table(retriever, sequences)
+    assert usage["possible"].tolist() == [4, 4, 16]
+    assert (usage["perplexity"] <= usage["used"] + 1e-9).all() and (usage["used"] <= usage["possible"]).all()
+
+
+def test_a_tree_with_a_beam_for_all_finds_what_brute_force_finds(world):
+    sequences, shelved, _ = world
+    table = tree_beams(shelved, sequences, (2, 32)).set_index("beam")
+    brute = (
+        sparsity_sweep(shelved.retriever(), sequences, (0.5,), repeats=1)
+        .set_index("index")
+        .loc["brute force"]
+    )
+    assert table.loc[32, "NDCG@10"] == pytest.approx(brute["NDCG@10"])
+    assert table.loc[2, "HR@50"] <= table.loc[32, "HR@50"] and table.loc[32, "work"] == 30
+
+
+def test_popularity_masks_histories(cycles):
+    found = popularity(cycles())
+    assert 0 < found["HR@10"] < 1 and found["HR@50"] == 1.0
+
+
+def test_measured_rows_are_those_of_the_checkpoints(world):
+    _, shelved, _ = world
+    table = measured([({"variant": "a"}, shelved), ({"variant": "b"}, shelved)])
+    assert table["NDCG@10"].iloc[0] == shelved.metrics.set_index("metric").loc["NDCG@10", "value"]
+    assert len(interaction_bars(table).data[0].x) == 2
+    with pytest.raises(ValueError, match="variant"):
+        interaction_bars(table.drop(columns="variant"))
+
+
+def test_users_in_tenths_over_seeds(world, cycles):
+    sequences = cycles(users=40, items=80, length=12)
+    assert tenths(sequences).test_users == tenths(sequences).validation_users == 4
+    splits = []
+
+    def train(split, seed) -> Shelved:
+        splits.append(split)
+        return obtain(tiny(DotConfig()), split.training, seed=seed, progress=False)
+
+    table = over_seeds(sequences, train, seeds=2)
+    assert table["metric"].tolist() == list(METRICS)
+    assert table["mean"].between(0, 1).all() and (table["deviation"] >= 0).all()
+    assert splits[0].training.num_users == 32 and splits[0].held_out.num_users == 4
+    assert not np.array_equal(splits[0].held_out.item_ids, splits[1].held_out.item_ids)
+    with pytest.raises(ValueError, match="seeds must be at least 1"):
+        over_seeds(sequences, train, seeds=0)
+
+
+def test_only_codes_are_asked_for_codes(world, cycles):
+    sequences, _, _ = world
+    dot = obtain(tiny(DotConfig()), sequences, seed=5, progress=False).retriever()
+    with pytest.raises(ValueError, match="only a SparCode with a quantizer"):
+        served(dot, sequences)
