@@ -43,7 +43,7 @@ SEARCHERS: dict[str, Build] = {
     "brute force, pair by pair": lambda similarity, items: BruteForce(similarity, items, memory_budget=1),
     "exact": lambda similarity, items: Exact(similarity, items, worthwhile=1.0, seeds=1, memory_budget=4096),
     "per component, until certified": lambda similarity, items: PerComponent(
-        similarity, items, 1, watched=1, until_certified=True
+        similarity, items, 5, watched=1, until_certified=True
     ),
     "average": lambda similarity, items: Average(similarity, items, 60),
     "combined": lambda similarity, items: Combined(

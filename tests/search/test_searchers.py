@@ -96,7 +96,7 @@ def test_expected_results(build, device, case, dtype):
     assert found.scores.dtype == dtype
     assert (found.ids.dtype, found.work.dtype, found.exact.dtype) == (torch.int64, torch.int64, torch.bool)
     assert found.scores.shape == found.ids.shape == (len(case.queries), case.k)
-    assert found.exact.all()
+    assert found.exact.all() and (found.gap == 0).all()
     assert (found.work <= len(case.items)).all()
 
 

@@ -26,9 +26,11 @@ def product_error(
 ) -> Float[Tensor, "*S"]:
     """How far an inner product of `width` terms, computed in `dtype`, can be from the exact one: γ |q| |x|, and underflow.
 
-    `item_norm` is the largest |x|. Half precision is taken at its word, though most hardware sums in float32.
+    `item_norm` is the largest |x|. Never 0, so that a score within a bound is below it and ties are not cut off. Half precision
+    is taken at its word, though most hardware sums in float32.
     """
-    return sum_error(width, dtype) * query_norms * item_norm + (width + 1) * torch.finfo(dtype).tiny
+    underflow = (width + 1) * max(torch.finfo(dtype).tiny, torch.finfo(torch.float32).tiny)
+    return sum_error(width, dtype) * query_norms * item_norm + underflow
 
 
 def mixture_error(
