@@ -130,3 +130,25 @@ def users(
         sequences, lambda split, seed: obtain(chosen, split.training, seed=seed, facts=origin()), seeds
     )
     _keep(f"users-{sequences.name}-{name.rpartition('/')[2]}", table)
+
+
+@app.command()
+def index(
+    name: Annotated[str, typer.Option("--preset", help="Whose scores.")] = "sparcode-cpu/sa-sparcode",
+    sparsity: Annotated[float, typer.Option(help="Share of (code, item) scores to leave out.")] = 0.95,
+) -> None:
+    """Write the inverted index of the test users' codes beside the checkpoint, as index.safetensors.
+
+    Example: workbench sparcode index --sparsity 0.99
+    """
+    from workbench.bench.sparsity import served
+    from workbench.search.inverted_index import InvertedIndex
+
+    chosen = preset(name)
+    sequences = load(chosen.dataset)
+    shelved = obtain(chosen, sequences, facts=origin())
+    asked = served(shelved.retriever(), sequences)
+    whole = InvertedIndex.build(asked.similarity, asked.items, asked.queries.codes, loosest=float("inf"))
+    kept = whole.at(whole.threshold_for(sparsity))
+    kept.save(shelved.folder / "index.safetensors")
+    typer.echo(f"{kept.size()} in {shelved.folder / 'index.safetensors'}")
