@@ -70,8 +70,8 @@ def score_parts(
         *_temperature(temperatures, temperature),
     ]
     layout = {
-        "height": 540,
-        "margin": {"t": 78, "b": 50, "l": 52, "r": 12},
+        "height": 500,
+        "margin": {"t": 70, "b": 50, "l": 52, "r": 12},
         "showlegend": False,
         "annotations": [_panel_title(text, *place) for text, place in PANELS.items()],
     }

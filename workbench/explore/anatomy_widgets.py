@@ -50,9 +50,8 @@ class ScoreAnatomy(Dashboard):
             self._search()
         self._user.observe(self._ask, names="value")
         self._find.observe(self._search, names="value")
-        tau = _log_slider(trained, trained / 5, trained * 5)
-        gate = _log_slider(1.0, 0.05, 20.0)
-        off = widgets.SelectMultiple(options=self._names, rows=4)
+        tau, gate = _log_slider(trained, 5), _log_slider(1.0, 20)
+        off = widgets.SelectMultiple(options=self._names, rows=3)
         super().__init__(
             "Anatomy of one score",
             {
@@ -61,11 +60,11 @@ class ScoreAnatomy(Dashboard):
                     "find": self._find,
                     "item": self._item,
                 },
-                "Temperatures: τ divides the component scores, T the logits of the gate": {
+                "τ divides the component scores, T the gate's logits; what is off gives its weight to the others": {
                     "τ": tau,
                     "T": gate,
+                    "off": off,
                 },
-                "Switch off components: the others share out their weight (Ctrl-click)": {"off": off},
             },
         )
 
@@ -289,9 +288,12 @@ def update_times(dashboard: Dashboard, changes: Iterable[tuple[str, Any]]) -> pd
     return pd.DataFrame(rows, columns=["control", "seconds", "computing"])
 
 
-def _log_slider(value: float, low: float, high: float) -> widgets.FloatLogSlider:
+def _log_slider(value: float, factor: float, step: float = 0.02) -> widgets.FloatLogSlider:
+    """From value/factor to value·factor or a little less. A browser rounds to steps from the lower end, so it is one."""
+    reach = int(np.log10(factor) / step) * step
+    middle = float(np.log10(value))
     return widgets.FloatLogSlider(
-        value=value, min=float(np.log10(low)), max=float(np.log10(high)), step=0.02, readout_format=".3f"
+        value=value, min=middle - reach, max=middle + reach, step=step, readout_format=".3f"
     )
 
 

@@ -3,7 +3,7 @@
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
@@ -39,13 +39,13 @@ class Dashboard(ABC):
         self.figure = go.FigureWidget()
         self.status = widgets.HTML()
         self._drawn: dict[str, Any] | None = None
+        self._redraw(self._open)
         boxes = [_group(label, group) for label, group in groups.items()]
         heading = widgets.HTML(f"<b>{escape(title)}</b>")
         row = widgets.HBox(boxes, layout={"flex_flow": "row wrap", "grid_gap": "8px 24px"})
         self.widget = widgets.VBox([heading, row, self.figure, self.status])
         for control in self.controls.values():
             control.observe(self._update, names="value")
-        self._update()
 
     @abstractmethod
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
@@ -72,6 +72,9 @@ class Dashboard(ABC):
             display(self.widget)
 
     def _update(self, _change: object = None) -> None:
+        self._redraw(self._show)
+
+    def _redraw(self, show: Callable[[go.Figure], None]) -> None:
         values = self.values
         if values == self._drawn:
             return
@@ -80,7 +83,7 @@ class Dashboard(ABC):
             figure = self.draw(values)
             if self.values != values:  # a control was moved meanwhile, and that change is drawn on its own
                 return
-            self._show(figure)
+            show(figure)
         except Exception as error:  # whatever went wrong: a traceback inside a callback is seen by nobody
             self._drawn = None
             self.status.value = (
@@ -89,6 +92,11 @@ class Dashboard(ABC):
         else:
             self._drawn = values
             self.status.value = f"drawn in {time.perf_counter() - started:.2f} s"
+
+    def _open(self, first: go.Figure) -> None:
+        """Make `first` the live figure: traces added to an empty one can be lost on a browser that is too busy to open it."""
+        self.figure = go.FigureWidget(first)
+        self.figure.update_layout(width=first.layout.width or WIDTH)
 
     def _show(self, new: go.Figure) -> None:
         """Turn the live figure into `new` with one message: traces of the same kind are changed, not replaced."""
