@@ -49,7 +49,10 @@ def _halves() -> dict[str, Preset]:
     reranker alone; "sasrec-…" the same with another encoder and cosines, and fewer epochs: it learns faster. "youtube-dnn"
     is the mean of the history through an MLP.
     """
-    source = "the paper's MovieLens 20M settings, made smaller; encoder (of four), epochs and size of the index chosen on validation users"
+    source = (
+        "the paper's MovieLens 20M settings, made smaller;"
+        " encoder (of four), epochs and size of the index chosen on validation users"
+    )
     training = TrainingConfig(
         epochs=24,
         batch_size=32,
