@@ -98,7 +98,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_the_plot_follows_a_key_and_no_other_machine_is_asked(visit: Any, lab: str) -> None:
     page = run_all(visit, lab, "00_metrics")
-    shown = "document.querySelector('.js-plotly-plot').data[0].x[0]"
+    shown = "document.querySelector('.js-plotly-plot').data?.[0]?.x?.[0]"
     page.wait_for_function(f"{shown} === 'HR@10'", timeout=30_000)
     page.locator(".noUi-handle").focus()
     page.keyboard.press("ArrowRight")
@@ -108,7 +108,7 @@ def test_the_plot_follows_a_key_and_no_other_machine_is_asked(visit: Any, lab: s
 
 def test_training_is_started_watched_stopped_and_overtaken_by_a_key(visit: Any, lab: str) -> None:
     page = run_all(visit, lab, "01_approximation")
-    points = "document.querySelector('.js-plotly-plot').data.find(t => t.name === 'MoL').x?.length ?? 0"
+    points = "document.querySelector('.js-plotly-plot').data?.find(t => t.name === 'MoL')?.x?.length ?? 0"
     start, stop = (page.locator(".jupyter-button", has_text=name) for name in ("train", "stop"))
     page.wait_for_selector("text=drawn in", timeout=30_000)
     assert page.evaluate(points) == 0
@@ -122,7 +122,7 @@ def test_training_is_started_watched_stopped_and_overtaken_by_a_key(visit: Any, 
     page.wait_for_function(f"{points} > 2", timeout=60_000)
     page.locator(".noUi-handle").nth(1).focus()
     page.keyboard.press("ArrowRight")
-    floors = "document.querySelector('.js-plotly-plot').data[0].name"
+    floors = "document.querySelector('.js-plotly-plot').data?.[0]?.name"
     page.wait_for_function(f"{floors} === 'floor, width 3'", timeout=30_000)
     page.wait_for_function(f"{points} === 0", timeout=30_000)
     assert start.is_enabled()
@@ -164,7 +164,7 @@ def test_the_anatomy_of_a_score_follows_keys(visit: Any, lab: str, record_proper
     assert (visit.errors, visit.outside) == ([], [])
 
 
-def run_all(visit: Any, lab: str, name: str, seconds: float = 60) -> Any:
+def run_all(visit: Any, lab: str, name: str, seconds: float = 120) -> Any:
     """The page of a notebook, told to run all its cells, its first plot drawn within so many seconds."""
     page = visit.page
     path = f"notebooks/{name}.ipynb"

@@ -54,7 +54,11 @@ class HeldOutUsers:
             ("relevant", "second half", "every item of it; metrics per user, then averaged, F1 too"),
             ("history mask", "first half", "its items are no candidates"),
             ("corpus", "catalogue", "candidates are all rows of the item table, rated or not"),
-            ("model choice", "other users", "epochs on training users' left-out items, settings on validation users"),
+            (
+                "model choice",
+                "other users",
+                "epochs on training users' left-out items, settings on validation users",
+            ),
         ]
         return pd.DataFrame(rows, columns=["setting", "value", "meaning"])
 
