@@ -1,6 +1,7 @@
 """Dashboards with a button that starts long work: it goes on in pieces, shows how far it is, and can be stopped."""
 
 import asyncio
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,7 @@ class LiveDashboard(Dashboard):
     def __init__(
         self, title: str, groups: Mapping[str, Mapping[str, widgets.ValueWidget]], action: str
     ) -> None:
+        self._lock = threading.RLock()
         self._ticket: object | None = None
         self._task: asyncio.Task[None] | None = None
         super().__init__(title, groups)
@@ -102,10 +104,13 @@ class LiveDashboard(Dashboard):
         try:
             work = self.work(self.values)
             while self._ticket is ticket and (progress := next(work, None)) is not None:
-                self.progress.value = progress.share
-                self.status.value = escape(progress.text)
-                if progress.figure is not None:
-                    self._show(progress.figure)
+                with self._lock:
+                    if self._ticket is not ticket:
+                        break
+                    self.progress.value = progress.share
+                    self.status.value = escape(progress.text)
+                    if progress.figure is not None:
+                        self._show(progress.figure)
                 yield
         except Exception as error:  # as in drawing: nobody would see a traceback
             if self._ticket is ticket:
@@ -117,14 +122,17 @@ class LiveDashboard(Dashboard):
                 self._abandon()
 
     def _stop(self, _button: object = None) -> None:
-        if self.running:
-            self._abandon()
-            self.status.value += ", stopped"
+        with self._lock:
+            if self.running:
+                self._abandon()
+                self.status.value += ", stopped"
 
     def _abandon(self, _change: object = None) -> None:
-        self._ticket = None
-        self.start_button.disabled, self.stop_button.disabled = False, True
-        self.progress.layout.display = "none"
+        # JupyterLab hands a control's message to another thread than the one that works.
+        with self._lock:
+            self._ticket = None
+            self.start_button.disabled, self.stop_button.disabled = False, True
+            self.progress.layout.display = "none"
 
 
 class Pace:
