@@ -21,7 +21,7 @@ def test_each_curve_says_its_value_where_the_mark_stands() -> None:
     marks = [trace for trace in figure.data if trace.mode == "markers"]
     assert [mark.y[0] for mark in marks] == [0.5, 0.3]
     assert lines[0].name == "HSTU + dot: <b>50.0%</b>" and lines[0].line.color == METHOD_COLORS["dot"]
-    assert figure.layout.title.text == "At 10 items"
+    assert figure.layout.title.text == "items = 10"
     assert "<img" not in figure.to_json() and "items &lt;b" in figure.layout.xaxis.title.text
 
 

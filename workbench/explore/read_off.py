@@ -29,12 +29,12 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 @dataclass(frozen=True)
 class Axes:
-    """What the axes of curves say: `x` and `y` are their titles, `unit` what stands after x in the heading ("items"); `share`,
-    whether y is a share, drawn from 0 to 100 %; `log_y`, whether its axis is logarithmic."""
+    """What the axes of curves say: `x` and `y` are their titles, `unit` names x in the heading ("items"); `share`, whether y
+    is a share, drawn from 0 to 100 %; `log_y`, whether its axis is logarithmic."""
 
     x: str
     y: str
-    unit: str = ""
+    unit: str = "x"
     share: bool = False
     log_y: bool = False
 
@@ -83,7 +83,7 @@ def read_off(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
     else:
         figure.update_yaxes(range=[0, 1.08 * float(curves["y"].max())])
     figure.update_layout(height=400, legend={"orientation": "h", "y": -0.22, "yanchor": "top"})
-    return finished(figure, f"At {at:,} {plain(axes.unit)}".rstrip())
+    return finished(figure, f"{plain(axes.unit)} = {at:,}")
 
 
 def _look(name: str, number: int) -> tuple[str, str]:
