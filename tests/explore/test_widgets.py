@@ -6,6 +6,7 @@ from typing import Any
 import ipywidgets
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io as pio
 import pytest
 
 from workbench.explore import widgets
@@ -212,3 +213,9 @@ def test_no_method_chosen_is_told() -> None:
 def test_a_table_that_cannot_be_shown_is_refused(table: pd.DataFrame, message: str) -> None:
     with pytest.raises(ValueError, match=f"lacks {message}"):
         MetricExplorer(table)
+
+
+def test_no_button_sends_a_figure_to_another_machine() -> None:
+    assert MetricExplorer(RESULTS).figure._config["showSendToCloud"] is False
+    shown = pio.renderers["plotly_mimetype"].to_mimebundle(go.Figure().to_dict())
+    assert shown["application/vnd.plotly.v1+json"]["config"]["showSendToCloud"] is False

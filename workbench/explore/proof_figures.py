@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.explore.figures import finished, need, translucent
-from workbench.explore.template import BLUE, GREEN, GREY, PALETTE, VERMILLION, plain
+from workbench.explore.template import BLUE, GREEN, GREY, PALETTE, SKY, VERMILLION, plain
 
 OUTCOMES = {
     "ruled out": (GREY, "circle", 5),
@@ -130,7 +130,7 @@ def proof_of_one(
     figure.add_scatter(
         x=np.tile(thin.columns.to_numpy(), len(thin)), y=thin.to_numpy().ravel(), mode="lines",
         customdata=np.repeat(thin.index.to_numpy(), thin.shape[1]), showlegend=False,
-        line={"color": translucent(BLUE, 0.55), "width": 1.3}, row=1, col=2,
+        line={"color": translucent(SKY, 0.9), "width": 1.3}, row=1, col=2,
         hovertemplate="component %{customdata}, place %{x:,}: %{y:.2f}<extra></extra>",
     )  # fmt: skip
     apart = (

@@ -79,7 +79,7 @@ def read_off(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
     if axes.share:
         figure.update_yaxes(tickformat=".0%", range=[-0.02, max(1.03, 1.05 * float(curves["y"].max()))])
     elif axes.log_y:
-        figure.update_yaxes(type="log", exponentformat="power", dtick=1)
+        figure.update_yaxes(type="log", tickformat=",~g", dtick=1)
     else:
         figure.update_yaxes(range=[0, 1.08 * float(curves["y"].max())])
     figure.update_layout(height=400, legend={"orientation": "h", "y": -0.22, "yanchor": "top"})

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from IPython.display import HTML, display
 
 from workbench.explore.figures import metric_bars, metric_by_k
+from workbench.explore.template import CONFIG
 
 HEADLESS = "WORKBENCH_HEADLESS"
 """Where this environment variable is 1 (a report sets it), a dashboard shows its static twin."""
@@ -96,6 +97,7 @@ class Dashboard(ABC):
     def _open(self, first: go.Figure) -> None:
         """Make `first` the live figure: traces added to an empty one can be lost on a browser that is too busy to open it."""
         self.figure = go.FigureWidget(first)
+        self.figure._config = {**self.figure._config, **CONFIG}
         self.figure.update_layout(width=first.layout.width or WIDTH)
 
     def _show(self, new: go.Figure) -> None:
@@ -171,6 +173,10 @@ def _group(label: str, controls: Mapping[str, widgets.ValueWidget]) -> widgets.V
     for name, control in controls.items():
         control.description = control.description or name
         control.style.description_width = "6em"
+        control.layout.width = control.layout.width or "280px"  # three groups fit side by side on a laptop
+        if isinstance(control, widgets.ToggleButtons):
+            control.add_class("widget-inline-hbox")  # the name beside the buttons, as of every other control
+            control.style.button_width = "7em"
     return widgets.VBox([widgets.HTML(f"<small>{escape(label)}</small>"), *controls.values()])
 
 
