@@ -93,3 +93,10 @@ def test_what_is_kept_grows_with_items_and_shrinks_with_bits(workload: Workload)
 @pytest.mark.parametrize("draw", [lambda w: lessons.walked_groups(w), lambda w: lessons.first_stages(w, 3)])
 def test_a_draw_is_the_same_twice(workload: Workload, draw: Callable[[Workload], pd.DataFrame]) -> None:
     pd.testing.assert_frame_equal(draw(workload), draw(workload))
+
+
+def test_columns_become_curves() -> None:
+    table = pd.DataFrame({"beam": [4, 1], "recall": [0.8, 0.2], "hits": [0.5, 0.25]})
+    curves = lessons.curves_of(table, "beam", {"recall": "found", "hits": "hit"}, {"recall": 1, "hits": 0.5})
+    assert curve(curves, "found").to_dict() == {1: 0.2, 4: 0.8}
+    assert curve(curves, "hit").to_dict() == {1: 0.5, 4: 1.0}

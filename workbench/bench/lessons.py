@@ -178,6 +178,21 @@ def kept(workload: Workload, largest: int = 10**10) -> pd.DataFrame:
     return _curves(at, {name: (size * numbers + rest) * at / 1e9 for name, size in STORED.items()})
 
 
+def curves_of(
+    table: pd.DataFrame, x: str, names: Mapping[str, str], whole: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """Columns of a measured table as curves over its column `x`: `names` gives column and curve, `whole` what counts as 1 in a
+    column (1 where it is not said)."""
+    rows = table.sort_values(x)
+    parts = [
+        pd.DataFrame(
+            {"curve": name, "x": rows[x], "y": rows[column] / (1 if whole is None else whole[column])}
+        )
+        for column, name in names.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def _curves(at: NDArray[np.int64], curves: Mapping[str, object]) -> pd.DataFrame:
     parts = [
         pd.DataFrame({"curve": name, "x": at, "y": np.asarray(y, dtype=float)}) for name, y in curves.items()

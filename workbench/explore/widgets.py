@@ -24,6 +24,27 @@ WIDTH = 930
 take the width of the box it is in, but falls back to 700."""
 
 
+class LiveFigure(go.FigureWidget):  # type: ignore[misc]
+    """A figure that a browser opens with all that it holds.
+
+    plotly's own widget opens empty and sends traces and layout after; a browser that is still busy loading then draws it empty,
+    for good.
+    """
+
+    _whole = False
+
+    def __init__(self, figure: go.Figure) -> None:
+        super().__init__(figure)
+        self._config = CONFIG
+        self._whole = True
+        self.open()
+
+    def open(self) -> None:
+        """Tell the browser, once everything is there to be told."""
+        if self._whole:
+            super().open()
+
+
 class Dashboard(ABC):
     """Controls in labelled groups, a live figure below them, and a line that says how the last update went.
 
@@ -42,10 +63,12 @@ class Dashboard(ABC):
         if len(self.controls) != sum(len(group) for group in groups.values()):
             raise ValueError(f"two controls of the dashboard {title!r} have the same name")
         self.lock = threading.RLock()
-        self.figure = go.FigureWidget()
+        self.figure: Any = None
         self.status = widgets.HTML()
         self._drawn: dict[str, Any] | None = None
         self._redraw(self._open)
+        if self.figure is None:  # the status line says why
+            self._open(go.Figure())
         boxes = [_group(label, group) for label, group in groups.items()]
         heading = widgets.HTML(f"<b>{escape(title)}</b>")
         row = widgets.HBox(boxes, layout={"flex_flow": "row wrap", "grid_gap": "8px 24px"})
@@ -101,10 +124,7 @@ class Dashboard(ABC):
             self.status.value = f"drawn in {time.perf_counter() - started:.2f} s"
 
     def _open(self, first: go.Figure) -> None:
-        """Make `first` the live figure: traces added to an empty one can be lost on a browser that is too busy to open it."""
-        self.figure = go.FigureWidget(first)
-        self.figure._config = {**self.figure._config, **CONFIG}
-        self.figure.update_layout(width=first.layout.width or WIDTH)
+        self.figure = LiveFigure(go.Figure(first).update_layout(width=first.layout.width or WIDTH))
 
     def _show(self, new: go.Figure) -> None:
         """Turn the live figure into `new` with one message: traces of the same kind are changed, not replaced."""
