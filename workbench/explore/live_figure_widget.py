@@ -11,9 +11,14 @@ from workbench.explore.template import CONFIG
 
 
 class _Library(anywidget.AnyWidget):  # type: ignore[misc]
-    """The code of plotly's widget, told to a browser once, for all figures."""
+    """The code of plotly's widget, told to a browser once, for all figures, which starts to load it."""
 
-    _esm = "export default {}"
+    _esm = """export default {
+      initialize({ model }) {
+        const file = new Blob([model.get("source")], { type: "text/javascript" });
+        globalThis.workbenchFigureCode ??= import(URL.createObjectURL(file));
+      },
+    };"""
     source = Unicode().tag(sync=True)
 
 
@@ -49,3 +54,6 @@ def _shared_library() -> Any:
     if not _libraries or _libraries[0].comm is None:
         _libraries[:] = [_Library(source=str(go.FigureWidget._esm))]
     return _libraries[0]
+
+
+_shared_library()  # when a notebook imports, so that a browser has loaded it when the first figure comes
