@@ -118,7 +118,10 @@ record("NDCG@10 at 99 % sparsity, of brute force", 100 * at["NDCG@10"] / sweep["
 record("time of a query at 99 % sparsity, of brute force", 100 * at["relative"], unit="%")
 
 # %% [markdown]
-# The same sweep to read off, as shares of what brute force over the learned score gives and takes.
+# Far to the left of the picture nearly every score is kept, far to the right one in a thousand. Look for the place where quality
+# begins to fall: everything left of it is memory for nothing. *short* is the share of users whose lists hold fewer than 50 items.
+#
+# The same sweep to read off, as shares of what brute force over the learned score gives and of what the whole index takes.
 
 # %%
 cuts = index_rows.drop("learned threshold").assign(full=1 - index_rows["short"])
@@ -142,9 +145,6 @@ ReadOff("Cut the lists", pd.concat([curves, full]), axes, "items", "Mean length 
 # </details>
 
 # %% [markdown]
-# Far to the left of the picture nearly every score is kept, far to the right one in a thousand. Look for the place where quality
-# begins to fall: everything left of it is memory for nothing. *short* is the share of users whose lists hold fewer than 50 items.
-#
 # ## A tree instead
 #
 # TDM keeps items in a tree and walks down with a beam, scoring as it goes. It, too, allows any scorer; but it must *run* the scorer,
