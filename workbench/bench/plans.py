@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from workbench.bench.contenders import chosen
+from workbench.bench.contenders import chosen, of_points
+from workbench.bench.methods import Contender, Point, own_method
 from workbench.bench.workloads import SIZES, Inflated, RandomWeights, Trained, WorkloadSpec
 
 
@@ -15,7 +16,8 @@ class Plan:
     of `calls` calls with new queries (one call, where a call takes longer than `slow_seconds`), in an order that moves on
     each round, so that what disturbs the machine for a while disturbs all. Before the first round each contender makes
     `warmup` calls. `queries` of a workload at most; `seed` draws them. `methods`: all where none is named; `typical`: a few
-    settings of each, not the whole grid. `threads`: torch's own choice where None.
+    settings of each, not the whole grid. `points`: these searchers instead of a grid, with brute force; `own`: checkpoints
+    for those of them that search under a score of their own. `threads`: torch's own choice where None.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Plan:
     methods: tuple[str, ...] = ()
     typical: bool = False
     threads: int | None = None
+    points: tuple[Point, ...] = ()
+    own: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.workloads or not self.batch_sizes or not self.ks:
@@ -43,21 +47,34 @@ class Plan:
                 raise ValueError(f"{name} must be distinct and at least 1, not {values}")
         if min(self.rounds, self.calls, self.queries) < 1 or self.warmup < 0:
             raise ValueError(f"rounds, calls and queries must be at least 1, warmup at least 0: {self}")
+        if self.points and self.methods:
+            raise ValueError("choose searchers by method or one by one, not both")
+        for checkpoint in self.own:
+            if own_method(checkpoint) is None:
+                raise ValueError(f"{checkpoint} has no score of its own: name it as the checkpoint to search")
         for workload in self.workloads:
-            chosen(workload.num_items(), self.methods, self.typical)
+            self.contenders(workload.num_items())
             if max(self.ks) > workload.num_items():
                 raise ValueError(
                     f"k = {max(self.ks)} exceeds the {workload.num_items()} items of {workload.name}"
                 )
 
+    def contenders(self, items: int) -> list[Contender]:
+        """Who is measured on a corpus of so many items; raises as `contenders.chosen` and `contenders.of_points` do."""
+        if self.points:
+            return of_points(self.points, self.own, items)
+        return chosen(items, self.methods, self.typical)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with the kind of each workload and the label of each contender."""
         values = asdict(self)
+        if not self.points:
+            del values["points"], values["own"]
         values["workloads"] = [
             {
                 "kind": type(w).__name__,
                 **asdict(w),
-                "contenders": [c.label for c in chosen(w.num_items(), self.methods, self.typical)],
+                "contenders": [c.label for c in self.contenders(w.num_items())],
             }
             for w in self.workloads
         ]
