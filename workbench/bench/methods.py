@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Self
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -344,27 +345,24 @@ def _hnsw(n2: int, efSearch: int) -> Contender:
 def _sparcode(sparsity: float, checkpoint: str) -> Contender:
     """The index of the codes that these queries have. Its sparse score is not the learned one, of which it proves nothing."""
 
-    def fill(asked: Asked) -> InvertedIndex:
+    def build(asked: Asked, batch_size: int, index: None) -> Built:
         assert isinstance(asked.similarity, SparCode) and isinstance(asked.items, SparCodeItems)
         assert isinstance(asked.queries, SparCodeQueries)
-        return InvertedIndex.build(asked.similarity, asked.items, asked.queries.codes, loosest=math.inf)
-
-    def build(asked: Asked, batch_size: int, index: InvertedIndex) -> Built:
-        served = index.at(index.threshold_for(sparsity))
+        whole = InvertedIndex.build(asked.similarity, asked.items, asked.queries.codes, loosest=math.inf)
+        threshold = whole.threshold_for(sparsity)
+        kept = whole.postings.cut(-threshold)  # and nothing else: its memory is measured
+        served = InvertedIndex(asked.similarity, asked.items, kept, threshold, threshold)
 
         def search(queries: QueryState, k: int, exclude: Tensor | None) -> TopK:
             found = served.search(queries, k, exclude)
-            nothing = found.exact.new_zeros(found.exact.shape)
-            return TopK(
-                found.scores, found.ids, nothing, found.gap.new_full(found.gap.shape, math.inf), found.work
-            )
+            nothing, unknown = torch.zeros_like(found.exact), torch.full_like(found.gap, math.inf)
+            return TopK(found.scores, found.ids, nothing, unknown, found.work)
 
         return Built(search)
 
-    return Contender(
-        SPARCODE, build, {"sparsity": sparsity}, "unknown", index=Index("inverted index", fill), checkpoint=checkpoint,
-        reference=f"{REFERENCE}, {SPARCODE}",
-    )  # fmt: skip
+    reference = f"{REFERENCE}, {SPARCODE}"
+    parameters = {"sparsity": sparsity}
+    return Contender(SPARCODE, build, parameters, "unknown", checkpoint=checkpoint, reference=reference)
 
 
 def _paths(beam: int, checkpoint: str) -> Contender:

@@ -1,11 +1,12 @@
 """What a run of the bench measures, complete and by name."""
 
+import shlex
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from workbench.bench.contenders import chosen, of_points
 from workbench.bench.methods import Contender, Point, own_method
-from workbench.bench.workloads import SIZES, Inflated, RandomWeights, Trained, WorkloadSpec
+from workbench.bench.workloads import SIZES, Inflated, RandomWeights, Trained, WorkloadSpec, folder_of
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,64 @@ def growth_of_profile(profile: str, checkpoint: str, title: str = "") -> Plan:
         case "standard":
             return growth(checkpoint, (1_000, 3_000, 10_000, 30_000, 100_000, 300_000), title)
     return growth(checkpoint, title=title)
+
+
+def chosen_points(
+    workload: WorkloadSpec,
+    points: tuple[Point, ...],
+    *,
+    batch_size: int = 32,
+    k: int = 100,
+    rounds: int = 3,
+    queries: int = 192,
+    seed: int = 0,
+    own: tuple[str, ...] = (),
+    threads: int | None = None,
+) -> Plan:
+    """Chosen searchers on one workload, few rounds: what the explorer measures, and what `command` writes as a command."""
+    return Plan(
+        "chosen",
+        (workload,),
+        (batch_size,),
+        (k,),
+        rounds=rounds,
+        calls=2,
+        warmup=1,
+        queries=queries,
+        seed=seed,
+        threads=threads,
+        points=points,
+        own=own,
+    )
+
+
+def command(plan: Plan) -> str:
+    """The shell command that measures a plan of `chosen_points`; ValueError where it is another, or over random weights."""
+    workload = plan.workloads[0]
+    if isinstance(workload, RandomWeights):
+        raise ValueError("chosen searchers are measured on a checkpoint, not on random weights")
+    words = ["workbench", "bench", "search", "--checkpoint", _short(workload.checkpoint)]
+    if isinstance(workload, Inflated):
+        words += ["--items", str(workload.items)]
+    words += ["--batch", str(plan.batch_sizes[0]), "--k", str(plan.ks[0])]
+    words += ["--rounds", str(plan.rounds), "--queries", str(plan.queries), "--seed", str(plan.seed)]
+    for point in plan.points:
+        words += ["--searcher", point.text]
+    for checkpoint in plan.own:
+        words += ["--own", _short(checkpoint)]
+    same = chosen_points(
+        workload, plan.points, batch_size=plan.batch_sizes[0], k=plan.ks[0], rounds=plan.rounds, queries=plan.queries,
+        seed=plan.seed, own=plan.own, threads=plan.threads,
+    )  # fmt: skip
+    if same != plan or not plan.points or plan.threads is not None:
+        raise ValueError(f"plan {plan.name!r} is not one of chosen searchers: it has no such command")
+    return shlex.join(words)
+
+
+def _short(checkpoint: str) -> str:
+    """The name of a checkpoint in `ckpts/`, the folder of one elsewhere."""
+    folder = folder_of(checkpoint)
+    return folder.name if folder_of(folder.name).resolve() == folder.resolve() else checkpoint
 
 
 def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:
