@@ -86,7 +86,15 @@ def of_points(points: tuple[Point, ...], own: tuple[str, ...], items: int) -> li
     Raises ValueError where a point is given twice, does not fit the corpus, or has no checkpoint of its own; and as
     `retriever.read_facts` does.
     """
-    checkpoints = {method: checkpoint for checkpoint in own if (method := own_method(checkpoint))}
+    checkpoints: dict[str, str] = {}
+    for checkpoint in own:
+        if (method := own_method(checkpoint)) is None:
+            raise ValueError(f"{checkpoint} has no score of its own: name it as the checkpoint to search")
+        if method in checkpoints:
+            raise ValueError(
+                f"two checkpoints for {method}, {checkpoints[method]} and {checkpoint}: choose one"
+            )
+        checkpoints[method] = checkpoint
     found = {REFERENCE: Point(REFERENCE).contender()}
     for point in points:
         point.check(items)

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 import torch
 
-from workbench import runtime
+from workbench import paths, runtime
 from workbench.bench.field import Field, Turns, described
 from workbench.bench.methods import Contender, Point
 from workbench.bench.plans import Plan
 from workbench.bench.tables import side_by_side
 from workbench.bench.workloads import WorkloadSpec, build
+from workbench.reporting.provenance import provenance
 
 SAME = ["workload", "batch_size", "k", "label"]
 """What a row that is measured again takes the place of."""
@@ -38,6 +40,12 @@ class LiveBench:
         self.table = pd.DataFrame()
         self.runs = 0
         self._fields: dict[tuple[WorkloadSpec, int, int], Field] = {}
+
+    @cached_property
+    def machine(self) -> str:
+        """Where it measures, in words: the machine, its threads, the device."""
+        found = provenance(paths.root()).machine.words()
+        return f"{found}, {torch.get_num_threads()} threads, {self.device}"
 
     def built(self, plan: Plan) -> bool:
         """Whether the plan's corpus is there already."""

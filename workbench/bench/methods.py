@@ -151,6 +151,11 @@ class Method:
         """Whether it searches under the score of a checkpoint of its own."""
         return self.name in OWN_SCORE.values()
 
+    @property
+    def installed(self) -> bool:
+        """Whether what it needs is installed."""
+        return not self.needs_faiss or runtime.optional("faiss") is not None
+
 
 @dataclass(frozen=True)
 class Point:

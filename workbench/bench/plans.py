@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from workbench.bench.contenders import chosen, of_points
-from workbench.bench.methods import Contender, Point, own_method
+from workbench.bench.methods import METHODS, Contender, Point
 from workbench.bench.workloads import SIZES, Inflated, RandomWeights, Trained, WorkloadSpec, folder_of
 
 
@@ -50,9 +50,11 @@ class Plan:
             raise ValueError(f"rounds, calls and queries must be at least 1, warmup at least 0: {self}")
         if self.points and self.methods:
             raise ValueError("choose searchers by method or one by one, not both")
-        for checkpoint in self.own:
-            if own_method(checkpoint) is None:
-                raise ValueError(f"{checkpoint} has no score of its own: name it as the checkpoint to search")
+        learned = [p.method for p in self.points if METHODS[p.method].own_score]
+        if learned and not all(isinstance(w, Trained) for w in self.workloads):
+            raise ValueError(
+                f"the index of {learned[0]} holds the catalogue alone: choose the corpus as it is"
+            )
         for workload in self.workloads:
             self.contenders(workload.num_items())
             if max(self.ks) > workload.num_items():
