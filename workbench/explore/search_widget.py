@@ -104,7 +104,7 @@ class SearchExplorer(LiveDashboard):
             for control in group.values():
                 control.continuous_update = False
         parameters = {
-            f"{m.name}: {m.meaning}": {f"{m.name} {p.name}": parameter_slider(p, items) for p in m.parameters}
+            heading(m): {f"{m.name} {p.name}": parameter_slider(p, items) for p in m.parameters}
             for m in methods
             if m.parameters
         }
@@ -125,12 +125,7 @@ class SearchExplorer(LiveDashboard):
         return method.name in self.own if method.own_score else method.installed
 
     def _show_parameters(self, _change: object = None) -> None:
-        """Only the parameters of the chosen searchers."""
-        chosen = self.controls["methods"].value
-        for name, method in METHODS.items():
-            box = self._boxes.get(f"{name}: {method.meaning}")
-            if box is not None:
-                box.layout.display = "" if name in chosen else "none"
+        show_parameters(self._boxes, self.controls["methods"].value)
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """The stored sweep with these settings, and over it what was measured here."""
@@ -294,6 +289,20 @@ def style_groups(boxes: Any) -> None:
         for control in controls:
             control.layout.width = CONTROL_WIDTH
             control.style.description_width = LABEL_WIDTH
+
+
+def show_parameters(boxes: Mapping[str, widgets.VBox], chosen: Sequence[str]) -> None:
+    """Show the groups of the chosen methods' parameters, and no others'."""
+    for name, method in METHODS.items():
+        box = boxes.get(heading(method))
+        if box is not None:
+            for widget in (box, *box.children[1:]):
+                widget.layout.display = "" if name in chosen else "none"
+
+
+def heading(method: Method) -> str:
+    """Above the parameters of a method."""
+    return f"{method.name}: {method.meaning}"
 
 
 def camera(name: str) -> dict[str, Any]:
