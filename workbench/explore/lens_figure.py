@@ -22,7 +22,8 @@ MEANING = {
     "missed": "missed: in the true top k, not found",
 }
 TEXT = TEMPLATE.layout.font.color
-LONGEST = 28
+EXTRA, MISSED = " · extra", " · missed"
+LONGEST = 26
 """Letters of a title in the table."""
 
 
@@ -103,15 +104,15 @@ def _not_drawn(level: float) -> str:
 
 def _lists(places: pd.DataFrame, titles: pd.Series | None) -> go.Table:
     found = [
-        "" if item < 0 else f"{plain(_short(item, titles))}{'' if place else ' <b>extra</b>'}"
+        "" if item < 0 else f"{plain(_short(item, titles))}{'' if place else EXTRA}"
         for item, place in zip(places["found"], places["true_place"], strict=True)
     ]
     true = [
-        f"{plain(_short(item, titles))}{' <b>missed</b>' if missed else ''}"
+        f"{plain(_short(item, titles))}{MISSED if missed else ''}"
         for item, missed in zip(places["true"], places["missed"], strict=True)
     ]
-    extra = [VERMILLION if text.endswith("</b>") else TEXT for text in found]
-    missed = [BLUE if text.endswith("</b>") else TEXT for text in true]
+    extra = [VERMILLION if text.endswith(EXTRA) else TEXT for text in found]
+    missed = [BLUE if text.endswith(MISSED) else TEXT for text in true]
     ordinary = [TEXT] * len(places)
     return go.Table(
         columnwidth=[1, 5, 5],

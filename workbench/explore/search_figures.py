@@ -100,24 +100,47 @@ def frontier(
                 hovertemplate="%{customdata[0]}<extra></extra>",
             )  # fmt: skip
             named.add(str(method))
-    if fresh.any():
-        _ring(figure, rows[fresh], measure, areas)
     ks = ", ".join(str(k) for k in sorted(set(rows["k"])))
     figure.update_xaxes(title_text=MEASURES.get(measure, plain(measure)).format(k=ks))
     axis = _decades(rows["p50_ms"]) if logarithmic else {"type": "linear", "rangemode": "tozero"}
     figure.update_yaxes(title_text="median latency of a call (ms)", **axis)
+    if fresh.any():
+        _ring(figure, rows[fresh], measure, areas)
+        _label(figure, rows[fresh], measure, _heights(rows["p50_ms"], logarithmic))
     figure.update_layout(height=460, legend={"itemsizing": "constant"})
     return finished(figure, plain(title) or "Latency against recall")
 
 
 def _ring(figure: go.Figure, rows: pd.DataFrame, measure: str, areas: pd.Series) -> None:
-    """A ring around each mark, and its setting beside it."""
+    """A ring around each mark."""
     figure.add_scatter(
-        x=rows[measure], y=rows["p50_ms"], name="measured now", mode="markers+text",
+        x=rows[measure], y=rows["p50_ms"], name="measured now", mode="markers", hoverinfo="skip",
         marker={"symbol": "circle-open", "size": areas[rows.index] + 9, "color": GREY, "line": {"width": 2}},
-        text=[plain(setting) or plain(method) for setting, method in zip(rows["setting"], rows["method"], strict=True)],
-        textposition="middle left", textfont={"size": 12}, hoverinfo="skip",
     )  # fmt: skip
+
+
+PLOT_HEIGHT, LINE = 300, 15
+"""Pixels of the plot within its axes, about, and of a line of a label."""
+
+
+def _heights(latencies: pd.Series, logarithmic: bool) -> pd.Series:
+    """About how many pixels above the lowest mark each one is drawn."""
+    values = np.log10(latencies) if logarithmic else latencies
+    low = values.min() if logarithmic else 0.0
+    return PLOT_HEIGHT * (values - low) / ((values.max() - low) or 1.0)
+
+
+def _label(figure: go.Figure, rows: pd.DataFrame, measure: str, heights: pd.Series) -> None:
+    """The setting of each row left of its mark, one above the other where they would overlap."""
+    log, lowest = figure.layout.yaxis.type == "log", -math.inf
+    for index in heights[rows.index].sort_values().index:
+        row, height = rows.loc[index], heights[index]
+        lowest = max(height, lowest + LINE)
+        figure.add_annotation(
+            x=row[measure], y=math.log10(row["p50_ms"]) if log else row["p50_ms"], text=plain(row["setting"] or row["method"]),
+            ax=-56, ay=height - lowest, xanchor="right", font={"size": 12}, arrowhead=0, arrowwidth=1, arrowcolor=GREY,
+            standoff=10,
+        )  # fmt: skip
 
 
 def _areas(rows: pd.DataFrame) -> pd.Series:
