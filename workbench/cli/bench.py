@@ -100,7 +100,7 @@ def bench_search(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="CSV of the table; by default reports/tables/search-PRESET.csv, custom if changed."
+            help="CSV of the table; by default reports/tables/search-PRESET.csv, custom if changed, chosen with --searcher."
         ),
     ] = None,
 ) -> None:
@@ -138,8 +138,9 @@ def bench_search(
         if preset is not None:
             raise ValueError("give --preset or --searcher, not both: a preset has its own grid of searchers")
         plan = plans.chosen_points(
-            Trained(checkpoint), tuple(map(Point.read, searcher)), own=tuple(own or ()), threads=threads
-        )
+            workloads[0] if workloads else Trained(checkpoint), tuple(map(Point.read, searcher)), own=tuple(own or ()),
+            threads=threads, k=k[0] if k else 100,
+        )  # fmt: skip
         plan = replace(plan, **changes)
     elif own:
         raise ValueError("--own is for searchers that are named with --searcher")

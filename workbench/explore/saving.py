@@ -26,7 +26,7 @@ def save_figure(figure: go.Figure, path: Path) -> Path:
 
     Raises ValueError for another ending, ImportError that says what to do where PNG cannot be written here.
     """
-    still = go.Figure(figure)  # a live figure would be written with the width of its notebook
+    still = go.Figure(figure)  # not to change the one that is shown
     match path.suffix:
         case ".html":
             still.update_layout(width=None)

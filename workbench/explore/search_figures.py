@@ -134,10 +134,11 @@ def _label(figure: go.Figure, rows: pd.DataFrame, measure: str, heights: pd.Seri
     """The setting of each row left of its mark, one above the other where they would overlap."""
     log, lowest = figure.layout.yaxis.type == "log", -math.inf
     for index in heights[rows.index].sort_values().index:
-        row, height = rows.loc[index], heights[index]
+        row, height = rows.loc[index], float(heights[index])
         lowest = max(height, lowest + LINE)
+        latency = float(row["p50_ms"])
         figure.add_annotation(
-            x=row[measure], y=math.log10(row["p50_ms"]) if log else row["p50_ms"], text=plain(row["setting"] or row["method"]),
+            x=float(row[measure]), y=math.log10(latency) if log else latency, text=plain(row["setting"] or row["method"]),
             ax=-56, ay=height - lowest, xanchor="right", font={"size": 12}, arrowhead=0, arrowwidth=1, arrowcolor=GREY,
             standoff=10,
         )  # fmt: skip

@@ -133,16 +133,19 @@ class SearchExplorer(LiveDashboard):
         stored, now = self._rows(values)
         workload, k = self._workload(values), values["k"]
         title = f"{workload.name}, {values['batch']} queries a call, k = {k}"
-        if stored.empty and now.empty:
-            return nothing_yet(
-                "Nothing was measured with these settings: press measure.", title
-            ).update_layout(height=HEIGHT)
-        if VIEWS[values["view"]] == "proofs":
+        measure = RECALLS[values["recall"]]
+        rows = [table for table in (stored, now) if len(table)]
+        if not rows:
+            figure = nothing_yet("Nothing was measured with these settings: press measure.", title)
+        elif VIEWS[values["view"]] == "proofs":
             figure = proofs(_bars(stored, now, values["methods"]))
+        elif all(table[measure].isna().all() for table in rows):
+            figure = nothing_yet(
+                "Brute force found no label here: there is nothing to be relative to.", title
+            )
         else:
-            measure, log = RECALLS[values["recall"]], values["log"]
-            figure = frontier(stored, measure, title, now=now, logarithmic=log)
-        return figure.update_layout(height=HEIGHT, title_text=figure.layout.title.text)
+            figure = frontier(stored, measure, title, now=now, logarithmic=values["log"])
+        return figure.update_layout(height=HEIGHT)
 
     def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
         """The chosen searchers and brute force, in turns; the figure grows after each round."""
@@ -179,7 +182,7 @@ class SearchExplorer(LiveDashboard):
         path = unused(self.folder, name, suffix)
         if suffix in (".csv", ".parquet"):
             return save_table(self.view(), path)
-        return save_figure(self.figure, path)
+        return save_figure(go.Figure(self.figure), path)
 
     def _workload(self, values: Mapping[str, Any]) -> WorkloadSpec:
         """The chosen corpus, by the title that the sweep gave it where that is the same."""
