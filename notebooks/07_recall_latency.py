@@ -221,7 +221,7 @@ record("items whose bound reaches the last score", seen.survivors)
 
 # %%
 queries = [("query", q) for q in range(1, 13)]
-moves = [("view", "proofs"), ("recall", "relative HR"), ("view", "latency and recall"), ("log", False)]
+moves = [("view", "proofs"), ("recall", "relative HR"), ("view", "frontier"), ("log", False)]
 back = [("recall", "overlap"), ("log", True), ("k", 10), ("k", plan.ks[-1])]
 trials = {"explorer": (explorer, moves + back), "lens": (lens, queries)}
 times = pd.concat([update_times(*trial).assign(dashboard=name) for name, trial in trials.items()])

@@ -23,8 +23,8 @@ MEANING = {
 }
 TEXT = TEMPLATE.layout.font.color
 EXTRA, MISSED = " · extra", " · missed"
-LONGEST = 26
-"""Letters of a title in the table."""
+LONGEST = 27
+"""Letters of a title in the table, with the note after it."""
 
 
 def under_the_lens(
@@ -104,11 +104,11 @@ def _not_drawn(level: float) -> str:
 
 def _lists(places: pd.DataFrame, titles: pd.Series | None) -> go.Table:
     found = [
-        "" if item < 0 else f"{plain(_short(item, titles))}{'' if place else EXTRA}"
+        "" if item < 0 else _short(item, titles, "" if place else EXTRA)
         for item, place in zip(places["found"], places["true_place"], strict=True)
     ]
     true = [
-        f"{plain(_short(item, titles))}{MISSED if missed else ''}"
+        _short(item, titles, MISSED if missed else "")
         for item, missed in zip(places["true"], places["missed"], strict=True)
     ]
     extra = [VERMILLION if text.endswith(EXTRA) else TEXT for text in found]
@@ -129,7 +129,7 @@ def _lists(places: pd.DataFrame, titles: pd.Series | None) -> go.Table:
             "font": {"size": 12, "color": [ordinary, extra, missed]},
             "fill": {"color": "rgba(0,0,0,0)"},
             "line": {"width": 0},
-            "height": 21,
+            "height": 20,
         },
     )
 
@@ -141,6 +141,7 @@ def _name(item: int, titles: pd.Series | None) -> str:
     return str(titles[item])
 
 
-def _short(item: int, titles: pd.Series | None) -> str:
-    name = _name(item, titles)
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+def _short(item: int, titles: pd.Series | None, note: str = "") -> str:
+    """A title, cut where it and the note after it would not fit into a line."""
+    name, room = _name(item, titles), LONGEST - len(note)
+    return plain(name if len(name) <= room else f"{name[: room - 1]}…") + note

@@ -20,9 +20,9 @@ from workbench.explore.search_widget import (
     camera,
     heading,
     ladder,
+    lay_out,
     parameter_slider,
     show_parameters,
-    style_groups,
 )
 
 
@@ -70,8 +70,7 @@ class QueryLens(LiveDashboard):
             if m.parameters
         }
         super().__init__("One query under the lens", groups | parameters, "build and search")
-        self._boxes = dict(zip(groups | parameters, self.widget.children[1].children, strict=True))
-        style_groups(self._boxes.values())
+        self._boxes = lay_out(self.widget, groups | parameters)
         self.controls["searcher"].observe(self._show_parameters, names="value")
         self._show_parameters()
         self.figure._config = camera("one-query")

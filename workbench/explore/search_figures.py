@@ -101,13 +101,13 @@ def frontier(
             )  # fmt: skip
             named.add(str(method))
     ks = ", ".join(str(k) for k in sorted(set(rows["k"])))
-    figure.update_xaxes(title_text=MEASURES.get(measure, plain(measure)).format(k=ks))
+    figure.update_xaxes(type="linear", title_text=MEASURES.get(measure, plain(measure)).format(k=ks))
     axis = _decades(rows["p50_ms"]) if logarithmic else {"type": "linear", "rangemode": "tozero"}
     figure.update_yaxes(title_text="median latency of a call (ms)", **axis)
     if fresh.any():
         _ring(figure, rows[fresh], measure, areas)
         _label(figure, rows[fresh], measure, _heights(rows["p50_ms"], logarithmic))
-    figure.update_layout(height=460, legend={"itemsizing": "constant"})
+    figure.update_layout(height=460, legend={"itemsizing": "constant", "tracegroupgap": 0})
     return finished(figure, plain(title) or "Latency against recall")
 
 
@@ -212,8 +212,9 @@ def proofs(table: pd.DataFrame) -> go.Figure:
         )
     for name, color in (("certified", GREY), ("in fact exact", translucent(GREY, 0.35))):
         figure.add_bar(y=[None], x=[None], orientation="h", name=name, marker={"color": color})
-    figure.update_xaxes(title_text="share of queries", tickformat=".0%", range=[0, 1.02])
-    figure.update_yaxes(showgrid=False)
+    # Types are said, for a live figure that had others before does not guess them anew.
+    figure.update_xaxes(type="linear", title_text="share of queries", tickformat=".0%", range=[0, 1.02])
+    figure.update_yaxes(type="category", showgrid=False)
     figure.update_layout(height=max(320, 150 + 34 * len(rows)), barmode="overlay", bargap=0.35)
     return finished(figure, "Proved exact, and in fact exact")
 

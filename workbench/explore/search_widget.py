@@ -17,16 +17,16 @@ from workbench.explore.live_widget import LiveDashboard, Progress
 from workbench.explore.saving import save_figure, save_table, unused
 from workbench.explore.search_figures import frontier, nothing_yet, proofs
 
-HEIGHT = 430
+HEIGHT = 390
 """Pixels of the figure, whatever it shows: nothing jumps."""
 
 MOST_BARS = 14
 FIRST_CHOICE = ("exact with a bound", "average", "h-indexer")
-VIEWS = {"latency and recall": "frontier", "proofs": "proofs"}
+VIEWS = ("frontier", "proofs")
 RECALLS = {"overlap": "recall", "relative HR": "relative_hr"}
 AS_IT_IS = "as it is"
 KS, BATCHES = (1, 5, 10, 20, 50, 100, 200), (1, 8, 32, 64, 128)
-GROUP_WIDTH, CONTROL_WIDTH, LABEL_WIDTH = "218px", "210px", "62px"
+GROUP_WIDTH, CONTROL_WIDTH, LABEL_WIDTH, GAP = "225px", "220px", "58px", "6px 10px"
 
 
 class SearchExplorer(LiveDashboard):
@@ -84,16 +84,16 @@ class SearchExplorer(LiveDashboard):
                     value=plan.rounds, min=1, max=20, tooltip="turns of each: more are steadier"
                 ),
             },
-            "Who: Ctrl adds one, brute force always is": {
+            "Who, beside brute force (Ctrl adds)": {
                 "methods": widgets.SelectMultiple(
                     options=[m.name for m in methods],
                     value=[name for name in FIRST_CHOICE if name in [m.name for m in methods]],
-                    rows=5,
+                    rows=6,
                     tooltip="the searchers that are measured",
                 ),
             },
             "What the figure shows": {
-                "view": widgets.Dropdown(options=list(VIEWS), tooltip="the frontier, or what is proved"),
+                "view": widgets.Dropdown(options=VIEWS, tooltip="latency against recall, or what is proved"),
                 "recall": widgets.Dropdown(
                     options=list(RECALLS), tooltip="share of the true top k, or label hits beside brute force's"
                 ),
@@ -111,8 +111,7 @@ class SearchExplorer(LiveDashboard):
         self._command = widgets.HTML()
         self._saved = widgets.HTML()
         super().__init__("Recall and latency, measured here and now", groups | parameters, "measure")
-        self._boxes = dict(zip(groups | parameters, self.widget.children[1].children, strict=True))
-        style_groups(self._boxes.values())
+        self._boxes = lay_out(self.widget, groups, parameters)
         self.controls["methods"].description = ""
         self.controls["methods"].observe(self._show_parameters, names="value")
         self._show_parameters()
@@ -137,7 +136,7 @@ class SearchExplorer(LiveDashboard):
         rows = [table for table in (stored, now) if len(table)]
         if not rows:
             figure = nothing_yet("Nothing was measured with these settings: press measure.", title)
-        elif VIEWS[values["view"]] == "proofs":
+        elif values["view"] == "proofs":
             figure = proofs(_bars(stored, now, values["methods"]))
         elif all(table[measure].isna().all() for table in rows):
             figure = nothing_yet(
@@ -282,16 +281,23 @@ def ladder(values: Sequence[int | float], value: int | float, tooltip: str) -> w
     )
 
 
-def style_groups(boxes: Any) -> None:
-    """Four groups side by side on a laptop's screen, headings that wrap, labels that line up."""
-    for box in boxes:
+def lay_out(dashboard: widgets.VBox, *parts: Mapping[str, object]) -> dict[str, widgets.VBox]:
+    """Each part's groups in a row of their own, four side by side on a laptop's screen; gives the boxes by heading."""
+    first, row, *rest = dashboard.children
+    names = [name for part in parts for name in part]
+    boxes = dict(zip(names, row.children, strict=True))
+    for box in boxes.values():
         box.layout.width = GROUP_WIDTH
-        heading, *controls = box.children
-        heading.layout.width = CONTROL_WIDTH
-        heading.value = f'<div style="line-height:1.2;white-space:normal">{heading.value}</div>'
+        head, *controls = box.children
+        head.layout.width = CONTROL_WIDTH
+        head.value = f'<div style="line-height:1.2;white-space:normal">{head.value}</div>'
         for control in controls:
             control.layout.width = CONTROL_WIDTH
             control.style.description_width = LABEL_WIDTH
+    wrapping = {"flex_flow": "row wrap", "grid_gap": GAP}
+    rows = [widgets.HBox([boxes[name] for name in part], layout=wrapping) for part in parts]
+    dashboard.children = (first, *rows, *rest)
+    return boxes
 
 
 def show_parameters(boxes: Mapping[str, widgets.VBox], chosen: Sequence[str]) -> None:
