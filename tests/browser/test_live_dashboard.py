@@ -106,6 +106,30 @@ def test_the_plot_follows_a_key_and_no_other_machine_is_asked(visit: Any, lab: s
     assert visit.outside == []
 
 
+def test_training_is_started_watched_stopped_and_overtaken_by_a_key(visit: Any, lab: str) -> None:
+    page = run_all(visit, lab, "01_approximation")
+    points = "(document.querySelector('.js-plotly-plot').data?.find(t => t.name === 'MoL')?.x?.length ?? 0)"
+    start, stop = (page.locator(".jupyter-button", has_text=name) for name in ("train", "stop"))
+    page.wait_for_selector("text=drawn in", timeout=30_000)
+    assert page.evaluate(points) == 0
+    start.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"{points} > 2", timeout=60_000)
+    assert start.is_disabled()
+    stop.click()
+    page.wait_for_selector("text=/step \\d+ of 2000, stopped/", timeout=30_000)
+    start.click()
+    # The key comes to another thread: the click must have been heard.
+    page.wait_for_selector("text=/step \\d+ of 2000$/", timeout=60_000)
+    page.locator(".noUi-handle").nth(1).focus()
+    page.keyboard.press("ArrowRight")
+    floors = "document.querySelector('.js-plotly-plot').data?.[0]?.name"
+    page.wait_for_function(f"{floors} === 'floor, width 3'", timeout=30_000)
+    page.wait_for_function(f"{points} === 0", timeout=30_000)
+    assert start.is_enabled()
+    assert visit.outside == []
+
+
 def test_the_anatomy_of_a_score_follows_keys(visit: Any, lab: str, record_property: Any) -> None:
     page = run_all(visit, lab, "05_mol_anatomy", seconds=300)  # which trains three small models first
     page.wait_for_function(f"{PROMPTS}.every(text => /[0-9]/.test(text))", timeout=240_000)

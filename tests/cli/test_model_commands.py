@@ -1,6 +1,9 @@
 """`workbench train`, `evaluate`, `import-rails`, run as a user runs them, on a tiny dataset of cycles."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -46,6 +49,20 @@ def trained(root: Path) -> Path:
             main([*TRAIN, "--epochs", "2", "--batch-size", "8"])
         assert not end.value.code
     return root / "ckpts" / "cycles-sasrec-dot"
+
+
+def test_of_several_processes_the_first_shelves_and_all_end(root: Path) -> None:
+    several = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "workbench.cli")
+    done = subprocess.run(
+        [sys.executable, *several, *TRAIN, "--epochs", "1", "--batch-size", "8", "--out", str(root / "two")],
+        env=os.environ | {"WORKBENCH_ROOT": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.count("best epoch 1, ")) == (0, 1), done.stdout
+    assert list(Shelved.load(root / "two").history["epoch"]) == [1]
 
 
 def test_train_writes_a_measured_checkpoint_with_a_card(trained: Path, cycles) -> None:

@@ -1,6 +1,7 @@
 """Long work behind a button: it goes on in pieces, is stopped, is clicked twice, fails, is overtaken by a control."""
 
 import asyncio
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -154,3 +155,40 @@ def test_pieces_grow_to_what_fits_and_shrink_again(monkeypatch) -> None:
     assert not pace.due()
     now += 1
     assert pace.due()
+
+
+class Raced(LiveDashboard):
+    """While it draws for a moved control, the work on the old settings has another piece ready on its own thread."""
+
+    def __init__(self) -> None:
+        self.begun, self.piece_due, self.shown = (threading.Event() for _ in range(3))
+        super().__init__("Raced", {"Settings": {"n": ipywidgets.IntSlider(value=1)}}, "work")
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        if values["n"] == 2:
+            self.piece_due.set()
+            self.shown.wait(0.3)  # time for the other thread to do what it must not do
+        return go.Figure(layout={"title": {"text": f"drawn for {values['n']}"}})
+
+    def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
+        yield Progress(0.1, "begun")
+        self.piece_due.wait(30)
+        yield Progress(0.2, "late", go.Figure(layout={"title": {"text": f"worked for {values['n']}"}}))
+
+    def _report(self, progress: Progress) -> None:
+        super()._report(progress)
+        (self.begun if progress.figure is None else self.shown).set()
+
+
+def test_a_control_that_is_moved_on_one_thread_ends_the_work_on_another() -> None:
+    raced = Raced()
+    thread = threading.Thread(target=raced.run)
+    thread.start()
+    assert raced.begun.wait(30)
+    raced.controls["n"].value = 2
+    thread.join(30)
+    assert not thread.is_alive()
+    assert not raced.shown.is_set()
+    assert raced.figure.layout.title.text == "drawn for 2"
+    assert (raced.running, raced.start_button.disabled) == (False, False)
+    assert raced.status.value.startswith("drawn in")

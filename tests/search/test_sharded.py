@@ -235,3 +235,8 @@ def test_processes_go_on_after_errors(answers):
     queries, items = shard_worker.corpus()
     expected = BruteForce(DOT, items).search(queries, 5).ids.tolist()
     assert [answer["after errors"] for answer in answers] == [expected] * PROCESSES
+
+
+def test_a_search_after_the_end_of_the_group_says_so(answers):
+    ended = "RuntimeError: the process group of this searcher was destroyed"
+    assert [answer["after the end"] for answer in answers] == [ended] * PROCESSES

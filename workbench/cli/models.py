@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
+import torch.distributed as dist
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -81,12 +82,26 @@ def train_model(
     run = paths.checkpoints() / "runs" / folder.name
     facts: dict[str, Any] = {"preset": name, "source": chosen.source, **origin()}
     result = train(sequences, chosen.retriever, training, run, device=device, facts=facts)
+    if not _first_of_its_group():
+        return
     typer.echo(
         f"best epoch {result.best_epoch}, {training.metric} {result.best_metric:.4f} on {training.choose_on}"
     )
     shelved = shelve(run, folder, sequences, progress=True)
     _print(shelved.metrics, str(HONEST))
     typer.echo(str(folder))
+
+
+def _first_of_its_group() -> bool:
+    """Whether this process is alone or the first of those that trained together, which are a group no longer.
+
+    A group that nobody ended may abort its process at exit: its threads outlive the interpreter that they call.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return True
+    first = dist.get_rank() == 0
+    dist.destroy_process_group()
+    return first
 
 
 @app.command("evaluate")

@@ -1,7 +1,6 @@
 """Dashboards with a button that starts long work: it goes on in pieces, shows how far it is, and can be stopped."""
 
 import asyncio
-import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -39,10 +38,8 @@ class LiveDashboard(Dashboard):
     def __init__(
         self, title: str, groups: Mapping[str, Mapping[str, widgets.ValueWidget]], action: str
     ) -> None:
-        self._lock = threading.RLock()
         self._ticket: object | None = None
         self._task: asyncio.Task[None] | None = None
-        super().__init__(title, groups)
         self.start_button = widgets.Button(
             description=action, icon="play", button_style="primary", tooltip=f"{action} with these settings"
         )
@@ -50,10 +47,13 @@ class LiveDashboard(Dashboard):
             description="stop", icon="stop", disabled=True, tooltip="stop after the piece at hand"
         )
         self.progress = widgets.FloatProgress(min=0, max=1, layout={"width": "160px", "display": "none"})
+        # Before the base class observes them: work on the old settings has ended when the new ones are drawn.
+        for group in groups.values():
+            for control in group.values():
+                control.observe(self._abandon, names="value")
+        super().__init__(title, groups)
         self.start_button.on_click(self._start)
         self.stop_button.on_click(self._stop)
-        for control in self.controls.values():
-            control.observe(self._abandon, names="value")
         *above, figure, status = self.widget.children
         bar = widgets.HBox(
             [self.start_button, self.stop_button, self.progress, status],
@@ -72,64 +72,68 @@ class LiveDashboard(Dashboard):
 
     def run(self) -> None:
         """Work through to the end, and return when it is done; nothing where work is going on."""
-        if not self.running:
-            for _ in self._pieces(self._begin()):
+        if ticket := self._begin():
+            for _ in self._pieces(ticket):
                 pass
 
     def _start(self, _button: object = None) -> None:
-        if self.running:
-            return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             self.run()
         else:
-            self._task = loop.create_task(self._with_pauses(self._begin()))
+            if ticket := self._begin():
+                self._task = loop.create_task(self._with_pauses(ticket))
 
     async def _with_pauses(self, ticket: object) -> None:
         await asyncio.sleep(PAUSE)
         for _ in self._pieces(ticket):
             await asyncio.sleep(PAUSE)
 
-    def _begin(self) -> object:
-        """A ticket for new work: it goes on while the dashboard holds this ticket."""
-        self._ticket = ticket = object()
-        self.start_button.disabled, self.stop_button.disabled = True, False
-        self.progress.value, self.progress.layout.display = 0.0, ""
-        self.status.value = "starting …"
-        return ticket
+    def _begin(self) -> object | None:
+        """A ticket for new work, which goes on while the dashboard holds this ticket; None where work is going on."""
+        with self.lock:
+            if self.running:
+                return None
+            self._ticket = ticket = object()
+            self.start_button.disabled, self.stop_button.disabled = True, False
+            self.progress.value, self.progress.layout.display = 0.0, ""
+            self.status.value = "starting …"
+            return ticket
 
     def _pieces(self, ticket: object) -> Iterator[None]:
         """Does the work, a piece for each step of the iteration, until its ticket is taken from it."""
         try:
             work = self.work(self.values)
             while self._ticket is ticket and (progress := next(work, None)) is not None:
-                with self._lock:
-                    if self._ticket is not ticket:
-                        break
-                    self.progress.value = progress.share
-                    self.status.value = escape(progress.text)
-                    if progress.figure is not None:
-                        self._show(progress.figure)
+                with self.lock:
+                    if self._ticket is ticket:
+                        self._report(progress)
                 yield
         except Exception as error:  # as in drawing: nobody would see a traceback
-            if self._ticket is ticket:
-                self.status.value = (
-                    f'<span style="color:#c0392b">{escape(f"{type(error).__name__}: {error}")}</span>'
-                )
+            with self.lock:
+                if self._ticket is ticket:
+                    told = escape(f"{type(error).__name__}: {error}")
+                    self.status.value = f'<span style="color:#c0392b">{told}</span>'
         finally:
-            if self._ticket is ticket:
-                self._abandon()
+            with self.lock:
+                if self._ticket is ticket:
+                    self._abandon()
+
+    def _report(self, progress: Progress) -> None:
+        self.progress.value = progress.share
+        self.status.value = escape(progress.text)
+        if progress.figure is not None:
+            self._show(progress.figure)
 
     def _stop(self, _button: object = None) -> None:
-        with self._lock:
+        with self.lock:
             if self.running:
                 self._abandon()
                 self.status.value += ", stopped"
 
     def _abandon(self, _change: object = None) -> None:
-        # JupyterLab hands a control's message to another thread than the one that works.
-        with self._lock:
+        with self.lock:
             self._ticket = None
             self.start_button.disabled, self.stop_button.disabled = False, True
             self.progress.layout.display = "none"

@@ -1,6 +1,7 @@
 """Dashboards: labelled controls that call figure functions. The only room that imports ipywidgets. May import evaluation."""
 
 import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -30,12 +31,16 @@ class Dashboard(ABC):
     `continuous_update=False`. A leaf whose controls depend on each other lets one set another by observing it before the
     constructor is called: several changes at once are drawn once. An error in `draw` shows in the status line, and the figure
     stays as it was.
+
+    A browser's messages reach the kernel on several threads (JupyterLab sends them to subshells): one reaction at a time holds
+    `lock`.
     """
 
     def __init__(self, title: str, groups: Mapping[str, Mapping[str, widgets.ValueWidget]]) -> None:
         self.controls = {name: control for group in groups.values() for name, control in group.items()}
         if len(self.controls) != sum(len(group) for group in groups.values()):
             raise ValueError(f"two controls of the dashboard {title!r} have the same name")
+        self.lock = threading.RLock()
         self.figure = go.FigureWidget()
         self.status = widgets.HTML()
         self._drawn: dict[str, Any] | None = None
@@ -73,7 +78,8 @@ class Dashboard(ABC):
             display(self.widget)
 
     def _update(self, _change: object = None) -> None:
-        self._redraw(self._show)
+        with self.lock:
+            self._redraw(self._show)
 
     def _redraw(self, show: Callable[[go.Figure], None]) -> None:
         values = self.values

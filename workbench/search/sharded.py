@@ -1,5 +1,6 @@
 """A corpus cut into shards, in one process or over several: each shard searched on its own, the answers merged exactly."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
@@ -79,30 +80,44 @@ def beyond(answer: TopK) -> Float[Tensor, "B"]:
 
 
 class Processes:
-    """The processes of a group, or this one alone: what one knows, all get to know."""
+    """The processes of a group, or this one alone: what one knows, all get to know.
+
+    The group is not kept alive: a gloo group ends its threads when the last reference goes, and a thread that is still
+    letting go of a tensor while the interpreter shuts down ends the process (`terminate called without an active
+    exception`). So `destroy_process_group` is enough, whatever searchers are left.
+    """
 
     def __init__(self, group: dist.ProcessGroup | None) -> None:
-        self.group = group
+        self._group = None if group is None else weakref.ref(group)
         self.rank = 0 if group is None else dist.get_rank(group)
         self.count = 1 if group is None else dist.get_world_size(group)
         nccl = group is not None and dist.get_backend(group) == "nccl"
         self._device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
 
+    @property
+    def group(self) -> dist.ProcessGroup | None:
+        """The group; None where this process is alone; RuntimeError where it was destroyed."""
+        if self._group is None:
+            return None
+        if (group := self._group()) is None:
+            raise RuntimeError("the process group of this searcher was destroyed")
+        return group
+
     def gather(self, mine: Tensor) -> list[Tensor]:
         """The tensor of each process, in order of rank; all must have one shape and dtype."""
-        if self.group is None:
+        if (group := self.group) is None:
             return [mine]
         here = mine.to(self._device).contiguous()
         all_of_them = [torch.empty_like(here) for _ in range(self.count)]
-        dist.all_gather(all_of_them, here, group=self.group)
+        dist.all_gather(all_of_them, here, group=group)
         return [theirs.to(mine.device) for theirs in all_of_them]
 
     def broadcast(self, mine: Tensor, rank: int, length: int) -> Tensor:
         """The 1-d tensor of process `rank`, which has `length` values."""
-        if self.group is None:
+        if (group := self.group) is None:
             return mine
         shared = mine.to(self._device) if rank == self.rank else mine.new_empty(length, device=self._device)
-        dist.broadcast(shared, group=self.group, group_src=rank)
+        dist.broadcast(shared, group=group, group_src=rank)
         return shared.to(mine.device)
 
     def agreed(self, work: Callable[[], T]) -> T:
@@ -123,7 +138,10 @@ class Processes:
         text = str(failure).encode()[:MESSAGE_BYTES].ljust(MESSAGE_BYTES)
         texts = self.gather(torch.tensor(list(text), dtype=torch.uint8))
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                failure = None  # its traceback holds this frame: they would keep each other, and more, alive
         rank = next(rank for rank, theirs in enumerate(codes) if theirs)
         message = bytes(texts[rank].tolist()).decode(errors="ignore").strip()
         raise FAILURES[codes[rank] - 1](f"{message} (in process {rank})")
