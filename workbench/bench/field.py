@@ -1,5 +1,6 @@
 """Contenders on one workload, taking turns: who is built when, what is timed, which answers are kept."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,21 +21,24 @@ from workbench.contracts import TopK
 class Field:
     """The contenders of a workload, each built when it is first asked for, and what building took.
 
-    `contenders` may change between measurements: what was built is kept, and what several settings share is built once.
+    `contenders` may change between measurements: what was built is kept, and what several settings share is built once,
+    whichever thread asks first.
     """
 
     def __init__(self, workload: Workload, contenders: Sequence[Contender] = ()) -> None:
         self.workload, self.contenders = workload, list(contenders)
         self.builds: list[dict[str, Any]] = []
+        self._lock = threading.RLock()
         self._built: dict[tuple[str, str, int], Built] = {}
         self._indexes: dict[tuple[str, str], tuple[Any, float, float]] = {}
         self._asked: dict[str, Asked] = {"": workload}
 
     def asked(self, contender: Contender) -> Asked:
         """The queries and the corpus under the score that the contender searches under; raises as `workloads.under` does."""
-        if contender.checkpoint not in self._asked:
-            self._asked[contender.checkpoint] = under(self.workload, contender.checkpoint)
-        return self._asked[contender.checkpoint]
+        with self._lock:
+            if contender.checkpoint not in self._asked:
+                self._asked[contender.checkpoint] = under(self.workload, contender.checkpoint)
+            return self._asked[contender.checkpoint]
 
     def ready(self, contender: Contender) -> bool:
         """Whether nothing that takes long must be built before the contender can be asked."""
@@ -46,16 +50,17 @@ class Field:
         """The contender, ready for batches of that size."""
         size = batch_size if contender.per_batch_size else 0
         key = (contender.label, contender.checkpoint, size)
-        if key not in self._built:
-            asked = self.asked(contender)
-            index, seconds, kept = self._index(contender, asked)
-            built, more, grown = self._timed(lambda: contender.build(asked, batch_size, index))
-            self._built[key] = built
-            self.builds.append(
-                {"workload": self.workload.name, "label": contender.label, "batch_size": size,
-                 "seconds": seconds + more, "kept_bytes": kept + grown}
-            )  # fmt: skip
-        return self._built[key]
+        with self._lock:
+            if key not in self._built:
+                asked = self.asked(contender)
+                index, seconds, kept = self._index(contender, asked)
+                built, more, grown = self._timed(lambda: contender.build(asked, batch_size, index))
+                self._built[key] = built
+                self.builds.append(
+                    {"workload": self.workload.name, "label": contender.label, "batch_size": size,
+                     "seconds": seconds + more, "kept_bytes": kept + grown}
+                )  # fmt: skip
+            return self._built[key]
 
     def shape(self) -> pd.DataFrame:
         """A row: the workload, and what the cost of searching it follows from (see `roofline.Shape`)."""

@@ -1,5 +1,6 @@
 """The bench as a session: chosen searchers measured here and now, piece by piece; corpora, indexes and results are kept."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,7 @@ class LiveBench:
         self.device: torch.device = runtime.device(device)
         self.table = pd.DataFrame()
         self.runs = 0
+        self._lock = threading.Lock()
         self._fields: dict[tuple[WorkloadSpec, int, int], Field] = {}
 
     @cached_property
@@ -54,9 +56,10 @@ class LiveBench:
     def field(self, plan: Plan) -> Field:
         """The plan's workload, built where it is not there yet; raises as `workloads.build` does."""
         key = self._key(plan)
-        if key not in self._fields:
-            self._fields[key] = Field(build(*key, self.device))
-        return self._fields[key]
+        with self._lock:
+            if key not in self._fields:
+                self._fields[key] = Field(build(*key, self.device))
+            return self._fields[key]
 
     def ready(self, plan: Plan, point: Point) -> bool:
         """Whether nothing that takes long must be built before `point` can be asked."""

@@ -148,11 +148,17 @@ class SearchExplorer(LiveDashboard):
 
     def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
         """The chosen searchers and brute force, in turns; the figure grows after each round."""
-        plan = self.asked(values)
-        for step in self.bench.measure(plan):
-            figure = self.draw(self.values) if step.fresh else None
-            yield Progress(step.share, step.text, figure)
-        yield Progress(1.0, self._verdict(), self.draw(self.values))
+        for step in self.bench.measure(self.asked(values)):
+            if step.fresh:
+                self._refresh()
+            yield Progress(step.share, step.text)
+        self._refresh()
+        yield Progress(1.0, self._verdict())
+
+    def _refresh(self) -> None:
+        """Show what is measured by now, in the view that is chosen by now: it may be another than when the work began."""
+        with self.lock:
+            self._show(self.draw(self.values))
 
     def asked(self, values: Mapping[str, Any]) -> Plan:
         """What these values of the controls ask to be measured; ValueError that says which does not fit."""
@@ -246,7 +252,9 @@ class SearchExplorer(LiveDashboard):
     def _saver(self, suffix: str) -> Callable[[object], None]:
         def save(_button: object) -> None:
             try:
-                self._saved.value = f"<code>{escape(str(self.save(suffix)))}</code>"
+                with self.lock:
+                    path = self.save(suffix)
+                self._saved.value = f"<code>{escape(str(path))}</code>"
             except Exception as error:  # nobody would see a traceback
                 self._saved.value = (
                     f'<span style="color:#c0392b">{escape(f"{type(error).__name__}: {error}")}</span>'
