@@ -137,7 +137,7 @@ for name, preset in others.items():
 # %%
 fitted = paths.checkpoints() / f"{dataset}-hstu-dot-paths"  # paths that were fitted to a finished dot product
 if "HSTU + Deep Retrieval" not in checkpoints and fitted.is_dir():
-    checkpoints["HSTU + dot, fitted paths"] = str(fitted)
+    checkpoints["HSTU + Deep Retrieval"] = str(fitted)
 for name, preset in others.items():
     if name not in checkpoints:
         print(f"to add {name}: workbench train {preset.name} --dataset {dataset} --seed {seed}")

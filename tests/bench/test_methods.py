@@ -1,5 +1,6 @@
 """Searchers by name: how they are written and read, what is refused, what is built once for several settings."""
 
+import doctest
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,7 @@ def test_settings_that_share_an_index_find_what_each_alone_would(
     assert work[0] < work[1]
     seconds = [row["seconds"] for row in together.builds]
     assert len(seconds) == 2 and min(seconds) > 0  # the shared index counts for each of them
+
+
+def test_examples_hold() -> None:
+    assert doctest.testmod(module).failed == 0

@@ -1,5 +1,6 @@
 """Views in files: read back as they were, whole or not there, and an error that says what to do."""
 
+import doctest
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -62,3 +63,7 @@ def test_names_stay_in_their_folder_and_take_no_others_place(tmp_path: Path, nam
     assert unused(tmp_path, name, ".csv") == tmp_path / file
     (tmp_path / file).touch()
     assert unused(tmp_path, name, ".csv").name == file.replace(".csv", "-2.csv")
+
+
+def test_examples_hold() -> None:
+    assert doctest.testmod(saving).failed == 0

@@ -195,6 +195,9 @@ def test_learned_indexes_search_the_catalogue_under_their_own_score(explorer: Se
     assert {"brute force, SparCode", "SparCode", "brute force, Deep Retrieval", "Deep Retrieval"} < set(
         marks(explorer)
     )
+    hover = {t.name: t.customdata[0][0] for t in explorer.figure.data if t.customdata is not None}
+    assert "score of its own" in hover["SparCode"] and "score of its own" not in hover["brute force"]
+    assert "Retrieval" not in told(explorer) and "SparCode" not in told(explorer)  # it compares what is alike
     assert explorer.command_line.count("--own") == 2 and "--items" not in explorer.command_line
 
 

@@ -145,16 +145,17 @@ def side_by_side(
 ) -> pd.DataFrame:
     """The raw tables of a run (see `Raw`) in one, less what a machine's ceilings say.
 
-    Columns: those of `latency` and `quality`, the contender's `method` and `setting`, the corpus's `items` and
+    Columns: those of `latency` and `quality`, the contender's `method` and `setting`, `own_score` (it searches under a score
+    of its own, and its recall is against brute force under that), the corpus's `items` and
     `item_bytes` (the item state, per item), `index_mb` (held beyond the
     item state), `call_mb` (the peak of a call) and `memory_mb`, their sum; `build_s`.
     """
     references = None
     if "reference" in contenders:  # which runs that were stored before did not have
         references = dict(zip(contenders["label"], contenders["reference"], strict=True))
-    table = latency(calls).merge(
-        contenders.drop(columns="reference", errors="ignore"), on="label", how="left"
-    )
+    told = contenders.drop(columns="reference", errors="ignore")
+    table = latency(calls).merge(told, on="label", how="left")
+    table["own_score"] = [(references or {}).get(label, REFERENCE) != REFERENCE for label in table["label"]]
     table = table.merge(quality(answers, references), on=["workload", "label", "k"], how="left")
     builds = builds.rename(columns={"seconds": "build_s"})
     builds["index_mb"] = builds.pop("kept_bytes") / 1e6

@@ -173,6 +173,8 @@ def _hover(rows: pd.DataFrame) -> pd.Series:
 
     def told(row: pd.Series) -> str:
         lines = [f"<b>{plain(row['label'])}</b>"]
+        if row.get("own_score", False):
+            lines.append("under a score of its own: recall is of its own brute force's list")
         lines += [form.format(row[name]) for name, form in TOLD if name in rows and math.isfinite(row[name])]
         return "<br>".join(lines)
 

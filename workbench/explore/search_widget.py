@@ -227,10 +227,14 @@ class SearchExplorer(LiveDashboard):
 
     def _verdict(self) -> str:
         latest = self.bench.table[self.bench.table["run"] == self.bench.runs]
-        good = latest[latest["recall"] >= 0.99].nsmallest(1, "p50_ms")
-        if good.empty:
-            return "measured"
-        best = good.iloc[0]
+        good = latest[
+            (latest["recall"] >= 0.99) & ~latest["own_score"]
+        ]  # the same lists, found faster or slower
+        best = good.nsmallest(1, "p50_ms").iloc[0]
+        if best["label"] == REFERENCE:
+            return (
+                f"measured; no other finds .99 of the lists faster than brute force, {best['p50_ms']:.3g} ms"
+            )
         speed = f"{best['p50_ms']:.3g} ms, {best['vs_brute_force']:.2f} × as fast as brute force"
         return f"measured; fastest at recall .99 or more: {best['label']}, {speed}"
 
