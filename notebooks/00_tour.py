@@ -14,117 +14,347 @@
 # ---
 
 # %% [markdown]
-# # 00 · A tour: why a dot product is not enough
+# # 00 · A tour: from a dot product to exact top-k with a proof
 #
-# A person has watched, read or bought some things, in an order. Of all the items there are, which comes next? A **retriever** answers
-# by turning the history into a query $q$, scoring every item $x$ by a **similarity** $\phi(q, x)$, and returning the best $k$. Almost
-# everybody takes $\phi$ to be a dot product, because the best $k$ of a dot product can be found fast. This workbench is about what one
-# gives up by that, and about similarities that are learned and can still be searched.
+# A person has watched, read or bought some things, in an order. Of all the items there are, which comes next? A **retriever**
+# turns the history into a query $q$, scores every item $x$ by a **similarity** $\phi(q, x)$, and returns the best $k$.
 #
-# In five minutes you will see the data, two trained retrievers, and what each of them shows one user.
+# You know matrix factorisation: a vector for each user, a vector for each item, and
+# $\phi(q, x) = \langle q, x \rangle = \sum_{i=1}^{d} q_i x_i$. Almost everybody stops there, because the best $k$ of a dot product can be found
+# fast. This workbench is about what one gives up by that, about similarities that are *learned*, and about how they can still be searched.
+#
+# Ten stations lead through the ten notebooks, about three minutes each. Every station has one control and one **question**: move the
+# control until you know, then unfold the answer. (On a report's page the controls stand still; `workbench lab` opens the tour with a
+# kernel behind it.)
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
 profile = "quick"
 seed = 0
-user = 3
+user = -1
 
 # %%
 import pandas as pd
+import torch
 
-from workbench import data
-from workbench.data import statistics
-from workbench.explore import figures
+from workbench import anatomy, data
+from workbench.bench import lessons
+from workbench.bench.workloads import Trained, build
+from workbench.explore.anatomy_widgets import ScoreAnatomy, SideBySide
+from workbench.explore.approximation_widget import Widths
+from workbench.explore.proof_widget import Proof
+from workbench.explore.read_off import Axes
+from workbench.explore.read_off_widget import ReadOff
 from workbench.explore.tables import table
+from workbench.explore.widgets import MetricExplorer
 from workbench.reporting import record
+from workbench.theory import targets
+from workbench.theory.fitting import FitConfig, fitted
 from workbench.training.presets import lineup
-from workbench.training.recommend import history, recommendations, score_matrix
+from workbench.training.recommend import history
 from workbench.training.shelf import obtain
 
 # %% [markdown]
-# ## The data
-#
-# Interactions of users with items, in time order. **01_preprocess** looks at them closely.
+# Four retrievers, two encoders with two similarities each, are taken from `ckpts/`, or trained now where they are missing (about a
+# minute each on the embedded data).
 
 # %%
 sequences = data.load(dataset)
-record("users", sequences.num_users)
-record("items", sequences.num_items)
-table(statistics.summary(sequences))
+trained = {m: obtain(preset, sequences, seed=seed) for m, preset in lineup(profile, dataset).items()}
+subjects = {m: anatomy.Subject.of(m, trained[m].retriever(), sequences) for m in ("HSTU + dot", "HSTU + MoL")}
+dot, mol = subjects.values()
 
 # %% [markdown]
-# One user's last items, and the one that came next (marked in the last column). The next item is what we want to find, among all the others.
+# ## 1 · What is asked
+#
+# The data are rows *(user, item, time)*. Of each user the last item is held out: the **test item**, which a retriever is to find among
+# all others. Here is one history; the marked row is what came next.
 
 # %%
+user = anatomy.telling_user(dot, mol) if user < 0 else user
 table(history(sequences, user))
 
 # %% [markdown]
-# ## Two retrievers
-#
-# The same encoder reads the history; only the similarity differs. The **dot product** compares one vector of each side. With vectors
-# of width $D$, the matrix of all scores has rank $D$ at most: however it is trained, it cannot say more than $D$ independent things
-# about which query goes with which item. **Mixture-of-Logits** (MoL) compares several smaller vectors of each side and lets a gate
-# decide, for each pair, how much each comparison counts; the rank of its score matrix is not bounded by the width.
-#
-# They are taken from `ckpts/`, or trained now where they are missing (about a minute each on the embedded data).
+# The poorest retriever shows everybody the same: the most popular items. How far does one get with that?
 
 # %%
-presets = lineup(profile, dataset)
-chosen = ["SASRec + dot", "SASRec + MoL"]
-trained = {method: obtain(presets[method], sequences, seed=seed) for method in chosen}
+popular = lessons.popular_first(sequences)
+axes = Axes("items in the list, the most popular first", "share in the list", unit="items", share=True)
+ReadOff("The same list for everybody", popular, axes, "items", "Length of the list", start=10)
+
+# %% [markdown]
+# **Question.** How long must that list be to hold *half* of the users' next items?
+#
+# <details><summary>An answer</summary>
+#
+# Hundreds of items: about a fifth of the embedded catalogue, about a ninth of MovieLens 1M. The first ten hold some percent only. That
+# is the mark to beat.
+#
+# </details>
+#
+# The whole story, from a file of ratings to batches: [01_preprocess](01_preprocess.ipynb).
+
+# %%
+shares = popular[popular["curve"] == "of the users' next items"].set_index("x")["y"]
+record("HR@10 of the most popular items", shares.loc[10])
+
+# %% [markdown]
+# ## 2 · What is learned
+#
+# An **encoder** (SASRec, arXiv 1808.09781; HSTU, arXiv 2402.17152) reads the history, and its output is the query. Item vectors,
+# encoder and similarity are trained together: at each position of a history, the item that came next, $x^+$, must score above some
+# **negatives** $x^-$ that are drawn at random,
+#
+# $$-\log \frac{e^{\phi(q, x^+)}}{e^{\phi(q, x^+)} + \sum_{x^-} e^{\phi(q, x^-)}} .$$
+#
+# How hard is this exam? Below: how often the held-out item scores above *all* of so many random items.
+
+# %%
+ranks = {method: t.ranks(sequences) for method, t in trained.items()}
+exam = lessons.against_negatives(ranks)
+axes = Axes("random negatives", "next item above all of them", unit="negatives", share=True)
+ReadOff(
+    "An exam with negatives", exam, axes, "negatives", "Negatives that are drawn for each question", start=1
+)
+
+# %% [markdown]
+# **Question.** With one negative the exam is easy. With how many does the retriever fail more often than not? And where do the methods
+# lie furthest apart, relative to what they get right?
+#
+# <details><summary>An answer</summary>
+#
+# With a dozen or two on the embedded data, with some fifty on MovieLens 1M. With one negative all methods look alike, and good; relative
+# differences grow to the right, where the whole catalogue competes. So training draws many negatives, and metrics here are never computed on samples, which can even turn an
+# order round (W. Krichene and S. Rendle, *On Sampled Metrics for Item Recommendation*, KDD 2020).
+#
+# </details>
+#
+# Losses, curves, costs: [02_train](02_train.ipynb).
+#
+# ## 3 · Dot product or mixture?
+#
+# A **Mixture-of-Logits** (MoL; arXiv 2306.04039, 2407.15462) compares *several* smaller vectors of query and item, and lets a gate
+# $\pi$ decide for each pair how much each comparison counts:
+#
+# $$\phi(q, x) = \sum_{p} \pi_p(q, x)\, s_p(q, x), \qquad s_p = \frac{1}{\tau} \left\langle f_{i(p)}(q), g_{j(p)}(x) \right\rangle,
+# \qquad \pi_p \ge 0, \quad \sum_p \pi_p = 1 .$$
+#
+# Same encoder, same data, same number of steps. HR@k is the share of users whose next item is among the first *k* of the whole
+# catalogue, NDCG@k gives more credit to better places, MRR is the mean of 1/rank; the lines are 95 % intervals over users.
 
 # %%
 results = pd.concat([t.metrics.assign(method=m) for m, t in trained.items()], ignore_index=True)
-figures.metric_bars(results, ["HR@10", "HR@50", "NDCG@10", "MRR"])
-
-# %%
 for method, t in trained.items():
     record(f"NDCG@10, {method}", t.metrics.set_index("metric")["value"]["NDCG@10"])
+MetricExplorer(results)
 
 # %% [markdown]
-# HR@10 is the share of users whose next item is among the first ten, of the whole catalogue. How these numbers are measured, and how
-# sure one can be of them, is the subject of **03_compare_similarities**.
+# **Question.** Is MoL ahead with both encoders and at every *k*? Choose *HR* and *every k*.
 #
-# ## The same user, twice
+# <details><summary>An answer</summary>
 #
-# What the dot product would show:
+# On the embedded data yes, with both encoders, up to *k* = 500; at 1,000 the list is nearly the whole catalogue, and all are equal.
+# On MovieLens 1M (the small models that come with this repository) with HSTU only, and there mostly at small *k*; with SASRec the two change places, and the intervals
+# overlap: no finding. And look back at station 1: beside a list that is the same for everybody, all four are several times better. Most of
+# that is the encoder's work.
+#
+# </details>
+#
+# And the same user, twice: the best ten of both, the test item with a star, or below the list where it is not in it. Each
+# bar of MoL is cut into its largest parts $\pi_p s_p$.
 
 # %%
-table(recommendations(trained["SASRec + dot"].retriever(), sequences, user))
+SideBySide([dot, mol], user)
 
 # %% [markdown]
-# And what MoL would show:
+# (This user was looked for, to show something.) Intervals of differences, popular and rare items, published numbers:
+# [03_compare_similarities](03_compare_similarities.ipynb).
+#
+# ## 4 · Why a dot product is not enough
+#
+# Write all scores that queries *should* give items as a matrix $A$. A dot product of width $d$ makes a matrix of rank $d$ at most,
+# and the best of those is the singular value decomposition cut after $d$ terms (Eckart and Young, 1936):
+#
+# $$\min_{\operatorname{rank} \Phi \le d} \frac{\|A - \Phi\|}{\|A\|} = \sqrt{\frac{\sum_{i > d} \sigma_i^2}{\sum_i \sigma_i^2}} .$$
+#
+# In the first matrix below each query wants items that are *similar, but not identical* to what it is; in the second, all those of its own
+# group (*block*). A MoL of width 4 was trained on each just now.
 
 # %%
-table(recommendations(trained["SASRec + MoL"].retriever(), sequences, user))
+config = FitConfig(width=4, gate_hidden=32, steps=300, start="spectral", seed=seed)
+wanted = [targets.TARGETS[name](64, seed) for name in ("similar, not identical", "block")]
+Widths({target.name: fitted(target, config) for target in wanted}, start=4)
 
 # %% [markdown]
-# ## Which score is it?
+# **Question.** How wide must the dot product be to come as near as MoL of width 4? And for *block*?
 #
-# The scores of the twenty most popular items for eight users, each row around its own mean. The rows of a low-rank score are mixtures
-# of few patterns; a richer score can treat neighbours differently.
+# <details><summary>An answer</summary>
+#
+# For *similar, not identical* about five times as wide. For *block* eight dimensions are enough, exactly: where scores have low rank, a dot product
+# is the right tool. Now the honest line: MoL also has a gate and projections to learn. With *as many floats in all* (dotted) the dot
+# product is ahead of MoL on a matrix as small as this one. What tips the balance is the number of items, since the gate is paid for once.
+#
+# </details>
 
 # %%
-figures.score_heatmap(score_matrix(trained["SASRec + dot"].retriever(), sequences), "Dot product")
-
-# %%
-figures.score_heatmap(score_matrix(trained["SASRec + MoL"].retriever(), sequences), "Mixture-of-Logits")
+fit = fitted(wanted[0], config)
+record("similar, not identical: error of MoL of width 4", fit.error())
 
 # %% [markdown]
-# ## Where to go from here
+# Theorem 1 of arXiv 2407.15462: with enough components MoL gives *any* matrix. A proof in two lines, where the printed one
+# fails, and what can be *learned*: [04_universal_approximation](04_universal_approximation.ipynb).
 #
-# | notebook | the question it answers |
-# | --- | --- |
-# | **01_preprocess** | What does a retriever read, and what is it asked? |
-# | **02_train** | What is learned, from which signal, at what cost? |
-# | **03_compare_similarities** | Does a learned similarity find better items, for whom, and how sure can we be? |
-# | **04_universal_approximation** | What can a dot product of width *d* not say, and what does a mixture pay to say it? |
-# | **05_mol_anatomy** | What is inside one score, and which parts of it does who use? |
-# | **06_exact_topk** | Can the best *k* be proved without scoring everything? |
-# | **07_recall_latency** | How fast can the best 100 be found, and what is lost by being faster? |
-# | **08_sparcode** | How can an inverted index hold a learned interaction? |
-# | **09_deep_retrieval** | Can the index itself be learned? |
-# | **10_scaling** | What does a larger corpus cost, and what would a billion items need? |
+# ## 5 · Inside one score
 #
-# **To try.** Change `user` above and run the notebook again: for whom do the two lists agree, and for whom not? Then set
-# `dataset = "ml-1m"` and `profile = "standard"` for real films (`workbench data prepare ml-1m --from FOLDER` first).
+# Each cell of the heatmaps is a pair of vectors $(f_i, g_j)$: how well they agree ($s$), how much the gate lets that count ($\pi$), and
+# the product; the bars add the products up. *T* divides what enters the gate's softmax.
+
+# %%
+ScoreAnatomy(mol, user)
+
+# %% [markdown]
+# **Question.** Move *T* to its lower end, then to its upper end. What becomes of the weights, of the score and of the rank?
+#
+# <details><summary>An answer</summary>
+#
+# Towards the lower end the weights move to the component that the gate prefers, on MovieLens nearly all of them. At the upper end all weights
+# are nearly equal, and the score is the mean of the components: the gate is gone. For single users the rank may go either way. Over
+# many users it is best near $T = 1$, where the model was trained, and at the upper end nearly a third of the hits among the first ten are lost.
+#
+# </details>
+#
+# Switch components off, see which ones popular items use, look at a map of items: [05_mol_anatomy](05_mol_anatomy.ipynb).
+#
+# ## 6 · Exact top-k, with a proof
+#
+# MoL is no inner product, so no index of inner products finds its best items. But its weights are positive and sum to one, so that
+#
+# $$\phi(q, x) = \sum_p \pi_p s_p \;\le\; \max_p s_p(q, x),$$
+#
+# and each $s_p$ *is* an inner product. Left: every item of one query, its bound against its score. An item whose bound is below $S_K$, the
+# $k$-th best score found, is **ruled out**: its gate need not be computed. Right: the $N_1$ best of every component, for which any index
+# will do. An item in no list scores at most what the red line says. Where $S_K$ is not below the red line, the best $k$ of the lists
+# are **proved** to be the best of all.
+
+# %%
+workload = build(Trained(str(trained["HSTU + MoL"].folder)), 32, seed, torch.device("cpu"))
+titles = sequences.items["title"].set_axis(range(1, sequences.num_items + 1))
+Proof(workload, titles)
+
+# %% [markdown]
+# **Question.** How long must the lists be until the answer is *complete*, and how long until that is *proved*? Why do the two differ?
+#
+# <details><summary>An answer</summary>
+#
+# On MovieLens lists of twenty at most hold the best ten of most queries, and some hundred prove it; on the embedded data they hold them with one to
+# three hundred at most, and the proof takes more than half of the catalogue. The bound is what a gate would give that puts all weight on the
+# largest component. The trained gate does something else, so most scores lie far below their bound (left), and the proof must
+# fear what never happens. Take *gate ×* to 0 and to 8, and try other queries.
+#
+# </details>
+#
+# Bounds that are tighter, and what exact search costs: [06_exact_topk](06_exact_topk.ipynb).
+#
+# ## 7 · Recall and latency
+#
+# Without a proof one can be faster: score only **candidates** that a cheap first stage finds. Two kinds: the best by the *average* of all
+# component scores, one inner product for each item, and the *lists* of station 6.
+
+# %%
+stages = {f"best {k}": lessons.first_stages(workload, k) for k in (10, 100)}
+axes = Axes("candidates of a query", "share", unit="candidates", share=True)
+ReadOff(
+    "Two first stages", stages, axes, "candidates", "How many items are scored by MoL", start=50, choice="of"
+)
+
+# %% [markdown]
+# **Question.** Which stage finds more of the true best ten with 50 candidates? What is the other one good for?
+#
+# <details><summary>An answer</summary>
+#
+# The average finds some nine of ten with 50 candidates, lists of the same size in all clearly fewer. But the average proves nothing, however many it
+# takes: an item can be good for one component and poor on average. Lists can, once they are long: on MovieLens with some hundreds of
+# candidates for some queries, on the embedded data hardly before they hold everything. Fast and safe are two different searchers, and a curve
+# of recall alone hides the difference.
+#
+# </details>
+#
+# Milliseconds, twenty settings, and the explorer that measures your own: [07_recall_latency](07_recall_latency.ipynb).
+#
+# ## 8 · A look-up instead of a search
+#
+# **SparCode** (arXiv 2311.18213): if there were only $M$ different queries, all their scores could be computed beforehand, whatever the
+# similarity costs. So round each query to the nearest of $M$ **codewords**. Here without any training for it: the codewords
+# are centres of clusters among some hundred users' queries.
+
+# %%
+rounded = lessons.rounded_queries(trained["HSTU + MoL"].retriever(), sequences, seed)
+axes = Axes("codewords, up to one for each user", "NDCG@10", unit="codewords")
+ReadOff("Round the query", rounded, axes, "codewords", "Different queries that are left", start=32)
+
+# %% [markdown]
+# **Question.** How many codewords keep most of the quality? How many numbers are then stored, for all items?
+#
+# <details><summary>An answer</summary>
+#
+# One for every two to four users, which is no saving at all: $M \times N$ scores for $N$ items. SparCode mends both ends. It *learns* codewords
+# together with the scorer; it builds a code of several pieces, so that few codewords make many codes; and it stores only the
+# scores that are above a threshold, in an inverted index.
+#
+# </details>
+#
+# [08_sparcode](08_sparcode.ipynb) trains one and cuts its index down.
+#
+# ## 9 · Learning the index itself
+#
+# One can also sort *items* into groups, walk to the best few groups, and score what stands in them. These groups are clusters of item vectors,
+# made once. **Deep Retrieval** (arXiv 2007.07203) learns them together with the model, in several layers, so that a group is a *path*.
+
+# %%
+walked = lessons.walked_groups(workload, k=10, seed=seed)
+axes = Axes("groups walked to, the best first", "share", unit="groups", share=True)
+ReadOff("Walk to some groups", walked, axes, "groups", "The width of the walk", start=5)
+
+# %% [markdown]
+# **Question.** How much of the catalogue is scored to find nine of the best ten? And for the last one?
+#
+# <details><summary>An answer</summary>
+#
+# Nine of ten cost less than a quarter of the catalogue, and the last costs most of the rest: a few good items always stand in groups that look
+# poor. Groups that are learned for the queries that come, and an item that stands in more than one, move the curve to the left.
+#
+# </details>
+#
+# [09_deep_retrieval](09_deep_retrieval.ipynb) shows paths, who takes them, and how wide a beam must be.
+#
+# ## 10 · A billion items
+#
+# All that MoL needs of an item is computed once and kept: its components and its part of the gate.
+
+# %%
+axes = Axes("items in the corpus", "GB kept for search", unit="items", log_y=True)
+kept = lessons.kept(workload)
+ReadOff("What a corpus costs to keep", kept, axes, "items", "Size of the corpus", start=1_000_000)
+
+# %% [markdown]
+# **Question.** With how many items does this state outgrow the memory of your machine? And if its numbers took a quarter of the bits?
+#
+# <details><summary>An answer</summary>
+#
+# Divide your memory by the bytes of an item: with 16 GB and the small model of the embedded data it is a few hundred million items, with
+# that of MovieLens some tens of millions. Eight bits help by less than four, for the part of the gate stays as it is. Beyond one machine the corpus is split, every part is searched
+# alone, and the lists are merged, exactly.
+#
+# </details>
+#
+# Exponents, bytes and an extrapolation that states its assumptions: [10_scaling](10_scaling.ipynb).
+#
+# ## What you have seen
+#
+# - A dot product of width $d$ can make scores of rank $d$ and no more; a mixture with a gate has no such limit, and pays for it in
+#   parameters and in search.
+# - Weights that are positive and sum to one give a bound, and the bound a proof: learned similarities can be searched *exactly*.
+# - What is fast, what is complete and what is proved are three questions. Look at all three.
+#
+# **To try.** Set `dataset = "ml-1m"` and `profile = "standard"` at the top for real films (`workbench data prepare ml-1m --from FOLDER`
+# first), run the tour again, and see which of your answers still hold.

@@ -101,6 +101,17 @@ record("repeats", repeats)
 table(repeats)
 
 # %% [markdown]
+# **To answer with a parameter.** What would you expect of films that are rated on a web page? Set `dataset = "ml-1m"` and look.
+#
+# <details><summary>An answer</summary>
+#
+# Here no two interactions fall in the same second, and three users of four meet an item again: some test items are in the history
+# already, and a retriever that leaves out the history must miss them. In MovieLens 1M it is the other way round: a third of all
+# ratings come in the same second as the one before, as when a page of films is rated at once, so that a good part of the order
+# means little; and nobody rates a film twice.
+#
+# </details>
+#
 # ## What kinds of items are there?
 
 # %%

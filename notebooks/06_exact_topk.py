@@ -34,6 +34,7 @@ from workbench import data
 from workbench.bench.proofs import one_query, proof_shares
 from workbench.bench.workloads import Trained, build
 from workbench.explore import proof_figures as figures
+from workbench.explore.proof_widget import Proof
 from workbench.explore.tables import table
 from workbench.reporting import record
 from workbench.runtime import generator
@@ -93,6 +94,26 @@ figures.component_lists(one.lists, one.s_k, one.outside)
 print("proved" if one.s_k >= one.outside else f"no proof: off by at most {one.outside - one.s_k:.2f}")
 
 # %% [markdown]
+# ## Try it
+#
+# Both pictures at once, for any query. The line on top says whether the lists prove that nothing was missed, and how many items the bound
+# leaves.
+
+# %%
+Proof(workload, titles, query, k, count=50)
+
+# %% [markdown]
+# **To answer with the controls.** Longer lists raise $S_K$ and lower the red line. Which of the two does most for the proof? And which
+# of them changes what is ruled out on the left?
+#
+# <details><summary>An answer</summary>
+#
+# The red line. $S_K$ rises only until the lists hold the best *k*, which is early, and stays there; from then on it is the red line that has to
+# come down to it. What is ruled out on the left depends on $S_K$ alone, so it no longer changes either. With *gate ×* the red line
+# and all bounds stay where they are, for they know nothing of the gate: only the scores move, and $S_K$ with them.
+#
+# </details>
+#
 # ## Proved, and in fact exact
 #
 # Now all queries. **Certified** is what the bound proves; **in fact exact** is what a brute-force search confirms. The first can never

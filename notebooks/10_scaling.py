@@ -73,6 +73,16 @@ figures.growth(measured, fits)
 table(fits[["label", "points", "exponent", "low", "high"]])
 
 # %% [markdown]
+# **To answer with the table.** A method that looks at every item must have exponent 1. Why does brute force have less here?
+#
+# <details><summary>An answer</summary>
+#
+# Look at the latencies: over the small corpora they hardly grow, since what a call costs in any case outweighs what the items cost. The
+# straight line through all points mixes both. The line on the right of the figure, between the two largest corpora, is the one to
+# read, and even there fixed costs are not gone: compare *fixed ms* below with the latency.
+#
+# </details>
+#
 # ## What happens to recall?
 #
 # With the same setting, a larger corpus has more items between the candidates and the true list.
@@ -106,6 +116,15 @@ record("needs of a billion items", needs)
 table(needs)
 
 # %% [markdown]
+# **To answer with a parameter.** With how many items does the state of your corpus fit into the memory of your machine? Set `billion`.
+#
+# <details><summary>An answer</summary>
+#
+# *state gb* grows in proportion: 16 GB hold 16/*state gb* billion items, a few hundred million of the small model of the embedded data.
+# Time may give out first: compare *seconds per query*, and what a tenth of it would be.
+#
+# </details>
+#
 # Keeping the components in fewer bits is the first thing to do: the state of a billion items at this size, in GB.
 
 # %%

@@ -1,5 +1,7 @@
 """The command line as its user meets it: help, one line for an error, exit status."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -149,6 +151,7 @@ def test_pairs_are_checked_and_written(root: Path) -> None:
 
 def test_lab_opens_the_tour_and_asks_no_other_machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[list[str]] = []
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "mine")
     monkeypatch.setattr("os.execv", lambda path, command: called.append([path, *command]))
     run("lab", "--no-browser", "--port", "8899")
     (command,) = called
@@ -156,3 +159,7 @@ def test_lab_opens_the_tour_and_asks_no_other_machine(root: Path, monkeypatch: p
     assert "--LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb" in command
     assert f"--ServerApp.root_dir={root}" in command
     assert {"--no-browser", "--ServerApp.port=8899", "--LabApp.news_url=None"} <= set(command)
+    ours, theirs = os.environ["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    overrides = json.loads((Path(ours) / "labconfig" / "default_setting_overrides.json").read_text())
+    assert overrides["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
+    assert theirs == "mine"

@@ -11,8 +11,9 @@ import plotly.graph_objects as go
 import pytest
 
 from workbench.explore import approximation
-from workbench.explore.approximation_widget import DEFAULT, GATES, OWN, STARTS, Approximation
+from workbench.explore.approximation_widget import DEFAULT, GATES, OWN, STARTS, Approximation, Widths
 from workbench.explore.live_widget import Pace
+from workbench.theory.fitting import fitted
 from workbench.theory.floor import floor
 from workbench.theory.targets import TARGETS, parse_matrix, similar_not_identical
 
@@ -200,3 +201,28 @@ def test_a_matrix_can_be_given_from_python() -> None:
     dashboard = Approximation(replace(DEFAULT, steps=50), matrix=parse_matrix(b"1,2\n3,4\n", "mine.csv"))
     assert dashboard.values["target"] == OWN
     assert heatmaps(dashboard.figure)[0].tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_wider_dot_product_comes_down_to_the_target() -> None:
+    target = similar_not_identical(16, 0)
+    fit = fitted(target, replace(DEFAULT, gate_hidden=4, steps=20))
+    widths = Widths({target.name: fit}, start=2)
+    for width in (0, 16):
+        widths.controls["d"].value = width
+        assert "Error" not in widths.status.value
+        wanted, dot, mixture = heatmaps(widths.figure)
+        assert widths.figure.data[-1].x[0] == width
+        assert widths.figure.data[-1].y[0] == pytest.approx(floor(target.scores, width))
+        assert np.linalg.norm(dot - wanted) / np.linalg.norm(wanted) == pytest.approx(
+            floor(target.scores, width), abs=1e-5
+        )
+        np.testing.assert_allclose(mixture, fit.scores().numpy(), rtol=1e-5)
+    assert f"error {fit.error():.2f}" in widths.figure.layout.annotations[2].text
+
+
+def test_widths_need_a_mixture_and_a_row_of_the_table() -> None:
+    with pytest.raises(ValueError, match="no fitted mixture"):
+        Widths({})
+    floors = pd.DataFrame({"width": [0, 1], "floor": [1.0, 0.0]})
+    with pytest.raises(ValueError, match="width 7 is not in the table"):
+        approximation.widths({"A": MATRIX, "dot": MATRIX, "MoL": MATRIX}, floors, 7, 4, 0.5, 9)

@@ -6,7 +6,9 @@ from typing import Any
 import ipywidgets
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io as pio
 import pytest
+from comm import DummyComm
 
 from workbench.explore import widgets
 from workbench.explore.widgets import Dashboard, MetricExplorer
@@ -212,3 +214,24 @@ def test_no_method_chosen_is_told() -> None:
 def test_a_table_that_cannot_be_shown_is_refused(table: pd.DataFrame, message: str) -> None:
     with pytest.raises(ValueError, match=f"lacks {message}"):
         MetricExplorer(table)
+
+
+def test_no_button_sends_a_figure_to_another_machine() -> None:
+    assert MetricExplorer(RESULTS).figure._config["showSendToCloud"] is False
+    shown = pio.renderers["plotly_mimetype"].to_mimebundle(go.Figure().to_dict())
+    assert shown["application/vnd.plotly.v1+json"]["config"]["showSendToCloud"] is False
+
+
+def test_a_live_figure_is_opened_once_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        ipywidgets.widgets.widget.comm,
+        "create_comm",
+        lambda **opening: opened.append(opening["data"]["state"]) or DummyComm(),
+    )
+    MetricExplorer(RESULTS)
+    figures = [state for state in opened if "_widget_data" in state]
+    assert len(figures) == 1
+    assert [trace["type"] for trace in figures[0]["_widget_data"]] == ["bar", "bar"]
+    assert figures[0]["_widget_layout"]["width"] == widgets.WIDTH
+    assert figures[0]["_config"]["showSendToCloud"] is False

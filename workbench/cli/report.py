@@ -3,6 +3,7 @@
 import glob
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -104,6 +105,11 @@ def lab(
     ]
     if not browser:
         command.append("--no-browser")
+    # Our defaults (labconfig/) under the user's own settings: no question about news, and plots stay in the page as it scrolls.
+    own = str(Path(notebooks.__file__).parent)
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
+        filter(None, [own, os.environ.get("JUPYTER_CONFIG_PATH")])
+    )
     if os.geteuid() == 0:  # in a container, as a rule; the server asks for its token all the same
         command.append("--allow-root")
     os.execv(command[0], command)

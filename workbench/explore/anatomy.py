@@ -70,8 +70,8 @@ def score_parts(
         *_temperature(temperatures, temperature),
     ]
     layout = {
-        "height": 500,
-        "margin": {"t": 70, "b": 50, "l": 52, "r": 12},
+        "height": 430,
+        "margin": {"t": 66, "b": 46, "l": 52, "r": 12},
         "showlegend": False,
         "annotations": [_panel_title(text, *place) for text, place in PANELS.items()],
     }
@@ -155,7 +155,7 @@ def _history(history: pd.DataFrame) -> go.Table:
                 ]
             ],
             "align": "left",
-            "height": 22,
+            "height": 18,
             "font": {"size": 12},
             "fill": {"color": clear},
             "line": {"color": clear},
@@ -404,7 +404,7 @@ def usage_heatmap(
     figure.update_yaxes(
         autorange="reversed", showgrid=False, ticks="", type="category", tickfont={"size": 12}
     )
-    figure.update_layout(height=max(300, min(600, 150 + 26 * len(use))))
+    figure.update_layout(height=440)  # whatever the groups: what stands below does not move when they change
     return finished(figure, f"{plain(measure)}{', less the mean of the groups' if relative else ''}")
 
 
@@ -539,7 +539,11 @@ def component_map(
     ):
         update(title_text=f"{axis} principal component ({share:.0%} of variance)", zeroline=False)
     figure.update_layout(
-        height=500, dragmode="lasso", legend={"itemclick": False, "itemdoubleclick": False}, uirevision="map"
+        height=450,
+        dragmode="lasso",
+        legend={"itemclick": False, "itemdoubleclick": False},
+        modebar={"remove": ["select2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]},
+        uirevision="map",
     )
     return finished(figure, plain(title))
 

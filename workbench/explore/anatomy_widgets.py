@@ -42,8 +42,13 @@ class ScoreAnatomy(Dashboard):
         self._curve = lru_cache(maxsize=16)(self._by_temperature)
         trained = anatomy.mixture_of(subject.retriever.similarity).config.temperature
         self._user = widgets.BoundedIntText(value=user, min=0, max=subject.sequences.num_users - 1)
-        self._find = widgets.Text(placeholder="part of a title, then Enter", continuous_update=False)
-        self._item = widgets.Dropdown(options=[""])  # without an option it would never choose one
+        wide = {"width": "380px"}  # for titles
+        self._find = widgets.Text(
+            placeholder="part of a title, then Enter", continuous_update=False, layout=wide
+        )
+        self._item = widgets.Dropdown(
+            options=[""], layout=wide
+        )  # without an option it would never choose one
         self._offer()
         if item is not None:
             self._find.value = self._titles[item - 1]

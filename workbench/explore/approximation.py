@@ -225,6 +225,66 @@ def side_by_side(
     )
 
 
+def widths(
+    matrices: Mapping[str, pd.DataFrame],
+    floors: pd.DataFrame,
+    width: int,
+    mol_width: int,
+    mol_error: float,
+    equal_width: int,
+) -> go.Figure:
+    """The best dot product of a width beside what it is to reach and beside a mixture, and its place on the line of floors.
+
+    `matrices` are the target and the scores of dot and MoL, in this order; `floors` has `width`, from 0 on, and `floor`.
+    `mol_error` is what the mixture of width `mol_width` came to, `equal_width` that of a dot product with as many
+    floats in all. ValueError where `width` is not in the table.
+    """
+    need(floors, "width", "floor")
+    if width not in set(floors["width"]):
+        raise ValueError(f"the floor of width {width} is not in the table")
+    error = float(floors.loc[floors["width"] == width, "floor"].iloc[0])
+    titles = ["A, the scores to reach", f"dot, d = {width}: error {error:.2f}"]
+    titles += [f"MoL, width {mol_width}: error {mol_error:.2f}", "least relative error of a dot"]
+    figure = make_subplots(
+        1, 4, column_widths=[0.23, 0.23, 0.23, 0.31], horizontal_spacing=0.04, subplot_titles=titles
+    )
+    wanted, *_ = matrices.values()
+    limit = ROOM * float(np.abs(wanted.to_numpy()).max())
+    for column, matrix in enumerate(matrices.values(), start=1):
+        figure.add_trace(_heatmap(matrix.to_numpy(dtype=np.float32), "coloraxis"), row=1, col=column)
+    _as_matrices(figure, *wanted.shape)
+    last = int(floors["width"].max())
+    figure.add_scatter(
+        x=floors["width"], y=floors["floor"], mode="lines", line={"color": BLUE}, row=1, col=4,
+        hovertemplate="width %{x}: %{y:.3f}<extra>dot at best</extra>",
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[0, last], y=[mol_error, mol_error], mode="lines+text", line={"color": VERMILLION, "dash": "dash"},
+        text=["", f"MoL, width {mol_width}"], textposition="top left", textfont={"color": VERMILLION},
+        hoverinfo="skip", row=1, col=4,
+    )  # fmt: skip
+    if equal_width <= last:
+        figure.add_vline(
+            x=equal_width, line=EQUAL, row=1, col=4,
+            annotation={"text": "as many floats<br>as MoL", "font": {"color": GREEN}, "align": "left"},
+        )  # fmt: skip
+    figure.add_scatter(
+        x=[width], y=[error], mode="markers", hoverinfo="skip", row=1, col=4,
+        marker={"color": BLUE, "size": 12, "line": {"color": "white", "width": 1.5}},
+    )  # fmt: skip
+    small = {"font": {"size": 13}, "standoff": 4}
+    figure.update_xaxes(title={"text": "width d", **small}, range=[-0.02 * last, 1.02 * last], row=1, col=4)
+    figure.update_yaxes(range=[-0.02, 1.05], row=1, col=4)
+    figure.update_annotations(font_size=13)
+    finished(figure, "")
+    return figure.update_layout(
+        height=300,
+        margin={"l": 8, "r": 20, "t": 34, "b": 52},
+        showlegend=False,
+        coloraxis=_SCORES | {"cmin": -limit, "cmax": limit, "showscale": False},
+    )
+
+
 def _add_curves(figure: go.Figure, curves: pd.DataFrame, floors: pd.DataFrame, steps: int) -> None:
     lines = dict(zip(floors["name"], floors["error"], strict=True))
     for (name, error), line in zip(lines.items(), (FLOOR, EQUAL), strict=False):

@@ -9,10 +9,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 
-from workbench.explore.approximation import side_by_side
+from workbench.explore.approximation import side_by_side, widths
 from workbench.explore.live_widget import LiveDashboard, Pace, Progress
+from workbench.explore.widgets import Dashboard
 from workbench.theory.fitting import Fit, FitConfig
-from workbench.theory.floor import best_factors, floor, relative_error, spectrum
+from workbench.theory.floor import best_factors, floor, floor_curve, relative_error, spectrum
 from workbench.theory.targets import TARGETS, Target, parse_matrix
 
 OWN = "my matrix (CSV)"
@@ -150,6 +151,45 @@ class Approximation(LiveDashboard):
             seed=values["seed"],
         )
         return target, config
+
+
+class Widths(Dashboard):
+    """A target beside the best dot product of a width that a slider sets, and a mixture that is trained already.
+
+    `fits` holds a finished mixture for each target by name; ValueError where there is none.
+    """
+
+    def __init__(self, fits: Mapping[str, Fit], start: int = 1) -> None:
+        if not fits:
+            raise ValueError("there is no fitted mixture to compare with")
+        self.fits = dict(fits)
+        self._found = {name: (fit.scores(), fit.error()) for name, fit in self.fits.items()}
+        self._floors = {name: floor_curve(fit.target.scores) for name, fit in self.fits.items()}
+        widest = min(len(curve) for curve in self._floors.values()) - 1
+        super().__init__(
+            "How wide must a dot product be?",
+            {
+                "d, the floats that each query and item may spend": {
+                    "d": widgets.IntSlider(value=start, min=0, max=widest, layout={"width": "420px"}),
+                },
+                "The scores to reach": {"target": widgets.Dropdown(options=list(self.fits))},
+            },
+        )
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        """Target, best dot product and mixture as pictures, and the floor with both errors on it."""
+        name, width = values["target"], values["d"]
+        fit, (mixture, error) = self.fits[name], self._found[name]
+        target, floors = fit.target.scores, self._floors[name]
+        queries, items = best_factors(target, width)
+        return widths(
+            {"target": _matrix(target), "dot": _matrix(queries @ items.T), "MoL": _matrix(mixture)},
+            pd.DataFrame({"width": range(len(floors)), "floor": floors.numpy()}),
+            width,
+            fit.config.width,
+            error,
+            fit.equal_width,
+        )
 
 
 def _slider(value: int, low: int, high: int, step: int, tooltip: str) -> widgets.IntSlider:

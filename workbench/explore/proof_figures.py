@@ -1,10 +1,14 @@
 """Figures of what a bound proves: one query's items and lists, shares of queries by gate, from tables of `bench.proofs`."""
 
+import math
+
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from workbench.explore.figures import finished, need, translucent
-from workbench.explore.template import BLUE, GREEN, GREY, PALETTE, VERMILLION, plain
+from workbench.explore.template import BLUE, GREEN, GREY, PALETTE, SKY, VERMILLION, plain
 
 OUTCOMES = {
     "ruled out": (GREY, "circle", 5),
@@ -29,18 +33,8 @@ def bound_and_score(items: pd.DataFrame, s_k: float, titles: pd.Series | None = 
         hoverinfo="skip",
         name="score = bound",
     )
-    for outcome, (color, symbol, size) in OUTCOMES.items():
-        rows = items[items["outcome"] == outcome]
-        names = rows["item"].map(titles) if titles is not None else rows["item"]
-        figure.add_scattergl(
-            x=rows["bound"],
-            y=rows["score"],
-            mode="markers",
-            name=f"{outcome}: {len(rows):,}",
-            marker={"color": color, "symbol": symbol, "size": size, "opacity": 0.75},
-            text=[plain(name) for name in names],
-            hovertemplate="%{text}<br>bound %{x:.2f}, score %{y:.2f}<extra></extra>",
-        )
+    for outcome in OUTCOMES:
+        figure.add_trace(_outcome(items, outcome, titles))
     figure.add_vline(x=s_k, line={"color": GREEN, "width": 2, "dash": "dash"})
     figure.add_annotation(
         x=s_k, y=1, yref="paper", yanchor="bottom", text=f"S<sub>K</sub> = {s_k:.2f}", showarrow=False
@@ -49,6 +43,21 @@ def bound_and_score(items: pd.DataFrame, s_k: float, titles: pd.Series | None = 
     figure.update_yaxes(title_text="score φ")
     figure.update_layout(height=480, legend={"orientation": "h", "y": -0.2, "yanchor": "top"})
     return finished(figure, "What the bound rules out, for one query")
+
+
+def _outcome(items: pd.DataFrame, outcome: str, titles: pd.Series | None) -> go.Scattergl:
+    color, symbol, size = OUTCOMES[outcome]
+    rows = items[items["outcome"] == outcome]
+    names = rows["item"].map(titles) if titles is not None else rows["item"]
+    return go.Scattergl(
+        x=rows["bound"] if len(rows) else [None],  # an empty trace would leave the legend, and all would move
+        y=rows["score"] if len(rows) else [None],
+        mode="markers",
+        name=f"{outcome}: {len(rows):,}",
+        marker={"color": color, "symbol": symbol, "size": size, "opacity": 0.75},
+        text=[plain(name) for name in names],
+        hovertemplate="%{text}<br>bound %{x:.2f}, score %{y:.2f}<extra></extra>",
+    )
 
 
 def component_lists(lists: pd.DataFrame, s_k: float, outside: float, shown: int = 2000) -> go.Figure:
@@ -88,6 +97,95 @@ def component_lists(lists: pd.DataFrame, s_k: float, outside: float, shown: int 
     figure.update_yaxes(title_text="component score s<sub>p</sub>")
     figure.update_layout(height=460, legend={"orientation": "h", "y": -0.2, "yanchor": "top"})
     return finished(figure, "One list per component, for one query")
+
+
+def proof_of_one(
+    items: pd.DataFrame,
+    lists: pd.DataFrame,
+    s_k: float,
+    outside: float,
+    title: str,
+    titles: pd.Series | None = None,
+) -> go.Figure:
+    """One query: what its bound rules out (left), and whether its lists prove that nothing was missed (right).
+
+    `items` and `titles` as for `bound_and_score`, `lists`, `s_k` and `outside` as for `component_lists`. The lists are proved
+    where S_K (dashed) is not below the most that an item in no list can score (the line that begins where the lists end).
+    """
+    need(items, "item", "score", "bound", "outcome")
+    need(lists, "component", "place", "score", "listed")
+    figure = make_subplots(1, 2, horizontal_spacing=0.1)
+    ends = [float(items["bound"].min()), float(items["bound"].max())]
+    figure.add_scatter(
+        x=ends, y=ends, mode="lines", line={"color": GREY, "width": 1, "dash": "dot"},
+        hoverinfo="skip", showlegend=False,
+    )  # fmt: skip
+    for outcome in OUTCOMES:
+        figure.add_trace(_outcome(items, outcome, titles), row=1, col=1)
+    longest, count = int(lists["place"].max()), int(lists.loc[lists["listed"], "place"].max())
+    thin = lists[lists["place"].isin(_log_places(longest))].pivot(
+        index="component", columns="place", values="score"
+    )
+    thin[longest + 1] = np.nan  # one line with gaps is drawn faster than a line for each component
+    figure.add_scatter(
+        x=np.tile(thin.columns.to_numpy(), len(thin)), y=thin.to_numpy().ravel(), mode="lines",
+        customdata=np.repeat(thin.index.to_numpy(), thin.shape[1]), showlegend=False,
+        line={"color": translucent(SKY, 0.9), "width": 1.3}, row=1, col=2,
+        hovertemplate="component %{customdata}, place %{x:,}: %{y:.2f}<extra></extra>",
+    )  # fmt: skip
+    apart = (
+        ("bottom", "top") if s_k >= outside else ("top", "bottom")
+    )  # which side of its line each name stands on
+    levels = (
+        (s_k, [1, longest], GREEN, "dash", apart[0], "S<sub>K</sub>, k-th best in the lists"),
+        (outside, [count, longest], VERMILLION, "solid", apart[1], "most outside the lists"),
+    )
+    shapes = [_upright(count, 2, GREY, "dot")]
+    notes = []
+    for level, reach, color, dash, side, name in levels:
+        known = level > float("-inf")  # not with fewer candidates than k, nor where nothing is outside
+        figure.add_scatter(
+            x=reach if known else [None], y=[level, level] if known else [None], mode="lines", showlegend=False,
+            line={"color": color, "width": 2.3, "dash": dash}, hoverinfo="skip", row=1, col=2,
+        )  # fmt: skip
+        text = f"{name}: {level:.2f}" if known else ""
+        notes.append(
+            {
+                "x": 1, "xref": "x2 domain", "xanchor": "right", "yanchor": side, "showarrow": False,
+                "y": level if known else 0, "yref": "y2" if known else "y2 domain",
+                "text": text, "font": {"color": color, "size": 12},
+            }
+        )  # fmt: skip
+    if s_k > float("-inf"):
+        shapes.append(_upright(s_k, 1, GREEN, "dash"))
+    small = {"font": {"size": 13}, "standoff": 6}
+    figure.update_layout(
+        xaxis={"title": {"text": "bound: the largest component score", **small}},
+        yaxis={"title": {"text": "score φ", **small}},
+        xaxis2={
+            "title": {"text": "place in a component's list (dotted: N<sub>1</sub>)", **small},
+            "type": "log", "dtick": 1, "range": [0, math.log10(max(2, longest))],
+        },
+        yaxis2={"title": {"text": "component score s<sub>p</sub>", **small}},
+        shapes=shapes,
+        annotations=notes,
+        height=430,
+        margin={"l": 62, "r": 20, "t": 48, "b": 92, "autoexpand": False},
+        legend={"orientation": "h", "y": -0.19, "yanchor": "top", "x": 0},
+    )  # fmt: skip
+    return finished(figure, plain(title))
+
+
+def _upright(x: float, panel: int, color: str, dash: str) -> dict[str, object]:
+    """A line across a panel from bottom to top."""
+    number = "" if panel == 1 else panel
+    ends = {"x0": x, "x1": x, "xref": f"x{number}", "y0": 0, "y1": 1, "yref": f"y{number} domain"}
+    return {"type": "line", **ends, "line": {"color": color, "width": 1.5, "dash": dash}}
+
+
+def _log_places(longest: int) -> list[int]:
+    """Places to draw of a list: all at its beginning, then the sparser the further down."""
+    return np.unique(np.geomspace(1, longest, 80).round().astype(int)).tolist()
 
 
 def proofs_by_count(shares: pd.DataFrame) -> go.Figure:

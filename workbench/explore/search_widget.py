@@ -16,6 +16,7 @@ from workbench.bench.workloads import Inflated, Trained, WorkloadSpec
 from workbench.explore.live_widget import LiveDashboard, Progress
 from workbench.explore.saving import save_figure, save_table, unused
 from workbench.explore.search_figures import frontier, nothing_yet, proofs
+from workbench.explore.template import CONFIG
 
 HEIGHT = 390
 """Pixels of the figure, whatever it shows: nothing jumps."""
@@ -328,7 +329,7 @@ def heading(method: Method) -> str:
 
 def camera(name: str) -> dict[str, Any]:
     """The settings of a live figure whose camera button saves a PNG of twice its size under this name."""
-    return {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
+    return {**CONFIG, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
 
 
 def _button(label: str, tooltip: str, click: Callable[[object], None]) -> widgets.Button:

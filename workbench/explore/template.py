@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 
 import plotly.graph_objects as go
+import plotly.io as pio
 
 # Okabe and Ito's palette, which readers of every kind of colour vision can tell apart; without its black and its yellow,
 # which vanish on a dark and on a white ground.
@@ -112,6 +113,12 @@ TEMPLATE = go.layout.Template(
         "yaxis": _AXIS,
         "legend": {"bgcolor": "rgba(0,0,0,0)", "title": {"font": {"size": 13}}},
         "hoverlabel": {"font": {"size": 13}},
+        "modebar": {
+            "bgcolor": "rgba(0,0,0,0)",
+            "color": "rgba(128,136,148,0.75)",
+            "activecolor": BLUE,
+            "remove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+        },
         "bargap": 0.25,
         "uniformtext": {"minsize": 10, "mode": "hide"},
     },
@@ -122,3 +129,9 @@ TEMPLATE = go.layout.Template(
     },
 )
 """Transparent ground and mid-grey text: the figure reads on a light and on a dark page."""
+
+CONFIG = {"displaylogo": False, "showSendToCloud": False}
+"""How plotly's bar of buttons is set: nothing in it sends a figure to another machine."""
+
+for _name in ("plotly_mimetype", "jupyterlab", "vscode", "notebook", "notebook_connected"):
+    pio.renderers[_name].config = CONFIG  # of figures that a cell shows as they are

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from IPython.display import HTML, display
 
 from workbench.explore.figures import metric_bars, metric_by_k
+from workbench.explore.template import CONFIG
 
 HEADLESS = "WORKBENCH_HEADLESS"
 """Where this environment variable is 1 (a report sets it), a dashboard shows its static twin."""
@@ -21,6 +22,27 @@ HEADLESS = "WORKBENCH_HEADLESS"
 WIDTH = 930
 """Pixels across a live figure that asks for no width, as wide as JupyterLab's notebooks on a laptop: plotly's widget does not
 take the width of the box it is in, but falls back to 700."""
+
+
+class LiveFigure(go.FigureWidget):  # type: ignore[misc]
+    """A figure that a browser opens with all that it holds.
+
+    plotly's own widget opens empty and sends traces and layout after; a browser that is still busy loading then draws it empty,
+    for good.
+    """
+
+    _whole = False
+
+    def __init__(self, figure: go.Figure) -> None:
+        super().__init__(figure)
+        self._config = CONFIG
+        self._whole = True
+        self.open()
+
+    def open(self) -> None:
+        """Tell the browser, once everything is there to be told."""
+        if self._whole:
+            super().open()
 
 
 class Dashboard(ABC):
@@ -41,10 +63,12 @@ class Dashboard(ABC):
         if len(self.controls) != sum(len(group) for group in groups.values()):
             raise ValueError(f"two controls of the dashboard {title!r} have the same name")
         self.lock = threading.RLock()
-        self.figure = go.FigureWidget()
+        self.figure: Any = None
         self.status = widgets.HTML()
         self._drawn: dict[str, Any] | None = None
         self._redraw(self._open)
+        if self.figure is None:  # the status line says why
+            self._open(go.Figure())
         boxes = [_group(label, group) for label, group in groups.items()]
         heading = widgets.HTML(f"<b>{escape(title)}</b>")
         row = widgets.HBox(boxes, layout={"flex_flow": "row wrap", "grid_gap": "8px 24px"})
@@ -101,9 +125,7 @@ class Dashboard(ABC):
             self.status.value = f"drawn in {time.perf_counter() - started:.2f} s"
 
     def _open(self, first: go.Figure) -> None:
-        """Make `first` the live figure: traces added to an empty one can be lost on a browser that is too busy to open it."""
-        self.figure = go.FigureWidget(first)
-        self.figure.update_layout(width=first.layout.width or WIDTH)
+        self.figure = LiveFigure(go.Figure(first).update_layout(width=first.layout.width or WIDTH))
 
     def _show(self, new: go.Figure) -> None:
         """Turn the live figure into `new` with one message: traces of the same kind are changed, not replaced."""
@@ -178,6 +200,10 @@ def _group(label: str, controls: Mapping[str, widgets.ValueWidget]) -> widgets.V
     for name, control in controls.items():
         control.description = control.description or name
         control.style.description_width = "6em"
+        control.layout.width = control.layout.width or "280px"  # three groups fit side by side on a laptop
+        if isinstance(control, widgets.ToggleButtons):
+            control.add_class("widget-inline-hbox")  # the name beside the buttons, as of every other control
+            control.style.button_width = "7em"
     return widgets.VBox([widgets.HTML(f"<small>{escape(label)}</small>"), *controls.values()])
 
 

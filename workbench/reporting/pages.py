@@ -1,6 +1,7 @@
 """The pages of a report: one for each notebook and the index of all reports; they need no network and run no foreign script."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -34,6 +35,7 @@ _SHOWN = (
 )
 """Kinds of output that a page shows, the best first."""
 _MOST_HEADLINES = 8
+_NOTEBOOK = re.compile(r"(\d\d_[a-z0-9_]+)\.ipynb(#.*)?")
 
 # Scripts come from the assets folder alone: whatever text from data ends up in a page, it cannot run, nor ask the network.
 # plotly builds functions for some kinds of plots, hence unsafe-eval; `file:` is for pages opened from disk.
@@ -57,7 +59,7 @@ def write_pages(report: Report, folder: Path) -> None:
     shutil.rmtree(assets, ignore_errors=True)
     shutil.copytree(_HERE / "assets", assets)
     shutil.copyfile(_PLOTLY_JS, assets / "plotly.min.js")
-    exporter = _exporter()
+    exporter = _exporter(frozenset(report.entries))
     for name in report.entries:
         executed = nbformat.read(folder / f"{name}.ipynb", as_version=4)
         _explain_unshown(executed)
@@ -100,9 +102,23 @@ class _MathRenderer(IPythonRenderer):  # type: ignore[misc]
         return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
 
 
-def _markdown(source: str) -> str:
-    """Text cells: written by the notebook's author, who may use HTML."""
-    return str(MarkdownWithMath(renderer=_MathRenderer(escape=False)).render(source))
+class _TextRenderer(_MathRenderer):
+    """Text cells, whose links to other notebooks lead to their pages; where a notebook has none, its name stays as text."""
+
+    def __init__(self, pages: frozenset[str]) -> None:
+        super().__init__(escape=False)
+        self._pages = pages
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        if notebook := _NOTEBOOK.fullmatch(url):
+            name, place = notebook.groups("")
+            return str(super().link(text, f"{name}.html{place}", title)) if name in self._pages else text
+        return str(super().link(text, url, title))
+
+
+def _markdown(source: str, pages: frozenset[str] = frozenset()) -> str:
+    """Text cells: written by the notebook's author, who may use HTML and link to the notebooks that have `pages`."""
+    return str(MarkdownWithMath(renderer=_TextRenderer(pages)).render(source))
 
 
 def _markdown_of_data(source: str) -> str:
@@ -117,23 +133,27 @@ def _json_in_html(value: object) -> str:
 
 
 class _Exporter(HTMLExporter):  # type: ignore[misc]
-    """nbconvert's exporter with our template and our Markdown."""
+    """nbconvert's exporter with our template and our Markdown; `pages` are the names of notebooks that have one."""
+
+    pages: frozenset[str] = frozenset()
 
     def default_filters(self) -> Any:
         yield from super().default_filters()
-        yield "markdown2html", _markdown
+        yield "markdown2html", lambda source: _markdown(source, self.pages)
         yield "markdown2html_of_data", _markdown_of_data
         yield "json_in_html", _json_in_html
         yield "without_dollars", lambda source: source.strip().strip("$").removeprefix("\\displaystyle")
 
 
-def _exporter() -> HTMLExporter:
-    return _Exporter(
+def _exporter(pages: frozenset[str]) -> HTMLExporter:
+    exporter = _Exporter(
         config=Config({"NbConvertBase": {"display_data_priority": [*_SHOWN]}}),
         template_name="report",
         extra_template_basedirs=[str(_HERE / "templates")],
         exclude_output_prompt=True,
     )
+    exporter.pages = pages
+    return exporter
 
 
 def _explain_unshown(executed: Any) -> None:

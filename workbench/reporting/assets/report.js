@@ -4,6 +4,9 @@
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// No button of a plot sends it to another machine.
+const CONFIG = { responsive: true, displaylogo: false, showTips: false, showSendToCloud: false };
+
 function drawPlots() {
   for (const place of document.querySelectorAll(".plot")) {
     const figure = JSON.parse(place.querySelector("script").textContent);
@@ -14,7 +17,7 @@ function drawPlots() {
       // A figure that shows the page behind it takes the page's colour of text; one with a ground of its own keeps its own.
       const ground = layout.paper_bgcolor ?? layout.template?.layout?.paper_bgcolor;
       if (ground === "rgba(0,0,0,0)") layout.font = { ...layout.font, color: css("--text") };
-      Plotly.react(target, figure.data ?? [], layout, { responsive: true, displaylogo: false, showTips: false });
+      Plotly.react(target, figure.data ?? [], layout, CONFIG);
     };
     draw();
     dark.addEventListener("change", draw);

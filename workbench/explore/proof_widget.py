@@ -1,0 +1,81 @@
+"""The dashboard of exact search: one query, the lists of its components, and whether they prove anything. May import bench."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.bench.lessons import steps
+from workbench.bench.proofs import one_query, sharpened
+from workbench.bench.workloads import Workload
+from workbench.explore.proof_figures import proof_of_one
+from workbench.explore.widgets import Dashboard
+
+FACTORS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+class Proof(Dashboard):
+    """A bound at work: longer lists, another query, a flatter or sharper gate.
+
+    `titles` of items, by id, are shown on hovering. The first view is of number `query` with lists of `count` items. Raises
+    ValueError where the similarity has no gate to sharpen, or the queries may find too few items.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        titles: pd.Series | None = None,
+        query: int = 0,
+        k: int = 10,
+        count: int = 50,
+    ) -> None:
+        self.titles = titles
+        self._at = lru_cache(maxsize=len(FACTORS))(lambda factor: sharpened(workload, factor))
+        self._at(1.0)
+        fewest = len(workload.items) - int((workload.exclude != 0).sum(1).max())
+        places = [int(n) for n in np.union1d(steps(fewest), [min(count, fewest)])]
+        wide = {"width": "360px"}
+        super().__init__(
+            "Which items can be ruled out, and is the list proved?",
+            {
+                "The search: whose query, for how many items": {
+                    "query": widgets.BoundedIntText(value=query, min=0, max=len(workload.queries) - 1),
+                    "k": widgets.IntSlider(value=k, min=1, max=min(100, fewest), continuous_update=False),
+                },
+                "N1 items in the list of each component; what the gate's logits are multiplied by": {
+                    "N1": widgets.SelectionSlider(
+                        options=[(f"{n:,}", n) for n in places],
+                        value=min(count, fewest),
+                        continuous_update=False,
+                        layout=wide,
+                    ),
+                    "gate ×": widgets.SelectionSlider(
+                        options=[(f"{f:g}", f) for f in FACTORS],
+                        value=1.0,
+                        continuous_update=False,
+                        layout=wide,
+                    ),
+                },
+            },
+        )
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        """The items of the query under their bound, and the lists with the two levels that make a proof."""
+        k, count = int(values["k"]), int(values["N1"])
+        one = one_query(self._at(values["gate ×"]), int(values["query"]), k, count)
+        outcomes = one.items["outcome"].value_counts()
+        scored = int(outcomes.get("top k", 0) + outcomes.get("survives", 0))
+        listed = set(one.lists.loc[one.lists["listed"], "item"])
+        complete = set(one.items.loc[one.items["outcome"] == "top k", "item"]) <= listed
+        if one.s_k >= one.outside:
+            verdict = f"proved: the best {k} are in the lists"
+        elif complete:
+            verdict = f"not proved, though in fact the best {k} are there"
+        else:
+            verdict = "not proved, and not complete"
+        title = f"{verdict}; {scored:,} of {len(one.items):,} items not ruled out"
+        return proof_of_one(one.items, one.lists, one.s_k, one.outside, title, self.titles)

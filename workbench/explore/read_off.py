@@ -1,0 +1,114 @@
+"""Curves with a place on them read off, from a table. May import nothing of ours but the template.
+
+As in `figures`, a ValueError where the table is empty or lacks a column; texts are shown literally.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.explore.figures import finished, need
+from workbench.explore.template import (
+    BLUE,
+    ENCODER_MARKS,
+    GREEN,
+    GREY,
+    METHOD_COLORS,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    method_style,
+    plain,
+)
+
+_COLORS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE)
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the axes of curves say: `x` and `y` are their titles, `unit` names x in the heading ("items"); `share`, whether y
+    is a share, drawn from 0 to 100 %; `log_y`, whether its axis is logarithmic."""
+
+    x: str
+    y: str
+    unit: str = "x"
+    share: bool = False
+    log_y: bool = False
+
+
+def read_off(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
+    """Curves over a logarithmic x; the place `at` is marked, and each curve's value there stands beside its mark.
+
+    `curves` has `curve`, `x` and `y`; `at` must be one of the values of x. A curve that is named after a method has the
+    method's colour. ValueError where no curve has a value at `at`.
+    """
+    need(curves, "curve", "x", "y")
+    here = curves[curves["x"] == at]
+    if here.empty:
+        raise ValueError(f"no curve has a value at {at:g}")
+    figure = go.Figure()
+    told = {}
+    for number, (name, rows) in enumerate(curves.groupby("curve", sort=False)):
+        color, dash = _look(str(name), number)
+        chosen = here.loc[here["curve"] == name, "y"]
+        told[number] = _told(float(chosen.iloc[0]), axes) if len(chosen) else "none"
+        figure.add_scatter(
+            x=rows["x"],
+            y=rows["y"],
+            name=f"{plain(name)}: <b>{told[number]}</b>",
+            mode="lines",
+            line={"color": color, "dash": dash},
+            legendgroup=str(number),
+            hovertemplate=f"%{{x:,}}: %{{y:{'.1%' if axes.share else '.4g'}}}<extra>{plain(name)}</extra>",
+        )
+        figure.add_scatter(
+            x=[at] if len(chosen) else [],
+            y=list(chosen),
+            mode="markers",
+            marker={"color": color, "size": 12, "line": {"color": "white", "width": 1.5}},
+            legendgroup=str(number),
+            showlegend=False,
+            hoverinfo="skip",
+        )
+    figure.add_vline(x=at, line={"color": GREY, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title_text=plain(axes.x), **_ticks(curves["x"]))
+    figure.update_yaxes(title_text=plain(axes.y))
+    if axes.share:
+        figure.update_yaxes(tickformat=".0%", range=[-0.02, max(1.03, 1.05 * float(curves["y"].max()))])
+    elif axes.log_y:
+        figure.update_yaxes(type="log", tickformat=",~g", dtick=1)
+    else:
+        figure.update_yaxes(range=[0, 1.08 * float(curves["y"].max())])
+    figure.update_layout(height=400, legend={"orientation": "h", "y": -0.22, "yanchor": "top"})
+    return finished(figure, f"{plain(axes.unit)} = {at:,}")
+
+
+def _look(name: str, number: int) -> tuple[str, str]:
+    """Colour and dash: a method's own, others in turn."""
+    encoder, _, similarity = name.rpartition(" + ")
+    if similarity in METHOD_COLORS and encoder in ENCODER_MARKS:
+        style = method_style(name)
+        return style.color, style.dash
+    return _COLORS[number % len(_COLORS)], _DASHES[number % len(_DASHES)]
+
+
+def _told(value: float, axes: Axes) -> str:
+    if axes.share:
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _ticks(values: pd.Series) -> dict[str, object]:
+    """A logarithmic axis with ticks at the powers of ten, and between them where there are few."""
+    low, high = np.log10(values.min()), np.log10(values.max())
+    parts = (1,) if high - low > 4 else (1, 2, 5)
+    ticks = [part * 10**power for power in range(int(low), int(high) + 1) for part in parts]
+    return {
+        "type": "log",
+        "tickvals": ticks,
+        "ticktext": [f"{tick:,}" for tick in ticks],
+        "range": [low - 0.03 * (high - low), high + 0.03 * (high - low)],
+    }
