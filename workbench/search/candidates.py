@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import NO_ITEM
+from workbench.kernels import selection
 from workbench.search.partition import largest
 from workbench.search.rounding import product_error
 from workbench.search.stored import ABOVE, Precision, Stored
@@ -100,9 +101,10 @@ def leave_out(lists: Lists, exclude: Int[Tensor, "Q H"], count: int) -> Lists:
 
 
 class Scan(CandidateSource):
-    """Every vector looked at, block by block: the lists are exact up to the rounding that `beyond` accounts for.
+    """Every vector looked at: the lists are exact up to the rounding that `beyond` accounts for.
 
-    The vectors are kept in `precision`: half or a quarter of the memory, and what is read, for lists that are off by so much.
+    On a CPU with a compiler inner products are ranked as they are made; otherwise they are held block by block. The vectors
+    are kept in `precision`: half or a quarter of the memory, and what is read, for lists that are off by so much.
     """
 
     def __init__(
@@ -132,6 +134,10 @@ class Scan(CandidateSource):
     ) -> Lists:
         """See `CandidateSource.lists`."""
         queries = vectors.to(self._stored.dtype)
+        if self._stored.scales is None and selection.serves_products(queries, self._stored.values):
+            most = min(count + 1, len(self._ids))
+            best = selection.largest_products(queries, self._stored.values, most, exclude, allowed)
+            return self._cut(Best(*best), count, self._error(queries))
         block = max(4 * (count + 1), self.block_bytes // (queries.element_size() * max(1, len(queries))))
         found: Best | None = None
         for start in range(0, len(self._ids), block):
