@@ -61,7 +61,7 @@ class CandidateSource(ABC):
         """Up to `count` ≥ 1 candidates (Q, C), C = min(count, N), for each query vector, on its device.
 
         `exclude` holds rows to leave out of each list, −1 for none; `allowed` says of each row whether it may be listed.
-        A source that cannot leave rows out itself asks for `count` + H and passes the result to `leave_out`.
+        A source that cannot leave rows out itself asks for more and passes the result to `leave_out`: at most `count` + H.
         """
 
     @abstractmethod
@@ -80,16 +80,28 @@ SourceBuilder = Callable[[str, Int[Tensor, "N"], Float[Tensor, "N d"]], Candidat
 """Makes a source from its name ("component-0", …, or "average": for a file or a collection), the ids and the vectors."""
 
 
+def listed_among(rows: Int[Tensor, "Q C"], exclude: Int[Tensor, "Q H"]) -> Bool[Tensor, "Q C"]:
+    """Which rows of each list are in `exclude`, −1 on either side being none: H log C work, nothing of H is sorted.
+
+    >>> listed_among(torch.tensor([[7, 2, -1]]), torch.tensor([[2, -1, 3, 3]])).tolist()
+    [[False, True, False]]
+    """
+    if not rows.numel():
+        return torch.zeros_like(rows, dtype=torch.bool)
+    ascending, order = rows.sort(dim=1)
+    places = torch.searchsorted(ascending, exclude.contiguous()).clamp(max=rows.shape[1] - 1)
+    hit = (ascending.gather(1, places) == exclude) & (exclude >= 0)
+    found = torch.zeros_like(rows, dtype=torch.uint8).scatter_reduce(1, places, hit.to(torch.uint8), "amax")
+    return torch.zeros_like(found).scatter(1, order, found).bool()
+
+
 def leave_out(lists: Lists, exclude: Int[Tensor, "Q H"], count: int) -> Lists:
     """The first `count` of each list that are not in `exclude`; what is cut off at the end counts for `beyond`.
 
     What is cut off is bounded by its score and the `error` of the lists, 0 where that is None: a source whose scores are
     rounded states their error, or adds it to `beyond` afterwards.
     """
-    # One number for each query and row, so that a single look-up serves all queries; −1 stands for no row on both sides.
-    largest_row = int(max(lists.rows.max(), exclude.max())) if lists.rows.numel() and exclude.numel() else 0
-    first = torch.arange(len(exclude), device=exclude.device)[:, None] * (largest_row + 1)
-    out = torch.isin(first + lists.rows, (first + exclude)[exclude >= 0]) & (lists.rows >= 0)
+    out = listed_among(lists.rows, exclude)
     scores = lists.scores.masked_fill(out, NO_SCORE)
     rows = lists.rows.masked_fill(out, NO_ITEM)
     order = out.to(torch.int8).argsort(dim=1, stable=True)  # what is left out goes to the end
