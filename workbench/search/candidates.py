@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -81,13 +82,28 @@ SourceBuilder = Callable[[str, Int[Tensor, "N"], Float[Tensor, "N d"]], Candidat
 
 
 def listed_among(rows: Int[Tensor, "Q C"], exclude: Int[Tensor, "Q H"]) -> Bool[Tensor, "Q C"]:
-    """Which rows of each list are in `exclude`, −1 on either side being none: H log C work, nothing of H is sorted.
+    """Which rows of each list are in `exclude`, −1 on either side being none. H work a list: nothing of H is sorted.
 
     >>> listed_among(torch.tensor([[7, 2, -1]]), torch.tensor([[2, -1, 3, 3]])).tolist()
     [[False, True, False]]
     """
     if not rows.numel():
         return torch.zeros_like(rows, dtype=torch.bool)
+    if rows.device.type != "cpu":
+        return _searched_for(rows, exclude)
+    listed_too = np.zeros(rows.shape, dtype=bool)
+    marks = np.zeros(int(rows.max()) + 2, dtype=bool)  # one place for all that is in no list
+    for query, (listed, out) in enumerate(zip(rows.numpy(), exclude.numpy(), strict=True)):
+        places = np.where(out < len(marks), out, -1)
+        marks[places] = True
+        marks[-1] = False
+        listed_too[query] = marks[listed]
+        marks[places] = False
+    return torch.from_numpy(listed_too)
+
+
+def _searched_for(rows: Int[Tensor, "Q C"], exclude: Int[Tensor, "Q H"]) -> Bool[Tensor, "Q C"]:
+    """`listed_among` without a loop over queries: H log C work."""
     ascending, order = rows.sort(dim=1)
     places = torch.searchsorted(ascending, exclude.contiguous()).clamp(max=rows.shape[1] - 1)
     hit = (ascending.gather(1, places) == exclude) & (exclude >= 0)
