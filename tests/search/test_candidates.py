@@ -10,6 +10,8 @@ from workbench.search.rounding import product_error
 
 INF = float("inf")
 
+pytestmark = pytest.mark.usefixtures("both_versions")
+
 
 @settings(max_examples=60, deadline=None)
 @given(

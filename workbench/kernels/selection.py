@@ -37,7 +37,9 @@ def _library() -> ctypes.CDLL | None:
 
 
 def serves(scores: Float[Tensor, "Q M"]) -> bool:
-    """Whether these are float32 on a CPU, in rows of contiguous columns, and the library is there."""
+    """Whether these are float32 on a CPU without a gradient, in rows of contiguous columns, and the library is there."""
+    if scores.requires_grad:
+        return False
     here = scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.shape[1] <= LONGEST
     return here and (scores.stride(1) == 1 or scores.shape[1] <= 1) and _library() is not None
 
@@ -60,7 +62,7 @@ def mask_columns(scores: Float[Tensor, "Q M"], chosen: Int[Tensor, "Q H"], first
     """Give the score −inf, in place, to columns `chosen` − `first`; others are ignored, a NaN stays. Only where `serves`."""
     native = _library()
     assert native is not None
-    chosen = chosen.contiguous()
+    chosen = chosen.long().contiguous()
     shape = (len(scores), scores.shape[1], scores.stride(0))
     native.mask(scores.data_ptr(), *shape, chosen.data_ptr(), chosen.shape[1], first)
 
@@ -98,7 +100,7 @@ def largest_products(
     assert native is not None
     # Names keep the tensors alive while the library reads them.
     asked, kept = vectors.detach().contiguous(), table.detach().contiguous()
-    out = None if excluded is None else excluded.contiguous()
+    out = None if excluded is None else excluded.long().contiguous()
     mask = None if allowed is None else allowed.contiguous()
     problem = _Products(
         *(len(asked), len(kept), kept.shape[1], kept.dtype == torch.bfloat16, count),
