@@ -273,19 +273,18 @@ struct Scan {
 
 }  // namespace
 
-// columns (rows, count): of the largest `count` elements of each row, in descending order of score, ties ascending, or,
-// where `by_column`, in ascending order of column. 1 where memory ran out. Width below 2^32.
+// columns (rows, count): of the largest `count` elements of each row, in descending order of score, ties ascending.
+// 1 where memory ran out. Width below 2^32.
 extern "C" int largest(const float* scores, int64_t rows, int64_t width, int64_t stride, int64_t count,
-                       int64_t by_column, int64_t* columns) {
+                       int64_t* columns) {
     try {
         Row work;
         for (int64_t r = 0; r < rows; ++r) {
             work.select(scores + r * stride, width, count);
             auto& keys = work.keys;
             int64_t* to = columns + r * count;
-            if (!by_column) std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
+            std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
             for (int64_t i = 0; i < count; ++i) to[i] = column_of(keys[i]);
-            if (by_column) std::sort(to, to + count);
         }
     } catch (const std::bad_alloc&) {
         return 1;

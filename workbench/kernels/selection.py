@@ -30,7 +30,7 @@ def _library() -> ctypes.CDLL | None:
     found = library(SOURCE)
     if found is not None:
         whole, address = ctypes.c_int64, ctypes.c_void_p
-        found.largest.argtypes = [address, whole, whole, whole, whole, whole, address]
+        found.largest.argtypes = [address, whole, whole, whole, whole, address]
         found.mask.argtypes = [address, whole, whole, whole, address, whole, whole]
         found.mask.restype = None
     return found
@@ -44,16 +44,16 @@ def serves(scores: Float[Tensor, "Q M"]) -> bool:
     return here and (scores.stride(1) == 1 or scores.shape[1] <= 1) and _library() is not None
 
 
-def largest_columns(scores: Float[Tensor, "Q M"], count: int, by_column: bool = False) -> Int[Tensor, "Q C"]:
+def largest_columns(scores: Float[Tensor, "Q M"], count: int) -> Int[Tensor, "Q C"]:
     """Columns of the `count` ≤ M largest of each row, descending, NaN first, ties in the order of columns; int64.
 
-    With `by_column` the same columns in ascending order. Only where `serves` says so.
+    Only where `serves` says so.
     """
     columns = torch.empty(len(scores), count, dtype=torch.int64)
     native = _library()
     assert native is not None
     shape = (len(scores), scores.shape[1], scores.stride(0))
-    if columns.numel() and native.largest(scores.data_ptr(), *shape, count, by_column, columns.data_ptr()):
+    if columns.numel() and native.largest(scores.data_ptr(), *shape, count, columns.data_ptr()):
         raise MemoryError("no memory to rank scores")
     return columns
 
