@@ -39,7 +39,7 @@ struct Problem {
 
 namespace {
 
-constexpr int64_t ALIGNMENT = 64, LINE = 64;
+constexpr int64_t ALIGNMENT = 64;
 constexpr int64_t HELD = ITEMS + 2 * LANES;  // a tile, what a vector adds to it, and what is written past that
 constexpr int64_t CHUNK = 32;  // queries whose pairs above a floor are held at the same time
 
@@ -88,20 +88,6 @@ struct Work {
         transposed(from, length, to);
     }
 
-    // Ask for the rows of a unit of candidates, which lie anywhere in memory, before they are needed.
-    void ahead(int64_t unit, int64_t columns) const {
-        int64_t start = unit % tiles * ITEMS, stop = std::min<int64_t>(start + ITEMS, columns);
-        int64_t bytes = row_length * (p.components_half ? 2 : 4), gate_bytes = components * (p.gate_half ? 2 : 4);
-        for (int64_t i = start; i < stop; ++i) {
-            int64_t row = p.rows[unit / tiles * columns + i];
-            const char* from = static_cast<const char*>(p.item_components) + row * bytes;
-            for (int64_t b = 0; b < bytes; b += LINE) __builtin_prefetch(from + b, 0, 2);
-            if (!p.item_gate || maxima) continue;
-            from = static_cast<const char*>(p.item_gate) + row * gate_bytes;
-            for (int64_t b = 0; b < gate_bytes; b += LINE) __builtin_prefetch(from + b, 0, 2);
-        }
-    }
-
     void start(float* scratch) {
         if (p.floors) run_above(scratch);
         else run(scratch);
@@ -124,7 +110,6 @@ struct Work {
                 int64_t column = start + std::min(i, valid - 1);
                 chosen[i] = p.rows ? p.rows[first_query * columns + column] : column;
             }
-            if (p.rows && unit + 1 < total) ahead(unit + 1, columns);
             if (p.components_half) gather<uint16_t>(p.item_components, row_length, chosen, tile);
             else gather<float>(p.item_components, row_length, chosen, tile);
             if (p.item_gate && !maxima) {
