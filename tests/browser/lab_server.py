@@ -24,10 +24,6 @@ PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(pr
 @contextmanager
 def serving(root: Path) -> Iterator[str]:
     """The address of a JupyterLab that `workbench lab` started on the notebooks in `root`, until the block ends."""
-    # A long notebook keeps only what is in view in the page, and its first plots would be gone when the last cell has run.
-    settings = root / "config" / "lab" / "user-settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,27 +1,18 @@
 """Dashboards in a real JupyterLab: a key moves a slider, a click trains, the plot follows, and no other machine is asked."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import TimeoutError
+from lab_server import finish, run_all, serving
 
 from workbench.reporting import pairs
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-TOKEN = "test"
 HEAD = """# %% [markdown]
 # # A dashboard
 
@@ -44,8 +35,6 @@ from workbench.theory.fitting import FitConfig
 Approximation(FitConfig(width=2, gate_hidden=8, steps=2000), n=96)
 """,
 }
-PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.textContent)"
-"""In front of each code cell: [ ] before, [*] while, [3] after it ran."""
 REAL = {"05_mol_anatomy": "embedded-tiny"}
 """Notebooks of the repository that are run as they are, but on this dataset."""
 
@@ -66,38 +55,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             original.read_text().replace('dataset = "embedded-small"', f'dataset = "{dataset}"', 1)
         )
         pairs.write(source)
-    # A long notebook keeps only what is in view in the page, and its first plots would be gone when the last cell has run.
-    settings = root / "config" / "lab" / "user-settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    own = {f"JUPYTER_{kind}_DIR": str(root / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    environment = {
-        **os.environ,
-        **own,
-        "WORKBENCH_ROOT": str(root),
-        "IPYTHONDIR": str(root / "ipython"),
-        "JUPYTER_TOKEN": TOKEN,
-        "PYTHONWARNINGS": "ignore",
-    }
-    command = [sys.executable, "-m", "workbench.cli", "lab", "--no-browser", "--port", str(port)]
-    with (
-        (root / "log.txt").open("wb") as log,
-        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server,
-    ):
-        address = f"http://127.0.0.1:{port}"
-        try:
-            _await(lambda: _ask(f"{address}/api/status") is not None, (root / "log.txt").read_text)
-            yield address
-        finally:
-            server.terminate()
-            server.wait(timeout=30)
+    with serving(root) as address:
+        yield address
 
 
 def test_the_plot_follows_a_key_and_no_other_machine_is_asked(visit: Any, lab: str) -> None:
-    page = run_all(visit, lab, "00_metrics")
+    page = visit.page
+    run_all(page, lab, "00_metrics")
     shown = "document.querySelector('.js-plotly-plot').data?.[0]?.x?.[0]"
     page.wait_for_function(f"{shown} === 'HR@10'", timeout=30_000)
     page.locator(".noUi-handle").focus()
@@ -107,7 +71,8 @@ def test_the_plot_follows_a_key_and_no_other_machine_is_asked(visit: Any, lab: s
 
 
 def test_training_is_started_watched_stopped_and_overtaken_by_a_key(visit: Any, lab: str) -> None:
-    page = run_all(visit, lab, "01_approximation")
+    page = visit.page
+    run_all(page, lab, "01_approximation")
     points = "(document.querySelector('.js-plotly-plot').data?.find(t => t.name === 'MoL')?.x?.length ?? 0)"
     start, stop = (page.locator(".jupyter-button", has_text=name) for name in ("train", "stop"))
     page.wait_for_selector("text=drawn in", timeout=30_000)
@@ -131,8 +96,9 @@ def test_training_is_started_watched_stopped_and_overtaken_by_a_key(visit: Any, 
 
 
 def test_the_anatomy_of_a_score_follows_keys(visit: Any, lab: str, record_property: Any) -> None:
-    page = run_all(visit, lab, "05_mol_anatomy", seconds=300)  # which trains three small models first
-    page.wait_for_function(f"{PROMPTS}.every(text => /[0-9]/.test(text))", timeout=240_000)
+    page = visit.page
+    run_all(page, lab, "05_mol_anatomy", seconds=300)  # which trains three small models first
+    finish(page, seconds=240)
     assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
     plot = "[...document.querySelectorAll('.js-plotly-plot')].find(p => p.data?.some(t => t.type === 'waterfall'))"
     page.wait_for_function(f"{plot} !== undefined", timeout=60_000)
@@ -163,49 +129,3 @@ def test_the_anatomy_of_a_score_follows_keys(visit: Any, lab: str, record_proper
     record_property("update_ms_p50", p50)
     record_property("update_ms_p95", p95)
     assert (visit.errors, visit.outside) == ([], [])
-
-
-def run_all(visit: Any, lab: str, name: str, seconds: float = 120) -> Any:
-    """The page of a notebook, told to run all its cells, its first plot drawn within so many seconds."""
-    page = visit.page
-    path = f"notebooks/{name}.ipynb"
-    page.goto(f"{lab}/lab/tree/{path}?reset&token={TOKEN}")
-
-    def ready() -> bool:
-        # The page says that the kernel is idle before it is, and a "Run All" is then lost: ask the server.
-        kernels = [s["kernel"] for s in _ask(f"{lab}/api/sessions") or [] if s["path"] == path]
-        return any(k["execution_state"] == "idle" and k["connections"] for k in kernels)
-
-    _await(ready, page=page)
-    for patience in (
-        5,
-        10,
-        30,
-    ):  # on a busy machine the notebook may not be there yet, and a "Run All" is lost too
-        page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-        page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
-        with suppress(TimeoutError):
-            page.wait_for_function(f"{PROMPTS}.some(text => /[0-9*]/.test(text))", timeout=1000 * patience)
-            break
-    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=1000 * seconds)
-    return page
-
-
-def _await(ready: Any, told: Any = lambda: "", page: Any = None, seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > end:
-            pytest.fail(f"not ready after {seconds} s: {told()}")
-        if page is None:
-            time.sleep(0.2)
-        else:
-            page.wait_for_timeout(200)
-
-
-def _ask(url: str) -> Any:
-    """The server's answer; None while it does not answer, or answers with an error."""
-    try:
-        with urllib.request.urlopen(f"{url}?token={TOKEN}", timeout=10) as answer:
-            return json.load(answer)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return None

@@ -34,7 +34,8 @@ def test_the_tour_leads_from_station_to_station(visit: Any, lab: str) -> None:
     run_all(page, lab, "00_tour", seconds=300)  # it trains four small models first
     finish(page, seconds=300)
     assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
-    assert page.locator(".js-plotly-plot:has(.main-svg)").count() == 11
+    plots = "[...document.querySelectorAll('.js-plotly-plot')].map(plot => plot.data?.length ?? 0)"
+    page.wait_for_function(f"{plots}.length === 11 && {plots}.every(traces => traces > 1)", timeout=60_000)
     buttons = page.locator(".modebar-btn").evaluate_all("all => all.map(b => b.getAttribute('data-title'))")
     assert not [title for title in buttons if "share" in title.lower()]
 

@@ -10,7 +10,7 @@ import plotly.io as pio
 import pytest
 from comm import DummyComm
 
-from workbench.explore import widgets
+from workbench.explore import live_figure_widget, widgets
 from workbench.explore.widgets import Dashboard, MetricExplorer
 from workbench.reporting import execute
 
@@ -235,3 +235,12 @@ def test_a_live_figure_is_opened_once_and_whole(monkeypatch: pytest.MonkeyPatch)
     assert [trace["type"] for trace in figures[0]["_widget_data"]] == ["bar", "bar"]
     assert figures[0]["_widget_layout"]["width"] == widgets.WIDTH
     assert figures[0]["_config"]["showSendToCloud"] is False
+
+
+def test_the_code_of_live_figures_is_told_once() -> None:
+    first, second = (MetricExplorer(RESULTS).figure for _ in range(2))
+    assert first._library == second._library != ""
+    assert len(str(first._esm)) < 10_000 < len(str(go.FigureWidget._esm))
+    live_figure_widget._libraries[0].close()
+    third = MetricExplorer(RESULTS).figure
+    assert third._library not in ("", first._library)

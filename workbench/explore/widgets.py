@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from IPython.display import HTML, display
 
 from workbench.explore.figures import metric_bars, metric_by_k
-from workbench.explore.template import CONFIG
+from workbench.explore.live_figure_widget import LiveFigure
 
 HEADLESS = "WORKBENCH_HEADLESS"
 """Where this environment variable is 1 (a report sets it), a dashboard shows its static twin."""
@@ -22,27 +22,6 @@ HEADLESS = "WORKBENCH_HEADLESS"
 WIDTH = 930
 """Pixels across a live figure that asks for no width, as wide as JupyterLab's notebooks on a laptop: plotly's widget does not
 take the width of the box it is in, but falls back to 700."""
-
-
-class LiveFigure(go.FigureWidget):  # type: ignore[misc]
-    """A figure that a browser opens with all that it holds.
-
-    plotly's own widget opens empty and sends traces and layout after; a browser that is still busy loading then draws it empty,
-    for good.
-    """
-
-    _whole = False
-
-    def __init__(self, figure: go.Figure) -> None:
-        super().__init__(figure)
-        self._config = CONFIG
-        self._whole = True
-        self.open()
-
-    def open(self) -> None:
-        """Tell the browser, once everything is there to be told."""
-        if self._whole:
-            super().open()
 
 
 class Dashboard(ABC):

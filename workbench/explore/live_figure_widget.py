@@ -1,0 +1,59 @@
+"""A figure in a notebook that can be changed after it was drawn. May import nothing of ours but the template."""
+
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import plotly.graph_objects as go
+from traitlets import Unicode
+
+from workbench.explore.template import CONFIG
+
+
+class _Library(anywidget.AnyWidget):  # type: ignore[misc]
+    """The code of plotly's widget, told to a browser once, for all figures, which starts to load it."""
+
+    _esm = """export default {
+      initialize({ model }) {
+        const file = new Blob([model.get("source")], { type: "text/javascript" });
+        globalThis.workbenchFigureCode ??= import(URL.createObjectURL(file));
+      },
+    };"""
+    source = Unicode().tag(sync=True)
+
+
+class LiveFigure(go.FigureWidget):  # type: ignore[misc]
+    """plotly's live figure, opened by a browser with all that it holds, and at once.
+
+    plotly's own opens empty, is sent its traces after, and brings megabytes of code along each time: a browser that is too busy
+    to load these within two seconds draws it empty, or never hears of a change.
+    """
+
+    _esm = Path(__file__).with_name("live_figure.js")
+    _library = Unicode().tag(sync=True)
+    _opens = False
+
+    def __init__(self, figure: go.Figure) -> None:
+        super().__init__(figure)
+        self._config = CONFIG
+        self._library = _shared_library().model_id
+        self._opens = True
+        self.open()
+
+    def open(self) -> None:
+        """Tell the browser, once everything is there to be told."""
+        if self._opens:
+            super().open()
+
+
+_libraries: list[_Library] = []
+
+
+def _shared_library() -> Any:
+    """The one library of this kernel; a new one where it was closed."""
+    if not _libraries or _libraries[0].comm is None:
+        _libraries[:] = [_Library(source=str(go.FigureWidget._esm))]
+    return _libraries[0]
+
+
+_shared_library()  # when a notebook imports, so that a browser has loaded it when the first figure comes
