@@ -21,7 +21,16 @@ CHECKER = (
 )
 install_import_hook([f"workbench.{room}" for room in ROOMS], CHECKER)
 
-from workbench.data import Sequences  # noqa: E402
+from workbench.data import Sequences, storage  # noqa: E402
+from workbench.encoders import SASRecConfig  # noqa: E402
+from workbench.retriever import Retriever, RetrieverConfig  # noqa: E402
+from workbench.similarities import (  # noqa: E402
+    DeepRetrievalConfig,
+    MoLConfig,
+    SimilarityConfig,
+    SparCodeConfig,
+)
+from workbench.similarities.vector_quantizer import QuantizerConfig  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -71,3 +80,39 @@ def cycles() -> Callable[..., Sequences]:
         )
 
     return made
+
+
+SMALL: dict[str, SimilarityConfig] = {
+    "mol": MoLConfig(2, 2, 4, query_hidden=8, gate_query=4, gate_item=4, gate_pair=4),
+    "sparcode": SparCodeConfig(2, 2, 4, hidden=(6,), quantizer=QuantizerConfig(2, 6)),
+    "paths": DeepRetrievalConfig(
+        depth=2, width=4, paths=2, node_dim=4, hidden=8, candidates=8, candidate_beam=16
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, cycles: Callable[..., Sequences]) -> str:
+    """The folder of a checkpoint of untrained weights, a mixture, in a root of its own where its data is prepared too.
+
+    Beside it lie `cycles-sasrec-sparcode` and `cycles-sasrec-paths`, of the same data.
+    """
+    root = tmp_path_factory.mktemp("root")
+    sequences = cycles()
+    (root / "data").mkdir()
+    storage.save(sequences, root / "data" / "cycles", {})
+    for name, similarity in SMALL.items():
+        config = RetrieverConfig(SASRecConfig(1, 1, 8, 0.0), similarity, 8, 10)
+        retriever = Retriever(config, sequences.num_items)
+        retriever.save(
+            root / "ckpts" / f"cycles-sasrec-{name}", dataset="cycles", fingerprint=sequences.fingerprint()
+        )
+    return str(root / "ckpts" / "cycles-sasrec-mol")
+
+
+@pytest.fixture
+def workbench_root(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workbench's folders are those of the tiny checkpoint."""
+    folder = Path(checkpoint).parents[1]
+    monkeypatch.setenv("WORKBENCH_ROOT", str(folder))
+    return folder

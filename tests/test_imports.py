@@ -32,8 +32,8 @@ ROOMS: dict[str, frozenset[str]] = {
 """The table of the house: what of the package each room may import, besides itself. The command line (`cli`) may import
 everything; `retriever.py` puts an item table, an encoder and a similarity together; encoders share the kernels' dropout;
 training measures what it trains with the evaluation's protocols; the bench of searchers stores the
-reporting's record of machine and commit with what it measured; the anatomy takes trained mixtures apart, live, for the
-widgets of explore, which search, live, with the bench's."""
+reporting's record of machine and commit with what it measured; the anatomy takes trained mixtures apart, and the bench
+measures searchers, live, for the widgets of explore."""
 
 
 def modules() -> list[Path]:

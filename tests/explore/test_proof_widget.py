@@ -30,9 +30,10 @@ def workload() -> Workload:
         drawn = torch.randn(QUERIES + 2, 8, generator=random)
         queries = similarity.queries(drawn, torch.zeros(len(drawn), dtype=torch.int64))
     exclude = torch.tensor([[1, 2, 3], [4, 0, 0], [0, 0, 0], [5, 6, 0], [7, 0, 0]])
+    nobody = torch.zeros(QUERIES, dtype=torch.int64)
     return Workload(
-        "made", similarity, embeddings, items, queries[:QUERIES], exclude,
-        torch.zeros(QUERIES, dtype=torch.int64), queries[QUERIES:],
+        name="made", similarity=similarity, items=items, queries=queries[:QUERIES], exclude=exclude, targets=nobody,
+        users=nobody - 1, embeddings=embeddings, sample=queries[QUERIES:],
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The searchers that the shared tests run over. A new searcher joins by one line in SEARCHERS."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -8,6 +8,7 @@ import torch
 
 from workbench import runtime
 from workbench.contracts import ItemState, Searcher, Similarity
+from workbench.kernels import selection
 from workbench.search import (
     Average,
     AveragedComponents,
@@ -25,6 +26,16 @@ from workbench.search.tree import TreeBeam, cluster
 from workbench.similarities.dot import DotItems
 
 Build = Callable[[Similarity, ItemState], Searcher]
+
+
+@pytest.fixture(scope="module", params=["C++ where it is", "without it"])
+def both_versions(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Rank in C++, and as is done without a compiler."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "without it":
+            patch.setattr(selection, "serves", lambda scores: False)
+            patch.setattr(selection, "serves_products", lambda vectors, table: False)
+        yield
 
 
 def tree_beam(similarity: Similarity, items: ItemState) -> TreeBeam:

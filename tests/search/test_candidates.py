@@ -5,10 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.search.candidates import Lists, Scan, leave_out
+from workbench.search.candidates import Lists, Scan, _searched_for, leave_out, listed_among
 from workbench.search.rounding import product_error
 
 INF = float("inf")
+
+pytestmark = pytest.mark.usefixtures("both_versions")
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,3 +76,22 @@ def test_the_rounding_of_a_product_stays_under_its_bound(dtype):
     assert product_error(torch.ones(1), torch.ones(()), 10**6, dtype).isinf().all() == (
         dtype != torch.float32
     )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    queries=st.integers(0, 3),
+    listed=st.integers(0, 9),
+    excluded=st.integers(0, 30),
+    items=st.integers(1, 20),
+)
+def test_what_is_listed_among_the_excluded_is_found_either_way(seed, queries, listed, excluded, items):
+    g = torch.Generator().manual_seed(seed)
+    rows = torch.rand(queries, items, generator=g).argsort(1)[:, :listed]  # none twice
+    rows = rows.masked_fill(torch.rand(rows.shape, generator=g) < 0.2, -1)
+    exclude = torch.randint(-1, 2 * items, (queries, excluded), generator=g)
+    expected = (rows[:, :, None] == exclude[:, None, :]).any(2) & (rows >= 0)
+    assert torch.equal(listed_among(rows, exclude), expected)
+    if listed:
+        assert torch.equal(_searched_for(rows, exclude), expected)

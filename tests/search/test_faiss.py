@@ -117,6 +117,36 @@ def test_a_flat_index_lists_what_a_scan_lists(data):
     assert_a_bound(found, queries, vectors, exclude, allowed)
 
 
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+@pytest.mark.parametrize("listed", [0, 5, 60, 200])
+def test_more_is_fetched_for_those_alone_whose_lists_are_excluded(corpus, kind, listed, monkeypatch):
+    ids, vectors, queries = corpus
+    source = FaissLists(kind, "average", ids, vectors)
+    order = source.lists(queries, 400).rows
+    exclude = order[:, 399 - 150 :].clone()  # long, and far down all lists
+    exclude[2, :listed] = order[2, :listed][: exclude.shape[1]] if listed <= 151 else -1
+    if listed > 151:
+        exclude = torch.cat([exclude, torch.where(torch.arange(6)[:, None] == 2, order[2, :listed], -1)], 1)
+    fetches, search = [], source._search
+    monkeypatch.setattr(source, "_search", lambda v, n, a: fetches.append((len(v), n)) or search(v, n, a))
+    found = source.lists(queries, 20, exclude)
+    if listed <= 5:
+        assert fetches == [(6, 58)]
+    else:
+        assert fetches[0] == (6, 58) and len(fetches) > 1
+        assert all(size == 1 for size, _ in fetches[1:])
+        assert [n for _, n in fetches] == sorted({n for _, n in fetches})
+    assert not (found.rows[:, :, None] == exclude[:, None, :]).logical_and(found.rows[:, :, None] >= 0).any()
+    if kind == Flat():
+        products = queries @ vectors.T
+        for query, out in enumerate(exclude):
+            products[query, out[out >= 0]] = -INF
+        expected = products.topk(21, dim=1)
+        assert torch.equal(found.rows, expected.indices[:, :20])
+        assert (found.beyond >= expected.values[:, 20] - 1e-6).all()
+        assert (found.beyond <= expected.values[:, 19] + 1e-4).all()
+
+
 def assert_a_bound(
     found: Lists, queries: Tensor, vectors: Tensor, exclude: Tensor, allowed: Tensor | None
 ) -> None:

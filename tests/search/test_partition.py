@@ -9,6 +9,8 @@ from workbench.search.partition import largest
 
 NAN, INF = float("nan"), float("inf")
 
+pytestmark = pytest.mark.usefixtures("both_versions")
+
 
 @settings(max_examples=80, deadline=None)
 @given(

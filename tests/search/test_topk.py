@@ -10,6 +10,8 @@ from workbench.search.topk import Best, CorpusRows, best, check_defined, ids_of,
 INF = float("inf")
 NAN = float("nan")
 
+pytestmark = pytest.mark.usefixtures("both_versions")
+
 
 @pytest.mark.parametrize("ids", [[1, 2, 3, 4], [4, 3, 2, 1], [1, 2, 3, 9], [10**12, 5, 7, 6]])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])

@@ -1,68 +1,14 @@
 """Who is measured: each searcher over a grid of its parameters. A new searcher joins by a line in `contenders`."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal
-
-from jaxtyping import Int
-from torch import Tensor
+from dataclasses import replace
 
 from workbench import runtime
-from workbench.bench.baseline import Baseline
-from workbench.bench.roofline import FIRST_STAGE_WIDTH
-from workbench.bench.workloads import Workload
-from workbench.contracts import QueryState, Searcher, TopK
-from workbench.search import Average, BruteForce, Combined, Exact, FittedScores, HIndexer, PerComponent
-from workbench.search.faiss_lists import faiss_lists
-from workbench.search.indexes import HNSW, IVF
-
-Search = Callable[[QueryState, int, "Int[Tensor, 'B H'] | None"], TopK]
-Scan = Literal["pairs", "components", "average", "int8", "unknown"]
-"""What the first stage computes for every item: the whole φ, its P inner products, one inner product of their width, one of
-`FIRST_STAGE_WIDTH` in int8, or who knows."""
-
-BASELINE, REFERENCE = "baseline", "brute force"
-
-
-@dataclass(frozen=True)
-class Built:
-    """A searcher ready to be asked; `fraction` of the corpus is what it searches."""
-
-    search: Search
-    fraction: float = 1.0
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A searcher with its parameters. `build` takes the workload and the batch size that it will be asked with.
-
-    `per_batch_size`: it is built anew for each batch size. `typical`: one of the few that stand for their method where the
-    whole grid would take too long.
-    """
-
-    method: str
-    build: Callable[[Workload, int], Built]
-    parameters: Mapping[str, int | float | str] = field(default_factory=dict)
-    scan: Scan = "pairs"
-    per_batch_size: bool = False
-    typical: bool = True
-
-    @property
-    def setting(self) -> str:
-        """The parameters as text, "" without any."""
-        return ", ".join(f"{name}={value}" for name, value in self.parameters.items())
-
-    @property
-    def label(self) -> str:
-        """Method and setting: a name of its own in every table."""
-        return f"{self.method} ({self.setting})" if self.setting else self.method
-
+from workbench.bench.methods import BASELINE, REFERENCE, Contender, Point, own_method, own_reference
 
 LISTED = (5, 50, 200)
 """Items of each component's list."""
 
-AVERAGED = (200, 1_000, 4_000, 16_000)
+AVERAGED = (200, 1_000, 4_000, 8_000, 16_000)
 """Items of the list by the average component."""
 
 KEPT = (1_000, 4_000, 16_000)
@@ -78,26 +24,17 @@ does fitting the h-indexer's first stage for each setting."""
 
 def contenders(items: int) -> list[Contender]:
     """Every searcher over its grid, for a corpus of so many items; settings that exceed it are left out."""
-    found = [
-        Contender(BASELINE, _baseline, per_batch_size=True),
-        Contender(REFERENCE, _searcher(BruteForce)),
-        Contender("exact with a bound", _searcher(Exact), scan="components"),
-    ]
+    found = [Point(name).contender() for name in (BASELINE, REFERENCE, "exact with a bound")]
     for n in _fitting(LISTED, items):
-        build = _searcher(partial(PerComponent, count=n))
-        found.append(Contender("per component", build, {"n1": n}, "components", typical=n == 50))
+        found.append(replace(Point.of("per component", n1=n).contender(), typical=n == 50))
     for n in _fitting(AVERAGED, items):
-        build = _searcher(partial(Average, count=n))
-        found.append(Contender("average", build, {"n2": n}, "average", typical=n == 1_000))
+        found.append(replace(Point.of("average", n2=n).contender(), typical=n == 1_000))
     for n, m in BOTH:
         if max(n, m) <= items:
-            build = _searcher(partial(Combined, per_component=n, average=m))
-            parameters = {"n1": n, "n2": m}
-            found.append(Contender("combined", build, parameters, "components", typical=n == 50))
+            found.append(replace(Point.of("combined", n1=n, n2=m).contender(), typical=n == 50))
     for n in _fitting(KEPT if items <= LARGEST_GRAPH else KEPT[:2], items):
-        found.append(
-            Contender("h-indexer", partial(_h_indexer, keep=n), {"keep": n}, "int8", typical=n == 1_000)
-        )
+        one = Point.of("h-indexer", keep=n).contender()
+        found.append(replace(one, parameters={"keep": n}, typical=n == 1_000))
     if runtime.optional("faiss") is not None and items >= SMALLEST_INDEXED:
         found += _indexed(items)
     return found
@@ -108,19 +45,20 @@ def _fitting(counts: tuple[int, ...], items: int) -> list[int]:
 
 
 def _indexed(items: int) -> list[Contender]:
-    """The list by the average from an approximate index: cells of about 4·√N items, a graph, product codes."""
+    """The list by the average from an approximate index: cells of about 4·√N items, a graph.
+
+    Named by what is the same for every size of the corpus: the share of the cells, not their number.
+    """
     cells = max(1, min(int(4 * items**0.5), items // 40))
     count = min(1_000, items)
     found = []
     for part in (32, 8):
-        build = _searcher(
-            partial(Average, count=count, source=faiss_lists(IVF(cells, max(1, cells // part))))
-        )
-        parameters: dict[str, int | float | str] = {"n2": count, "cells looked at": f"1/{part}"}
-        found.append(Contender("average, FAISS IVF", build, parameters, "unknown", typical=part == 8))
+        one = Point.of("average, FAISS IVF", n2=count, nlist=cells, nprobe=max(1, cells // part)).contender()
+        named: dict[str, int | float | str] = {"n2": count, "cells looked at": f"1/{part}"}
+        found.append(replace(one, parameters=named, typical=part == 8))
     if items <= LARGEST_GRAPH:
-        build = _searcher(partial(Average, count=count, source=faiss_lists(HNSW())))
-        found.append(Contender("average, FAISS HNSW", build, {"n2": count}, "unknown", typical=False))
+        one = Point.of("average, FAISS HNSW", n2=count).contender()
+        found.append(replace(one, parameters={"n2": count}, typical=False))
     return found
 
 
@@ -139,18 +77,32 @@ def chosen(items: int, methods: tuple[str, ...], typical: bool = False) -> list[
     return [c for c in wanted if c.typical or not typical]
 
 
-def _baseline(workload: Workload, batch_size: int) -> Built:
-    baseline = Baseline(workload, batch_size)
-    return Built(baseline.search, baseline.fraction)
+def of_points(points: tuple[Point, ...], own: tuple[str, ...], items: int) -> list[Contender]:
+    """The contenders of chosen points, for a corpus of so many items: brute force, the reference, is always among them.
 
+    `own` are checkpoints with a score of their own, for the points that search under one; brute force under
+    that score is measured too, as the reference of theirs.
 
-def _searcher(make: Callable[..., Searcher]) -> Callable[[Workload, int], Built]:
-    """Builds a searcher from a similarity and an item state."""
-    return lambda workload, batch_size: Built(make(workload.similarity, workload.items).search)
-
-
-def _h_indexer(workload: Workload, batch_size: int, keep: int) -> Built:
-    """With a first stage that is fitted to the scores of the sample."""
-    stage = FittedScores(workload.similarity, workload.items, workload.sample, FIRST_STAGE_WIDTH)
-    draws = runtime.generator(0)
-    return Built(HIndexer(workload.similarity, workload.items, stage, keep, draws).search)
+    Raises ValueError where a point is given twice, does not fit the corpus, or has no checkpoint of its own; and as
+    `retriever.read_facts` does.
+    """
+    checkpoints: dict[str, str] = {}
+    for checkpoint in own:
+        if (method := own_method(checkpoint)) is None:
+            raise ValueError(f"{checkpoint} has no score of its own: name it as the checkpoint to search")
+        if method in checkpoints:
+            raise ValueError(
+                f"two checkpoints for {method}, {checkpoints[method]} and {checkpoint}: choose one"
+            )
+        checkpoints[method] = checkpoint
+    found = {REFERENCE: Point(REFERENCE).contender()}
+    for point in points:
+        point.check(items)
+        one = point.contender(checkpoints.get(point.method, ""))
+        if one.label in found and one.label != REFERENCE:
+            raise ValueError(f"{one.label} is given twice")
+        if one.checkpoint:
+            reference = own_reference(point.method, one.checkpoint)
+            found.setdefault(reference.label, reference)
+        found[one.label] = one
+    return list(found.values())

@@ -1,10 +1,12 @@
 """What a run of the bench measures, complete and by name."""
 
+import shlex
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from workbench.bench.contenders import chosen
-from workbench.bench.workloads import SIZES, Inflated, RandomWeights, Trained, WorkloadSpec
+from workbench.bench.contenders import chosen, of_points
+from workbench.bench.methods import METHODS, Contender, Point
+from workbench.bench.workloads import SIZES, Inflated, RandomWeights, Trained, WorkloadSpec, folder_of
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,8 @@ class Plan:
     of `calls` calls with new queries (one call, where a call takes longer than `slow_seconds`), in an order that moves on
     each round, so that what disturbs the machine for a while disturbs all. Before the first round each contender makes
     `warmup` calls. `queries` of a workload at most; `seed` draws them. `methods`: all where none is named; `typical`: a few
-    settings of each, not the whole grid. `threads`: torch's own choice where None.
+    settings of each, not the whole grid. `points`: these searchers instead of a grid, with brute force; `own`: checkpoints
+    for those of them that search under a score of their own. `threads`: torch's own choice where None.
     """
 
     name: str
@@ -31,6 +34,8 @@ class Plan:
     methods: tuple[str, ...] = ()
     typical: bool = False
     threads: int | None = None
+    points: tuple[Point, ...] = ()
+    own: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.workloads or not self.batch_sizes or not self.ks:
@@ -43,21 +48,36 @@ class Plan:
                 raise ValueError(f"{name} must be distinct and at least 1, not {values}")
         if min(self.rounds, self.calls, self.queries) < 1 or self.warmup < 0:
             raise ValueError(f"rounds, calls and queries must be at least 1, warmup at least 0: {self}")
+        if self.points and self.methods:
+            raise ValueError("choose searchers by method or one by one, not both")
+        learned = [p.method for p in self.points if METHODS[p.method].own_score]
+        if learned and not all(isinstance(w, Trained) for w in self.workloads):
+            raise ValueError(
+                f"the index of {learned[0]} holds the catalogue alone: choose the corpus as it is"
+            )
         for workload in self.workloads:
-            chosen(workload.num_items(), self.methods, self.typical)
+            self.contenders(workload.num_items())
             if max(self.ks) > workload.num_items():
                 raise ValueError(
                     f"k = {max(self.ks)} exceeds the {workload.num_items()} items of {workload.name}"
                 )
 
+    def contenders(self, items: int) -> list[Contender]:
+        """Who is measured on a corpus of so many items; raises as `contenders.chosen` and `contenders.of_points` do."""
+        if self.points:
+            return of_points(self.points, self.own, items)
+        return chosen(items, self.methods, self.typical)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with the kind of each workload and the label of each contender."""
         values = asdict(self)
+        if not self.points:
+            del values["points"], values["own"]
         values["workloads"] = [
             {
                 "kind": type(w).__name__,
                 **asdict(w),
-                "contenders": [c.label for c in chosen(w.num_items(), self.methods, self.typical)],
+                "contenders": [c.label for c in self.contenders(w.num_items())],
             }
             for w in self.workloads
         ]
@@ -144,6 +164,64 @@ def growth_of_profile(profile: str, checkpoint: str, title: str = "") -> Plan:
         case "standard":
             return growth(checkpoint, (1_000, 3_000, 10_000, 30_000, 100_000, 300_000), title)
     return growth(checkpoint, title=title)
+
+
+def chosen_points(
+    workload: WorkloadSpec,
+    points: tuple[Point, ...],
+    *,
+    batch_size: int = 32,
+    k: int = 100,
+    rounds: int = 3,
+    queries: int = 192,
+    seed: int = 0,
+    own: tuple[str, ...] = (),
+    threads: int | None = None,
+) -> Plan:
+    """Chosen searchers on one workload, few rounds: what the explorer measures, and what `command` writes as a command."""
+    return Plan(
+        "chosen",
+        (workload,),
+        (batch_size,),
+        (k,),
+        rounds=rounds,
+        calls=2,
+        warmup=1,
+        queries=queries,
+        seed=seed,
+        threads=threads,
+        points=points,
+        own=own,
+    )
+
+
+def command(plan: Plan) -> str:
+    """The shell command that measures a plan of `chosen_points`; ValueError where it is another, or over random weights."""
+    workload = plan.workloads[0]
+    if isinstance(workload, RandomWeights):
+        raise ValueError("chosen searchers are measured on a checkpoint, not on random weights")
+    words = ["workbench", "bench", "search", "--checkpoint", _short(workload.checkpoint)]
+    if isinstance(workload, Inflated):
+        words += ["--items", str(workload.items)]
+    words += ["--batch", str(plan.batch_sizes[0]), "--k", str(plan.ks[0])]
+    words += ["--rounds", str(plan.rounds), "--queries", str(plan.queries), "--seed", str(plan.seed)]
+    for point in plan.points:
+        words += ["--searcher", point.text]
+    for checkpoint in plan.own:
+        words += ["--own", _short(checkpoint)]
+    same = chosen_points(
+        workload, plan.points, batch_size=plan.batch_sizes[0], k=plan.ks[0], rounds=plan.rounds, queries=plan.queries,
+        seed=plan.seed, own=plan.own, threads=plan.threads,
+    )  # fmt: skip
+    if same != plan or not plan.points or plan.threads is not None:
+        raise ValueError(f"plan {plan.name!r} is not one of chosen searchers: it has no such command")
+    return shlex.join(words)
+
+
+def _short(checkpoint: str) -> str:
+    """The name of a checkpoint in `ckpts/`, the folder of one elsewhere."""
+    folder = folder_of(checkpoint)
+    return folder.name if folder_of(folder.name).resolve() == folder.resolve() else checkpoint
 
 
 def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:

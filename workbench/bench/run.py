@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,12 +14,10 @@ import torch
 from tqdm import tqdm
 
 from workbench import paths, runtime
-from workbench.bench import memory
-from workbench.bench.contenders import Built, Contender, chosen
+from workbench.bench.field import Field, Turns, described
 from workbench.bench.plans import Plan
-from workbench.bench.roofline import Ceilings, Shape, best_of, ceilings, shape
-from workbench.bench.workloads import Workload, WorkloadSpec, build
-from workbench.contracts import TopK
+from workbench.bench.roofline import Ceilings, best_of, ceilings
+from workbench.bench.workloads import WorkloadSpec, build
 from workbench.reporting.provenance import provenance
 
 FACTS = "run.json"
@@ -33,8 +30,9 @@ class Raw:
     `calls`: workload, label, batch_size, k, round, call, turn (its place in the round), seconds, fraction (of the corpus
     that was searched). `answers`: workload, label, batch_size, k, round, call, query, target (0: unknown), and of the `TopK`
     ids, scores, exact, gap, work. `builds`: workload, label, batch_size (0: any), seconds, kept_bytes (held beyond the item
-    state). `memory`: workload, label, batch_size, k, peak_bytes (of one call). `contenders`: label, method, setting, scan.
-    `shapes`: workload, and the fields of `Shape`. `facts`: the plan, the machine, versions, commits.
+    state). `memory`: workload, label, batch_size, k, peak_bytes (of one call). `contenders`: label, method, setting, scan,
+    reference (the label that its recall is against). `shapes`: workload, and the fields of `Shape`. `facts`: the plan, the
+    machine, versions, commits.
     """
 
     calls: pd.DataFrame
@@ -149,48 +147,14 @@ def _run_workload(plan: Plan, spec: WorkloadSpec, folder: Path, device: torch.de
         return
     bar.set_postfix_str(f"{spec.name}: building")
     workload = build(spec, plan.queries, plan.seed, device)
-    those = chosen(len(workload.items), plan.methods, plan.typical)
+    those = plan.contenders(len(workload.items))
     field = Field(workload, those)
     folder.mkdir(parents=True, exist_ok=True)
     for group, rounds in todo.items():
         _run_group(plan, field, group, groups[group], rounds, bar)
-    _write(
-        pd.DataFrame([{"workload": workload.name, **_described(shape(workload))}]), folder / "shape.parquet"
-    )
-    _write(
-        pd.DataFrame([(c.label, c.method, c.setting, c.scan) for c in those], columns=["label", "method", "setting", "scan"]),
-        folder / "contenders.parquet",
-    )  # fmt: skip
+    _write(field.shape(), folder / "shape.parquet")
+    _write(described(those), folder / "contenders.parquet")
     _write(pd.DataFrame(field.builds), folder / "builds.parquet")
-
-
-def _described(form: Shape) -> dict[str, float]:
-    return {**asdict(form), "pair_operations": form.pair_operations}
-
-
-class Field:
-    """The contenders of a workload, each built when it is first asked for, and what building took."""
-
-    def __init__(self, workload: Workload, those: list[Contender]) -> None:
-        self.workload, self.contenders = workload, those
-        self.builds: list[dict[str, Any]] = []
-        self._built: dict[tuple[str, int], Built] = {}
-
-    def get(self, contender: Contender, batch_size: int) -> Built:
-        """The contender, ready for batches of that size."""
-        key = (contender.label, batch_size if contender.per_batch_size else 0)
-        if key not in self._built:
-            start = time.perf_counter()
-            built, used = memory.measured(
-                lambda: contender.build(self.workload, batch_size), self.workload.device
-            )
-            seconds = time.perf_counter() - start
-            self._built[key] = built
-            self.builds.append(
-                {"workload": self.workload.name, "label": key[0], "batch_size": key[1], "seconds": seconds,
-                 "kept_bytes": used.kept}
-            )  # fmt: skip
-        return self._built[key]
 
 
 def _run_group(
@@ -198,63 +162,16 @@ def _run_group(
 ) -> None:
     batch_size, k = group
     folder.mkdir(parents=True, exist_ok=True)
-    name = field.workload.name
-    bar.set_postfix_str(f"{name}, B {batch_size}, k {k}")
-    peaks, calls = [], {}
-    for contender in field.contenders:
-        peak, seconds = _warm_up(field, contender, batch_size, k, plan.warmup)
-        peaks.append((name, contender.label, batch_size, k, peak))
-        calls[contender.label] = 1 if seconds > plan.slow_seconds else plan.calls
-    columns = ["workload", "label", "batch_size", "k", "peak_bytes"]
-    _write(pd.DataFrame(peaks, columns=columns), folder / "memory.parquet")
+    bar.set_postfix_str(f"{field.workload.name}, B {batch_size}, k {k}")
+    turns = Turns(field, plan, batch_size, k)
+    _write(pd.DataFrame([turns.warm_up(c) for c in field.contenders]), folder / "memory.parquet")
     for number in rounds:
-        times: list[dict[str, Any]] = []
-        answers: list[pd.DataFrame] = []
-        first = number % len(field.contenders)
-        order = field.contenders[first:] + field.contenders[:first]
-        for turn, contender in enumerate(order):
-            built = field.get(contender, batch_size)
-            for call in range(calls[contender.label]):
-                asked, queries, exclude = field.workload.batch(
-                    (number * plan.calls + call) * batch_size, batch_size
-                )
-                with runtime.stopwatch(field.workload.device) as watch:
-                    found = built.search(queries, k, exclude)
-                key: dict[str, Any] = {"workload": name, "label": contender.label, "batch_size": batch_size, "k": k,
-                       "round": number, "call": call}  # fmt: skip
-                times.append({**key, "turn": turn, "seconds": watch.seconds, "fraction": built.fraction})
-                if built.fraction == 1:
-                    answers.append(_answers(found, asked, field.workload.targets).assign(**key))
+        taken = list(turns.of_round(number, field.contenders))
+        answers = [turn.answers for turn in taken if turn.answers is not None]
         _write(pd.concat(answers, ignore_index=True), folder / f"round-{number:03}.answers.parquet")
-        _write(pd.DataFrame(times), folder / f"round-{number:03}.calls.parquet")  # last: it marks the round
+        calls = pd.concat([turn.calls for turn in taken], ignore_index=True)
+        _write(calls, folder / f"round-{number:03}.calls.parquet")  # last: it marks the round
         bar.update()
-
-
-def _warm_up(field: Field, contender: Contender, batch_size: int, k: int, warmup: int) -> tuple[float, float]:
-    """Bytes and seconds of a call after `warmup` others."""
-    built = field.get(contender, batch_size)
-    for number in range(warmup):
-        _, queries, exclude = field.workload.batch(number * batch_size, batch_size)
-        built.search(queries, k, exclude)
-    _, queries, exclude = field.workload.batch(0, batch_size)
-    start = time.perf_counter()
-    _, used = memory.measured(lambda: built.search(queries, k, exclude), field.workload.device)
-    return used.peak, time.perf_counter() - start
-
-
-def _answers(found: TopK, asked: torch.Tensor, targets: torch.Tensor) -> pd.DataFrame:
-    """A row per query."""
-    return pd.DataFrame(
-        {
-            "query": asked.cpu().numpy(),
-            "target": targets[asked].cpu().numpy(),
-            "ids": list(found.ids.cpu().numpy().astype("int32")),
-            "scores": list(found.scores.float().cpu().numpy()),
-            "exact": found.exact.cpu().numpy(),
-            "gap": found.gap.float().cpu().numpy(),
-            "work": found.work.cpu().numpy(),
-        }
-    )
 
 
 def _stored(group: Path, number: int) -> bool:

@@ -1,10 +1,12 @@
 """Tables derived from the raw ones of a run: latency, quality against brute force, and both side by side."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workbench.bench.contenders import BASELINE, REFERENCE
+from workbench.bench.methods import BASELINE, REFERENCE
 from workbench.bench.roofline import roofline
 from workbench.bench.run import Raw
 from workbench.evaluation.latency import percentiles
@@ -62,19 +64,26 @@ def overlap(
     return np.where(places == 0, 1.0, np.minimum(found, places) / np.maximum(places, 1))
 
 
-def per_query(answers: pd.DataFrame) -> pd.DataFrame:
-    """A row for each answered query that brute force answered too: workload, label, k, query, `recall`, `exact`, `hit`,
+def per_query(answers: pd.DataFrame, references: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """A row for each answered query that its reference answered too: workload, label, k, query, `recall`, `exact`, `hit`,
     `true_hit` (the target was in the list, and in that of brute force; NaN without a target), `work`, `gap`.
 
-    A query that was answered more than once (in batches of several sizes) counts once, as it was answered last.
+    `references`: by label, the one whose lists recall is against, where it is not brute force. A query that was answered
+    more than once (in batches of several sizes) counts once, as it was answered last.
     """
     once = answers.drop_duplicates(["workload", "label", "k", "query"], keep="last")
-    true = once[once["label"] == REFERENCE][["workload", "k", "query", "ids", "scores"]]
-    both = once.merge(true, on=["workload", "k", "query"], suffixes=("", "_true"))
+    once = once.assign(reference=[(references or {}).get(label, REFERENCE) for label in once["label"]])
+    at, lists = ["workload", "k", "query"], ["ids", "scores"]
+    true = once[once["label"].isin(set(once["reference"]))][[*at, "label", *lists]]
+    both = once.merge(
+        true.rename(columns={"label": "reference"}), on=[*at, "reference"], suffixes=("", "_true")
+    )
+    first = once[once["label"] == REFERENCE][[*at, "ids"]]
+    both = both.merge(first, on=at, suffixes=("", "_first"))
     parts = []
     for _, rows in both.groupby(["workload", "label", "k"], sort=False):
-        ids, scores, true_ids, true_scores = (
-            np.stack(list(rows[name])) for name in ("ids", "scores", "ids_true", "scores_true")
+        ids, scores, true_ids, true_scores, first_ids = (
+            np.stack(list(rows[name])) for name in ("ids", "scores", "ids_true", "scores_true", "ids_first")
         )
         target = rows["target"].to_numpy()
         known = target > 0
@@ -87,21 +96,22 @@ def per_query(answers: pd.DataFrame) -> pd.DataFrame:
                     true_scores.astype("float64"),
                 ),
                 hit=np.where(known, (ids == target[:, None]).any(1), np.nan),
-                true_hit=np.where(known, (true_ids == target[:, None]).any(1), np.nan),
+                true_hit=np.where(known, (first_ids == target[:, None]).any(1), np.nan),
             )
         )
     return pd.concat(parts, ignore_index=True)
 
 
-def quality(answers: pd.DataFrame) -> pd.DataFrame:
+def quality(answers: pd.DataFrame, references: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One row per workload, label and k: how its lists compare with those of brute force on the same queries.
 
-    `queries`; `recall`, the mean overlap; `relative_hr`, its label hits over the `label_hits` of brute force (the measure of
-    the published tables; NaN without labels or hits, and rough where hits are few); `certified`, the share with a proof;
-    `in_fact_exact`, the share with recall 1; `false_certificates`, proofs of what was wrong (a bug, if not 0); `work`, the
-    mean number of pairs scored in full.
+    `queries`; `recall`, the mean overlap, under a score of its own with brute force under that score (see `per_query`);
+    `hit_rate`, the share of queries whose label it found; `relative_hr`, its label hits over the `label_hits` of brute force
+    (the measure of the published tables; NaN without labels or hits, and rough where hits are few); `certified`, the share
+    with a proof; `in_fact_exact`, the share with recall 1; `false_certificates`, proofs of what was wrong (a bug, if not 0);
+    `work`, the mean number of pairs scored in full.
     """
-    rows = per_query(answers)
+    rows = per_query(answers, references)
     rows = rows.assign(
         in_fact_exact=rows["recall"] == 1, false_certificates=rows["exact"] & (rows["recall"] < 1)
     )
@@ -109,6 +119,7 @@ def quality(answers: pd.DataFrame) -> pd.DataFrame:
     table = grouped.agg(
         queries=("query", "size"), recall=("recall", "mean"), certified=("exact", "mean"),
         in_fact_exact=("in_fact_exact", "mean"), false_certificates=("false_certificates", "sum"), work=("work", "mean"),
+        hit_rate=("hit", "mean"),
     )  # fmt: skip
     hits, true = grouped["hit"].sum(min_count=1), grouped["true_hit"].sum(min_count=1)
     table["relative_hr"], table["label_hits"] = hits / true.where(true > 0), true
@@ -118,30 +129,50 @@ def quality(answers: pd.DataFrame) -> pd.DataFrame:
 def summary(raw: Raw) -> pd.DataFrame:
     """Everything of a run in one table: one row per workload, batch size, k, and contender, in the order of measurement.
 
-    Columns: those of `latency`, `quality` and `roofline`, the contender's `method` and `setting`, the corpus's `items` and
+    The columns of `side_by_side` and those of `roofline`.
+    """
+    table = side_by_side(raw.calls, raw.answers, raw.builds, raw.memory, raw.contenders, raw.shapes)
+    return roofline(table, raw.shapes, raw.ceilings)
+
+
+def side_by_side(
+    calls: pd.DataFrame,
+    answers: pd.DataFrame,
+    builds: pd.DataFrame,
+    memory: pd.DataFrame,
+    contenders: pd.DataFrame,
+    shapes: pd.DataFrame,
+) -> pd.DataFrame:
+    """The raw tables of a run (see `Raw`) in one, less what a machine's ceilings say.
+
+    Columns: those of `latency` and `quality`, the contender's `method` and `setting`, `own_score` (it searches under a score
+    of its own, and its recall is against brute force under that), the corpus's `items` and
     `item_bytes` (the item state, per item), `index_mb` (held beyond the
     item state), `call_mb` (the peak of a call) and `memory_mb`, their sum; `build_s`.
     """
-    table = latency(raw.calls).merge(raw.contenders, on="label", how="left")
-    table = table.merge(quality(raw.answers), on=["workload", "label", "k"], how="left")
-    builds = raw.builds.rename(columns={"seconds": "build_s"})
+    references = None
+    if "reference" in contenders:  # which runs that were stored before did not have
+        references = dict(zip(contenders["label"], contenders["reference"], strict=True))
+    told = contenders.drop(columns="reference", errors="ignore")
+    table = latency(calls).merge(told, on="label", how="left")
+    table["own_score"] = [(references or {}).get(label, REFERENCE) != REFERENCE for label in table["label"]]
+    table = table.merge(quality(answers, references), on=["workload", "label", "k"], how="left")
+    builds = builds.rename(columns={"seconds": "build_s"})
     builds["index_mb"] = builds.pop("kept_bytes") / 1e6
     any_size = builds[builds["batch_size"] == 0].drop(columns="batch_size")
     table = table.merge(any_size, on=["workload", "label"], how="left")
-    peaks = raw.memory.assign(call_mb=raw.memory["peak_bytes"] / 1e6).drop(columns="peak_bytes")
+    peaks = memory.assign(call_mb=memory["peak_bytes"] / 1e6).drop(columns="peak_bytes")
     table = table.merge(peaks, on=["workload", "label", "batch_size", "k"], how="left")
-    table = table.merge(raw.shapes[["workload", "items", "item_bytes"]], on="workload", how="left")
+    table = table.merge(shapes[["workload", "items", "item_bytes"]], on="workload", how="left")
     table["index_mb"] = table["index_mb"].fillna(0.0)
     table["memory_mb"] = table["index_mb"] + table["call_mb"]
     # The baseline on a part: its memory grows with N as its time does.
     for name in ("call_mb", "memory_mb"):
         table[name] = table[name] / table["fraction"]
-    places = {
-        name: place for place, name in enumerate(raw.calls["workload"].unique())
-    }  # as they were measured
+    places = {name: place for place, name in enumerate(calls["workload"].unique())}  # as they were measured
     table = table.assign(place=table["workload"].map(places))
     table = table.sort_values(["place", "batch_size", "k"], kind="stable", ignore_index=True)
-    return roofline(table.drop(columns="place"), raw.shapes, raw.ceilings)
+    return table.drop(columns="place")
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench import paths, runtime
-from workbench.contracts import ComponentSimilarity, ItemState, QueryState
-from workbench.data import load
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Similarity
+from workbench.data import Sequences, load
 from workbench.retriever import Retriever, read_facts
 from workbench.similarities import MoLConfig
 from workbench.similarities.mol import MixtureOfLogits
@@ -63,7 +63,7 @@ class Trained:
 
     def num_items(self) -> int:
         """N."""
-        return int(read_facts(_folder(self.checkpoint))["num_items"])
+        return int(read_facts(folder_of(self.checkpoint))["num_items"])
 
 
 @dataclass(frozen=True)
@@ -123,22 +123,20 @@ WorkloadSpec = Trained | RandomWeights | Inflated
 
 
 @dataclass(frozen=True)
-class Workload:
-    """What is searched, and for whom.
+class Asked:
+    """Who asks what under some similarity.
 
-    `embeddings` are the raw items, from which the published implementation starts on every call; `items` their state,
-    computed once. `exclude`: item ids of each query's history, padded with 0; `targets`: the item that each user took next, 0
-    where it is unknown. `sample`: queries of other users, from which a searcher may learn.
+    `exclude`: item ids of each query's history, padded with 0; `targets`: the item that each user took next, 0 where it is
+    unknown; `users`: their dense numbers, −1 for queries that are nobody's.
     """
 
     name: str
-    similarity: ComponentSimilarity
-    embeddings: Float[Tensor, "N D"]
+    similarity: Similarity
     items: ItemState
     queries: QueryState
     exclude: Int[Tensor, "Q H"]
     targets: Int[Tensor, "Q"]
-    sample: QueryState
+    users: Int[Tensor, "Q"]
 
     @property
     def device(self) -> torch.device:
@@ -151,6 +149,19 @@ class Workload:
         exclude = self.exclude[rows]
         longest = int((exclude != 0).sum(1).max()) if exclude.numel() else 0
         return rows, self.queries[rows], exclude[:, :longest]
+
+
+@dataclass(frozen=True)
+class Workload(Asked):
+    """What is searched by component scores, and for whom.
+
+    `embeddings` are the raw items, from which the published implementation starts on every call; `items` their state,
+    computed once. `sample`: queries of other users, from which a searcher may learn.
+    """
+
+    similarity: ComponentSimilarity
+    embeddings: Float[Tensor, "N D"]
+    sample: QueryState
 
 
 def build(spec: WorkloadSpec, queries: int, seed: int, device: torch.device) -> Workload:
@@ -171,13 +182,14 @@ def build(spec: WorkloadSpec, queries: int, seed: int, device: torch.device) -> 
                 return _inflated(spec, queries, seed, device)
 
 
-def _folder(checkpoint: str) -> Path:
+def folder_of(checkpoint: str) -> Path:
+    """The folder of a checkpoint, given by its folder or by its name in `ckpts/`."""
     given = Path(checkpoint)
     return given if given.is_dir() else paths.checkpoints() / checkpoint
 
 
-def _trained(spec: Trained, queries: int, seed: int, device: torch.device) -> Workload:
-    folder = _folder(spec.checkpoint)
+def _opened(folder: Path, device: torch.device) -> tuple[Retriever, Sequences]:
+    """The retriever of a checkpoint, and the data that it was trained on."""
     facts = read_facts(folder)
     sequences = load(facts["dataset"])
     if sequences.fingerprint() != facts.get("fingerprint"):
@@ -186,6 +198,17 @@ def _trained(spec: Trained, queries: int, seed: int, device: torch.device) -> Wo
         )
     retriever = Retriever.load(folder, device)
     check_same_items(retriever, sequences)
+    return retriever, sequences
+
+
+def _encoded(retriever: Retriever, sequences: Sequences, users: NDArray[np.int64]) -> QueryState:
+    parts = np.array_split(users, -(-len(users) // ENCODED_TOGETHER))
+    return joined([asked(retriever, sequences, part) for part in parts])
+
+
+def _trained(spec: Trained, queries: int, seed: int, device: torch.device) -> Workload:
+    folder = folder_of(spec.checkpoint)
+    retriever, sequences = _opened(folder, device)
     similarity = retriever.similarity
     if not isinstance(similarity, ComponentSimilarity):
         raise ValueError(f"{folder} has a {type(similarity).__name__}: searchers here need component scores")
@@ -194,20 +217,47 @@ def _trained(spec: Trained, queries: int, seed: int, device: torch.device) -> Wo
     chosen, others = np.sort(users[:measured]), np.sort(users[measured : measured + SAMPLE])
     ids = torch.arange(1, retriever.num_items + 1, device=device)
     last = sequences.offsets[chosen + 1] - 1
-
-    def encoded(those: NDArray[np.int64]) -> QueryState:
-        parts = np.array_split(those, -(-len(those) // ENCODED_TOGETHER))
-        return joined([asked(retriever, sequences, part) for part in parts])
-
     return Workload(
-        spec.name,
-        similarity,
-        retriever.item_table(ids),
-        retriever.item_state(),
-        encoded(chosen),
-        torch.from_numpy(sequences.history(chosen, 0)).to(device),
-        torch.from_numpy(sequences.item_ids[last]).to(device),
-        encoded(others),
+        name=spec.name,
+        similarity=similarity,
+        items=retriever.item_state(),
+        queries=_encoded(retriever, sequences, chosen),
+        exclude=torch.from_numpy(sequences.history(chosen, 0)).to(device),
+        targets=torch.from_numpy(sequences.item_ids[last]).to(device),
+        users=torch.from_numpy(chosen).to(device),
+        embeddings=retriever.item_table(ids),
+        sample=_encoded(retriever, sequences, others),
+    )
+
+
+@torch.no_grad()
+def under(workload: Workload, checkpoint: str) -> Asked:
+    """The same users, asking the same corpus under the similarity of another checkpoint of the same data.
+
+    Raises FileNotFoundError or ValueError where the checkpoint or its data is not there, or does not fit: it knows other items
+    than the workload has (an inflated corpus), or the workload's queries are nobody's.
+    """
+    folder = folder_of(checkpoint)
+    retriever, sequences = _opened(folder, workload.device)
+    if retriever.num_items != len(workload.items):
+        raise ValueError(
+            f"{folder.name} has an index over the {retriever.num_items:,} items of {sequences.name} alone, and"
+            f" {workload.name} has {len(workload.items):,}: choose the corpus as it is"
+        )
+    users = workload.users.cpu().numpy()
+    if (users < 0).any() or (users >= sequences.num_users).any():
+        raise ValueError(f"the queries of {workload.name} are not those of users of {sequences.name}")
+    last = sequences.item_ids[sequences.offsets[users + 1] - 1]
+    if (last != workload.targets.cpu().numpy()).any():
+        raise ValueError(f"{folder.name} was trained on other data than {workload.name}")
+    return Asked(
+        name=workload.name,
+        similarity=retriever.similarity,
+        items=retriever.item_state(),
+        queries=_encoded(retriever, sequences, users),
+        exclude=workload.exclude,
+        targets=workload.targets,
+        users=workload.users,
     )
 
 
@@ -222,14 +272,15 @@ def _random(spec: RandomWeights, queries: int, seed: int, device: torch.device) 
     states = similarity.queries(drawn, torch.zeros(len(drawn), dtype=torch.int64, device=device))
     histories = torch.randint(1, size.items + 1, (queries, size.history), generator=random)
     return Workload(
-        spec.name,
-        similarity,
-        embeddings,
-        item_state(similarity, embeddings),
-        states[:queries],
-        histories.to(device),
-        torch.zeros(queries, dtype=torch.int64, device=device),
-        states[queries:],
+        name=spec.name,
+        similarity=similarity,
+        items=item_state(similarity, embeddings),
+        queries=states[:queries],
+        exclude=histories.to(device),
+        targets=torch.zeros(queries, dtype=torch.int64, device=device),
+        users=torch.full((queries,), -1, dtype=torch.int64, device=device),
+        embeddings=embeddings,
+        sample=states[queries:],
     )
 
 

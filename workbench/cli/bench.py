@@ -49,8 +49,11 @@ def bench_train(
 @app.command("search")
 def bench_search(
     preset: Annotated[
-        str, typer.Option(help="quick (seconds), standard (minutes), sizes (the published ones), growth.")
-    ] = "standard",
+        str | None,
+        typer.Option(
+            help="quick (seconds), standard (minutes; the default), sizes (the published ones), growth."
+        ),
+    ] = None,
     checkpoint: Annotated[
         str, typer.Option(help="A trained component similarity, for all presets but sizes.")
     ] = "ml-1m-hstu-mol",
@@ -59,11 +62,32 @@ def bench_search(
     ] = None,
     inflate: Annotated[
         list[int] | None,
-        typer.Option(help="Instead: the checkpoint's corpus, brought to so many items; repeat for more."),
+        typer.Option(
+            "--inflate",
+            "--items",
+            help="Instead: the checkpoint's corpus, brought to so many items; repeat for more.",
+        ),
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only these methods; repeat for more.")] = None,
-    batch_size: Annotated[list[int] | None, typer.Option(help="Queries per call; repeat for more.")] = None,
-    k: Annotated[list[int] | None, typer.Option("-k", help="Results per query; repeat for more.")] = None,
+    searcher: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead of a preset's grid: a searcher with its parameters, as 'h-indexer width=32,keep=4000'; repeat for"
+            " more. Measured in few rounds on the checkpoint as it is, or brought to --items."
+        ),
+    ] = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A checkpoint of the same data for the searchers SparCode and Deep Retrieval, which have a score of their own."
+        ),
+    ] = None,
+    batch_size: Annotated[
+        list[int] | None, typer.Option("--batch-size", "--batch", help="Queries per call; repeat for more.")
+    ] = None,
+    k: Annotated[
+        list[int] | None, typer.Option("-k", "--k", help="Results per query; repeat for more.")
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Turns of each contender.")] = None,
     queries: Annotated[int | None, typer.Option(help="Queries of a workload at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Draws queries, noise and random weights.")] = None,
@@ -76,7 +100,7 @@ def bench_search(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="CSV of the table; by default reports/tables/search-PRESET.csv, custom if changed."
+            help="CSV of the table; by default reports/tables/search-PRESET.csv, custom if changed, chosen with --searcher."
         ),
     ] = None,
 ) -> None:
@@ -93,12 +117,15 @@ def bench_search(
       workbench bench search --size amazon-books --batch-size 32 --rounds 2
 
       workbench bench search --inflate 1000000 --method "brute force" -k 10
+
+      workbench bench search --items 20000 --searcher "average n2=1000" --searcher "h-indexer width=32,keep=4000"
     """
     from workbench.bench import plans
     from workbench.bench.growth import exponents
+    from workbench.bench.methods import Point
     from workbench.bench.run import run
     from workbench.bench.tables import shown, summary
-    from workbench.bench.workloads import Inflated, RandomWeights, WorkloadSpec
+    from workbench.bench.workloads import Inflated, RandomWeights, Trained, WorkloadSpec
 
     workloads: list[WorkloadSpec] = [RandomWeights(s) for s in size or []]
     workloads += [Inflated(checkpoint, items) for items in inflate or []]
@@ -107,9 +134,20 @@ def bench_search(
         "ks": tuple(k or ()), "rounds": rounds, "queries": queries, "seed": seed,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value not in ((), None)}
-    plan = plans.named(preset, checkpoint, threads)
-    if changes:
-        plan = replace(plan, name="custom", **changes)
+    if searcher:
+        if preset is not None:
+            raise ValueError("give --preset or --searcher, not both: a preset has its own grid of searchers")
+        plan = plans.chosen_points(
+            workloads[0] if workloads else Trained(checkpoint), tuple(map(Point.read, searcher)), own=tuple(own or ()),
+            threads=threads, k=k[0] if k else 100,
+        )  # fmt: skip
+        plan = replace(plan, **changes)
+    elif own:
+        raise ValueError("--own is for searchers that are named with --searcher")
+    else:
+        plan = plans.named(preset or "standard", checkpoint, threads)
+        if changes:
+            plan = replace(plan, name="custom", **changes)
     raw = run(plan, runs, device=device, anew=anew)
     table = summary(raw)
     path = out or paths.reports() / "tables" / f"search-{plan.name}.csv"

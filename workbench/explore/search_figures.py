@@ -59,37 +59,89 @@ def searcher_style(method: str) -> Style:
     return Style(style.color, dash, f"{style.symbol}-open", "/")
 
 
-def frontier(table: pd.DataFrame, measure: str = "recall", title: str = "") -> go.Figure:
+def frontier(
+    table: pd.DataFrame,
+    measure: str = "recall",
+    title: str = "",
+    *,
+    now: pd.DataFrame | None = None,
+    logarithmic: bool = True,
+) -> go.Figure:
     """Latency against recall: a mark for each contender, a line through the settings of a method, in their order in the
     table; right and low is best.
 
     `table` has `label`, `method`, `setting`, `k`, `p50_ms`, the column `measure` (`recall` or `relative_hr`), and optionally
-    `memory_mb`, shown as the area of the mark. Rows without the measure (a baseline on a part of the corpus) are left out.
+    `memory_mb`, shown as the area of the mark; hovering tells every figure that it has. Rows without the measure (a baseline
+    on a part of the corpus) are left out. `now` holds rows that were measured just now: ringed, with their settings beside.
     """
-    need(table, "label", "method", "setting", "k", "p50_ms", measure)
-    rows = table.dropna(subset=[measure, "p50_ms"])
+    parts = [part for part in (table, now) if part is not None and not part.empty]
+    rows = pd.concat(parts, ignore_index=True) if parts else table
+    need(rows, "label", "method", "setting", "k", "p50_ms", measure)
+    fresh = pd.Series(len(rows) * [False])
+    if now is not None and not now.empty:
+        fresh.iloc[-len(now) :] = True
+    known = rows[measure].notna() & rows["p50_ms"].notna()
+    rows, fresh = rows[known], fresh[known]
     if rows.empty:
         raise ValueError(f"no row of the table has a {measure}: there is nothing to draw")
     figure = go.Figure()
-    areas = _areas(rows)
-    for method, line in rows.groupby("method", sort=False):
-        style = searcher_style(str(method))
-        figure.add_scatter(
-            x=line[measure],
-            y=line["p50_ms"],
-            name=plain(method),
-            mode="lines+markers",
-            line={"color": style.color, "dash": style.dash, "width": 1.5},
-            marker={"symbol": style.symbol, "size": areas[line.index], "color": style.color, "opacity": 0.85,
-                    "line": {"width": 1, "color": style.color}},
-            customdata=np.stack([[plain(s) for s in line["label"]], _amounts(line)], axis=1),
-            hovertemplate="%{customdata[0]}<br>%{x:.3f} in %{y:.3g} ms%{customdata[1]}<extra></extra>",
-        )  # fmt: skip
+    areas, told = _areas(rows), _hover(rows)
+    named: set[str] = set()
+    for is_fresh in (False, True):
+        for method, line in rows[fresh == is_fresh].groupby("method", sort=False):
+            style = searcher_style(str(method))
+            figure.add_scatter(
+                x=line[measure], y=line["p50_ms"], name=plain(method), legendgroup=str(method),
+                showlegend=method not in named, mode="markers" if is_fresh else "lines+markers",
+                line={"color": style.color, "dash": style.dash, "width": 1.5},
+                marker={"symbol": style.symbol, "size": areas[line.index], "color": style.color, "opacity": 0.85,
+                        "line": {"width": 1, "color": style.color}},
+                customdata=told[line.index].to_numpy()[:, None],
+                hovertemplate="%{customdata[0]}<extra></extra>",
+            )  # fmt: skip
+            named.add(str(method))
     ks = ", ".join(str(k) for k in sorted(set(rows["k"])))
-    figure.update_xaxes(title_text=MEASURES.get(measure, plain(measure)).format(k=ks))
-    figure.update_yaxes(title_text="median latency of a call (ms)", **_decades(rows["p50_ms"]))
-    figure.update_layout(height=460, legend={"itemsizing": "constant"})
+    figure.update_xaxes(type="linear", title_text=MEASURES.get(measure, plain(measure)).format(k=ks))
+    axis = _decades(rows["p50_ms"]) if logarithmic else {"type": "linear", "rangemode": "tozero"}
+    figure.update_yaxes(title_text="median latency of a call (ms)", **axis)
+    if fresh.any():
+        _ring(figure, rows[fresh], measure, areas)
+        _label(figure, rows[fresh], measure, _heights(rows["p50_ms"], logarithmic))
+    figure.update_layout(height=460, legend={"itemsizing": "constant", "tracegroupgap": 0})
     return finished(figure, plain(title) or "Latency against recall")
+
+
+def _ring(figure: go.Figure, rows: pd.DataFrame, measure: str, areas: pd.Series) -> None:
+    """A ring around each mark."""
+    figure.add_scatter(
+        x=rows[measure], y=rows["p50_ms"], name="measured now", mode="markers", hoverinfo="skip",
+        marker={"symbol": "circle-open", "size": areas[rows.index] + 9, "color": GREY, "line": {"width": 2}},
+    )  # fmt: skip
+
+
+PLOT_HEIGHT, LINE = 300, 15
+"""Pixels of the plot within its axes, about, and of a line of a label."""
+
+
+def _heights(latencies: pd.Series, logarithmic: bool) -> pd.Series:
+    """About how many pixels above the lowest mark each one is drawn."""
+    values = np.log10(latencies) if logarithmic else latencies
+    low = values.min() if logarithmic else 0.0
+    return PLOT_HEIGHT * (values - low) / ((values.max() - low) or 1.0)
+
+
+def _label(figure: go.Figure, rows: pd.DataFrame, measure: str, heights: pd.Series) -> None:
+    """The setting of each row left of its mark, one above the other where they would overlap."""
+    log, lowest = figure.layout.yaxis.type == "log", -math.inf
+    for index in heights[rows.index].sort_values().index:
+        row, height = rows.loc[index], float(heights[index])
+        lowest = max(height, lowest + LINE)
+        latency = float(row["p50_ms"])
+        figure.add_annotation(
+            x=float(row[measure]), y=math.log10(latency) if log else latency, text=plain(row["setting"] or row["method"]),
+            ax=-56, ay=height - lowest, xanchor="right", font={"size": 12}, arrowhead=0, arrowwidth=1, arrowcolor=GREY,
+            standoff=10,
+        )  # fmt: skip
 
 
 def _areas(rows: pd.DataFrame) -> pd.Series:
@@ -101,13 +153,42 @@ def _areas(rows: pd.DataFrame) -> pd.Series:
     return (SMALLEST + (LARGEST - SMALLEST) * root / largest).astype(float)
 
 
-def _amounts(rows: pd.DataFrame) -> list[str]:
-    """What hovering adds: memory, where the table has it."""
-    if "memory_mb" not in rows:
-        return [""] * len(rows)
-    return [
-        f"<br>{mb:,.1f} MB beyond the item state" if math.isfinite(mb) else "" for mb in rows["memory_mb"]
-    ]
+TOLD = (
+    ("p50_ms", "p50 {:.3g} ms"),
+    ("p95_ms", "p95 {:.3g} ms"),
+    ("vs_brute_force", "{:.2f} × as fast as brute force, same run"),
+    ("recall", "overlap recall {:.3f}"),
+    ("relative_hr", "relative hit rate {:.3f}"),
+    ("hit_rate", "label hit rate {:.3f}"),
+    ("certified", "certified {:.1%}"),
+    ("in_fact_exact", "in fact exact {:.1%}"),
+    ("work", "{:,.0f} items scored"),
+    ("memory_mb", "{:,.1f} MB beyond the item state"),
+)
+"""What hovering tells, of the columns that a table has."""
+
+
+def _hover(rows: pd.DataFrame) -> pd.Series:
+    """The label of each row, and every figure of it that is known."""
+
+    def told(row: pd.Series) -> str:
+        lines = [f"<b>{plain(row['label'])}</b>"]
+        if row.get("own_score", False):
+            lines.append("under a score of its own: recall is of its own brute force's list")
+        lines += [form.format(row[name]) for name, form in TOLD if name in rows and math.isfinite(row[name])]
+        return "<br>".join(lines)
+
+    return rows.apply(told, axis=1)
+
+
+def nothing_yet(text: str, title: str) -> go.Figure:
+    """An empty figure that says why it is empty."""
+    figure = go.Figure()
+    figure.add_annotation(text=plain(text), showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    figure.update_layout(height=460)
+    return finished(figure, plain(title))
 
 
 def proofs(table: pd.DataFrame) -> go.Figure:
@@ -133,8 +214,9 @@ def proofs(table: pd.DataFrame) -> go.Figure:
         )
     for name, color in (("certified", GREY), ("in fact exact", translucent(GREY, 0.35))):
         figure.add_bar(y=[None], x=[None], orientation="h", name=name, marker={"color": color})
-    figure.update_xaxes(title_text="share of queries", tickformat=".0%", range=[0, 1.02])
-    figure.update_yaxes(showgrid=False)
+    # Types are said, for a live figure that had others before does not guess them anew.
+    figure.update_xaxes(type="linear", title_text="share of queries", tickformat=".0%", range=[0, 1.02])
+    figure.update_yaxes(type="category", showgrid=False)
     figure.update_layout(height=max(320, 150 + 34 * len(rows)), barmode="overlay", bargap=0.35)
     return finished(figure, "Proved exact, and in fact exact")
 

@@ -66,7 +66,8 @@ class Dashboard(ABC):
 
     def static(self) -> tuple[pd.DataFrame, go.Figure]:
         """The dashboard as it stands, for a page without a kernel: a table of its settings and the figure."""
-        settings = [(name, _told(value) or "–") for name, value in self.values.items()]
+        shown = {name for name, control in self.controls.items() if control.layout.display != "none"}
+        settings = [(name, _told(value) or "–") for name, value in self.values.items() if name in shown]
         # Read from the Python side: what a browser was sent, and may have answered, is not waited for.
         figure = go.Figure(self.figure).update_layout(width=None)  # the page has a width to give
         return pd.DataFrame(settings, columns=["setting", "value"]), figure

@@ -40,9 +40,9 @@ def cache_folder() -> Path:
 def library(source: Path) -> ctypes.CDLL | None:
     """The library compiled from `source`; None, and one line in the log, where it cannot be had.
 
-    It is compiled once for a source, its flags and the processor's instruction set (a few seconds), under a temporary
-    name that is then renamed: any number of processes may ask at once, and one that is interrupted leaves nothing that
-    would be loaded.
+    It is compiled once for a source and the headers beside it, its flags and the processor's instruction set (a few
+    seconds), under a temporary name that is then renamed: any number of processes may ask at once, and one that is
+    interrupted leaves nothing that would be loaded.
     `WORKBENCH_NATIVE=0` turns it off; `CXX` names the compiler (otherwise c++, g++ or clang++).
     """
     if os.environ.get("WORKBENCH_NATIVE") == "0":
@@ -62,8 +62,9 @@ def built(source: Path, folder: Path) -> Path:
     folder cannot be written.
     """
     flags = _flags()
-    content = source.read_bytes()
-    key = hashlib.sha256(b"\0".join([content, " ".join(flags).encode(), _instruction_set().encode()]))
+    read = [source, *sorted(source.parent.glob("*.h"))]  # it may include any of those beside it
+    content = [path.read_bytes() for path in read]
+    key = hashlib.sha256(b"\0".join([*content, " ".join(flags).encode(), _instruction_set().encode()]))
     target = folder / f"{source.stem}-{key.hexdigest()[:20]}.so"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_owner(folder)

@@ -8,11 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import NO_ITEM
+from workbench.kernels import selection
 from workbench.search.partition import largest
 from workbench.search.rounding import product_error
 from workbench.search.stored import ABOVE, Precision, Stored
@@ -60,7 +62,7 @@ class CandidateSource(ABC):
         """Up to `count` ≥ 1 candidates (Q, C), C = min(count, N), for each query vector, on its device.
 
         `exclude` holds rows to leave out of each list, −1 for none; `allowed` says of each row whether it may be listed.
-        A source that cannot leave rows out itself asks for `count` + H and passes the result to `leave_out`.
+        A source that cannot leave rows out itself asks for more and passes the result to `leave_out`: at most `count` + H.
         """
 
     @abstractmethod
@@ -79,16 +81,43 @@ SourceBuilder = Callable[[str, Int[Tensor, "N"], Float[Tensor, "N d"]], Candidat
 """Makes a source from its name ("component-0", …, or "average": for a file or a collection), the ids and the vectors."""
 
 
+def listed_among(rows: Int[Tensor, "Q C"], exclude: Int[Tensor, "Q H"]) -> Bool[Tensor, "Q C"]:
+    """Which rows of each list are in `exclude`, −1 on either side being none. H work a list: nothing of H is sorted.
+
+    >>> listed_among(torch.tensor([[7, 2, -1]]), torch.tensor([[2, -1, 3, 3]])).tolist()
+    [[False, True, False]]
+    """
+    if not rows.numel():
+        return torch.zeros_like(rows, dtype=torch.bool)
+    if rows.device.type != "cpu":
+        return _searched_for(rows, exclude)
+    listed_too = np.zeros(rows.shape, dtype=bool)
+    marks = np.zeros(int(rows.max()) + 2, dtype=bool)  # one place for all that is in no list
+    for query, (listed, out) in enumerate(zip(rows.numpy(), exclude.numpy(), strict=True)):
+        places = np.where(out < len(marks), out, -1)
+        marks[places] = True
+        marks[-1] = False
+        listed_too[query] = marks[listed]
+        marks[places] = False
+    return torch.from_numpy(listed_too)
+
+
+def _searched_for(rows: Int[Tensor, "Q C"], exclude: Int[Tensor, "Q H"]) -> Bool[Tensor, "Q C"]:
+    """`listed_among` without a loop over queries: H log C work."""
+    ascending, order = rows.sort(dim=1)
+    places = torch.searchsorted(ascending, exclude.contiguous()).clamp(max=rows.shape[1] - 1)
+    hit = (ascending.gather(1, places) == exclude) & (exclude >= 0)
+    found = torch.zeros_like(rows, dtype=torch.uint8).scatter_reduce(1, places, hit.to(torch.uint8), "amax")
+    return torch.zeros_like(found).scatter(1, order, found).bool()
+
+
 def leave_out(lists: Lists, exclude: Int[Tensor, "Q H"], count: int) -> Lists:
     """The first `count` of each list that are not in `exclude`; what is cut off at the end counts for `beyond`.
 
     What is cut off is bounded by its score and the `error` of the lists, 0 where that is None: a source whose scores are
     rounded states their error, or adds it to `beyond` afterwards.
     """
-    # One number for each query and row, so that a single look-up serves all queries; −1 stands for no row on both sides.
-    largest_row = int(max(lists.rows.max(), exclude.max())) if lists.rows.numel() and exclude.numel() else 0
-    first = torch.arange(len(exclude), device=exclude.device)[:, None] * (largest_row + 1)
-    out = torch.isin(first + lists.rows, (first + exclude)[exclude >= 0]) & (lists.rows >= 0)
+    out = listed_among(lists.rows, exclude)
     scores = lists.scores.masked_fill(out, NO_SCORE)
     rows = lists.rows.masked_fill(out, NO_ITEM)
     order = out.to(torch.int8).argsort(dim=1, stable=True)  # what is left out goes to the end
@@ -100,9 +129,10 @@ def leave_out(lists: Lists, exclude: Int[Tensor, "Q H"], count: int) -> Lists:
 
 
 class Scan(CandidateSource):
-    """Every vector looked at, block by block: the lists are exact up to the rounding that `beyond` accounts for.
+    """Every vector looked at: the lists are exact up to the rounding that `beyond` accounts for.
 
-    The vectors are kept in `precision`: half or a quarter of the memory, and what is read, for lists that are off by so much.
+    On a CPU with a compiler inner products are ranked as they are made; otherwise they are held block by block. The vectors
+    are kept in `precision`: half or a quarter of the memory, and what is read, for lists that are off by so much.
     """
 
     def __init__(
@@ -132,6 +162,10 @@ class Scan(CandidateSource):
     ) -> Lists:
         """See `CandidateSource.lists`."""
         queries = vectors.to(self._stored.dtype)
+        if self._stored.scales is None and selection.serves_products(queries, self._stored.values):
+            most = min(count + 1, len(self._ids))
+            best = selection.largest_products(queries, self._stored.values, most, exclude, allowed)
+            return self._cut(Best(*best), count, self._error(queries))
         block = max(4 * (count + 1), self.block_bytes // (queries.element_size() * max(1, len(queries))))
         found: Best | None = None
         for start in range(0, len(self._ids), block):

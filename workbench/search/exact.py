@@ -65,7 +65,7 @@ class Exact(Searcher):
         items: ItemState,
         *,
         seeds: int = 4,
-        worthwhile: float = 0.5,
+        worthwhile: float = 0.4,
         precision: Precision = "full",
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:

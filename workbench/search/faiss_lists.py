@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.runtime import OPTIONAL, optional
-from workbench.search.candidates import CandidateSource, Lists, SourceBuilder
+from workbench.search.candidates import CandidateSource, Lists, SourceBuilder, listed_among
 from workbench.search.indexes import (
     HNSW,
     IVF,
@@ -33,6 +33,9 @@ from workbench.search.topk import NO_SCORE
 
 GPU_LONGEST_LIST = 2048
 """Results that faiss gives per query on a GPU at most."""
+
+SPARE = 32
+"""What is fetched beyond a list and a quarter of it, for what is excluded; where that is not enough, more is."""
 
 BITMAP_SPREAD = 64
 """A filter is a bitmap over ids where the largest id is at most this many times the corpus, a hash set otherwise."""
@@ -57,9 +60,12 @@ class FaissLists(CandidateSource):
     """Candidates from an index of faiss with the metric "inner product".
 
     On a GPU where the vectors are there and faiss and the kind of index can be (flat, IVF, IVF-PQ; not HNSW): then at most
-    2,048 candidates per query, history left out included. A flat index is exact but for the rounding of float32, which
+    2,048 candidates per query, with those that are left out. A flat index is exact but for the rounding of float32, which
     `beyond` makes up for; of all others `beyond` is +inf. A vector that is not finite stays out of the index, and nothing
     is known `beyond` any list then.
+
+    What is excluded is left out of what the index lists. So a little more is fetched than is asked for, and only for the
+    queries of whose lists more was excluded a second time, as much more: a long history costs little that is not listed.
 
     Training and search use as many threads as torch. An HNSW graph built by several threads is not the same twice.
     Raises ImportError without faiss, and ValueError where the kind does not suit the vectors.
@@ -125,13 +131,28 @@ class FaissLists(CandidateSource):
             exclude = torch.empty(len(vectors), 0, dtype=torch.int64, device=vectors.device)
         if allowed is not None and bool(allowed.all()):
             allowed = None
-        fetched = count + exclude.shape[1] + 1
+        most = count + exclude.shape[1] + 1
         if gpu:  # which cannot filter while it searches
-            fetched = GPU_LONGEST_LIST if allowed is not None else min(fetched, GPU_LONGEST_LIST)
-        found = self._search(vectors, min(fetched, self._ledger.held), None if gpu else allowed)
-        if gpu and allowed is not None:
-            found = only(found, allowed)
-        lists = self._ledger.lists(found, vectors, count, exclude, isinstance(self.kind, Flat))
+            most = GPU_LONGEST_LIST if allowed is not None else min(most, GPU_LONGEST_LIST)
+        most = min(most, self._ledger.held)
+        fetched = most if gpu and allowed is not None else min(most, count + 1 + count // 4 + SPARE)
+        asked = torch.arange(len(vectors), device=vectors.device)
+        lists: Lists | None = None
+        while True:
+            found = self._search(vectors[asked], fetched, None if gpu else allowed)
+            if gpu and allowed is not None:
+                found = only(found, allowed)
+            here = self._ledger.lists(
+                found, vectors[asked], count, exclude[asked], isinstance(self.kind, Flat)
+            )
+            lists = here if lists is None else _replaced(lists, asked, here)
+            if fetched == most:
+                break
+            hits = listed_among(found.rows, exclude[asked]).sum(1)
+            short = (fetched - hits <= count) & (found.rows[:, -1] >= 0)
+            if not bool(short.any()):
+                break
+            asked, fetched = asked[short], min(most, count + 1 + 2 * int(hits[short].max()))
         return lists._replace(error=None) if isinstance(self.kind, IVFPQ) else lists
 
     def _search(
@@ -235,6 +256,13 @@ class FaissLists(CandidateSource):
         lists = cls.__new__(cls)
         lists._hold(kind, ledger, index)
         return lists
+
+
+def _replaced(whole: Lists, queries: Int[Tensor, "R"], part: Lists) -> Lists:
+    """`whole` with the lists of some queries from `part`."""
+    fields = (None if old is None or new is None else old.index_copy(0, queries, new)
+              for old, new in zip(whole, part, strict=True))  # fmt: skip
+    return Lists(*fields)  # type: ignore[arg-type]
 
 
 def faiss_lists(kind: IndexKind, folder: Path | None = None) -> SourceBuilder:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import NO_ITEM, ItemState, QueryState
+from workbench.kernels import selection
 from workbench.search.partition import largest
 
 NO_SCORE = float("-inf")
@@ -105,6 +106,9 @@ def mask_rows(scores: Float[Tensor, "B M"], rows: Int[Tensor, "B H"], first_row:
     >>> scores.tolist()
     [[0.0, -inf]]
     """
+    if selection.serves(scores):
+        selection.mask_columns(scores, rows, first_row)
+        return
     width = scores.shape[1]
     columns = rows - first_row
     inside = (columns >= 0) & (columns < width)
@@ -122,12 +126,16 @@ def forbid(scores: Float[Tensor, "B M"], allowed: Bool[Tensor, "M"]) -> None:
 def best(scores: Float[Tensor, "B M"], k: int, first_row: int = 0) -> Best:
     """The best min(k, M) of each row, descending; of equal scores those in lower rows win and come first.
 
-    `largest` promises no order among equals, so the last place is settled by counting where it is contested.
+    Without the C++ version `largest` promises no order among equals: the last place is settled by counting where it is
+    contested.
 
     >>> best(torch.tensor([[1.0, 3.0, 1.0, 3.0]]), 3).rows.tolist()
     [[1, 3, 0]]
     """
     width = scores.shape[1]
+    if selection.serves(scores):
+        columns = selection.largest_columns(scores, min(k, width))
+        return Best(scores.gather(1, columns), columns + first_row)
     if k >= width:
         values, columns = scores.sort(dim=1, descending=True, stable=True)
         return Best(values, columns + first_row)

@@ -1,0 +1,93 @@
+"""The explorer in a real JupyterLab: a key moves a parameter, a click measures it, a new ringed point is seen."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lab_server import finish, run_all, serving
+
+from workbench.reporting import pairs
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+LESS = {
+    'dataset = "embedded-small"': 'dataset = "embedded-tiny"',
+    "plans.of_profile(profile, str(trained.folder), title=dataset)": (
+        "plans.quick(str(trained.folder), items=2_000, title=dataset)"
+    ),
+}
+"""The notebook is run as it is, but with less to do."""
+PLOT = (
+    "[...document.querySelectorAll('.jupyter-widgets .js-plotly-plot')]"
+    ".find(p => p.layout?.title?.text?.includes('queries a call'))"
+)
+RINGED = f"({PLOT}?.data?.find(t => t.name === 'measured now')?.x?.length ?? 0)"
+LABELS = f"JSON.stringify({PLOT}?.layout?.annotations?.map(a => a.text) ?? [])"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a JupyterLab on the notebook of the explorer, and the first one, which it opens with."""
+    root = tmp_path_factory.mktemp("lab")
+    (root / "notebooks").mkdir()
+    for name, changes in (("00_tour", {}), ("07_recall_latency", LESS)):
+        text = (NOTEBOOKS / f"{name}.py").read_text()
+        for old, new in changes.items():
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        source = root / "notebooks" / f"{name}.py"
+        source.write_text(text)
+        pairs.write(source)
+    with serving(root) as address:
+        yield address
+
+
+def test_a_parameter_is_moved_and_measured(visit: Any, lab: str, record_property: Any) -> None:
+    page = visit.page
+    run_all(page, lab, "07_recall_latency", seconds=300)  # which trains a small model first
+    finish(page, seconds=240)
+    assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+    page.wait_for_function(f"{RINGED} === 4", timeout=60_000)  # what the notebook measured itself
+    explorer = page.locator(".jp-OutputArea-output", has_text="Save the view")
+
+    # A key moves the list of the average; then a click measures it: a point more, with its setting beside it.
+    slider = explorer.locator(".widget-inline-hbox:visible", has_text="n2").locator(".noUi-handle").first
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_selector("text=/--searcher .average n2=500/", timeout=30_000)
+    start = explorer.locator(".jupyter-button", has_text="measure")
+    start.click()
+    page.wait_for_function(f"{RINGED} === 5", timeout=120_000)
+    assert "n2=500" in page.evaluate(LABELS)
+    page.wait_for_function(
+        "[...document.querySelectorAll('.widget-html')].some(w => w.textContent.startsWith('measured'))",
+        timeout=60_000,
+    )
+    assert start.is_enabled()
+
+    # Other views of the same rows; how long each takes is told.
+    recall = explorer.locator(".widget-dropdown", has_text="recall").locator("select")
+    milliseconds = []
+    for choice in ("relative HR", "overlap"):
+        before = page.evaluate(f"{PLOT}.layout.xaxis.title.text")
+        started = time.perf_counter()
+        recall.select_option(choice)
+        page.wait_for_function(
+            f"before => {PLOT}.layout.xaxis.title.text !== before", arg=before, timeout=30_000
+        )
+        milliseconds.append(1000 * (time.perf_counter() - started))
+    told = round(float(np.percentile(milliseconds, 50)))
+    print(f"choice to new figure: p50 {told} ms")
+    record_property("update_ms_p50", told)
+
+    # The view is saved, and its place is told; the camera hands out a PNG.
+    explorer.locator(".jupyter-button", has_text="table, CSV").click()
+    page.wait_for_selector("text=/views.embedded-tiny-2-000-items-b32-k100.csv/", timeout=30_000)
+    with page.expect_download(timeout=30_000) as download:
+        page.evaluate(f"{PLOT}.querySelector('.modebar-btn').click()")
+    assert download.value.suggested_filename == "recall-latency.png"
+    assert (visit.errors, visit.outside) == ([], [])

@@ -1,0 +1,69 @@
+"""Views in files: read back as they were, whole or not there, and an error that says what to do."""
+
+import doctest
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from workbench.explore import saving
+from workbench.explore.saving import save_figure, save_table, unused
+
+TABLE = pd.DataFrame({"label": ["a <b>", "c, d"], "p50_ms": [1.5, 2.0], "calls": [1, 2]})
+FIGURE = go.Figure(go.Scatter(x=[1], y=[2], text=["a"]), layout={"width": 930})
+
+
+def test_tables_are_read_back(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "there"
+    pd.testing.assert_frame_equal(pd.read_csv(save_table(TABLE, folder / "v.csv")), TABLE)
+    pd.testing.assert_frame_equal(pd.read_parquet(save_table(TABLE, folder / "v.parquet")), TABLE)
+    assert sorted(p.name for p in folder.iterdir()) == ["v.csv", "v.parquet"]
+
+
+def test_a_page_holds_all_that_draws_it(tmp_path: Path) -> None:
+    page = save_figure(FIGURE, tmp_path / "v.html").read_text()
+    assert "plotly.js v" in page and "<script src=" not in page and '"width":930' not in page
+    assert FIGURE.layout.width == 930
+
+
+def test_png_needs_a_package_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install kaleido.*camera"):
+        save_figure(FIGURE, tmp_path / "v.png")
+    monkeypatch.setattr(saving, "find_spec", lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr(go.Figure, "write_image", lambda self, path, format, scale: path.write_bytes(b"png"))
+    assert save_figure(FIGURE, tmp_path / "v.png").read_bytes() == b"png"
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: object, path: Path, index: bool) -> None:
+        path.write_text("half")
+        raise OSError("disk full")
+
+    (tmp_path / "v.csv").write_text("before")
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fails)
+    with pytest.raises(OSError, match="disk full"):
+        save_table(TABLE, tmp_path / "v.csv")
+    assert [p.name for p in tmp_path.iterdir()] == ["v.csv"] and (tmp_path / "v.csv").read_text() == "before"
+
+
+def test_other_endings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\.csv or \.parquet, not as v\.xlsx"):
+        save_table(TABLE, tmp_path / "v.xlsx")
+    with pytest.raises(ValueError, match=r"\.html or \.png, not as v\.pdf"):
+        save_figure(FIGURE, tmp_path / "v.pdf")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("../up", "up.csv"), ("a/b <c>", "a-b-c.csv"), ("", "view.csv"), ("k=5", "k=5.csv")]
+)
+def test_names_stay_in_their_folder_and_take_no_others_place(tmp_path: Path, name: str, file: str) -> None:
+    assert unused(tmp_path, name, ".csv") == tmp_path / file
+    (tmp_path / file).touch()
+    assert unused(tmp_path, name, ".csv").name == file.replace(".csv", "-2.csv")
+
+
+def test_examples_hold() -> None:
+    assert doctest.testmod(saving).failed == 0

@@ -1,0 +1,127 @@
+"""The bench as a session: chosen searchers measured here and now, piece by piece; corpora, indexes and results are kept."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+import torch
+
+from workbench import paths, runtime
+from workbench.bench.field import Field, Turns, described
+from workbench.bench.methods import Contender, Point
+from workbench.bench.plans import Plan
+from workbench.bench.tables import side_by_side
+from workbench.bench.workloads import WorkloadSpec, build
+from workbench.reporting.provenance import provenance
+
+SAME = ["workload", "batch_size", "k", "label"]
+"""What a row that is measured again takes the place of."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far measuring is: the `share` done in [0, 1], what comes next, and whether the table has grown."""
+
+    share: float
+    text: str
+    fresh: bool = False
+
+
+class LiveBench:
+    """Measures plans of one workload, one batch size and one k, a call or an index at a time.
+
+    `table` holds all that was measured, in the columns of `tables.side_by_side` and `run`, the number of the measurement, from
+    1. Measured again, a searcher's row is replaced. Torch keeps the threads that it has: a plan's are not asked for.
+    """
+
+    def __init__(self, device: str | None = None) -> None:
+        self.device: torch.device = runtime.device(device)
+        self.table = pd.DataFrame()
+        self.runs = 0
+        self._lock = threading.Lock()
+        self._fields: dict[tuple[WorkloadSpec, int, int], Field] = {}
+
+    @cached_property
+    def machine(self) -> str:
+        """Where it measures, in words: the machine, its threads, the device."""
+        found = provenance(paths.root()).machine.words()
+        return f"{found}, {torch.get_num_threads()} threads, {self.device}"
+
+    def built(self, plan: Plan) -> bool:
+        """Whether the plan's corpus is there already."""
+        return self._key(plan) in self._fields
+
+    def field(self, plan: Plan) -> Field:
+        """The plan's workload, built where it is not there yet; raises as `workloads.build` does."""
+        key = self._key(plan)
+        with self._lock:
+            if key not in self._fields:
+                self._fields[key] = Field(build(*key, self.device))
+            return self._fields[key]
+
+    def ready(self, plan: Plan, point: Point) -> bool:
+        """Whether nothing that takes long must be built before `point` can be asked."""
+        return self.built(plan) and all(map(self.field(plan).ready, self._contenders(plan, point)))
+
+    def _contenders(self, plan: Plan, point: Point) -> list[Contender]:
+        return [c for c in plan.contenders(plan.workloads[0].num_items()) if c.method == point.method]
+
+    def _key(self, plan: Plan) -> tuple[WorkloadSpec, int, int]:
+        if (len(plan.workloads), len(plan.batch_sizes), len(plan.ks)) != (1, 1, 1):
+            raise ValueError(
+                f"one workload, batch size and k are measured at a time, not those of {plan.name!r}"
+            )
+        return plan.workloads[0], plan.queries, plan.seed
+
+    def measure(self, plan: Plan) -> Iterator[Step]:
+        """Measures a plan step by step; each tells what the next will do, so that it can be shown meanwhile.
+
+        After the first round the table has rows of the plan, and better ones after each further round; whoever stops keeps
+        them. Raises as `workloads.build` and `Plan.contenders` do.
+        """
+        self._key(plan)
+        if not self.built(plan):
+            yield Step(0.0, f"building the corpus: {plan.workloads[0].name}")
+        field = self.field(plan)
+        contenders = plan.contenders(len(field.workload.items))
+        turns = Turns(field, plan, plan.batch_sizes[0], plan.ks[0])
+        total = len(contenders) * (plan.rounds + 2)
+        done, memory = 0, []
+        for contender in contenders:
+            doing = "warming up" if field.ready(contender) else "building the index of"
+            yield Step(done / total, f"{doing} {contender.label}")
+            field.get(contender, plan.batch_sizes[0])
+            yield Step((done + 1) / total, f"warming up {contender.label}")
+            memory.append(turns.warm_up(contender))
+            done += 2
+        calls: list[pd.DataFrame] = []
+        answers: list[pd.DataFrame] = []
+        self.runs += 1
+        yield Step(done / total, f"round 1 of {plan.rounds}")
+        for number in range(plan.rounds):
+            for turn in turns.of_round(number, contenders):
+                calls.append(turn.calls)
+                if turn.answers is not None:
+                    answers.append(turn.answers)
+                done += 1
+                yield Step(done / total, f"round {number + 1} of {plan.rounds}: {turn.label} done")
+            measured = side_by_side(
+                pd.concat(calls, ignore_index=True),
+                pd.concat(answers, ignore_index=True),
+                pd.DataFrame(field.builds),
+                pd.DataFrame(memory),
+                described(contenders),
+                field.shape(),
+            )
+            self._keep(measured.assign(run=self.runs))
+            yield Step(done / total, f"round {number + 1} of {plan.rounds} done", fresh=True)
+
+    def _keep(self, measured: pd.DataFrame) -> None:
+        if self.table.empty:
+            self.table = measured
+            return
+        new = pd.MultiIndex.from_frame(measured[SAME])
+        old = self.table[~pd.MultiIndex.from_frame(self.table[SAME]).isin(new)]
+        self.table = pd.concat([old, measured], ignore_index=True)

@@ -1,0 +1,135 @@
+"""One query under the lens: what a searcher found, what it missed, and what its bound says. May import bench."""
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import ipywidgets as widgets
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.bench.lens import Seen, seen
+from workbench.bench.live import LiveBench
+from workbench.bench.methods import METHODS, Point
+from workbench.bench.plans import Plan, chosen_points
+from workbench.bench.workloads import WorkloadSpec
+from workbench.explore.lens_figure import under_the_lens
+from workbench.explore.live_widget import LiveDashboard, Progress
+from workbench.explore.search_widget import (
+    camera,
+    heading,
+    ladder,
+    lay_out,
+    parameter_slider,
+    show_parameters,
+)
+
+
+class QueryLens(LiveDashboard):
+    """A query and a searcher: its list beside the true one, and every item by its bound and its score.
+
+    A searcher without an index to build answers each move of a control; one with such an index is built by the button, and
+    answers from then on. `plan` gives queries and seed, `workload` the corpus (default: the plan's first), `titles` name
+    the items by id. `bench` keeps corpora and indexes, and may be shared with an explorer.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        titles: pd.Series | None = None,
+        *,
+        workload: WorkloadSpec | None = None,
+        bench: LiveBench | None = None,
+        query: int = 0,
+        k: int = 10,
+    ) -> None:
+        self.plan, self.titles, self.bench = plan, titles, bench or LiveBench()
+        self.workload = workload or plan.workloads[0]
+        self._seen = lru_cache(maxsize=32)(self._search)
+        items = self.workload.num_items()
+        field = self.bench.field(self._plan(()))
+        methods = [m for m in METHODS.values() if not m.own_score and m.installed]
+        names = [m.name for m in methods]
+        groups = {
+            "Who asks": {
+                "query": widgets.BoundedIntText(
+                    value=query, min=0, max=len(field.workload.queries) - 1, tooltip="number of the query"
+                ),
+                "k": ladder((1, 5, 10, 20, 50, 100), k, "results of the query"),
+            },
+            "Who searches": {
+                "searcher": widgets.Dropdown(
+                    options=names, value="per component", tooltip="whose list stands beside the true one"
+                ),
+            },
+        }
+        parameters = {
+            heading(m): {f"{m.name} {p.name}": parameter_slider(p, items) for p in m.parameters}
+            for m in methods
+            if m.parameters
+        }
+        super().__init__("One query under the lens", groups | parameters, "build and search")
+        self._boxes = lay_out(self.widget, groups | parameters)
+        self.controls["searcher"].observe(self._show_parameters, names="value")
+        self._show_parameters()
+        self.figure._config = camera("one-query")
+
+    def _show_parameters(self, _change: object = None) -> None:
+        show_parameters(self._boxes, [self.controls["searcher"].value])
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        """The query's items and lists."""
+        point = self.point(values)
+        if not self.bench.ready(self._plan((point,)), point):
+            raise ValueError(f"{point.method} has an index to build first: press the button")
+        return self._figure(point, values)
+
+    def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
+        """Builds the index where there is one, then shows what it finds."""
+        point = self.point(values)
+        yield Progress(0.1, f"building {point.text}")
+        self._seen(point, values["query"], values["k"])
+        yield Progress(1.0, "built and searched", self._figure(point, values))
+
+    def point(self, values: Mapping[str, Any]) -> Point:
+        """The searcher that these values of the controls name; ValueError where it does not fit the corpus."""
+        method = METHODS[values["searcher"]]
+        point = Point.of(
+            method.name, **{p.name: values[f"{method.name} {p.name}"] for p in method.parameters}
+        )
+        point.check(self.workload.num_items())
+        return point
+
+    def seen(self) -> Seen:
+        """What is shown, as tables."""
+        return self._seen(self.point(self.values), self.values["query"], self.values["k"])
+
+    def _figure(self, point: Point, values: Mapping[str, Any]) -> go.Figure:
+        one = self._seen(point, values["query"], values["k"])
+        title = f"Query {values['query']}, {point.text}: {_verdict(one)}"
+        return under_the_lens(one.items, one.places, one.s_k, one.outside, title, self.titles)
+
+    def _search(self, point: Point, query: int, k: int) -> Seen:
+        plan = self._plan((point,))
+        field = self.bench.field(plan)
+        built = field.get(point.contender(), batch_size=1)
+        return seen(field.workload, built, point, query, k)
+
+    def _plan(self, points: tuple[Point, ...]) -> Plan:
+        return chosen_points(
+            self.workload, points, batch_size=1, k=1, queries=self.plan.queries, seed=self.plan.seed
+        )
+
+
+def _verdict(one: Seen) -> str:
+    """What became of the list, in a line."""
+    missed = int(one.places["missed"].sum())
+    if one.certified:
+        told = "certified exact"
+    elif missed:
+        told = f"{missed} of {len(one.places)} missed"
+    else:
+        told = "exact, not certified"
+    gap = "" if one.certified or not math.isfinite(one.gap) else f" (gap {one.gap:.2f})"
+    return f"{told}{gap}; {one.scored:,} scored, {one.survivors:,} survive the bound"

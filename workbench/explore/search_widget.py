@@ -1,0 +1,338 @@
+"""The explorer of recall and latency: choose searchers, move their parameters, measure them here and now. May import bench."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.bench.live import LiveBench
+from workbench.bench.methods import METHODS, REFERENCE, Method, Parameter, Point, own_method
+from workbench.bench.plans import Plan, chosen_points, command
+from workbench.bench.workloads import Inflated, Trained, WorkloadSpec
+from workbench.explore.live_widget import LiveDashboard, Progress
+from workbench.explore.saving import save_figure, save_table, unused
+from workbench.explore.search_figures import frontier, nothing_yet, proofs
+from workbench.explore.template import CONFIG
+
+HEIGHT = 390
+"""Pixels of the figure, whatever it shows: nothing jumps."""
+
+MOST_BARS = 14
+FIRST_CHOICE = ("exact with a bound", "average", "h-indexer")
+VIEWS = ("frontier", "proofs")
+RECALLS = {"overlap": "recall", "relative HR": "relative_hr"}
+AS_IT_IS = "as it is"
+KS, BATCHES = (1, 5, 10, 20, 50, 100, 200), (1, 8, 32, 64, 128)
+GROUP_WIDTH, CONTROL_WIDTH, LABEL_WIDTH, GAP = "225px", "220px", "58px", "6px 10px"
+
+
+class SearchExplorer(LiveDashboard):
+    """Measure searchers live and see them on the frontier of latency and recall, over a stored sweep.
+
+    `checkpoints` by name, folders or names in `ckpts/`: those of component similarities can be searched; a SparCode and a Deep
+    Retrieval of the same data are measured beside them, each under a score of its own. `plan` is that of the sweep whose
+    summary is `stored` (or None): from it come the first settings, the queries and the seed. `bench` keeps what is built and
+    measured, and may be shared; views are saved in `folder`.
+
+    Raises ValueError where no checkpoint has component scores, or two have a score of their own under the same method.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Mapping[str, str],
+        plan: Plan,
+        stored: pd.DataFrame | None = None,
+        *,
+        bench: LiveBench | None = None,
+        folder: Path = Path("views"),
+        corpora: Sequence[int] = (20_000, 100_000),
+    ) -> None:
+        kinds = {name: own_method(checkpoint) for name, checkpoint in checkpoints.items()}
+        self.own = {kind: checkpoints[name] for name, kind in kinds.items() if kind}
+        self.checkpoints = {name: checkpoints[name] for name, kind in kinds.items() if not kind}
+        if not self.checkpoints or len(self.own) + len(self.checkpoints) < len(checkpoints):
+            raise ValueError(
+                "the explorer needs a checkpoint with component scores, and one at most of SparCode and of"
+                " Deep Retrieval"
+            )
+        self.plan, self.bench, self.folder = plan, bench or LiveBench(), folder
+        self.stored = pd.DataFrame() if stored is None else stored
+        self.command_line = ""
+        first = plan.workloads[-1]
+        items = first.num_items()
+        inflated = {w.items for w in plan.workloads if isinstance(w, Inflated)} | set(corpora)
+        self._sizes = {AS_IT_IS: 0} | {f"{n:,} items": n for n in sorted(inflated)}
+        start = f"{items:,} items" if isinstance(first, Inflated) else AS_IT_IS
+        methods = [m for m in METHODS.values() if m.name != REFERENCE and self._possible(m)]
+        most_at_once = max(plan.batch_sizes)
+        groups = {
+            "What is searched": {
+                "model": widgets.Dropdown(
+                    options=list(self.checkpoints), tooltip="the trained similarity φ, with its queries"
+                ),
+                "corpus": widgets.Dropdown(
+                    options=list(self._sizes), value=start, tooltip="the catalogue, or it and noisy copies of its items"
+                ),
+            },
+            "How it is asked": {
+                "k": ladder((*KS, *plan.ks), plan.ks[-1], "results of each query"),
+                "batch": ladder((*BATCHES, *plan.batch_sizes), most_at_once, "queries of a call"),
+                "rounds": widgets.IntSlider(
+                    value=plan.rounds, min=1, max=20, tooltip="turns of each: more are steadier"
+                ),
+            },
+            "Who, beside brute force (Ctrl adds)": {
+                "methods": widgets.SelectMultiple(
+                    options=[m.name for m in methods],
+                    value=[name for name in FIRST_CHOICE if name in [m.name for m in methods]],
+                    rows=6,
+                    tooltip="the searchers that are measured",
+                ),
+            },
+            "What the figure shows": {
+                "view": widgets.Dropdown(options=VIEWS, tooltip="latency against recall, or what is proved"),
+                "recall": widgets.Dropdown(
+                    options=list(RECALLS), tooltip="share of the true top k, or label hits beside brute force's"
+                ),
+                "log": widgets.Checkbox(value=True, indent=True, tooltip="latency on a logarithmic axis"),
+            },
+        }  # fmt: skip
+        for group in groups.values():
+            for control in group.values():
+                control.continuous_update = False
+        parameters = {
+            heading(m): {f"{m.name} {p.name}": parameter_slider(p, items) for p in m.parameters}
+            for m in methods
+            if m.parameters
+        }
+        self._command = widgets.HTML()
+        self._saved = widgets.HTML()
+        super().__init__("Recall and latency, measured here and now", groups | parameters, "measure")
+        self._boxes = lay_out(self.widget, groups, parameters)
+        self.controls["methods"].description = ""
+        self.controls["methods"].observe(self._show_parameters, names="value")
+        self._show_parameters()
+        for name in ("view", "recall", "log"):  # other views of the same work do not end it
+            self.controls[name].unobserve(self._abandon, names="value")
+        self.figure._config = camera("recall-latency")
+        self.widget.children = [*self.widget.children, self._save_row(), self._command]
+
+    def _possible(self, method: Method) -> bool:
+        return method.name in self.own if method.own_score else method.installed
+
+    def _show_parameters(self, _change: object = None) -> None:
+        show_parameters(self._boxes, self.controls["methods"].value)
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        """The stored sweep with these settings, and over it what was measured here."""
+        self._tell_command(values)
+        stored, now = self._rows(values)
+        workload, k = self._workload(values), values["k"]
+        title = f"{workload.name}, {values['batch']} queries a call, k = {k}"
+        measure = RECALLS[values["recall"]]
+        rows = [table for table in (stored, now) if len(table)]
+        if not rows:
+            figure = nothing_yet("Nothing was measured with these settings: press measure.", title)
+        elif values["view"] == "proofs":
+            figure = proofs(_bars(stored, now, values["methods"]))
+        elif all(table[measure].isna().all() for table in rows):
+            figure = nothing_yet(
+                "Brute force found no label here: there is nothing to be relative to.", title
+            )
+        else:
+            figure = frontier(stored, measure, title, now=now, logarithmic=values["log"])
+        return figure.update_layout(height=HEIGHT)
+
+    def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
+        """The chosen searchers and brute force, in turns; the figure grows after each round."""
+        for step in self.bench.measure(self.asked(values)):
+            if step.fresh:
+                self._refresh()
+            yield Progress(step.share, step.text)
+        self._refresh()
+        yield Progress(1.0, self._verdict())
+
+    def _refresh(self) -> None:
+        """Show what is measured by now, in the view that is chosen by now: it may be another than when the work began."""
+        with self.lock:
+            self._show(self.draw(self.values))
+
+    def asked(self, values: Mapping[str, Any]) -> Plan:
+        """What these values of the controls ask to be measured; ValueError that says which does not fit."""
+        points = [
+            Point.of(name, **{p.name: values[f"{name} {p.name}"] for p in METHODS[name].parameters})
+            for name in values["methods"]
+        ]
+        own = tuple(self.own[p.method] for p in points if p.method in self.own)
+        return chosen_points(
+            self._workload(values), tuple(points) or (Point(REFERENCE),), batch_size=values["batch"], k=values["k"],
+            rounds=values["rounds"], queries=self.plan.queries, seed=self.plan.seed, own=own,
+        )  # fmt: skip
+
+    def view(self) -> pd.DataFrame:
+        """The rows that the figure shows: stored ones and those measured here (`when`), with machine and command."""
+        stored, now = self._rows(self.values)
+        parts = [rows.assign(when=when) for rows, when in ((stored, "stored"), (now, "now")) if len(rows)]
+        if not parts:
+            raise ValueError("nothing was measured with these settings: there is no table to save")
+        whole = pd.concat(parts, ignore_index=True).drop(columns="run", errors="ignore")
+        return whole.assign(machine=self.bench.machine, command=self.command_line)
+
+    def save(self, suffix: str) -> Path:
+        """Save the view: its table as ".csv" or ".parquet", its figure as ".html" or ".png"; returns the path."""
+        name = f"{self._workload(self.values).name}-b{self.values['batch']}-k{self.values['k']}"
+        path = unused(self.folder, name, suffix)
+        if suffix in (".csv", ".parquet"):
+            return save_table(self.view(), path)
+        return save_figure(go.Figure(self.figure), path)
+
+    def _workload(self, values: Mapping[str, Any]) -> WorkloadSpec:
+        """The chosen corpus, by the title that the sweep gave it where that is the same."""
+        checkpoint, items = self.checkpoints[values["model"]], self._sizes[values["corpus"]]
+        for known in self.plan.workloads:
+            if isinstance(known, Trained | Inflated) and known.checkpoint == checkpoint:
+                title = known.title
+                break
+        else:
+            title = values["model"]
+        return Inflated(checkpoint, items, title=title) if items else Trained(checkpoint, title)
+
+    def _rows(self, values: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """What the sweep and what this session have for these settings."""
+        name = self._workload(values).name
+        of_sweep = name in {w.name for w in self.plan.workloads}
+        found = []
+        for table in (self.stored if of_sweep else self.stored.iloc[:0], self.bench.table):
+            if len(table):
+                table = table[
+                    (table["workload"] == name)
+                    & (table["batch_size"] == values["batch"])
+                    & (table["k"] == values["k"])
+                ]
+            found.append(table)
+        return found[0], found[1]
+
+    def _tell_command(self, values: Mapping[str, Any]) -> None:
+        try:
+            self.command_line = command(self.asked(values))
+        except (ValueError, OSError) as error:
+            self.command_line = ""
+            told = f'<span style="color:#c0392b">These settings do not fit: {escape(str(error))}</span>'
+        else:
+            told = f"<small>The same from a shell:</small><br><code>{escape(self.command_line)}</code>"
+        self._command.value = f'<div style="line-height:1.35;max-width:920px">{told}</div>'
+
+    def _verdict(self) -> str:
+        latest = self.bench.table[self.bench.table["run"] == self.bench.runs]
+        good = latest[
+            (latest["recall"] >= 0.99) & ~latest["own_score"]
+        ]  # the same lists, found faster or slower
+        best = good.nsmallest(1, "p50_ms").iloc[0]
+        if best["label"] == REFERENCE:
+            return (
+                f"measured; no other finds .99 of the lists faster than brute force, {best['p50_ms']:.3g} ms"
+            )
+        speed = f"{best['p50_ms']:.3g} ms, {best['vs_brute_force']:.2f} × as fast as brute force"
+        return f"measured; fastest at recall .99 or more: {best['label']}, {speed}"
+
+    def _save_row(self) -> widgets.HBox:
+        buttons = [
+            _button(label, tip, self._saver(suffix))
+            for suffix, label, tip in (
+                (".csv", "table, CSV", "the rows of the figure, with machine and command"),
+                (".parquet", "table, Parquet", "the same, with types"),
+                (".html", "figure, HTML", "one file that needs no network"),
+                (".png", "figure, PNG", "where kaleido is installed; else the camera above the figure"),
+            )
+        ]
+        label = widgets.HTML("<small>Save the view</small>")
+        return widgets.HBox(
+            [label, *buttons, self._saved], layout={"align_items": "center", "flex_flow": "row wrap", "grid_gap": "6px"}
+        )  # fmt: skip
+
+    def _saver(self, suffix: str) -> Callable[[object], None]:
+        def save(_button: object) -> None:
+            try:
+                with self.lock:
+                    path = self.save(suffix)
+                self._saved.value = f"<code>{escape(str(path))}</code>"
+            except Exception as error:  # nobody would see a traceback
+                self._saved.value = (
+                    f'<span style="color:#c0392b">{escape(f"{type(error).__name__}: {error}")}</span>'
+                )
+
+        return save
+
+
+def _bars(stored: pd.DataFrame, now: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """The rows of the proofs: what was measured here first, then of the sweep the chosen methods."""
+    fresh = now[::-1].assign(label="now: " + now["label"].astype(str)) if len(now) else now
+    kept = stored[stored["method"].isin([*methods, REFERENCE])] if len(stored) else stored
+    rows = pd.concat([part for part in (fresh, kept) if len(part)] or [stored], ignore_index=True)
+    return rows.dropna(subset=["certified", "in_fact_exact"]).head(MOST_BARS)
+
+
+def parameter_slider(parameter: Parameter, items: int) -> widgets.SelectionSlider:
+    """A slider over the steps of a parameter; it begins at the default, or below where that exceeds a corpus of `items`."""
+    steps = tuple(sorted({*parameter.steps, parameter.default}))
+    bounded = parameter.counts_items or parameter.name == "nlist"
+    fitting = [s for s in steps if s <= (min(items, parameter.default) if bounded else parameter.default)]
+    slider = ladder(steps, fitting[-1] if fitting else steps[0], parameter.meaning)
+    slider.description = parameter.name
+    return slider
+
+
+def ladder(values: Sequence[int | float], value: int | float, tooltip: str) -> widgets.SelectionSlider:
+    """A slider over certain numbers."""
+    steps = sorted({*values, value})
+    return widgets.SelectionSlider(
+        options=[(f"{step:,}", step) for step in steps], value=value, continuous_update=False, tooltip=tooltip
+    )
+
+
+def lay_out(dashboard: widgets.VBox, *parts: Mapping[str, object]) -> dict[str, widgets.VBox]:
+    """Each part's groups in a row of their own, four side by side on a laptop's screen; gives the boxes by heading."""
+    first, row, *rest = dashboard.children
+    names = [name for part in parts for name in part]
+    boxes = dict(zip(names, row.children, strict=True))
+    for box in boxes.values():
+        box.layout.width = GROUP_WIDTH
+        head, *controls = box.children
+        head.layout.width = CONTROL_WIDTH
+        head.value = f'<div style="line-height:1.2;white-space:normal">{head.value}</div>'
+        for control in controls:
+            control.layout.width = CONTROL_WIDTH
+            control.style.description_width = LABEL_WIDTH
+    wrapping = {"flex_flow": "row wrap", "grid_gap": GAP}
+    rows = [widgets.HBox([boxes[name] for name in part], layout=wrapping) for part in parts]
+    dashboard.children = (first, *rows, *rest)
+    return boxes
+
+
+def show_parameters(boxes: Mapping[str, widgets.VBox], chosen: Sequence[str]) -> None:
+    """Show the groups of the chosen methods' parameters, and no others'."""
+    for name, method in METHODS.items():
+        box = boxes.get(heading(method))
+        if box is not None:
+            for widget in (box, *box.children[1:]):
+                widget.layout.display = "" if name in chosen else "none"
+
+
+def heading(method: Method) -> str:
+    """Above the parameters of a method."""
+    return f"{method.name}: {method.meaning}"
+
+
+def camera(name: str) -> dict[str, Any]:
+    """The settings of a live figure whose camera button saves a PNG of twice its size under this name."""
+    return {**CONFIG, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
+
+
+def _button(label: str, tooltip: str, click: Callable[[object], None]) -> widgets.Button:
+    button = widgets.Button(description=label, tooltip=tooltip, layout={"width": "auto"})
+    button.on_click(click)
+    return button

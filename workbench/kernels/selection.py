@@ -1,0 +1,112 @@
+"""The C++ of `selection.cpp` through ctypes: the largest of long rows and of inner products, and masked places."""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.kernels.native import library
+
+SOURCE = Path(__file__).with_name("selection.cpp")
+LONGEST = 2**32 - 1
+"""Columns are counted in 32 bits."""
+
+
+_INTEGERS = ("queries", "items", "width", "half", "count", "excluded_each", "threads")
+_POINTERS = ("vectors", "table", "excluded", "allowed", "scores", "rows")
+
+
+class _Products(ctypes.Structure):
+    """`struct Products` of selection.cpp."""
+
+    _fields_ = (*((n, ctypes.c_int64) for n in _INTEGERS), *((n, ctypes.c_void_p) for n in _POINTERS))
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    found = library(SOURCE)
+    if found is not None:
+        whole, address = ctypes.c_int64, ctypes.c_void_p
+        found.largest.argtypes = [address, whole, whole, whole, whole, address]
+        found.mask.argtypes = [address, whole, whole, whole, address, whole, whole]
+        found.mask.restype = None
+    return found
+
+
+def serves(scores: Float[Tensor, "Q M"]) -> bool:
+    """Whether these are float32 on a CPU without a gradient, in rows of contiguous columns, and the library is there."""
+    if scores.requires_grad:
+        return False
+    here = scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.shape[1] <= LONGEST
+    return here and (scores.stride(1) == 1 or scores.shape[1] <= 1) and _library() is not None
+
+
+def largest_columns(scores: Float[Tensor, "Q M"], count: int) -> Int[Tensor, "Q C"]:
+    """Columns of the `count` ≤ M largest of each row, descending, NaN first, ties in the order of columns; int64.
+
+    Only where `serves` says so.
+    """
+    columns = torch.empty(len(scores), count, dtype=torch.int64)
+    native = _library()
+    assert native is not None
+    shape = (len(scores), scores.shape[1], scores.stride(0))
+    if columns.numel() and native.largest(scores.data_ptr(), *shape, count, columns.data_ptr()):
+        raise MemoryError("no memory to rank scores")
+    return columns
+
+
+def mask_columns(scores: Float[Tensor, "Q M"], chosen: Int[Tensor, "Q H"], first: int = 0) -> None:
+    """Give the score −inf, in place, to columns `chosen` − `first`; others are ignored, a NaN stays. Only where `serves`."""
+    native = _library()
+    assert native is not None
+    chosen = chosen.long().contiguous()
+    shape = (len(scores), scores.shape[1], scores.stride(0))
+    native.mask(scores.data_ptr(), *shape, chosen.data_ptr(), chosen.shape[1], first)
+
+
+def serves_products(vectors: Float[Tensor, "Q d"], table: Tensor) -> bool:
+    """Whether `largest_products` serves these: float32 and a table of float32 or bfloat16, on a CPU, with the library there."""
+    here = vectors.device.type == table.device.type == "cpu" and len(table) <= LONGEST
+    kept = table.dtype in (torch.float32, torch.bfloat16)
+    return here and kept and vectors.dtype == torch.float32 and _library() is not None
+
+
+def largest_products(
+    vectors: Float[Tensor, "Q d"],
+    table: Float[Tensor, "N w"],
+    count: int,
+    excluded: Int[Tensor, "R H"] | None = None,
+    allowed: Bool[Tensor, "M"] | None = None,
+) -> tuple[Float[Tensor, "Q C"], Int[Tensor, "Q C"]]:
+    """The `count` largest inner products of each query with the rows of a table, and these rows; only where `serves_products`.
+
+    Descending, ties in the order of rows; −inf and row 0 past the end. The products of all rows are held nowhere. Rows
+    `excluded` (−1: none) and those not `allowed` are left out. A product is the same bits whatever else is asked.
+    """
+    if table.shape[1] != vectors.shape[1] or (excluded is not None and len(excluded) != len(vectors)):
+        raise ValueError(
+            f"vectors of shape {tuple(vectors.shape)} do not go with a table of shape {tuple(table.shape)}"
+        )
+    if allowed is not None and len(allowed) != len(table):
+        raise ValueError(f"allowed has {len(allowed)} rows for {len(table)} of the table")
+    scores = torch.empty(len(vectors), count)
+    rows = torch.empty(len(vectors), count, dtype=torch.int64)
+    if not scores.numel():
+        return scores, rows
+    native = _library()
+    assert native is not None
+    # Names keep the tensors alive while the library reads them.
+    asked, kept = vectors.detach().contiguous(), table.detach().contiguous()
+    out = None if excluded is None else excluded.long().contiguous()
+    mask = None if allowed is None else allowed.contiguous()
+    problem = _Products(
+        *(len(asked), len(kept), kept.shape[1], kept.dtype == torch.bfloat16, count),
+        *(0 if out is None else out.shape[1], torch.get_num_threads()),
+        *(None if t is None else t.data_ptr() for t in (asked, kept, out, mask, scores, rows)),
+    )
+    if native.largest_products(ctypes.byref(problem)):
+        raise MemoryError("no memory to rank inner products")
+    return scores, rows
