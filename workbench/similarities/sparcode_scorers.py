@@ -178,6 +178,13 @@ class InnerPDNN(Scorer):
     upper: Tensor
 
     @property
+    def output(self) -> nn.Linear:
+        """The MLP's last layer."""
+        last = self.rest[-1]
+        assert isinstance(last, nn.Linear)
+        return last
+
+    @property
     def pair_bytes(self) -> int:
         """The inner products and three of the widest layers."""
         return 4 * (2 * self.item_tokens + 3 * max(self.hidden))

@@ -17,6 +17,9 @@ from workbench.training.preset import Preset
 TOWERS = {"dnn": "DNN", "gru": "GRU", "sa": "self-attention"}
 """The paper's tokenizers, by the name they have in presets."""
 
+LINEAR = 0.99
+"""A leak with which the sparse score is a sum, all but."""
+
 METHODS = {
     "two-tower-plain": "two-tower, inner product",
     "two-tower": "two-tower",
@@ -74,7 +77,9 @@ def _family(
 def published() -> dict[str, Preset]:
     """MovieLens 10M as in the paper where it says: Adam 1e-3, dropout .1, MLP 256 × 3, 3 layers, width 64, history 20.
 
-    It leaves open batch, epochs and negatives (here those of the published RAILS runs) and searches over K, M and N.
+    It leaves open batch, epochs and negatives (here those of the published RAILS runs), which histories of 20 are learned from
+    (here windows anywhere, each predicting any later item of it, since all of a held-out user's second half is asked for), and
+    searches over K, M and N.
     """
     towers: dict[str, EncoderConfig] = {
         "dnn": TwoTowerConfig((256, 256, 256), 0.1, last_item=False),
@@ -88,38 +93,64 @@ def published() -> dict[str, Preset]:
         DotConfig(normalize=False, temperature=1.0),
         SparCodeConfig(quantizer=QuantizerConfig(gradient="straight-through")),
         (64, 20),
-        TrainingConfig(epochs=101, loss=LossConfig(count=128), patience=10),
+        TrainingConfig(
+            epochs=101, loss=LossConfig(count=128), patience=10, window="anywhere", horizon="any later"
+        ),
         "settings of the SparCode paper where it states them",
     )
 
 
-def cpu() -> dict[str, Preset]:
-    """MovieLens 1M in two to four minutes of one unshared core each: short histories, few positions and small scorers."""
+CPU_TRAINING = TrainingConfig(
+    epochs=30,
+    batch_size=128,
+    learning_rate=4e-3,
+    loss=LossConfig(negatives="shared", count=128),
+    positions_per_step=256,
+    window="anywhere",
+    validate_every=10,
+)
+"""One budget and one learning rate for all: 1,410 steps of 256 positions with 128 negatives."""
+
+
+def _cpu(family: str, training: TrainingConfig, source: str) -> dict[str, Preset]:
     towers: dict[str, EncoderConfig] = {
         "dnn": TwoTowerConfig((256,), 0.2),
         "gru": GRU4RecConfig(64, 1, 0.2),
         "sa": SASRecConfig(2, 1, 50, 0.2),
     }
-    return _family(
-        "sparcode-cpu",
-        "ml-1m",
-        towers,
-        DotConfig(),
-        SparCodeConfig(
-            2, 2, 32, hidden=(32,), dropout=0.0, threshold=4.0,
-            quantizer=QuantizerConfig(2, 128, gradient="straight-through"),
-        ),
-        (50, 50),
-        TrainingConfig(
-            epochs=12,
-            batch_size=64,
-            learning_rate=4e-3,
-            loss=LossConfig(count=48),
-            positions_per_step=256,
-            validate_every=6,
-        ),
-        "the paper's comparison, made small: one budget and one learning rate for all",
+    base = SparCodeConfig(
+        2, 2, 64, hidden=(32,), dropout=0.0, threshold=4.0, aligned=True,
+        quantizer=QuantizerConfig(2, 128, gradient="straight-through"),
     )  # fmt: skip
+    presets = _family(family, "ml-1m", towers, DotConfig(), base, (50, 20), training, source)
+    bare = replace(base, quantizer=None)
+    for name, similarity in {
+        "tokens": replace(bare, interaction="dot", aligned=False, leak=LINEAR),
+        "tokens-aligned": replace(bare, interaction="dot", leak=LINEAR),
+        "tokens-sparse": replace(bare, interaction="dot"),
+        "all-to-all-random": replace(bare, aligned=False),
+        "sparcode-random": replace(base, aligned=False),
+    }.items():
+        full = f"{family}/sa-{name}"
+        config = RetrieverConfig(towers["sa"], similarity, 50, 20)
+        presets[full] = Preset(full, "ml-1m", config, training, source)
+    return presets
+
+
+def cpu() -> dict[str, Preset]:
+    """MovieLens 1M in about a minute of one unshared core each: histories of 20 as published, few positions, small scorers.
+
+    Besides methods and ablations the steps from a two-tower to All-to-All: "tokens" (inner products through tokenizers,
+    nothing else), "tokens-aligned", "tokens-sparse" (and a ReLU), "all-to-all-random" (no alignment).
+    """
+    source = "the paper's comparison, made small: one budget and one learning rate for all"
+    return _cpu("sparcode-cpu", CPU_TRAINING, source)
+
+
+def users() -> dict[str, Preset]:
+    """`cpu` for the paper's protocol, which asks held-out users for all of their second half: any later item is a target."""
+    source = "the paper's comparison and protocol, made small: one budget and one learning rate for all"
+    return _cpu("sparcode-users", replace(CPU_TRAINING, horizon="any later"), source)
 
 
 def quick() -> dict[str, Preset]:
@@ -151,5 +182,5 @@ def quick() -> dict[str, Preset]:
     )  # fmt: skip
 
 
-SPARCODE: dict[str, Preset] = published() | cpu() | quick()
+SPARCODE: dict[str, Preset] = published() | cpu() | users() | quick()
 """Every preset of this module by name."""
