@@ -1,11 +1,13 @@
 """Tables on learned codes, on a dataset whose next item is certain."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from workbench import paths
-from workbench.bench.sparcode_tables import measured, popularity, tree_beams
+from workbench.bench.sparcode_tables import STEPS, measured, popularity, steps, tree_beams
 from workbench.bench.sparsity import code_table, served, sparsity_sweep, usage_table
 from workbench.bench.tenths import METRICS, by_brute_force, by_popularity, over_seeds, tenths
 from workbench.data import batch_of
@@ -18,6 +20,7 @@ from workbench.training.config import TrainingConfig
 from workbench.training.held_out_users import split_users
 from workbench.training.losses import LossConfig
 from workbench.training.preset import Preset
+from workbench.training.presets import preset
 from workbench.training.shelf import obtain
 
 
@@ -92,6 +95,25 @@ def test_measured_rows_are_those_of_the_checkpoints(world):
     assert len(interaction_bars(table).data[0].x) == 2
     with pytest.raises(ValueError, match="variant"):
         interaction_bars(table.drop(columns="variant"))
+
+
+def test_steps_have_the_validation_curve_beside_the_test_metrics(world):
+    _, shelved, _ = world
+    table = steps([({"step": "a"}, shelved)])
+    assert table["validation 2"].iloc[0] == shelved.history["NDCG@10"].iloc[1]
+    assert table["NDCG@10"].iloc[0] == shelved.metrics.set_index("metric").loc["NDCG@10", "value"]
+
+
+def test_every_step_is_a_preset_and_changes_one_thing():
+    family = "sparcode-cpu"
+    chosen = {kind: preset(f"{family}/sa-{kind}").retriever.similarity for kind in STEPS}
+    assert replace(chosen["tokens"], aligned=True) == chosen["tokens-aligned"]
+    assert replace(chosen["tokens-aligned"], leak=0.01) == chosen["tokens-sparse"]
+    assert replace(chosen["tokens-sparse"], interaction="inner pdnn") == chosen["all-to-all"]
+    assert replace(chosen["all-to-all"], quantizer=chosen["sparcode"].quantizer) == chosen["sparcode"]
+    for kind in ("all-to-all", "sparcode"):
+        assert replace(chosen[kind], aligned=False) == chosen[f"{kind}-random"]
+    assert len({str(preset(f"{family}/sa-{kind}").training) for kind in STEPS}) == 1
 
 
 def test_users_in_tenths_over_seeds(world, cycles):

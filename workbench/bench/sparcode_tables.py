@@ -33,6 +33,19 @@ VARIANTS = {
 }
 """The ablations, by the last part of their presets' names."""
 
+STEPS = {
+    "two-tower-plain": "inner product of the encoder's output and the item (two-tower)",
+    "tokens": "the same through tokens: LayerNorm and linear maps of both sides, which start at random",
+    "tokens-aligned": "maps of both sides start alike",
+    "tokens-sparse": "and a ReLU over each token's score",
+    "all-to-all": "and an MLP beside inner products, which starts at 0 (All-to-All)",
+    "all-to-all-random": "All-to-All whose maps and MLP start at random",
+    "sparcode": "All-to-All with codes, gradients straight through (SparCode)",
+    "sparcode-random": "SparCode whose maps and MLP start at random",
+    "sparcode-commitment": "SparCode, gradient from the rounding error alone",
+}
+"""From a two-tower to SparCode, one thing changed at a time, by the last part of their presets' names."""
+
 
 def measured(models: Iterable[tuple[dict[str, str], Shelved]]) -> pd.DataFrame:
     """One row per trained model: its labels, the metrics of `SHOWN` with the interval of NDCG@10, epochs and minutes."""
@@ -45,6 +58,16 @@ def measured(models: Iterable[tuple[dict[str, str], Shelved]]) -> pd.DataFrame:
         row |= {"epochs": len(shelved.history), "minutes": shelved.history["seconds"].sum() / 60}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def steps(models: Iterable[tuple[dict[str, str], Shelved]]) -> pd.DataFrame:
+    """`measured`, with NDCG@10 on the validation part after each epoch at which it was measured: `validation 10`, …"""
+    kept = list(models)
+    curves = []
+    for _, shelved in kept:
+        curve = shelved.history.dropna(subset=["NDCG@10"]).set_index("epoch")["NDCG@10"]
+        curves.append({f"validation {epoch}": value for epoch, value in curve.items()})
+    return pd.concat([measured(kept), pd.DataFrame(curves)], axis=1)
 
 
 def popularity(sequences: Sequences) -> dict[str, float]:

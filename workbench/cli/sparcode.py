@@ -68,6 +68,19 @@ def towers(family: Family = "sparcode-cpu", trained_only: Trained = False) -> No
 
 
 @app.command()
+def steps(family: Family = "sparcode-cpu", trained_only: Trained = False) -> None:
+    """From a two-tower to SparCode with one thing changed at a time: where quality is lost, and where it is won.
+
+    Example: workbench sparcode steps
+    """
+    from workbench.bench.sparcode_tables import STEPS
+    from workbench.bench.sparcode_tables import steps as table
+
+    names = [({"step": title}, f"sa-{kind}") for kind, title in STEPS.items()]
+    _keep(f"steps-{preset(f'{family}/sa-sparcode').dataset}", table(_models(family, names, trained_only)))
+
+
+@app.command()
 def ablation(family: Family = "sparcode-cpu", trained_only: Trained = False) -> None:
     """Interactions, gradients past the quantizer, codebooks and tokens, one changed at a time behind self-attention.
 
@@ -133,7 +146,7 @@ def users(
     """
     from workbench.bench.tenths import by_brute_force, by_popularity, over_seeds
 
-    chosen = [preset(name) for name in names or [f"sparcode-users/sa-{kind}" for kind in METHODS]]
+    chosen = [preset(name) for name in names or [f"sparcode-cpu/sa-{kind}" for kind in METHODS]]
     sequences = load(dataset or chosen[0].dataset)
     ways: dict[str, Callable[[UserSplit, int], Find]] = {
         p.name: lambda split, seed, p=p: by_brute_force(obtain(p, split.training, seed=seed, facts=origin()))  # type: ignore[misc]
