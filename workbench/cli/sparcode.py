@@ -1,7 +1,8 @@
 """`workbench sparcode`: the tables on learned codes, each by the command that wrote it."""
 
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import pandas as pd
 import typer
@@ -154,6 +155,22 @@ def users(
     }
     ways["popularity"] = lambda split, seed: by_popularity(split)
     _keep(f"users-{sequences.name}", over_seeds(sequences, ways, seeds))
+
+
+@app.command()
+def deezer(
+    folder: Annotated[Path, typer.Argument(help="Where the published archive was unpacked.")],
+    source: Annotated[Literal["svd", "mf"], typer.Option(help="svd (TT-SVD) or mf (UT-ALS).")] = "svd",
+    seeds: Annotated[int, typer.Option(help="Draws of weights.")] = 5,
+) -> None:
+    """P, R and NDCG @20 and @50 on Deezer's cold users: two towers, SparCode and All-to-All over fixed song embeddings.
+
+    Example: workbench sparcode deezer data/deezer --source mf
+    """
+    from workbench.data.deezer import read_deezer
+    from workbench.training.cold_users import over_seeds
+
+    _keep(f"deezer-{source}", over_seeds(read_deezer(folder, source), seeds))
 
 
 @app.command()
