@@ -4,6 +4,7 @@
 what stands between the encoder and the item table. `sparcode-quick/…` are the same on the embedded dataset.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from workbench.encoders import EncoderConfig, GRU4RecConfig, SASRecConfig, TwoTowerConfig
@@ -56,8 +57,9 @@ def _family(
     sizes: tuple[int, int],
     training: TrainingConfig,
     source: str,
+    more: Mapping[str, SimilarityConfig] = {},
 ) -> dict[str, Preset]:
-    """Every method behind every tower, and the ablations behind self-attention."""
+    """Every method behind every tower, the ablations behind self-attention, and `more` there, by their whole names."""
     similarities: dict[str, SimilarityConfig] = {
         "two-tower": dot,
         "two-tower-plain": DotConfig(normalize=False, temperature=1.0),
@@ -66,6 +68,7 @@ def _family(
     }
     pairs = {f"{tower}-{method}": (tower, s) for tower in towers for method, s in similarities.items()}
     pairs |= {f"sa-{variant}": ("sa", s) for variant, s in _variants(base).items()}
+    pairs |= {name: ("sa", s) for name, s in more.items()}
     return {
         f"{family}/{name}": Preset(
             f"{family}/{name}", dataset, RetrieverConfig(towers[tower], s, *sizes), training, source
@@ -97,20 +100,14 @@ def published() -> dict[str, Preset]:
     )
 
 
-CPU_TRAINING = TrainingConfig(
-    epochs=12,
-    batch_size=32,
-    learning_rate=2e-3,
-    loss=LossConfig(negatives="shared", count=128),
-    positions_per_step=256,
-    window="anywhere",
-    validate_every=6,
-)
-"""One budget and one learning rate for all: 2,268 steps of 256 positions with 128 negatives. The rate was chosen for the two-tower
-with inner products, on validation users; 4e-3 was worse, 1e-2 learned nothing."""
+def cpu() -> dict[str, Preset]:
+    """MovieLens 1M in about a minute of one unshared core each: histories of 20 as published, few positions, small scorers.
 
-
-def _cpu(family: str, training: TrainingConfig, source: str) -> dict[str, Preset]:
+    2,268 steps of 256 positions with 128 negatives; the learning rate was chosen for the two-tower with inner products on
+    the validation part (4e-3 did worse there, 1e-2 did not learn). Besides methods and ablations there are the steps from a
+    two-tower to All-to-All: "tokens" (inner products through tokenizers, nothing else), "tokens-aligned", "tokens-sparse" (and
+    a ReLU), "all-to-all-random" and "sparcode-random" (not aligned).
+    """
     towers: dict[str, EncoderConfig] = {
         "dnn": TwoTowerConfig((256,), 0.2),
         "gru": GRU4RecConfig(64, 1, 0.2),
@@ -120,29 +117,25 @@ def _cpu(family: str, training: TrainingConfig, source: str) -> dict[str, Preset
         2, 2, 64, hidden=(32,), dropout=0.0, threshold=4.0, aligned=True,
         quantizer=QuantizerConfig(2, 128, gradient="straight-through"),
     )  # fmt: skip
-    presets = _family(family, "ml-1m", towers, DotConfig(), base, (50, 20), training, source)
     bare = replace(base, quantizer=None)
-    for name, similarity in {
-        "tokens": replace(bare, interaction="dot", aligned=False, leak=LINEAR),
-        "tokens-aligned": replace(bare, interaction="dot", leak=LINEAR),
-        "tokens-sparse": replace(bare, interaction="dot"),
-        "all-to-all-random": replace(bare, aligned=False),
-        "sparcode-random": replace(base, aligned=False),
-    }.items():
-        full = f"{family}/sa-{name}"
-        config = RetrieverConfig(towers["sa"], similarity, 50, 20)
-        presets[full] = Preset(full, "ml-1m", config, training, source)
-    return presets
-
-
-def cpu() -> dict[str, Preset]:
-    """MovieLens 1M in about a minute of one unshared core each: histories of 20 as published, few positions, small scorers.
-
-    Besides methods and ablations the steps from a two-tower to All-to-All: "tokens" (inner products through tokenizers,
-    nothing else), "tokens-aligned", "tokens-sparse" (and a ReLU), "all-to-all-random" (no alignment).
-    """
+    training = TrainingConfig(
+        epochs=12,
+        batch_size=32,
+        learning_rate=2e-3,
+        loss=LossConfig(negatives="shared", count=128),
+        positions_per_step=256,
+        window="anywhere",
+        validate_every=6,
+    )
     source = "the paper's comparison, made small: one budget and one learning rate for all"
-    return _cpu("sparcode-cpu", CPU_TRAINING, source)
+    steps: dict[str, SimilarityConfig] = {
+        "sa-tokens": replace(bare, interaction="dot", aligned=False, leak=LINEAR),
+        "sa-tokens-aligned": replace(bare, interaction="dot", leak=LINEAR),
+        "sa-tokens-sparse": replace(bare, interaction="dot"),
+        "sa-all-to-all-random": replace(bare, aligned=False),
+        "sa-sparcode-random": replace(base, aligned=False),
+    }
+    return _family("sparcode-cpu", "ml-1m", towers, DotConfig(), base, (50, 20), training, source, steps)
 
 
 def quick() -> dict[str, Preset]:
