@@ -9,7 +9,10 @@ from typer.testing import CliRunner
 
 from workbench import paths
 from workbench.cli import sparcode
-from workbench.training import cold_users
+from workbench.data.prepare import prepare
+from workbench.data.readers import read_movielens_10m
+from workbench.training import cold_users, presets
+from workbench.training.losses import LossConfig
 
 
 @pytest.fixture
@@ -52,6 +55,35 @@ def test_deezer_from_files_in_the_published_format(empty, monkeypatch):
     refused = CliRunner().invoke(sparcode.app, ["deezer", str(empty / "nowhere")])
     assert isinstance(refused.exception, FileNotFoundError)
     assert "unpack the published archive" in str(refused.exception)
+
+
+def test_movielens_10m_by_tenths_of_users_from_files_in_the_published_format(empty, monkeypatch):
+    random = np.random.default_rng(0)
+    (empty / "movies.dat").write_text(
+        "".join(f"{i}::Film {i} (1990)::Drama\n" for i in range(1, 61)), "utf-8"
+    )
+    lines = [
+        f"{user}::{item}::{random.integers(1, 11) / 2}::{1000 * user + place}\n"
+        for user in range(1, 41)
+        for place, item in enumerate(random.choice(np.arange(1, 61), 15, replace=False))
+    ]
+    (empty / "ratings.dat").write_text("".join(lines))
+    sequences = prepare(read_movielens_10m(empty), "ml-10m").sequences
+    monkeypatch.setattr(sparcode, "load", {"ml-10m": sequences}.__getitem__)
+    asked = ["sparcode/sa-two-tower-plain", "sparcode/sa-sparcode"]
+    for name in asked:  # the published settings, but for their size
+        published = presets.preset(name)
+        assert published.dataset == "ml-10m" and published.retriever.max_length == 20
+        training = replace(published.training, epochs=1, batch_size=16, loss=LossConfig(count=4))
+        monkeypatch.setitem(presets.PRESETS, name, replace(published, training=training))
+    given = [word for name in asked for word in ("--preset", name)]
+    result = CliRunner().invoke(sparcode.app, ["users", *given, "--seeds", "2"])
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(empty / "reports" / "tables" / "sparcode-users-ml-10m.csv")
+    assert set(table["method"]) == {*asked, "popularity"}
+    assert set(table["metric"]) == {f"{m}@{k}" for m in ("P", "R", "NDCG") for k in (20, 50)}
+    assert table["mean"].between(0, 1).all() and (table["deviation"].notna()).all()
+    assert (table.loc[table["metric"] == "R@50", "mean"] > 0.5).all()  # 50 of 60 films, less the 12 known
 
 
 def test_an_unknown_family_lists_presets(empty):
