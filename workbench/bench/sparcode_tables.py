@@ -43,6 +43,9 @@ STEPS = {
     "sparcode": "All-to-All with codes, gradients straight through (SparCode)",
     "sparcode-random": "SparCode whose maps and MLP start at random",
     "sparcode-commitment": "SparCode, gradient from the rounding error alone",
+    "two-tower-plain-longer": "two-tower, twice as long",
+    "all-to-all-longer": "All-to-All, twice as long",
+    "sparcode-longer": "SparCode, twice as long",
 }
 """From a two-tower to SparCode, one thing changed at a time, by the last part of their presets' names."""
 

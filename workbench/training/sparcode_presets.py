@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from workbench.encoders import EncoderConfig, GRU4RecConfig, SASRecConfig, TwoTowerConfig
 from workbench.retriever import RetrieverConfig
-from workbench.similarities import DotConfig, SimilarityConfig, SparCodeConfig
+from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, SimilarityConfig, SparCodeConfig
 from workbench.similarities.vector_quantizer import QuantizerConfig
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import LossConfig
+from workbench.training.path_presets import PATHS_OF_THOUSANDS
 from workbench.training.preset import Preset
 
 TOWERS = {"dnn": "DNN", "gru": "GRU", "sa": "self-attention"}
@@ -20,6 +21,9 @@ TOWERS = {"dnn": "DNN", "gru": "GRU", "sa": "self-attention"}
 
 LINEAR = 0.99
 """A leak with which the sparse score is a sum, all but."""
+
+LONGER = ("two-tower-plain", "all-to-all", "sparcode")
+"""What is also trained twice as long, as "sa-…-longer"."""
 
 METHODS = {
     "two-tower-plain": "two-tower, inner product",
@@ -106,7 +110,8 @@ def cpu() -> dict[str, Preset]:
     2,268 steps of 256 positions with 128 negatives; the learning rate was chosen for the two-tower with inner products on
     the validation part (4e-3 did worse there, 1e-2 did not learn). Besides methods and ablations there are the steps from a
     two-tower to All-to-All: "tokens" (inner products through tokenizers, nothing else), "tokens-aligned", "tokens-sparse" (and
-    a ReLU), "all-to-all-random" and "sparcode-random" (not aligned).
+    a ReLU), "all-to-all-random" and "sparcode-random" (not aligned); and the other similarities behind self-attention,
+    and `LONGER`.
     """
     towers: dict[str, EncoderConfig] = {
         "dnn": TwoTowerConfig((256,), 0.2),
@@ -128,14 +133,22 @@ def cpu() -> dict[str, Preset]:
         validate_every=6,
     )
     source = "the paper's comparison, made small: one budget and one learning rate for all"
-    steps: dict[str, SimilarityConfig] = {
+    more: dict[str, SimilarityConfig] = {
+        "sa-maxsim": MaxSimConfig(4, 4, 32, query_hidden=256),
+        "sa-mol": MoLConfig(4, 4, 32, query_hidden=256, gate_query=64, gate_item=64, gate_pair=64),
+        "sa-deep-retrieval": PATHS_OF_THOUSANDS,
         "sa-tokens": replace(bare, interaction="dot", aligned=False, leak=LINEAR),
         "sa-tokens-aligned": replace(bare, interaction="dot", leak=LINEAR),
         "sa-tokens-sparse": replace(bare, interaction="dot"),
         "sa-all-to-all-random": replace(bare, aligned=False),
         "sa-sparcode-random": replace(base, aligned=False),
     }
-    return _family("sparcode-cpu", "ml-1m", towers, DotConfig(), base, (50, 20), training, source, steps)
+    presets = _family("sparcode-cpu", "ml-1m", towers, DotConfig(), base, (50, 20), training, source, more)
+    for kind in LONGER:
+        short = presets[f"sparcode-cpu/sa-{kind}"]
+        name = f"{short.name}-longer"
+        presets[name] = replace(short, name=name, training=replace(training, epochs=24))
+    return presets
 
 
 def quick() -> dict[str, Preset]:
