@@ -49,6 +49,9 @@ def _variants(base: SparCodeConfig) -> dict[str, SimilarityConfig]:
         "sparcode-rotation": replace(base, quantizer=replace(quantizer, gradient="rotation")),
         "sparcode-residual": replace(base, quantizer=replace(quantizer, residual=True)),
         "sparcode-one-codebook": replace(base, quantizer=replace(quantizer, codebooks=1)),
+        "sparcode-more-codewords": replace(
+            base, quantizer=replace(quantizer, codewords=8 * quantizer.codewords)
+        ),
     }
 
 
