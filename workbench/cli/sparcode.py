@@ -174,6 +174,21 @@ def deezer(
 
 
 @app.command()
+def given(
+    dataset: Annotated[str, typer.Option(help="Whose users have features.")] = "ml-1m",
+    seeds: Annotated[int, typer.Option(help="Draws of weights.")] = 3,
+) -> None:
+    """As on Deezer, on MovieLens 1M: item embeddings are given and stay, cold users are known by features; test users.
+
+    Example: workbench sparcode given
+    """
+    from workbench.data.deezer import as_deezer
+    from workbench.training.cold_users import GIVEN, over_seeds
+
+    _keep(f"given-{dataset}", over_seeds(as_deezer(load(dataset)), seeds, GIVEN))
+
+
+@app.command()
 def index(
     name: Annotated[str, typer.Option("--preset", help="Whose scores.")] = "sparcode-cpu/sa-sparcode",
     sparsity: Annotated[float, typer.Option(help="Share of (code, item) scores to leave out.")] = 0.95,
