@@ -12,7 +12,7 @@ from workbench.cli.printing import origin, print_table, write_csv
 from workbench.data import load
 from workbench.training.held_out_users import Find, UserSplit
 from workbench.training.presets import preset
-from workbench.training.shelf import METRICS, Shelved, name_of, obtain
+from workbench.training.shelf import Shelved, obtain, on_shelf
 from workbench.training.sparcode_presets import METHODS, TOWERS
 
 app = typer.Typer(help="SparCode: its towers, its ablations, its index.", no_args_is_help=True)
@@ -30,8 +30,7 @@ def _models(
     for labels, name in names:
         chosen = preset(f"{family}/{name}")
         sequences = load(chosen.dataset)
-        folder = paths.checkpoints() / name_of(chosen, sequences)
-        if trained_only and not (folder / METRICS).is_file():
+        if trained_only and on_shelf(chosen, sequences) is None:
             typer.echo(f"{chosen.name} is not trained: left out")
             continue
         yield labels, obtain(chosen, sequences, facts=origin())
