@@ -122,6 +122,16 @@ def test_another_dataset_in_the_same_shape(cycles):
     seen = np.zeros((32, 30))
     seen[np.repeat(np.arange(32), np.diff(made.train.offsets)), made.train.songs] = 1
     np.testing.assert_allclose(wider.users @ wider.songs.T, seen, atol=1e-3)  # all of it, where nothing is cut
+    begun = as_deezer(dataclasses.replace(whole, users=known), width=6, known=3)
+    assert begun.train.features.shape[1] == made.train.features.shape[1] + 6
+    np.testing.assert_array_equal(begun.songs, made.songs)
+    for place, user in enumerate(begun.test.user_ids):
+        own = whole.item_ids[whole.offsets[user] : whole.offsets[user + 1]] - 1
+        found = begun.test.songs[begun.test.offsets[place] : begun.test.offsets[place + 1]]
+        assert found.tolist() == sorted(set(own[3:].tolist()))
+        np.testing.assert_allclose(begun.test.features[place, -6:], begun.songs[own[:3]].mean(0), rtol=1e-5)
+    with pytest.raises(ValueError, match="known must be at least 0"):
+        as_deezer(dataclasses.replace(whole, users=known), known=-1)
     with pytest.raises(ValueError, match="nothing is known of the users"):
         as_deezer(whole)
     with pytest.raises(ValueError, match="5 users"):

@@ -176,15 +176,17 @@ def deezer(
 def given(
     dataset: Annotated[str, typer.Option(help="Whose users have features.")] = "ml-1m",
     seeds: Annotated[int, typer.Option(help="Draws of weights.")] = 3,
+    known: Annotated[int, typer.Option(help="First items of a user that are features too.")] = 0,
 ) -> None:
     """As on Deezer, on MovieLens 1M: item embeddings are given and stay, cold users are known by features; test users.
 
-    Example: workbench sparcode given
+    Example: workbench sparcode given --known 5
     """
     from workbench.data.deezer import as_deezer
     from workbench.training.cold_users import GIVEN, over_seeds
 
-    _keep(f"given-{dataset}", over_seeds(as_deezer(load(dataset)), seeds, GIVEN))
+    table = over_seeds(as_deezer(load(dataset), known=known), seeds, GIVEN)
+    _keep(f"given-{dataset}" + (f"-known-{known}" if known else ""), table)
 
 
 @app.command()
