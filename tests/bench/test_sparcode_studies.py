@@ -1,21 +1,27 @@
 """Tables on learned codes, on a dataset whose next item is certain."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from workbench import paths
-from workbench.bench.sparcode_tables import measured, popularity, tree_beams
+from workbench.bench.sparcode_tables import STEPS, measured, popularity, steps, tree_beams
 from workbench.bench.sparsity import code_table, served, sparsity_sweep, usage_table
-from workbench.bench.tenths import METRICS, over_seeds, tenths
+from workbench.bench.tenths import METRICS, by_brute_force, by_popularity, over_seeds, tenths
+from workbench.data import batch_of
 from workbench.encoders import TwoTowerConfig
 from workbench.explore.sparsity_figures import interaction_bars, sparsity_tradeoff
 from workbench.retriever import RetrieverConfig
 from workbench.similarities import DotConfig, SparCodeConfig
 from workbench.similarities.vector_quantizer import QuantizerConfig
 from workbench.training.config import TrainingConfig
+from workbench.training.held_out_users import split_users
 from workbench.training.losses import LossConfig
 from workbench.training.preset import Preset
-from workbench.training.shelf import Shelved, obtain
+from workbench.training.presets import preset
+from workbench.training.shelf import obtain
 
 
 def tiny(similarity) -> Preset:
@@ -91,22 +97,68 @@ def test_measured_rows_are_those_of_the_checkpoints(world):
         interaction_bars(table.drop(columns="variant"))
 
 
+def test_steps_have_the_validation_curve_beside_the_test_metrics(world):
+    _, shelved, _ = world
+    table = steps([({"step": "a"}, shelved)])
+    assert table["validation 2"].iloc[0] == shelved.history["NDCG@10"].iloc[1]
+    assert table["NDCG@10"].iloc[0] == shelved.metrics.set_index("metric").loc["NDCG@10", "value"]
+
+
+def test_every_step_is_a_preset_and_changes_one_thing():
+    family = "sparcode-cpu"
+    chosen_training = preset(f"{family}/sa-sparcode").training
+    chosen = {kind: preset(f"{family}/sa-{kind}").retriever.similarity for kind in STEPS}
+    assert replace(chosen["tokens"], aligned=True) == chosen["tokens-aligned"]
+    assert replace(chosen["tokens-aligned"], leak=0.01) == chosen["tokens-sparse"]
+    assert replace(chosen["tokens-sparse"], interaction="inner pdnn") == chosen["all-to-all"]
+    assert replace(chosen["all-to-all"], quantizer=chosen["sparcode"].quantizer) == chosen["sparcode"]
+    for kind in ("all-to-all", "sparcode"):
+        assert replace(chosen[kind], aligned=False) == chosen[f"{kind}-random"]
+    for kind in STEPS:
+        short = preset(f"{family}/sa-{kind.removesuffix('-longer')}")
+        longer = replace(short.training, epochs=24)
+        trained = preset(f"{family}/sa-{kind}")
+        assert trained.training == (longer if kind.endswith("-longer") else chosen_training)
+        assert trained.retriever == short.retriever
+
+
 def test_users_in_tenths_over_seeds(world, cycles):
     sequences = cycles(users=40, items=80, length=12)
     assert tenths(sequences).test_users == tenths(sequences).validation_users == 4
     splits = []
 
-    def train(split, seed) -> Shelved:
+    def dot(split, seed):
         splits.append(split)
-        return obtain(tiny(DotConfig()), split.training, seed=seed, progress=False)
+        return by_brute_force(obtain(tiny(DotConfig()), split.training, seed=seed, progress=False))
 
-    table = over_seeds(sequences, train, seeds=2)
-    assert table["metric"].tolist() == list(METRICS)
+    ways = {"dot": dot, "the same": dot, "popularity": lambda split, seed: by_popularity(split)}
+    table = over_seeds(sequences, ways, seeds=2)
+    assert table["metric"].tolist() == list(METRICS) * 3
     assert table["mean"].between(0, 1).all() and (table["deviation"] >= 0).all()
+    by_method = table.set_index(["method", "metric"])
+    assert (by_method.loc["the same", "over_first"] == 0).all()
+    expected = by_method.loc["popularity", "mean"] - by_method.loc["dot", "mean"]
+    np.testing.assert_allclose(by_method.loc["popularity", "over_first"], expected, atol=1e-12)
     assert splits[0].training.num_users == 32 and splits[0].held_out.num_users == 4
-    assert not np.array_equal(splits[0].held_out.item_ids, splits[1].held_out.item_ids)
+    assert np.array_equal(splits[0].held_out.item_ids, splits[1].held_out.item_ids)  # one split per seed
+    assert not np.array_equal(splits[0].held_out.item_ids, splits[2].held_out.item_ids)
     with pytest.raises(ValueError, match="seeds must be at least 1"):
-        over_seeds(sequences, train, seeds=0)
+        over_seeds(sequences, ways, seeds=0)
+    with pytest.raises(ValueError, match="a way of finding"):
+        over_seeds(sequences, {}, seeds=1)
+
+
+def test_popular_items_of_training_users_are_given_to_all_but_what_they_know(cycles):
+    split = split_users(cycles(users=40, items=80, length=12), tenths(cycles(users=40, items=80, length=12)))
+    counts = np.bincount(split.training.item_ids, minlength=81)
+    known = torch.from_numpy(split.held_out.history(np.arange(2), 0))
+    asked = batch_of(split.held_out, np.arange(2), 0, 20)
+    lists = by_popularity(split)(asked, known, 70).numpy()
+    for row, left_out in zip(lists, known.numpy(), strict=True):
+        shown = row[row > 0]
+        assert not np.isin(shown, left_out).any() and len(np.unique(shown)) == len(shown)
+        assert (np.diff(counts[shown]) <= 0).all()
+        assert (row > 0).sum() == min(70, 80 - len(np.unique(left_out[left_out > 0])))
 
 
 def test_only_codes_are_asked_for_codes(world, cycles):

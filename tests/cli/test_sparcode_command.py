@@ -1,11 +1,18 @@
 """`workbench sparcode` on a checkout without trained models."""
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from workbench import paths
 from workbench.cli import sparcode
+from workbench.data.prepare import prepare
+from workbench.data.readers import read_movielens_10m
+from workbench.training import cold_users, presets
+from workbench.training.losses import LossConfig
 
 
 @pytest.fixture
@@ -23,6 +30,60 @@ def test_towers_leave_out_what_is_not_trained(empty):
     table = pd.read_csv(empty / "reports" / "tables" / "sparcode-towers.csv")
     assert table["method"].tolist() == ["popularity"]
     assert {"machine", "commit", "HR@10"} <= set(table.columns)
+
+
+def test_deezer_from_files_in_the_published_format(empty, monkeypatch):
+    random = np.random.default_rng(0)
+    songs = random.normal(size=(60, 8))
+    pd.DataFrame({"song_index": np.arange(60), "features_mf": songs.tolist()}).to_parquet(
+        empty / "song_embeddings.parquet"
+    )
+    users = {"user_index": np.arange(30), "mf_embeddings": random.normal(size=(30, 8)).tolist()}
+    pd.DataFrame(users).to_parquet(empty / "user_embeddings.parquet")
+    for part, ids in {"train": range(20), "validation": range(20, 25), "test": range(25, 30)}.items():
+        table = pd.DataFrame({"user_index": list(ids), "age": random.normal(size=len(ids))})
+        table["d1d30_songs"] = [random.choice(60, 6, replace=False).tolist() for _ in ids]
+        table.to_parquet(empty / f"user_features_{part}_mf.parquet")
+    for name, config in cold_users.COLD.items():
+        monkeypatch.setitem(cold_users.COLD, name, replace(config, epochs=1, hidden=(4,)))
+    result = CliRunner().invoke(sparcode.app, ["deezer", str(empty), "--source", "mf", "--seeds", "2"])
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(empty / "reports" / "tables" / "sparcode-deezer-mf.csv")
+    assert set(table["method"]) == {*cold_users.COLD, "popularity"}
+    assert table["mean"].between(0, 1).all() and (table["mean"] > 0).any()
+    assert {"machine", "commit", "deviation"} <= set(table.columns)
+    refused = CliRunner().invoke(sparcode.app, ["deezer", str(empty / "nowhere")])
+    assert isinstance(refused.exception, FileNotFoundError)
+    assert "unpack the published archive" in str(refused.exception)
+
+
+def test_movielens_10m_by_tenths_of_users_from_files_in_the_published_format(empty, monkeypatch):
+    random = np.random.default_rng(0)
+    (empty / "movies.dat").write_text(
+        "".join(f"{i}::Film {i} (1990)::Drama\n" for i in range(1, 61)), "utf-8"
+    )
+    lines = [
+        f"{user}::{item}::{random.integers(1, 11) / 2}::{1000 * user + place}\n"
+        for user in range(1, 41)
+        for place, item in enumerate(random.choice(np.arange(1, 61), 15, replace=False))
+    ]
+    (empty / "ratings.dat").write_text("".join(lines))
+    sequences = prepare(read_movielens_10m(empty), "ml-10m").sequences
+    monkeypatch.setattr(sparcode, "load", {"ml-10m": sequences}.__getitem__)
+    asked = ["sparcode/sa-two-tower-plain", "sparcode/sa-sparcode"]
+    for name in asked:  # the published settings, but for their size
+        published = presets.preset(name)
+        assert published.dataset == "ml-10m" and published.retriever.max_length == 20
+        training = replace(published.training, epochs=1, batch_size=16, loss=LossConfig(count=4))
+        monkeypatch.setitem(presets.PRESETS, name, replace(published, training=training))
+    given = [word for name in asked for word in ("--preset", name)]
+    result = CliRunner().invoke(sparcode.app, ["users", *given, "--seeds", "2"])
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(empty / "reports" / "tables" / "sparcode-users-ml-10m.csv")
+    assert set(table["method"]) == {*asked, "popularity"}
+    assert set(table["metric"]) == {f"{m}@{k}" for m in ("P", "R", "NDCG") for k in (20, 50)}
+    assert table["mean"].between(0, 1).all() and (table["deviation"].notna()).all()
+    assert (table.loc[table["metric"] == "R@50", "mean"] > 0.5).all()  # 50 of 60 films, less the 12 known
 
 
 def test_an_unknown_family_lists_presets(empty):

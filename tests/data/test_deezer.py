@@ -1,12 +1,13 @@
 """The reader of Deezer's dataset on small files in the published format."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.data.deezer import read_deezer
+from workbench.data.deezer import as_deezer, read_deezer
 from workbench.data.interactions import DataError
 
 SONGS = [500, 300, 400]
@@ -97,3 +98,41 @@ def test_missing_and_damaged_files_are_named(folder):
     (folder / "song_embeddings.parquet").unlink()
     with pytest.raises(FileNotFoundError, match="song_embeddings"):
         read_deezer(folder)
+
+
+def test_another_dataset_in_the_same_shape(cycles):
+    whole = cycles(users=40, items=30, length=12)
+    known = whole.users.assign(
+        age=["young", "old"] * 20, zip=[f"{i}" for i in range(40)], one=1, many=np.arange(40) % 5
+    )
+    made = as_deezer(dataclasses.replace(whole, users=known), width=6)
+    again = as_deezer(dataclasses.replace(whole, users=known), width=6)
+    assert (len(made.train), len(made.validation), len(made.test)) == (32, 4, 4)
+    parts = [set(p.user_ids.tolist()) for p in (made.train, made.validation, made.test)]
+    assert set().union(*parts) == set(range(40)) and sum(map(len, parts)) == 40
+    assert made.train.features.shape[1] == 2 + 40 + 5  # "one" tells nothing
+    assert made.songs.shape == (30, 6) and made.users.shape == (32, 6)
+    for place, user in enumerate(made.test.user_ids):
+        own = whole.item_ids[whole.offsets[user] : whole.offsets[user + 1]]
+        found = made.test.songs[made.test.offsets[place] : made.test.offsets[place + 1]]
+        assert found.tolist() == sorted(set((own - 1).tolist()))
+        assert made.test.features[place].sum() == 3
+    np.testing.assert_array_equal(made.songs, again.songs)
+    wider = as_deezer(dataclasses.replace(whole, users=known), width=30)
+    seen = np.zeros((32, 30))
+    seen[np.repeat(np.arange(32), np.diff(made.train.offsets)), made.train.songs] = 1
+    np.testing.assert_allclose(wider.users @ wider.songs.T, seen, atol=1e-3)  # all of it, where nothing is cut
+    begun = as_deezer(dataclasses.replace(whole, users=known), width=6, known=3)
+    assert begun.train.features.shape[1] == made.train.features.shape[1] + 6
+    np.testing.assert_array_equal(begun.songs, made.songs)
+    for place, user in enumerate(begun.test.user_ids):
+        own = whole.item_ids[whole.offsets[user] : whole.offsets[user + 1]] - 1
+        found = begun.test.songs[begun.test.offsets[place] : begun.test.offsets[place + 1]]
+        assert found.tolist() == sorted(set(own[3:].tolist()))
+        np.testing.assert_allclose(begun.test.features[place, -6:], begun.songs[own[:3]].mean(0), rtol=1e-5)
+    with pytest.raises(ValueError, match="known must be at least 0"):
+        as_deezer(dataclasses.replace(whole, users=known), known=-1)
+    with pytest.raises(ValueError, match="nothing is known of the users"):
+        as_deezer(whole)
+    with pytest.raises(ValueError, match="5 users"):
+        as_deezer(cycles(users=5))

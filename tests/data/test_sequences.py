@@ -72,6 +72,37 @@ def test_shuffles_repeat_by_seed_and_share_users_among_processes(sequences, seed
     assert Batches(sequences, "train", 4, 10, seed=seed).at(1).epoch == 1
 
 
+@settings(max_examples=25)
+@given(st.integers(0, 2**31), st.integers(1, 12))
+def test_windows_anywhere_are_parts_of_the_training_history_as_long_as_they_can_be(sequences, seed, longest):
+    def windows(**changes):
+        batches = Batches(sequences, "train", 4, longest, seed=seed, window="anywhere", **changes)
+        return {
+            int(u): (*items[:n].tolist(), int(target))
+            for b in batches
+            for u, items, n, target in zip(b.user_ids, b.item_ids, b.lengths, b.target_ids, strict=True)
+        }
+
+    whole = windows()
+    assert sorted(whole) == sequences.users_with("train").tolist()
+    for user, found in whole.items():
+        trained = tuple(sequences.item_ids[sequences.offsets[user] : sequences.offsets[user + 1] - 2].tolist())
+        assert len(found) == min(longest + 1, len(trained))
+        assert any(trained[i : i + len(found)] == found for i in range(len(trained)))
+    assert windows(rank=0, world=2) | windows(rank=1, world=2) == whole == windows()
+
+
+def test_windows_move_from_epoch_to_epoch_and_reach_every_interaction(sequences):
+    user = int(sequences.lengths.argmax())
+    trained = sequences.item_ids[sequences.offsets[user] : sequences.offsets[user + 1] - 2].tolist()
+    seen = set()
+    for epoch in range(200):
+        for batch in Batches(sequences, "train", 1, 2, seed=0, epoch=epoch, window="anywhere"):
+            if batch.user_ids.item() == user:
+                seen.update(batch.item_ids[0].tolist(), batch.target_ids.tolist())
+    assert seen == set(trained) and len(trained) > 3
+
+
 def test_fingerprints_tell_datasets_apart(sequences):
     def changed(**changes):
         return dataclasses.replace(sequences, **changes).fingerprint()
@@ -107,5 +138,7 @@ def test_broken_sequences_are_refused(sequences):
 def test_batches_are_refused_where_they_cannot_be(sequences):
     with pytest.raises(ValueError, match="batch_size and max_length"):
         Batches(sequences, "test", 0, 10)
+    with pytest.raises(ValueError, match="give a seed"):
+        Batches(sequences, "train", 4, 10, window="anywhere")
     with pytest.raises(ValueError, match="no history before their target"):
         batch_of(sequences, np.array([0]), 999, 10)

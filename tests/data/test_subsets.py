@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workbench.data.subsets import first_halves, keep, of_users, rated_at_least
+from workbench.data.subsets import first_part, keep, of_users, rated_at_least
 
 
 def test_some_users_are_numbered_anew_and_keep_their_histories(cycles):
@@ -34,4 +34,14 @@ def test_interactions_are_kept_by_mark_and_by_rating(cycles):
 @pytest.mark.parametrize(("length", "first"), [(4, 2), (5, 3), (2, 1)])
 def test_the_first_half_has_the_middle(cycles, length, first):
     whole = cycles(users=2, length=length)
-    assert first_halves(whole).tolist() == ([True] * first + [False] * (length - first)) * 2
+    assert first_part(whole).tolist() == ([True] * first + [False] * (length - first)) * 2
+
+
+@pytest.mark.parametrize(
+    ("length", "share", "first"), [(10, 0.8, 8), (11, 0.8, 9), (2, 0.8, 1), (3, 0.1, 1), (1, 0.5, 0)]
+)
+def test_another_first_part_is_rounded_up_and_leaves_one(cycles, length, share, first):
+    whole = cycles(users=2, length=length)
+    assert first_part(whole, share).tolist() == ([True] * first + [False] * (length - first)) * 2
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        first_part(whole, 1.0)

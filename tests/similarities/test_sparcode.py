@@ -137,6 +137,29 @@ def test_squeeze_and_excitation_makes_other_tokens_of_one_vector():
     assert sum(p.numel() for p in similarity.query_tokenizer.parameters()) > 0
 
 
+@pytest.mark.parametrize("interaction", ["dot", "inner pdnn"])
+@pytest.mark.parametrize("tokenizer", ["linear", "senet"])
+def test_aligned_tokenizers_start_near_the_inner_product_of_what_they_read(tokenizer, interaction):
+    wide = SparCodeConfig(
+        3, 2, 48, interaction, tokenizer, token_norm=False, dropout=0.0, threshold=50.0, quantizer=None
+    )
+    q, x = randn(30, 40), randn(50, 40, seed=1)
+    read = torch.nn.functional.layer_norm(q, (40,))
+    agreement = {}
+    for aligned in (False, True):
+        torch.manual_seed(0)
+        similarity = similarities.build(replace(wide, aligned=aligned), 40).eval()
+        with torch.no_grad():
+            scores = similarity.score(
+                similarity.queries(q, torch.arange(30)), similarity.items(x, torch.arange(1, 51))
+            )
+        pairs = torch.stack([scores.flatten(), (read @ x.T).flatten()])
+        agreement[aligned] = float(torch.corrcoef(pairs)[0, 1])
+        tokens = similarity.queries(q, torch.arange(30)).tokens
+        assert not torch.allclose(tokens[:, 0], tokens[:, 1], atol=0.1)  # each is its own
+    assert agreement[True] > 0.7 > 0.3 > abs(agreement[False])
+
+
 def test_settings_survive_json():
     for config in (SMALL, ALL_TO_ALL):
         whole = RetrieverConfig(SASRecConfig(), config, D, 8)

@@ -48,8 +48,8 @@ def test_the_first_half_is_asked_and_the_second_is_relevant():
         seen.append((batch, exclude))
         return torch.full((len(batch), k), -1)
 
-    assert ask(find, held_out, 3, RULES.history).shape == (9, 3)
-    relevant = relevant_items(held_out)
+    assert ask(find, held_out, 3, RULES).shape == (9, 3)
+    relevant = relevant_items(held_out, RULES)
     ((batch, exclude),) = seen
     for u in range(9):
         items = held_out.item_ids[held_out.offsets[u] : held_out.offsets[u + 1]].tolist()
@@ -148,7 +148,7 @@ def test_paths_are_fitted_to_a_frozen_retriever(similarity):
     held_out = split_users(cyclic(), RULES).held_out
     with torch.no_grad():
         one, other = (
-            ask(by_searcher(r, BruteForce(r.similarity, r.item_state())), held_out, 5, 5)
+            ask(by_searcher(r, BruteForce(r.similarity, r.item_state())), held_out, 5, RULES)
             for r in (frozen, made)
         )
     assert torch.equal(one, other)  # the reranker is the same

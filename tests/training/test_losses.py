@@ -113,7 +113,7 @@ def test_every_item_once_as_negative_is_the_full_softmax():
     )
 
 
-@pytest.mark.parametrize("negatives", ["uniform", "in-batch", "mixed"])
+@pytest.mark.parametrize("negatives", ["uniform", "shared", "in-batch", "mixed"])
 @pytest.mark.parametrize("kind", ["sampled softmax", "bce"])
 def test_a_negative_that_is_the_positive_counts_for_nothing(kind, negatives):
     targets = torch.full((T,), 4)
@@ -128,7 +128,7 @@ def test_a_negative_that_is_the_positive_counts_for_nothing(kind, negatives):
 
 @given(
     kind=st.sampled_from(["sampled softmax", "bce"]),
-    negatives=st.sampled_from(["uniform", "in-batch", "mixed"]),
+    negatives=st.sampled_from(["uniform", "shared", "in-batch", "mixed"]),
     targets=st.lists(st.integers(1, 20), min_size=1, max_size=15),
     count=st.integers(1, 30),
     log_q=st.booleans(),
@@ -143,9 +143,11 @@ def test_the_generator_decides_alone(kind, negatives, targets, count, log_q, see
     assert first is not None and second is not None
     assert torch.equal(first.ids, second.ids)
     assert first.ids.min() >= 1 and first.ids.max() <= 20
-    assert (first.log_q is not None) == (log_q and negatives != "uniform")
+    assert (first.log_q is not None) == (log_q and negatives in ("in-batch", "mixed"))
     if negatives == "uniform":
         assert first.ids.shape == (len(targets), count)
+    elif negatives == "shared":
+        assert first.ids.shape == (count,)
     else:
         distinct = sorted(set(targets))
         assert first.ids[: len(distinct)].tolist() == distinct
@@ -160,7 +162,7 @@ def test_uniform_negatives_reach_every_item_alike():
     assert (counts[1:] - 2000).abs().max() < 5 * (20_000 * 0.1 * 0.9) ** 0.5
 
 
-@pytest.mark.parametrize("negatives", ["uniform", "in-batch", "mixed"])
+@pytest.mark.parametrize("negatives", ["uniform", "shared", "in-batch", "mixed"])
 @pytest.mark.parametrize("kind", ["sampled softmax", "full softmax", "bce"])
 def test_gradients_push_the_positive_up(kind, negatives):
     raw = randn(T, D, seed=1).requires_grad_()
@@ -185,7 +187,7 @@ def test_log_q_works_under_autocast(negatives):
     assert low == pytest.approx(computed(config, candidates), abs=0.05)
 
 
-@pytest.mark.parametrize("negatives", ["uniform", "in-batch", "mixed"])
+@pytest.mark.parametrize("negatives", ["uniform", "shared", "in-batch", "mixed"])
 @pytest.mark.parametrize("kind", ["sampled softmax", "bce"])
 def test_a_large_corpus_prepares_the_items_of_the_step_alone(
     monkeypatch, kind, negatives, tiny_retriever, tiny_batch
@@ -197,13 +199,15 @@ def test_a_large_corpus_prepares_the_items_of_the_step_alone(
         candidates = draw(config, targets.target_ids, retriever.num_items, generator())
         training_step = TrainingStep(retriever, config)
         results = []
-        for limit in (0, 50_000):
+        for limit, few in ((0, 1000), (50_000, 0), (50_000, 1000)):
             monkeypatch.setattr(step_module, "WHOLE_CORPUS", limit)
+            monkeypatch.setattr(step_module, "FEW", few)
             training_step.zero_grad()
             losses = training_step(batch, targets, candidates)
             losses.total.backward()
             results.append((losses, [p.grad for p in retriever.parameters()]))
-        (some, of_some), (whole, of_whole) = results
+        (some, of_some), again, (whole, of_whole) = results
+        assert again[0].parts == some.parts  # few items are prepared alone whatever the corpus
         assert some.parts == pytest.approx(whole.parts, abs=1e-5)
         assert some.total.item() == pytest.approx(sum(some.parts.values()), abs=1e-5)
         assert set(some.parts) == ({"loss"} if similarity.kind == "dot" else {"loss", "balance", "user norm"})

@@ -7,7 +7,7 @@ import pytest
 
 from workbench.encoders import HSTUConfig, SASRecConfig
 from workbench.retriever import Retriever, RetrieverConfig
-from workbench.similarities import DotConfig, MoLConfig
+from workbench.similarities import DeepRetrievalConfig, DotConfig, MoLConfig
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import LossConfig
 from workbench.training.presets import PRESETS, preset
@@ -126,3 +126,15 @@ def test_a_sister_leaves_out_the_balancing_loss_alone(family):
 def test_an_unknown_preset_lists_the_known():
     with pytest.raises(ValueError, match=r"no preset 'ml-1m/gru'.*ml-1m/hstu-mol"):
         preset("ml-1m/gru")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "width", "beam", "alpha"), [("ml-20m", 50, 25, 3e-5), ("amazon-books", 100, 50, 3e-7)]
+)
+def test_deep_retrieval_has_the_published_sizes(dataset, width, beam, alpha):
+    chosen = preset(f"halves-{dataset}/gru4rec-deep-retrieval")
+    grid = chosen.retriever.similarity
+    assert isinstance(grid, DeepRetrievalConfig)
+    assert (grid.depth, grid.width, grid.paths, grid.beam, grid.alpha) == (3, width, 3, beam, alpha)
+    assert (chosen.dataset, chosen.retriever.max_length, chosen.training.epochs) == (dataset, 69, 4)
+    assert grid.joint_epochs == 2 and grid.output_table

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from workbench import encoders, similarities
 from workbench.training.presets import LINEUPS, PRESETS, Preset, lineup, preset
 from workbench.training.recommend import by_popularity, history, recommendations, score_matrix
-from workbench.training.shelf import Shelved, obtain, on_shelf
+from workbench.training.shelf import TITLES, Shelved, obtain, on_shelf
 
 ITEMS, USERS, LENGTH = 30, 40, 12
 
@@ -44,6 +45,10 @@ def test_obtain_takes_what_fits_and_trains_what_does_not(shelved: Shelved, monke
             other.facts["fingerprint"]
             == (cycles(7) if other.facts["training"]["seed"] == 0 else cycles()).fingerprint()
         )
+
+
+def test_every_encoder_and_similarity_has_a_title_for_its_card() -> None:
+    assert set(encoders.CONFIGS) | set(similarities.CONFIGS) == set(TITLES)
 
 
 def test_every_profile_has_a_lineup_of_the_same_methods() -> None:

@@ -29,9 +29,27 @@ VARIANTS = {
     "sparcode-rotation": "gradient: rotation trick",
     "sparcode-residual": "residual codebooks",
     "sparcode-one-codebook": "one codebook",
+    "sparcode-more-codewords": "eight times the codewords",
     "sparcode-senet": "tokens by SENet",
 }
 """The ablations, by the last part of their presets' names."""
+
+STEPS = {
+    "two-tower-plain": "two-tower: an inner product",
+    "tokens": "… through tokens, maps start at random",
+    "tokens-aligned": "… through tokens, maps start alike",
+    "tokens-sparse": "… and a ReLU",
+    "all-to-all": "All-to-All: … and an MLP",
+    "all-to-all-random": "All-to-All, all starts at random",
+    "sparcode": "SparCode: All-to-All with codes",
+    "sparcode-more-codewords": "SparCode, eight times the codewords",
+    "sparcode-random": "SparCode, all starts at random",
+    "sparcode-commitment": "SparCode, commitment loss alone",
+    "two-tower-plain-longer": "two-tower, twice as long",
+    "all-to-all-longer": "All-to-All, twice as long",
+    "sparcode-longer": "SparCode, twice as long",
+}
+"""From a two-tower to SparCode, one thing changed at a time, by the last part of their presets' names."""
 
 
 def measured(models: Iterable[tuple[dict[str, str], Shelved]]) -> pd.DataFrame:
@@ -45,6 +63,16 @@ def measured(models: Iterable[tuple[dict[str, str], Shelved]]) -> pd.DataFrame:
         row |= {"epochs": len(shelved.history), "minutes": shelved.history["seconds"].sum() / 60}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def steps(models: Iterable[tuple[dict[str, str], Shelved]]) -> pd.DataFrame:
+    """`measured`, with NDCG@10 on the validation part after each epoch at which it was measured: `validation 10`, …"""
+    kept = list(models)
+    curves = []
+    for _, shelved in kept:
+        curve = shelved.history.dropna(subset=["NDCG@10"]).set_index("epoch")["NDCG@10"]
+        curves.append({f"validation {epoch}": value for epoch, value in curve.items()})
+    return pd.concat([measured(kept), pd.DataFrame(curves)], axis=1)
 
 
 def popularity(sequences: Sequences) -> dict[str, float]:

@@ -20,6 +20,11 @@ app = typer.Typer(help="Deep Retrieval: its protocol, beams, paths and penalties
 Part = Annotated[Literal["validation", "test"], typer.Option(help="Which held-out users are asked.")]
 Name = Annotated[str, typer.Option("--preset", help="Settings of the Deep Retrieval that is asked.")]
 MAIN, YOUTUBE = "halves/sasrec-deep-retrieval", "halves/youtube-dnn"
+SIMILARITIES = {
+    "hstu": ("dot", "maxsim", "mol", "sparcode", "deep-retrieval", "dot-paths"),
+    "sa": ("two-tower-plain", "two-tower", "maxsim", "mol", "sparcode", "deep-retrieval"),
+}
+"""What stands behind a tower, by the last part of a checkpoint's name; each tower has a budget of its own."""
 COUNTS = (1, 2, 3, 4)
 PENALTIES = (0.0, 1e-4, 1e-2, 1.0)
 
@@ -155,7 +160,7 @@ def latency(
 def similarities(
     folders: Annotated[
         list[str] | None,
-        typer.Argument(help="Checkpoints, by their names in ckpts/; by default those of HSTU."),
+        typer.Argument(help="Checkpoints in ckpts/; by default those behind HSTU, then self-attention."),
     ] = None,
 ) -> None:
     """All similarities under the leave-one-out protocol in one table: quality, latency, bytes, build time.
@@ -165,11 +170,10 @@ def similarities(
     from workbench.evaluation.protocol import HONEST
     from workbench.training.path_tables import similarities as table
 
-    kinds = ("dot", "maxsim", "mol", "sparcode", "deep-retrieval", "dot-paths")
     names = folders or [
-        f"ml-1m-hstu-{kind}"
-        for kind in kinds
-        if (paths.checkpoints() / f"ml-1m-hstu-{kind}" / METRICS).is_file()
+        name
+        for name in (f"ml-1m-{tower}-{kind}" for tower, kinds in SIMILARITIES.items() for kind in kinds)
+        if (paths.checkpoints() / name / METRICS).is_file()
     ]
     shelved = {name: Shelved.load(paths.checkpoints() / name) for name in names}
     data = {str(s.facts.get("dataset")) for s in shelved.values()}

@@ -1,7 +1,8 @@
 """`workbench sparcode`: the tables on learned codes, each by the command that wrote it."""
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
 
 import pandas as pd
 import typer
@@ -9,8 +10,9 @@ import typer
 from workbench import paths
 from workbench.cli.printing import origin, print_table, write_csv
 from workbench.data import load
+from workbench.training.held_out_users import Find, UserSplit
 from workbench.training.presets import preset
-from workbench.training.shelf import METRICS, Shelved, name_of, obtain
+from workbench.training.shelf import Shelved, obtain, on_shelf
 from workbench.training.sparcode_presets import METHODS, TOWERS
 
 app = typer.Typer(help="SparCode: its towers, its ablations, its index.", no_args_is_help=True)
@@ -28,8 +30,7 @@ def _models(
     for labels, name in names:
         chosen = preset(f"{family}/{name}")
         sequences = load(chosen.dataset)
-        folder = paths.checkpoints() / name_of(chosen, sequences)
-        if trained_only and not (folder / METRICS).is_file():
+        if trained_only and on_shelf(chosen, sequences) is None:
             typer.echo(f"{chosen.name} is not trained: left out")
             continue
         yield labels, obtain(chosen, sequences, facts=origin())
@@ -64,6 +65,19 @@ def towers(family: Family = "sparcode-cpu", trained_only: Trained = False) -> No
         **popularity(load(preset(f"{family}/sa-sparcode").dataset)),
     }
     _keep("towers", pd.concat([table, pd.DataFrame([row])], ignore_index=True))
+
+
+@app.command()
+def steps(family: Family = "sparcode-cpu", trained_only: Trained = False) -> None:
+    """From a two-tower to SparCode with one thing changed at a time: where quality is lost, and where it is won.
+
+    Example: workbench sparcode steps
+    """
+    from workbench.bench.sparcode_tables import STEPS
+    from workbench.bench.sparcode_tables import steps as table
+
+    names = [({"step": title}, f"sa-{kind}") for kind, title in STEPS.items()]
+    _keep(f"steps-{preset(f'{family}/sa-sparcode').dataset}", table(_models(family, names, trained_only)))
 
 
 @app.command()
@@ -112,24 +126,67 @@ def tree(
 
 @app.command()
 def users(
-    name: Annotated[
-        str, typer.Option("--preset", help="What is trained and asked.")
-    ] = "sparcode/sa-sparcode",
-    dataset: Annotated[str | None, typer.Option(help="Another dataset than the preset's.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--preset", help="What is trained and asked; the others are compared to the first."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Another dataset than the presets'.")] = None,
     seeds: Annotated[int, typer.Option(help="Draws of users and weights.")] = 5,
 ) -> None:
     """P, R and NDCG @20 and @50 on a tenth of the users, held out whole: mean and deviation over seeds, as published.
 
-    Example: workbench sparcode users --preset sparcode-cpu/sa-sparcode --dataset ml-latest-small --seeds 2
-    """
-    from workbench.bench.tenths import over_seeds
+    By default two towers, All-to-All and SparCode on MovieLens 1M behind self-attention; popularity is always there. What is
+    missing is trained first; a training that is stopped goes on where it was.
 
-    chosen = preset(name)
-    sequences = load(dataset or chosen.dataset)
-    table = over_seeds(
-        sequences, lambda split, seed: obtain(chosen, split.training, seed=seed, facts=origin()), seeds
-    )
-    _keep(f"users-{sequences.name}-{name.rpartition('/')[2]}", table)
+    Examples:
+
+      workbench sparcode users --seeds 3
+
+      workbench sparcode users --dataset ml-10m --preset sparcode/sa-two-tower-plain --preset sparcode/sa-sparcode
+    """
+    from workbench.bench.tenths import by_brute_force, by_popularity, over_seeds
+
+    chosen = [preset(name) for name in names or [f"sparcode-cpu/sa-{kind}" for kind in METHODS]]
+    sequences = load(dataset or chosen[0].dataset)
+    ways: dict[str, Callable[[UserSplit, int], Find]] = {
+        p.name: lambda split, seed, p=p: by_brute_force(obtain(p, split.training, seed=seed, facts=origin()))  # type: ignore[misc]
+        for p in chosen
+    }
+    ways["popularity"] = lambda split, seed: by_popularity(split)
+    _keep(f"users-{sequences.name}", over_seeds(sequences, ways, seeds))
+
+
+@app.command()
+def deezer(
+    folder: Annotated[Path, typer.Argument(help="Where the published archive was unpacked.")],
+    source: Annotated[Literal["svd", "mf"], typer.Option(help="svd (TT-SVD) or mf (UT-ALS).")] = "svd",
+    seeds: Annotated[int, typer.Option(help="Draws of weights.")] = 5,
+) -> None:
+    """P, R and NDCG @20 and @50 on Deezer's cold users: two towers, SparCode and All-to-All over fixed song embeddings.
+
+    Example: workbench sparcode deezer data/deezer --source mf
+    """
+    from workbench.data.deezer import read_deezer
+    from workbench.training.cold_users import over_seeds
+
+    _keep(f"deezer-{source}", over_seeds(read_deezer(folder, source), seeds))
+
+
+@app.command()
+def given(
+    dataset: Annotated[str, typer.Option(help="Whose users have features.")] = "ml-1m",
+    seeds: Annotated[int, typer.Option(help="Draws of weights.")] = 3,
+    known: Annotated[int, typer.Option(help="First items of a user that are features too.")] = 0,
+) -> None:
+    """As on Deezer, on MovieLens 1M: item embeddings are given and stay, cold users are known by features; test users.
+
+    Example: workbench sparcode given --known 5
+    """
+    from workbench.data.deezer import as_deezer
+    from workbench.training.cold_users import GIVEN, over_seeds
+
+    table = over_seeds(as_deezer(load(dataset), known=known), seeds, GIVEN)
+    _keep(f"given-{dataset}" + (f"-known-{known}" if known else ""), table)
 
 
 @app.command()

@@ -8,15 +8,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
+import torch
 from numpy.typing import NDArray
 
 from workbench.data.interactions import DataError
+from workbench.data.sequences import Sequences
+from workbench.data.subsets import of_users
 
 Source = Literal["svd", "mf"]
 SOURCES: dict[Source, str] = {"svd": "TT-SVD, 128 wide", "mf": "UT-ALS, 256 wide"}
 """The published names of the two embeddings in file and column names."""
 
 SONGS, USERS = "song_embeddings.parquet", "user_embeddings.parquet"
+MOST_VALUES = 50
+"""A column with more values than this tells users apart rather than what they are like."""
 LISTENED = "d1d30_songs"
 """The column of songs that a user listened to from day 1 to day 30: what is to be predicted."""
 
@@ -52,6 +57,58 @@ class Deezer:
     users: NDArray[np.float32]
     validation: Listeners
     test: Listeners
+
+
+def as_deezer(sequences: Sequences, width: int = 64, seed: int = 0, known: int = 0) -> Deezer:
+    """Another dataset in Deezer's shape: items by embeddings that are given, cold users by what is known of them otherwise.
+
+    Users 8 : 1 : 1, drawn by `seed`; their features are the values of the user table's columns that have at most 50, one number
+    (0 or 1) each, and, where `known` is not 0, the mean embedding of their first `known` items; what they interacted with after
+    these is what is listened to. Embeddings are the truncated singular value
+    decomposition U S V of the training users' interactions (0 or 1): items √S V, users U √S, `width` wide (TT-SVD).
+
+    Raises ValueError where no column of the user table can be a feature, there are fewer than 10 users, or `known` is negative.
+    """
+    if known < 0:
+        raise ValueError(f"known must be at least 0, not {known}")
+    if sequences.num_users < 10:
+        raise ValueError(f"{sequences.name} has {sequences.num_users} users; a tenth of them is held out twice")
+    values = sequences.users.drop(columns="user_id").astype(str)
+    values = values[[c for c in values if 2 <= values[c].nunique() <= MOST_VALUES]]
+    if values.empty:
+        raise ValueError(f"nothing is known of the users of {sequences.name} that could be a feature")
+    features = pd.get_dummies(values).to_numpy(dtype=np.float32)
+    order = np.random.default_rng(seed).permutation(sequences.num_users)
+    tenth = sequences.num_users // 10
+
+    def part(users: NDArray[np.int64]) -> Listeners:
+        own = of_users(sequences, users, sequences.name)
+        owners = np.repeat(np.arange(len(users)), own.lengths)
+        after = np.arange(len(owners)) - own.offsets[owners] >= known
+        pairs = np.unique(owners[after] * sequences.num_items + own.item_ids[after] - 1)
+        counts = np.bincount(pairs // sequences.num_items, minlength=len(users))
+        offsets = np.concatenate([[0], counts.cumsum()]).astype(np.int64)
+        return Listeners(users, features[users], offsets, pairs % sequences.num_items)
+
+    train = part(np.sort(order[2 * tenth :]))
+    own = of_users(sequences, train.user_ids, sequences.name)
+    matrix = torch.zeros(len(train), sequences.num_items)
+    matrix[np.repeat(np.arange(len(train)), own.lengths), own.item_ids - 1] = 1
+    width = min(width, *matrix.shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        left, sizes, right = torch.svd_lowrank(matrix, width, niter=4)
+    songs, users = (right * sizes.sqrt()).numpy().copy(), (left * sizes.sqrt()).numpy().copy()
+    if known:
+        first = np.arange(len(sequences.item_ids)) - np.repeat(sequences.offsets[:-1], sequences.lengths) < known
+        sums = np.zeros((sequences.num_users, width), dtype=np.float32)
+        owners = np.repeat(np.arange(sequences.num_users), sequences.lengths)[first]
+        np.add.at(sums, owners, songs[sequences.item_ids[first] - 1])
+        means = sums / np.bincount(owners, minlength=sequences.num_users).clip(min=1)[:, None]
+        features = np.concatenate([features, means.astype(np.float32)], axis=1)
+        train = part(train.user_ids)
+    held = part(np.sort(order[:tenth])), part(np.sort(order[tenth : 2 * tenth]))
+    return Deezer("svd", np.arange(sequences.num_items), songs, train, users, *held)
 
 
 def read_deezer(folder: Path, source: Source = "svd") -> Deezer:

@@ -14,6 +14,9 @@ from workbench.contracts import SequenceBatch
 from workbench.runtime import derived_seed
 
 Part = Literal["train", "validation", "test"]
+Window = Literal["last", "anywhere"]
+WINDOWS = 7_654_321
+"""The stream of random numbers that windows are drawn with, beside that of the order of users."""
 HELD_OUT: dict[Part, int] = {"train": 2, "validation": 1, "test": 0}
 """Interactions after the target that a part of the leave-one-out split must not see."""
 
@@ -96,10 +99,12 @@ class Sequences:
             raise ValueError(f"{self.name}: item ids must lie in 1..{len(self.items)}")
 
 
-def batch_of(sequences: Sequences, users: NDArray[np.int64], held_out: int, max_length: int) -> SequenceBatch:
+def batch_of(
+    sequences: Sequences, users: NDArray[np.int64], held_out: int | NDArray[np.int64], max_length: int
+) -> SequenceBatch:
     """The last `max_length` interactions before each user's target, which `held_out` interactions follow.
 
-    Shapes: B = len(users), L = the longest history among them, at most `max_length`.
+    Shapes: B = len(users), L = the longest history among them, at most `max_length`; `held_out` is one for all, or (B,).
     Raises ValueError where a user has fewer than held_out + 2 interactions.
     """
     targets = sequences.offsets[users + 1] - 1 - held_out
@@ -135,7 +140,11 @@ class Batches:
     before that ("train", whose batches hold whole training sequences: every position but the last also
     predicts its successor). `held_out` overrides the interactions left out after the target, for protocols
     without a validation item. With a `seed` the users are shuffled, differently in every `epoch`; without one
-    they come in order. `rank` of `world` processes takes every world-th batch.
+    they come in order. `window`: histories end with the part ("last"), or each at a place of its own that is drawn anew in
+    every epoch ("anywhere": as late as leaves `max_length` interactions before the target, where there are so many), so that
+    short histories are learned from all of a user's interactions. `rank` of `world` processes takes every world-th batch.
+
+    Raises ValueError where batch_size or max_length is below 1, or a window "anywhere" has no seed to be drawn with.
     """
 
     sequences: Sequences
@@ -147,16 +156,22 @@ class Batches:
     held_out: int | None = None
     rank: int = 0
     world: int = 1
+    window: Window = "last"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_length < 1:
             raise ValueError(
                 f"batch_size and max_length must be 1 or more, not {self.batch_size}, {self.max_length}"
             )
+        if self.window == "anywhere" and self.seed is None:
+            raise ValueError("windows that lie anywhere are drawn: give a seed")
+
+    @property
+    def _after(self) -> int:
+        return HELD_OUT[self.part] if self.held_out is None else self.held_out
 
     def _users(self) -> NDArray[np.int64]:
-        held_out = HELD_OUT[self.part] if self.held_out is None else self.held_out
-        users = np.flatnonzero(self.sequences.lengths >= held_out + 2)
+        users = np.flatnonzero(self.sequences.lengths >= self._after + 2)
         if self.seed is None:
             return users
         return np.random.default_rng(derived_seed(self.seed, self.epoch)).permutation(users)
@@ -166,10 +181,20 @@ class Batches:
         return -(-(whole - self.rank) // self.world)
 
     def __iter__(self) -> Iterator[SequenceBatch]:
-        held_out = HELD_OUT[self.part] if self.held_out is None else self.held_out
         users = self._users()
+        after = self._ends(users)
         for start in range(self.rank * self.batch_size, len(users), self.batch_size * self.world):
-            yield batch_of(self.sequences, users[start : start + self.batch_size], held_out, self.max_length)
+            here = slice(start, start + self.batch_size)
+            yield batch_of(self.sequences, users[here], after[here], self.max_length)
+
+    def _ends(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The interactions after each user's target."""
+        after = np.full(len(users), self._after, dtype=np.int64)
+        if self.window == "last" or self.seed is None:
+            return after
+        earlier = np.maximum(self.sequences.lengths[users] - self._after - 1 - self.max_length, 0)
+        draws = np.random.default_rng(derived_seed(self.seed, self.epoch, WINDOWS))
+        return after + draws.integers(0, earlier + 1)
 
     def at(self, epoch: int) -> Self:
         """The same batches in another epoch's order."""

@@ -1,4 +1,4 @@
-"""Parts of a dataset: some users, some interactions, halves of histories."""
+"""Parts of a dataset: some users, some interactions, beginnings of histories."""
 
 from dataclasses import replace
 
@@ -51,8 +51,19 @@ def of_users(sequences: Sequences, users: NDArray[np.int64], name: str) -> Seque
     )
 
 
-def first_halves(sequences: Sequences) -> NDArray[np.bool_]:
-    """Marks of the interactions in the first half of their user's, which has the middle one where their number is odd."""
+def first_counts(sequences: Sequences, share: float = 0.5) -> NDArray[np.int64]:
+    """The interactions in the first `share` of each user's, rounded up, but for one that is always left: int64 (U,).
+
+    Raises ValueError where `share` does not lie between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie between 0 and 1, not {share}")
+    whole = np.ceil(sequences.lengths * share - 1e-9).astype(np.int64)  # .8 · 10 is a little more than 8
+    return np.minimum(whole, np.maximum(sequences.lengths - 1, 0))
+
+
+def first_part(sequences: Sequences, share: float = 0.5) -> NDArray[np.bool_]:
+    """Marks of the interactions that `first_counts` counts."""
     lengths = sequences.lengths
     place = np.arange(len(sequences.item_ids)) - np.repeat(sequences.offsets[:-1], lengths)
-    return place < np.repeat((lengths + 1) // 2, lengths)
+    return place < np.repeat(first_counts(sequences, share), lengths)

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from workbench.contracts import ItemState, QueryState, Similarity
 from workbench.kernels.dropout import Dropout
 from workbench.kernels.tiles import gathered_tiles
-from workbench.similarities.sparcode_scorers import INTERACTIONS, Interaction, scorer
+from workbench.similarities.sparcode_scorers import INTERACTIONS, InnerPDNN, Interaction, scorer
 from workbench.similarities.vector_quantizer import QuantizerConfig, VectorQuantizer
 
 PAIRS_AT_ONCE = 32768
 """Pairs whose scores are computed together: their activations stay in a processor's cache."""
+
+NOISE = 0.5
+"""Of aligned tokenizers: the length of what is a token's own in its map of a unit vector, the shared part's being 1."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,10 @@ class SparCodeConfig:
     of it ("senet"). `token_norm`: tokens of both sides pass a LayerNorm without weights, so that codebooks and scorer meet
     one scale. `hidden`: widths of the scorer's MLP ("dnn", "inner pdnn"); `cross_layers`: of "crossnet". `dropout`: of what
     enters the tokenizers. `threshold`: b in ReLU(f + b) before it is learned. `leak`: slope of that ReLU below 0, in training
-    only (0 as published). `quantizer`: None for All-to-All, the same without codes, which no index serves.
+    only (0 as published). `aligned`: the tokenizers of both sides start as one orthogonal map, each token's with some noise
+    of its own, and the MLP beside inner products ("inner pdnn") at 0, so that scores start as inner products of the encoder's
+    output with the item; otherwise (the paper says nothing) all start at random. `quantizer`: None for All-to-All, the same
+    without codes, which no index serves.
     """
 
     kind: ClassVar[str] = "sparcode"
@@ -42,6 +48,7 @@ class SparCodeConfig:
     dropout: float = 0.1
     threshold: float = 1.0
     leak: float = 0.01
+    aligned: bool = False
     quantizer: QuantizerConfig | None = field(default_factory=QuantizerConfig)
 
     def __post_init__(self) -> None:
@@ -135,7 +142,25 @@ class SparCode(Similarity):
                 nn.init.xavier_normal_(parameter)
             elif parameter.dim() == 1:
                 nn.init.zeros_(parameter)
+        if c.aligned:
+            self._align(dim)
         self.quantizer = None if c.quantizer is None else VectorQuantizer(c.quantizer, c.token_dim)
+
+    @torch.no_grad()
+    def _align(self, dim: int) -> None:
+        """Start every token of both sides as W e + noise, W (d, D) orthogonal: ⟨W q, W x⟩ = ⟨q, x⟩ where d ≥ D."""
+        shared = nn.init.orthogonal_(torch.empty(self.config.token_dim, dim))
+        query = (
+            self.query_tokenizer.project
+            if isinstance(self.query_tokenizer, _Squeeze)
+            else self.query_tokenizer
+        )
+        for layer in (query, self.item_tokenizer):
+            tokens = layer.out_features // self.config.token_dim
+            own = torch.randn(tokens, self.config.token_dim, dim) * (NOISE / self.config.token_dim**0.5)
+            layer.weight.copy_((shared + own).flatten(0, 1))
+        if isinstance(self.scorer, InnerPDNN):
+            nn.init.zeros_(self.scorer.output.weight)
 
     @property
     def pair_bytes(self) -> int:

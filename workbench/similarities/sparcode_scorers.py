@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from workbench.kernels.hidden import hidden_layer
+
 Interaction = Literal["dot", "maxsim", "crossnet", "dnn", "inner pdnn"]
 INTERACTIONS: tuple[Interaction, ...] = ("dot", "maxsim", "crossnet", "dnn", "inner pdnn")
 
@@ -178,6 +180,13 @@ class InnerPDNN(Scorer):
     upper: Tensor
 
     @property
+    def output(self) -> nn.Linear:
+        """The MLP's last layer."""
+        last = self.rest[-1]
+        assert isinstance(last, nn.Linear)
+        return last
+
+    @property
     def pair_bytes(self) -> int:
         """The inner products and three of the widest layers."""
         return 4 * (2 * self.item_tokens + 3 * max(self.hidden))
@@ -196,12 +205,18 @@ class InnerPDNN(Scorer):
         """The inner products, and the MLP that sees them."""
         width = self.hidden[0]
         products = _products(codes[..., :-width], items[..., :-width], self.item_tokens)  # (t, K, C, Px)
-        first = codes[:, :, None, -width:] + items[:, None, :, -width:]
+        own, other = codes[..., -width:], items[..., -width:]
+        if len(self.hidden) == 1 and products.dtype == own.dtype == other.dtype:  # not under autocast
+            mlp = hidden_layer(
+                own, other, products, self.of_products.weight, self.output.weight, self.output.bias
+            )
+            return products.sum(-1) + mlp
+        first = own[:, :, None] + other[:, None]
         first = torch.addmm(
             first.flatten(0, -2), products.flatten(0, -2), self.of_products.weight.T
         ).unflatten(0, products.shape[:-1])
-        mlp: Tensor = self.rest(first)
-        return products.sum(-1) + mlp.squeeze(-1)
+        deep: Tensor = self.rest(first)
+        return products.sum(-1) + deep.squeeze(-1)
 
 
 def scorer(

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from workbench.data.sequences import Window
 from workbench.training.losses import LossConfig
 
 METRICS = ("HR@10", "NDCG@10", "MRR")
@@ -18,8 +19,9 @@ class TrainingConfig:
     rate rises linearly over `warmup_steps`; gradients are clipped to `clip_norm` (None: not). `loss`.
     `positions_per_step`: at most so many positions of a batch, drawn at random, are trained on (None: all).
     `horizon`: what a position of a "next item" encoder predicts, the item after it or, drawn anew each time, any later one
-    (for protocols that ask for all of a user's future). `mask_probability` and `mask_last_only`: of the masked-item
-    objective. `precision`: "bf16" computes under autocast.
+    (for protocols that ask for all of a user's future). `window`: training histories end with the user's, or anywhere, drawn
+    anew in every epoch (see `data.Batches`); it matters where histories are longer than what the encoder reads.
+    `mask_probability` and `mask_last_only`: of the masked-item objective. `precision`: "bf16" computes under autocast.
     Every `validate_every` epochs `metric` is measured on the part `choose_on` ("test" only to compare with published
     numbers, which were chosen there); `patience`: stop after so many measurements without improvement (None: never).
     `seed` decides initialisation, order, negatives and dropout.
@@ -35,6 +37,7 @@ class TrainingConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     positions_per_step: int | None = None
     horizon: Literal["next", "any later"] = "next"
+    window: Window = "last"
     mask_probability: float = 0.3
     mask_last_only: float = 0.5
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -67,6 +70,8 @@ class TrainingConfig:
             raise ValueError(f"precision must be fp32 or bf16, not {self.precision!r}")
         if self.horizon not in ("next", "any later"):
             raise ValueError(f"horizon must be next or any later, not {self.horizon!r}")
+        if self.window not in ("last", "anywhere"):
+            raise ValueError(f"window must be last or anywhere, not {self.window!r}")
         if self.choose_on not in ("validation", "test"):
             raise ValueError(f"choose_on must be validation or test, not {self.choose_on!r}")
 

@@ -81,6 +81,7 @@ def train(
         held_out=config.held_out,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
+        window=config.window,
     )
     steps = len(replace(batches, rank=0, world=1)) // accelerator.num_processes  # every process takes as many
     if steps == 0:

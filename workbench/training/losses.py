@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.contracts import ItemState, QueryState, Similarity
 
-SampledNegatives = Literal["uniform", "in-batch", "mixed"]
+SampledNegatives = Literal["uniform", "shared", "in-batch", "mixed"]
 FORBIDDEN = -5e4
 """What replaces the score of a negative that is the positive (the published constant)."""
 
@@ -18,8 +18,9 @@ FORBIDDEN = -5e4
 @dataclass(frozen=True)
 class LossConfig:
     """`kind`: softmax over the target and `count` negatives ("sampled softmax"), over all items ("full softmax"), or binary
-    cross-entropy of each ("bce"). `negatives`: `count` items drawn uniformly for each position ("uniform"), the distinct
-    targets of the batch ("in-batch"), or those together with `count` uniform items shared by the batch ("mixed").
+    cross-entropy of each ("bce"). `negatives`: `count` items drawn uniformly for each position ("uniform") or once for all
+    positions of the batch ("shared": nothing is gathered, so many more cost the same), the distinct targets of the batch
+    ("in-batch"), or those together with `count` uniform items shared by the batch ("mixed").
     `log_q`: subtract the logarithm of each in-batch item's sampling probability (Yi et al. 2019; not in the published runs).
     """
 
@@ -31,8 +32,10 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("sampled softmax", "full softmax", "bce"):
             raise ValueError(f"unknown loss {self.kind!r}: choose sampled softmax, full softmax or bce")
-        if self.negatives not in ("uniform", "in-batch", "mixed"):
-            raise ValueError(f"unknown negatives {self.negatives!r}: choose uniform, in-batch or mixed")
+        if self.negatives not in ("uniform", "shared", "in-batch", "mixed"):
+            raise ValueError(
+                f"unknown negatives {self.negatives!r}: choose uniform, shared, in-batch or mixed"
+            )
         if self.count < 1:
             raise ValueError(f"count must be at least 1, not {self.count}")
 
@@ -58,6 +61,9 @@ def draw(
     if config.negatives == "uniform":
         shape = (len(targets), config.count)
         return Candidates(torch.randint(1, num_items + 1, shape, generator=generator).to(targets.device))
+    if config.negatives == "shared":
+        shared = torch.randint(1, num_items + 1, (config.count,), generator=generator)
+        return Candidates(shared.to(targets.device))
     ids, counts = targets.unique(return_counts=True)
     probabilities = counts / len(targets)
     if config.negatives == "mixed":

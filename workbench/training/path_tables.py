@@ -99,12 +99,12 @@ def beams(
     `scored` (mean items scored per query), `share_scored`, `shortfall@200`, `p50_ms` per query in batches of 250, `queries`.
     """
     model, items = paths_of(retriever)
-    relevant = relevant_items(held_out)
+    relevant = relevant_items(held_out, protocol)
     searchers: dict[str, Searcher] = {str(w): PathBeam.of(model, items, w) for w in widths}
     searchers["brute force"] = BruteForce(model, items)
     states, excluded = _questions(retriever, held_out, protocol)
     found = {
-        name: ask(by_searcher(retriever, searcher), held_out, max(KS), protocol.history)
+        name: ask(by_searcher(retriever, searcher), held_out, max(KS), protocol)
         for name, searcher in searchers.items()
     }
     best = found["brute force"][:, :10]
@@ -148,7 +148,7 @@ def _questions(
                 kept.append((retriever.query_state(batch)[:most], exclude[:most]))
         return torch.full((len(batch), k), -1)
 
-    ask(find, held_out, 1, protocol.history)
+    ask(find, held_out, 1, protocol)
     return kept[0]
 
 
@@ -165,15 +165,15 @@ def variants(
     `variant`, `paths` J, `alpha`, `P@10`, `F1@10`, `of_brute_force`, `scored`, and the last M-step (`largest path`, …).
     """
     model, items = paths_of(base)
-    relevant = relevant_items(split.held_out)
-    whole = ask(by_searcher(base, BruteForce(model, items)), split.held_out, max(KS), protocol.history)
+    relevant = relevant_items(split.held_out, protocol)
+    whole = ask(by_searcher(base, BruteForce(model, items)), split.held_out, max(KS), protocol)
     best = list_metrics(whole.numpy(), relevant, KS)["F1@10"].mean()
     states, excluded = _questions(base, split.held_out, protocol)
     rows = []
     for name, config in configs.items():
         made, history = fit_paths(base, split.training, training, config, fit)
         searcher = PathBeam.of(*paths_of(made))
-        found = ask(by_searcher(made, searcher), split.held_out, max(KS), protocol.history)
+        found = ask(by_searcher(made, searcher), split.held_out, max(KS), protocol)
         values = list_metrics(found.numpy(), relevant, KS).mean()
         assert isinstance(states, DeepRetrievalQueries)
         work = searcher.search(states, 10, excluded).work.double().mean()

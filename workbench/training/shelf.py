@@ -23,7 +23,8 @@ from workbench.training.validation import rank_users
 
 TITLES = {
     "sasrec": "SASRec", "hstu": "HSTU", "gru4rec": "GRU4Rec", "bert4rec": "BERT4Rec", "two_tower": "Two-tower MLP",
-    "dot": "a dot product", "mol": "Mixture-of-Logits", "sparcode": "SparCode", "deep_retrieval": "Deep Retrieval",
+    "dot": "a dot product", "maxsim": "MaxSim", "mol": "Mixture-of-Logits", "sparcode": "SparCode",
+    "deep_retrieval": "Deep Retrieval",
 }  # fmt: skip
 CARD, HISTORY, METRICS, RANKS = "README.md", "history.csv", "metrics.csv", "ranks.parquet"
 

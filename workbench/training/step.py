@@ -13,6 +13,8 @@ from workbench.training.objectives import TrainingTargets
 
 WHOLE_CORPUS = 50_000
 """Up to this many items the item side is computed for the whole corpus at each step; above, for the step's items alone."""
+FEW = 4
+"""It is also computed for the step's items alone where the corpus is more than this many times larger than they are."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class TrainingStep(nn.Module):
     ) -> tuple[Int[Tensor, "M"] | None, Int[Tensor, "R"]]:
         """The ids to prepare (None: all) and, for every id, its row among them."""
         count = self.retriever.num_items
-        if candidates is None or count <= WHOLE_CORPUS:
+        asked = 0 if candidates is None else len(targets) + candidates.ids.numel()
+        if candidates is None or (count <= WHOLE_CORPUS and count <= FEW * asked):
             return None, torch.arange(-1, count, device=targets.device)
         ids = torch.cat([targets, candidates.ids.flatten()]).unique()
         rows = torch.zeros(count + 1, dtype=torch.long, device=targets.device)
