@@ -41,6 +41,10 @@ def test_a_source_is_compiled_once_and_again_where_it_changes(source, folder):
     source.write_text(source.read_text().replace("42", "43"))
     second = native.built(source, folder)
     assert second != first and ctypes.CDLL(str(second)).answer() == 43
+    source.write_text('#include "number.h"\nextern "C" int answer() { return NUMBER; }\n')
+    for number in (44, 45):
+        source.with_name("number.h").write_text(f"#define NUMBER {number}\n")
+        assert ctypes.CDLL(str(native.built(source, folder))).answer() == number
     assert {p.suffix for p in folder.iterdir()} == {".so", ".lock"}  # nothing half done stays
     assert folder.stat().st_mode & 0o077 == 0
 
@@ -124,6 +128,7 @@ def test_without_the_library_torch_serves(folder, monkeypatch):
     gate = mixture.MixtureGate((), "sum")
     with_it = mixture.mixture_scores(f, None, g, None, gate)
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(folder / "empty"))  # where the first call put nothing
     monkeypatch.setattr(mixture_native, "_library", lambda: native.library.__wrapped__(mixture_native.SOURCE))
     assert not mixture_native.available()
     torch.testing.assert_close(mixture.mixture_scores(f, None, g, None, gate), with_it, atol=1e-5, rtol=1e-5)

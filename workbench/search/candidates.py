@@ -23,6 +23,9 @@ from workbench.search.topk import NO_SCORE, Best, CorpusRows, forbid, mask_rows
 BLOCK_BYTES = 64 * 2**20
 """Inner products that a scan holds at once; ranking them costs less, the more they are."""
 
+HELD_BYTES = 12 * 2**20
+"""Above that inner products are ranked as they are made and held nowhere, in C++; below it is faster to hold them."""
+
 WIDENED_ROWS = 4096
 """Vectors kept in less than float32 that are widened at once."""
 
@@ -131,8 +134,9 @@ def leave_out(lists: Lists, exclude: Int[Tensor, "Q H"], count: int) -> Lists:
 class Scan(CandidateSource):
     """Every vector looked at: the lists are exact up to the rounding that `beyond` accounts for.
 
-    On a CPU with a compiler inner products are ranked as they are made; otherwise they are held block by block. The vectors
-    are kept in `precision`: half or a quarter of the memory, and what is read, for lists that are off by so much.
+    On a CPU with a compiler the inner products of a large corpus are ranked as they are made; otherwise they are held block by
+    block. The vectors are kept in `precision`: half or a quarter of the memory, and what is read, for lists that are off by
+    so much.
     """
 
     def __init__(
@@ -162,8 +166,9 @@ class Scan(CandidateSource):
     ) -> Lists:
         """See `CandidateSource.lists`."""
         queries = vectors.to(self._stored.dtype)
-        if self._stored.scales is None and selection.serves_products(queries, self._stored.values):
-            most = min(count + 1, len(self._ids))
+        most = min(count + 1, len(self._ids))
+        large = 4 * len(queries) * len(self._ids) > HELD_BYTES and self._stored.scales is None
+        if large and selection.serves_products(queries, self._stored.values):
             best = selection.largest_products(queries, self._stored.values, most, exclude, allowed)
             return self._cut(Best(*best), count, self._error(queries))
         block = max(4 * (count + 1), self.block_bytes // (queries.element_size() * max(1, len(queries))))
