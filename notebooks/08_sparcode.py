@@ -178,7 +178,8 @@ features = {"": "gender, age, occupation", "-known-5": "and their first five ite
 written = {f: paths.reports() / "tables" / f"sparcode-given-ml-1m{end}.csv" for end, f in features.items()}
 given = [pd.read_csv(path).assign(features=f) for f, path in written.items() if path.is_file()]
 shown = ["features", "method", "mean", "deviation", "seeds"]
-table(pd.concat(given).query("metric == 'NDCG@50'")[shown]) if given else "run `workbench sparcode given`"
+rows = pd.concat(given).query("metric == 'NDCG@50'")[shown].reset_index(drop=True) if given else None
+table(rows) if given else "run `workbench sparcode given`"
 
 # %% [markdown]
 # Now the published order appears: SparCode and All-to-All stand level, above both two-towers. An inner product with vectors that were
