@@ -152,8 +152,9 @@ sparsity_figures.interaction_bars(ablation) if len(ablation) else "run `workbenc
 # %%
 written = paths.reports() / "tables" / "sparcode-steps-ml-1m.csv"
 steps = pd.read_csv(written) if written.is_file() else pd.DataFrame()
-shown = [c for c in steps if c in ("step", "NDCG@10", "low", "high") or c.startswith("validation")]
-table(steps[shown])
+curve = [c for c in steps if c.startswith("validation")]
+shown = [c for c in ("step", "NDCG@10", *curve) if c in steps]
+table(steps[shown].rename(columns=lambda c: c.replace("validation", "epoch")))
 
 # %%
 sparsity_figures.interaction_bars(steps.rename(columns={"step": "variant"})) if len(
@@ -161,7 +162,7 @@ sparsity_figures.interaction_bars(steps.rename(columns={"step": "variant"})) if 
 ) else "run `workbench sparcode steps`"
 
 # %% [markdown]
-# *validation* is NDCG@10 of the validation items after so many epochs. Three things come out:
+# *epoch* is NDCG@10 of the validation items after so many, the line in each bar its 95 % interval on test items. Three things come out:
 #
 # - **How tokens start decides much.** The encoder ends near the items it read, and a two-tower compares it with those very items.
 #   Linear maps that start at random lose this; started alike on both sides (`aligned`), they lose nothing.
