@@ -168,7 +168,8 @@ sparsity_figures.interaction_bars(steps.rename(columns={"step": "variant"})) if 
 #   Linear maps that start at random lose this; started alike on both sides (`aligned`), they lose nothing.
 # - **All-to-All then draws level with the two-tower, and no more.** It is behind early on and catches up. A likely reason: where
 #   items are nothing but learned vectors, training bends them to the inner product, and little is left for an MLP to find.
-# - **Codes cost the rest.** SparCode is below both, and doubling the training does not close the gap.
+# - **Codes cost the rest.** SparCode is below both, and doubling the training does not close the gap. With the commitment loss alone
+#   as the encoder's teacher it learns next to nothing of users.
 #
 # So here the published order does not appear. On its other dataset, Deezer, the paper's embeddings are *given*, and users are known
 # by features alone. `workbench sparcode given` puts MovieLens 1M into that shape: items have embeddings from a singular value
