@@ -119,8 +119,8 @@ class SparCode(Similarity):
 
     No gradient reaches the codebooks: they follow the tokens by moving averages. Since f sees a query only through codes,
     its values can be kept in an inverted index (`search.inverted_index`). Source: "Beyond Two-Tower Matching: Learning Sparse
-    Retrievable Cross-Interactions for Recommendation" (2023), equations 3 to 15. Not in the paper: `token_norm`, `leak`, and
-    the mean instead of the sum over a token's entries in the commitment loss.
+    Retrievable Cross-Interactions for Recommendation" (2023), equations 3 to 15. Not in the paper: `token_norm`, `leak`,
+    `aligned`, and the mean instead of the sum over a token's entries in the commitment loss.
     """
 
     def __init__(self, config: SparCodeConfig, dim: int) -> None:
