@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lab_server import finish, run_all, serving
+from playwright.sync_api import expect
 
 from workbench.reporting import pairs
 
@@ -67,7 +68,7 @@ def test_a_parameter_is_moved_and_measured(visit: Any, lab: str, record_property
         "[...document.querySelectorAll('.widget-html')].some(w => w.textContent.startsWith('measured'))",
         timeout=60_000,
     )
-    assert start.is_enabled()
+    expect(start).to_be_enabled(timeout=30_000)
 
     # Other views of the same rows; how long each takes is told.
     recall = explorer.locator(".widget-dropdown", has_text="recall").locator("select")
