@@ -267,7 +267,8 @@ def test_the_user_decides_only_where_there_is_a_table():
         scores = similarity.score(queries, similarity.items(x, torch.arange(1, N + 1)))
         assert torch.allclose(scores[0], scores[1], atol=1e-5) == same
     wrapped = similarity.queries(q, torch.tensor([1, 6]))  # the same row of a table of 5
-    assert torch.equal(wrapped.components[0], wrapped.components[1])
+    # Not to the last bit: some processors' matrix products round the rows of a batch differently.
+    torch.testing.assert_close(wrapped.components[0], wrapped.components[1])
 
 
 # Training
