@@ -42,9 +42,9 @@ from workbench.explore.anatomy_widgets import (
     ComponentUsage,
     ScoreAnatomy,
     SideBySide,
-    update_times,
 )
 from workbench.explore.tables import table
+from workbench.explore.update_times import answers
 from workbench.reporting import record
 from workbench.training.presets import lineup, preset
 from workbench.training.recommend import history
@@ -243,13 +243,7 @@ trials = {
         [("colour", "popularity decile"), ("find", "the"), ("colour", "genre"), ("find", "")],
     ),
 }
-times = pd.concat([update_times(*trial).assign(dashboard=name) for name, trial in trials.items()])
-
-# %%
-columns = ["seconds", "computing"]
-milliseconds = 1000 * times.groupby("dashboard", sort=False)[columns].quantile([0.5, 0.95]).unstack()
-headings = ["p50", "p95", "computing, p50", "computing, p95"]
-answered = milliseconds.set_axis(headings, axis=1).reset_index()
+answered = answers(trials)
 record("updates of the dashboards (ms)", answered)
 table(answered.round(0))
 

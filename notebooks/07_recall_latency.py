@@ -28,18 +28,16 @@ profile = "quick"
 seed = 0
 
 # %%
-import pandas as pd
-
 from workbench import data, paths
 from workbench.bench import plans, tables
 from workbench.bench.live import LiveBench
 from workbench.bench.run import run
 from workbench.bench.workloads import Trained
 from workbench.explore import search_figures as figures
-from workbench.explore.anatomy_widgets import update_times
 from workbench.explore.lens_widget import QueryLens
 from workbench.explore.search_widget import SearchExplorer
 from workbench.explore.tables import table
+from workbench.explore.update_times import answers
 from workbench.reporting import record
 from workbench.training.presets import learned_indexes, lineup
 from workbench.training.shelf import obtain, on_shelf
@@ -224,13 +222,7 @@ queries = [("query", q) for q in range(1, 13)]
 moves = [("view", "proofs"), ("recall", "relative HR"), ("view", "frontier"), ("log", False)]
 back = [("recall", "overlap"), ("log", True), ("k", 10), ("k", plan.ks[-1])]
 trials = {"explorer": (explorer, moves + back), "lens": (lens, queries)}
-times = pd.concat([update_times(*trial).assign(dashboard=name) for name, trial in trials.items()])
-
-# %%
-columns = ["seconds", "computing"]
-milliseconds = 1000 * times.groupby("dashboard", sort=False)[columns].quantile([0.5, 0.95]).unstack()
-headings = ["p50", "p95", "computing, p50", "computing, p95"]
-answered = milliseconds.set_axis(headings, axis=1).reset_index()
+answered = answers(trials)
 record("updates of the dashboards (ms)", answered)
 table(answered.round(0))
 

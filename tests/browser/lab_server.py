@@ -47,7 +47,10 @@ def serving(root: Path) -> Iterator[str]:
             yield address
         finally:
             server.terminate()
-            server.wait(timeout=30)
+            try:
+                server.wait(timeout=30)
+            except subprocess.TimeoutExpired:  # Jupyter waits for ever where a kernel's shutdown has failed
+                server.kill()
 
 
 def run_all(page: Any, lab: str, name: str, seconds: float = 120) -> None:

@@ -22,7 +22,6 @@ from workbench.explore.anatomy_widgets import (
     ComponentUsage,
     ScoreAnatomy,
     SideBySide,
-    update_times,
 )
 from workbench.explore.template import plain
 from workbench.explore.widgets import HEADLESS, Dashboard
@@ -250,12 +249,6 @@ def test_headless_each_shows_its_twin(mol: Subject, dot: Subject, monkeypatch: p
         monkeypatch.setattr(widgets, "display", out.append)
         dashboard._ipython_display_()
         assert type(out[-1]) is go.Figure and len(out[-1].data) > 0
-
-
-def test_update_times_are_measured_change_by_change(score: ScoreAnatomy) -> None:
-    times = update_times(score, [("user", 1), ("user", 1), ("T", 3.0)])
-    assert list(times["control"]) == ["user", "T"]
-    assert (times["seconds"] > 0).all()
 
 
 def test_a_dot_product_is_not_taken_apart(dot: Subject) -> None:

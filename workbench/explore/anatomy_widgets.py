@@ -1,6 +1,5 @@
 """Dashboards of a mixture's parts: one score, two lists, who uses which component, a map of items. May import anatomy."""
 
-import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from html import escape
@@ -275,22 +274,6 @@ class ComponentMap(Dashboard):
         wanted = change["new"].casefold()
         titles = self.facts["title"].str.casefold()
         self.select(np.flatnonzero(titles.str.contains(wanted, regex=False)).tolist() if wanted else None)
-
-
-def update_times(dashboard: Dashboard, changes: Iterable[tuple[str, Any]]) -> pd.DataFrame:
-    """Seconds from each change of a control (name, value) until the new figure has left for the browser.
-
-    Columns: `control`, `seconds` by the clock, `computing`: seconds that processors worked on it, all threads together, which
-    is less where the machine has other work too. Changes to the value that a control already has are left out.
-    """
-    rows = []
-    for name, value in changes:
-        control = dashboard.controls[name]
-        if control.value != value:
-            started, worked = time.perf_counter(), time.process_time()
-            control.value = value
-            rows.append((name, time.perf_counter() - started, time.process_time() - worked))
-    return pd.DataFrame(rows, columns=["control", "seconds", "computing"])
 
 
 def _log_slider(value: float, factor: float, step: float = 0.02) -> widgets.FloatLogSlider:
