@@ -147,7 +147,9 @@ figures.metric_bars(split.rename(columns={"group": "metric", "NDCG@10": "value"}
 # ## The whole distribution of ranks
 
 # %%
-figures.rank_distribution(pd.concat([r.assign(method=m) for m, r in ranks.items()]))
+# Deep Retrieval's paths may not lead to a target: it has no rank.
+reached = {m: r["rank"].where(r["target_score"] > float("-inf")) for m, r in ranks.items()}
+figures.rank_distribution(pd.concat([pd.DataFrame({"method": m, "rank": r}) for m, r in reached.items()]))
 
 # %% [markdown]
 # ## One user
@@ -174,7 +176,8 @@ table(recommendations(trained["HSTU + MoL"].retriever(), sequences, user))
 
 # %%
 theirs = published(dataset, ["SASRec", "SASRec+MoL", "HSTU", "HSTU+MoL"], source="Table 3")
-table(theirs.pivot(index="method", columns="metric", values="value"))
+printed = ["HR@1", "HR@10", "HR@50", "HR@200", "MRR"]
+table(theirs.pivot(index="method", columns="metric", values="value").reindex(columns=printed))
 
 # %% [markdown]
 # ## What you have seen
