@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 import torch.distributed as dist
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from workbench import paths
 from workbench.cli.printing import origin, print_table, write_csv
@@ -194,14 +192,12 @@ def import_published(
 
 
 def _list_presets() -> None:
-    table = Table(box=None)
-    for heading in ("preset", "dataset", "D", "epochs", "trained"):
-        table.add_column(heading, no_wrap=True, justify="right" if heading in ("D", "epochs") else "left")
+    rows = []
     for name, p in PRESETS.items():
         folder = paths.checkpoints() / f"{p.dataset}-{name.rpartition('/')[2]}"
-        done = "yes" if (folder / METRICS).is_file() and read_facts(folder).get("preset") == name else ""
-        table.add_row(name, p.dataset, str(p.retriever.dim), str(p.training.epochs), done)
-    Console().print(table)
+        done = (folder / METRICS).is_file() and read_facts(folder).get("preset") == name
+        rows.append((name, p.dataset, p.retriever.dim, p.training.epochs, "yes" if done else ""))
+    print_table(pd.DataFrame(rows, columns=["preset", "dataset", "D", "epochs", "trained"]))
 
 
 def _list_settings(values: dict[str, Any]) -> None:

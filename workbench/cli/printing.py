@@ -17,13 +17,19 @@ def origin() -> dict[str, str]:
 
 
 def print_table(frame: pd.DataFrame) -> None:
-    """Print a table, numbers with four digits after the point."""
+    """Print a table, fractions with four digits after the point, nothing cut: a row longer than the terminal runs on."""
     table = Table(box=None)
     for column in frame.columns:
-        table.add_column(str(column), justify="left" if frame[column].dtype == "str" else "right")
+        table.add_column(
+            str(column), justify="left" if frame[column].dtype == "str" else "right", no_wrap=True
+        )
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
-    Console().print(table)
+    console = Console()
+    console.width = max(
+        console.width, console.measure(table, options=console.options.update(width=10_000)).maximum
+    )
+    console.print(table)
 
 
 def write_csv(frame: pd.DataFrame, path: Path, digits: int | None = None) -> None:

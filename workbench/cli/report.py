@@ -20,7 +20,10 @@ def report(
     ] = "quick",
     dataset: Annotated[str, typer.Option(help="A dataset of `workbench data list`.")] = _DEFAULT_DATASET,
     seed: Annotated[int, typer.Option(help="The seed that every notebook gets.")] = 0,
-    only: Annotated[str, typer.Option(help="Notebooks to run, by number or name: 00,03.")] = "",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Notebooks to run, by number or name: 00,03; may be repeated."),
+    ] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", metavar="NAME=VALUE", help="A parameter of the notebooks; repeat it for more."),
@@ -57,7 +60,7 @@ def report(
         profile=profile,
         dataset=dataset,
         seed=seed,
-        only=tuple(name.strip() for name in only.split(",") if name.strip()),
+        only=tuple(filter(None, (name.strip() for names in only or [] for name in names.split(",")))),
         parameters=_pairs(parameter or []),
         jobs=jobs,
         timeout=timeout,
