@@ -57,8 +57,8 @@ def test_proofs_are_drawn_by_count_and_gate():
 def test_survivors_are_drawn_once_per_gate():
     (bars,) = figures.survivors_by_sharpness(SHARES).data
     assert [name.split("<br>") for name in bars.x] == [
-        ["gate × 0", "4.0 components in use"],
-        ["gate × 1", "1.5 components in use"],
+        ["× 0", "4.0 in use"],
+        ["× 1", "1.5 in use"],
     ]
     assert list(bars.y) == [0.9, 0.1]
 

@@ -232,7 +232,7 @@ def survivors_by_sharpness(shares: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     figure.add_bar(
         x=[
-            f"gate × {factor:g}<br>{used:.1f} components in use"
+            f"× {factor:g}<br>{used:.1f} in use"
             for factor, used in zip(bars["factor"], bars["components"], strict=True)
         ],
         y=bars["surviving"],
@@ -243,6 +243,7 @@ def survivors_by_sharpness(shares: pd.DataFrame) -> go.Figure:
         hovertemplate="%{x}: %{y:.1%} of the corpus scored<extra></extra>",
         showlegend=False,
     )
+    figure.update_xaxes(title_text="sharpness of the gate, components in use")
     figure.update_yaxes(title_text="share of the corpus scored", tickformat=".0%", range=[0, 1.08])
     figure.update_layout(height=400)
     return finished(figure, "What exact search must score, by the sharpness of the gate")
