@@ -27,6 +27,12 @@ PLOT = (
     ".find(p => p.layout?.title?.text?.includes('queries a call'))"
 )
 RINGED = f"({PLOT}?.data?.find(t => t.name === 'measured now')?.x?.length ?? 0)"
+NUMBER_CONTROLS = """output => {
+    const all = [...output.querySelectorAll('select, input, .noUi-handle, .jupyter-button')]
+    const shown = all.filter(control => control.offsetParent !== null && !control.disabled)
+    shown.forEach((control, place) => control.dataset.place = place)
+    return shown.length
+}"""
 LABELS = f"JSON.stringify({PLOT}?.layout?.annotations?.map(a => a.text) ?? [])"
 
 
@@ -91,4 +97,17 @@ def test_a_parameter_is_moved_and_measured(visit: Any, lab: str, record_property
     with page.expect_download(timeout=30_000) as download:
         page.evaluate(f"{PLOT}.querySelector('.modebar-btn').click()")
     assert download.value.suggested_filename == "recall-latency.png"
+
+    # Without a mouse: Tab goes from control to control, in the order in which they stand.
+    count = explorer.evaluate(NUMBER_CONTROLS)
+    explorer.locator("[data-place='0']").focus()
+    walked = []
+    while len(walked) < count and len(walked) == len(set(walked)):
+        walked.append(page.evaluate("document.activeElement.closest('[data-place]')?.dataset.place"))
+        for _ in range(6):  # a slider's number and the figure's buttons are in between
+            page.keyboard.press("Tab")
+            if page.evaluate("'place' in document.activeElement.dataset"):
+                break
+    assert count > 12
+    assert walked == [str(place) for place in range(count)]
     assert (visit.errors, visit.outside) == ([], [])

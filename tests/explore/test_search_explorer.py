@@ -16,7 +16,7 @@ from workbench.bench.plans import Plan, chosen_points
 from workbench.bench.workloads import Inflated
 from workbench.explore import live_widget
 from workbench.explore.search_figures import frontier, searcher_style
-from workbench.explore.search_widget import SearchExplorer
+from workbench.explore.search_widget import HEIGHT, SearchExplorer
 from workbench.explore.widgets import HEADLESS
 
 pytestmark = pytest.mark.usefixtures("workbench_root")
@@ -138,7 +138,7 @@ def test_other_views_of_the_same_rows(explorer: SearchExplorer) -> None:
     bars = [trace for trace in explorer.figure.data if trace.x is not None and len(trace.x) > 1]
     assert [b.name for b in bars] == ["in fact exact", "certified"]
     assert "now: average (n2=10)" in bars[0].y and "average (n2=10)" in bars[0].y
-    assert explorer.figure.layout.height == 390
+    assert explorer.figure.layout.height == HEIGHT
 
 
 def test_without_a_label_found_there_is_nothing_to_be_relative_to(checkpoint: str) -> None:

@@ -398,7 +398,7 @@ METHODS: dict[str, Method] = {
             _whole("exact with a bound", Exact, "components"),
         ),
         Method("per component", "a list per component, with a proof", _per_component, (_N1,)),
-        Method("average", "one list by the average component", _average, (_N2,)),
+        Method("average", "one list, by the average", _average, (_N2,)),
         Method("combined", "lists per component and by the average", _combined, (_N1, _N2)),
         Method(
             "h-indexer",

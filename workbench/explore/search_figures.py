@@ -66,6 +66,7 @@ def frontier(
     *,
     now: pd.DataFrame | None = None,
     logarithmic: bool = True,
+    height: int = 460,
 ) -> go.Figure:
     """Latency against recall: a mark for each contender, a line through the settings of a method, in their order in the
     table; right and low is best.
@@ -106,8 +107,8 @@ def frontier(
     figure.update_yaxes(title_text="median latency of a call (ms)", **axis)
     if fresh.any():
         _ring(figure, rows[fresh], measure, areas)
-        _label(figure, rows[fresh], measure, _heights(rows["p50_ms"], logarithmic))
-    figure.update_layout(height=460, legend={"itemsizing": "constant", "tracegroupgap": 0})
+        _label(figure, rows[fresh], measure, _heights(rows["p50_ms"], logarithmic, WITHIN_AXES * height))
+    figure.update_layout(height=height, legend={"itemsizing": "constant", "tracegroupgap": 0})
     return finished(figure, plain(title) or "Latency against recall")
 
 
@@ -119,15 +120,15 @@ def _ring(figure: go.Figure, rows: pd.DataFrame, measure: str, areas: pd.Series)
     )  # fmt: skip
 
 
-PLOT_HEIGHT, LINE = 300, 15
-"""Pixels of the plot within its axes, about, and of a line of a label."""
+WITHIN_AXES, LINE = 0.65, 15
+"""The share of a figure's height from its lowest mark to its highest, about, and the pixels of a line of a label."""
 
 
-def _heights(latencies: pd.Series, logarithmic: bool) -> pd.Series:
-    """About how many pixels above the lowest mark each one is drawn."""
+def _heights(latencies: pd.Series, logarithmic: bool, highest: float) -> pd.Series:
+    """About how many pixels above the lowest mark each one is drawn, where it is so many to the highest."""
     values = np.log10(latencies) if logarithmic else latencies
     low = values.min() if logarithmic else 0.0
-    return PLOT_HEIGHT * (values - low) / ((values.max() - low) or 1.0)
+    return highest * (values - low) / ((values.max() - low) or 1.0)
 
 
 def _label(figure: go.Figure, rows: pd.DataFrame, measure: str, heights: pd.Series) -> None:

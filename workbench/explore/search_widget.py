@@ -18,7 +18,7 @@ from workbench.explore.saving import save_figure, save_table, unused
 from workbench.explore.search_figures import frontier, nothing_yet, proofs
 from workbench.explore.template import CONFIG
 
-HEIGHT = 390
+HEIGHT = 350
 """Pixels of the figure, whatever it shows: nothing jumps."""
 
 MOST_BARS = 14
@@ -144,7 +144,7 @@ class SearchExplorer(LiveDashboard):
                 "Brute force found no label here: there is nothing to be relative to.", title
             )
         else:
-            figure = frontier(stored, measure, title, now=now, logarithmic=values["log"])
+            figure = frontier(stored, measure, title, now=now, logarithmic=values["log"], height=HEIGHT)
         return figure.update_layout(height=HEIGHT)
 
     def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
