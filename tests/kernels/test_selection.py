@@ -81,26 +81,36 @@ def test_the_largest_products_are_those_of_sorting_all(items, queries, width, ha
         products[query, out[query][out[query] >= 0]] = -INF
     if allowed is not None:
         products[:, ~allowed] = -INF
-    expected, rows = (t[:, :count] for t in products.sort(dim=1, descending=True, stable=True))
+    everything = products.sort(dim=1, descending=True, stable=True)
+    expected, rows = (t[:, :count] for t in everything)
+    last = everything.values[:, count] if count < items else torch.full((queries,), -INF)
 
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
         kept = table.bfloat16() if half else table
-        scores, found = selection.largest_products(vectors, kept, count, out, allowed)
+        scores, found, beyond = selection.largest_products(vectors, kept, count, out, allowed)
+        others = selection.largest_products(vectors, kept, count, out, allowed, ordered=False)
     finally:
         torch.set_num_threads(before)
+    rows = rows.masked_fill(expected == -INF, 0)
     assert torch.equal(scores, expected)
-    assert torch.equal(found, rows.masked_fill(expected == -INF, 0))
+    assert torch.equal(found, rows)
+    assert torch.equal(beyond, last) and torch.equal(others[2], last)
+    # The same without an order: by rows, what is past the end after them.
+    past = (expected == -INF).long() * items
+    places = (rows + past).argsort(dim=1, stable=True)
+    assert torch.equal(others[0], expected.gather(1, places))
+    assert torch.equal(others[1], rows.gather(1, places))
 
 
 def test_a_product_is_the_same_bits_whatever_else_is_asked():
     chance = torch.Generator().manual_seed(0)
     vectors, table = torch.randn(9, 33, generator=chance), torch.randn(700, 33, generator=chance)
-    scores, rows = selection.largest_products(vectors, table, 700)
-    alone, same = selection.largest_products(vectors[4:5], table, 700)
+    scores, rows, _ = selection.largest_products(vectors, table, 700)
+    alone, same, _ = selection.largest_products(vectors[4:5], table, 700)
     assert torch.equal(scores[4], alone[0]) and torch.equal(rows[4], same[0])
-    some, places = selection.largest_products(vectors, table[100:300], 200)
+    some, places, _ = selection.largest_products(vectors, table[100:300], 200)
     every = torch.empty(9, 700).scatter(1, rows, scores)
     assert torch.equal(every[:, 100:300].gather(1, places), some)
 

@@ -23,7 +23,31 @@ constexpr int64_t FEWEST = 4;   // groups for each element that is asked for; of
 constexpr int64_t SAMPLE = 32768;                // items of a sample, about
 constexpr int64_t RANK = 12, DENSEST = 16;      // the place among them of the last result, at least; one tile in so many
 constexpr int64_t UNIT = 64;    // tiles that a thread takes at a time
+constexpr int64_t KEYS = 40000; // elements to rank (a few tenths of a millisecond) that are worth one more thread
 constexpr float NOTHING = -std::numeric_limits<float>::infinity();
+
+// each(0), …, each(count - 1), by so many threads; by fewer where no more can be started.
+template <typename F>
+void spread(int64_t threads, int64_t count, F each) {
+    std::atomic<int64_t> next{0};
+    std::atomic<bool> memory{true};
+    auto work = [&] {
+        try {
+            for (int64_t i; memory && (i = next.fetch_add(1)) < count;) each(i);
+        } catch (const std::bad_alloc&) {
+            memory = false;
+        }
+    };
+    std::vector<std::thread> others;
+    try {
+        for (int64_t t = 1; t < std::min(threads, count); ++t) others.emplace_back(work);
+    } catch (const std::system_error&) {
+        // Those that run, and this one, do all of it.
+    }
+    work();
+    for (auto& other : others) other.join();
+    if (!memory) throw std::bad_alloc();
+}
 
 uint64_t key(float score, int64_t column) {
     uint32_t bits;
@@ -97,13 +121,14 @@ extern "C" {
 
 // What Python hands over; the fields and their order are those of `_Products` in selection.py.
 struct Products {
-    int64_t queries, items, width, half, count, excluded_each, threads;
+    int64_t queries, items, width, half, count, by_row, excluded_each, threads;
     const float* vectors;      // (Q, d)
     const void* table;         // (N, d), float or, where `half`, bfloat16
     const int64_t* excluded;   // (Q, H) rows that are not listed, -1 for none, or null
     const uint8_t* allowed;    // (N) or null
-    float* scores;             // (Q, count), -inf past the end
+    float* scores;             // (Q, count), descending or, where `by_row`, in the order of rows; -inf past the end
     int64_t* rows;             // (Q, count), 0 past the end
+    float* beyond;             // (Q), the largest that is not listed, -inf where all are
 };
 }
 
@@ -121,7 +146,7 @@ struct Scan {
 
     const Products& p;
     int64_t tiles;
-    std::vector<int64_t> wanted;  // keys of each query: the results, and as many as may be excluded
+    std::vector<int64_t> wanted;  // keys of each query: the results, the one after them, and as many as may be excluded
     std::vector<float> floors;
     std::mutex together;
     std::vector<std::vector<uint64_t>> found;
@@ -133,7 +158,7 @@ struct Scan {
         for (int64_t q = 0; q < p.queries; ++q) {
             int64_t out = 0;
             for (int64_t h = 0; h < p.excluded_each; ++h) out += p.excluded[q * p.excluded_each + h] >= 0;
-            wanted[q] = std::min(p.items, p.count + out);
+            wanted[q] = std::min(p.items, p.count + 1 + out);
         }
     }
 
@@ -163,7 +188,9 @@ struct Scan {
                 found[q].clear();
             }
         if (!again.empty()) run(again, 1);
-        for (int64_t q = 0; q < p.queries; ++q) answer(q);
+        int64_t keys = 0;
+        for (const auto& all : found) keys += all.size();
+        spread(std::min(p.threads, 1 + keys / KEYS), p.queries, [&](int64_t q) { answer(q); });
     }
 
     // Keys of at least the `wanted` largest, or of all there are. With a `step` above 1 a sample: all of every so manieth tile.
@@ -174,7 +201,8 @@ struct Scan {
             std::memcpy(&chosen[i * length], p.vectors + queries[i] * length, length * sizeof(float));
         packed(chosen.data(), size, length, rows.data());
         std::atomic<int64_t> next{0};
-        auto work = [&] {
+        int64_t threads = std::min({p.threads, (tiles + UNIT - 1) / UNIT, 1 + p.items * size * length / 10000000});
+        spread(threads, threads, [&](int64_t) {
             std::vector<float> tile(length * ITEMS), products(size * ITEMS);
             std::vector<Kept> kept(size);
             for (int64_t i = 0; i < size; ++i) kept[i].floor = floors[queries[i]];
@@ -197,16 +225,7 @@ struct Scan {
                 auto& sample = sampled[queries[i]];
                 sample.insert(sample.end(), kept[i].sample.begin(), kept[i].sample.end());
             }
-        };
-        std::vector<std::thread> others;
-        int64_t threads = std::min({p.threads, (tiles + UNIT - 1) / UNIT, 1 + p.items * size * length / 10000000});
-        try {
-            for (int64_t t = 1; t < threads; ++t) others.emplace_back(work);
-        } catch (const std::system_error&) {
-            // Fewer threads than asked for: they, and this one, do all of it.
-        }
-        work();
-        for (auto& other : others) other.join();
+        });
     }
 
     void read(int64_t t, float* tile) const {
@@ -248,26 +267,42 @@ struct Scan {
 
     void answer(int64_t q) {
         auto& keys = found[q];
-        if (int64_t(keys.size()) > wanted[q]) {
-            std::nth_element(keys.begin(), keys.begin() + wanted[q], keys.end(), std::greater<uint64_t>());
-            keys.resize(wanted[q]);
+        if (p.excluded) {
+            std::vector<int64_t> out(p.excluded + q * p.excluded_each, p.excluded + (q + 1) * p.excluded_each);
+            std::sort(out.begin(), out.end());
+            auto is_out = [&](uint64_t one) { return std::binary_search(out.begin(), out.end(), column_of(one)); };
+            keys.erase(std::remove_if(keys.begin(), keys.end(), is_out), keys.end());
         }
-        std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
-        std::vector<int64_t> out;
-        if (p.excluded) out.assign(p.excluded + q * p.excluded_each, p.excluded + (q + 1) * p.excluded_each);
-        std::sort(out.begin(), out.end());
-        int64_t number = 0;
+        p.beyond[q] = NOTHING;
+        if (int64_t(keys.size()) > p.count) {
+            auto ranked = keys;
+            std::nth_element(ranked.begin(), ranked.begin() + p.count, ranked.end(), std::greater<uint64_t>());
+            uint64_t next = ranked[p.count];
+            p.beyond[q] = score_of(next);
+            keys.erase(std::remove_if(keys.begin(), keys.end(), [&](uint64_t one) { return one <= next; }), keys.end());
+        }
+        if (p.by_row) by_rows(keys);
+        else std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
         float* scores = p.scores + q * p.count;
         int64_t* rows = p.rows + q * p.count;
         for (uint64_t one : keys) {
-            if (number == p.count) break;
-            int64_t row = column_of(one);
-            if (std::binary_search(out.begin(), out.end(), row)) continue;
-            scores[number] = score_of(one);
-            rows[number++] = row;
+            *scores++ = score_of(one);
+            *rows++ = column_of(one);
         }
-        std::fill(scores + number, scores + p.count, NOTHING);
-        std::fill(rows + number, rows + p.count, 0);
+        std::fill(scores, p.scores + (q + 1) * p.count, NOTHING);
+        std::fill(rows, p.rows + (q + 1) * p.count, 0);
+    }
+
+    // Each thread kept its own in the order of rows, unless it had to forget some: a few runs, which are merged.
+    static void by_rows(std::vector<uint64_t>& keys) {
+        auto before = [](uint64_t a, uint64_t b) { return column_of(a) < column_of(b); };
+        auto start = std::is_sorted_until(keys.begin(), keys.end(), before);
+        for (int runs = 1; start != keys.end(); ++runs) {
+            if (runs == 8) return std::sort(keys.begin(), keys.end(), before);
+            auto end = std::is_sorted_until(start, keys.end(), before);
+            std::inplace_merge(keys.begin(), start, end, before);
+            start = end;
+        }
     }
 };
 
@@ -276,16 +311,19 @@ struct Scan {
 // columns (rows, count): of the largest `count` elements of each row, in descending order of score, ties ascending.
 // 1 where memory ran out. Width below 2^32.
 extern "C" int largest(const float* scores, int64_t rows, int64_t width, int64_t stride, int64_t count,
-                       int64_t* columns) {
+                       int64_t threads, int64_t* columns) {
     try {
-        Row work;
-        for (int64_t r = 0; r < rows; ++r) {
-            work.select(scores + r * stride, width, count);
-            auto& keys = work.keys;
-            int64_t* to = columns + r * count;
-            std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
-            for (int64_t i = 0; i < count; ++i) to[i] = column_of(keys[i]);
-        }
+        int64_t work = rows * (width / 16 + 8 * count), chunk = std::max<int64_t>(1, rows / (4 * threads));
+        spread(std::min(threads, 1 + work / KEYS), (rows + chunk - 1) / chunk, [&](int64_t part) {
+            Row row;
+            for (int64_t r = part * chunk; r < std::min(rows, (part + 1) * chunk); ++r) {
+                row.select(scores + r * stride, width, count);
+                auto& keys = row.keys;
+                int64_t* to = columns + r * count;
+                std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
+                for (int64_t i = 0; i < count; ++i) to[i] = column_of(keys[i]);
+            }
+        });
     } catch (const std::bad_alloc&) {
         return 1;
     }

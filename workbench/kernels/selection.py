@@ -15,8 +15,8 @@ LONGEST = 2**32 - 1
 """Columns are counted in 32 bits."""
 
 
-_INTEGERS = ("queries", "items", "width", "half", "count", "excluded_each", "threads")
-_POINTERS = ("vectors", "table", "excluded", "allowed", "scores", "rows")
+_INTEGERS = ("queries", "items", "width", "half", "count", "by_row", "excluded_each", "threads")
+_POINTERS = ("vectors", "table", "excluded", "allowed", "scores", "rows", "beyond")
 
 
 class _Products(ctypes.Structure):
@@ -30,7 +30,7 @@ def _library() -> ctypes.CDLL | None:
     found = library(SOURCE)
     if found is not None:
         whole, address = ctypes.c_int64, ctypes.c_void_p
-        found.largest.argtypes = [address, whole, whole, whole, whole, address]
+        found.largest.argtypes = [address, whole, whole, whole, whole, whole, address]
         found.mask.argtypes = [address, whole, whole, whole, address, whole, whole]
         found.mask.restype = None
     return found
@@ -52,8 +52,8 @@ def largest_columns(scores: Float[Tensor, "Q M"], count: int) -> Int[Tensor, "Q 
     columns = torch.empty(len(scores), count, dtype=torch.int64)
     native = _library()
     assert native is not None
-    shape = (len(scores), scores.shape[1], scores.stride(0))
-    if columns.numel() and native.largest(scores.data_ptr(), *shape, count, columns.data_ptr()):
+    asked = (len(scores), scores.shape[1], scores.stride(0), count, torch.get_num_threads())
+    if columns.numel() and native.largest(scores.data_ptr(), *asked, columns.data_ptr()):
         raise MemoryError("no memory to rank scores")
     return columns
 
@@ -80,11 +80,14 @@ def largest_products(
     count: int,
     excluded: Int[Tensor, "R H"] | None = None,
     allowed: Bool[Tensor, "M"] | None = None,
-) -> tuple[Float[Tensor, "Q C"], Int[Tensor, "Q C"]]:
-    """The `count` largest inner products of each query with the rows of a table, and these rows; only where `serves_products`.
+    ordered: bool = True,
+) -> tuple[Float[Tensor, "Q C"], Int[Tensor, "Q C"], Float[Tensor, "Q"]]:
+    """The `count` largest inner products of each query with the rows of a table, these rows, and the largest product of the
+    others (−inf where there is none); only where `serves_products`.
 
-    Descending, ties in the order of rows; −inf and row 0 past the end. The products of all rows are held nowhere. Rows
-    `excluded` (−1: none) and those not `allowed` are left out. A product is the same bits whatever else is asked.
+    Descending, ties in the order of rows; or, not `ordered`, the same in the order of rows, which is faster. −inf and row 0
+    past the end. The products of all rows are held nowhere. Rows `excluded` (−1: none) and those not `allowed` are left
+    out. A product is the same bits whatever else is asked.
     """
     if table.shape[1] != vectors.shape[1] or (excluded is not None and len(excluded) != len(vectors)):
         raise ValueError(
@@ -94,8 +97,9 @@ def largest_products(
         raise ValueError(f"allowed has {len(allowed)} rows for {len(table)} of the table")
     scores = torch.empty(len(vectors), count)
     rows = torch.empty(len(vectors), count, dtype=torch.int64)
+    beyond = torch.full((len(vectors),), -torch.inf)
     if not scores.numel():
-        return scores, rows
+        return scores, rows, beyond
     native = _library()
     assert native is not None
     # Names keep the tensors alive while the library reads them.
@@ -103,10 +107,10 @@ def largest_products(
     out = None if excluded is None else excluded.long().contiguous()
     mask = None if allowed is None else allowed.contiguous()
     problem = _Products(
-        *(len(asked), len(kept), kept.shape[1], kept.dtype == torch.bfloat16, count),
+        *(len(asked), len(kept), kept.shape[1], kept.dtype == torch.bfloat16, count, not ordered),
         *(0 if out is None else out.shape[1], torch.get_num_threads()),
-        *(None if t is None else t.data_ptr() for t in (asked, kept, out, mask, scores, rows)),
+        *(None if t is None else t.data_ptr() for t in (asked, kept, out, mask, scores, rows, beyond)),
     )
     if native.largest_products(ctypes.byref(problem)):
         raise MemoryError("no memory to rank inner products")
-    return scores, rows
+    return scores, rows, beyond

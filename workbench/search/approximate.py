@@ -74,7 +74,8 @@ class ComponentLists:
         size, groups = f.shape[:2]
         repeated = None if excluded is None else excluded.repeat_interleave(groups, dim=0)
         flat = f.flatten(0, 1)
-        found = [source.lists(flat, count + self.watched, repeated, allowed) for source in self.sources]
+        most, ordered = count + self.watched, self.watched > 0
+        found = [source.lists(flat, most, repeated, allowed, ordered) for source in self.sources]
 
         def by_component(values: list[Tensor]) -> Tensor:
             return torch.stack([v.unflatten(0, (size, groups)) for v in values], dim=2).flatten(1, 2)
@@ -157,7 +158,7 @@ class AverageList:
     ) -> Lists:
         """The list of each query, `times` as long as it was set."""
         total = self.similarity.query_components(queries).sum(1)  # (B, d)
-        return self.source.lists(total, self.count * times, excluded, allowed)
+        return self.source.lists(total, self.count * times, excluded, allowed, ordered=False)
 
 
 def check_count(count: int) -> None:

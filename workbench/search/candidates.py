@@ -33,7 +33,7 @@ WIDENED_ROWS = 4096
 class Lists(NamedTuple):
     """One list of candidates for each of Q query vectors.
 
-    `scores` (Q, C): the inner products as the source knows them, descending; −inf past the end.
+    `scores` (Q, C): the inner products as the source knows them, descending where that was asked for; −inf past the end.
     `rows` int64 (Q, C): rows of the corpus, unique within a list; −1 past the end.
     `beyond` (Q,): no row outside the list, of those that are allowed and not excluded, has an inner product above this:
     in exact arithmetic on the vectors handed in, so whatever the source loses by rounding or quantising is added to it.
@@ -61,11 +61,13 @@ class CandidateSource(ABC):
         count: int,
         exclude: Int[Tensor, "Q H"] | None = None,
         allowed: Bool[Tensor, "N"] | None = None,
+        ordered: bool = True,
     ) -> Lists:
         """Up to `count` ≥ 1 candidates (Q, C), C = min(count, N), for each query vector, on its device.
 
         `exclude` holds rows to leave out of each list, −1 for none; `allowed` says of each row whether it may be listed.
         A source that cannot leave rows out itself asks for more and passes the result to `leave_out`: at most `count` + H.
+        Who needs no order (`ordered`) gets the same candidates in any, perhaps sooner.
         """
 
     @abstractmethod
@@ -163,14 +165,17 @@ class Scan(CandidateSource):
         count: int,
         exclude: Int[Tensor, "Q H"] | None = None,
         allowed: Bool[Tensor, "N"] | None = None,
+        ordered: bool = True,
     ) -> Lists:
         """See `CandidateSource.lists`."""
         queries = vectors.to(self._stored.dtype)
-        most = min(count + 1, len(self._ids))
         large = 4 * len(queries) * len(self._ids) > HELD_BYTES and self._stored.scales is None
         if large and selection.serves_products(queries, self._stored.values):
-            best = selection.largest_products(queries, self._stored.values, most, exclude, allowed)
-            return self._cut(Best(*best), count, self._error(queries))
+            most = min(count, len(self._ids))
+            scores, rows, last = selection.largest_products(
+                queries, self._stored.values, most, exclude, allowed, ordered
+            )
+            return self._bounded(scores, rows, last, self._error(queries))
         block = max(4 * (count + 1), self.block_bytes // (queries.element_size() * max(1, len(queries))))
         found: Best | None = None
         for start in range(0, len(self._ids), block):
@@ -185,7 +190,9 @@ class Scan(CandidateSource):
                 columns = torch.cat([found.rows, columns + start], 1).gather(1, order)
             found = Best(scores, columns)
         assert found is not None  # CorpusRows refuses an empty corpus
-        return self._cut(found, count, self._error(queries))
+        error = self._error(queries)
+        last = found.scores[:, count] if found.scores.shape[1] > count else torch.full_like(error, NO_SCORE)
+        return self._bounded(found.scores[:, :count], found.rows[:, :count], last, error)
 
     def _products(self, queries: Float[Tensor, "Q d"], start: int, stop: int) -> Float[Tensor, "Q M"]:
         """Inner products with rows start..stop: vectors in less than float32 are widened where they stay in cache."""
@@ -203,10 +210,14 @@ class Scan(CandidateSource):
         rounding = product_error(norms, stored.norm + stored.error, queries.shape[1], queries.dtype)
         return (rounding + norms * stored.error).to(queries.dtype)
 
-    def _cut(self, found: Best, count: int, error: Float[Tensor, "Q"]) -> Lists:
-        """The first `count`, and what lies beyond them: the one after that, and all its score may be off by."""
-        scores, rows = found.scores[:, :count], found.rows[:, :count]
-        last = found.scores[:, count] if found.scores.shape[1] > count else torch.full_like(error, NO_SCORE)
+    def _bounded(
+        self,
+        scores: Float[Tensor, "Q C"],
+        rows: Int[Tensor, "Q C"],
+        last: Float[Tensor, "Q"],
+        error: Float[Tensor, "Q"],
+    ) -> Lists:
+        """The lists; beyond them lies the `last` score that is not listed, and all it may be off by."""
         beyond = torch.where(
             last > NO_SCORE, last + error, last
         )  # NaN, where a norm is infinite, says nothing too

@@ -10,7 +10,7 @@ from workbench.search.bounds import ComponentBounds, QueryVectors, not_finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.candidates import Scan
 from workbench.search.partition import largest
-from workbench.search.ranking import marked, score_pairs
+from workbench.search.ranking import counted, marked, score_pairs
 from workbench.search.stored import Precision
 from workbench.search.tiles import DEFAULT_BUDGET, Tiling, check_evaluation, score_block, tiling
 from workbench.search.topk import (
@@ -178,7 +178,7 @@ class Exact(Searcher):
         size, total = len(queries), len(self.items)
         vectors = self._bounds.query_vectors(queries)
         sums = self.similarity.query_components(queries).sum(1)  # (B, d)
-        seeds = self._average.lists(sums, min(self.seeds * k, total), excluded, allowed).rows
+        seeds = self._average.lists(sums, min(self.seeds * k, total), excluded, allowed, ordered=False).rows
         tried = self.similarity.score_candidates(queries, self.items, seeds.clamp(min=0))
         tried = tried.masked_fill(seeds < 0, NO_SCORE)
         nothing = tried.new_full((size,), NO_SCORE)
@@ -193,7 +193,7 @@ class Exact(Searcher):
                 mask_rows(scores, excluded, start)
             if allowed is not None:
                 forbid(scores, allowed[start:stop])
-            work += (scores > NO_SCORE).sum(1) - _scored_again(scores, seeds, start)
+            work += counted(scores > NO_SCORE) - _scored_again(scores, seeds, start)
             here = best(scores, k, start)
             found = here if found is None else merge(found, here, k)
             if found.scores.shape[1] == k:

@@ -118,6 +118,7 @@ class FaissLists(CandidateSource):
         count: int,
         exclude: Int[Tensor, "Q H"] | None = None,
         allowed: Bool[Tensor, "N"] | None = None,
+        ordered: bool = True,
     ) -> Lists:
         """See `CandidateSource.lists`; ValueError too where a GPU is asked for more than 2,048 candidates."""
         gpu = self._place.type == "cuda"

@@ -255,6 +255,7 @@ class MilvusLists(CandidateSource):
         count: int,
         exclude: Int[Tensor, "Q H"] | None = None,
         allowed: Bool[Tensor, "N"] | None = None,
+        ordered: bool = True,
     ) -> Lists:
         """See `CandidateSource.lists`; ValueError too where more than 16,384 candidates are asked for."""
         if min(count, len(self._ledger)) > LONGEST_LIST:

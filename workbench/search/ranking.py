@@ -34,6 +34,17 @@ def marked(mask: Bool[Tensor, "B M"], first_row: int = 0) -> Pairs:
     return Pairs(flat // width, flat % width + first_row)
 
 
+def counted(mask: Bool[Tensor, "B M"]) -> Int[Tensor, "B"]:
+    """How many of each row are True: on a CPU by numpy, which does not widen them first.
+
+    >>> counted(torch.tensor([[False, True], [True, True]])).tolist()
+    [1, 2]
+    """
+    if mask.device.type == "cpu":
+        return torch.tensor([np.count_nonzero(row) for row in mask.numpy()], dtype=torch.int64)
+    return mask.sum(1)
+
+
 def score_pairs(
     similarity: Similarity, queries: QueryState, items: ItemState, pairs: Pairs
 ) -> Float[Tensor, "M"]:
@@ -102,6 +113,8 @@ def unique(rows: Int[Tensor, "B C"]) -> Pairs:
 def ascending_rows(rows: Int[Tensor, "B C"]) -> Int[Tensor, "B C"]:
     """Each list in ascending order: on a CPU by numpy, whose sort is ten times as fast as torch's."""
     if rows.device.type == "cpu":
+        if bool((rows[:, 1:] >= rows[:, :-1]).all()):
+            return rows
         return torch.from_numpy(np.sort(rows.numpy(), axis=1))
     return rows.sort(dim=1).values
 
