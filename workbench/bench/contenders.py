@@ -8,7 +8,7 @@ from workbench.bench.methods import BASELINE, REFERENCE, Contender, Point, own_m
 LISTED = (5, 50, 200)
 """Items of each component's list."""
 
-AVERAGED = (200, 1_000, 4_000, 8_000, 16_000)
+AVERAGED = (200, 1_000, 4_000, 8_000, 12_000, 16_000)
 """Items of the list by the average component."""
 
 KEPT = (1_000, 4_000, 16_000)

@@ -21,7 +21,7 @@ namespace {
 constexpr int64_t GROUP = 16;   // columns of a group at most
 constexpr int64_t FEWEST = 4;   // groups for each element that is asked for; of half as many all elements are ranked
 constexpr int64_t SAMPLE = 32768;                // items of a sample, about
-constexpr int64_t RANK = 12, DENSEST = 16;      // the place among them of the last result, at least; one tile in so many
+constexpr int64_t RANK = 48, DENSEST = 16;      // the place among them of the last result, below which no sample pays; one tile in so many
 constexpr int64_t UNIT = 64;    // tiles that a thread takes at a time
 constexpr int64_t KEYS = 40000; // elements to rank (a few tenths of a millisecond) that are worth one more thread
 constexpr float NOTHING = -std::numeric_limits<float>::infinity();
@@ -169,15 +169,17 @@ struct Scan {
         int64_t step = std::min(fewest / RANK, std::max(DENSEST, p.items / SAMPLE));
         if (step >= DENSEST && tiles > 4 * step && !p.allowed) {
             run(all_queries, step);
-            for (int64_t q = 0; q < p.queries; ++q) {
+            spread(p.threads, p.queries, [&](int64_t q) {
                 int64_t rank = wanted[q] / step + 1;
                 rank += 4 * int64_t(std::sqrt(double(rank)));
                 auto& sample = sampled[q];
                 for (float& s : sample) s = s == s ? s : NOTHING;
-                if (rank >= int64_t(sample.size())) continue;
+                if (rank >= int64_t(sample.size())) return;
+                floors[q] = Row().reached(sample.data(), sample.size(), rank + 1);
+                if (floors[q] > NOTHING) return;
                 std::nth_element(sample.begin(), sample.begin() + rank, sample.end(), std::greater<float>());
                 floors[q] = sample[rank];
-            }
+            });
         }
         run(all_queries, 1);
         std::vector<int64_t> again;
@@ -205,7 +207,10 @@ struct Scan {
         spread(threads, threads, [&](int64_t) {
             std::vector<float> tile(length * ITEMS), products(size * ITEMS);
             std::vector<Kept> kept(size);
-            for (int64_t i = 0; i < size; ++i) kept[i].floor = floors[queries[i]];
+            for (int64_t i = 0; i < size; ++i) {
+                kept[i].floor = floors[queries[i]];
+                if (step > 1) kept[i].sample.reserve((tiles / step + 1) * ITEMS);
+            }
             for (int64_t unit; (unit = next.fetch_add(1)) * UNIT < tiles;)
                 for (int64_t t = unit * UNIT; t < std::min(tiles, (unit + 1) * UNIT); ++t) {
                     if (t % step) continue;
