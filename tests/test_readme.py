@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from workbench.bench.tables import readme
+from workbench.bench.growth import readme_growth
+from workbench.bench.tables import readme, readme_sizes
 from workbench.training.bench import summary
 from workbench.training.shelf import Shelved, beside, markdown
 
@@ -39,6 +40,15 @@ def test_the_tables_of_search_are_what_the_stored_run_says(workload: str, run: s
     table = pd.read_csv(ROOT / "reports" / "tables" / f"search-{run}.csv")
     assert markdown(readme(table, workload)) in (ROOT / "README.md").read_text()
     assert (table["false_certificates"].dropna() == 0).all()
+
+
+def test_the_tables_of_published_sizes_and_of_growth_are_what_the_stored_runs_say() -> None:
+    sizes, growth = (
+        pd.read_csv(ROOT / "reports" / "tables" / f"search-{run}.csv") for run in ("sizes", "growth")
+    )
+    text = (ROOT / "README.md").read_text()
+    assert markdown(readme_sizes(sizes)) in text
+    assert markdown(readme_growth(growth)) in text
 
 
 @pytest.mark.movielens

@@ -56,6 +56,26 @@ def exponents(table: pd.DataFrame, at_least: int = 0) -> pd.DataFrame:
     )
 
 
+def readme_growth(table: pd.DataFrame) -> pd.DataFrame:
+    """What the README shows of cost against size: each method's exponent with its interval, and milliseconds at the ends."""
+    fits = exponents(table)
+    ends = [
+        table[table["items"] == size].set_index("label")["p50_ms"]
+        for size in (table["items"].min(), table["items"].max())
+    ]
+    return pd.DataFrame(
+        {
+            "method": fits["label"],
+            "exponent": fits["exponent"].map("{:.2f}".format),
+            "95 % interval": [
+                f"{low:.2f} to {high:.2f}" for low, high in zip(fits["low"], fits["high"], strict=True)
+            ],
+            "ms at the smallest": [f"{ends[0][label]:,.1f}" for label in fits["label"]],
+            "ms at the largest": [f"{ends[1][label]:,.1f}" for label in fits["label"]],
+        }
+    )
+
+
 def needed(table: pd.DataFrame, items: int) -> pd.DataFrame:
     """What a corpus of `items` would need: label, `largest` (corpus measured), `state_gb`, `index_gb`, `fixed_ms` and
     `ns_per_item` of a call, and `seconds_per_query`.

@@ -206,6 +206,29 @@ def readme(table: pd.DataFrame, workload: str, batch_size: int = 32, k: int = 10
     return shown(rows).drop(columns=["workload", "B", "k", "p95 ms"]).reset_index(drop=True)
 
 
+def readme_sizes(table: pd.DataFrame) -> pd.DataFrame:
+    """What the README shows of the published sizes with random weights: brute force beside the baseline, by size and batch."""
+    random = table[
+        table["workload"].str.endswith(", random weights") & table["method"].isin(["baseline", REFERENCE])
+    ]
+    text = shown(random).assign(items=random["items"].map("{:,}".format))
+    baseline, brute = (
+        text[random["method"] == name].reset_index(drop=True) for name in ("baseline", REFERENCE)
+    )
+    return pd.DataFrame(
+        {
+            "size": brute["workload"].str.removesuffix(", random weights"),
+            "items": brute["items"],
+            "queries": brute["B"],
+            "baseline ms": baseline["p50 ms"],
+            "brute force ms": brute["p50 ms"],
+            "× baseline": brute["× baseline"],
+            "MB": brute["MB"],
+            "of roofline": brute["of roofline"],
+        }
+    )
+
+
 def _scaled(fractions: pd.Series) -> pd.Series:
     return fractions.map(lambda f: f", from {f:.1%} of the items")
 
