@@ -51,12 +51,8 @@ def seen(workload: Workload, built: Built, point: Point, query: int, k: int) -> 
 
     Raises ValueError where the workload has no such query, or k does not fit the items that it may find.
     """
-    if not 0 <= query < len(workload.queries):
-        raise ValueError(f"query {query} is not one of the {len(workload.queries)} of {workload.name}")
-    similarity, state = workload.similarity, workload.queries[query : query + 1]
-    exclude = workload.exclude[query : query + 1]
-    may = ~torch.isin(workload.items.ids, exclude[0])
-    items = workload.items[may]
+    state, items = workload.alone(query)
+    similarity, exclude = workload.similarity, workload.exclude[query : query + 1]
     if not 1 <= k <= len(items):
         raise ValueError(f"k must lie in 1 to {len(items):,}, the items that the query may find, not {k}")
     true = BruteForce(similarity, workload.items).search(state, k, exclude)

@@ -41,11 +41,8 @@ def one_query(workload: Workload, query: int, k: int, count: int) -> OneQuery:
 
     Raises ValueError where the workload has no such query, or k or N1 does not fit the items that it may find.
     """
-    if not 0 <= query < len(workload.queries):
-        raise ValueError(f"query {query} is not one of the {len(workload.queries)} of {workload.name}")
-    similarity, state = workload.similarity, workload.queries[query : query + 1]
-    found = ~torch.isin(workload.items.ids, workload.exclude[query])
-    items = workload.items[found]
+    state, items = workload.alone(query)
+    similarity = workload.similarity
     if not 1 <= k <= len(items) or not 1 <= count <= len(items):
         raise ValueError(
             f"k and N1 must lie in 1 to {len(items)}, the items it may find; they are {k}, {count}"

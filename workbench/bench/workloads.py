@@ -150,6 +150,12 @@ class Asked:
         longest = int((exclude != 0).sum(1).max()) if exclude.numel() else 0
         return rows, self.queries[rows], exclude[:, :longest]
 
+    def alone(self, query: int) -> tuple[QueryState, ItemState]:
+        """Query number `query` (a batch of one) and the items that it may find; ValueError where there is no such query."""
+        if not 0 <= query < len(self.queries):
+            raise ValueError(f"query {query} is not one of the {len(self.queries)} of {self.name}")
+        return self.queries[query : query + 1], self.items[~torch.isin(self.items.ids, self.exclude[query])]
+
 
 @dataclass(frozen=True)
 class Workload(Asked):
