@@ -86,10 +86,10 @@ retriever = trained.retriever()
 path_figures.path_learning(trained.history)
 
 # %%
-last = trained.history.dropna(subset=["stability"]).iloc[-1]
-record("paths in use", last["paths in use"])
-record("largest path", last["largest path"], unit="items")
-record("stability of the last turn", last["stability"])
+kept = path_views.path_sizes(retriever)  # of the epoch that was chosen, which need not be the last
+record("paths in use", kept["paths"].sum())
+record("largest path", kept["items"].max(), unit="items")
+record("stability of the last turn", trained.history["stability"].dropna().iloc[-1])
 
 # %% [markdown]
 # ## Look at the paths

@@ -120,7 +120,7 @@ table(needs)
 #
 # <details><summary>An answer</summary>
 #
-# *state gb* grows in proportion: 16 GB hold 16/*state gb* billion items, a few hundred million of the small model of the embedded data.
+# *state GB* grows in proportion: 16 GB hold 16/*state GB* billion items, a few hundred million of the small model of the embedded data.
 # Time may give out first: compare *seconds per query*, and what a tenth of it would be.
 #
 # </details>

@@ -13,14 +13,14 @@ from pandas.io.formats.style import Styler
 def table(frame: pd.DataFrame, digits: int = 4, best: str | None = None) -> Styler:
     """`frame` for display: whole numbers with thousands, others to `digits` significant digits, a mark for True.
 
-    Underscores in headings become spaces, an unnamed range of row numbers is hidden, row names that repeat become a column,
-    all text is escaped. `best` ("columns") sets the largest number of each column in bold.
+    Underscores in headings become spaces (and _gb becomes GB), an unnamed range of row numbers is hidden, row names that
+    repeat become a column, all text is escaped. `best` ("columns") sets the largest number of each column in bold.
     """
     if best not in (None, "columns"):
         raise ValueError(f"best must be None or 'columns', not {best!r}")
     if not frame.index.is_unique:
         frame = frame.reset_index()  # a style needs rows that can be told apart
-    named = frame.rename(columns=lambda heading: html.escape(str(heading)).replace("_", " "))
+    named = frame.rename(columns=_heading)
     named = named.rename_axis(index=None, columns=None)  # names of axes would take a heading row of their own
     styler = named.style.format(lambda value: _shown(value, digits))
     numeric: list[Hashable] = [
@@ -37,6 +37,15 @@ def table(frame: pd.DataFrame, digits: int = 4, best: str | None = None) -> Styl
     if best:
         styler = styler.highlight_max(subset=numeric, axis=0, props="font-weight: bold")
     return styler
+
+
+def _heading(name: Hashable) -> str:
+    """
+    >>> _heading("state_gb"), _heading("<b>")
+    ('state GB', '&lt;b&gt;')
+    """
+    words = html.escape(str(name)).split("_")
+    return " ".join(word.upper() if word in ("gb", "mb") else word for word in words)
 
 
 def _shown(value: object, digits: int) -> str:

@@ -182,4 +182,4 @@ def _user_sets(sequences: Sequences) -> torch.Tensor:
 
 def _name(code: int, model: DeepRetrieval) -> str:
     nodes = decode_paths(torch.tensor(code), *model.shape)
-    return " · ".join(str(node) for node in nodes.tolist())
+    return "·".join(str(node) for node in nodes.tolist())
