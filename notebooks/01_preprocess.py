@@ -78,7 +78,8 @@ popularity = statistics.popularity(sequences)
 figures.popularity_curve(popularity)
 
 # %%
-table(popularity[["rank", "title", "interactions", "interaction_share"]].head(8))
+head = popularity[["rank", "title", "interactions", "interaction_share"]].head(8)
+table(head.rename(columns={"interaction_share": "share of all, up to here"}))
 
 # %% [markdown]
 # ## The world moves
