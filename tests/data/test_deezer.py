@@ -121,7 +121,9 @@ def test_another_dataset_in_the_same_shape(cycles):
     wider = as_deezer(dataclasses.replace(whole, users=known), width=30)
     seen = np.zeros((32, 30))
     seen[np.repeat(np.arange(32), np.diff(made.train.offsets)), made.train.songs] = 1
-    np.testing.assert_allclose(wider.users @ wider.songs.T, seen, atol=1e-3)  # all of it, where nothing is cut
+    np.testing.assert_allclose(
+        wider.users @ wider.songs.T, seen, atol=1e-3
+    )  # all of it, where nothing is cut
     begun = as_deezer(dataclasses.replace(whole, users=known), width=6, known=3)
     assert begun.train.features.shape[1] == made.train.features.shape[1] + 6
     np.testing.assert_array_equal(begun.songs, made.songs)

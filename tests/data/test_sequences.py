@@ -86,7 +86,9 @@ def test_windows_anywhere_are_parts_of_the_training_history_as_long_as_they_can_
     whole = windows()
     assert sorted(whole) == sequences.users_with("train").tolist()
     for user, found in whole.items():
-        trained = tuple(sequences.item_ids[sequences.offsets[user] : sequences.offsets[user + 1] - 2].tolist())
+        trained = tuple(
+            sequences.item_ids[sequences.offsets[user] : sequences.offsets[user + 1] - 2].tolist()
+        )
         assert len(found) == min(longest + 1, len(trained))
         assert any(trained[i : i + len(found)] == found for i in range(len(trained)))
     assert windows(rank=0, world=2) | windows(rank=1, world=2) == whole == windows()

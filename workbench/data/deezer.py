@@ -72,7 +72,9 @@ def as_deezer(sequences: Sequences, width: int = 64, seed: int = 0, known: int =
     if known < 0:
         raise ValueError(f"known must be at least 0, not {known}")
     if sequences.num_users < 10:
-        raise ValueError(f"{sequences.name} has {sequences.num_users} users; a tenth of them is held out twice")
+        raise ValueError(
+            f"{sequences.name} has {sequences.num_users} users; a tenth of them is held out twice"
+        )
     values = sequences.users.drop(columns="user_id").astype(str)
     values = values[[c for c in values if 2 <= values[c].nunique() <= MOST_VALUES]]
     if values.empty:
@@ -100,7 +102,9 @@ def as_deezer(sequences: Sequences, width: int = 64, seed: int = 0, known: int =
         left, sizes, right = torch.svd_lowrank(matrix, width, niter=4)
     songs, users = (right * sizes.sqrt()).numpy().copy(), (left * sizes.sqrt()).numpy().copy()
     if known:
-        first = np.arange(len(sequences.item_ids)) - np.repeat(sequences.offsets[:-1], sequences.lengths) < known
+        first = (
+            np.arange(len(sequences.item_ids)) - np.repeat(sequences.offsets[:-1], sequences.lengths) < known
+        )
         sums = np.zeros((sequences.num_users, width), dtype=np.float32)
         owners = np.repeat(np.arange(sequences.num_users), sequences.lengths)[first]
         np.add.at(sums, owners, songs[sequences.item_ids[first] - 1])

@@ -1,9 +1,9 @@
 """The embedded dataset: deterministic from a seed, by a process that is stated in full.
 
 Items belong to C *niches* (a theme and a form: "coastal mystery"); each niche has a place z_c on the unit sphere of a
-taste space of `latent` dimensions. There are M *ways* in which one thing leads to another (a sequel, a change of mood, what a friend
-would lend): way m turns taste space by its own rotation Q_m, the same for all users, and is taken with probability
-v_m ∝ m^(-1/2). After niche c comes niche c' with probability
+taste space of `latent` dimensions. There are M *ways* in which one thing leads to another (a sequel, a change of mood,
+what a friend would lend): way m turns taste space by its own rotation Q_m, the same for all users, and is taken with
+probability v_m ∝ m^(-1/2). After niche c comes niche c' with probability
 
     R[c, c'] = Σ_m v_m softmax_c'(κ ⟨Q_m z_c, z_c'⟩).
 
