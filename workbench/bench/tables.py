@@ -209,11 +209,11 @@ def readme(table: pd.DataFrame, workload: str, batch_size: int = 32, k: int = 10
 def readme_sizes(table: pd.DataFrame) -> pd.DataFrame:
     """What the README shows of the published sizes with random weights: brute force beside the baseline, by size and batch."""
     random = table[
-        table["workload"].str.endswith(", random weights") & table["method"].isin(["baseline", REFERENCE])
+        table["workload"].str.endswith(", random weights") & table["method"].isin([BASELINE, REFERENCE])
     ]
     text = shown(random).assign(items=random["items"].map("{:,}".format))
     baseline, brute = (
-        text[random["method"] == name].reset_index(drop=True) for name in ("baseline", REFERENCE)
+        text[random["method"] == name].reset_index(drop=True) for name in (BASELINE, REFERENCE)
     )
     return pd.DataFrame(
         {

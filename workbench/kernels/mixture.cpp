@@ -9,11 +9,10 @@
 #include <cstdlib>
 #include <limits>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "lanes.h"
+#include "spread.h"
 
 extern "C" {
 
@@ -336,16 +335,7 @@ int solve(const Problem& p, bool maxima) {
         std::vector<float> memory(each * threads + ALIGNMENT);
         auto address = reinterpret_cast<uintptr_t>(memory.data());
         float* scratch = memory.data() + (ALIGNMENT - address % ALIGNMENT) % ALIGNMENT / sizeof(float);
-        std::vector<std::thread> others;
-        others.reserve(threads);
-        try {
-            for (int64_t t = 1; t < threads; ++t)
-                others.emplace_back([&work, scratch, each, t] { work.start(scratch + t * each); });
-        } catch (const std::system_error&) {
-            // Fewer threads than asked for: they, and this one, do all of it.
-        }
-        work.start(scratch);
-        for (auto& other : others) other.join();
+        spread(threads, threads, [&](int64_t t) { work.start(scratch + t * each); });
     } catch (const std::bad_alloc&) {
         return 1;
     }

@@ -10,11 +10,10 @@
 #include <limits>
 #include <mutex>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "lanes.h"
+#include "spread.h"
 
 namespace {
 
@@ -25,29 +24,6 @@ constexpr int64_t RANK = 48, DENSEST = 16;      // the place among them of the l
 constexpr int64_t UNIT = 64;    // tiles that a thread takes at a time
 constexpr int64_t KEYS = 40000; // elements to rank (a few tenths of a millisecond) that are worth one more thread
 constexpr float NOTHING = -std::numeric_limits<float>::infinity();
-
-// each(0), …, each(count - 1), by so many threads; by fewer where no more can be started.
-template <typename F>
-void spread(int64_t threads, int64_t count, F each) {
-    std::atomic<int64_t> next{0};
-    std::atomic<bool> memory{true};
-    auto work = [&] {
-        try {
-            for (int64_t i; memory && (i = next.fetch_add(1)) < count;) each(i);
-        } catch (const std::bad_alloc&) {
-            memory = false;
-        }
-    };
-    std::vector<std::thread> others;
-    try {
-        for (int64_t t = 1; t < std::min(threads, count); ++t) others.emplace_back(work);
-    } catch (const std::system_error&) {
-        // Those that run, and this one, do all of it.
-    }
-    work();
-    for (auto& other : others) other.join();
-    if (!memory) throw std::bad_alloc();
-}
 
 uint64_t key(float score, int64_t column) {
     uint32_t bits;

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from workbench.contracts import NO_ITEM, ItemState, QueryState, Searcher, TopK
 from workbench.search.postings import Postings, gathered, ragged
+from workbench.search.ranking import counted
 from workbench.search.tiles import DEFAULT_BUDGET
 from workbench.search.topk import NO_SCORE, CorpusRows, best, check_request, forbid, ids_of, mask_rows
 from workbench.similarities.sparcode import SparCode, SparCodeItems, SparCodeQueries
@@ -215,7 +216,7 @@ class InvertedIndex(Searcher):
             cells = torch.repeat_interleave(queries * size, length) + self.postings.rows[held]
             flat[cells] += self.postings.values[held] + self.threshold  # a list holds an item once
         total.masked_fill_(total <= 0, NO_SCORE)
-        work = (total > NO_SCORE).sum(1)
+        work = counted(total > NO_SCORE)
         if excluded is not None:
             mask_rows(total, excluded)
         if allowed is not None:
