@@ -17,6 +17,7 @@ import torch
 from workbench.kernels import mixture
 from workbench.runtime import optional
 
+COMPILED = Path(__file__).with_name("triton_compiled.py")
 CHECKS = Path(__file__).with_name("triton_checks.py")
 DEVICES = ["cpu", *([pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]
 
@@ -43,9 +44,13 @@ def found(request: pytest.FixtureRequest) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("check", ["gates", "shapes"])
+@pytest.mark.parametrize("check", ["gates", "shapes", "candidates"])
 def test_float32_scores_agree_with_float64(found, check):
     assert found[check] <= 2e-5
+
+
+def test_a_candidate_outside_the_corpus_is_an_error(found):
+    assert found["no_such_row"] == 2 * ["a candidate is no row of the corpus: rows must lie in 0..74"]
 
 
 def test_products_of_bfloat16_stay_within_the_stated_tolerance(found):
@@ -70,6 +75,21 @@ def test_nan_comes_first_whatever_is_left_out(found):
 
 def test_brute_force_uses_it_on_a_gpu(found):
     assert found.get("searched", True) is True
+
+
+def test_every_kernel_compiles_for_a_gpu(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(COMPILED)],
+        env={**os.environ, "TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    code: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    assert len(code) == 9
+    assert min(code.values()) > 1000
 
 
 def test_without_a_gpu_it_is_not_used():

@@ -91,6 +91,36 @@ def shapes(device: str) -> float:
     return max(found)
 
 
+def candidates(device: str) -> float:
+    """The largest error in float32 of candidates, each query its own, over shapes and kinds of gates."""
+    cases = [
+        ((3, 2, 20), (True, True), 20, "glu_silu", 40),
+        ((5, 3, 16), (True, False), 0, "glu_silu_ln", 1),
+        ((16, 2, 70), (False, True), None, "sum", 33),
+    ]
+    found = []
+    for groups, parts, hidden, combination, count in cases:
+        given = states(device, groups=groups, parts=parts)
+        rule = gate(device, hidden, combination, groups[0] * groups[1])  # type: ignore[arg-type]
+        rows = torch.randint(75, (3, count), generator=torch.Generator().manual_seed(2)).to(device)
+        scores = mixture_triton.mixture_scores(*given, rule.layers, rule.combination, rows)
+        found.append((scores - expected(given, rule).gather(1, rows)).abs().max().item())
+    return max(found)
+
+
+def no_such_row(device: str) -> list[str]:
+    """What candidates outside the corpus raise."""
+    given, rule = states(device), gate(device, 20, "glu_silu")
+    told = []
+    for row in (-1, 75):
+        try:
+            rows = torch.full((3, 2), row, device=device)
+            mixture_triton.mixture_scores(*given, rule.layers, rule.combination, rows)
+        except IndexError as error:
+            told.append(str(error))
+    return told
+
+
 def half(device: str) -> float:
     """The error of items in bfloat16, with products of bfloat16, against float64 on the same rounded items."""
     return error(device, states(device, dtype=torch.bfloat16), gate(device, 20, "glu_silu"))
@@ -180,7 +210,8 @@ def searched(device: str) -> bool:
 
 
 CHECKS: dict[str, Callable[[str], object]] = {
-    check.__name__: check for check in (gates, shapes, half, undefined, best, ties, nan_first)
+    check.__name__: check
+    for check in (gates, shapes, candidates, no_such_row, half, undefined, best, ties, nan_first)
 }
 
 

@@ -341,15 +341,24 @@ def nearest_distances(embeddings: Float[Tensor, "M D"]) -> Float[Tensor, "M"]:
 
 
 def item_state(similarity: ComponentSimilarity, embeddings: Float[Tensor, "N D"]) -> ItemState:
-    """The state of items 1..N, computed in parts."""
-    ids = torch.arange(1, len(embeddings) + 1, device=embeddings.device)
-    parts = [
-        similarity.items(
-            embeddings[start : start + EMBEDDED_TOGETHER], ids[start : start + EMBEDDED_TOGETHER]
-        )
-        for start in range(0, len(embeddings), EMBEDDED_TOGETHER)
-    ]
-    return joined(parts)
+    """The state of items 1..N, computed in parts, held once: it may fill half of the memory and more."""
+    total = len(embeddings)
+    ids = torch.arange(1, total + 1, device=embeddings.device)
+    whole: ItemState | None = None
+    for start in range(0, total, EMBEDDED_TOGETHER):
+        here = slice(start, start + EMBEDDED_TOGETHER)
+        part = similarity.items(embeddings[here], ids[here])
+        columns = {f.name: getattr(part, f.name) for f in fields(part)}
+        if whole is None:
+            blank: dict[str, Any] = {
+                n: None if v is None else v.new_empty(total, *v.shape[1:]) for n, v in columns.items()
+            }
+            whole = replace(part, **blank)
+        for name, values in columns.items():
+            if values is not None:
+                getattr(whole, name)[here] = values
+    assert whole is not None  # a workload has items
+    return whole
 
 
 def joined(parts: list[Record]) -> Record:

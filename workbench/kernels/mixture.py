@@ -200,6 +200,11 @@ def candidate_scores(
             gate.combination,
             rows,
         )
+    if (fused := _triton(item_components, query_components)) is not None:
+        scores: Tensor = fused.mixture_scores(
+            query_components, query_gate, item_components, item_gate, gate.layers, gate.combination, rows
+        )
+        return scores
     with torch.no_grad():
         return plain_candidate_scores(query_components, query_gate, item_components, item_gate, gate, rows)
 

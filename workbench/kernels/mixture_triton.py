@@ -33,8 +33,9 @@ PROGRAMS = 1024
 """Programs to start at least, where the corpus allows: several for each of a large GPU's processors."""
 
 
-EXACT, HALF, ROUNDED = 0, 1, 2
-"""Products of float32, of bfloat16, and of float32 rounded to bfloat16: the same numbers, for the interpreter."""
+EXACT, HALF, ROUNDED, THRICE = 0, 1, 2, 3
+"""Products of float32, of bfloat16, of float32 rounded to bfloat16 (the same numbers, for the interpreter), and of float32
+by three products of tensor cores."""
 
 
 @triton.jit
@@ -43,30 +44,41 @@ def _product(a, b, sums, kind: tl.constexpr):
         return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), sums)
     if kind == 2:
         a, b = a.to(tl.bfloat16), b.to(tl.bfloat16)
+    if kind == 3:
+        return tl.dot(a, b, sums, input_precision="tf32x3")
     return tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="ieee")
 
 
 @triton.jit
 def _tile_scores(
-    f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr,
+    f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, rows_ptr,
     first_query, first_item, num_queries, num_items, width,
     query_groups: tl.constexpr, item_groups: tl.constexpr,
     layers: tl.constexpr, combination: tl.constexpr, of_query: tl.constexpr, of_item: tl.constexpr,
     kind: tl.constexpr, QUERIES: tl.constexpr, ITEMS: tl.constexpr, PQ: tl.constexpr, PX: tl.constexpr,
-    WIDTH: tl.constexpr, HIDDEN: tl.constexpr, HIDDEN_AT_ONCE: tl.constexpr,
+    WIDTH: tl.constexpr, HIDDEN: tl.constexpr, HIDDEN_AT_ONCE: tl.constexpr, gathered: tl.constexpr,
 ):  # fmt: skip
-    """Scores float32 (QUERIES, ITEMS). PQ, PX: the groups rounded up to powers of two; padded components weigh nothing."""
+    """Scores float32 (QUERIES, ITEMS). PQ, PX: the groups rounded up to powers of two; padded components weigh nothing.
+
+    `gathered`: the items are candidates of one query, whose rows of the corpus stand in `rows_ptr`.
+    """
     P: tl.constexpr = PQ * PX
     PAIRS: tl.constexpr = QUERIES * ITEMS
     row = tl.arange(0, ITEMS * PX)
     item, j = first_item + row // PX, row % PX
     column = tl.arange(0, QUERIES * PQ)
     query, i = first_query + column // PQ, column % PQ
-    # Offsets within a tile are small: 32 bits spare registers.
-    g_base = g_ptr + tl.cast(first_item, tl.int64) * item_groups * width
-    f_base = f_ptr + tl.cast(first_query, tl.int64) * query_groups * width
-    g_at, f_at = (row // PX * item_groups + j) * width, (column // PQ * query_groups + i) * width
     g_there, f_there = (item < num_items) & (j < item_groups), (query < num_queries) & (i < query_groups)
+    # Offsets within a tile are small: 32 bits spare registers.
+    f_base = f_ptr + tl.cast(first_query, tl.int64) * query_groups * width
+    f_at = (column // PQ * query_groups + i) * width
+    if gathered:
+        rows_base = rows_ptr + tl.cast(first_query, tl.int64) * num_items + first_item
+        g_base = g_ptr
+        g_at = (tl.load(rows_base + row // PX, item < num_items, 0) * item_groups + j) * width
+    else:
+        g_base = g_ptr + tl.cast(first_item, tl.int64) * item_groups * width
+        g_at = (row // PX * item_groups + j) * width
     s = tl.zeros([ITEMS * PX, QUERIES * PQ], tl.float32)
     for start in range(0, width, WIDTH):
         k = start + tl.arange(0, WIDTH)
@@ -98,12 +110,17 @@ def _tile_scores(
     real = (p // PX) * item_groups + p % PX  # the component's place without padding
     components: tl.constexpr = query_groups * item_groups
     q_at = (pair // ITEMS)[:, None] * components + real[None, :]
-    n_at = (pair % ITEMS)[:, None] * components + real[None, :]
+    if gathered:
+        n_at = tl.load(rows_base + pair % ITEMS, n < num_items, 0)[:, None] * components + real[None, :]
+    else:
+        n_at = (pair % ITEMS)[:, None] * components + real[None, :]
     q_there, n_there = (q < num_queries)[:, None] & valid[None, :], (n < num_items)[:, None] & valid[None, :]
     if of_query:
         query_base = query_gate_ptr + tl.cast(first_query, tl.int64) * components
     if of_item:
-        item_base = item_gate_ptr + tl.cast(first_item, tl.int64) * components
+        item_base = item_gate_ptr
+        if not gathered:
+            item_base += tl.cast(first_item, tl.int64) * components
     if of_query and of_item:
         query_part = tl.load(query_base + q_at, q_there, 0.0).to(tl.float32)
         item_part = tl.load(item_base + n_at, n_there, 0.0).to(tl.float32)
@@ -131,18 +148,19 @@ def _tile_scores(
 
 @triton.jit
 def _scores_kernel(
-    f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, scores_ptr,
+    f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, rows_ptr, scores_ptr,
     num_queries, num_items, width,
     query_groups: tl.constexpr, item_groups: tl.constexpr,
     layers: tl.constexpr, combination: tl.constexpr, of_query: tl.constexpr, of_item: tl.constexpr,
     kind: tl.constexpr, QUERIES: tl.constexpr, ITEMS: tl.constexpr, PQ: tl.constexpr, PX: tl.constexpr,
-    WIDTH: tl.constexpr, HIDDEN: tl.constexpr, HIDDEN_AT_ONCE: tl.constexpr,
+    WIDTH: tl.constexpr, HIDDEN: tl.constexpr, HIDDEN_AT_ONCE: tl.constexpr, gathered: tl.constexpr,
 ):  # fmt: skip
-    first_query, first_item = tl.program_id(0) * QUERIES, tl.program_id(1) * ITEMS
+    tiles = tl.cdiv(num_items, ITEMS)
+    first_query, first_item = tl.program_id(0) // tiles * QUERIES, tl.program_id(0) % tiles * ITEMS
     scores = _tile_scores(
-        f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr,
-        first_query, first_item, num_queries, num_items, width, query_groups, item_groups,
-        layers, combination, of_query, of_item, kind, QUERIES, ITEMS, PQ, PX, WIDTH, HIDDEN, HIDDEN_AT_ONCE,
+        f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, rows_ptr,
+        first_query, first_item, num_queries, num_items, width, query_groups, item_groups, layers, combination,
+        of_query, of_item, kind, QUERIES, ITEMS, PQ, PX, WIDTH, HIDDEN, HIDDEN_AT_ONCE, gathered,
     )  # fmt: skip
     q, n = first_query + tl.arange(0, QUERIES), first_item + tl.arange(0, ITEMS)
     there = (q < num_queries)[:, None] & (n < num_items)[None, :]
@@ -158,7 +176,7 @@ def _top_k_kernel(
     layers: tl.constexpr, combination: tl.constexpr, of_query: tl.constexpr, of_item: tl.constexpr,
     kind: tl.constexpr, QUERIES: tl.constexpr, ITEMS: tl.constexpr, PQ: tl.constexpr, PX: tl.constexpr,
     WIDTH: tl.constexpr, HIDDEN: tl.constexpr, HIDDEN_AT_ONCE: tl.constexpr,
-    K: tl.constexpr, filtered: tl.constexpr,
+    K: tl.constexpr, excluding: tl.constexpr, filtered: tl.constexpr,
 ):  # fmt: skip
     """The best K of a stretch of the corpus as keys (QUERIES, stretches, K), in any order.
 
@@ -171,17 +189,18 @@ def _top_k_kernel(
     best = tl.zeros([QUERIES, K], tl.int64) + (tl.arange(0, K).to(tl.int64) + (-(2**63) + 2))[None, :]
     for start in range(first_item, tl.minimum(first_item + stretch, num_items), ITEMS):
         scores = _tile_scores(
-            f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr,
-            first_query, start, num_queries, num_items, width, query_groups, item_groups,
-            layers, combination, of_query, of_item, kind, QUERIES, ITEMS, PQ, PX, WIDTH, HIDDEN, HIDDEN_AT_ONCE,
+            f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, None,
+            first_query, start, num_queries, num_items, width, query_groups, item_groups, layers, combination,
+            of_query, of_item, kind, QUERIES, ITEMS, PQ, PX, WIDTH, HIDDEN, HIDDEN_AT_ONCE, False,
         )  # fmt: skip
         n = start + tl.arange(0, ITEMS)
         left_out = tl.zeros([QUERIES, ITEMS], tl.int1)
         if filtered:
             left_out |= (tl.load(allowed_ptr + n, n < num_items, 1) == 0)[None, :]
-        for h in range(0, num_excluded):
-            excluded = tl.load(excluded_ptr + q * num_excluded + h, q < num_queries, -1)
-            left_out |= excluded[:, None] == n[None, :]
+        if excluding:
+            for h in range(0, num_excluded):
+                excluded = tl.load(excluded_ptr + q * num_excluded + h, q < num_queries, -1)
+                left_out |= excluded[:, None] == n[None, :]
         undefined = scores != scores
         scores = tl.where(left_out & (undefined == 0), float("-inf"), scores) + 0.0  # -0 + 0 is 0: they tie
         bits = scores.to(tl.int32, bitcast=True)
@@ -207,6 +226,13 @@ class Launch(NamedTuple):
     constants: dict[str, Any]
 
 
+def kind_of(items: torch.dtype, device: str) -> int:
+    """How products with items of a dtype are computed."""
+    if items != torch.bfloat16:
+        return EXACT
+    return HALF if device == "cuda" else ROUNDED
+
+
 def _power_of_two(number: int) -> int:
     return 1 << max(0, number - 1).bit_length()
 
@@ -225,11 +251,18 @@ def launch(
     item_gate: Float[Tensor, "N P"] | None,
     layers: Layers,
     combination: str,
+    together: bool = True,
 ) -> Launch:
-    """Arguments of the kernels: contiguous states, the layers' weights padded to powers of two."""
+    """Arguments of the kernels: contiguous states, the layers' weights padded to powers of two.
+
+    `together`: whether a program may take several queries.
+    """
     b, query_groups, width = query_components.shape
     n, item_groups, _ = item_components.shape
-    pq, px = _padded_groups(query_groups, item_groups)
+    px = _power_of_two(item_groups)
+    least = SMALLEST_PRODUCT // px if together else SMALLEST_PRODUCT  # for a product that is wide enough
+    pq = max(_power_of_two(query_groups), least)
+    queries = max(1, SMALLEST_PRODUCT // pq)
     device = query_components.device
     component = torch.arange(query_groups * item_groups, device=device)
     place = component // item_groups * px + component % item_groups
@@ -251,10 +284,9 @@ def launch(
         if bias is not None:
             b2[place] = bias.float()
     states = (query_components, query_gate, item_components, item_gate)
-    exact = item_components.dtype != torch.bfloat16
-    kind = EXACT if exact else HALF if device.type == "cuda" else ROUNDED
+    kind = kind_of(item_components.dtype, device.type)
     # Without tensor cores a product is unrolled: a longer one compiles for minutes.
-    summed = SMALLEST_PRODUCT if exact else 32
+    summed = SMALLEST_PRODUCT if kind == EXACT else 32
     return Launch(
         tensors=(*(None if t is None else t.detach().contiguous() for t in states), w1, b1, w2, b2),
         sizes=(b, n, width),
@@ -266,8 +298,8 @@ def launch(
             "of_query": query_gate is not None,
             "of_item": item_gate is not None,
             "kind": kind,
-            "QUERIES": max(1, SMALLEST_PRODUCT // pq),
-            "ITEMS": _tile(query_groups, item_groups),
+            "QUERIES": queries,
+            "ITEMS": max(SMALLEST_PRODUCT, _power_of_two(VALUES_OF_A_TILE // (queries * pq * px))),
             "PQ": pq,
             "PX": px,
             "WIDTH": min(summed, max(SMALLEST_PRODUCT, _power_of_two(width))),
@@ -284,29 +316,35 @@ def mixture_scores(
     item_gate: Float[Tensor, "N P"] | None,
     layers: Layers,
     combination: str,
-) -> Float[Tensor, "B N"]:
-    """Scores (B, N), in the dtype that the components' dtypes promote to."""
+    rows: Int[Tensor, "B C"] | None = None,
+) -> Float[Tensor, "B M"]:
+    """Scores (B, N), or of the candidates `rows` (B, C), in the dtype that the components' dtypes promote to.
+
+    Raises IndexError where a row is none of the corpus.
+    """
     b, n = len(query_components), len(item_components)
-    scores = torch.empty(b, n, device=query_components.device)
+    if rows is not None and rows.numel() and (int(rows.min()) < 0 or int(rows.max()) >= n):
+        raise IndexError(f"a candidate is no row of the corpus: rows must lie in 0..{n - 1}")
+    scored = n if rows is None else rows.shape[1]
+    scores = torch.empty(b, scored, device=query_components.device)
     if scores.numel():
-        start = launch(query_components, query_gate, item_components, item_gate, layers, combination)
+        start = launch(
+            query_components,
+            query_gate,
+            item_components,
+            item_gate,
+            layers,
+            combination,
+            together=rows is None,
+        )
         queries, items = start.constants["QUERIES"], start.constants["ITEMS"]
-        grid = (triton.cdiv(b, queries), triton.cdiv(n, items))
-        _scores_kernel[grid](*start.tensors, scores, *start.sizes, **start.constants, num_warps=8)
+        grid = (triton.cdiv(scored, items) * triton.cdiv(b, queries),)
+        given = None if rows is None else rows.long().contiguous()
+        _scores_kernel[grid](
+            *start.tensors, given, scores, b, scored, start.sizes[2],
+            **start.constants, gathered=rows is not None, num_warps=8,
+        )  # fmt: skip
     return scores.to(torch.promote_types(query_components.dtype, item_components.dtype))
-
-
-def _tile(query_groups: int, item_groups: int) -> int:
-    """Items of a tile, with as many queries as fill the narrowest product."""
-    pq, px = _padded_groups(query_groups, item_groups)
-    queries = max(1, SMALLEST_PRODUCT // pq)
-    return max(SMALLEST_PRODUCT, _power_of_two(VALUES_OF_A_TILE // (queries * pq * px)))
-
-
-def _padded_groups(query_groups: int, item_groups: int) -> tuple[int, int]:
-    """Powers of two, with a product that is wide enough."""
-    px = _power_of_two(item_groups)
-    return max(_power_of_two(query_groups), SMALLEST_PRODUCT // px), px
 
 
 def top_k(
@@ -347,6 +385,7 @@ def top_k(
             stretch,
             **start.constants,
             K=kept,
+            excluding=excluded is not None,
             filtered=allowed is not None,
             num_warps=8,
         )

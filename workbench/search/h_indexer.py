@@ -26,7 +26,16 @@ RIDGE = 1e-3
 """Of the fit of item vectors: a share of the mean squared query feature."""
 
 MULTIPLE = 8
-"""Integer products on a GPU want widths and rows that are multiples of this, and more than 16 queries."""
+"""Integer products on a GPU want widths and rows that are multiples of this."""
+
+FEWEST_QUERIES = 17
+"""Integer products on a GPU want so many."""
+
+LEVEL_ITEMS = 65_536
+"""Items, evenly spaced, whose scores tell a query's mean score; in a smaller corpus all of them."""
+
+ITEMS_AT_ONCE = 131_072
+"""Items whose vectors are computed and quantised together: a multiple of `MULTIPLE`."""
 
 UNKNOWN = float("inf")
 
@@ -73,7 +82,8 @@ class FittedScores(FirstStage):
 
     A query's vector u(q) is its components, all in one row, on the width − 1 principal directions of the `sample`'s, and a 1.
     An item's vector is the ridge solution b of u(q) · b ≈ φ(q, x) − mean_x φ(q, ·) over the sample: what follows of the gate is
-    in it, so that it ranks better than the average of the same width. Costs len(sample) scores per item, once.
+    in it, so that it ranks better than the average of the same width. Costs len(sample) scores per item, once. (The mean is
+    that of `LEVEL_ITEMS` items.)
     """
 
     def __init__(
@@ -94,7 +104,7 @@ class FittedScores(FirstStage):
         gram = u.T @ u + ridge * torch.eye(u.shape[1], device=u.device)
         self._solve = torch.linalg.solve(gram, u.T)  # (w, m)
         self._level = torch.zeros(len(sample), 1, device=u.device)
-        self._level = self._scores(items).mean(1, keepdim=True)
+        self._level = self._scores(items[:: -(-len(items) // LEVEL_ITEMS)]).mean(1, keepdim=True)
 
     def _rows(self, queries: QueryState) -> Float[Tensor, "B F"]:
         return self.similarity.query_components(queries).flatten(1).float()
@@ -154,9 +164,15 @@ class HIndexer(CandidateSearcher):
         if sampled < 1:
             raise ValueError(f"the threshold needs a sample of at least 1 item, not {sampled}")
         self.stage, self.keep, self.sampled = stage, keep, sampled
-        self._vectors = _quantised(stage.item_vectors(items))
+        self._vectors = self._first_stage(items)
         self._generator = generator
         self._draw()
+
+    def _first_stage(self, items: ItemState) -> Stored:
+        """The vectors of items in int8, as many at a time as fit beside a corpus that fills the memory."""
+        starts = range(0, len(items), ITEMS_AT_ONCE)
+        parts = [_quantised(self.stage.item_vectors(items[s : s + ITEMS_AT_ONCE])) for s in starts]
+        return parts[0] if len(parts) == 1 else Stored.joined(parts)
 
     def _draw(self) -> None:
         size = len(self.items)
@@ -175,9 +191,7 @@ class HIndexer(CandidateSearcher):
         changed = self.items.upsert(items)
         places = self._rows.of(items.ids)
         known = places >= 0
-        self._vectors = self._vectors.changed(
-            places[known], _quantised(self.stage.item_vectors(items)), known
-        )
+        self._vectors = self._vectors.changed(places[known], self._first_stage(items), known)
         self._hold(changed)
         self._draw()
 
@@ -267,9 +281,10 @@ class HIndexer(CandidateSearcher):
         """First-stage scores of rows start..stop, each query's up to a factor of its own."""
         assert items.scales is not None
         values = items.values[start:stop]
-        fits = len(queries) > 16 and len(values) % MULTIPLE == 0
-        if values.device.type == "cpu" or fits:  # what a GPU's integer product asks for
-            products = torch._int_mm(queries, values.T).float()
+        on_cpu = values.device.type == "cpu"
+        if on_cpu or len(values) % MULTIPLE == 0:
+            more = 0 if on_cpu else max(0, FEWEST_QUERIES - len(queries))
+            products = torch._int_mm(F.pad(queries, (0, 0, 0, more)), values.T)[: len(queries)].float()
         else:
             products = queries.float() @ values.float().T
         return products.mul_(items.scales[start:stop, 0])

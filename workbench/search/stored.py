@@ -1,5 +1,6 @@
 """Vectors of a corpus kept in less memory, with a bound on what that loses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -53,6 +54,17 @@ class Stored:
                 lost = exact - stored.part(start, start + ROWS_AT_ONCE).double()
                 error = torch.maximum(error, _largest_norm(lost))
         return replace(stored, error=error, norm=norm)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Stored"]) -> Self:
+        """One part after the other, all in the same precision."""
+        scales = [part.scales for part in parts if part.scales is not None]
+        return cls(
+            torch.cat([part.values for part in parts]),
+            torch.cat(scales) if scales else None,
+            torch.stack([part.error for part in parts]).amax(),
+            torch.stack([part.norm for part in parts]).amax(),
+        )
 
     def __len__(self) -> int:
         return len(self.values)

@@ -1,0 +1,87 @@
+"""Compiles the Triton kernels for a GPU that is not here: `python triton_compiled.py`. Prints bytes of code by case, as JSON.
+
+The interpreter runs what no compiler would take; triton's compiler and NVIDIA's assembler, which come with triton, need no GPU.
+"""
+
+import json
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from workbench.kernels import mixture_triton
+
+TARGET = GPUTarget("cuda", 90, 32)  # H100, H200
+POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64", torch.int8: "*i8"}
+STATES = (
+    *("f_ptr", "query_gate_ptr", "g_ptr", "item_gate_ptr"),
+    *("w1_ptr", "b1_ptr", "w2_ptr", "b2_ptr"),
+)
+ROWS, ALLOWED, SCORES = torch.ones(1, dtype=torch.int64), torch.ones(1, dtype=torch.int8), torch.ones(1)
+TWO_LAYERS = ((torch.ones(20, 6), torch.ones(20)), (torch.ones(6, 20), None))
+ONE_LAYER = ((torch.ones(6, 6), torch.ones(6)),)
+
+
+def code_bytes(kernel: Any, tensors: dict[str, Tensor | None], constants: dict[str, Any]) -> int:
+    """Of a kernel for these tensors, None for those that are not there; all other arguments are 32-bit integers."""
+    signature, fixed = {}, {}
+    for place, name in enumerate(kernel.arg_names):
+        tensor = tensors.get(name)
+        if name in constants or (name in tensors and tensor is None):
+            signature[name], fixed[(place,)] = "constexpr", constants.get(name)
+        else:
+            signature[name] = "i32" if tensor is None else POINTERS[tensor.dtype]
+    made = triton.compile(ASTSource(kernel, signature, fixed), target=TARGET, options={"num_warps": 8})
+    return len(made.asm["cubin"])
+
+
+def started(
+    layers: mixture_triton.Layers, combination: str, dtype: torch.dtype, gated: bool, together: bool = True
+) -> tuple[dict[str, Tensor | None], dict[str, Any]]:
+    """Tensors and constants as on a GPU."""
+    parts = (torch.ones(3, 6), torch.ones(40, 6, dtype=dtype)) if gated else (None, None)
+    f, g = torch.ones(3, 3, 20), torch.ones(40, 2, 20, dtype=dtype)
+    start = mixture_triton.launch(f, parts[0], g, parts[1], layers, combination, together)
+    return dict(zip(STATES, start.tensors, strict=True)), {
+        **start.constants,
+        "kind": mixture_triton.kind_of(dtype, "cuda"),
+    }
+
+
+def scores(candidates: bool, dtype: torch.dtype) -> int:
+    tensors, constants = started(TWO_LAYERS, "glu_silu", dtype, True, together=not candidates)
+    tensors |= {"rows_ptr": ROWS if candidates else None, "scores_ptr": SCORES}
+    return code_bytes(mixture_triton._scores_kernel, tensors, {**constants, "gathered": candidates})
+
+
+def best(
+    layers: mixture_triton.Layers, combination: str, gated: bool, masked: bool, dtype: torch.dtype
+) -> int:
+    tensors, constants = started(layers, combination, dtype, gated)
+    tensors |= {"keys_ptr": ROWS, "excluded_ptr": ROWS if masked else None}
+    tensors |= {"allowed_ptr": ALLOWED if masked else None}
+    return code_bytes(
+        mixture_triton._top_k_kernel,
+        tensors,
+        {**constants, "K": 128, "excluding": masked, "filtered": masked},
+    )
+
+
+CASES = {
+    "scores": lambda: scores(False, torch.float32),
+    "scores in half": lambda: scores(False, torch.bfloat16),
+    "candidates": lambda: scores(True, torch.float32),
+    "candidates in half": lambda: scores(True, torch.bfloat16),
+    "best": lambda: best(TWO_LAYERS, "glu_silu", True, False, torch.float32),
+    "best in half": lambda: best(TWO_LAYERS, "glu_silu", True, False, torch.bfloat16),
+    "best, masked": lambda: best(TWO_LAYERS, "glu_silu", True, True, torch.float32),
+    "best, masked, one layer": lambda: best(ONE_LAYER, "glu_silu_ln", True, True, torch.float32),
+    "best, no gate": lambda: best((), "sum", False, False, torch.float32),
+}
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: case() for name, case in CASES.items()}))
