@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench import paths
+from workbench.cli.printing import print_whole
 from workbench.data import CATALOG, EMBEDDED, load, prepared_names, storage
 from workbench.data.build import build, build_own, comparison, fetch, locate
 from workbench.data.catalog import Dataset
@@ -39,8 +40,8 @@ def list_datasets() -> None:
     table.add_column("name", no_wrap=True)
     for heading in ("users", "items", "interactions"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("prepared")
-    table.add_column("licence")
+    table.add_column("prepared", no_wrap=True)
+    table.add_column("licence", no_wrap=True)
     for name in EMBEDDED:
         seeds = [folder.rpartition("-seed")[2] for folder in prepared if folder.startswith(f"{name}-seed")]
         ready = f"seed {', '.join(seeds)}" if seeds else ""
@@ -54,7 +55,7 @@ def list_datasets() -> None:
             meta = storage.read_meta(paths.data() / name)
             counts = [f"{meta[count]:,}" for count in ("users", "items", "interactions")]
             table.add_row(name, *counts, "yes", "your own")
-    _console().print(table)
+    print_whole(table)
 
 
 @app.command("fetch")
@@ -151,7 +152,7 @@ def prepare_dataset(
     seconds = time.perf_counter() - start
     console = _console()
     if stages:
-        console.print(_stage_table(stages))
+        print_whole(_stage_table(stages))
     if name in CATALOG and CATALOG[name].published:
         console.print(_comparison_table(CATALOG[name], stages))
     counts = f"{sequences.num_users:,} users, {sequences.num_items:,} items, {len(sequences.item_ids):,} interactions"
@@ -189,7 +190,7 @@ def _counts(dataset: Dataset) -> list[str]:
 def _stage_table(stages: tuple[Stage, ...]) -> Table:
     table = Table("stage", box=None)
     for heading in ("users", "rated items", "catalogue", "interactions"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for stage in stages:
         counts = (stage.users, stage.items, stage.catalogue, stage.interactions)
         table.add_row(stage.name, *(f"{count:,}" for count in counts))
@@ -199,7 +200,7 @@ def _stage_table(stages: tuple[Stage, ...]) -> Table:
 def _comparison_table(dataset: Dataset, stages: tuple[Stage, ...]) -> Table:
     table = Table("stage", "count", box=None)
     for heading in ("here", "published", "difference"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("source")
     for row in comparison(dataset, stages).to_dict("records"):
         difference = row["here"] - row["published"]

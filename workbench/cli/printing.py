@@ -25,6 +25,11 @@ def print_table(frame: pd.DataFrame) -> None:
         )
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
+    print_whole(table)
+
+
+def print_whole(table: Table) -> None:
+    """Print a table with nothing cut or wrapped: a row longer than the terminal runs on."""
     console = Console()
     console.width = max(
         console.width, console.measure(table, options=console.options.update(width=10_000)).maximum

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import psutil
+import torch
 
 DISTRIBUTION = "retrieval-workbench"
 _NOT_NOTEBOOK_CODE = ("cli", "reporting")
@@ -72,6 +73,7 @@ def versions() -> dict[str, str]:
             found[name.lower()] = version(name)
         except PackageNotFoundError:
             continue
+    found["torch"] = torch.__version__  # which tells the build too
     return dict(sorted(found.items()))
 
 
