@@ -247,7 +247,8 @@ class DeepRetrieval(AlternatingSimilarity, PathWalker):
             self._refresh()
         else:
             self._learn(rows, self.config.rows)
-        return describe(self._before[1:], self.paths[1:], self._lists(), self.config.alpha)
+        before, after = self._before[1:].cpu(), self.paths[1:].cpu()
+        return describe(before, after, self._lists(), self.config.alpha)
 
     def path_scores(self, rows: Iterable[tuple[Tensor, Tensor]], most: int | None = None) -> ScoreLists:
         """The lists (num_items + 1, S) of the best paths of each item id, from at most `most` rows."""
