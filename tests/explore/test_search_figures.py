@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 import pytest
 
 from workbench.explore import search_figures as figures
+from workbench.explore.template import method_style
 
 TABLE = pd.DataFrame(
     [
@@ -62,8 +63,13 @@ def test_the_other_recall_is_the_same_figure_of_another_column():
 def test_methods_keep_their_colour_behind_other_engines():
     own, other = figures.searcher_style("average"), figures.searcher_style("average, FAISS IVF")
     assert own.color == other.color and own.symbol != other.symbol
-    colors = [style.color for style in figures.STYLES.values()]
-    assert len(set(colors)) == len(colors)
+    styles = list(figures.STYLES.values())
+    assert len({(style.color, style.dash) for style in styles}) == len({s.symbol for s in styles}) == len(styles)
+
+
+@pytest.mark.parametrize("method", ["SparCode", "Deep Retrieval"])
+def test_a_method_with_a_score_of_its_own_is_drawn_in_its_colour(method):
+    assert figures.searcher_style(method).color == method_style(method).color
 
 
 def test_proofs_show_both_shares_of_every_contender():

@@ -33,8 +33,11 @@ STYLES = {
     "average": Style(ORANGE, "solid", "triangle-up", ""),
     "combined": Style(PURPLE, "solid", "hexagon", ""),
     "h-indexer": Style(SKY, "solid", "pentagon", ""),
+    "SparCode": Style(ORANGE, "dash", "cross", ""),
+    "Deep Retrieval": Style(PURPLE, "dash", "hourglass", ""),
 }
-"""How each way of searching is drawn; an engine behind it ("average, FAISS IVF") keeps the colour and changes the dash."""
+"""How each way of searching is drawn: those under a score of their own in their method's colour, dashed. An engine behind a way
+("average, FAISS IVF") keeps the colour and changes the dash."""
 
 ENGINES = ("dash", "dot", "dashdot", "longdash")
 MEASURES = {
