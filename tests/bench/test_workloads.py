@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from workbench.bench import workloads
 from workbench.bench.baseline import Baseline, pair_bytes
 from workbench.bench.workloads import (
     SIZES,
@@ -130,3 +131,12 @@ def test_the_baseline_takes_as_many_items_as_memory_allows(checkpoint: str) -> N
     found = part.search(queries, 5, exclude)
     assert found.ids.max() <= 15 and found.work.tolist() == [15, 15]
     assert not (found.ids[..., None] == exclude[:, None]).logical_and(exclude[:, None] > 0).any()
+
+
+def test_a_state_computed_in_parts_is_the_whole(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = build(Trained(checkpoint), 4, 0, CPU)
+    monkeypatch.setattr(workloads, "EMBEDDED_TOGETHER", 7)
+    state = workloads.item_state(workload.similarity, workload.embeddings)
+    assert state.ids.tolist() == list(range(1, 31))
+    torch.testing.assert_close(state.components, workload.items.components)
+    torch.testing.assert_close(state.gate, workload.items.gate)

@@ -64,7 +64,9 @@ def test_methods_keep_their_colour_behind_other_engines():
     own, other = figures.searcher_style("average"), figures.searcher_style("average, FAISS IVF")
     assert own.color == other.color and own.symbol != other.symbol
     styles = list(figures.STYLES.values())
-    assert len({(style.color, style.dash) for style in styles}) == len({s.symbol for s in styles}) == len(styles)
+    assert (
+        len({(style.color, style.dash) for style in styles}) == len({s.symbol for s in styles}) == len(styles)
+    )
 
 
 @pytest.mark.parametrize("method", ["SparCode", "Deep Retrieval"])

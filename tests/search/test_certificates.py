@@ -19,6 +19,7 @@ from workbench.search import (
     FittedScores,
     HIndexer,
     PerComponent,
+    h_indexer,
 )
 from workbench.search.bounds import ComponentBounds
 from workbench.search.candidates import Scan
@@ -222,7 +223,7 @@ def test_watching_more_proves_more():
     assert watched.exact.sum() >= plain.exact.sum() > 0
 
 
-def test_a_fit_to_scores_ranks_better_than_the_average_of_its_width():
+def test_a_fit_to_scores_ranks_better_than_the_average_of_its_width(monkeypatch):
     similarity = SIMILARITIES["mol"]
     queries, items = states(similarity, 3, 300, 2000, 1.0)
     sample, asked = queries[:250], queries[250:]
@@ -234,7 +235,22 @@ def test_a_fit_to_scores_ranks_better_than_the_average_of_its_width():
 
     averaged = recall(AveragedComponents(similarity, items, 4))
     assert recall(FittedScores(similarity, items, sample, 4)) > averaged
-    assert recall(FittedScores(similarity, items, sample, 12)) > 1.5 * averaged
+    whole = recall(FittedScores(similarity, items, sample, 12))
+    assert whole > 1.5 * averaged
+    monkeypatch.setattr(h_indexer, "LEVEL_ITEMS", 300)  # as in a corpus that is larger than that
+    assert recall(FittedScores(similarity, items, sample, 12)) == pytest.approx(whole, abs=0.02)
+
+
+def test_vectors_made_in_parts_are_those_made_at_once(monkeypatch):
+    similarity = SIMILARITIES["mol"]
+    queries, items = states(similarity, 3, 20, 500, 1.0)
+    stage = AveragedComponents(similarity, items, 4)
+    whole = HIndexer(similarity, items, stage, 60, runtime.generator(1))
+    monkeypatch.setattr(h_indexer, "ITEMS_AT_ONCE", 64)
+    parts = HIndexer(similarity, items, stage, 60, runtime.generator(1))
+    assert torch.equal(parts._vectors.values, whole._vectors.values)
+    assert (parts._vectors.error, parts._vectors.norm) == (whole._vectors.error, whole._vectors.norm)
+    assert torch.equal(parts.search(queries, 10).ids, whole.search(queries, 10).ids)
 
 
 @pytest.mark.parametrize(
