@@ -199,8 +199,8 @@ sparsity_figures.interaction_bars(steps.rename(columns={"step": "variant"})) if 
 #   Linear maps that start at random lose this; started alike on both sides (`aligned`), they lose nothing.
 # - **All-to-All then draws level with the two-tower, and no more.** It is behind early on and catches up. A likely reason: where
 #   items are nothing but learned vectors, training bends them to the inner product, and little is left for an MLP to find.
-# - **Codes cost the rest.** SparCode is below both, and doubling the training does not close the gap. With the commitment loss alone
-#   as the encoder's teacher it learns next to nothing of users.
+# - **Codes cost the rest.** SparCode is below both. Eight times the codewords bring some of it back; doubling the training lifts
+#   all three and leaves the gap. With the commitment loss alone as the encoder's teacher it learns next to nothing of users.
 #
 # Is that so behind every encoder? The paper has two more tokenizers: a DNN over the pooled history, and a GRU. The same budget and
 # learning rate for all, one seed (`workbench sparcode towers`):
