@@ -33,9 +33,8 @@ PROGRAMS = 1024
 """Programs to start at least, where the corpus allows: several for each of a large GPU's processors."""
 
 
-EXACT, HALF, ROUNDED, THRICE = 0, 1, 2, 3
-"""Products of float32, of bfloat16, of float32 rounded to bfloat16 (the same numbers, for the interpreter), and of float32
-by three products of tensor cores."""
+EXACT, HALF, ROUNDED = 0, 1, 2
+"""Products of float32, of bfloat16, and of float32 rounded to bfloat16: the same numbers, for the interpreter."""
 
 
 @triton.jit
@@ -44,8 +43,6 @@ def _product(a, b, sums, kind: tl.constexpr):
         return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), sums)
     if kind == 2:
         a, b = a.to(tl.bfloat16), b.to(tl.bfloat16)
-    if kind == 3:
-        return tl.dot(a, b, sums, input_precision="tf32x3")
     return tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="ieee")
 
 
