@@ -140,3 +140,19 @@ def test_import_rails_writes_a_checkpoint_that_loads(workbench, tmp_path: Path) 
     kinds = json.loads((out / "config.json").read_text())["retriever"]
     assert (kinds["encoder"]["kind"], kinds["similarity"]["kind"]) == ("hstu", "mol")
     assert Retriever.load(out).num_items == 300
+
+
+def test_seeds_are_trained_where_they_are_missing_and_told_as_mean_and_deviation(root, workbench, tmp_path):
+    out = tmp_path / "seeds.csv"
+    presets = ("quick/sasrec-dot", "quick/sasrec-mol")
+    command = ("seeds", *presets, "--dataset", "cycles", "--seeds", "2", "--device", "cpu", "--out", str(out))
+    assert workbench(*command) == 0
+    table = pd.read_csv(out).set_index(["method", "metric"])
+    assert set(table.index.get_level_values("method")) == set(presets)
+    folders = sorted((root / "ckpts").glob("cycles-sasrec-mol-seed*"))
+    values = [Shelved.load(f).metrics.set_index("metric")["value"]["NDCG@10"] for f in folders]
+    assert len(values) == 2
+    assert table.loc[("quick/sasrec-mol", "NDCG@10"), "mean"] == pytest.approx(sum(values) / 2, abs=1e-5)
+    stamps = [(f / "model.safetensors").stat().st_mtime_ns for f in folders]
+    assert workbench(*command) == 0
+    assert stamps == [(f / "model.safetensors").stat().st_mtime_ns for f in folders]

@@ -11,6 +11,7 @@ from torch import Tensor
 from workbench.contracts import SequenceBatch
 from workbench.data import Sequences
 from workbench.evaluation.held_out_users import HeldOutUsers
+from workbench.evaluation.seeds import over_seeds as spread
 from workbench.search.brute_force import BruteForce
 from workbench.training.held_out_users import Find, UserSplit, by_searcher, judge, split_users
 from workbench.training.shelf import Shelved
@@ -41,11 +42,10 @@ def tenths(sequences: Sequences, seed: int = 0, least_items: int = 10) -> HeldOu
 def over_seeds(
     sequences: Sequences, ways: Mapping[str, Callable[[UserSplit, int], Find]], seeds: int = 5
 ) -> pd.DataFrame:
-    """One row per way and metric: `method`, `metric`, `mean` and `deviation` over seeds, `over_first`, `seeds`.
+    """The table of `evaluation.seeds.over_seeds` for ways of finding items.
 
     Each of `ways` gives, for a split and a seed, how items are found; the seed draws the users and the weights, the same users
-    for all. Deviations are those of a sample (n − 1), NaN for one seed; `over_first` is the mean difference to the first way,
-    `difference_deviation` its deviation. Raises ValueError where `seeds` is below 1 or there is no way.
+    for all. Raises ValueError where `seeds` is below 1 or there is no way.
     """
     if seeds < 1 or not ways:
         raise ValueError(f"seeds must be at least 1, not {seeds}, and there must be a way of finding items")
@@ -55,24 +55,7 @@ def over_seeds(
         split = split_users(sequences, protocol)
         for name, way in ways.items():
             values[name].append(judge(way(split, seed), split.held_out, protocol, KS)[list(METRICS)].mean())
-    tables = {name: pd.DataFrame(rows) for name, rows in values.items()}
-    first = next(iter(tables.values()))
-    rows = []
-    for name, table in tables.items():
-        for metric in METRICS:
-            difference = table[metric] - first[metric]
-            rows.append(
-                {
-                    "method": name,
-                    "metric": metric,
-                    "mean": table[metric].mean(),
-                    "deviation": table[metric].std(ddof=1),
-                    "over_first": difference.mean(),
-                    "difference_deviation": difference.std(ddof=1),
-                    "seeds": seeds,
-                }
-            )
-    return pd.DataFrame(rows)
+    return spread({name: pd.DataFrame(rows) for name, rows in values.items()})
 
 
 def by_brute_force(shelved: Shelved) -> Find:

@@ -64,6 +64,7 @@ _forward("sparcode", "workbench.cli.sparcode", "Tables on learned codes: towers,
 _forward("train", "workbench.cli.models", "Train an encoder with a similarity.", group=False)
 _forward("evaluate", "workbench.cli.models", "Measure a trained retriever: HR@k, NDCG@k, MRR.", group=False)
 _forward("compare", "workbench.cli.models", "Print finished checkpoints as a table.", group=False)
+_forward("seeds", "workbench.cli.models", "Metrics of presets over several seeds.", group=False)
 _forward("import-rails", "workbench.cli.models", "Turn a published RAILS checkpoint into ours.", group=False)
 _forward(
     "bench", "workbench.cli.bench", "Measure speed and memory beside a plain implementation.", group=True

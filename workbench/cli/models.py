@@ -173,6 +173,53 @@ def compare_models(
     typer.echo(markdown(table))
 
 
+@app.command("seeds")
+def compare_over_seeds(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PRESET]...",
+            help="What is trained; by default cpu/hstu-dot and cpu/hstu-mol. The first is compared to.",
+        ),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Another dataset than the presets'.")] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Seeds 0 to this less one, each of which draws weights, order and negatives."
+        ),
+    ] = 3,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV of the table; by default reports/tables/seeds-DATASET.csv.")
+    ] = None,
+) -> None:
+    """Metrics of presets over several seeds: mean, deviation, and the difference to the first on the same seeds.
+
+    Measured on the test part under the honest protocol. What is missing in ckpts/ is trained first; a training that is
+    stopped goes on where it was.
+
+    Example: workbench seeds cpu/sasrec-dot cpu/sasrec-mol --seeds 5
+    """
+    from workbench.evaluation.seeds import over_seeds
+    from workbench.training.shelf import SHOWN, obtain
+
+    chosen = [preset(name) for name in names or ["cpu/hstu-dot", "cpu/hstu-mol"]]
+    sequences = load(dataset or chosen[0].dataset)
+    values: dict[str, list[pd.Series]] = {p.name: [] for p in chosen}
+    for seed in range(seeds):
+        for p in chosen:
+            found = obtain(p, sequences, seed=seed, facts=origin(), device=device)
+            values[p.name].append(found.metrics.set_index("metric")["value"].loc[list(SHOWN)])
+    table = over_seeds({name: pd.DataFrame(rows).reset_index(drop=True) for name, rows in values.items()})
+    path = out or paths.reports() / "tables" / f"seeds-{sequences.name}.csv"
+    write_csv(table.assign(**origin()), path, digits=6)
+    print_table(table)
+    typer.echo(str(path))
+
+
 @app.command("import-rails")
 def import_published(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of the published RAILS code (.pt).")],
