@@ -196,15 +196,15 @@ def compare_over_seeds(
         Path | None, typer.Option(help="CSV of the table; by default reports/tables/seeds-DATASET.csv.")
     ] = None,
 ) -> None:
-    """Metrics of presets over several seeds: mean, deviation, and the difference to the first on the same seeds.
+    """Print metrics of presets over several seeds as a Markdown table: mean ± deviation, and the difference to the first.
 
-    Measured on the test part under the honest protocol. What is missing in ckpts/ is trained first; a training that is
-    stopped goes on where it was.
+    The difference is taken seed by seed. Measured on the test part under the honest protocol. What is missing in ckpts/ is
+    trained first; a training that is stopped goes on where it was.
 
     Example: workbench seeds cpu/sasrec-dot cpu/sasrec-mol --seeds 5
     """
-    from workbench.evaluation.seeds import over_seeds
-    from workbench.training.shelf import SHOWN, obtain
+    from workbench.evaluation.seeds import over_seeds, told
+    from workbench.training.shelf import SHOWN, markdown, obtain
 
     chosen = [preset(name) for name in names or ["cpu/hstu-dot", "cpu/hstu-mol"]]
     sequences = load(dataset or chosen[0].dataset)
@@ -216,7 +216,7 @@ def compare_over_seeds(
     table = over_seeds({name: pd.DataFrame(rows).reset_index(drop=True) for name, rows in values.items()})
     path = out or paths.reports() / "tables" / f"seeds-{sequences.name}.csv"
     write_csv(table.assign(**origin()), path, digits=6)
-    print_table(table)
+    typer.echo(markdown(told(table)))
     typer.echo(str(path))
 
 

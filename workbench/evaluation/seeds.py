@@ -37,3 +37,31 @@ def over_seeds(values: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def told(table: pd.DataFrame) -> pd.DataFrame:
+    """What `over_seeds` found as text: a row per method, and one per difference to the first; a column per metric.
+
+    >>> scores = {"dot": pd.DataFrame({"MRR": [0.1, 0.3]}), "MoL": pd.DataFrame({"MRR": [0.2, 0.4]})}
+    >>> told(over_seeds(scores)).values.tolist()
+    [['dot', '0.2000 ± 0.1414'], ['MoL', '0.3000 ± 0.1414'], ['MoL, over dot', '+0.1000 ± 0.0000']]
+    """
+    methods = list(dict.fromkeys(table["method"]))
+    own = [_row(m, table[table["method"] == m], "mean", "deviation", "{:.4f}") for m in methods]
+    over = [
+        _row(
+            f"{m}, over {methods[0]}",
+            table[table["method"] == m],
+            "over_first",
+            "difference_deviation",
+            "{:+.4f}",
+        )
+        for m in methods[1:]
+    ]
+    return pd.DataFrame(own + over)
+
+
+def _row(name: str, rows: pd.DataFrame, mean: str, deviation: str, form: str) -> dict[str, str]:
+    spread = [f" ± {d:.4f}" if pd.notna(d) else "" for d in rows[deviation]]
+    values = zip(rows["metric"], rows[mean], spread, strict=True)
+    return {"model": name} | {metric: form.format(value) + more for metric, value, more in values}
