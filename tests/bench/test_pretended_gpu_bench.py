@@ -2,12 +2,19 @@
 
 from dataclasses import replace
 
+import pandas as pd
+import pytest
+import torch
 from pretended_gpu import pretended_gpu
 
 from workbench.bench import run as runs
-from workbench.bench.methods import METHODS
+from workbench.bench.field import Field
+from workbench.bench.lens import Seen, seen
+from workbench.bench.methods import METHODS, Point
+from workbench.bench.proofs import proof_shares
 from workbench.bench.roofline import Ceilings
 from workbench.bench.tables import summary
+from workbench.bench.workloads import Trained, build
 from workbench.kernels import mixture
 
 
@@ -24,3 +31,33 @@ def test_every_searcher_is_measured(plan, tmp_path, monkeypatch):
     assert set(table["method"]) == expected
     whole = table["method"].isin(["baseline", "brute force", "exact with a bound"])
     assert table.loc[whole, "recall"].dropna().tolist() == 6 * [1.0]
+
+
+@pytest.mark.parametrize(
+    "text", ["exact with a bound", "per component n1=3", "average n2=7", "h-indexer width=4,keep=8"]
+)
+def test_one_query_under_the_lens(text, checkpoint, monkeypatch):
+    monkeypatch.setattr(mixture, "_triton_version", lambda: None)
+    point = Point.read(text)
+
+    def look(device: torch.device) -> Seen:
+        workload = build(Trained(checkpoint), 8, 0, device)
+        return seen(workload, Field(workload).get(point.contender(), 1), point, 3, 5)
+
+    here = look(torch.device("cpu"))
+    with pretended_gpu() as device:
+        there = look(device)
+    pd.testing.assert_frame_equal(here.places, there.places)
+    pd.testing.assert_frame_equal(here.items, there.items, rtol=1e-4)
+
+
+def test_proofs_are_those_of_the_cpu(checkpoint, monkeypatch):
+    monkeypatch.setattr(mixture, "_triton_version", lambda: None)
+
+    def shares(device: torch.device) -> pd.DataFrame:
+        workload = build(Trained(checkpoint), 8, 0, device)
+        return proof_shares(workload, counts=(2, 8), factors=(1.0, 4.0), k=5)
+
+    here = shares(torch.device("cpu"))
+    with pretended_gpu() as device:
+        pd.testing.assert_frame_equal(here, shares(device), rtol=1e-4)
