@@ -180,11 +180,10 @@ def pretended_gpu() -> Iterator[torch.device]:
             patch.setattr(torch.cuda, name, function)
         overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(True)
-        patch.setattr(torch.backends.cudnn, "is_acceptable", lambda *_: False)
         lifted = torch._C._only_lift_cpu_tensors()  # type: ignore[attr-defined]
         torch._C._set_only_lift_cpu_tensors(True)  # type: ignore[attr-defined]
         try:
-            with PretendedGPU():
+            with torch.backends.cudnn.flags(enabled=False), PretendedGPU():
                 yield DEVICE
         finally:
             torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
