@@ -193,7 +193,7 @@ def compare_over_seeds(
         str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="CSV of the table; by default reports/tables/seeds-DATASET.csv.")
+        Path | None, typer.Option(help="CSV of the table; by default reports/tables/seeds-DATASET-FIRST.csv.")
     ] = None,
 ) -> None:
     """Print metrics of presets over several seeds as a Markdown table: mean ± deviation, and the difference to the first.
@@ -214,7 +214,7 @@ def compare_over_seeds(
             found = obtain(p, sequences, seed=seed, facts=origin(), device=device)
             values[p.name].append(found.metrics.set_index("metric")["value"].loc[list(SHOWN)])
     table = over_seeds({name: pd.DataFrame(rows).reset_index(drop=True) for name, rows in values.items()})
-    path = out or paths.reports() / "tables" / f"seeds-{sequences.name}.csv"
+    path = out or paths.reports() / "tables" / f"seeds-{name_of(chosen[0], sequences)}.csv"
     write_csv(table.assign(**origin()), path, digits=6)
     typer.echo(markdown(told(table)))
     typer.echo(str(path))
