@@ -178,7 +178,7 @@ def compare_over_seeds(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PRESET]...",
+            metavar="PRESET",
             help="What is trained; by default cpu/hstu-dot and cpu/hstu-mol. The first is compared to.",
         ),
     ] = None,
@@ -198,8 +198,9 @@ def compare_over_seeds(
 ) -> None:
     """Print metrics of presets over several seeds as a Markdown table: mean ± deviation, and the difference to the first.
 
-    The difference is taken seed by seed. Measured on the test part under the honest protocol. What is missing in ckpts/ is
-    trained first; a training that is stopped goes on where it was.
+    Differences are taken seed by seed, on the test part under the honest protocol.
+
+    What is missing in ckpts/ is trained first; a training that is stopped goes on where it was.
 
     Example: workbench seeds cpu/sasrec-dot cpu/sasrec-mol --seeds 5
     """
