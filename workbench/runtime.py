@@ -1,12 +1,16 @@
 """Device, randomness, timing, and the guard of optional packages. Imports nothing of ours."""
 
 import importlib
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 
 def device(name: str | None = None) -> torch.device:
@@ -71,11 +75,19 @@ OPTIONAL = {
 
 
 def optional(name: str) -> ModuleType | None:
-    """The optional package, or None where it is not installed."""
+    """The optional package, or None where it is not installed, or (the log says so) built for another torch or machine."""
     try:
         return importlib.import_module(name)
     except ImportError:
         return None
+    except OSError as error:  # a library of its own that cannot be loaded
+        _tell_unusable(name, str(error))
+        return None
+
+
+@cache
+def _tell_unusable(name: str, why: str) -> None:
+    logger.warning("%s is installed but cannot be loaded, and is left out: %s", name, why)
 
 
 def require(name: str) -> ModuleType:
