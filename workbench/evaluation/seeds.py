@@ -44,13 +44,13 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
 
     >>> scores = {"dot": pd.DataFrame({"MRR": [0.1, 0.3]}), "MoL": pd.DataFrame({"MRR": [0.2, 0.4]})}
     >>> told(over_seeds(scores)).values.tolist()
-    [['dot', '0.2000 ± 0.1414'], ['MoL', '0.3000 ± 0.1414'], ['MoL, over dot', '+0.1000 ± 0.0000']]
+    [['dot', '0.2000 ± 0.1414'], ['MoL', '0.3000 ± 0.1414'], ['MoL − dot', '+0.1000 ± 0.0000']]
     """
     methods = list(dict.fromkeys(table["method"]))
     own = [_row(m, table[table["method"] == m], "mean", "deviation", "{:.4f}") for m in methods]
     over = [
         _row(
-            f"{m}, over {methods[0]}",
+            f"{m} − {methods[0]}",
             table[table["method"] == m],
             "over_first",
             "difference_deviation",
