@@ -152,8 +152,8 @@ def _scores_kernel(
     kind: tl.constexpr, QUERIES: tl.constexpr, ITEMS: tl.constexpr, PQ: tl.constexpr, PX: tl.constexpr,
     WIDTH: tl.constexpr, HIDDEN: tl.constexpr, HIDDEN_AT_ONCE: tl.constexpr, gathered: tl.constexpr,
 ):  # fmt: skip
-    tiles = tl.cdiv(num_items, ITEMS)
-    first_query, first_item = tl.program_id(0) // tiles * QUERIES, tl.program_id(0) % tiles * ITEMS
+    blocks = tl.cdiv(num_queries, QUERIES)  # neighbours share a tile of items, which is read once then
+    first_query, first_item = tl.program_id(0) % blocks * QUERIES, tl.program_id(0) // blocks * ITEMS
     scores = _tile_scores(
         f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, rows_ptr,
         first_query, first_item, num_queries, num_items, width, query_groups, item_groups, layers, combination,
