@@ -61,8 +61,9 @@ def test_an_undefined_score_is_that_of_its_item_alone(found):
     assert found["undefined"] == [7]
 
 
-def test_the_fused_best_are_those_of_sorting(found):
-    assert found["best"] is True
+@pytest.mark.parametrize("check", ["best", "stretches"])
+def test_the_fused_best_are_those_of_sorting(found, check):
+    assert found[check] is True
 
 
 def test_ties_are_in_the_order_of_rows(found):

@@ -172,6 +172,13 @@ def best(device: str) -> bool:
     return all(same(device, given, rule, *case) for case in cases)
 
 
+def stretches(device: str) -> bool:
+    """A corpus in many stretches, whose programs tell each other what is good enough."""
+    given, rule = states(device, n=2000), gate(device, 20, "glu_silu")
+    allowed = torch.arange(2000, device=device) % 50 > 0
+    return all(same(device, given, rule, k, None, mask) for k, mask in ((1, None), (10, allowed), (60, None)))
+
+
 def ties(device: str) -> list[int]:
     """The best rows where all items score alike: those that stand first."""
     f, of_query, g, of_item = states(device, b=1, n=300)
@@ -211,7 +218,7 @@ def searched(device: str) -> bool:
 
 CHECKS: dict[str, Callable[[str], object]] = {
     check.__name__: check
-    for check in (gates, shapes, candidates, no_such_row, half, undefined, best, ties, nan_first)
+    for check in (gates, shapes, candidates, no_such_row, half, undefined, best, stretches, ties, nan_first)
 }
 
 

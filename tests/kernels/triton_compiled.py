@@ -61,7 +61,7 @@ def best(
     layers: mixture_triton.Layers, combination: str, gated: bool, masked: bool, dtype: torch.dtype
 ) -> int:
     tensors, constants = started(layers, combination, dtype, gated)
-    tensors |= {"keys_ptr": ROWS, "excluded_ptr": ROWS if masked else None}
+    tensors |= {"keys_ptr": ROWS, "floors_ptr": ROWS, "excluded_ptr": ROWS if masked else None}
     tensors |= {"allowed_ptr": ALLOWED if masked else None}
     return code_bytes(
         mixture_triton._top_k_kernel,

@@ -167,7 +167,7 @@ def _scores_kernel(
 @triton.jit
 def _top_k_kernel(
     f_ptr, query_gate_ptr, g_ptr, item_gate_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr,
-    excluded_ptr, allowed_ptr, keys_ptr,
+    excluded_ptr, allowed_ptr, floors_ptr, keys_ptr,
     num_queries, num_items, width, num_excluded, stretch,
     query_groups: tl.constexpr, item_groups: tl.constexpr,
     layers: tl.constexpr, combination: tl.constexpr, of_query: tl.constexpr, of_item: tl.constexpr,
@@ -178,7 +178,8 @@ def _top_k_kernel(
     """The best K of a stretch of the corpus as keys (QUERIES, stretches, K), in any order.
 
     The upper half of a key is the score, as a whole number in the same order with NaN on top, the lower half descends
-    with the row: one order settles scores and ties.
+    with the row: one order settles scores and ties. `floors_ptr`: per query the largest K-th best key of any stretch so far,
+    which programs tell each other: what is not above it is not among the best of all.
     """
     first_query, first_item = tl.program_id(0) * QUERIES, tl.program_id(1) * stretch
     q = first_query + tl.arange(0, QUERIES)
@@ -203,7 +204,8 @@ def _top_k_kernel(
         bits = scores.to(tl.int32, bitcast=True)
         order = tl.where(undefined, 0x7FFFFFFF, bits ^ ((bits >> 31) & 0x7FFFFFFF))
         keys = (order.to(tl.int64) << 32) + (0x7FFFFFFF - n)[None, :]
-        keys = tl.where((n < num_items)[None, :], keys, -(2**63) + 1)
+        floor = tl.load(floors_ptr + q, q < num_queries, 0, cache_modifier=".cg")
+        keys = tl.where((n < num_items)[None, :] & (keys > floor[:, None]), keys, -(2**63) + 1)
         # The best of the tile takes the place of the worst of the list while it is better: some k · (1 + ln(stretch / k))
         # times in all, which costs less than to sort lists and tiles together, in time and in registers.
         worst, top = tl.min(best, 1), tl.max(keys, 1)
@@ -211,6 +213,7 @@ def _top_k_kernel(
             best = tl.where((best == worst[:, None]) & (top > worst)[:, None], top[:, None], best)
             keys = tl.where(keys == top[:, None], -(2**63) + 1, keys)
             worst, top = tl.min(best, 1), tl.max(keys, 1)
+        tl.atomic_max(floors_ptr + q, worst, (q < num_queries) & (worst > floor))
     at = (q.to(tl.int64)[:, None] * tl.num_programs(1) + tl.program_id(1)) * K + tl.arange(0, K)[None, :]
     tl.store(keys_ptr + at, best, (q < num_queries)[:, None])
 
@@ -370,12 +373,15 @@ def top_k(
     stretches = min(tiles, max(1, PROGRAMS // max(1, blocks)))
     stretch = triton.cdiv(tiles, stretches) * start.constants["ITEMS"]
     stretches = triton.cdiv(n, stretch)
-    keys = torch.empty(b, stretches, kept, dtype=torch.int64, device=query_components.device)
+    device = query_components.device
+    keys = torch.empty(b, stretches, kept, dtype=torch.int64, device=device)
+    floors = torch.full((b,), torch.iinfo(torch.int64).min, device=device)
     if b:
         _top_k_kernel[(blocks, stretches)](
             *start.tensors,
             None if excluded is None else excluded.contiguous(),
             None if allowed is None else allowed.to(torch.int8),
+            floors,
             keys,
             *start.sizes,
             0 if excluded is None else excluded.shape[1],
