@@ -2,7 +2,8 @@
 
 `ml-1m/hstu-mol` names dataset, encoder and similarity as published; `cpu/…` are the settings of the shipped MovieLens 1M
 checkpoints (two cores, under an hour each), `quick/…` those of the quick notebooks on the embedded dataset. Each `…/hstu-mol`
-has a sister `…/hstu-mol-unbalanced`, trained without the load-balancing loss and otherwise the same.
+has a sister `…/hstu-mol-unbalanced`, trained without the load-balancing loss and otherwise the same; each dot product and
+Mixture-of-Logits of `cpu/…` one that is trained twice as long, `…-longer`.
 """
 
 from dataclasses import dataclass, replace
@@ -141,6 +142,13 @@ def _without_balance(chosen: Preset) -> Preset:
     return replace(chosen, name=f"{chosen.name}-unbalanced", retriever=config, source=source)
 
 
+def _longer(chosen: Preset) -> Preset:
+    training = replace(chosen.training, epochs=2 * chosen.training.epochs)
+    return replace(
+        chosen, name=f"{chosen.name}-longer", training=training, source=f"{chosen.source}; twice the epochs"
+    )
+
+
 _LINED_UP = _published() | _cpu() | _quick()
 PRESETS: dict[str, Preset] = (
     _LINED_UP
@@ -149,6 +157,10 @@ PRESETS: dict[str, Preset] = (
     | {
         sister.name: sister
         for sister in (_without_balance(p) for name, p in _LINED_UP.items() if name.endswith("/hstu-mol"))
+    }
+    | {
+        sister.name: sister
+        for sister in (_longer(_LINED_UP[f"cpu/{e}-{s}"]) for e in ("sasrec", "hstu") for s in ("dot", "mol"))
     }
 )
 
