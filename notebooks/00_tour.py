@@ -154,8 +154,8 @@ MetricExplorer(results)
 # <details><summary>An answer</summary>
 #
 # On the embedded data yes, with both encoders, up to *k* = 500; at 1,000 the list is nearly the whole catalogue, and all are equal.
-# On MovieLens 1M (the small models that come with this repository) with HSTU only, and there mostly at small *k*; with SASRec the two change places, and the intervals
-# overlap: no finding. And look back at station 1: beside a list that is the same for everybody, all four are several times better. Most of
+# On MovieLens 1M (the small models that come with this repository) there is no finding: with SASRec the two change places, and the
+# intervals overlap; with HSTU MoL is ahead at small *k*, but not with other seeds (notebook 03). And look back at station 1: beside a list that is the same for everybody, all four are several times better. Most of
 # that is the encoder's work.
 #
 # </details>

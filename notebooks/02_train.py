@@ -115,9 +115,9 @@ table(outcome)
 # <details><summary>An answer</summary>
 #
 # No: at the first validation the dot product is ahead, with both encoders, here and on MovieLens 1M. MoL has more to learn, and each of
-# its epochs takes longer. It passes the dot product by the second validation here. On MovieLens 1M it does so with HSTU only, and there in
-# the last epochs; after half of them one would have called it the worse similarity. Equal numbers of epochs are one honest
-# comparison, equal times another.
+# its epochs takes longer. It passes the dot product by the second validation here. On MovieLens 1M it comes up in the last epochs
+# only, and is still rising then; after half of them one would have called it the worse similarity. Equal numbers of epochs are one
+# honest comparison, equal times another.
 #
 # </details>
 #

@@ -184,11 +184,9 @@ def compare_over_seeds(
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Another dataset than the presets'.")] = None,
     seeds: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Seeds 0 to this less one, each of which draws weights, order and negatives."
-        ),
+        int, typer.Option(min=1, help="How many; each draws weights, order and negatives anew.")
     ] = 3,
+    first: Annotated[int, typer.Option(min=0, help="The first of them; the others follow it.")] = 0,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")
     ] = None,
@@ -210,13 +208,13 @@ def compare_over_seeds(
     chosen = [preset(name) for name in names or ["cpu/hstu-dot", "cpu/hstu-mol"]]
     sequences = load(dataset or chosen[0].dataset)
     values: dict[str, list[pd.Series]] = {p.name: [] for p in chosen}
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
         for p in chosen:
             found = obtain(p, sequences, seed=seed, facts=origin(), device=device)
             values[p.name].append(found.metrics.set_index("metric")["value"].loc[list(SHOWN)])
     table = over_seeds({name: pd.DataFrame(rows).reset_index(drop=True) for name, rows in values.items()})
     path = out or paths.reports() / "tables" / f"seeds-{name_of(chosen[0], sequences)}.csv"
-    write_csv(table.assign(**origin()), path, digits=6)
+    write_csv(table.assign(first_seed=first, **origin()), path, digits=6)
     typer.echo(markdown(told(table)))
     typer.echo(str(path))
 
