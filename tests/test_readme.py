@@ -7,6 +7,7 @@ import pytest
 
 from workbench.bench.growth import readme_growth
 from workbench.bench.tables import readme, readme_sizes
+from workbench.evaluation.seeds import told
 from workbench.training.bench import summary
 from workbench.training.shelf import Shelved, beside, markdown
 
@@ -19,6 +20,12 @@ def test_the_table_of_results_is_what_compare_prints() -> None:
     assert markdown(table) in (ROOT / "README.md").read_text()
     stored = pd.read_csv(ROOT / "reports" / "tables" / "ml-1m.csv", dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(stored, table, check_dtype=False)
+
+
+@pytest.mark.parametrize("first", ["hstu-dot", "hstu-dot-longer"])
+def test_the_tables_of_seeds_are_what_the_stored_seeds_say(first: str) -> None:
+    table = pd.read_csv(ROOT / "reports" / "tables" / f"seeds-ml-1m-{first}.csv")
+    assert markdown(told(table)) in (ROOT / "README.md").read_text()
 
 
 def test_the_table_of_training_speed_is_what_the_stored_steps_say() -> None:
