@@ -215,7 +215,7 @@ def compare_over_seeds(
     table = over_seeds({name: pd.DataFrame(rows).reset_index(drop=True) for name, rows in values.items()})
     path = out or paths.reports() / "tables" / f"seeds-{name_of(chosen[0], sequences)}.csv"
     write_csv(table.assign(first_seed=first, **origin()), path, digits=6)
-    typer.echo(markdown(told(table)))
+    typer.echo(markdown(told(pd.read_csv(path))))
     typer.echo(str(path))
 
 
