@@ -128,7 +128,7 @@ for a, b in pairs:
 firsts = ("sasrec-dot", "hstu-dot", "hstu-dot-longer")
 stored = [paths.reports() / "tables" / f"seeds-{dataset}-{name}.csv" for name in firsts]
 over = [told(pd.read_csv(path)) for path in stored if path.is_file()]
-columns = ["model", "HR@10", "HR@50", "NDCG@10", "MRR"]
+columns = ["model", "seeds", "HR@10", "HR@50", "NDCG@10", "MRR"]
 table(pd.concat(over, ignore_index=True)[columns]) if over else "run `workbench seeds`"
 
 # %% [markdown]

@@ -44,7 +44,7 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
 
     >>> scores = {"dot": pd.DataFrame({"MRR": [0.1, 0.3]}), "MoL": pd.DataFrame({"MRR": [0.2, 0.4]})}
     >>> told(over_seeds(scores)).values.tolist()
-    [['dot', '0.2000 ± 0.1414'], ['MoL', '0.3000 ± 0.1414'], ['MoL − dot', '+0.1000 ± 0.0000']]
+    [['dot', '2', '0.2000 ± 0.1414'], ['MoL', '2', '0.3000 ± 0.1414'], ['MoL − dot', '2', '+0.1000 ± 0.0000']]
     """
     methods = list(dict.fromkeys(table["method"]))
     own = [_row(m, table[table["method"] == m], "mean", "deviation", "{:.4f}") for m in methods]
@@ -64,4 +64,5 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
 def _row(name: str, rows: pd.DataFrame, mean: str, deviation: str, form: str) -> dict[str, str]:
     spread = [f" ± {d:.4f}" if pd.notna(d) else "" for d in rows[deviation]]
     values = zip(rows["metric"], rows[mean], spread, strict=True)
-    return {"model": name} | {metric: form.format(value) + more for metric, value, more in values}
+    cells = {metric: form.format(value) + more for metric, value, more in values}
+    return {"model": name, "seeds": str(rows["seeds"].iloc[0])} | cells
