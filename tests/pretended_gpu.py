@@ -93,7 +93,8 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return func(*args, **kwargs)
     if func is aten._thnn_fused_gru_cell.default:
         return _gru_cell(*args)
-    _check(func, args, given, bool(there))
+    if there and func not in MIXING:
+        _check(func, args, given)
     generator = kwargs.get("generator")
     if generator is not None and wrapped and generator.device.type != "cuda":
         raise RuntimeError(f"{func}: expected a 'cuda' device type for generator but found 'cpu'")
@@ -121,9 +122,7 @@ def _gru_cell(of_input: Tensor, of_hidden: Tensor, hidden: Tensor, *biases: Tens
     return candidate + (update + u).sigmoid() * (hidden - candidate), of_input
 
 
-def _check(func: Any, args: Any, given: list[Tensor], any_there: bool) -> None:
-    if not any_there or func in MIXING:
-        return
+def _check(func: Any, args: Any, given: list[Tensor]) -> None:
     strangers = [t for t in given if not isinstance(t, OnGPU) and t.dim() > 0]
     if func in INDEXING and isinstance(args[0], OnGPU):
         indices = {id(t) for t in _tensors(args[1])}

@@ -27,13 +27,11 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=DEVICES)
-def found(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What the checks found on a device."""
-    interpreted = {"TRITON_INTERPRET": "1"} if request.param == "cpu" else {}
+def told(script: Path, *arguments: str, **environment: str) -> dict[str, Any]:
+    """What a script prints on its last line."""
     done = subprocess.run(
-        [sys.executable, str(CHECKS), request.param],
-        env={**os.environ, **interpreted},
+        [sys.executable, str(script), *arguments],
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=500,
@@ -42,6 +40,13 @@ def found(request: pytest.FixtureRequest) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-4000:]
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def found(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What the checks found on a device."""
+    interpreted = {"TRITON_INTERPRET": "1"} if request.param == "cpu" else {}
+    return told(CHECKS, request.param, **interpreted)
 
 
 @pytest.mark.parametrize("check", ["gates", "shapes", "candidates"])
@@ -79,16 +84,7 @@ def test_brute_force_uses_it_on_a_gpu(found):
 
 
 def test_every_kernel_compiles_for_a_gpu(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(COMPILED)],
-        env={**os.environ, "TRITON_CACHE_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    code: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    code = told(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
     assert len(code) == 9
     assert min(code.values()) > 1000
 

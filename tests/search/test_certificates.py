@@ -251,6 +251,8 @@ def test_vectors_made_in_parts_are_those_made_at_once(monkeypatch):
     assert torch.equal(parts._vectors.values, whole._vectors.values)
     assert (parts._vectors.error, parts._vectors.norm) == (whole._vectors.error, whole._vectors.norm)
     assert torch.equal(parts.search(queries, 10).ids, whole.search(queries, 10).ids)
+    parts.upsert(items[:0])
+    assert torch.equal(parts._vectors.values, whole._vectors.values)
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ class HIndexer(CandidateSearcher):
 
     def _first_stage(self, items: ItemState) -> Stored:
         """The vectors of items in int8, as many at a time as fit beside a corpus that fills the memory."""
-        starts = range(0, len(items), ITEMS_AT_ONCE)
+        starts = range(0, max(1, len(items)), ITEMS_AT_ONCE)
         parts = [_quantised(self.stage.item_vectors(items[s : s + ITEMS_AT_ONCE])) for s in starts]
         return parts[0] if len(parts) == 1 else Stored.joined(parts)
 

@@ -15,7 +15,7 @@ from workbench.similarities import DotConfig, MoLConfig, SimilarityConfig
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import LossConfig
 from workbench.training.path_presets import HALVES, PATHS_OF_HUNDREDS, PATHS_OF_THOUSANDS
-from workbench.training.preset import Preset
+from workbench.training.preset import Preset, longer
 from workbench.training.sparcode_presets import SPARCODE
 
 RAILS = "published RAILS configuration"
@@ -142,13 +142,6 @@ def _without_balance(chosen: Preset) -> Preset:
     return replace(chosen, name=f"{chosen.name}-unbalanced", retriever=config, source=source)
 
 
-def _longer(chosen: Preset) -> Preset:
-    training = replace(chosen.training, epochs=2 * chosen.training.epochs)
-    return replace(
-        chosen, name=f"{chosen.name}-longer", training=training, source=f"{chosen.source}; twice the epochs"
-    )
-
-
 _LINED_UP = _published() | _cpu() | _quick()
 PRESETS: dict[str, Preset] = (
     _LINED_UP
@@ -160,7 +153,7 @@ PRESETS: dict[str, Preset] = (
     }
     | {
         sister.name: sister
-        for sister in (_longer(_LINED_UP[f"cpu/{e}-{s}"]) for e in ("sasrec", "hstu") for s in ("dot", "mol"))
+        for sister in (longer(_LINED_UP[f"cpu/{e}-{s}"]) for e in ("sasrec", "hstu") for s in ("dot", "mol"))
     }
 )
 

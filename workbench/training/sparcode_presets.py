@@ -14,7 +14,7 @@ from workbench.similarities.vector_quantizer import QuantizerConfig
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import LossConfig
 from workbench.training.path_presets import PATHS_OF_THOUSANDS
-from workbench.training.preset import Preset
+from workbench.training.preset import Preset, longer
 
 TOWERS = {"dnn": "DNN", "gru": "GRU", "sa": "self-attention"}
 """The paper's tokenizers, by the name they have in presets."""
@@ -155,9 +155,8 @@ def cpu() -> dict[str, Preset]:
         pooled = presets[f"sparcode-cpu/dnn-{kind}"]
         presets[pooled.name] = replace(pooled, retriever=replace(pooled.retriever, similarity=similarity))
     for kind in LONGER:
-        short = presets[f"sparcode-cpu/sa-{kind}"]
-        name = f"{short.name}-longer"
-        presets[name] = replace(short, name=name, training=replace(training, epochs=24))
+        twice = longer(presets[f"sparcode-cpu/sa-{kind}"])
+        presets[twice.name] = twice
     return presets
 
 
