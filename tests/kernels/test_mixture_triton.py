@@ -71,8 +71,8 @@ def test_the_fused_best_are_those_of_sorting(found, check):
     assert found[check] is True
 
 
-def test_ties_are_in_the_order_of_rows(found):
-    assert found["ties"] == [0, 1, 2, 3, 4]
+def test_equal_scores_keep_the_order_of_rows(found):
+    assert found["ties"] == [[0, 1, 2, 3, 4], [1, 3, 5, 7, 9]]
 
 
 def test_nan_comes_first_whatever_is_left_out(found):

@@ -144,18 +144,21 @@ def ranked(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def same(
     device: str, given: States, rule: MixtureGate, k: int, excluded: Tensor | None, allowed: Tensor | None
 ) -> bool:
-    """Whether the fused best k are those of sorting the scores of the same kernel."""
+    """Whether the fused best k are those of sorting the scores of the same kernel.
+
+    The two kernels' tiles may differ, and tiles round differently: rows may change places within the tolerance of scores.
+    """
     scores = mixture_triton.mixture_scores(*given, rule.layers, rule.combination)
     if excluded is not None:
         for b, rows in enumerate(excluded.tolist()):
             scores[b, [row for row in rows if row >= 0]] = float("-inf")
     if allowed is not None:
         scores[:, ~allowed] = float("-inf")
-    values, rows = ranked(scores, k)
-    found = mixture_triton.top_k(*given, rule.layers, rule.combination, k, excluded, allowed)
-    # On a GPU tiles of other sizes may round otherwise; equal scores are then equal up to that.
-    close = bool(torch.allclose(found[0], values, atol=1e-5))
-    return close and (torch.equal(found[1], rows) if device == "cpu" else True)
+    values, _ = ranked(scores, k)
+    found, rows = mixture_triton.top_k(*given, rule.layers, rule.combination, k, excluded, allowed)
+    unique = all(len(set(row)) == k for row in rows.tolist())
+    of_rows = torch.allclose(scores.gather(1, rows), found, atol=1e-5)
+    return unique and of_rows and bool(torch.allclose(found, values, atol=1e-5))
 
 
 def best(device: str) -> bool:
@@ -179,13 +182,21 @@ def stretches(device: str) -> bool:
     return all(same(device, given, rule, k, None, mask) for k, mask in ((1, None), (10, allowed), (60, None)))
 
 
-def ties(device: str) -> list[int]:
-    """The best rows where all items score alike: those that stand first."""
-    f, of_query, g, of_item = states(device, b=1, n=300)
-    assert of_item is not None
-    rule = gate(device, 20, "glu_silu")
-    alike = (f, of_query, g[:1].expand_as(g).contiguous(), of_item[:1].expand_as(of_item).contiguous())
-    return mixture_triton.top_k(*alike, rule.layers, rule.combination, 5)[1][0].tolist()
+def ties(device: str) -> list[list[int]]:
+    """The best rows where scores are equal, over a whole corpus and over two scores in turn.
+
+    What is promised is that equal scores keep the corpus order, not that equal items score equally wherever they stand in a
+    tile: edges of tiles may be rounded differently. These scores are small integers, which no order of summation rounds.
+    """
+    rule = MixtureGate((), "sum")
+    f = torch.tensor([[[1.0, 2.0], [3.0, -1.0]]], device=device)  # one query of two components
+    alike = torch.tensor([[[2.0, 1.0], [1.0, 4.0]]], device=device).expand(300, 2, 2).contiguous()
+    turns = alike.clone()
+    turns[::2] = torch.tensor([[1.0, 1.0], [1.0, 1.0]], device=device)
+    return [
+        mixture_triton.top_k(f, None, g, None, rule.layers, rule.combination, 5)[1][0].tolist()
+        for g in (alike, turns)
+    ]
 
 
 def nan_first(device: str) -> list[bool]:

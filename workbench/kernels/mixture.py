@@ -283,7 +283,8 @@ def top_k(
 ) -> tuple[Float[Tensor, "B K"], Int[Tensor, "B K"]]:
     """The best k scores and their rows, the scores of all pairs held nowhere; only where `fuses_top_k` says so.
 
-    Ties are in the order of rows, NaN comes first. `excluded`: rows to leave out per query (−1: none), `allowed`: whether
+    Equal scores are in the order of rows, NaN comes first; two equal items may score differently in the last bits, by their
+    places in a tile. `excluded`: rows to leave out per query (−1: none), `allowed`: whether
     each row may be found; what is left out scores −inf. Raises ValueError where it is not available here.
     """
     fused = _triton(query_components, item_components)
