@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 00 · A tour: from a dot product to exact top-k with a proof
 #
-# A person has watched, read or bought some things, in an order. Of all the items there are, which comes next? A **retriever**
+# A person has lookahead, read or bought some things, in an order. Of all the items there are, which comes next? A **retriever**
 # turns the history into a query $q$, scores every item $x$ by a **similarity** $\phi(q, x)$, and returns the best $k$.
 #
 # You know matrix factorisation: a vector for each user, a vector for each item, and
@@ -38,21 +38,21 @@ import pandas as pd
 import torch
 
 from workbench import anatomy, data
-from workbench.bench import lessons
 from workbench.bench.workloads import Trained, build
 from workbench.explore.anatomy_widgets import ScoreAnatomy, SideBySide
 from workbench.explore.approximation_widget import Widths
+from workbench.explore.curve_explorer import Axes
+from workbench.explore.curve_explorer_widget import ReadOff
 from workbench.explore.proof_widget import Proof
-from workbench.explore.read_off import Axes
-from workbench.explore.read_off_widget import ReadOff
 from workbench.explore.tables import table
 from workbench.explore.widgets import MetricExplorer
+from workbench.models.model_store import load_or_train
+from workbench.models.recommend import history
 from workbench.reporting import record
+from workbench.studies import tour_experiments
 from workbench.theory import targets
 from workbench.theory.fitting import FitConfig, fitted
 from workbench.training.presets import lineup
-from workbench.training.recommend import history
-from workbench.training.shelf import obtain
 
 # %% [markdown]
 # Four retrievers, two encoders with two similarities each, are taken from `ckpts/`, or trained now where they are missing (about a
@@ -60,8 +60,10 @@ from workbench.training.shelf import obtain
 
 # %%
 sequences = data.load(dataset)
-trained = {m: obtain(preset, sequences, seed=seed) for m, preset in lineup(profile, dataset).items()}
-subjects = {m: anatomy.Subject.of(m, trained[m].retriever(), sequences) for m in ("HSTU + dot", "HSTU + MoL")}
+trained = {m: load_or_train(preset, sequences, seed=seed) for m, preset in lineup(profile, dataset).items()}
+subjects = {
+    m: anatomy.ModelView.of(m, trained[m].retriever(), sequences) for m in ("HSTU + dot", "HSTU + MoL")
+}
 dot, mol = subjects.values()
 
 # %% [markdown]
@@ -71,14 +73,14 @@ dot, mol = subjects.values()
 # all others. Here is one history; the marked row is what came next.
 
 # %%
-user = anatomy.telling_user(dot, mol) if user < 0 else user
+user = anatomy.illustrative_user(dot, mol) if user < 0 else user
 table(history(sequences, user))
 
 # %% [markdown]
 # The poorest retriever shows everybody the same: the most popular items. How far does one get with that?
 
 # %%
-popular = lessons.popular_first(sequences)
+popular = tour_experiments.popular_first(sequences)
 axes = Axes("items in the list, the most popular first", "share in the list", unit="items", share=True)
 ReadOff("The same list for everybody", popular, axes, "items", "Length of the list", start=10)
 
@@ -111,7 +113,7 @@ record("HR@10 of the most popular items", shares.loc[10])
 
 # %%
 ranks = {method: t.ranks(sequences) for method, t in trained.items()}
-exam = lessons.against_negatives(ranks)
+exam = tour_experiments.against_negatives(ranks)
 axes = Axes("random negatives", "next item above all of them", unit="negatives", share=True)
 ReadOff(
     "An exam with negatives", exam, axes, "negatives", "Negatives that are drawn for each question", start=1
@@ -261,7 +263,7 @@ Proof(workload, titles)
 # component scores, one inner product for each item, and the *lists* of station 6.
 
 # %%
-stages = {f"best {k}": lessons.first_stages(workload, k) for k in (10, 100)}
+stages = {f"best {k}": tour_experiments.first_stages(workload, k) for k in (10, 100)}
 axes = Axes("candidates of a query", "share", unit="candidates", share=True)
 ReadOff(
     "Two first stages", stages, axes, "candidates", "How many items are scored by MoL", start=50, choice="of"
@@ -288,7 +290,7 @@ ReadOff(
 # are centres of clusters among some hundred users' queries.
 
 # %%
-rounded = lessons.rounded_queries(trained["HSTU + MoL"].retriever(), sequences, seed)
+rounded = tour_experiments.rounded_queries(trained["HSTU + MoL"].retriever(), sequences, seed)
 axes = Axes("codewords, up to one for each user", "NDCG@10", unit="codewords")
 ReadOff("Round the query", rounded, axes, "codewords", "Different queries that are left", start=32)
 
@@ -311,7 +313,7 @@ ReadOff("Round the query", rounded, axes, "codewords", "Different queries that a
 # made once. **Deep Retrieval** (arXiv 2007.07203) learns them together with the model, in several layers, so that a group is a *path*.
 
 # %%
-walked = lessons.walked_groups(workload, k=10, seed=seed)
+walked = tour_experiments.walked_groups(workload, k=10, seed=seed)
 axes = Axes("groups walked to, the best first", "share", unit="groups", share=True)
 ReadOff("Walk to some groups", walked, axes, "groups", "The width of the walk", start=5)
 
@@ -333,7 +335,7 @@ ReadOff("Walk to some groups", walked, axes, "groups", "The width of the walk", 
 
 # %%
 axes = Axes("items in the corpus", "GB kept for search", unit="items", log_y=True)
-kept = lessons.kept(workload)
+kept = tour_experiments.kept(workload)
 ReadOff("What a corpus costs to keep", kept, axes, "items", "Size of the corpus", start=1_000_000)
 
 # %% [markdown]

@@ -31,9 +31,9 @@ import pandas as pd
 from workbench import data
 from workbench.explore import figures
 from workbench.explore.tables import table
+from workbench.models.model_store import load_or_train
 from workbench.reporting import record
 from workbench.training.presets import lineup
-from workbench.training.shelf import obtain
 
 # %%
 sequences = data.load(dataset)
@@ -85,7 +85,7 @@ table(settings.loc[shown].fillna("all"))
 # training that is interrupted goes on where it stopped.
 
 # %%
-trained = {method: obtain(preset, sequences, seed=seed) for method, preset in presets.items()}
+trained = {method: load_or_train(preset, sequences, seed=seed) for method, preset in presets.items()}
 
 # %% [markdown]
 # ## Watching it learn
@@ -100,7 +100,7 @@ figures.training_curves(history)
 # %%
 outcome = pd.DataFrame(
     [
-        (m, t.facts["best_epoch"], t.facts["best"]["NDCG@10"], t.history["seconds"].sum())
+        (m, t.metadata["best_epoch"], t.metadata["best"]["NDCG@10"], t.history["seconds"].sum())
         for m, t in trained.items()
     ],
     columns=["method", "best epoch", "validation NDCG@10", "seconds"],

@@ -30,21 +30,21 @@ user = 3
 import pandas as pd
 
 from workbench import data, paths
-from workbench.evaluation.protocol import HONEST, compare
+from workbench.evaluation.protocol import STRICT, compare
 from workbench.evaluation.published import published
-from workbench.evaluation.seeds import told
 from workbench.explore import figures
 from workbench.explore.tables import table
 from workbench.explore.widgets import MetricExplorer
+from workbench.models.model_store import load_or_train
+from workbench.models.recommend import by_popularity, history, recommendations
 from workbench.reporting import record
+from workbench.studies.seeds import format_seeds
 from workbench.training.presets import learned_indexes, lineup
-from workbench.training.recommend import by_popularity, history, recommendations
-from workbench.training.shelf import obtain
 
 # %%
 sequences = data.load(dataset)
 presets = lineup(profile, dataset) | learned_indexes(profile)
-trained = {method: obtain(preset, sequences, seed=seed) for method, preset in presets.items()}
+trained = {method: load_or_train(preset, sequences, seed=seed) for method, preset in presets.items()}
 ranks = {method: t.ranks(sequences) for method, t in trained.items()}
 
 # %% [markdown]
@@ -53,7 +53,7 @@ ranks = {method: t.ranks(sequences) for method, t in trained.items()}
 # A metric means nothing without the rules it was measured by. These are ours.
 
 # %%
-table(HONEST.card())
+table(STRICT.card())
 
 # %% [markdown]
 # ## The result
@@ -127,7 +127,7 @@ for a, b in pairs:
 # %%
 firsts = ("sasrec-dot", "hstu-dot", "hstu-dot-longer")
 stored = [paths.reports() / "tables" / f"seeds-{dataset}-{name}.csv" for name in firsts]
-over = [told(pd.read_csv(path)) for path in stored if path.is_file()]
+over = [format_seeds(pd.read_csv(path)) for path in stored if path.is_file()]
 columns = ["model", "seeds", "HR@10", "HR@50", "NDCG@10", "MRR"]
 table(pd.concat(over, ignore_index=True)[columns]) if over else "run `workbench seeds`"
 

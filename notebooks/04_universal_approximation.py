@@ -45,7 +45,7 @@ from workbench.explore import approximation as figures
 from workbench.explore.approximation_widget import Approximation
 from workbench.explore.tables import table
 from workbench.reporting import record
-from workbench.theory import construction, floor, studies, targets
+from workbench.theory import comparisons, construction, floor, targets
 from workbench.theory.fitting import FitConfig
 
 # %%
@@ -155,7 +155,9 @@ explorer
 # (wider) dot product that spends **as many floats in all**. Coin tosses first: nothing to learn, all to remember.
 
 # %%
-noise = studies.over_seeds(studies.compare(wanted["random signs"], studies.by_width(mol, (4, 8, 16)), seeds))
+noise = comparisons.over_seeds(
+    comparisons.compare(wanted["random signs"], comparisons.by_width(mol, (4, 8, 16)), seeds)
+)
 figures.width_lines(noise)
 
 # %%
@@ -179,7 +181,7 @@ table(noise[columns])
 
 # %%
 sphere = wanted["similar, not identical"]
-starts = studies.over_seeds(studies.compare(sphere, studies.by_start(mol, sphere), seeds))
+starts = comparisons.over_seeds(comparisons.compare(sphere, comparisons.by_start(mol, sphere), seeds))
 figures.fit_dots(starts, "Similar, not identical: the same MoL from three starts")
 
 # %%
@@ -207,8 +209,8 @@ table(starts[columns])
 # - **pair only** and **full**: the weights depend on the pair. The rank is not bounded by the width.
 
 # %%
-gates = studies.over_seeds(
-    studies.compare(wanted["random signs"], studies.by_gate(replace(mol, width=8)), seeds)
+gates = comparisons.over_seeds(
+    comparisons.compare(wanted["random signs"], comparisons.by_gate(replace(mol, width=8)), seeds)
 )
 record("gates", gates[columns])
 figures.fit_dots(gates, "Random signs, d = 8: the parts of the gate")
@@ -217,8 +219,8 @@ figures.fit_dots(gates, "Random signs, d = 8: the parts of the gate")
 # And the number of components, with the full gate:
 
 # %%
-components = studies.over_seeds(
-    studies.compare(wanted["random signs"], studies.by_components(replace(mol, width=8)), seeds)
+components = comparisons.over_seeds(
+    comparisons.compare(wanted["random signs"], comparisons.by_components(replace(mol, width=8)), seeds)
 )
 record("components", components[columns])
 figures.fit_dots(components, "Random signs, d = 8: P = Pq · Px components")
@@ -229,12 +231,12 @@ figures.fit_dots(components, "Random signs, d = 8: P = Pq · Px components")
 # Where does the rank come from? The singular values of the target, of the dot product, and of MoL with two gates.
 
 # %%
-by_gate = studies.by_gate(replace(mol, width=8))
+by_gate = comparisons.by_gate(replace(mol, width=8))
 chosen = {"dot": replace(mol, similarity="dot", width=8)} | {
     "MoL, query only": by_gate["query only"],
     "MoL": by_gate["full"],
 }
-figures.spectra(studies.spectra(wanted["random signs"], chosen))
+figures.spectra(comparisons.spectra(wanted["random signs"], chosen))
 
 # %% [markdown]
 # A line that breaks off is a score matrix of low rank: 8 for the dot product, 32 for the gate that sees the query

@@ -45,10 +45,10 @@ from workbench.explore.anatomy_widgets import (
 )
 from workbench.explore.tables import table
 from workbench.explore.update_times import answers
+from workbench.models.model_store import find_trained, load_or_train
+from workbench.models.recommend import history
 from workbench.reporting import record
 from workbench.training.presets import lineup, preset
-from workbench.training.recommend import history
-from workbench.training.shelf import obtain, on_shelf
 
 # %% [markdown]
 # Two retrievers with the same encoder, taken from `ckpts/` or trained now where they are missing, and as a third the mixture trained
@@ -58,18 +58,18 @@ from workbench.training.shelf import obtain, on_shelf
 # %%
 sequences = data.load(dataset)
 presets = {method: lineup(profile, dataset)[method] for method in ("HSTU + dot", "HSTU + MoL")}
-trained = {method: obtain(chosen, sequences, seed=seed) for method, chosen in presets.items()}
+trained = {method: load_or_train(chosen, sequences, seed=seed) for method, chosen in presets.items()}
 
 # %%
 sister = preset(f"{presets['HSTU + MoL'].name}-unbalanced")
-take = obtain if profile == "quick" else on_shelf
+take = load_or_train if profile == "quick" else find_trained
 if unbalanced := take(sister, sequences, seed=seed):
     trained["without balancing"] = unbalanced
 else:
     print(f"not trained yet: workbench train {sister.name} --dataset {dataset} --seed {seed}")
 
 # %%
-subjects = {name: anatomy.Subject.of(name, t.retriever(), sequences) for name, t in trained.items()}
+subjects = {name: anatomy.ModelView.of(name, t.retriever(), sequences) for name, t in trained.items()}
 dot, mol = subjects["HSTU + dot"], subjects["HSTU + MoL"]
 
 # %% [markdown]
@@ -79,7 +79,7 @@ dot, mol = subjects["HSTU + dot"], subjects["HSTU + MoL"]
 # an example that was chosen to show something, and no measurement (**03_compare_similarities** has those).
 
 # %%
-user = anatomy.telling_user(dot, mol) if user < 0 else user
+user = anatomy.illustrative_user(dot, mol) if user < 0 else user
 record("user", user)
 table(history(sequences, user))
 
@@ -147,7 +147,7 @@ SideBySide([dot, mol], user)
 
 # %%
 users = sequences.users_with("test")[:512]
-worth = anatomy.switched_off(mol, users)
+worth = anatomy.ablate_components(mol, users)
 drawn.switched_off_bars(worth)
 
 # %% [markdown]

@@ -31,23 +31,23 @@ import pandas as pd
 import torch
 
 from workbench import data
-from workbench.bench.proofs import one_query, proof_shares
 from workbench.bench.workloads import Trained, build
 from workbench.explore import proof_figures as figures
 from workbench.explore.proof_widget import Proof
 from workbench.explore.tables import table
+from workbench.models.model_store import load_or_train
 from workbench.reporting import record
 from workbench.runtime import generator
 from workbench.search.pruning import pruning
+from workbench.studies.proofs import one_query, proof_shares
 from workbench.training.presets import lineup
-from workbench.training.shelf import obtain
 
 # %% [markdown]
 # A trained HSTU + MoL retriever; real users ask for what comes after their histories, which are left out of the answers.
 
 # %%
 sequences = data.load(dataset)
-trained = obtain(lineup(profile, dataset)["HSTU + MoL"], sequences, seed=seed)
+trained = load_or_train(lineup(profile, dataset)["HSTU + MoL"], sequences, seed=seed)
 workload = build(Trained(str(trained.folder)), 32 if profile == "quick" else 128, seed, torch.device("cpu"))
 k = 10 if profile == "quick" else 100
 titles = sequences.items["title"].set_axis(range(1, sequences.num_items + 1))

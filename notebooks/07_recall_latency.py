@@ -38,9 +38,9 @@ from workbench.explore.lens_widget import QueryLens
 from workbench.explore.search_widget import SearchExplorer
 from workbench.explore.tables import table
 from workbench.explore.update_times import answers
+from workbench.models.model_store import find_trained, load_or_train
 from workbench.reporting import record
 from workbench.training.presets import learned_indexes, lineup
-from workbench.training.shelf import obtain, on_shelf
 
 # %% [markdown]
 # ## What is measured
@@ -52,20 +52,20 @@ from workbench.training.shelf import obtain, on_shelf
 
 # %%
 sequences = data.load(dataset)
-trained = obtain(lineup(profile, dataset)["HSTU + MoL"], sequences, seed=seed)
+trained = load_or_train(lineup(profile, dataset)["HSTU + MoL"], sequences, seed=seed)
 plan = plans.of_profile(profile, str(trained.folder), title=dataset)
 raw = run(plan, anew=profile == "quick", progress=False)
 everything = tables.summary(raw)
 
 # %% [markdown]
-# Contenders take turns, round by round, each round in another order: what slows the machine for a while slows all of them. Every
+# Entries take turns, round by round, each round in another order: what slows the machine for a while slows all of them. Every
 # time, id and score is kept; all that follows is derived from those tables.
 
 # %%
 group = everything[everything["workload"] == everything["workload"].iloc[-1]]
 group = group[(group["batch_size"] == 32) & (group["k"] == 100)].reset_index(drop=True)
 print(
-    f"{group['workload'].iloc[0]}, 32 queries a call, k = 100; {raw.facts['machine']}, {raw.facts['threads']} threads"
+    f"{group['workload'].iloc[0]}, 32 queries a call, k = 100; {raw.metadata['machine']}, {raw.metadata['threads']} threads"
 )
 
 # %% [markdown]
@@ -129,7 +129,7 @@ figures.proofs(group)
 others = {"SASRec + MoL": lineup(profile, dataset)["SASRec + MoL"], **learned_indexes(profile)}
 checkpoints = {"HSTU + MoL": str(trained.folder)}
 for name, preset in others.items():
-    if found := on_shelf(preset, sequences, seed=seed):
+    if found := find_trained(preset, sequences, seed=seed):
         checkpoints[name] = str(found.folder)
 
 # %%

@@ -30,16 +30,16 @@ seed = 0
 import pandas as pd
 
 from workbench import data, paths
-from workbench.bench import lessons
-from workbench.bench.sparcode_tables import measured, tree_beams
-from workbench.bench.sparsity import code_table, sparsity_sweep, usage_table
 from workbench.explore import figures, sparsity_figures
-from workbench.explore.read_off import Axes
-from workbench.explore.read_off_widget import ReadOff
+from workbench.explore.curve_explorer import Axes
+from workbench.explore.curve_explorer_widget import ReadOff
 from workbench.explore.tables import table
+from workbench.models.model_store import load_or_train
 from workbench.reporting import record
+from workbench.studies import tour_experiments
+from workbench.studies.sparcode import measured, tree_beams
+from workbench.studies.sparsity import code_table, sparsity_sweep, usage_table
 from workbench.training.presets import preset
-from workbench.training.shelf import obtain
 
 # %% [markdown]
 # ## From a query to codes
@@ -57,7 +57,7 @@ from workbench.training.shelf import obtain
 family = {"quick": "sparcode-quick", "standard": "sparcode-cpu", "full": "sparcode-cpu"}[profile]
 sequences = data.load(dataset)
 methods = {"two-tower": "sa-two-tower-plain", "SparCode": "sa-sparcode"}
-trained = {m: obtain(preset(f"{family}/{name}"), sequences, seed=seed) for m, name in methods.items()}
+trained = {m: load_or_train(preset(f"{family}/{name}"), sequences, seed=seed) for m, name in methods.items()}
 
 # %%
 history = trained["SparCode"].history.assign(run="SparCode")
@@ -128,8 +128,8 @@ cuts = index_rows.drop("learned threshold").assign(full=1 - index_rows["short"])
 cuts = cuts.assign(average_items=cuts["average_items"].round().astype(int))
 whole = {**sweep.iloc[-1], "mebibytes": cuts["mebibytes"].max()}
 names = {"NDCG@10": "NDCG@10", "HR@50": "HR@50", "mebibytes": "bytes of the whole index"}
-curves = lessons.curves_of(cuts, "average_items", names, whole)
-full = lessons.curves_of(cuts, "average_items", {"full": "users with 50 items in their lists"})
+curves = tour_experiments.curves_of(cuts, "average_items", names, whole)
+full = tour_experiments.curves_of(cuts, "average_items", {"full": "users with 50 items in their lists"})
 axes = Axes("items in a code's list, on average", "share", unit="items per code", share=True)
 start = int(cuts["average_items"].max())
 ReadOff("Cut the lists", pd.concat([curves, full]), axes, "items", "Mean length of a list", start)

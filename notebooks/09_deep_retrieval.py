@@ -32,17 +32,17 @@ from dataclasses import replace
 import pandas as pd
 
 from workbench import data
-from workbench.bench import lessons
+from workbench.anatomy import path_analysis as path_analysis
 from workbench.explore import path_figures
-from workbench.explore.read_off import Axes
-from workbench.explore.read_off_widget import ReadOff
+from workbench.explore.curve_explorer import Axes
+from workbench.explore.curve_explorer_widget import ReadOff
 from workbench.explore.tables import table
+from workbench.models.model_store import load_or_train
+from workbench.models.recommend import history, recommendations
 from workbench.reporting import record
-from workbench.training import path_views
-from workbench.training.frozen_paths import PathFit, fit_paths
+from workbench.studies import tour_experiments
+from workbench.studies.frozen_paths import PathFit, fit_paths
 from workbench.training.presets import preset
-from workbench.training.recommend import history, recommendations
-from workbench.training.shelf import obtain
 
 # %% [markdown]
 # ## A corpus on paths
@@ -75,7 +75,7 @@ table(pd.DataFrame({"value": settings}).loc[shown])
 # Without the penalty everything would gather on one path: always probable, and no index at all.
 
 # %%
-trained = obtain(chosen, sequences, seed=seed)
+trained = load_or_train(chosen, sequences, seed=seed)
 retriever = trained.retriever()
 
 # %% [markdown]
@@ -86,7 +86,7 @@ retriever = trained.retriever()
 path_figures.path_learning(trained.history)
 
 # %%
-kept = path_views.path_sizes(retriever)  # of the epoch that was chosen, which need not be the last
+kept = path_analysis.path_sizes(retriever)  # of the epoch that was chosen, which need not be the last
 record("paths in use", kept["paths"].sum())
 record("largest path", kept["items"].max(), unit="items")
 record("stability of the last turn", trained.history["stability"].dropna().iloc[-1])
@@ -98,14 +98,14 @@ record("stability of the last turn", trained.history["stability"].dropna().iloc[
 # model about titles or genres: items come together because the same users choose them at the same moments.
 
 # %%
-paths = path_views.path_table(retriever, sequences)
+paths = path_analysis.path_table(retriever, sequences)
 table(paths.head(10))
 
 # %% [markdown]
 # Do items on a path belong together? Pairs from one path, against any two items:
 
 # %%
-together = path_views.togetherness(retriever, sequences)
+together = path_analysis.togetherness(retriever, sequences)
 record("togetherness", together)
 table(together)
 
@@ -122,7 +122,7 @@ table(history(sequences, user))
 # them.
 
 # %%
-table(path_views.walk(retriever, sequences, user))
+table(path_analysis.walk(retriever, sequences, user))
 
 # %% [markdown]
 # And what is found there, in the reranker's order.
@@ -138,7 +138,7 @@ table(recommendations(retriever, sequences, user))
 
 # %%
 widths = (1, 2, 4, 8, 16, 32, 64)
-found = path_views.beam_recall(retriever, sequences, widths)
+found = path_analysis.beam_recall(retriever, sequences, widths)
 path_figures.beam_curve(found)
 
 # %%
@@ -148,7 +148,14 @@ table(found)
 # %%
 names = {"recall": "of brute force's best 10", "of_brute_force": "of brute force's hits", "scored": "scored"}
 axes = Axes("width of the beam", "share", unit="beam", share=True)
-ReadOff("Widen the beam", lessons.curves_of(found, "beam", names), axes, "beam", "Beginnings kept", start=1)
+ReadOff(
+    "Widen the beam",
+    tour_experiments.curves_of(found, "beam", names),
+    axes,
+    "beam",
+    "Beginnings kept",
+    start=1,
+)
 
 # %% [markdown]
 # **To answer with the control.** How wide must the beam be to find nine tenths of brute force's best ten, and how much of the corpus is
@@ -174,12 +181,15 @@ for alpha in (0.0, 1e-4, 1.0):
     variants[alpha], _ = fit_paths(retriever, sequences, chosen.training, replace(config, alpha=alpha), fit)
 
 # %%
-sizes = [path_views.path_sizes(r).assign(variant=f"α = {a:g}") for a, r in variants.items()]
+sizes = [path_analysis.path_sizes(r).assign(variant=f"α = {a:g}") for a, r in variants.items()]
 path_figures.path_fill(pd.concat(sizes))
 
 # %%
 effect = pd.concat(
-    [path_views.beam_recall(r, sequences, [settings["beam"]]).assign(alpha=a) for a, r in variants.items()],
+    [
+        path_analysis.beam_recall(r, sequences, [settings["beam"]]).assign(alpha=a)
+        for a, r in variants.items()
+    ],
     ignore_index=True,
 ).assign(largest_path=[frame["items"].max() for frame in sizes])
 record("penalty", effect)

@@ -32,9 +32,9 @@ from workbench.bench import growth, plans, tables
 from workbench.bench.run import run
 from workbench.explore import search_figures as figures
 from workbench.explore.tables import table
+from workbench.models.model_store import load_or_train
 from workbench.reporting import record
 from workbench.training.presets import lineup
-from workbench.training.shelf import obtain
 
 # %% [markdown]
 # ## Corpora from small to large
@@ -44,7 +44,7 @@ from workbench.training.shelf import obtain
 
 # %%
 sequences = data.load(dataset)
-trained = obtain(lineup(profile, dataset)["HSTU + MoL"], sequences, seed=seed)
+trained = load_or_train(lineup(profile, dataset)["HSTU + MoL"], sequences, seed=seed)
 plan = plans.growth_of_profile(profile, str(trained.folder), title=dataset)
 raw = run(plan, anew=profile == "quick", progress=False)
 measured = tables.summary(raw)

@@ -30,7 +30,7 @@ from workbench.similarities import (  # noqa: E402
     SimilarityConfig,
     SparCodeConfig,
 )
-from workbench.similarities.vector_quantizer import QuantizerConfig  # noqa: E402
+from workbench.similarities.sparcode.quantizer import QuantizerConfig  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

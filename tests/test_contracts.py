@@ -29,7 +29,7 @@ def topk(queries: int = 2, k: int = 3) -> TopK:
         ids=torch.arange(queries * k).reshape(queries, k) + 1,
         exact=torch.ones(queries, dtype=torch.bool),
         gap=torch.zeros(queries),
-        work=torch.full((queries,), 7),
+        num_scored=torch.full((queries,), 7),
     )
 
 
@@ -103,7 +103,7 @@ def test_save_and_load_give_the_same_record(tmp_path):
     path = tmp_path / "batch.safetensors"
     batch().save(path)
     loaded = SequenceBatch.load(path)
-    assert loaded.hidden is None
+    assert loaded.masked is None
     assert torch.equal(loaded.item_ids, batch().item_ids)
     assert torch.equal(loaded.ratings, batch().ratings)
     assert [p.name for p in tmp_path.iterdir()] == ["batch.safetensors"]
@@ -135,12 +135,12 @@ def test_a_file_without_a_record_name_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [("scores", "ids", "exact", "gap"), ("scores", "ids", "exact", "gap", "work", "extra")]
+    "names", [("scores", "ids", "exact", "gap"), ("scores", "ids", "exact", "gap", "num_scored", "extra")]
 )
 def test_missing_and_unknown_fields_are_named(tmp_path, names):
     tensors = {name: torch.ones(2, 2) for name in names}
     safetensors.torch.save_file(tensors, tmp_path / "top", metadata={"record": "TopK"})
-    with pytest.raises(ValueError, match=r"top and TopK differ in their fields: (work|extra)$"):
+    with pytest.raises(ValueError, match=r"top and TopK differ in their fields: (num_scored|extra)$"):
         TopK.load(tmp_path / "top")
 
 

@@ -7,16 +7,16 @@ import pytest
 
 from workbench.bench.growth import readme_growth
 from workbench.bench.tables import readme, readme_sizes
-from workbench.evaluation.seeds import told
-from workbench.training.bench import summary
-from workbench.training.shelf import Shelved, beside, markdown
+from workbench.bench.training import summary
+from workbench.models.model_store import TrainedModel, beside, markdown
+from workbench.studies.seeds import format_seeds
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("ml-1m-sasrec-dot", "ml-1m-sasrec-mol", "ml-1m-hstu-dot", "ml-1m-hstu-mol")
 
 
 def test_the_table_of_results_is_what_compare_prints() -> None:
-    table = beside([Shelved.load(ROOT / "ckpts" / name) for name in MODELS])
+    table = beside([TrainedModel.load(ROOT / "ckpts" / name) for name in MODELS])
     assert markdown(table) in (ROOT / "README.md").read_text()
     stored = pd.read_csv(ROOT / "reports" / "tables" / "ml-1m.csv", dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(stored, table, check_dtype=False)
@@ -25,7 +25,7 @@ def test_the_table_of_results_is_what_compare_prints() -> None:
 @pytest.mark.parametrize("first", ["hstu-dot", "hstu-dot-longer"])
 def test_the_tables_of_seeds_are_what_the_stored_seeds_say(first: str) -> None:
     table = pd.read_csv(ROOT / "reports" / "tables" / f"seeds-ml-1m-{first}.csv")
-    assert markdown(told(table)) in (ROOT / "README.md").read_text()
+    assert markdown(format_seeds(table)) in (ROOT / "README.md").read_text()
 
 
 def test_the_table_of_training_speed_is_what_the_stored_steps_say() -> None:
@@ -64,14 +64,14 @@ def test_a_shipped_checkpoint_still_measures_what_its_card_says(
 ) -> None:
     """The ranks of 6,040 users, measured anew from the raw files."""
     from workbench.data.build import build
-    from workbench.evaluation.protocol import HONEST, summarize
-    from workbench.training.validation import rank_users
+    from workbench.evaluation.protocol import STRICT, summarize
+    from workbench.evaluation.retrievers import rank_users
 
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
-    shelved = Shelved.load(ROOT / "ckpts" / "ml-1m-sasrec-dot")
+    shelved = TrainedModel.load(ROOT / "ckpts" / "ml-1m-sasrec-dot")
     sequences = build("ml-1m", movielens_1m).sequences
-    assert sequences.fingerprint() == shelved.facts["fingerprint"]
-    found = summarize(rank_users(shelved.retriever(), sequences, HONEST), HONEST).set_index("metric")["value"]
+    assert sequences.fingerprint() == shelved.metadata["fingerprint"]
+    found = summarize(rank_users(shelved.retriever(), sequences, STRICT), STRICT).set_index("metric")["value"]
     stored = shelved.metrics.set_index("metric")["value"]
     for metric in ("HR@10", "NDCG@10", "MRR"):
         assert found[metric] == pytest.approx(stored[metric], abs=2e-4)

@@ -18,7 +18,7 @@ from workbench.encoders import (
     SASRecConfig,
     TwoTowerConfig,
 )
-from workbench.retriever import Retriever, RetrieverConfig, fit_weights, not_finite, read_facts
+from workbench.retriever import Retriever, RetrieverConfig, fit_weights, not_finite, read_metadata
 from workbench.search import BruteForce
 from workbench.similarities import DotConfig, MoLConfig
 
@@ -84,8 +84,8 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, encoder, similarity):
     again = Retriever.load(tmp_path / "a" / "b")
     assert again.config == config and again.num_items == ITEMS and not again.training
     assert same(retriever, again)
-    facts = read_facts(tmp_path / "a" / "b")
-    assert (facts["format"], facts["data"], facts["epochs"]) == (1, "mine", 3)
+    metadata = read_metadata(tmp_path / "a" / "b")
+    assert (metadata["format"], metadata["data"], metadata["epochs"]) == (1, "mine", 3)
     with torch.no_grad():
         scores = [r.similarity.score(r.query_state(BATCH), r.item_state()) for r in (retriever, again)]
     assert torch.equal(*scores)
@@ -162,8 +162,8 @@ def saved(tmp_path) -> Path:
 
 def rewrite(folder: Path, **changes: Any) -> None:
     path = folder / "config.json"
-    facts = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({name: value for name, value in facts.items() if value is not None}))
+    metadata = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in metadata.items() if value is not None}))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

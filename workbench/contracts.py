@@ -104,7 +104,7 @@ class SequenceBatch(_TensorRecord):
 
     `item_ids` int64 (B, L), dense ids; `timestamps` int64 (B, L), seconds; `ratings` float32 (B, L); `lengths` int64 (B,),
     each at least 1 and at most L; `user_ids` int64 (B,), dense 0..U−1; `target_ids`, `target_timestamps` int64 (B,);
-    `hidden` bool (B, L) or None: positions whose item the encoder must not see (masked-item training, BERT4Rec).
+    `masked` bool (B, L) or None: positions whose item the encoder must not see (masked-item training, BERT4Rec).
     """
 
     item_ids: Int[Tensor, "B L"]
@@ -114,7 +114,7 @@ class SequenceBatch(_TensorRecord):
     user_ids: Int[Tensor, "B"]
     target_ids: Int[Tensor, "B"]
     target_timestamps: Int[Tensor, "B"]
-    hidden: Bool[Tensor, "B L"] | None = None
+    masked: Bool[Tensor, "B L"] | None = None
 
     def __len__(self) -> int:
         return self.item_ids.shape[0]
@@ -194,14 +194,14 @@ class TopK(_TensorRecord):
     what could be found the id is −1 and the score −inf. `exact` bool (B,): proof that no other item belongs in the top K.
     `gap` float (B,): how far an item that is not in the list, and so the true K-th score too, can lie above the last score
     here; 0 where `exact`, +inf where unknown.
-    `work` int64 (B,): pairs whose full similarity was computed.
+    `num_scored` int64 (B,): pairs whose full similarity was computed.
     """
 
     scores: Float[Tensor, "B K"]
     ids: Int[Tensor, "B K"]
     exact: Bool[Tensor, "B"]
     gap: Float[Tensor, "B"]
-    work: Int[Tensor, "B"]
+    num_scored: Int[Tensor, "B"]
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -222,7 +222,7 @@ class Encoder(nn.Module, ABC):
         """One embedding per position; what stands at padding is unspecified (and must be finite).
 
         Causal encoders ("next item"): the output at position i sees positions 0..i only. "masked item" encoders see both
-        sides, except items marked in `batch.hidden`.
+        sides, except items marked in `batch.masked`.
         """
 
     @abstractmethod
@@ -270,15 +270,15 @@ class AlternatingSimilarity(Similarity, ABC):
     """
 
     @abstractmethod
-    def begin(self, epoch: int) -> None:
+    def on_epoch_start(self, epoch: int) -> None:
         """Before epoch `epoch` (from 1): decide what it trains."""
 
     @abstractmethod
-    def observe(self, embeddings: Float[Tensor, "T D"], target_ids: Int[Tensor, "T"]) -> None:
+    def on_batch(self, embeddings: Float[Tensor, "T D"], target_ids: Int[Tensor, "T"]) -> None:
         """The queries of one step of training, and the items they chose."""
 
     @abstractmethod
-    def settle(self, rows: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    def on_epoch_end(self, rows: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """After an epoch: learn that part from all training rows, given as (queries (T, D), item ids (T,)).
 
         Gives figures by name for the history of the run, the same names after each epoch that has any.

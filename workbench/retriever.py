@@ -134,8 +134,8 @@ class Retriever(nn.Module):
             self._check_ids(ids, lowest=1)
         return self.similarity.items(self.item_table(ids), ids)
 
-    def save(self, folder: Path, **facts: Any) -> None:
-        """Write `model.safetensors` and `config.json` into `folder`, with `facts` (data, metrics, …) in the latter.
+    def save(self, folder: Path, **metadata: Any) -> None:
+        """Write `model.safetensors` and `config.json` into `folder`, with `metadata` (data, metrics, …) in the latter.
 
         Raises OSError that names the file where it cannot be written (a full disk); what was there before is then whole.
         """
@@ -145,7 +145,7 @@ class Retriever(nn.Module):
             "format": FORMAT,
             "num_items": self.num_items,
             "retriever": self.config.to_dict(),
-            **facts,
+            **metadata,
         }
         text = json.dumps(described, indent=2) + "\n"
         new_weights, new_config = folder / f"{WEIGHTS}.partial", folder / f"{CONFIG}.partial"
@@ -167,16 +167,16 @@ class Retriever(nn.Module):
         Raises FileNotFoundError where a file is missing; ValueError where one is damaged, where the weights do not fit the
         configuration, or where they are not finite.
         """
-        facts = read_facts(folder)
-        if not isinstance(facts.get("retriever"), dict):
+        metadata = read_metadata(folder)
+        if not isinstance(metadata.get("retriever"), dict):
             raise ValueError(f"{folder / CONFIG} describes no retriever")
         try:
-            config = RetrieverConfig.from_dict(facts["retriever"])
+            config = RetrieverConfig.from_dict(metadata["retriever"])
         except ValueError as error:
             raise ValueError(f"{folder / CONFIG} describes no retriever: {error}") from error
-        if not isinstance(facts.get("num_items"), int):
+        if not isinstance(metadata.get("num_items"), int):
             raise ValueError(f"{folder / CONFIG} does not say how many items there are (num_items)")
-        retriever = cls(config, facts["num_items"])
+        retriever = cls(config, metadata["num_items"])
         path = folder / WEIGHTS
         if not path.is_file():
             raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: not a checkpoint of this workbench")
@@ -195,19 +195,19 @@ def not_finite(module: nn.Module) -> str | None:
     return next((name for name, p in module.named_parameters() if not bool(p.isfinite().all())), None)
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What `config.json` in a checkpoint folder says: format, items, configuration, and the facts of its training."""
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """What `config.json` in a checkpoint folder says: format, items, configuration, and the metadata of its training."""
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no {CONFIG}: not a checkpoint of this workbench")
     try:
-        facts: dict[str, Any] = json.loads(path.read_text())
+        metadata: dict[str, Any] = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable JSON ({error}); restore it") from error
-    found = facts.get("format") if isinstance(facts, dict) else None
+    found = metadata.get("format") if isinstance(metadata, dict) else None
     if found != FORMAT:
         raise ValueError(f"{path} has format {found!r}; this version reads format {FORMAT}")
-    return facts
+    return metadata
 
 
 def fit_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> None:

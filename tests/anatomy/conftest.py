@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from workbench.anatomy import Subject
+from workbench.anatomy import ModelView
 from workbench.data import Sequences
 from workbench.encoders import SASRecConfig
 from workbench.retriever import Retriever, RetrieverConfig
@@ -24,23 +24,23 @@ def world(cycles: Callable[..., Sequences]) -> Sequences:
 
 
 @pytest.fixture(scope="session")
-def subject_of(world: Sequences) -> Callable[[SimilarityConfig], Subject]:
+def subject_of(world: Sequences) -> Callable[[SimilarityConfig], ModelView]:
     """The subject with a similarity of this configuration, and item embeddings that are far apart."""
 
-    def made(similarity: SimilarityConfig, name: str = "SASRec + MoL") -> Subject:
+    def made(similarity: SimilarityConfig, name: str = "SASRec + MoL") -> ModelView:
         retriever = Retriever(RetrieverConfig(SASRecConfig(1, 1, 8, 0.0), similarity, 8, 12), world.num_items)
         with torch.no_grad():
             retriever.item_table.weight.mul_(40)
-        return Subject.of(name, retriever.eval(), world)
+        return ModelView.of(name, retriever.eval(), world)
 
     return made
 
 
 @pytest.fixture(scope="session")
-def mol(subject_of: Callable[[SimilarityConfig], Subject]) -> Subject:
+def mol(subject_of: Callable[[SimilarityConfig], ModelView]) -> ModelView:
     return subject_of(MOL)
 
 
 @pytest.fixture(scope="session")
-def dot(subject_of: Callable[..., Subject]) -> Subject:
+def dot(subject_of: Callable[..., ModelView]) -> ModelView:
     return subject_of(DotConfig(), "SASRec + dot")

@@ -10,26 +10,27 @@ import pytest
 import torch
 
 from workbench import anatomy
-from workbench.anatomy import Change, Subject, subject
+from workbench.anatomy import Change, ModelView
+from workbench.anatomy import model_view as subject
 from workbench.anatomy.map import principal_plane
+from workbench.models.recommend import recommendations
 from workbench.similarities import MoLConfig
-from workbench.training.recommend import recommendations
 
 
 def test_examples_hold() -> None:
     assert doctest.testmod(subject).failed == 0
 
 
-def test_a_subject_knows_its_items(mol: Subject) -> None:
+def test_a_subject_knows_its_items(mol: ModelView) -> None:
     fewer = replace(mol.sequences, items=pd.concat([mol.sequences.items] * 2, ignore_index=True))
     with pytest.raises(ValueError, match="knows 30 items and cycles has 60"):
-        Subject.of("x", mol.retriever, fewer)
+        ModelView.of("x", mol.retriever, fewer)
     for user in (-1, 40):
         with pytest.raises(ValueError, match=r"users are numbered 0\.\.39"):
             mol.queries(np.array([user]))
 
 
-def test_the_parts_of_a_pair(mol: Subject) -> None:
+def test_the_parts_of_a_pair(mol: ModelView) -> None:
     item = mol.target(3)
     parts = anatomy.components(mol, 3, item)
     assert parts["product"].sum() == pytest.approx(mol.scores(np.array([3]))[0, item - 1], rel=1e-4)
@@ -45,7 +46,7 @@ def test_the_parts_of_a_pair(mol: Subject) -> None:
         anatomy.components(mol, 3, 31)
 
 
-def test_the_curve_goes_through_the_trained_temperature(mol: Subject) -> None:
+def test_the_curve_goes_through_the_trained_temperature(mol: ModelView) -> None:
     curve = anatomy.by_temperature(mol, 3, 5)
     middle = curve.iloc[6]
     scores = mol.scores(np.array([3]))[0]
@@ -55,7 +56,7 @@ def test_the_curve_goes_through_the_trained_temperature(mol: Subject) -> None:
     assert len(anatomy.by_temperature(mol, 3, 5, temperatures=[0.1])) == 1
 
 
-def test_lists_are_what_the_retrievers_recommend(mol: Subject, dot: Subject) -> None:
+def test_lists_are_what_the_retrievers_recommend(mol: ModelView, dot: ModelView) -> None:
     lists = anatomy.side_by_side([dot, mol], 2, k=4)
     for one in (dot, mol):
         mine = lists[lists["method"] == one.method]
@@ -78,8 +79,8 @@ def test_lists_are_what_the_retrievers_recommend(mol: Subject, dot: Subject) -> 
         anatomy.side_by_side([mol], 2, k=0)
 
 
-def test_an_example_is_one_that_the_richer_ranks_better(mol: Subject, dot: Subject) -> None:
-    user = anatomy.telling_user(dot, mol)
+def test_an_example_is_one_that_the_richer_ranks_better(mol: ModelView, dot: ModelView) -> None:
+    user = anatomy.illustrative_user(dot, mol)
     ranks = {
         s.method: [anatomy.rank(s.scores(np.array([u]))[0], s.target(u), s.unseen(u)) for u in range(40)]
         for s in (dot, mol)
@@ -88,7 +89,7 @@ def test_an_example_is_one_that_the_richer_ranks_better(mol: Subject, dot: Subje
     assert ratios[user] == ratios.max()
 
 
-def test_use_is_a_mean_over_the_pairs_of_a_group(mol: Subject) -> None:
+def test_use_is_a_mean_over_the_pairs_of_a_group(mol: ModelView) -> None:
     pairs = anatomy.held_out_pairs(mol, batch_size=7)
     assert list(pairs.items[:3]) == [mol.target(u) for u in range(3)]
     np.testing.assert_allclose(
@@ -104,7 +105,7 @@ def test_use_is_a_mean_over_the_pairs_of_a_group(mol: Subject) -> None:
 
 
 def test_groups_that_use_components_alike_are_not_spread(
-    subject_of: Callable[..., Subject], mol: Subject
+    subject_of: Callable[..., ModelView], mol: ModelView
 ) -> None:
     uniform = subject_of(MoLConfig(3, 2, 4, query_hidden=8, gate_query=None, gate_item=None, gate_pair=None))
     assert anatomy.spread(uniform, anatomy.held_out_pairs(uniform), "genre") == pytest.approx(0, abs=1e-6)
@@ -118,19 +119,21 @@ def test_groups_that_use_components_alike_are_not_spread(
     assert found == pytest.approx(np.sqrt(sum(squares) / len(parity)))
 
 
-def test_items_without_genres_are_grouped_by_popularity_only(mol: Subject) -> None:
+def test_items_without_genres_are_grouped_by_popularity_only(mol: ModelView) -> None:
     bare = replace(mol.sequences, items=mol.sequences.items[["item_id", "title"]])
     with pytest.raises(ValueError, match="have no genres"):
         anatomy.usage(replace(mol, sequences=bare), anatomy.held_out_pairs(mol), "genre")
 
 
-def test_deciles_are_ten_equal_parts_and_do_not_look_at_test_items(mol: Subject) -> None:
+def test_deciles_are_ten_equal_parts_and_do_not_look_at_test_items(mol: ModelView) -> None:
     deciles = anatomy.usage(mol, anatomy.held_out_pairs(mol), "popularity")
     assert len(deciles) == 10
     assert anatomy.popularity(mol.sequences).sum() == len(mol.sequences.item_ids) - 40
 
 
-def test_balance_lies_between_one_component_and_all(subject_of: Callable[..., Subject], mol: Subject) -> None:
+def test_balance_lies_between_one_component_and_all(
+    subject_of: Callable[..., ModelView], mol: ModelView
+) -> None:
     uniform = subject_of(MoLConfig(3, 2, 4, query_hidden=8, gate_query=None, gate_item=None, gate_pair=None))
     named = {name: (s, anatomy.held_out_pairs(s)) for name, s in (("gated", mol), ("uniform", uniform))}
     parts, models = anatomy.balance(named)
@@ -141,9 +144,9 @@ def test_balance_lies_between_one_component_and_all(subject_of: Callable[..., Su
     np.testing.assert_allclose(parts.groupby("model")["weight"].sum(), 1, rtol=1e-5)
 
 
-def test_switching_off_is_measured_user_by_user(mol: Subject) -> None:
+def test_switching_off_is_measured_user_by_user(mol: ModelView) -> None:
     users = np.arange(20)
-    table = anatomy.switched_off(mol, users, k=5).set_index("component")
+    table = anatomy.ablate_components(mol, users, k=5).set_index("component")
     ranks = [anatomy.rank(mol.scores(np.array([u]))[0], mol.target(u), mol.unseen(u)) for u in range(20)]
     assert table.loc["none", "HR@5"] == np.mean([r <= 5 for r in ranks])
     without = [anatomy.components(mol, u, mol.target(u))["rank_without"][2] for u in range(20)]
@@ -151,10 +154,10 @@ def test_switching_off_is_measured_user_by_user(mol: Subject) -> None:
     assert table.loc["f2·g1", "change"] == pytest.approx(table["NDCG@5"]["f2·g1"] - table["NDCG@5"]["none"])
     assert table.loc["none", "error"] == 0
     with pytest.raises(ValueError, match="at least one user"):
-        anatomy.switched_off(mol, [])
+        anatomy.ablate_components(mol, [])
 
 
-def test_a_map_has_every_item_once(mol: Subject) -> None:
+def test_a_map_has_every_item_once(mol: ModelView) -> None:
     both, first = anatomy.item_map(mol), anatomy.item_map(mol, 0)
     assert list(both.points["item"]) == list(range(1, 31))
     assert both.points["genre"][0] == "even" and both.points["genres"][0] == "even, g0"

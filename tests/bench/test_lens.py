@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from workbench.bench.field import Field
 from workbench.bench.lens import Seen, candidates, seen
-from workbench.bench.methods import METHODS, Point
+from workbench.bench.methods import METHODS, SearcherSpec
+from workbench.bench.searcher_pool import SearcherPool
 from workbench.bench.workloads import Trained, Workload, build
 
 CPU = torch.device("cpu")
@@ -19,8 +19,8 @@ def workload(checkpoint: str) -> Workload:
 
 
 def look(workload: Workload, text: str, query: int = 3, k: int = 5) -> Seen:
-    point = Point.read(text)
-    return seen(workload, Field(workload).get(point.contender(), 1), point, query, k)
+    point = SearcherSpec.read(text)
+    return seen(workload, SearcherPool(workload).get(point.entry(), 1), point, query, k)
 
 
 def test_a_short_list_misses_items_and_has_others_instead(workload: Workload) -> None:
@@ -51,7 +51,7 @@ def test_candidates_are_those_that_the_searcher_scores(workload: Workload, text:
     may = ~torch.isin(workload.items.ids, workload.exclude[3])
     items = workload.items[may]
     logits = workload.similarity.component_logits(workload.queries[3:4], items)[0]
-    listed = candidates(Point.read(text), logits)
+    listed = candidates(SearcherSpec.read(text), logits)
     assert listed is not None and int(listed.sum()) == one.scored
     assert one.outside == pytest.approx(float(logits.amax(1)[~listed].max()))
     # The searcher knows the ends of its lists, and never less than the figure shows.
@@ -75,8 +75,8 @@ def test_a_list_that_ends_early_has_no_threshold(workload: Workload) -> None:
 @pytest.mark.parametrize("name", [m.name for m in METHODS.values() if not m.own_score and not m.needs_faiss])
 def test_every_method_can_be_looked_at(workload: Workload, name: str) -> None:
     small = {"n1": 4, "n2": 6, "keep": 6, "width": 4}
-    point = Point.of(name, **{p.name: small[p.name] for p in METHODS[name].parameters})
-    one = seen(workload, Field(workload).get(point.contender(), 1), point, 0, 5)
+    point = SearcherSpec.of(name, **{p.name: small[p.name] for p in METHODS[name].parameters})
+    one = seen(workload, SearcherPool(workload).get(point.entry(), 1), point, 0, 5)
     assert len(one.places) == 5 and (one.in_fact_exact or not one.certified)
 
 

@@ -8,17 +8,17 @@ import pytest
 
 from workbench.bench import run as run_module
 from workbench.bench.live import LiveBench
-from workbench.bench.methods import Point
+from workbench.bench.methods import SearcherSpec
 from workbench.bench.plans import Plan, chosen_points, command
 from workbench.bench.roofline import Ceilings
 from workbench.bench.tables import quality, summary
 from workbench.bench.workloads import Inflated, Trained
 
-POINTS = tuple(map(Point.read, ("average n2=8", "per component n1=4", "h-indexer width=4,keep=8")))
+POINTS = tuple(map(SearcherSpec.read, ("average n2=8", "per component n1=4", "h-indexer width=4,keep=8")))
 QUALITY = ["label", "recall", "relative_hr", "hit_rate", "certified", "in_fact_exact", "work", "queries"]
 
 
-def small(checkpoint: str, points: tuple[Point, ...] = POINTS, **more) -> Plan:
+def small(checkpoint: str, points: tuple[SearcherSpec, ...] = POINTS, **more) -> Plan:
     return chosen_points(Trained(checkpoint), points, batch_size=4, k=5, rounds=2, queries=12, seed=1, **more)
 
 
@@ -87,7 +87,7 @@ def test_quality_is_that_of_a_stored_run(checkpoint: str, tmp_path: Path, monkey
 
 def test_own_scores_are_measured_against_their_own_brute_force(checkpoint: str, root: Path) -> None:
     points = tuple(
-        map(Point.read, ("SparCode sparsity=0", "SparCode sparsity=0.9", "Deep Retrieval beam=16"))
+        map(SearcherSpec.read, ("SparCode sparsity=0", "SparCode sparsity=0.9", "Deep Retrieval beam=16"))
     )
     own = ("cycles-sasrec-sparcode", "cycles-sasrec-paths")
     table = measured(LiveBench("cpu"), small(checkpoint, points, own=own)).set_index("label")
@@ -122,7 +122,9 @@ def test_one_workload_batch_size_and_k_at_a_time(checkpoint: str, plan: Plan) ->
     with pytest.raises(ValueError, match="at a time"):
         next(LiveBench("cpu").measure(plan))
     with pytest.raises(ValueError, match="the catalogue alone"):
-        chosen_points(Inflated(checkpoint, 60), (Point("SparCode"),), own=("cycles-sasrec-sparcode",), k=5)
+        chosen_points(
+            Inflated(checkpoint, 60), (SearcherSpec("SparCode"),), own=("cycles-sasrec-sparcode",), k=5
+        )
     with pytest.raises(ValueError, match="not both"):
         replace(small(checkpoint), methods=("average",))
 

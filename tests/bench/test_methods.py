@@ -8,9 +8,9 @@ import torch
 
 from workbench.bench import methods as module
 from workbench.bench import workloads
-from workbench.bench.contenders import of_points
-from workbench.bench.field import Field
-from workbench.bench.methods import METHODS, Point, own_method
+from workbench.bench.entries import of_points
+from workbench.bench.methods import METHODS, SearcherSpec, own_method
+from workbench.bench.searcher_pool import SearcherPool
 from workbench.bench.workloads import Inflated, RandomWeights, Trained, build, under
 
 CPU = torch.device("cpu")
@@ -18,22 +18,22 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_written_and_read_again_at_its_ends(name: str) -> None:
-    defaults = Point(name)
-    assert Point.read(defaults.text) == Point.read(f"  {name} ") == defaults
+    defaults = SearcherSpec(name)
+    assert SearcherSpec.read(defaults.text) == SearcherSpec.read(f"  {name} ") == defaults
     for parameter in METHODS[name].parameters:
         for value in (parameter.low, *parameter.steps):
             given = {parameter.name: value} | ({"nlist": 10**9} if parameter.name == "nprobe" else {})
             if parameter.name == "nlist":
                 given["nprobe"] = 1
-            point = Point.of(name, **given)
-            assert Point.read(point.text) == point and point.values[parameter.name] == value
+            point = SearcherSpec.of(name, **given)
+            assert SearcherSpec.read(point.text) == point and point.values[parameter.name] == value
 
 
 def test_parameters_may_be_spaced_and_left_out() -> None:
-    point = Point.read("average, FAISS IVF  nlist = 64 , nprobe=8")
-    assert point == Point.of("average, FAISS IVF", n2=1000, nlist=64, nprobe=8)
+    point = SearcherSpec.read("average, FAISS IVF  nlist = 64 , nprobe=8")
+    assert point == SearcherSpec.of("average, FAISS IVF", n2=1000, nlist=64, nprobe=8)
     assert point.text == "average, FAISS IVF n2=1000,nlist=64,nprobe=8"
-    assert Point.read("SparCode sparsity=1").values == {"sparsity": 1.0}
+    assert SearcherSpec.read("SparCode sparsity=1").values == {"sparsity": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_parameters_may_be_spaced_and_left_out() -> None:
 )
 def test_what_cannot_be_read_is_said(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Point.read(text)
+        SearcherSpec.read(text)
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_what_cannot_be_read_is_said(text: str, said: str) -> None:
 )
 def test_what_does_not_fit_is_said(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        of_points((Point.read(text),), (), 30)
+        of_points((SearcherSpec.read(text),), (), 30)
 
 
 def test_brute_force_is_always_there_once_and_no_point_is_there_twice() -> None:
-    points = (Point.of("average", n2=5), Point("brute force"))
+    points = (SearcherSpec.of("average", n2=5), SearcherSpec("brute force"))
     assert [c.label for c in of_points(points, (), 30)] == ["brute force", "average (n2=5)"]
     with pytest.raises(ValueError, match="average \\(n2=5\\) is given twice"):
         of_points((points[0], points[0]), (), 30)
@@ -88,13 +88,17 @@ def test_without_faiss_its_methods_say_how_to_install_it(monkeypatch) -> None:
     monkeypatch.setattr(module.runtime, "optional", lambda name: None)
     assert not METHODS["average, FAISS HNSW"].installed and METHODS["average"].installed
     with pytest.raises(ImportError, match="faiss is not installed"):
-        Point("average, FAISS HNSW").contender()
+        SearcherSpec("average, FAISS HNSW").entry()
 
 
 def test_own_scores_need_their_own_checkpoints(checkpoint: str, root: Path) -> None:
     sparcode, paths = (str(root / "ckpts" / f"cycles-sasrec-{name}") for name in ("sparcode", "paths"))
     assert [own_method(c) for c in (checkpoint, sparcode, paths)] == [None, "SparCode", "Deep Retrieval"]
-    points = (Point("SparCode"), Point.of("SparCode", sparsity=0.5), Point("Deep Retrieval"))
+    points = (
+        SearcherSpec("SparCode"),
+        SearcherSpec.of("SparCode", sparsity=0.5),
+        SearcherSpec("Deep Retrieval"),
+    )
     labels = {c.label: c.reference for c in of_points(points, (paths, sparcode), 30)}
     assert labels == {
         "brute force": "brute force",
@@ -142,17 +146,17 @@ def test_settings_that_share_an_index_find_what_each_alone_would(
 ) -> None:
     pytest.importorskip("faiss")
     workload = build(Trained(checkpoint), 8, 0, CPU)
-    together = Field(workload)
-    contenders = [Point.read(text).contender() for text in texts]
-    assert [together.ready(c) for c in contenders] == [False, False]
-    first = together.get(contenders[0], 8)
-    assert together.ready(contenders[1])
-    second = together.get(contenders[1], 8)
-    alone = [Field(workload).get(c, 8) for c in contenders]
+    together = SearcherPool(workload)
+    entries = [SearcherSpec.read(text).entry() for text in texts]
+    assert [together.ready(c) for c in entries] == [False, False]
+    first = together.get(entries[0], 8)
+    assert together.ready(entries[1])
+    second = together.get(entries[1], 8)
+    alone = [SearcherPool(workload).get(c, 8) for c in entries]
     for shared, own in zip((first, second), alone, strict=True):
         mine, theirs = (b.search(workload.queries, 3, workload.exclude) for b in (shared, own))
-        assert torch.equal(mine.ids, theirs.ids) and torch.equal(mine.work, theirs.work)
-    work = [b.search(workload.queries, 3, workload.exclude).work.sum() for b in (first, second)]
+        assert torch.equal(mine.ids, theirs.ids) and torch.equal(mine.num_scored, theirs.num_scored)
+    work = [b.search(workload.queries, 3, workload.exclude).num_scored.sum() for b in (first, second)]
     assert work[0] < work[1]
     seconds = [row["seconds"] for row in together.builds]
     assert len(seconds) == 2 and min(seconds) > 0  # the shared index counts for each of them

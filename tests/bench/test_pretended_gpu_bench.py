@@ -8,14 +8,14 @@ import torch
 from pretended_gpu import pretended_gpu
 
 from workbench.bench import run as runs
-from workbench.bench.field import Field
 from workbench.bench.lens import Seen, seen
-from workbench.bench.methods import METHODS, Point
-from workbench.bench.proofs import proof_shares
+from workbench.bench.methods import METHODS, SearcherSpec
 from workbench.bench.roofline import Ceilings
+from workbench.bench.searcher_pool import SearcherPool
 from workbench.bench.tables import summary
 from workbench.bench.workloads import Trained, build
 from workbench.kernels import mixture
+from workbench.studies.proofs import proof_shares
 
 
 def test_every_searcher_is_measured(plan, tmp_path, monkeypatch):
@@ -25,7 +25,7 @@ def test_every_searcher_is_measured(plan, tmp_path, monkeypatch):
     plan = replace(plan, workloads=workloads, batch_sizes=(4,), methods=(), rounds=1, calls=1, warmup=0)
     with pretended_gpu():
         raw = runs.run(plan, tmp_path, device="cuda:0", progress=False)
-    assert raw.facts["device"] == "cuda:0"
+    assert raw.metadata["device"] == "cuda:0"
     table = summary(raw)
     expected = {m.name for m in METHODS.values() if not m.own_score and m.installed}
     assert set(table["method"]) == expected
@@ -38,11 +38,11 @@ def test_every_searcher_is_measured(plan, tmp_path, monkeypatch):
 )
 def test_one_query_under_the_lens(text, checkpoint, monkeypatch):
     monkeypatch.setattr(mixture, "_triton_version", lambda: None)
-    point = Point.read(text)
+    point = SearcherSpec.read(text)
 
     def look(device: torch.device) -> Seen:
         workload = build(Trained(checkpoint), 8, 0, device)
-        return seen(workload, Field(workload).get(point.contender(), 1), point, 3, 5)
+        return seen(workload, SearcherPool(workload).get(point.entry(), 1), point, 3, 5)
 
     here = look(torch.device("cpu"))
     with pretended_gpu() as device:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from workbench.bench import run as module
-from workbench.bench.contenders import Contender, chosen
+from workbench.bench.entries import BenchmarkEntry, chosen
 from workbench.bench.plans import Plan, named
 from workbench.bench.roofline import Ceilings
 from workbench.bench.run import Raw, run
@@ -29,7 +29,7 @@ def quiet(plan: Plan, folder: Path, **more: bool) -> Raw:
 
 def test_every_call_and_every_answer_is_a_row(plan: Plan, tmp_path: Path) -> None:
     raw = quiet(plan, tmp_path)
-    # 2 workloads · 2 batch sizes · 2 contenders · 2 rounds · 2 calls
+    # 2 workloads · 2 batch sizes · 2 entries · 2 rounds · 2 calls
     assert len(raw.calls) == 32 and not raw.calls[KEYS].duplicated().any()
     assert (raw.calls["seconds"] > 0).all() and (raw.calls["fraction"] == 1).all()
     assert len(raw.answers) == 16 * 1 + 16 * 4
@@ -37,8 +37,8 @@ def test_every_call_and_every_answer_is_a_row(plan: Plan, tmp_path: Path) -> Non
     assert raw.answers["target"].between(1, 30).all()
     assert raw.memory["peak_bytes"].ge(0).all() and len(raw.memory) == 8
     assert raw.shapes["items"].tolist() == [30, 60]
-    assert raw.facts["finished"] and raw.facts["threads"] == 1 and len(raw.facts["commits"]) == 1
-    assert raw.facts["plan"]["workloads"][0]["contenders"] == ["baseline", "brute force"]
+    assert raw.metadata["finished"] and raw.metadata["threads"] == 1 and len(raw.metadata["commits"]) == 1
+    assert raw.metadata["plan"]["workloads"][0]["entries"] == ["baseline", "brute force"]
 
 
 def test_turns_move_on_from_round_to_round(plan: Plan, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_stopped_run_goes_on_where_it_was(plan: Plan, tmp_path: Path, monkeypa
     raw = quiet(plan, tmp_path)
     assert {p: p.read_bytes() for p in kept} == kept
     assert len(raw.calls) == 32 and not raw.calls[KEYS].duplicated().any()
-    assert len(raw.contenders) == 2 and len(raw.shapes) == 2
+    assert len(raw.entries) == 2 and len(raw.shapes) == 2
     assert not list(folder.rglob("*.partial"))
 
 
@@ -132,4 +132,4 @@ def test_labels_name_contenders_apart() -> None:
     for items in (1_000, 1_000_000):
         labels = [c.label for c in chosen(items, ())]
         assert len(set(labels)) == len(labels) and labels[:2] == ["baseline", "brute force"]
-    assert Contender("m", lambda w, b: None, {"n": 3, "p": "x"}).label == "m (n=3, p=x)"  # type: ignore[arg-type, return-value]
+    assert BenchmarkEntry("m", lambda w, b: None, {"n": 3, "p": "x"}).label == "m (n=3, p=x)"  # type: ignore[arg-type, return-value]

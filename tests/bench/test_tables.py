@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.bench.contenders import chosen
+from workbench.bench.entries import chosen
 from workbench.bench.run import Raw
 from workbench.bench.tables import (
     latency,

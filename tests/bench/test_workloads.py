@@ -129,7 +129,7 @@ def test_the_baseline_takes_as_many_items_as_memory_allows(checkpoint: str) -> N
     assert (part.rows, part.fraction) == (15, 0.25)
     _, queries, exclude = workload.batch(0, 2)
     found = part.search(queries, 5, exclude)
-    assert found.ids.max() <= 15 and found.work.tolist() == [15, 15]
+    assert found.ids.max() <= 15 and found.num_scored.tolist() == [15, 15]
     assert not (found.ids[..., None] == exclude[:, None]).logical_and(exclude[:, None] > 0).any()
 
 

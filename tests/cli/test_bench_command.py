@@ -9,7 +9,7 @@ import pytest
 from workbench.bench import plans
 from workbench.bench import run as run_module
 from workbench.bench.live import LiveBench
-from workbench.bench.methods import Point
+from workbench.bench.methods import SearcherSpec
 from workbench.bench.roofline import Ceilings
 from workbench.bench.workloads import Trained
 from workbench.cli import main
@@ -44,7 +44,7 @@ def test_chosen_searchers_are_measured_as_the_explorer_measures_them(
     checkpoint: str, workbench_root: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(run_module, "ceilings", lambda device: Ceilings(1e9, 1e9))
-    points = tuple(map(Point.read, ("average n2=8", "SparCode sparsity=0.5", "Deep Retrieval beam=2")))
+    points = tuple(map(SearcherSpec.read, ("average n2=8", "SparCode sparsity=0.5", "Deep Retrieval beam=2")))
     own = ("cycles-sasrec-sparcode", "cycles-sasrec-paths")
     plan = plans.chosen_points(
         Trained(checkpoint), points, batch_size=4, k=5, rounds=2, queries=12, seed=1, own=own

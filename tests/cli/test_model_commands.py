@@ -11,8 +11,8 @@ import pytest
 
 from workbench.cli import main
 from workbench.data import storage
-from workbench.retriever import Retriever, read_facts
-from workbench.training.shelf import CARD, RANKS, Shelved
+from workbench.models.model_store import CARD, RANKS, TrainedModel
+from workbench.retriever import Retriever, read_metadata
 
 FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
 
@@ -62,13 +62,13 @@ def test_of_several_processes_the_first_shelves_and_all_end(root: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout.count("best epoch 1, ")) == (0, 1), done.stdout
-    assert list(Shelved.load(root / "two").history["epoch"]) == [1]
+    assert list(TrainedModel.load(root / "two").history["epoch"]) == [1]
 
 
 def test_train_writes_a_measured_checkpoint_with_a_card(trained: Path, cycles) -> None:
-    shelved = Shelved.load(trained)
-    assert shelved.facts["dataset"] == "cycles"
-    assert shelved.facts["fingerprint"] == cycles().fingerprint()
+    shelved = TrainedModel.load(trained)
+    assert shelved.metadata["dataset"] == "cycles"
+    assert shelved.metadata["fingerprint"] == cycles().fingerprint()
     assert list(shelved.history["epoch"]) == [1, 2]
     ranks = shelved.ranks(cycles())
     assert len(ranks) == 40
@@ -120,7 +120,7 @@ def test_list_shows_every_preset(workbench, capsys) -> None:
 def test_evaluate_repeats_the_cards_numbers(trained: Path, workbench, tmp_path: Path, cycles) -> None:
     ranks, metrics = tmp_path / "ranks.parquet", tmp_path / "metrics.csv"
     assert workbench("evaluate", "cycles-sasrec-dot", "--ranks", str(ranks), "--metrics", str(metrics)) == 0
-    shelved = Shelved.load(trained)
+    shelved = TrainedModel.load(trained)
     pd.testing.assert_frame_equal(pd.read_parquet(ranks), shelved.ranks(cycles()))
     pd.testing.assert_frame_equal(pd.read_csv(metrics), shelved.metrics)
 
@@ -136,7 +136,7 @@ def test_evaluate_on_other_data_needs_to_be_asked_for(trained: Path, workbench, 
 def test_import_rails_writes_a_checkpoint_that_loads(workbench, tmp_path: Path) -> None:
     out = tmp_path / "imported"
     assert workbench("import-rails", str(FIXTURES / "hstu_mol.pt"), "--out", str(out)) == 0
-    assert read_facts(out)["num_items"] == 300
+    assert read_metadata(out)["num_items"] == 300
     kinds = json.loads((out / "config.json").read_text())["retriever"]
     assert (kinds["encoder"]["kind"], kinds["similarity"]["kind"]) == ("hstu", "mol")
     assert Retriever.load(out).num_items == 300
@@ -150,7 +150,7 @@ def test_seeds_are_trained_where_they_are_missing_and_told_as_mean_and_deviation
     table = pd.read_csv(out).set_index(["method", "metric"])
     assert set(table.index.get_level_values("method")) == set(presets)
     folders = sorted((root / "ckpts").glob("cycles-sasrec-mol-seed*"))
-    values = [Shelved.load(f).metrics.set_index("metric")["value"]["NDCG@10"] for f in folders]
+    values = [TrainedModel.load(f).metrics.set_index("metric")["value"]["NDCG@10"] for f in folders]
     assert len(values) == 2
     assert table.loc[("quick/sasrec-mol", "NDCG@10"), "mean"] == pytest.approx(sum(values) / 2, abs=1e-5)
     stamps = [(f / "model.safetensors").stat().st_mtime_ns for f in folders]

@@ -11,7 +11,8 @@ from workbench import paths
 from workbench.cli import sparcode
 from workbench.data.prepare import prepare
 from workbench.data.readers import read_movielens_10m
-from workbench.training import cold_users, presets
+from workbench.studies import cold_start as cold_start
+from workbench.training import presets
 from workbench.training.losses import LossConfig
 
 
@@ -44,12 +45,12 @@ def test_deezer_from_files_in_the_published_format(empty, monkeypatch):
         table = pd.DataFrame({"user_index": list(ids), "age": random.normal(size=len(ids))})
         table["d1d30_songs"] = [random.choice(60, 6, replace=False).tolist() for _ in ids]
         table.to_parquet(empty / f"user_features_{part}_mf.parquet")
-    for name, config in cold_users.COLD.items():
-        monkeypatch.setitem(cold_users.COLD, name, replace(config, epochs=1, hidden=(4,)))
+    for name, config in cold_start.COLD.items():
+        monkeypatch.setitem(cold_start.COLD, name, replace(config, epochs=1, hidden=(4,)))
     result = CliRunner().invoke(sparcode.app, ["deezer", str(empty), "--source", "mf", "--seeds", "2"])
     assert result.exit_code == 0, result.output
     table = pd.read_csv(empty / "reports" / "tables" / "sparcode-deezer-mf.csv")
-    assert set(table["method"]) == {*cold_users.COLD, "popularity"}
+    assert set(table["method"]) == {*cold_start.COLD, "popularity"}
     assert table["mean"].between(0, 1).all() and (table["mean"] > 0).any()
     assert {"machine", "commit", "deviation"} <= set(table.columns)
     refused = CliRunner().invoke(sparcode.app, ["deezer", str(empty / "nowhere")])

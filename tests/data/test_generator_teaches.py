@@ -19,19 +19,19 @@ def measured(similarity: str, seed: int, folder: Path) -> float:
     import torch
 
     from workbench.data import load
-    from workbench.evaluation.protocol import HONEST, summarize
+    from workbench.evaluation.protocol import STRICT, summarize
+    from workbench.evaluation.retrievers import rank_users
     from workbench.retriever import Retriever
     from workbench.training.loop import train
     from workbench.training.presets import preset
-    from workbench.training.validation import rank_users
 
     torch.set_num_threads(1)
     sequences = load("embedded-small")
     chosen = preset(f"quick/hstu-{similarity}")
     training = replace(chosen.training, seed=seed, epochs=6)
     train(sequences, chosen.retriever, training, folder, device="cpu", progress=False)
-    ranks = rank_users(Retriever.load(folder), sequences, HONEST)
-    return float(summarize(ranks, HONEST, resamples=10).set_index("metric")["value"]["NDCG@10"])
+    ranks = rank_users(Retriever.load(folder), sequences, STRICT)
+    return float(summarize(ranks, STRICT, resamples=10).set_index("metric")["value"]["NDCG@10"])
 
 
 @pytest.mark.slow

@@ -20,9 +20,9 @@ def encoder() -> BERT4Rec:
 def test_a_hidden_item_has_no_influence(encoder, make_batch, item_table):
     hidden = torch.tensor([[False, True, False, True]])
     one, other = make_batch([[1, 2, 3, 4]]), make_batch([[1, 20, 3, 40]])
-    outputs = [encoder(item_table[b.item_ids], replace(b, hidden=hidden)) for b in (one, other)]
+    outputs = [encoder(item_table[b.item_ids], replace(b, masked=hidden)) for b in (one, other)]
     assert torch.equal(outputs[0], outputs[1])
-    queries = [encoder.encode(item_table[b.item_ids], replace(b, hidden=hidden)) for b in (one, other)]
+    queries = [encoder.encode(item_table[b.item_ids], replace(b, masked=hidden)) for b in (one, other)]
     assert torch.equal(queries[0], queries[1])
     seen = [encoder.encode(item_table[b.item_ids], b) for b in (one, other)]
     assert not torch.allclose(seen[0], seen[1], atol=1e-3)
@@ -32,7 +32,7 @@ def test_no_gradient_reaches_a_hidden_item(encoder, make_batch, item_table):
     batch = make_batch([[1, 2, 3, 4]])
     embeddings = item_table[batch.item_ids].requires_grad_()
     hidden = torch.tensor([[False, True, False, False]])
-    encoder(embeddings, replace(batch, hidden=hidden)).square().sum().backward()
+    encoder(embeddings, replace(batch, masked=hidden)).square().sum().backward()
     assert embeddings.grad is not None
     assert (embeddings.grad[0, 1] == 0).all()
     assert (embeddings.grad[0, [0, 2, 3]] != 0).any(dim=1).all()
@@ -47,7 +47,7 @@ def test_both_sides_are_seen(encoder, make_batch, item_table):
 def test_encode_appends_a_hidden_position(encoder, make_batch, item_table):
     batch, appended = make_batch([[1, 2, 3], [7]]), make_batch([[1, 2, 3, 30], [7, 31]])
     hidden = torch.tensor([[False, False, False, True], [False, True, False, False]])
-    outputs = encoder(item_table[appended.item_ids], replace(appended, hidden=hidden))
+    outputs = encoder(item_table[appended.item_ids], replace(appended, masked=hidden))
     queries = encoder.encode(item_table[batch.item_ids], batch)
     torch.testing.assert_close(queries, torch.stack([outputs[0, 3], outputs[1, 1]]))
 

@@ -125,7 +125,7 @@ def test_a_batch_equals_one_by_one(name, histories, make_batch, item_table):
 def test_every_parameter_gets_a_finite_gradient(name, make_batch, item_table):
     encoder, batch = built(name).train(), make_batch(HISTORIES)
     if encoder.objective == "masked item":
-        batch = replace(batch, hidden=batch.valid & (batch.item_ids % 2 == 0))
+        batch = replace(batch, masked=batch.valid & (batch.item_ids % 2 == 0))
     embeddings = item_table[batch.item_ids].requires_grad_()
     with torch.random.fork_rng():
         torch.manual_seed(0)

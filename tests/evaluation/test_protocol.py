@@ -9,9 +9,9 @@ import torch
 
 from workbench.contracts import SequenceBatch
 from workbench.evaluation import (
-    HONEST,
-    HONEST_VALIDATION,
     RAILS,
+    STRICT,
+    STRICT_VALIDATION,
     Protocol,
     bootstrap,
     compare,
@@ -39,7 +39,7 @@ def table(
 
 
 def test_named_protocols_say_what_they_are():
-    assert (HONEST.history_mask, HONEST.request_time, HONEST.model_choice, HONEST.part) == (
+    assert (STRICT.history_mask, STRICT.request_time, STRICT.model_choice, STRICT.part) == (
         "all",
         False,
         "validation",
@@ -51,10 +51,10 @@ def test_named_protocols_say_what_they_are():
         "test",
         "catalogue",
     )
-    assert dataclasses.replace(HONEST_VALIDATION, name="honest", part="test") == HONEST
+    assert dataclasses.replace(STRICT_VALIDATION, name="strict", part="test") == STRICT
 
 
-@pytest.mark.parametrize("protocol", [HONEST, HONEST_VALIDATION, RAILS], ids=lambda p: p.name)
+@pytest.mark.parametrize("protocol", [STRICT, STRICT_VALIDATION, RAILS], ids=lambda p: p.name)
 def test_a_card_explains_every_setting(protocol):
     card = protocol.card()
     assert card["setting"].tolist() == [
@@ -71,7 +71,7 @@ def test_a_card_explains_every_setting(protocol):
 
 
 def test_cards_differ_where_protocols_differ():
-    ours, theirs = HONEST.card(), RAILS.card()
+    ours, theirs = STRICT.card(), RAILS.card()
     differing = ours.loc[ours["value"] != theirs["value"], "setting"].tolist()
     assert differing == ["history mask", "request time", "model choice"]
     assert RAILS.card().set_index("setting").at["request time", "value"] == "visible"
@@ -84,10 +84,10 @@ def test_unknown_settings_are_refused(setting):
     # Past the annotations, as a configuration read from a file would come.
     protocol = object.__new__(Protocol)
     for field in dataclasses.fields(Protocol):
-        object.__setattr__(protocol, field.name, getattr(HONEST, field.name))
+        object.__setattr__(protocol, field.name, getattr(STRICT, field.name))
     object.__setattr__(protocol, setting, "sometimes")
     with pytest.raises(
-        ValueError, match=rf"{setting} of protocol 'honest' must be one of .*, not 'sometimes'"
+        ValueError, match=rf"{setting} of protocol 'strict' must be one of .*, not 'sometimes'"
     ):
         protocol.__post_init__()
 
@@ -116,7 +116,7 @@ def test_masks_leave_out_what_they_say():
 def test_an_excluded_target_counts_as_a_miss_even_past_the_corpus():
     ranks = table([1, 101], excluded=[False, True])
     assert effective_ranks(ranks).tolist() == [1.0, np.inf]
-    summary = summarize(ranks, HONEST, ks=(1000,)).set_index("metric")["value"]
+    summary = summarize(ranks, STRICT, ks=(1000,)).set_index("metric")["value"]
     assert summary["HR@1000"] == 0.5
     assert summary["MRR"] == 0.5
     assert summary["MRR (cut at 2500)"] == pytest.approx((1 + 1 / 2501) / 2)
@@ -143,15 +143,15 @@ def test_a_summary_carries_its_protocol_and_holds_its_values():
 
 
 def test_a_summary_of_no_users_is_undefined():
-    summary = summarize(table([]), HONEST, ks=(10,))
+    summary = summarize(table([]), STRICT, ks=(10,))
     assert summary[["value", "low", "high"]].isna().all(axis=None)
     assert summary["users"].tolist() == [0] * len(summary)
 
 
 def test_summaries_depend_on_nothing_but_the_seed():
     ranks = table(np.random.default_rng(1).integers(1, 50, 200).tolist())
-    pd.testing.assert_frame_equal(summarize(ranks, HONEST, seed=3), summarize(ranks, HONEST, seed=3))
-    assert not summarize(ranks, HONEST, seed=3)["low"].equals(summarize(ranks, HONEST, seed=4)["low"])
+    pd.testing.assert_frame_equal(summarize(ranks, STRICT, seed=3), summarize(ranks, STRICT, seed=3))
+    assert not summarize(ranks, STRICT, seed=3)["low"].equals(summarize(ranks, STRICT, seed=4)["low"])
 
 
 def test_intervals_have_the_width_that_theory_gives():
@@ -201,7 +201,7 @@ def test_paired_differences_are_narrower_than_two_intervals():
     base = np.random.default_rng(3).integers(1, 200, 1000)
     first, second = table(base.tolist()), table(np.maximum(base - 1, 1).tolist())
     difference = compare(first, second, ks=(10,)).set_index("metric").loc["HR@10"]
-    alone = summarize(first, HONEST, ks=(10,)).set_index("metric").loc["HR@10"]
+    alone = summarize(first, STRICT, ks=(10,)).set_index("metric").loc["HR@10"]
     assert difference["difference"] == pytest.approx(difference["second"] - difference["first"])
     assert 0 <= difference["low"] < difference["difference"] < difference["high"]
     assert difference["high"] - difference["low"] < (alone["high"] - alone["low"]) / 2

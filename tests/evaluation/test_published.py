@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.evaluation import HONEST, beside_published, published, summarize
+from workbench.evaluation import STRICT, beside_published, published, summarize
 from workbench.evaluation.published import comparable
 
 V4 = "RAILS v4 (arXiv 2407.15462v4) Table 3"
@@ -61,7 +61,7 @@ def ranks() -> pd.DataFrame:
 
 
 def test_measured_and_published_stand_side_by_side():
-    summary = summarize(ranks(), HONEST, ks=(10, 50))
+    summary = summarize(ranks(), STRICT, ks=(10, 50))
     both = beside_published(summary, "ml-1m", ["HSTU+MoL", "HSTU-large+MoL"])
     assert both.columns[:6].tolist() == summary.columns.tolist()
     column = f"HSTU+MoL · {V4}"
@@ -78,5 +78,5 @@ def test_measured_and_published_stand_side_by_side():
 
 
 def test_without_published_figures_the_summary_stays_as_it_is():
-    summary = summarize(ranks(), HONEST)
+    summary = summarize(ranks(), STRICT)
     pd.testing.assert_frame_equal(beside_published(summary, "embedded", ["HSTU"]), summary)

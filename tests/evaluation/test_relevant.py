@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.evaluation.held_out_users import PAPER, HeldOutUsers
 from workbench.evaluation.relevant import Relevant, list_metrics, summarize_lists
+from workbench.evaluation.user_split import PAPER, HeldOutUsers
 
 
 def relevant(sets: list[list[int]]) -> Relevant:
@@ -79,6 +79,6 @@ def test_the_protocol_says_what_it_is():
     card = PAPER.card()
     assert list(card.columns) == ["setting", "value", "meaning"] and "test" in card["value"].tolist()
     assert "first half" in str(PAPER)
-    for wrong in ({"least_items": 1}, {"test_users": 0}, {"history": 0}):
+    for wrong in ({"min_items": 1}, {"test_users": 0}, {"history": 0}):
         with pytest.raises(ValueError, match="at least"):
             HeldOutUsers(**wrong)

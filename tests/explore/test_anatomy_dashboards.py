@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from workbench import anatomy
-from workbench.anatomy import Subject
+from workbench.anatomy import ModelView
 from workbench.data import Sequences
 from workbench.encoders import SASRecConfig
 from workbench.explore import anatomy as drawn
@@ -42,15 +42,15 @@ def world(cycles: Callable[..., Sequences]) -> Sequences:
     return replace(sequences, items=sequences.items.assign(title=titles, genres=genres))
 
 
-def subject(world: Sequences, similarity: SimilarityConfig, name: str) -> Subject:
+def subject(world: Sequences, similarity: SimilarityConfig, name: str) -> ModelView:
     retriever = Retriever(RetrieverConfig(SASRecConfig(1, 1, 8, 0.0), similarity, 8, 12), world.num_items)
     with torch.no_grad():
         retriever.item_table.weight.mul_(40)
-    return Subject.of(name, retriever.eval(), world)
+    return ModelView.of(name, retriever.eval(), world)
 
 
 @pytest.fixture(scope="module")
-def mol(world: Sequences) -> Subject:
+def mol(world: Sequences) -> ModelView:
     return subject(
         world,
         MoLConfig(3, 2, 4, query_hidden=8, gate_query=6, gate_item=6, gate_pair=6),
@@ -59,12 +59,12 @@ def mol(world: Sequences) -> Subject:
 
 
 @pytest.fixture(scope="module")
-def dot(world: Sequences) -> Subject:
+def dot(world: Sequences) -> ModelView:
     return subject(world, DotConfig(), "SASRec + dot")
 
 
 @pytest.fixture
-def score(mol: Subject) -> ScoreAnatomy:
+def score(mol: ModelView) -> ScoreAnatomy:
     return ScoreAnatomy(mol, 3)
 
 
@@ -79,7 +79,7 @@ def grid(dashboard: Dashboard, place: int) -> np.ndarray[Any, Any]:
     return np.array(heatmaps[place].z)
 
 
-def test_the_first_view_is_the_item_that_came_next(score: ScoreAnatomy, mol: Subject) -> None:
+def test_the_first_view_is_the_item_that_came_next(score: ScoreAnatomy, mol: ModelView) -> None:
     item = mol.target(3)
     expected = mol.scores(np.array([3]))[0, item - 1]
     assert score.values["item"] == f"came next: item {item - 1}"
@@ -148,7 +148,7 @@ def test_every_offered_item_can_be_chosen(score: ScoreAnatomy) -> None:
         assert plain(label.partition(" ")[2].removeprefix("next: ")) in shown(score)
 
 
-def test_an_item_may_be_given(mol: Subject) -> None:
+def test_an_item_may_be_given(mol: ModelView) -> None:
     assert "user 3, item 20)" in shown(ScoreAnatomy(mol, 3, item=21))
 
 
@@ -157,7 +157,7 @@ def test_an_item_of_the_history_has_no_rank(score: ScoreAnatomy) -> None:
     assert "in the history" in shown(score)
 
 
-def test_a_hostile_title_stays_text(mol: Subject, dot: Subject) -> None:
+def test_a_hostile_title_stays_text(mol: ModelView, dot: ModelView) -> None:
     score = ScoreAnatomy(mol, 3, item=3)
     lists = SideBySide([dot, mol], 12)
     lists.controls["k"].value = 15
@@ -172,7 +172,7 @@ def test_a_hostile_title_stays_text(mol: Subject, dot: Subject) -> None:
     assert "<b>1 selected</b>" in plane.listing.value and "<img" not in plane.listing.value
 
 
-def test_lists_side_by_side(mol: Subject, dot: Subject) -> None:
+def test_lists_side_by_side(mol: ModelView, dot: ModelView) -> None:
     lists = SideBySide([dot, mol], 3)
     assert shown(lists).startswith("User 3, the item that came next: rank ")
     for name, values in {"k": (1, 15), "parts": (1, 6), "user": (0, 39)}.items():
@@ -187,7 +187,7 @@ def test_lists_side_by_side(mol: Subject, dot: Subject) -> None:
     assert list(lists.figure.data[0].x) == pytest.approx(list(first["product"]), rel=1e-5)
 
 
-def test_use_by_group(mol: Subject) -> None:
+def test_use_by_group(mol: ModelView) -> None:
     pairs = anatomy.held_out_pairs(mol)
     use = ComponentUsage({"one": (mol, pairs), "two": (mol, pairs)})
     use.controls["pairs ≥"].value = 1
@@ -204,7 +204,7 @@ def test_use_by_group(mol: Subject) -> None:
         ComponentUsage({})
 
 
-def test_the_map_lists_what_the_lasso_holds(mol: Subject) -> None:
+def test_the_map_lists_what_the_lasso_holds(mol: ModelView) -> None:
     plane = ComponentMap(mol)
     assert "Nothing is selected" in plane.listing.value
     assert plane.figure.data[0].type == "scattergl" and len(plane.figure.data[0].x) == 30
@@ -225,7 +225,7 @@ def test_the_map_lists_what_the_lasso_holds(mol: Subject) -> None:
     assert plane.figure.data[0].selectedpoints is None
 
 
-def test_the_callback_of_the_lasso_is_the_first_traces(mol: Subject) -> None:
+def test_the_callback_of_the_lasso_is_the_first_traces(mol: ModelView) -> None:
     plane = ComponentMap(mol)
     plane.controls["colour"].value = "dominant component"
     plane.figure.data[0]._dispatch_on_selection(SimpleNamespace(point_inds=[1]), None)
@@ -234,7 +234,9 @@ def test_the_callback_of_the_lasso_is_the_first_traces(mol: Subject) -> None:
     assert "Nothing is selected" in plane.listing.value
 
 
-def test_headless_each_shows_its_twin(mol: Subject, dot: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headless_each_shows_its_twin(
+    mol: ModelView, dot: ModelView, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from workbench.explore import widgets
 
     monkeypatch.setenv(HEADLESS, "1")
@@ -251,7 +253,7 @@ def test_headless_each_shows_its_twin(mol: Subject, dot: Subject, monkeypatch: p
         assert type(out[-1]) is go.Figure and len(out[-1].data) > 0
 
 
-def test_a_dot_product_is_not_taken_apart(dot: Subject) -> None:
+def test_a_dot_product_is_not_taken_apart(dot: ModelView) -> None:
     for dashboard in (lambda: ScoreAnatomy(dot, 0), lambda: ComponentMap(dot)):
         with pytest.raises(ValueError, match="no Mixture-of-Logits"):
             dashboard()
@@ -281,11 +283,11 @@ def test_a_large_mixture_is_drawn_with_what_gives_most() -> None:
         drawn.score_parts(parts.iloc[:0], curve, history, "t", 0.05)
 
 
-def test_bars_of_balance_and_of_what_is_switched_off(mol: Subject) -> None:
+def test_bars_of_balance_and_of_what_is_switched_off(mol: ModelView) -> None:
     parts, _ = anatomy.balance({"m": (mol, anatomy.held_out_pairs(mol))})
     shares = drawn.balance_bars(parts).data[0].y
     assert list(shares) == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
-    worth = anatomy.switched_off(mol, np.arange(10))
+    worth = anatomy.ablate_components(mol, np.arange(10))
     assert list(drawn.switched_off_bars(worth).data[0].x) == anatomy.component_names(mol.retriever.similarity)
     with pytest.raises(ValueError, match="empty"):
         drawn.switched_off_bars(worth.iloc[:1])

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from workbench.bench.proofs import one_query
 from workbench.bench.workloads import Workload, item_state
 from workbench.explore.proof_widget import FACTORS, Proof
 from workbench.similarities import DotConfig, DotProduct, MoLConfig
 from workbench.similarities.mol import MixtureOfLogits
+from workbench.studies.proofs import one_query
 
 HOSTILE = "<script>window.hacked = 1</script>"
 ITEMS, QUERIES = 60, 5

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import pytest
 
 from workbench.bench.live import LiveBench
-from workbench.bench.methods import Point
+from workbench.bench.methods import SearcherSpec
 from workbench.bench.plans import Plan, chosen_points
 from workbench.bench.workloads import Inflated, Trained
 from workbench.explore.lens_figure import under_the_lens
@@ -20,7 +20,9 @@ SMALL = {"n1": 5, "n2": 10, "keep": 10, "width": 8, "nlist": 16, "nprobe": 1, "e
 
 @pytest.fixture
 def plan(checkpoint: str) -> Plan:
-    return chosen_points(Trained(checkpoint), (Point.of("average", n2=10),), batch_size=4, k=5, queries=12)
+    return chosen_points(
+        Trained(checkpoint), (SearcherSpec.of("average", n2=10),), batch_size=4, k=5, queries=12
+    )
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_levels_that_have_no_line_say_why() -> None:
 def test_the_lens_shares_what_an_explorer_built(plan: Plan, workbench_root: Path) -> None:
     bench = LiveBench("cpu")
     for _ in bench.measure(
-        chosen_points(plan.workloads[0], (Point.of("h-indexer", keep=10),), k=5, queries=12)
+        chosen_points(plan.workloads[0], (SearcherSpec.of("h-indexer", keep=10),), k=5, queries=12)
     ):
         pass
     lens = QueryLens(plan, bench=bench, k=5)

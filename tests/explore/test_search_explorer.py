@@ -9,9 +9,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from workbench.bench import field as field_module
+from workbench.bench import searcher_pool as field_module
 from workbench.bench.live import LiveBench
-from workbench.bench.methods import METHODS, Point
+from workbench.bench.methods import METHODS, SearcherSpec
 from workbench.bench.plans import Plan, chosen_points
 from workbench.bench.workloads import Inflated
 from workbench.explore import live_widget
@@ -25,7 +25,7 @@ HOSTILE = "<img src=x onerror='window.hacked = 1'>"
 
 def plan_of(checkpoint: str, title: str = "cycles", items: int = 60, seed: int = 3) -> Plan:
     return chosen_points(
-        Inflated(checkpoint, items, title=title), (Point.of("average", n2=10), Point.of("per component", n1=5)),
+        Inflated(checkpoint, items, title=title), (SearcherSpec.of("average", n2=10), SearcherSpec.of("per component", n1=5)),
         batch_size=4, k=5, rounds=2, queries=12, seed=seed,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.training.import_rails import import_rails
+from workbench.models.import_rails import import_rails
 
 D, D_P, PQ, PX = 12, 6, 3, 2
 

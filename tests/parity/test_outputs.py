@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.encoders import HSTUConfig, SASRecConfig
+from workbench.models.import_rails import import_rails
 from workbench.retriever import Retriever
 from workbench.search import BruteForce
 from workbench.similarities import DotConfig, MoLConfig
-from workbench.training.import_rails import import_rails
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:

@@ -20,7 +20,7 @@ from workbench.search import (
     candidates,
 )
 from workbench.search.candidates import Scan
-from workbench.search.faiss_lists import faiss_lists
+from workbench.search.engines.faiss import faiss_lists
 from workbench.search.indexes import Flat
 from workbench.search.sharded import Sharded, split
 from workbench.search.tree import TreeBeam, cluster
@@ -54,13 +54,15 @@ SEARCHERS: dict[str, Build] = {
     "brute force": BruteForce,
     "brute force, small tiles": lambda similarity, items: BruteForce(similarity, items, memory_budget=4096),
     "brute force, pair by pair": lambda similarity, items: BruteForce(similarity, items, memory_budget=1),
-    "exact": lambda similarity, items: Exact(similarity, items, worthwhile=1.0, seeds=1, memory_budget=4096),
+    "exact": lambda similarity, items: Exact(
+        similarity, items, max_scored_fraction=1.0, seeds=1, memory_budget=4096
+    ),
     "per component, until certified": lambda similarity, items: PerComponent(
-        similarity, items, 5, watched=1, until_certified=True
+        similarity, items, 5, lookahead=1, until_certified=True
     ),
     "average": lambda similarity, items: Average(similarity, items, 60),
     "combined": lambda similarity, items: Combined(
-        similarity, items, 60, 3, watched=4, source=partial(Scan, precision="int8")
+        similarity, items, 60, 3, lookahead=4, source=partial(Scan, precision="int8")
     ),
     "h-indexer": lambda similarity, items: HIndexer(
         similarity, items, AveragedComponents(similarity, items, 8), 60, runtime.generator(0), sampled=7

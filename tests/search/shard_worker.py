@@ -77,7 +77,7 @@ def main(folder: Path) -> "weakref.ref[dist.ProcessGroup]":
             ),
             queries,
         ),
-        "work": whole.search(queries, 1).work.tolist(),
+        "work": whole.search(queries, 1).num_scored.tolist(),
         "half": Sharded(build, [mine.to(dtype=torch.bfloat16)], group)
         .search(queries.to(dtype=torch.bfloat16), 1)
         .scores.dtype.itemsize,

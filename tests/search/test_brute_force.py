@@ -101,7 +101,7 @@ def test_tiles_change_scores_by_rounding_only(kind, budget):
     torch.testing.assert_close(cut.scores, whole.scores, rtol=1e-5, atol=1e-5)
     # Random scores are far enough apart for rounding to leave the ranking alone.
     assert torch.equal(cut.ids, whole.ids)
-    assert torch.equal(whole.work, torch.full((7,), 150))
+    assert torch.equal(whole.num_scored, torch.full((7,), 150))
 
 
 def test_mol_is_ranked_by_its_own_scores():

@@ -67,17 +67,17 @@ def searchers(similarity: ComponentSimilarity, items: ItemState, queries: QueryS
     drawn = runtime.generator(0)
     averaged = AveragedComponents(similarity, items, 4)
     return {
-        "exact": Exact(similarity, items, worthwhile=1.0, seeds=1),
-        "exact, bfloat16": Exact(similarity, items, worthwhile=1.0, seeds=1, precision="bfloat16"),
-        "exact, int8": Exact(similarity, items, worthwhile=1.0, seeds=1, precision="int8"),
-        "exact, adaptive": Exact(similarity, items, worthwhile=0.5),
+        "exact": Exact(similarity, items, max_scored_fraction=1.0, seeds=1),
+        "exact, bfloat16": Exact(similarity, items, max_scored_fraction=1.0, seeds=1, precision="bfloat16"),
+        "exact, int8": Exact(similarity, items, max_scored_fraction=1.0, seeds=1, precision="int8"),
+        "exact, adaptive": Exact(similarity, items, max_scored_fraction=0.5),
         "per component": PerComponent(similarity, items, 3),
-        "per component, watched": PerComponent(similarity, items, 3, watched=4),
-        "per component, bfloat16": PerComponent(similarity, items, 4, watched=2, source=halved),
-        "per component, certified": PerComponent(similarity, items, 1, watched=2, until_certified=True),
+        "per component, lookahead": PerComponent(similarity, items, 3, lookahead=4),
+        "per component, bfloat16": PerComponent(similarity, items, 4, lookahead=2, source=halved),
+        "per component, certified": PerComponent(similarity, items, 1, lookahead=2, until_certified=True),
         "average": Average(similarity, items, 8),
-        "combined": Combined(similarity, items, 2, 6, watched=5),
-        "combined, int8": Combined(similarity, items, 3, 4, watched=5, source=quartered),
+        "combined": Combined(similarity, items, 2, 6, lookahead=5),
+        "combined, int8": Combined(similarity, items, 3, 4, lookahead=5, source=quartered),
         "h-indexer": HIndexer(similarity, items, averaged, 6, drawn, sampled=11),
         "h-indexer, fitted": HIndexer(
             similarity, items, FittedScores(similarity, items, queries, 4), 6, drawn
@@ -156,8 +156,8 @@ def test_whole_numbers_leave_no_room_for_rounding(data, n, k, count):
     brute = BruteForce(similarity, items).search(queries, k)
     certain = [
         PerComponent(similarity, items, count).search(queries, k),
-        Combined(similarity, items, count, 2, watched=3).search(queries, k),
-        Exact(similarity, items, worthwhile=1.0, seeds=1, precision="int8").search(queries, k),
+        Combined(similarity, items, count, 2, lookahead=3).search(queries, k),
+        Exact(similarity, items, max_scored_fraction=1.0, seeds=1, precision="int8").search(queries, k),
     ]
     for found in certain:
         assert torch.equal(found.ids[found.exact], brute.ids[found.exact])
@@ -188,7 +188,7 @@ def test_pruning_brings_less_work_and_the_same_result():
     found = Exact(similarity, items).search(queries, 5)
     torch.testing.assert_close(found.scores, brute.scores)
     assert torch.equal(found.ids, brute.ids)
-    assert found.exact.all() and float(found.work.float().mean()) < 2500
+    assert found.exact.all() and float(found.num_scored.float().mean()) < 2500
 
 
 def test_a_flat_gate_goes_to_brute_force():
@@ -197,30 +197,34 @@ def test_a_flat_gate_goes_to_brute_force():
     shares = Exact(similarity, items).surviving(queries, 5)
     assert ((shares > 0) & (shares <= 1)).all()
     middle = float(shares.mean()) + 4 * 5 / 2000
-    pruned = Exact(similarity, items, worthwhile=middle + 1e-4).search(queries, 5, torch.ones(8, 1).long())
-    scored = Exact(similarity, items, worthwhile=middle - 1e-4).search(queries, 5, torch.ones(8, 1).long())
+    pruned = Exact(similarity, items, max_scored_fraction=middle + 1e-4).search(
+        queries, 5, torch.ones(8, 1).long()
+    )
+    scored = Exact(similarity, items, max_scored_fraction=middle - 1e-4).search(
+        queries, 5, torch.ones(8, 1).long()
+    )
     assert torch.equal(pruned.ids, scored.ids)
-    assert (pruned.work < 2000).all() and (scored.work == 2000).all()
+    assert (pruned.num_scored < 2000).all() and (scored.num_scored == 2000).all()
 
 
 def test_work_counts_what_was_scored_and_lists_are_as_long_as_asked():
     similarity = SIMILARITIES["mol"]
     queries, items = states(similarity, 1, 4, 500, 1.0)
     found = Average(similarity, items, 50).search(queries, 20)
-    assert (found.work == 50).all() and not found.exact.any() and (found.gap == INF).all()
+    assert (found.num_scored == 50).all() and not found.exact.any() and (found.gap == INF).all()
     short = Average(similarity, items, 7).search(queries, 20)
     assert ((short.ids > 0).sum(1) == 7).all()
     union = PerComponent(similarity, items, 10).search(queries, 20)
-    assert ((union.work > 10) & (union.work <= 60)).all()
+    assert ((union.num_scored > 10) & (union.num_scored <= 60)).all()
 
 
 def test_watching_more_proves_more():
     similarity = SIMILARITIES["mol, sharp gate"]
     queries, items = states(similarity, 2, 40, 800, 1.0)
     plain = PerComponent(similarity, items, 60).search(queries, 5)
-    watched = PerComponent(similarity, items, 60, watched=60).search(queries, 5)
-    assert (watched.gap <= plain.gap).all()
-    assert watched.exact.sum() >= plain.exact.sum() > 0
+    lookahead = PerComponent(similarity, items, 60, lookahead=60).search(queries, 5)
+    assert (lookahead.gap <= plain.gap).all()
+    assert lookahead.exact.sum() >= plain.exact.sum() > 0
 
 
 def test_a_fit_to_scores_ranks_better_than_the_average_of_its_width(monkeypatch):
@@ -259,11 +263,11 @@ def test_vectors_made_in_parts_are_those_made_at_once(monkeypatch):
     ("make", "message"),
     [
         (lambda s, x: PerComponent(s, x, 0), "at least 1 item, not 0"),
-        (lambda s, x: PerComponent(s, x, 1, watched=-1), "watched must be 0 or more"),
+        (lambda s, x: PerComponent(s, x, 1, lookahead=-1), "lookahead must be 0 or more"),
         (lambda s, x: Average(s, x, -2), "at least 1 item, not -2"),
         (lambda s, x: Combined(s, x, 1, 0), "at least 1 item, not 0"),
         (lambda s, x: Exact(s, x, seeds=0), "seeds must be at least 1"),
-        (lambda s, x: Exact(s, x, worthwhile=1.5), "0 to 1, not 1.5"),
+        (lambda s, x: Exact(s, x, max_scored_fraction=1.5), "0 to 1, not 1.5"),
         (lambda s, x: AveragedComponents(s, x, 0), "width must be at least 1"),
         (
             lambda s, x: HIndexer(s, x, AveragedComponents(s, x, 2), 5, runtime.generator(0), sampled=0),
@@ -283,4 +287,4 @@ def test_lists_longer_than_the_corpus_hold_all_of_it():
     queries, items = states(similarity, 0, 2, 9, 1.0)
     for searcher in (PerComponent(similarity, items, 99), Average(similarity, items, 99)):
         found = searcher.search(queries, 9)
-        assert found.exact.all() and (found.work == 9).all()
+        assert found.exact.all() and (found.num_scored == 9).all()

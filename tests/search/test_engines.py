@@ -9,9 +9,9 @@ from workbench.contracts import ItemState, QueryState
 from workbench.search import BruteForce
 from workbench.search.approximate import Average, Combined, PerComponent
 from workbench.search.candidates import Scan, SourceBuilder
-from workbench.search.faiss_lists import faiss_lists
+from workbench.search.engines.faiss import faiss_lists
+from workbench.search.engines.milvus import Milvus
 from workbench.search.indexes import HNSW, IVF, Flat
-from workbench.search.milvus import Milvus
 from workbench.search.sharded import Sharded, split
 from workbench.similarities.mol import MixtureOfLogits, MoLConfig
 
@@ -58,7 +58,7 @@ def shares(ids: torch.Tensor, others: torch.Tensor) -> float:
 
 def test_proofs_are_those_of_a_scan_and_changes_reach_the_engine(similarity, items, queries, exact_source):
     searchers = [
-        Combined(similarity, items, 100, 30, watched=10, source=source) for source in (exact_source, Scan)
+        Combined(similarity, items, 100, 30, lookahead=10, source=source) for source in (exact_source, Scan)
     ]
     whole = BruteForce(similarity, items)
     exclude = torch.randint(0, ITEMS, (12, 5), generator=torch.Generator().manual_seed(3))
@@ -120,4 +120,4 @@ def test_shards_of_engines_prove_what_each_proves(similarity, items, queries):
     found = Sharded(build, split(items, 3)).search(queries, 5)
     truth = BruteForce(similarity, items).search(queries, 5)
     assert found.exact.all() and torch.equal(found.ids, truth.ids)
-    assert (found.work <= ITEMS).all()
+    assert (found.num_scored <= ITEMS).all()

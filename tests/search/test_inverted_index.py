@@ -13,8 +13,13 @@ from workbench.search import BruteForce
 from workbench.search.inverted_index import InvertedIndex
 from workbench.search.postings import ends, ragged
 from workbench.similarities.dot import DotConfig, DotProduct
-from workbench.similarities.sparcode import SparCode, SparCodeConfig, SparCodeItems, SparCodeQueries
-from workbench.similarities.vector_quantizer import QuantizerConfig
+from workbench.similarities.sparcode.quantizer import QuantizerConfig
+from workbench.similarities.sparcode.similarity import (
+    SparCode,
+    SparCodeConfig,
+    SparCodeItems,
+    SparCodeQueries,
+)
 
 DIM = 6
 SMALL = SparCodeConfig(
@@ -83,7 +88,7 @@ def test_the_index_finds_what_brute_force_finds(interaction):
             )
         found = index.search(q, 10)
         assert found.exact.all() and (found.gap == 0).all()
-        assert torch.equal(found.work, (similarity.score(q, x) > 0).sum(1))
+        assert torch.equal(found.num_scored, (similarity.score(q, x) > 0).sum(1))
 
 
 @pytest.mark.usefixtures("way")
@@ -142,7 +147,7 @@ def test_what_the_lists_do_not_hold_is_said():
     short = sparse.shortfall(found)
     assert (short > 0).all()
     assert torch.equal(short, (found.scores == -torch.inf).sum(1))
-    assert torch.equal(30 - short, found.work.clamp(max=30))
+    assert torch.equal(30 - short, found.num_scored.clamp(max=30))
     nothing = index.at(-1e9)
     assert nothing.shortfall(nothing.search(q, 4)).tolist() == [4] * 8
     assert (nothing.size().postings, nothing.size().sparsity) == (0, 1.0)

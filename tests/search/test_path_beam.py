@@ -12,7 +12,7 @@ from walkers import PATHS, Everywhere
 from workbench.search import BruteForce
 from workbench.search.path_beam import PathBeam, PathLists, fingerprint
 from workbench.similarities import DeepRetrieval, DeepRetrievalConfig
-from workbench.similarities.deep_retrieval import DeepRetrievalItems, DeepRetrievalQueries
+from workbench.similarities.deep_retrieval.similarity import DeepRetrievalItems, DeepRetrievalQueries
 from workbench.similarities.dot import DotConfig, DotProduct
 
 INF = float("inf")
@@ -86,7 +86,7 @@ def test_what_is_found_is_what_a_loop_over_the_beam_finds(beam, budget, occupied
     found = searcher.search(q, 9, torch.tensor([[5, 8, 0, 99]] * 7))
     expected = literally(m, q, x, beam, 9, {5, 8}, occupied)
     assert found.ids.tolist() == [ids for ids, _ in expected]
-    assert found.work.tolist() == [work for _, work in expected]
+    assert found.num_scored.tolist() == [work for _, work in expected]
     assert torch.equal(found.shortfall, (found.ids == -1).sum(1))
 
 
@@ -100,7 +100,7 @@ def test_a_beam_over_all_paths_is_brute_force_and_exact():
         a, b = whole.search(q, 8, *arguments), found.search(q, 8, *arguments)
         assert torch.equal(a.ids, b.ids) and torch.equal(b.exact, torch.ones(7, dtype=torch.bool))
         torch.testing.assert_close(a.scores, b.scores)
-        assert bool((b.work == ITEMS).all()) and bool((b.gap == 0).all())
+        assert bool((b.num_scored == ITEMS).all()) and bool((b.gap == 0).all())
 
 
 def test_it_is_exact_where_what_it_did_not_reach_may_not_be_found_anyway():
@@ -110,7 +110,7 @@ def test_it_is_exact_where_what_it_did_not_reach_may_not_be_found_anyway():
     _, rows = searcher.reached(q)
     assert 0 < len(rows) < ITEMS
     part = searcher.search(q, 3)
-    assert not part.exact.any() and float(part.gap[0]) == INF and int(part.work[0]) == len(rows)
+    assert not part.exact.any() and float(part.gap[0]) == INF and int(part.num_scored[0]) == len(rows)
     allowed = torch.zeros(ITEMS, dtype=torch.bool).index_fill(0, rows, True)
     assert bool(searcher.search(q, 3, allowed=allowed).exact.all())
     others = x.ids[~allowed][None]
@@ -123,9 +123,9 @@ def test_paths_that_hold_fewer_than_k_end_the_list_and_say_so():
     m = model()
     q, x = states(m)
     found = PathBeam.of(m, x, beam=1).search(q, ITEMS)
-    assert torch.equal(found.shortfall, ITEMS - found.work) and bool((found.shortfall > 0).all())
+    assert torch.equal(found.shortfall, ITEMS - found.num_scored) and bool((found.shortfall > 0).all())
     for b in range(7):
-        n = int(found.work[b])
+        n = int(found.num_scored[b])
         assert bool((found.ids[b, :n] > 0).all()) and bool((found.ids[b, n:] == -1).all())
         assert bool((found.scores[b, n:] == -INF).all())
     wider = PathBeam.of(m, x, beam=6).search(q, ITEMS)

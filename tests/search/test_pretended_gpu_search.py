@@ -36,7 +36,7 @@ from workbench.similarities import (
     SparCodeConfig,
     build,
 )
-from workbench.similarities.vector_quantizer import QuantizerConfig
+from workbench.similarities.sparcode.quantizer import QuantizerConfig
 
 ITEMS, DIM, QUERIES, K = 300, 8, 9, 20
 COMPONENTS = {
@@ -87,10 +87,10 @@ def moved(state, device: torch.device):
 SEARCHERS = {
     "brute force": BruteForce,
     "brute force, small tiles": partial(BruteForce, memory_budget=100_000),
-    "exact": partial(Exact, worthwhile=1.0),
-    "exact, int8": partial(Exact, worthwhile=1.0, precision="int8"),
+    "exact": partial(Exact, max_scored_fraction=1.0),
+    "exact, int8": partial(Exact, max_scored_fraction=1.0, precision="int8"),
     "exact, measured": Exact,
-    "per component": partial(PerComponent, count=30, watched=2, until_certified=True),
+    "per component": partial(PerComponent, count=30, lookahead=2, until_certified=True),
     "average": partial(Average, count=60),
     "average, bfloat16": partial(
         Average, count=60, source=partial(Scan, precision="bfloat16", block_bytes=4096)

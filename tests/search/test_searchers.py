@@ -94,10 +94,14 @@ def test_expected_results(build, device, case, dtype):
     assert found.ids.tolist() == case.expected_ids
     assert found.scores.tolist() == case.expected_scores
     assert found.scores.dtype == dtype
-    assert (found.ids.dtype, found.work.dtype, found.exact.dtype) == (torch.int64, torch.int64, torch.bool)
+    assert (found.ids.dtype, found.num_scored.dtype, found.exact.dtype) == (
+        torch.int64,
+        torch.int64,
+        torch.bool,
+    )
     assert found.scores.shape == found.ids.shape == (len(case.queries), case.k)
     assert found.exact.all() and (found.gap == 0).all()
-    assert (found.work <= len(case.items)).all()
+    assert (found.num_scored <= len(case.items)).all()
 
 
 class Problem(NamedTuple):

@@ -48,11 +48,11 @@ class Partly(Searcher):
         listed = torch.nn.functional.pad(top.scores, (0, short), value=-INF)
         ids = torch.nn.functional.pad(top.ids, (0, short), value=-1)
         if self.seen == len(self.items):
-            return TopK(listed, ids, top.exact, top.gap, top.work)
+            return TopK(listed, ids, top.exact, top.gap, top.num_scored)
         unseen = scores[:, self.seen :].amax(1)
         exact = unseen <= listed[:, -1]
         gap = torch.where(exact, 0.0, unseen - listed[:, -1])
-        return TopK(listed, ids, exact, gap, top.work)
+        return TopK(listed, ids, exact, gap, top.num_scored)
 
     def upsert(self, items: ItemState) -> None:
         raise NotImplementedError("build it anew")
@@ -77,7 +77,7 @@ def test_a_bound_that_does_not_reach_the_last_score_leaves_the_result_exact():
     # Neither shard looks at its third item; the second shard is not exact, but 3 does not matter beside 9 and 8.
     found = Sharded(lambda part: Partly(part, 2), split(items, 2)).search(queries, 2)
     assert found.ids.tolist() == [[1, 2]]
-    assert (found.exact.tolist(), found.gap.tolist(), found.work.tolist()) == ([True], [0.0], [4])
+    assert (found.exact.tolist(), found.gap.tolist(), found.num_scored.tolist()) == ([True], [0.0], [4])
 
 
 def test_a_bound_above_the_last_score_is_the_gap():

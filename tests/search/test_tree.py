@@ -84,7 +84,7 @@ def test_a_narrow_beam_finds_what_lies_together_and_a_wide_one_everything(kind):
         assert torch.equal(found.gap == 0, found.exact)
         assert (found.scores <= truth.scores + 1e-5).all()
         if beam == 8:
-            assert (found.work <= 2 * 8 * 9).all()
+            assert (found.num_scored <= 2 * 8 * 9).all()
     assert recalls == sorted(recalls) and recalls[-1] == 1.0
     assert recalls[1] > 0.5
 
@@ -95,7 +95,7 @@ def test_the_budget_changes_nothing():
     q = similarity.queries(torch.randn(7, 8, generator=seeded()), torch.zeros(7, dtype=torch.int64))
     whole = searcher(similarity, x, 16).search(q, 5, torch.full((7, 2), 3))
     cut = searcher(similarity, x, 16, memory_budget=1).search(q, 5, torch.full((7, 2), 3))
-    assert torch.equal(whole.ids, cut.ids) and torch.equal(whole.work, cut.work)
+    assert torch.equal(whole.ids, cut.ids) and torch.equal(whole.num_scored, cut.num_scored)
 
 
 def test_fewer_items_under_the_beam_than_asked_for():

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from workbench.contracts import ItemState, QueryState
-from workbench.similarities.structure import Beam, PathWalker, Prefixes
+from workbench.similarities.deep_retrieval.structure import Beam, PathWalker, Prefixes
 
 DEPTH, WIDTH, PATHS = 2, 3, 9
 

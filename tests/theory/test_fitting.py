@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from workbench.theory.comparisons import by_components, by_gate, by_start, by_width, compare, over_seeds
 from workbench.theory.fitting import GATES, Fit, FitConfig, fitted, outcome
 from workbench.theory.floor import floor, rank
-from workbench.theory.studies import by_components, by_gate, by_start, by_width, compare, over_seeds
 from workbench.theory.targets import (
     block,
     circulant,

@@ -9,11 +9,11 @@ import safetensors.torch
 import torch
 from worlds import DIM, ENCODERS, LENGTH, SIMILARITIES, cyclic, training_config
 
-from workbench.evaluation.protocol import HONEST_VALIDATION, effective_ranks
+from workbench.evaluation.protocol import STRICT_VALIDATION, effective_ranks
+from workbench.evaluation.retrievers import rank_users
 from workbench.retriever import Retriever, RetrieverConfig
 from workbench.similarities import DeepRetrieval, DeepRetrievalConfig
 from workbench.training import loop
-from workbench.training.validation import rank_users
 
 PATHS = SIMILARITIES["paths"]
 assert isinstance(PATHS, DeepRetrievalConfig)
@@ -67,8 +67,8 @@ def test_a_history_tells_of_both_turns(tmp_path):
 def test_deep_retrieval_is_ranked_by_what_its_beam_reaches(tmp_path):
     retriever = Retriever.load(trained(tmp_path, VARIANTS["afresh"], 4).folder)
     assert isinstance(retriever.similarity, DeepRetrieval)
-    own = rank_users(retriever, cyclic(), HONEST_VALIDATION)
-    whole = rank_users(retriever, cyclic(), HONEST_VALIDATION, brute_force=True)
+    own = rank_users(retriever, cyclic(), STRICT_VALIDATION)
+    whole = rank_users(retriever, cyclic(), STRICT_VALIDATION, brute_force=True)
     assert own["user_id"].equals(whole["user_id"])
     missed = own["rank"] == retriever.num_items + 1
     assert missed.any() and not (whole["rank"] == retriever.num_items + 1).any()

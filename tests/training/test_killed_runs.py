@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = Path(__file__).parents[1] / "training_worker.py"
 KINDS = ("hstu-mol", "bert4rec-dot", "gru4rec-paths")
 MOMENTS = [  # four steps an epoch, four epochs
     *[("step", count) for count in (3, 10, 16)],

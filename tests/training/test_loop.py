@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from worlds import DIM, ENCODERS, KINDS, LENGTH, cyclic, retriever_config, training_config
 
 from workbench.encoders import SASRecConfig
-from workbench.retriever import Retriever, RetrieverConfig, read_facts
+from workbench.retriever import Retriever, RetrieverConfig, read_metadata
 from workbench.runtime import derived_seed, generator
 from workbench.similarities import DotConfig
 from workbench.training import checkpoints, loop
@@ -121,7 +121,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, whole):
     assert (run.best_epoch, run.best_metric) == (whole.best_epoch, whole.best_metric)
     # Whoever looks at the folder is told of the run as it is now.
     assert json.loads((tmp_path / loop.RUN).read_text())["training"]["epochs"] == 4
-    assert read_facts(tmp_path)["training"]["epochs"] == 4
+    assert read_metadata(tmp_path)["training"]["epochs"] == 4
     assert loop.load_history(tmp_path)["loss"].tolist() == run.history["loss"].tolist()
 
 
@@ -183,8 +183,8 @@ def test_a_run_stops_early_and_keeps_its_best(tmp_path, monkeypatch):
     assert (tmp_path / "model.safetensors").read_bytes() == (
         tmp_path / "epoch-0002" / "model.safetensors"
     ).read_bytes()
-    facts = read_facts(tmp_path)
-    assert facts["best_epoch"] == 2 and facts["best"] == {"NDCG@10": 0.3}
+    metadata = read_metadata(tmp_path)
+    assert metadata["best_epoch"] == 2 and metadata["best"] == {"NDCG@10": 0.3}
     again = trained(tmp_path, config=replace(training_config(), epochs=9, patience=2))
     assert len(again.history) == 4  # it has stopped for good
 
@@ -270,16 +270,16 @@ def test_a_full_disk_leaves_the_epochs_before_whole(tmp_path, monkeypatch, whole
 
 def test_facts_that_cannot_be_written_fail_before_the_training(tmp_path):
     with pytest.raises(TypeError, match="JSON"):
-        trained(tmp_path, facts={"when": object()})
+        trained(tmp_path, metadata={"when": object()})
     assert checkpoints.epochs(tmp_path) == []
 
 
 def test_facts_are_kept_with_the_checkpoint(tmp_path):
-    trained(tmp_path, config=training_config(epochs=1), facts={"preset": "tiny"})
-    facts = read_facts(tmp_path)
-    assert facts["preset"] == "tiny" and facts["dataset"] == "cyclic"
-    assert facts["fingerprint"] == cyclic().fingerprint()
-    assert TrainingConfig.from_dict(facts["training"]) == training_config(epochs=1)
+    trained(tmp_path, config=training_config(epochs=1), metadata={"preset": "tiny"})
+    metadata = read_metadata(tmp_path)
+    assert metadata["preset"] == "tiny" and metadata["dataset"] == "cyclic"
+    assert metadata["fingerprint"] == cyclic().fingerprint()
+    assert TrainingConfig.from_dict(metadata["training"]) == training_config(epochs=1)
 
 
 def test_too_few_users_are_an_error(tmp_path):
@@ -380,7 +380,7 @@ def test_at_most_so_many_positions_are_trained_on(tiny_batch, limit):
 def test_masked_items_are_hidden_and_trained_on(tiny_batch):
     config = TrainingConfig(mask_probability=0.5, mask_last_only=0.0)
     batch, targets = loop.targets_of(tiny_batch, "masked item", config, LENGTH, generator(0))
-    assert batch.hidden is not None and batch.hidden.sum() == len(targets)
+    assert batch.masked is not None and batch.masked.sum() == len(targets)
     assert ENCODERS["bert4rec"].kind == "bert4rec"
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.contracts import SequenceBatch
-from workbench.training.objectives import TrainingTargets, masked_item, next_item
+from workbench.training.objectives import TrainingTargets, later_item, masked_item, next_item
 
 
 def batch_of(runs: list[list[int]]) -> SequenceBatch:
@@ -67,12 +67,12 @@ def test_hidden_items_are_the_targets(runs, probability, last_only, max_length, 
         assert sequence.timestamps[row].tolist() == [100 * item for item in run] + padding
         assert sequence.ratings[row, : len(run) - 1].tolist() == [item % 5 for item in run[:-1]]
         assert sequence.ratings[row, len(run) - 1].isnan()
-    assert sequence.hidden is not None
-    assert sequence.hidden.any(dim=1).all()  # at least one of each row
-    assert not (sequence.hidden & ~sequence.valid).any()
+    assert sequence.masked is not None
+    assert sequence.masked.any(dim=1).all()  # at least one of each row
+    assert not (sequence.masked & ~sequence.valid).any()
     found = pairs(targets, sequence.item_ids.shape[1])
     assert [(row, position) for row, position, _, _ in found] == list(
-        map(tuple, sequence.hidden.nonzero().tolist())
+        map(tuple, sequence.masked.nonzero().tolist())
     )
     assert all(kept[row][position] == item and user == row + 70 for row, position, item, user in found)
 
@@ -81,13 +81,13 @@ def test_the_share_of_hidden_items_is_the_probability():
     batch = batch_of([list(range(1, 52))] * 200)
     sequence, targets = masked_item(batch, 0.3, generator(), max_length=51)
     assert len(targets) / sequence.valid.sum().item() == pytest.approx(0.3, abs=0.02)
-    by_position = sequence.hidden.float().mean(dim=0)
+    by_position = sequence.masked.float().mean(dim=0)
     assert by_position.min() > 0.15 and by_position.max() < 0.45  # the last is hidden as often as the first
 
 
 def test_with_probability_zero_one_item_of_each_row_is_hidden_uniformly():
     sequence, targets = masked_item(batch_of([[1, 2, 3, 4]] * 2000), 0.0, generator(), max_length=9)
-    assert (sequence.hidden.sum(dim=1) == 1).all()
+    assert (sequence.masked.sum(dim=1) == 1).all()
     assert torch.bincount(targets.target_ids)[1:].tolist() == pytest.approx([500] * 4, abs=80)
 
 
@@ -97,7 +97,7 @@ def test_last_only_hides_what_search_will_ask_for():
     assert targets.target_ids.tolist() == [4, 6] * 500
     assert sequence.item_ids[0].tolist() == [2, 3, 4]
     some, _ = masked_item(batch, 0.5, generator(), max_length=9, last_only=0.4)
-    alone = (some.hidden.sum(dim=1) == 1) & some.hidden[:, 3]
+    alone = (some.masked.sum(dim=1) == 1) & some.masked[:, 3]
     by_chance = 0.5**4  # a long row hides its last item alone without being asked to
     assert alone[::2].float().mean().item() == pytest.approx(0.4 + 0.6 * by_chance, abs=0.06)
 
@@ -107,8 +107,8 @@ def test_a_generator_decides_alone():
 
     def hidden(seed: int) -> torch.Tensor:
         sequence, _ = masked_item(batch, 0.3, generator(seed), max_length=29, last_only=0.2)
-        assert sequence.hidden is not None
-        return sequence.hidden
+        assert sequence.masked is not None
+        return sequence.masked
 
     state = torch.random.get_rng_state()
     assert torch.equal(hidden(1), hidden(1))
@@ -120,7 +120,7 @@ def test_the_given_batch_is_left_alone():
     batch = batch_of([[1, 2, 3], [4, 5]])
     masked_item(batch, 0.5, generator(), max_length=2)
     assert batch.item_ids.tolist() == [[1, 2], [4, 0]]
-    assert batch.hidden is None
+    assert batch.masked is None
 
 
 @pytest.mark.parametrize(
@@ -135,3 +135,19 @@ def test_the_given_batch_is_left_alone():
 def test_bad_settings_are_refused(probability, max_length, last_only, message):
     with pytest.raises(ValueError, match=message):
         masked_item(batch_of([[1, 2]]), probability, generator(), max_length, last_only)
+
+
+def test_a_later_item_is_any_of_those_that_follow(tiny_batch):
+    following = next_item(tiny_batch)
+    drawn = [later_item(tiny_batch, generator(seed)) for seed in range(200)]
+    assert all(torch.equal(d.positions, following.positions) for d in drawn)
+    assert torch.equal(drawn[0].target_ids, later_item(tiny_batch, generator(0)).target_ids)
+    width = tiny_batch.item_ids.shape[1]
+    for place, position in enumerate(following.positions.tolist()):
+        b, i = divmod(position, width)
+        length = int(tiny_batch.lengths[b])
+        after = [*tiny_batch.item_ids[b, i + 1 : length].tolist(), int(tiny_batch.target_ids[b])]
+        seen = {int(d.target_ids[place]) for d in drawn}
+        assert seen <= set(after)
+        if len(after) <= 4:
+            assert seen == set(after)

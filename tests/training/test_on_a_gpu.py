@@ -8,12 +8,12 @@ import pytest
 import torch
 from worlds import ITEMS, KINDS, USERS, cyclic, retriever_config, training_config
 
-from workbench.evaluation.protocol import HONEST, summarize
+from workbench.evaluation.protocol import STRICT, summarize
+from workbench.evaluation.retrievers import rank_users
+from workbench.models.recommend import own_index, queries
 from workbench.retriever import Retriever
 from workbench.search import BruteForce
 from workbench.training import loop
-from workbench.training.recommend import own_index, queries
-from workbench.training.validation import rank_users
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,7 +37,7 @@ def test_a_model_trained_on_a_gpu_ranks_alike_on_both_devices(tmp_path, kind):
     for device in ("cpu", "cuda"):
         retriever = Retriever.load(run.folder, torch.device(device))
         assert retriever.device.type == device
-        metrics = summarize(rank_users(retriever, cyclic(), HONEST), HONEST).set_index("metric")["value"]
+        metrics = summarize(rank_users(retriever, cyclic(), STRICT), STRICT).set_index("metric")["value"]
         with torch.no_grad():
             items, asked = retriever.item_state(), queries(retriever, cyclic(), users)
             exclude = torch.from_numpy(cyclic().history(users, 0)).to(device)

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from worlds import KINDS
 
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = Path(__file__).parents[1] / "training_worker.py"
 
 
 def free_port() -> int:

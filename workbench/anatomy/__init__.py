@@ -12,19 +12,28 @@ from workbench.anatomy.dissection import (
     dissect_pairs,
     mixture_of,
 )
-from workbench.anatomy.lists import side_by_side, telling_user
+from workbench.anatomy.lists import illustrative_user, side_by_side
 from workbench.anatomy.map import ItemMap, item_facts, item_map
+from workbench.anatomy.model_view import ModelView, rank
 from workbench.anatomy.pair import by_temperature, components
-from workbench.anatomy.subject import Subject, rank
-from workbench.anatomy.usage import Pairs, balance, held_out_pairs, popularity, spread, switched_off, usage
+from workbench.anatomy.usage import (
+    Pairs,
+    ablate_components,
+    balance,
+    held_out_pairs,
+    popularity,
+    spread,
+    usage,
+)
 
 __all__ = [
     "AS_TRAINED",
     "Change",
     "Dissection",
     "ItemMap",
+    "ModelView",
     "Pairs",
-    "Subject",
+    "ablate_components",
     "balance",
     "by_temperature",
     "component_names",
@@ -32,6 +41,7 @@ __all__ = [
     "dissect",
     "dissect_pairs",
     "held_out_pairs",
+    "illustrative_user",
     "item_facts",
     "item_map",
     "mixture_of",
@@ -39,7 +49,5 @@ __all__ = [
     "rank",
     "side_by_side",
     "spread",
-    "switched_off",
-    "telling_user",
     "usage",
 ]

@@ -8,14 +8,14 @@ import torch
 from numpy.typing import NDArray
 
 from workbench.anatomy.dissection import component_names, dissect_pairs
-from workbench.anatomy.subject import Subject, rank
+from workbench.anatomy.model_view import ModelView, rank
 from workbench.similarities.mol import MixtureOfLogits
 
 WHOLE = "q·x"
 """The one component of a score that is not taken apart."""
 
 
-def side_by_side(subjects: Sequence[Subject], user: int, k: int = 10) -> pd.DataFrame:
+def side_by_side(subjects: Sequence[ModelView], user: int, k: int = 10) -> pd.DataFrame:
     """The best `k` items of each subject for a user, and below them the held-out item where it is not among them.
 
     A row for each method, item and component: `method`, `place` (from 1), `item` (dense id), `title`, `held_out`, `score` φ,
@@ -29,7 +29,7 @@ def side_by_side(subjects: Sequence[Subject], user: int, k: int = 10) -> pd.Data
     return pd.concat([_list(s, user, k, scores) for s in subjects], ignore_index=True)
 
 
-def _list(subject: Subject, user: int, k: int, scores: dict[str, NDArray[np.float32]]) -> pd.DataFrame:
+def _list(subject: ModelView, user: int, k: int, scores: dict[str, NDArray[np.float32]]) -> pd.DataFrame:
     own, unseen, target = scores[subject.method], subject.unseen(user), subject.target(user)
     order = np.argsort(-np.where(unseen, own, -np.inf), kind="stable")[: min(k, int(unseen.sum()))] + 1
     shown = order if target in order or not unseen[target - 1] else np.append(order, target)
@@ -49,7 +49,7 @@ def _list(subject: Subject, user: int, k: int, scores: dict[str, NDArray[np.floa
     return places.merge(_parts(subject, user, shown, own), on="item")
 
 
-def _parts(subject: Subject, user: int, items: NDArray[np.int64], own: NDArray[np.float32]) -> pd.DataFrame:
+def _parts(subject: ModelView, user: int, items: NDArray[np.int64], own: NDArray[np.float32]) -> pd.DataFrame:
     similarity = subject.retriever.similarity
     if not isinstance(similarity, MixtureOfLogits):
         return pd.DataFrame({"item": items, "component": WHOLE, "product": own[items - 1]})
@@ -67,7 +67,7 @@ def _parts(subject: Subject, user: int, items: NDArray[np.int64], own: NDArray[n
     )
 
 
-def telling_user(poorer: Subject, richer: Subject, among: int = 256) -> int:
+def illustrative_user(poorer: ModelView, richer: ModelView, among: int = 256) -> int:
     """A user whose held-out item `richer` shows near the top and `poorer` far below: where the ratio of ranks is largest.
 
     Looked for among the first `among` users of those that have a history; an example, chosen to be one, and no measurement.

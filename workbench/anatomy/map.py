@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.anatomy.dissection import component_names, dissect, mixture_of
-from workbench.anatomy.subject import Subject
+from workbench.anatomy.model_view import ModelView
 from workbench.anatomy.usage import deciles, popularity
 from workbench.similarities.mol import MoLItems
 
@@ -29,10 +29,10 @@ class ItemMap:
     explained: tuple[float, float]
 
 
-def item_map(subject: Subject, group: int | None = None, facts: pd.DataFrame | None = None) -> ItemMap:
+def item_map(subject: ModelView, group: int | None = None, metadata: pd.DataFrame | None = None) -> ItemMap:
     """The items by the first two principal components of their embeddings g_j(x) of one item group j (from 0), or of all.
 
-    `facts` is `item_facts(subject)` where it is already known. Raises ValueError where there is no such group, or the
+    `metadata` is `item_facts(subject)` where it is already known. Raises ValueError where there is no such group, or the
     similarity is no mixture.
     """
     mol = mixture_of(subject.retriever.similarity)
@@ -42,11 +42,11 @@ def item_map(subject: Subject, group: int | None = None, facts: pd.DataFrame | N
         raise ValueError(f"there are item groups 0..{mol.config.item_groups - 1}, and no {group}")
     vectors = subject.items.components.flatten(1) if group is None else subject.items.components[:, group]
     places, explained = principal_plane(vectors.float())
-    points = item_facts(subject) if facts is None else facts
+    points = item_facts(subject) if metadata is None else metadata
     return ItemMap(points.assign(x=places[:, 0].cpu().numpy(), y=places[:, 1].cpu().numpy()), explained)
 
 
-def item_facts(subject: Subject, users: int = 128) -> pd.DataFrame:
+def item_facts(subject: ModelView, users: int = 128) -> pd.DataFrame:
     """What is known of each item but its place: the columns of `ItemMap.points` without `x` and `y`.
 
     For dominant components the first `users` users are asked. Raises ValueError where the similarity is no mixture, or where
@@ -85,7 +85,7 @@ def principal_plane(vectors: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N 2"]
     return centred @ chosen.T, (first[0], first[1])
 
 
-def _weights_where_it_counts(subject: Subject, users: int, best: int = 10) -> Float[Tensor, "N P"]:
+def _weights_where_it_counts(subject: ModelView, users: int, best: int = 10) -> Float[Tensor, "N P"]:
     """Mean weights of each item over the `best` of the users for whom it scores highest."""
     asked = subject.sequences.users_with("test")[:users]
     if len(asked) == 0:

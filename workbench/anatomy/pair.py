@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from workbench.anatomy.dissection import AS_TRAINED, Change, Dissection, component_names, mixture_of
-from workbench.anatomy.subject import Subject, rank
+from workbench.anatomy.model_view import ModelView, rank
 
 
 def components(
-    subject: Subject, user: int, item: int, change: Change = AS_TRAINED, whole: Dissection | None = None
+    subject: ModelView, user: int, item: int, change: Change = AS_TRAINED, whole: Dissection | None = None
 ) -> pd.DataFrame:
     """The parts of φ(user, item), a row for each component p = i · Px + j.
 
@@ -43,7 +43,7 @@ def components(
 
 
 def by_temperature(
-    subject: Subject,
+    subject: ModelView,
     user: int,
     item: int,
     change: Change = AS_TRAINED,
@@ -62,6 +62,6 @@ def by_temperature(
     return pd.DataFrame(rows, columns=["temperature", "score", "rank", "mean"])
 
 
-def _check(subject: Subject, item: int) -> None:
+def _check(subject: ModelView, item: int) -> None:
     if not 1 <= item <= subject.sequences.num_items:
         raise ValueError(f"item {item} is not one of 1..{subject.sequences.num_items}")

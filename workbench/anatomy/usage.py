@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from workbench.anatomy.dissection import Dissection, component_names, dissect, dissect_pairs
-from workbench.anatomy.subject import Subject
+from workbench.anatomy.model_view import ModelView
 from workbench.data import Sequences
 from workbench.evaluation.metrics import discounted_gains, hits
 
@@ -41,7 +41,7 @@ class Pairs:
         raise ValueError(f"no measure {measure!r}; there are weight, dominant, product")
 
 
-def held_out_pairs(subject: Subject, most: int | None = None, batch_size: int = 256) -> Pairs:
+def held_out_pairs(subject: ModelView, most: int | None = None, batch_size: int = 256) -> Pairs:
     """Every user (the first `most`) with the test item: the pairs that a mixture should score high."""
     users = subject.sequences.users_with("test")[:most]
     if len(users) == 0:
@@ -59,7 +59,7 @@ def held_out_pairs(subject: Subject, most: int | None = None, batch_size: int = 
 
 
 def usage(
-    subject: Subject, pairs: Pairs, by: Grouping, measure: Measure = "weight", least: int = 1
+    subject: ModelView, pairs: Pairs, by: Grouping, measure: Measure = "weight", least: int = 1
 ) -> pd.DataFrame:
     """The mean of a measure in each group of items: a row for each group (index), a column for each component.
 
@@ -80,7 +80,7 @@ def usage(
     )
 
 
-def spread(subject: Subject, pairs: Pairs, by: Grouping, measure: Measure = "weight") -> float:
+def spread(subject: ModelView, pairs: Pairs, by: Grouping, measure: Measure = "weight") -> float:
     """How far the groups' means of a measure lie from the mean of all: √(Σ_g n_g |m_g − m|² / Σ_g n_g), n_g pairs in group g.
 
     0 where every group uses the components alike. Raises ValueError as `usage` does.
@@ -130,7 +130,7 @@ def deciles(sequences: Sequences) -> NDArray[np.int64]:
     return decile
 
 
-def balance(named: dict[str, tuple[Subject, Pairs]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def balance(named: dict[str, tuple[ModelView, Pairs]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How evenly each of several mixtures uses its components over its pairs: a table of components, a table of mixtures.
 
     The first has `model`, `component`, `weight` (mean π), `dominant` (share of pairs where it weighs most). The second, a row
@@ -167,7 +167,9 @@ def balance(named: dict[str, tuple[Subject, Pairs]]) -> tuple[pd.DataFrame, pd.D
     return pd.concat(parts, ignore_index=True), pd.DataFrame(rows)
 
 
-def switched_off(subject: Subject, users: Sequence[int] | NDArray[np.int64], k: int = 10) -> pd.DataFrame:
+def ablate_components(
+    subject: ModelView, users: Sequence[int] | NDArray[np.int64], k: int = 10
+) -> pd.DataFrame:
     """HR@k and NDCG@k over `users` as trained (`component` "none") and with each component switched off, in order.
 
     Columns: `component`, `HR@k`, `NDCG@k`, `change`: NDCG@k less that of "none", user by user, and its standard error
@@ -194,7 +196,7 @@ def switched_off(subject: Subject, users: Sequence[int] | NDArray[np.int64], k: 
     )
 
 
-def _ranks_without(subject: Subject, users: NDArray[np.int64]) -> NDArray[np.float64]:
+def _ranks_without(subject: ModelView, users: NDArray[np.int64]) -> NDArray[np.float64]:
     """The rank of each user's test item as trained and without each component: float64 (B, 1 + P)."""
     whole = dissect(subject.retriever.similarity, subject.queries(users), subject.items)
     scores = torch.cat([whole.scores[..., None], whole.without()], -1)  # (B, N, 1 + P)

@@ -122,7 +122,7 @@ def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]
 
 
 def per_item(table: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:
-    """Bytes kept for an item by each contender at the largest corpus of `table`: a row per label and part.
+    """Bytes kept for an item by each entry at the largest corpus of `table`: a row per label and part.
 
     Columns: label, `part`, `bytes`. Parts: the item's `components` (fp32), what the state holds besides (`gate and id`), and
     the searcher's own `index`, as measured when it was built; memory is counted in pages, so a small corpus tells little.

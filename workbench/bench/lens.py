@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.bench.methods import Built, Point
+from workbench.bench.methods import Built, SearcherSpec
 from workbench.bench.workloads import Workload
 from workbench.contracts import NO_ITEM
 from workbench.search import BruteForce
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
 
 
 @torch.no_grad()
-def seen(workload: Workload, built: Built, point: Point, query: int, k: int) -> Seen:
+def seen(workload: Workload, built: Built, point: SearcherSpec, query: int, k: int) -> Seen:
     """How a searcher, built from `point`, answers query number `query` with its best `k`.
 
     Raises ValueError where the workload has no such query, or k does not fit the items that it may find.
@@ -87,11 +87,11 @@ def seen(workload: Workload, built: Built, point: Point, query: int, k: int) -> 
     )
     return Seen(
         table, places, s_k, float(true.scores[0, -1]), int(reaches.sum()), outside, bool(got.exact[0]),
-        float(got.gap[0]), int(got.work[0]),
+        float(got.gap[0]), int(got.num_scored[0]),
     )  # fmt: skip
 
 
-def candidates(point: Point, logits: Float[Tensor, "N P"]) -> Bool[Tensor, "N"] | None:
+def candidates(point: SearcherSpec, logits: Float[Tensor, "N P"]) -> Bool[Tensor, "N"] | None:
     """Which items of one query, given their component scores, a method scores in full; None where only the searcher knows.
 
     Of the first stage's ties it may score others.

@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 
 from workbench import paths, runtime
-from workbench.bench.field import Field, Turns, described
-from workbench.bench.methods import Contender, Point
+from workbench.bench.methods import BenchmarkEntry, SearcherSpec
 from workbench.bench.plans import Plan
+from workbench.bench.searcher_pool import RoundRobin, SearcherPool, described
 from workbench.bench.tables import side_by_side
 from workbench.bench.workloads import WorkloadSpec, build
 from workbench.reporting.provenance import provenance
@@ -41,7 +41,7 @@ class LiveBench:
         self.table = pd.DataFrame()
         self.runs = 0
         self._lock = threading.Lock()
-        self._fields: dict[tuple[WorkloadSpec, int, int], Field] = {}
+        self._fields: dict[tuple[WorkloadSpec, int, int], SearcherPool] = {}
 
     @cached_property
     def machine(self) -> str:
@@ -53,20 +53,20 @@ class LiveBench:
         """Whether the plan's corpus is there already."""
         return self._key(plan) in self._fields
 
-    def field(self, plan: Plan) -> Field:
+    def field(self, plan: Plan) -> SearcherPool:
         """The plan's workload, built where it is not there yet; raises as `workloads.build` does."""
         key = self._key(plan)
         with self._lock:
             if key not in self._fields:
-                self._fields[key] = Field(build(*key, self.device))
+                self._fields[key] = SearcherPool(build(*key, self.device))
             return self._fields[key]
 
-    def ready(self, plan: Plan, point: Point) -> bool:
+    def ready(self, plan: Plan, point: SearcherSpec) -> bool:
         """Whether nothing that takes long must be built before `point` can be asked."""
         return self.built(plan) and all(map(self.field(plan).ready, self._contenders(plan, point)))
 
-    def _contenders(self, plan: Plan, point: Point) -> list[Contender]:
-        return [c for c in plan.contenders(plan.workloads[0].num_items()) if c.method == point.method]
+    def _contenders(self, plan: Plan, point: SearcherSpec) -> list[BenchmarkEntry]:
+        return [c for c in plan.entries(plan.workloads[0].num_items()) if c.method == point.method]
 
     def _key(self, plan: Plan) -> tuple[WorkloadSpec, int, int]:
         if (len(plan.workloads), len(plan.batch_sizes), len(plan.ks)) != (1, 1, 1):
@@ -79,29 +79,29 @@ class LiveBench:
         """Measures a plan step by step; each tells what the next will do, so that it can be shown meanwhile.
 
         After the first round the table has rows of the plan, and better ones after each further round; whoever stops keeps
-        them. Raises as `workloads.build` and `Plan.contenders` do.
+        them. Raises as `workloads.build` and `Plan.entries` do.
         """
         self._key(plan)
         if not self.built(plan):
             yield Step(0.0, f"building the corpus: {plan.workloads[0].name}")
         field = self.field(plan)
-        contenders = plan.contenders(len(field.workload.items))
-        turns = Turns(field, plan, plan.batch_sizes[0], plan.ks[0])
-        total = len(contenders) * (plan.rounds + 2)
+        entries = plan.entries(len(field.workload.items))
+        turns = RoundRobin(field, plan, plan.batch_sizes[0], plan.ks[0])
+        total = len(entries) * (plan.rounds + 2)
         done, memory = 0, []
-        for contender in contenders:
-            doing = "warming up" if field.ready(contender) else "building the index of"
-            yield Step(done / total, f"{doing} {contender.label}")
-            field.get(contender, plan.batch_sizes[0])
-            yield Step((done + 1) / total, f"warming up {contender.label}")
-            memory.append(turns.warm_up(contender))
+        for entry in entries:
+            doing = "warming up" if field.ready(entry) else "building the index of"
+            yield Step(done / total, f"{doing} {entry.label}")
+            field.get(entry, plan.batch_sizes[0])
+            yield Step((done + 1) / total, f"warming up {entry.label}")
+            memory.append(turns.warm_up(entry))
             done += 2
         calls: list[pd.DataFrame] = []
         answers: list[pd.DataFrame] = []
         self.runs += 1
         yield Step(done / total, f"round 1 of {plan.rounds}")
         for number in range(plan.rounds):
-            for turn in turns.of_round(number, contenders):
+            for turn in turns.of_round(number, entries):
                 calls.append(turn.calls)
                 if turn.answers is not None:
                     answers.append(turn.answers)
@@ -112,7 +112,7 @@ class LiveBench:
                 pd.concat(answers, ignore_index=True),
                 pd.DataFrame(field.builds),
                 pd.DataFrame(memory),
-                described(contenders),
+                described(entries),
                 field.shape(),
             )
             self._keep(measured.assign(run=self.runs))

@@ -1,6 +1,6 @@
 """Ways of searching by name: the parameters of each and what they mean, how it is built, and how it is written in a command.
 
-`Point` is a method with its parameters: what the explorer's sliders and the command line both make.
+`SearcherSpec` is a method with its parameters: what the explorer's sliders and the command line both make.
 """
 
 import copy
@@ -20,15 +20,15 @@ from workbench.bench.baseline import Baseline
 from workbench.bench.roofline import FIRST_STAGE_WIDTH
 from workbench.bench.workloads import Asked, Workload, folder_of
 from workbench.contracts import QueryState, Searcher, TopK
-from workbench.retriever import read_facts
+from workbench.retriever import read_metadata
 from workbench.search import Average, BruteForce, Combined, Exact, FittedScores, HIndexer, PerComponent
 from workbench.search.candidates import CandidateSource
-from workbench.search.faiss_lists import FaissLists
+from workbench.search.engines.faiss import FaissLists
 from workbench.search.indexes import HNSW, IVF, IndexKind
 from workbench.search.inverted_index import InvertedIndex
 from workbench.search.path_beam import PathBeam
-from workbench.similarities.deep_retrieval import DeepRetrieval, DeepRetrievalItems
-from workbench.similarities.sparcode import SparCode, SparCodeItems, SparCodeQueries
+from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
+from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems, SparCodeQueries
 
 Search = Callable[[QueryState, int, "Int[Tensor, 'B H'] | None"], TopK]
 Scan = Literal["pairs", "components", "average", "int8", "unknown"]
@@ -58,12 +58,12 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Contender:
+class BenchmarkEntry:
     """A searcher with its parameters. `build` takes the workload, the batch size that it will be asked with, and its index.
 
     `per_batch_size`: it is built anew for each batch size. `typical`: one of the few that stand for their method where the
     whole grid would take too long. `checkpoint`: it searches under the score of this one, and is asked its queries, and
-    its recall is against the contender labelled `reference`.
+    its recall is against the entry labelled `reference`.
     """
 
     method: str
@@ -138,11 +138,11 @@ def _number(name: str, default: int, steps: tuple[int, ...], meaning: str) -> Pa
 
 @dataclass(frozen=True)
 class Method:
-    """A way of searching: its parameters, what it does in a line, and how a contender is made of their values."""
+    """A way of searching: its parameters, what it does in a line, and how a entry is made of their values."""
 
     name: str
     meaning: str
-    make: Callable[..., Contender]
+    make: Callable[..., BenchmarkEntry]
     parameters: tuple[Parameter, ...] = ()
     needs_faiss: bool = False
 
@@ -158,12 +158,12 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Point:
+class SearcherSpec:
     """A method with a value for each of its parameters; those that are not given are at their defaults.
 
     Raises ValueError where there is no such method or parameter, or a value is of another type or out of range.
 
-    >>> Point.read("h-indexer keep=500").text
+    >>> SearcherSpec.read("h-indexer keep=500").text
     'h-indexer width=64,keep=500'
     """
 
@@ -240,7 +240,7 @@ class Point:
                     f"{self.method}: {parameter.name} is {value:,}, but the corpus has {items:,} items"
                 )
 
-    def contender(self, checkpoint: str = "") -> Contender:
+    def entry(self, checkpoint: str = "") -> BenchmarkEntry:
         """What is measured; `checkpoint` is the one whose score it searches under, where the method has a score of its own.
 
         Raises ValueError where such a method is given none, ImportError where it needs a package that is not installed.
@@ -258,14 +258,14 @@ class Point:
 def own_method(checkpoint: str) -> str | None:
     """The method that searches under the score of this checkpoint; None where its similarity is one of components.
 
-    Raises as `retriever.read_facts` does.
+    Raises as `retriever.read_metadata` does.
     """
-    return OWN_SCORE.get(read_facts(folder_of(checkpoint))["retriever"]["similarity"]["kind"])
+    return OWN_SCORE.get(read_metadata(folder_of(checkpoint))["retriever"]["similarity"]["kind"])
 
 
-def own_reference(method: str, checkpoint: str) -> Contender:
+def own_reference(method: str, checkpoint: str) -> BenchmarkEntry:
     """Brute force under the score of a method's own checkpoint."""
-    return Contender(
+    return BenchmarkEntry(
         f"{REFERENCE}, {method}", _searcher(BruteForce), scan="unknown", checkpoint=checkpoint,
         reference=f"{REFERENCE}, {method}",
     )  # fmt: skip
@@ -281,25 +281,25 @@ def _baseline(workload: Workload, batch_size: int, index: None) -> Built:
     return Built(baseline.search, baseline.fraction)
 
 
-def _whole(name: str, make: Callable[..., Searcher], scan: Scan) -> Callable[..., Contender]:
-    return lambda: Contender(name, _searcher(make), scan=scan)
+def _whole(name: str, make: Callable[..., Searcher], scan: Scan) -> Callable[..., BenchmarkEntry]:
+    return lambda: BenchmarkEntry(name, _searcher(make), scan=scan)
 
 
-def _per_component(n1: int) -> Contender:
+def _per_component(n1: int) -> BenchmarkEntry:
     build = _searcher(partial(PerComponent, count=n1))
-    return Contender("per component", build, {"n1": n1}, "components")
+    return BenchmarkEntry("per component", build, {"n1": n1}, "components")
 
 
-def _average(n2: int) -> Contender:
-    return Contender("average", _searcher(partial(Average, count=n2)), {"n2": n2}, "average")
+def _average(n2: int) -> BenchmarkEntry:
+    return BenchmarkEntry("average", _searcher(partial(Average, count=n2)), {"n2": n2}, "average")
 
 
-def _combined(n1: int, n2: int) -> Contender:
+def _combined(n1: int, n2: int) -> BenchmarkEntry:
     build = _searcher(partial(Combined, per_component=n1, average=n2))
-    return Contender("combined", build, {"n1": n1, "n2": n2}, "components")
+    return BenchmarkEntry("combined", build, {"n1": n1, "n2": n2}, "components")
 
 
-def _h_indexer(width: int, keep: int) -> Contender:
+def _h_indexer(width: int, keep: int) -> BenchmarkEntry:
     """Its index, for all that it may keep, has a first stage that is fitted to the scores of the sample."""
 
     def fit(workload: Workload) -> HIndexer:
@@ -313,7 +313,7 @@ def _h_indexer(width: int, keep: int) -> Contender:
 
     scan: Scan = "int8" if width == FIRST_STAGE_WIDTH else "unknown"
     parameters = {"width": width, "keep": keep}
-    return Contender("h-indexer", build, parameters, scan, index=Index(f"h-indexer, width {width}", fit))
+    return BenchmarkEntry("h-indexer", build, parameters, scan, index=Index(f"h-indexer, width {width}", fit))
 
 
 def _from_index(kind: IndexKind, key: str, n2: int) -> tuple[Callable[[Workload, int, Any], Built], Index]:
@@ -335,19 +335,19 @@ def _from_index(kind: IndexKind, key: str, n2: int) -> tuple[Callable[[Workload,
     return build, Index(key, fill)
 
 
-def _ivf(n2: int, nlist: int, nprobe: int) -> Contender:
+def _ivf(n2: int, nlist: int, nprobe: int) -> BenchmarkEntry:
     build, index = _from_index(IVF(nlist, nprobe), f"IVF of {nlist}", n2)
     parameters = {"n2": n2, "nlist": nlist, "nprobe": nprobe}
-    return Contender("average, FAISS IVF", build, parameters, "unknown", index=index)
+    return BenchmarkEntry("average, FAISS IVF", build, parameters, "unknown", index=index)
 
 
-def _hnsw(n2: int, efSearch: int) -> Contender:
+def _hnsw(n2: int, efSearch: int) -> BenchmarkEntry:
     build, index = _from_index(HNSW(ef_search=efSearch), "HNSW", n2)
     parameters = {"n2": n2, "efSearch": efSearch}
-    return Contender("average, FAISS HNSW", build, parameters, "unknown", index=index)
+    return BenchmarkEntry("average, FAISS HNSW", build, parameters, "unknown", index=index)
 
 
-def _sparcode(sparsity: float, checkpoint: str) -> Contender:
+def _sparcode(sparsity: float, checkpoint: str) -> BenchmarkEntry:
     """The index of the codes that these queries have. Its sparse score is not the learned one, of which it proves nothing."""
 
     def build(asked: Asked, batch_size: int, index: None) -> Built:
@@ -361,22 +361,22 @@ def _sparcode(sparsity: float, checkpoint: str) -> Contender:
         def search(queries: QueryState, k: int, exclude: Tensor | None) -> TopK:
             found = served.search(queries, k, exclude)
             nothing, unknown = torch.zeros_like(found.exact), torch.full_like(found.gap, math.inf)
-            return TopK(found.scores, found.ids, nothing, unknown, found.work)
+            return TopK(found.scores, found.ids, nothing, unknown, found.num_scored)
 
         return Built(search)
 
     reference = f"{REFERENCE}, {SPARCODE}"
     parameters = {"sparsity": sparsity}
-    return Contender(SPARCODE, build, parameters, "unknown", checkpoint=checkpoint, reference=reference)
+    return BenchmarkEntry(SPARCODE, build, parameters, "unknown", checkpoint=checkpoint, reference=reference)
 
 
-def _paths(beam: int, checkpoint: str) -> Contender:
+def _paths(beam: int, checkpoint: str) -> BenchmarkEntry:
     def build(asked: Asked, batch_size: int, index: None) -> Built:
         assert isinstance(asked.similarity, DeepRetrieval) and isinstance(asked.items, DeepRetrievalItems)
         return Built(PathBeam.of(asked.similarity, asked.items, beam).search)
 
     reference = f"{REFERENCE}, {PATHS}"
-    return Contender(PATHS, build, {"beam": beam}, "unknown", checkpoint=checkpoint, reference=reference)
+    return BenchmarkEntry(PATHS, build, {"beam": beam}, "unknown", checkpoint=checkpoint, reference=reference)
 
 
 _N1 = _count("n1", 50, "items of each component's list")
@@ -389,7 +389,7 @@ METHODS: dict[str, Method] = {
         Method(
             BASELINE,
             "as published: the item side anew on each call",
-            lambda: Contender(BASELINE, _baseline, per_batch_size=True),
+            lambda: BenchmarkEntry(BASELINE, _baseline, per_batch_size=True),
         ),
         Method(REFERENCE, "every item scored: the reference", _whole(REFERENCE, BruteForce, "pairs")),
         Method(

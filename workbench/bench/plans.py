@@ -4,8 +4,8 @@ import shlex
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from workbench.bench.contenders import chosen, of_points
-from workbench.bench.methods import METHODS, Contender, Point
+from workbench.bench.entries import chosen, of_points
+from workbench.bench.methods import METHODS, BenchmarkEntry, SearcherSpec
 from workbench.bench.workloads import SIZES, Inflated, RandomWeights, Trained, WorkloadSpec, folder_of
 
 
@@ -13,9 +13,9 @@ from workbench.bench.workloads import SIZES, Inflated, RandomWeights, Trained, W
 class Plan:
     """Everything that a run measures.
 
-    A *group* is a workload with one batch size and one k. It is measured in `rounds`: in each every contender has its turn,
+    A *group* is a workload with one batch size and one k. It is measured in `rounds`: in each every entry has its turn,
     of `calls` calls with new queries (one call, where a call takes longer than `slow_seconds`), in an order that moves on
-    each round, so that what disturbs the machine for a while disturbs all. Before the first round each contender makes
+    each round, so that what disturbs the machine for a while disturbs all. Before the first round each entry makes
     `warmup` calls. `queries` of a workload at most; `seed` draws them. `methods`: all where none is named; `typical`: a few
     settings of each, not the whole grid. `points`: these searchers instead of a grid, with brute force; `own`: checkpoints
     for those of them that search under a score of their own. `threads`: torch's own choice where None.
@@ -34,7 +34,7 @@ class Plan:
     methods: tuple[str, ...] = ()
     typical: bool = False
     threads: int | None = None
-    points: tuple[Point, ...] = ()
+    points: tuple[SearcherSpec, ...] = ()
     own: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -56,20 +56,20 @@ class Plan:
                 f"the index of {learned[0]} holds the catalogue alone: choose the corpus as it is"
             )
         for workload in self.workloads:
-            self.contenders(workload.num_items())
+            self.entries(workload.num_items())
             if max(self.ks) > workload.num_items():
                 raise ValueError(
                     f"k = {max(self.ks)} exceeds the {workload.num_items()} items of {workload.name}"
                 )
 
-    def contenders(self, items: int) -> list[Contender]:
-        """Who is measured on a corpus of so many items; raises as `contenders.chosen` and `contenders.of_points` do."""
+    def entries(self, items: int) -> list[BenchmarkEntry]:
+        """Who is measured on a corpus of so many items; raises as `entries.chosen` and `entries.of_points` do."""
         if self.points:
             return of_points(self.points, self.own, items)
         return chosen(items, self.methods, self.typical)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, with the kind of each workload and the label of each contender."""
+        """Plain values for JSON, with the kind of each workload and the label of each entry."""
         values = asdict(self)
         if not self.points:
             del values["points"], values["own"]
@@ -77,7 +77,7 @@ class Plan:
             {
                 "kind": type(w).__name__,
                 **asdict(w),
-                "contenders": [c.label for c in self.contenders(w.num_items())],
+                "entries": [c.label for c in self.entries(w.num_items())],
             }
             for w in self.workloads
         ]
@@ -168,7 +168,7 @@ def growth_of_profile(profile: str, checkpoint: str, title: str = "") -> Plan:
 
 def chosen_points(
     workload: WorkloadSpec,
-    points: tuple[Point, ...],
+    points: tuple[SearcherSpec, ...],
     *,
     batch_size: int = 32,
     k: int = 100,

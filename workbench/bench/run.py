@@ -14,9 +14,9 @@ import torch
 from tqdm import tqdm
 
 from workbench import paths, runtime
-from workbench.bench.field import Field, Turns, described
 from workbench.bench.plans import Plan
 from workbench.bench.roofline import Ceilings, best_of, ceilings
+from workbench.bench.searcher_pool import RoundRobin, SearcherPool, described
 from workbench.bench.workloads import WorkloadSpec, build
 from workbench.reporting.provenance import provenance
 
@@ -30,8 +30,8 @@ class Raw:
     `calls`: workload, label, batch_size, k, round, call, turn (its place in the round), seconds, fraction (of the corpus
     that was searched). `answers`: workload, label, batch_size, k, round, call, query, target (0: unknown), and of the `TopK`
     ids, scores, exact, gap, work. `builds`: workload, label, batch_size (0: any), seconds, kept_bytes (held beyond the item
-    state). `memory`: workload, label, batch_size, k, peak_bytes (of one call). `contenders`: label, method, setting, scan,
-    reference (the label that its recall is against). `shapes`: workload, and the fields of `Shape`. `facts`: the plan, the
+    state). `memory`: workload, label, batch_size, k, peak_bytes (of one call). `entries`: label, method, setting, scan,
+    reference (the label that its recall is against). `shapes`: workload, and the fields of `Shape`. `metadata`: the plan, the
     machine, versions, commits.
     """
 
@@ -39,18 +39,18 @@ class Raw:
     answers: pd.DataFrame
     builds: pd.DataFrame
     memory: pd.DataFrame
-    contenders: pd.DataFrame
+    entries: pd.DataFrame
     shapes: pd.DataFrame
     ceilings: Ceilings
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """What `run` stored in `folder`; FileNotFoundError where nothing is there, ValueError where it was not finished."""
         if not (folder / FACTS).is_file():
             raise FileNotFoundError(f"{folder} holds no {FACTS}: not a run of the bench")
-        facts = json.loads((folder / FACTS).read_text())
-        if not facts["finished"]:
+        metadata = json.loads((folder / FACTS).read_text())
+        if not metadata["finished"]:
             raise ValueError(f"the run in {folder} was stopped; run the same plan again to finish it")
 
         def every(pattern: str) -> pd.DataFrame:
@@ -62,10 +62,10 @@ class Raw:
             every("*/*/round-*.answers.parquet"),
             every("*/builds.parquet"),
             every("*/*/memory.parquet"),
-            every("*/contenders.parquet").drop_duplicates("label", ignore_index=True),
+            every("*/entries.parquet").drop_duplicates("label", ignore_index=True),
             every("*/shape.parquet"),
-            Ceilings(**facts["ceilings"]),
-            facts,
+            Ceilings(**metadata["ceilings"]),
+            metadata,
         )
 
 
@@ -79,7 +79,7 @@ def run(
 ) -> Raw:
     """Measure `plan` in a folder of its own under `runs` (default: `reports/bench`), and hand back all that was stored.
 
-    The folder is named for the plan, the contenders, the machine and the torch version: what was measured before with all of
+    The folder is named for the plan, the entries, the machine and the torch version: what was measured before with all of
     them the same is kept, and what is missing is measured now. A round is stored whole or not at all. `anew` removes
     what is there first. Raises as `workloads.build` does.
     """
@@ -95,31 +95,31 @@ def run(
     folder = (runs or paths.reports() / "bench") / f"{plan.name}-{digest}"
     if anew:
         shutil.rmtree(folder, ignore_errors=True)
-    facts = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else None
-    if facts is not None and facts["finished"]:
+    metadata = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else None
+    if metadata is not None and metadata["finished"]:
         return Raw.load(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    commits = [] if facts is None else [c for c in facts["commits"] if c != found.commit_words()]
+    commits = [] if metadata is None else [c for c in metadata["commits"] if c != found.commit_words()]
     with _threads(plan.threads) as threads:
-        facts = {
+        metadata = {
             **described,
             "threads": threads,
             "commits": [*commits, found.commit_words()],
             "ceilings": asdict(
-                best_of(Ceilings(**facts["ceilings"]), ceilings(on)) if facts else ceilings(on)
+                best_of(Ceilings(**metadata["ceilings"]), ceilings(on)) if metadata else ceilings(on)
             ),
             "finished": False,
         }
-        _write_json(facts, folder / FACTS)
+        _write_json(metadata, folder / FACTS)
         groups = [(i, b, k) for i in range(len(plan.workloads)) for b in plan.batch_sizes for k in plan.ks]
         with tqdm(total=len(groups) * plan.rounds, desc=plan.name, unit="round", disable=not progress) as bar:
             for index, spec in enumerate(plan.workloads):
                 _run_workload(plan, spec, folder / f"workload-{index}", on, bar)
                 # Again after each workload: a ceiling is the best that was seen, and other work may have lowered the first.
-                limits = best_of(Ceilings(**facts["ceilings"]), ceilings(on))
-                facts = {**facts, "ceilings": asdict(limits)}
-                _write_json(facts, folder / FACTS)
-    _write_json({**facts, "finished": True}, folder / FACTS)
+                limits = best_of(Ceilings(**metadata["ceilings"]), ceilings(on))
+                metadata = {**metadata, "ceilings": asdict(limits)}
+                _write_json(metadata, folder / FACTS)
+    _write_json({**metadata, "finished": True}, folder / FACTS)
     return Raw.load(folder)
 
 
@@ -147,26 +147,26 @@ def _run_workload(plan: Plan, spec: WorkloadSpec, folder: Path, device: torch.de
         return
     bar.set_postfix_str(f"{spec.name}: building")
     workload = build(spec, plan.queries, plan.seed, device)
-    those = plan.contenders(len(workload.items))
-    field = Field(workload, those)
+    those = plan.entries(len(workload.items))
+    field = SearcherPool(workload, those)
     folder.mkdir(parents=True, exist_ok=True)
     for group, rounds in todo.items():
         _run_group(plan, field, group, groups[group], rounds, bar)
     _write(field.shape(), folder / "shape.parquet")
-    _write(described(those), folder / "contenders.parquet")
+    _write(described(those), folder / "entries.parquet")
     _write(pd.DataFrame(field.builds), folder / "builds.parquet")
 
 
 def _run_group(
-    plan: Plan, field: Field, group: tuple[int, int], folder: Path, rounds: list[int], bar: Any
+    plan: Plan, field: SearcherPool, group: tuple[int, int], folder: Path, rounds: list[int], bar: Any
 ) -> None:
     batch_size, k = group
     folder.mkdir(parents=True, exist_ok=True)
     bar.set_postfix_str(f"{field.workload.name}, B {batch_size}, k {k}")
-    turns = Turns(field, plan, batch_size, k)
-    _write(pd.DataFrame([turns.warm_up(c) for c in field.contenders]), folder / "memory.parquet")
+    turns = RoundRobin(field, plan, batch_size, k)
+    _write(pd.DataFrame([turns.warm_up(c) for c in field.entries]), folder / "memory.parquet")
     for number in rounds:
-        taken = list(turns.of_round(number, field.contenders))
+        taken = list(turns.of_round(number, field.entries))
         answers = [turn.answers for turn in taken if turn.answers is not None]
         _write(pd.concat(answers, ignore_index=True), folder / f"round-{number:03}.answers.parquet")
         calls = pd.concat([turn.calls for turn in taken], ignore_index=True)

@@ -127,11 +127,11 @@ def quality(answers: pd.DataFrame, references: Mapping[str, str] | None = None) 
 
 
 def summary(raw: Raw) -> pd.DataFrame:
-    """Everything of a run in one table: one row per workload, batch size, k, and contender, in the order of measurement.
+    """Everything of a run in one table: one row per workload, batch size, k, and entry, in the order of measurement.
 
     The columns of `side_by_side` and those of `roofline`.
     """
-    table = side_by_side(raw.calls, raw.answers, raw.builds, raw.memory, raw.contenders, raw.shapes)
+    table = side_by_side(raw.calls, raw.answers, raw.builds, raw.memory, raw.entries, raw.shapes)
     return roofline(table, raw.shapes, raw.ceilings)
 
 
@@ -140,20 +140,20 @@ def side_by_side(
     answers: pd.DataFrame,
     builds: pd.DataFrame,
     memory: pd.DataFrame,
-    contenders: pd.DataFrame,
+    entries: pd.DataFrame,
     shapes: pd.DataFrame,
 ) -> pd.DataFrame:
     """The raw tables of a run (see `Raw`) in one, less what a machine's ceilings say.
 
-    Columns: those of `latency` and `quality`, the contender's `method` and `setting`, `own_score` (it searches under a score
+    Columns: those of `latency` and `quality`, the entry's `method` and `setting`, `own_score` (it searches under a score
     of its own, and its recall is against brute force under that), the corpus's `items` and
     `item_bytes` (the item state, per item), `index_mb` (held beyond the
     item state), `call_mb` (the peak of a call) and `memory_mb`, their sum; `build_s`.
     """
     references = None
-    if "reference" in contenders:  # which runs that were stored before did not have
-        references = dict(zip(contenders["label"], contenders["reference"], strict=True))
-    told = contenders.drop(columns="reference", errors="ignore")
+    if "reference" in entries:  # which runs that were stored before did not have
+        references = dict(zip(entries["label"], entries["reference"], strict=True))
+    told = entries.drop(columns="reference", errors="ignore")
     table = latency(calls).merge(told, on="label", how="left")
     table["own_score"] = [(references or {}).get(label, REFERENCE) != REFERENCE for label in table["label"]]
     table = table.merge(quality(answers, references), on=["workload", "label", "k"], how="left")

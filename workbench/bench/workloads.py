@@ -17,11 +17,11 @@ from torch import Tensor
 from workbench import paths, runtime
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Similarity
 from workbench.data import Sequences, load
-from workbench.retriever import Retriever, read_facts
+from workbench.evaluation.retrievers import check_same_items
+from workbench.models.recommend import queries as asked
+from workbench.retriever import Retriever, read_metadata
 from workbench.similarities import MoLConfig
 from workbench.similarities.mol import MixtureOfLogits
-from workbench.training.recommend import queries as asked
-from workbench.training.validation import check_same_items
 
 ENCODED_TOGETHER = 256
 SAMPLE = 256
@@ -63,7 +63,7 @@ class Trained:
 
     def num_items(self) -> int:
         """N."""
-        return int(read_facts(folder_of(self.checkpoint))["num_items"])
+        return int(read_metadata(folder_of(self.checkpoint))["num_items"])
 
 
 @dataclass(frozen=True)
@@ -196,11 +196,11 @@ def folder_of(checkpoint: str) -> Path:
 
 def _opened(folder: Path, device: torch.device) -> tuple[Retriever, Sequences]:
     """The retriever of a checkpoint, and the data that it was trained on."""
-    facts = read_facts(folder)
-    sequences = load(facts["dataset"])
-    if sequences.fingerprint() != facts.get("fingerprint"):
+    metadata = read_metadata(folder)
+    sequences = load(metadata["dataset"])
+    if sequences.fingerprint() != metadata.get("fingerprint"):
         raise ValueError(
-            f"{folder} was trained on other data than the {facts['dataset']} that is prepared here"
+            f"{folder} was trained on other data than the {metadata['dataset']} that is prepared here"
         )
     retriever = Retriever.load(folder, device)
     check_same_items(retriever, sequences)

@@ -33,7 +33,7 @@ def bench_train(
 
     Example: workbench bench train --preset ml-1m/sasrec-dot --preset ml-1m/hstu-mol --steps 5
     """
-    from workbench.training.bench import compare, summary
+    from workbench.bench.training import compare, summary
     from workbench.training.presets import preset
 
     chosen = presets or ["ml-1m/sasrec-dot", "ml-1m/hstu-mol"]
@@ -88,7 +88,7 @@ def bench_search(
     k: Annotated[
         list[int] | None, typer.Option("-k", "--k", help="Results per query; repeat for more.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Turns of each contender.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="RoundRobin of each entry.")] = None,
     queries: Annotated[int | None, typer.Option(help="Queries of a workload at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Draws queries, noise and random weights.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; by default torch's choice.")] = None,
@@ -106,7 +106,7 @@ def bench_search(
 ) -> None:
     """Latency, recall, certificates and memory of every searcher, beside the published way of computing top-k.
 
-    All contenders take turns, with the same queries. Every time, id and score is kept in Parquet; the same
+    All entries take turns, with the same queries. Every time, id and score is kept in Parquet; the same
     command goes on where a stopped run was. Where the baseline does not fit into memory it runs on a part of
     the items, and its time is scaled; the table says so.
 
@@ -122,7 +122,7 @@ def bench_search(
     """
     from workbench.bench import plans
     from workbench.bench.growth import exponents
-    from workbench.bench.methods import Point
+    from workbench.bench.methods import SearcherSpec
     from workbench.bench.run import run
     from workbench.bench.tables import shown, summary
     from workbench.bench.workloads import Inflated, RandomWeights, Trained, WorkloadSpec
@@ -138,7 +138,7 @@ def bench_search(
         if preset is not None:
             raise ValueError("give --preset or --searcher, not both: a preset has its own grid of searchers")
         plan = plans.chosen_points(
-            workloads[0] if workloads else Trained(checkpoint), tuple(map(Point.read, searcher)), own=tuple(own or ()),
+            workloads[0] if workloads else Trained(checkpoint), tuple(map(SearcherSpec.read, searcher)), own=tuple(own or ()),
             threads=threads, k=k[0] if k else 100,
         )  # fmt: skip
         plan = replace(plan, **changes)
@@ -152,7 +152,9 @@ def bench_search(
     table = summary(raw)
     path = out or paths.reports() / "tables" / f"search-{plan.name}.csv"
     write_csv(
-        table.assign(machine=raw.facts["machine"], commit=", ".join(raw.facts["commits"])), path, digits=6
+        table.assign(machine=raw.metadata["machine"], commit=", ".join(raw.metadata["commits"])),
+        path,
+        digits=6,
     )
     for (workload, queries_at_once, results), rows in shown(table).groupby(
         ["workload", "B", "k"], sort=False
@@ -161,7 +163,8 @@ def bench_search(
         typer.echo(rows.drop(columns=["workload", "B", "k"]).to_string(index=False))
     limits = raw.ceilings
     typer.echo(
-        f"\n{raw.facts['machine']}, {raw.facts['threads']} threads, {raw.facts['device']}; measured ceilings of the roofline:"
+        f"\n{raw.metadata['machine']}, {raw.metadata['threads']} threads, {raw.metadata['device']};"
+        f" measured ceilings of the roofline:"
         f" {limits.operations / 1e9:,.0f} GFLOP/s (fp32 matrix product), {limits.bytes / 1e9:,.1f} GB/s (copy)"
     )
     if table["items"].nunique() > 2:

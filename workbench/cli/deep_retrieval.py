@@ -9,11 +9,10 @@ import typer
 from workbench import paths
 from workbench.cli.printing import origin, print_table, write_csv
 from workbench.data import load
-from workbench.evaluation.held_out_users import PAPER, HeldOutUsers
-from workbench.training.held_out_users import UserSplit, split_users
+from workbench.evaluation.user_split import PAPER, HeldOutUsers, UserSplit, split_users
+from workbench.models.model_store import METRICS, TrainedModel, load_or_train
 from workbench.training.preset import Preset
 from workbench.training.presets import preset
-from workbench.training.shelf import METRICS, Shelved, obtain
 
 app = typer.Typer(help="Deep Retrieval: its protocol, beams, paths and penalties.", no_args_is_help=True)
 
@@ -34,8 +33,8 @@ def _split(chosen: Preset, part: Literal["validation", "test"]) -> tuple[UserSpl
     return split_users(load(chosen.dataset), protocol), protocol
 
 
-def _trained(chosen: Preset, split: UserSplit) -> Shelved:
-    return obtain(chosen, split.training, facts=origin())
+def _trained(chosen: Preset, split: UserSplit) -> TrainedModel:
+    return load_or_train(chosen, split.training, metadata=origin())
 
 
 def _keep(name: str, frame: pd.DataFrame, protocol: object, show: pd.DataFrame | None = None) -> None:
@@ -54,7 +53,7 @@ def baselines(name: Name = MAIN, part: Part = "test") -> None:
 
     Example: workbench deep-retrieval baselines
     """
-    from workbench.training.path_tables import baselines as table
+    from workbench.studies.deep_retrieval import baselines as table
 
     split, protocol = _split(preset(name), part)
     trained = [_trained(p, split).retriever() for p in (preset(name), preset(YOUTUBE))]
@@ -73,7 +72,7 @@ def beam(name: Name = MAIN, part: Part = "test") -> None:
 
     Example: workbench deep-retrieval beam
     """
-    from workbench.training.path_tables import beams as table
+    from workbench.studies.deep_retrieval import beams as table
 
     split, protocol = _split(preset(name), part)
     _keep("beam", table(_trained(preset(name), split).retriever(), split.held_out, protocol), protocol)
@@ -96,8 +95,8 @@ def variants(
       workbench deep-retrieval variants penalty
     """
     from workbench.similarities import DeepRetrievalConfig
-    from workbench.training.frozen_paths import PathFit
-    from workbench.training.path_tables import variants as table
+    from workbench.studies.deep_retrieval import variants as table
+    from workbench.studies.frozen_paths import PathFit
 
     chosen = preset(name)
     base = chosen.retriever.similarity
@@ -126,14 +125,14 @@ def fit(
 
     Example: workbench deep-retrieval fit ml-1m-hstu-dot
     """
-    from workbench.training.frozen_paths import PathFit, shelve_paths
+    from workbench.studies.frozen_paths import PathFit, store_paths
     from workbench.training.path_presets import PATHS_OF_THOUSANDS
 
-    shelved = Shelved.load(paths.checkpoints() / base)
-    sequences = load(str(shelved.facts["dataset"]))
+    shelved = TrainedModel.load(paths.checkpoints() / base)
+    sequences = load(str(shelved.metadata["dataset"]))
     folder = paths.checkpoints() / (out or f"{base}-paths")
-    made = shelve_paths(
-        shelved, sequences, PATHS_OF_THOUSANDS, folder, PathFit(rounds=rounds, rows=rows), facts=origin()
+    made = store_paths(
+        shelved, sequences, PATHS_OF_THOUSANDS, folder, PathFit(rounds=rounds, rows=rows), metadata=origin()
     )
     print_table(made.metrics[["metric", "value", "low", "high"]])
     typer.echo(str(folder))
@@ -148,7 +147,7 @@ def latency(
     Example: workbench deep-retrieval latency --largest 100000
     """
     from workbench.similarities import DeepRetrievalConfig
-    from workbench.training.path_tables import latency as table
+    from workbench.studies.deep_retrieval import latency as table
 
     sizes = [n for n in (4_000, 20_000, 100_000, 500_000) if n <= largest]
     if not sizes:
@@ -167,18 +166,18 @@ def similarities(
 
     Example: workbench deep-retrieval similarities ml-1m-hstu-dot ml-1m-hstu-mol ml-1m-hstu-deep-retrieval
     """
-    from workbench.evaluation.protocol import HONEST
-    from workbench.training.path_tables import similarities as table
+    from workbench.evaluation.protocol import STRICT
+    from workbench.studies.deep_retrieval import similarities as table
 
     names = folders or [
         name
         for name in (f"ml-1m-{tower}-{kind}" for tower, kinds in SIMILARITIES.items() for kind in kinds)
         if (paths.checkpoints() / name / METRICS).is_file()
     ]
-    shelved = {name: Shelved.load(paths.checkpoints() / name) for name in names}
-    data = {str(s.facts.get("dataset")) for s in shelved.values()}
+    shelved = {name: TrainedModel.load(paths.checkpoints() / name) for name in names}
+    data = {str(s.metadata.get("dataset")) for s in shelved.values()}
     if len(data) != 1:
         raise ValueError(
             f"these checkpoints were trained on {', '.join(sorted(data)) or 'nothing'}: name some of one dataset"
         )
-    _keep("similarities", table(shelved, load(data.pop())), HONEST)
+    _keep("similarities", table(shelved, load(data.pop())), STRICT)

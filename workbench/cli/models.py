@@ -12,12 +12,12 @@ import typer
 from workbench import paths
 from workbench.cli.printing import origin, print_table, write_csv
 from workbench.data import load
-from workbench.evaluation.protocol import HONEST, RAILS, summarize
-from workbench.retriever import Retriever, read_facts
-from workbench.training.import_rails import import_rails
+from workbench.evaluation.protocol import RAILS, STRICT, summarize
+from workbench.evaluation.retrievers import check_same_items, rank_users
+from workbench.models.import_rails import import_rails
+from workbench.models.model_store import METRICS, name_of, store_run
+from workbench.retriever import Retriever, read_metadata
 from workbench.training.presets import PRESETS, preset
-from workbench.training.shelf import METRICS, name_of, shelve
-from workbench.training.validation import check_same_items, rank_users
 
 app = typer.Typer(help="Models: train, evaluate, compare, import.", no_args_is_help=True)
 
@@ -78,15 +78,15 @@ def train_model(
     sequences = load(dataset or chosen.dataset)
     folder = out or paths.checkpoints() / name_of(chosen, sequences)
     run = paths.checkpoints() / "runs" / folder.name
-    facts: dict[str, Any] = {"preset": name, "source": chosen.source, **origin()}
-    result = train(sequences, chosen.retriever, training, run, device=device, facts=facts)
+    metadata: dict[str, Any] = {"preset": name, "source": chosen.source, **origin()}
+    result = train(sequences, chosen.retriever, training, run, device=device, metadata=metadata)
     if not _first_of_its_group():
         return
     typer.echo(
         f"best epoch {result.best_epoch}, {training.metric} {result.best_metric:.4f} on {training.choose_on}"
     )
-    shelved = shelve(run, folder, sequences, progress=True)
-    _print(shelved.metrics, str(HONEST))
+    shelved = store_run(run, folder, sequences, progress=True)
+    _print(shelved.metrics, str(STRICT))
     typer.echo(str(folder))
 
 
@@ -107,8 +107,8 @@ def evaluate_model(
     folder: Annotated[Path, typer.Argument(help="A checkpoint folder, or its name in ckpts/.")],
     dataset: Annotated[str | None, typer.Option(help="By default the dataset it was trained on.")] = None,
     protocol: Annotated[
-        Literal["honest", "rails"], typer.Option(help="How targets and candidates are chosen.")
-    ] = "honest",
+        Literal["strict", "rails"], typer.Option(help="How targets and candidates are chosen.")
+    ] = "strict",
     part: Annotated[Literal["validation", "test"], typer.Option(help="Which held-out item.")] = "test",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     ranks_to: Annotated[
@@ -130,19 +130,19 @@ def evaluate_model(
       workbench evaluate ckpts/mine --protocol rails --ranks ranks.parquet
     """
     folder = folder if folder.is_dir() else paths.checkpoints() / folder
-    facts = read_facts(folder)
-    name = dataset or facts.get("dataset")
+    metadata = read_metadata(folder)
+    name = dataset or metadata.get("dataset")
     if name is None:
         raise ValueError(f"{folder} does not say which dataset it was trained on; give --dataset")
     sequences = load(name)
-    if not other_data and facts.get("fingerprint") not in (None, sequences.fingerprint()):
+    if not other_data and metadata.get("fingerprint") not in (None, sequences.fingerprint()):
         raise ValueError(
-            f"{folder} was trained on {facts['dataset']} with fingerprint {facts['fingerprint']}, and {name} here has"
+            f"{folder} was trained on {metadata['dataset']} with fingerprint {metadata['fingerprint']}, and {name} here has"
             f" {sequences.fingerprint()}: its numbers would not be comparable. Pass --other-data to measure it all the same"
         )
     retriever = Retriever.load(folder, device)
     check_same_items(retriever, sequences)
-    rules = replace(HONEST if protocol == "honest" else RAILS, part=part)
+    rules = replace(STRICT if protocol == "strict" else RAILS, part=part)
     ranks = rank_users(retriever, sequences, rules, progress=True)
     table = summarize(ranks, rules)
     for path, frame in ((ranks_to, ranks), (metrics_to, table)):
@@ -160,13 +160,13 @@ def compare_models(
 ) -> None:
     """Print the measured metrics of finished checkpoints as a Markdown table, the published figures of the dataset below.
 
-    The measurements are those that were stored with each checkpoint, on the test part, under the honest protocol.
+    The measurements are those that were stored with each checkpoint, on the test part, under the strict protocol.
 
     Example: workbench compare ml-1m-sasrec-dot ml-1m-sasrec-mol ml-1m-hstu-dot ml-1m-hstu-mol
     """
-    from workbench.training.shelf import Shelved, beside, markdown
+    from workbench.models.model_store import TrainedModel, beside, markdown
 
-    shelved = [Shelved.load(f if f.is_dir() else paths.checkpoints() / f) for f in folders]
+    shelved = [TrainedModel.load(f if f.is_dir() else paths.checkpoints() / f) for f in folders]
     table = beside(shelved)
     if csv is not None:
         write_csv(table, csv)
@@ -196,26 +196,26 @@ def compare_over_seeds(
 ) -> None:
     """Print metrics of presets over several seeds as a Markdown table: mean ± deviation, and the difference to the first.
 
-    Differences are taken seed by seed, on the test part under the honest protocol.
+    Differences are taken seed by seed, on the test part under the strict protocol.
 
     What is missing in ckpts/ is trained first; a training that is stopped goes on where it was.
 
     Example: workbench seeds cpu/sasrec-dot cpu/sasrec-mol --seeds 5
     """
-    from workbench.evaluation.seeds import over_seeds, told
-    from workbench.training.shelf import SHOWN, markdown, obtain
+    from workbench.models.model_store import SHOWN, load_or_train, markdown
+    from workbench.studies.seeds import format_seeds, over_seeds
 
     chosen = [preset(name) for name in names or ["cpu/hstu-dot", "cpu/hstu-mol"]]
     sequences = load(dataset or chosen[0].dataset)
     values: dict[str, list[pd.Series]] = {p.name: [] for p in chosen}
     for seed in range(first, first + seeds):
         for p in chosen:
-            found = obtain(p, sequences, seed=seed, facts=origin(), device=device)
+            found = load_or_train(p, sequences, seed=seed, metadata=origin(), device=device)
             values[p.name].append(found.metrics.set_index("metric")["value"].loc[list(SHOWN)])
     table = over_seeds({name: pd.DataFrame(rows).reset_index(drop=True) for name, rows in values.items()})
     path = out or paths.reports() / "tables" / f"seeds-{name_of(chosen[0], sequences)}.csv"
     write_csv(table.assign(first_seed=first, **origin()), path, digits=6)
-    typer.echo(markdown(told(pd.read_csv(path))))
+    typer.echo(markdown(format_seeds(pd.read_csv(path))))
     typer.echo(str(path))
 
 
@@ -241,7 +241,7 @@ def _list_presets() -> None:
     rows = []
     for name, p in PRESETS.items():
         folder = paths.checkpoints() / f"{p.dataset}-{name.rpartition('/')[2]}"
-        done = (folder / METRICS).is_file() and read_facts(folder).get("preset") == name
+        done = (folder / METRICS).is_file() and read_metadata(folder).get("preset") == name
         rows.append((name, p.dataset, p.retriever.dim, p.training.epochs, "yes" if done else ""))
     print_table(pd.DataFrame(rows, columns=["preset", "dataset", "D", "epochs", "trained"]))
 

@@ -10,9 +10,9 @@ import typer
 from workbench import paths
 from workbench.cli.printing import origin, print_table, write_csv
 from workbench.data import load
-from workbench.training.held_out_users import Find, UserSplit
+from workbench.evaluation.user_split import Find, UserSplit
+from workbench.models.model_store import TrainedModel, find_trained, load_or_train
 from workbench.training.presets import preset
-from workbench.training.shelf import Shelved, obtain, on_shelf
 from workbench.training.sparcode_presets import METHODS, TOWERS
 
 app = typer.Typer(help="SparCode: its towers, its ablations, its index.", no_args_is_help=True)
@@ -26,14 +26,14 @@ Trained = Annotated[
 
 def _models(
     family: str, names: list[tuple[dict[str, str], str]], trained_only: bool
-) -> Iterator[tuple[dict[str, str], Shelved]]:
+) -> Iterator[tuple[dict[str, str], TrainedModel]]:
     for labels, name in names:
         chosen = preset(f"{family}/{name}")
         sequences = load(chosen.dataset)
-        if trained_only and on_shelf(chosen, sequences) is None:
+        if trained_only and find_trained(chosen, sequences) is None:
             typer.echo(f"{chosen.name} is not trained: left out")
             continue
-        yield labels, obtain(chosen, sequences, facts=origin())
+        yield labels, load_or_train(chosen, sequences, metadata=origin())
 
 
 def _keep(name: str, frame: pd.DataFrame) -> None:
@@ -51,7 +51,7 @@ def towers(family: Family = "sparcode-cpu", trained_only: Trained = False) -> No
 
     Example: workbench sparcode towers
     """
-    from workbench.bench.sparcode_tables import measured, popularity
+    from workbench.studies.sparcode import measured, popularity
 
     names = [
         ({"tower": title, "method": method}, f"{tower}-{kind}")
@@ -73,8 +73,8 @@ def steps(family: Family = "sparcode-cpu", trained_only: Trained = False) -> Non
 
     Example: workbench sparcode steps
     """
-    from workbench.bench.sparcode_tables import STEPS
-    from workbench.bench.sparcode_tables import steps as table
+    from workbench.studies.sparcode import STEPS
+    from workbench.studies.sparcode import steps as table
 
     names = [({"step": title}, f"sa-{kind}") for kind, title in STEPS.items()]
     _keep(f"steps-{preset(f'{family}/sa-sparcode').dataset}", table(_models(family, names, trained_only)))
@@ -86,7 +86,7 @@ def ablation(family: Family = "sparcode-cpu", trained_only: Trained = False) -> 
 
     Example: workbench sparcode ablation --family sparcode-quick
     """
-    from workbench.bench.sparcode_tables import VARIANTS, measured
+    from workbench.studies.sparcode import VARIANTS, measured
 
     names = [({"variant": title}, f"sa-{kind}") for kind, title in VARIANTS.items()]
     table = measured(_models(family, names, trained_only))
@@ -102,11 +102,13 @@ def sparsity(
 
     Example: workbench sparcode sparsity
     """
-    from workbench.bench.sparsity import sparsity_sweep
+    from workbench.studies.sparsity import sparsity_sweep
 
     chosen = preset(name)
     sequences = load(chosen.dataset)
-    _keep("sparsity", sparsity_sweep(obtain(chosen, sequences, facts=origin()).retriever(), sequences))
+    _keep(
+        "sparsity", sparsity_sweep(load_or_train(chosen, sequences, metadata=origin()).retriever(), sequences)
+    )
 
 
 @app.command()
@@ -117,11 +119,11 @@ def tree(
 
     Example: workbench sparcode tree
     """
-    from workbench.bench.sparcode_tables import tree_beams
+    from workbench.studies.sparcode import tree_beams
 
     chosen = preset(name)
     sequences = load(chosen.dataset)
-    _keep("tree", tree_beams(obtain(chosen, sequences, facts=origin()), sequences))
+    _keep("tree", tree_beams(load_or_train(chosen, sequences, metadata=origin()), sequences))
 
 
 @app.command()
@@ -144,12 +146,14 @@ def users(
 
       workbench sparcode users --dataset ml-10m --preset sparcode/sa-two-tower-plain --preset sparcode/sa-sparcode
     """
-    from workbench.bench.tenths import by_brute_force, by_popularity, over_seeds
+    from workbench.studies.user_split import by_brute_force, by_popularity, over_seeds
 
     chosen = [preset(name) for name in names or [f"sparcode-cpu/sa-{kind}" for kind in METHODS]]
     sequences = load(dataset or chosen[0].dataset)
     ways: dict[str, Callable[[UserSplit, int], Find]] = {
-        p.name: lambda split, seed, p=p: by_brute_force(obtain(p, split.training, seed=seed, facts=origin()))  # type: ignore[misc]
+        p.name: lambda split, seed, p=p: by_brute_force(
+            load_or_train(p, split.training, seed=seed, metadata=origin())
+        )  # type: ignore[misc]
         for p in chosen
     }
     ways["popularity"] = lambda split, seed: by_popularity(split)
@@ -167,7 +171,7 @@ def deezer(
     Example: workbench sparcode deezer data/deezer --source mf
     """
     from workbench.data.deezer import read_deezer
-    from workbench.training.cold_users import over_seeds
+    from workbench.studies.cold_start import over_seeds
 
     _keep(f"deezer-{source}", over_seeds(read_deezer(folder, source), seeds))
 
@@ -183,7 +187,7 @@ def given(
     Example: workbench sparcode given --known 5
     """
     from workbench.data.deezer import as_deezer
-    from workbench.training.cold_users import GIVEN, over_seeds
+    from workbench.studies.cold_start import GIVEN, over_seeds
 
     table = over_seeds(as_deezer(load(dataset), known=known), seeds, GIVEN)
     _keep(f"given-{dataset}" + (f"-known-{known}" if known else ""), table)
@@ -198,12 +202,12 @@ def index(
 
     Example: workbench sparcode index --sparsity 0.99
     """
-    from workbench.bench.sparsity import served
     from workbench.search.inverted_index import InvertedIndex
+    from workbench.studies.sparsity import served
 
     chosen = preset(name)
     sequences = load(chosen.dataset)
-    shelved = obtain(chosen, sequences, facts=origin())
+    shelved = load_or_train(chosen, sequences, metadata=origin())
     asked = served(shelved.retriever(), sequences)
     whole = InvertedIndex.build(asked.similarity, asked.items, asked.queries.codes, loosest=float("inf"))
     kept = whole.at(whole.threshold_for(sparsity))

@@ -103,13 +103,13 @@ class BERT4Rec(Encoder):
         self.apply(_initialize)
 
     def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
-        """One embedding per position, from both sides; items marked in `batch.hidden` have no influence.
+        """One embedding per position, from both sides; items marked in `batch.masked` have no influence.
 
         Raises ValueError where L exceeds this encoder's `max_length`, or a history is empty.
         """
         check_length(batch, self.max_length)
-        if batch.hidden is not None:
-            embeddings = torch.where(batch.hidden[:, :, None], self.mask.to(embeddings.dtype), embeddings)
+        if batch.masked is not None:
+            embeddings = torch.where(batch.masked[:, :, None], self.mask.to(embeddings.dtype), embeddings)
         x = self.dropout(self.input_norm(embeddings + self.positions.weight[: embeddings.shape[1]]))
         valid = batch.valid
         for block in self.blocks:
@@ -120,7 +120,7 @@ class BERT4Rec(Encoder):
     def encode(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B D"]:
         """The output at a mask appended to each history; one of `max_length` items drops its oldest for it.
 
-        Items marked in `batch.hidden` stay hidden. Raises ValueError as `forward` does.
+        Items marked in `batch.masked` stay hidden. Raises ValueError as `forward` does.
         """
         check_length(batch, self.max_length)
         lengths = (batch.lengths + 1).clamp(max=self.max_length)
@@ -129,14 +129,14 @@ class BERT4Rec(Encoder):
         dropped = batch.lengths + 1 - lengths  # (B,), 1 where the window shifts
         sources = (positions + dropped[:, None]).clamp(max=embeddings.shape[1] - 1)  # (B, width)
         appended = positions == (lengths - 1)[:, None]  # (B, width)
-        hidden = appended if batch.hidden is None else appended | batch.hidden.gather(1, sources)
+        hidden = appended if batch.masked is None else appended | batch.masked.gather(1, sources)
         queries = replace(
             batch,
             item_ids=batch.item_ids.gather(1, sources).masked_fill(appended, PADDING_ID),
             timestamps=batch.timestamps.gather(1, sources),
             ratings=batch.ratings.gather(1, sources),
             lengths=lengths,
-            hidden=hidden,
+            masked=hidden,
         )
         shifted = embeddings.gather(1, sources[:, :, None].expand(-1, -1, embeddings.shape[2]))
         return last_positions(self(shifted, queries), queries)

@@ -105,7 +105,7 @@ class Protocol:
                 return whole_history
 
 
-HONEST = Protocol("honest")
+STRICT = Protocol("strict")
 """The protocol for numbers of our own.
 
 - History mask "all": what may be recommended must not depend on how long a history the model reads. With "window", a model of a
@@ -120,8 +120,8 @@ HONEST = Protocol("honest")
 - Model choice on validation: the best of a hundred epochs on the test users is not an estimate of anything.
 """
 
-HONEST_VALIDATION = Protocol("honest, validation", part="validation")
-"""`HONEST` on the second-to-last interaction: what early stopping and choices of settings look at."""
+STRICT_VALIDATION = Protocol("strict, validation", part="validation")
+"""`STRICT` on the second-to-last interaction: what early stopping and choices of settings look at."""
 
 RAILS = Protocol("RAILS, as published", history_mask="window", request_time=True, model_choice="test")
 """As the published RAILS code evaluates, for comparison with its tables only.

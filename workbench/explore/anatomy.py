@@ -450,7 +450,7 @@ def balance_bars(components: pd.DataFrame) -> go.Figure:
 def switched_off_bars(table: pd.DataFrame) -> go.Figure:
     """What each component is worth: the change of a metric when it is switched off, with two standard errors.
 
-    `table` is one of `anatomy.switched_off`.
+    `table` is one of `anatomy.ablate_components`.
     """
     need(table, "component", "change", "error")
     rows = table[table["component"] != "none"]

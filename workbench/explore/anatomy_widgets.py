@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from workbench import anatomy
-from workbench.anatomy import Change, Dissection, Pairs, Subject
+from workbench.anatomy import Change, Dissection, ModelView, Pairs
 from workbench.explore.anatomy import component_map, recommended, score_parts, usage_heatmap
 from workbench.explore.tables import table
 from workbench.explore.widgets import Dashboard
@@ -31,7 +31,7 @@ class ScoreAnatomy(Dashboard):
     Raises ValueError where the similarity is no mixture, or the user has no history.
     """
 
-    def __init__(self, subject: Subject, user: int, item: int | None = None) -> None:
+    def __init__(self, subject: ModelView, user: int, item: int | None = None) -> None:
         self.subject = subject
         self._titles = _unique_titles(subject.sequences.items["title"].astype(str))
         self._popular = np.argsort(-anatomy.popularity(subject.sequences), kind="stable") + 1
@@ -136,7 +136,7 @@ class ScoreAnatomy(Dashboard):
 class SideBySide(Dashboard):
     """What several retrievers show the same user, each score cut into its largest components."""
 
-    def __init__(self, subjects: Iterable[Subject], user: int) -> None:
+    def __init__(self, subjects: Iterable[ModelView], user: int) -> None:
         self.subjects = list(subjects)
         last = self.subjects[0].sequences.num_users - 1
         super().__init__(
@@ -173,7 +173,7 @@ class ComponentUsage(Dashboard):
         "part of φ": "mean part π·s of the score",
     }
 
-    def __init__(self, named: Mapping[str, tuple[Subject, Pairs]]) -> None:
+    def __init__(self, named: Mapping[str, tuple[ModelView, Pairs]]) -> None:
         if not named:
             raise ValueError("there is no mixture to show")
         self.named = dict(named)
@@ -214,11 +214,11 @@ class ComponentMap(Dashboard):
 
     COLORS = {"genre": "genre", "popularity decile": "decile", "dominant component": "dominant"}  # noqa: RUF012
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: ModelView) -> None:
         self.subject = subject
-        facts = anatomy.item_facts(subject)
-        self.facts, self.chosen = facts, None
-        self._map = lru_cache(maxsize=16)(lambda group: anatomy.item_map(subject, group, facts))
+        metadata = anatomy.item_facts(subject)
+        self.metadata, self.chosen = metadata, None
+        self._map = lru_cache(maxsize=16)(lambda group: anatomy.item_map(subject, group, metadata))
         groups = anatomy.mixture_of(subject.retriever.similarity).config.item_groups
         self._groups = {"all item groups": None} | (
             {f"g{j + 1}": j for j in range(groups)} if groups > 1 else {}
@@ -242,7 +242,7 @@ class ComponentMap(Dashboard):
         self.select(None)
 
     chosen: NDArray[np.int64] | None
-    """Places of the chosen points in `facts`; None where nothing is chosen."""
+    """Places of the chosen points in `metadata`; None where nothing is chosen."""
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """The items by their first two principal components."""
@@ -258,7 +258,7 @@ class ComponentMap(Dashboard):
         if self.chosen is None:
             self.listing.value = "<small>Nothing is selected.</small>"
             return
-        rows = self.facts.iloc[self.chosen].sort_values("interactions", ascending=False)
+        rows = self.metadata.iloc[self.chosen].sort_values("interactions", ascending=False)
         common = rows["genre"].value_counts().head(3)
         told = ", ".join(f"{escape(str(genre))} {count:,}" for genre, count in common.items())
         more = f", the {MOST_LISTED} most popular of them" if len(rows) > MOST_LISTED else ""
@@ -272,7 +272,7 @@ class ComponentMap(Dashboard):
 
     def _search(self, change: Mapping[str, Any]) -> None:
         wanted = change["new"].casefold()
-        titles = self.facts["title"].str.casefold()
+        titles = self.metadata["title"].str.casefold()
         self.select(np.flatnonzero(titles.str.contains(wanted, regex=False)).tolist() if wanted else None)
 
 
@@ -294,7 +294,7 @@ def _unique_titles(titles: pd.Series) -> list[str]:
     ]
 
 
-def _history(subject: Subject, user: int, count: int = 6) -> pd.DataFrame:
+def _history(subject: ModelView, user: int, count: int = 6) -> pd.DataFrame:
     """The last items of a user's history and the one that came next: `title`, `held_out`."""
     last = int(subject.sequences.offsets[user + 1] - 1)
     rows = np.arange(max(subject.sequences.offsets[user], last - count), last + 1)

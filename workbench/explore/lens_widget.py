@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from workbench.bench.lens import Seen, seen
 from workbench.bench.live import LiveBench
-from workbench.bench.methods import METHODS, Point
+from workbench.bench.methods import METHODS, SearcherSpec
 from workbench.bench.plans import Plan, chosen_points
 from workbench.bench.workloads import WorkloadSpec
 from workbench.explore.lens_figure import under_the_lens
@@ -92,10 +92,10 @@ class QueryLens(LiveDashboard):
         self._seen(point, values["query"], values["k"])
         yield Progress(1.0, "built and searched", self._figure(point, values))
 
-    def point(self, values: Mapping[str, Any]) -> Point:
+    def point(self, values: Mapping[str, Any]) -> SearcherSpec:
         """The searcher that these values of the controls name; ValueError where it does not fit the corpus."""
         method = METHODS[values["searcher"]]
-        point = Point.of(
+        point = SearcherSpec.of(
             method.name, **{p.name: values[f"{method.name} {p.name}"] for p in method.parameters}
         )
         point.check(self.workload.num_items())
@@ -105,18 +105,18 @@ class QueryLens(LiveDashboard):
         """What is shown, as tables."""
         return self._seen(self.point(self.values), self.values["query"], self.values["k"])
 
-    def _figure(self, point: Point, values: Mapping[str, Any]) -> go.Figure:
+    def _figure(self, point: SearcherSpec, values: Mapping[str, Any]) -> go.Figure:
         one = self._seen(point, values["query"], values["k"])
         title = f"Query {values['query']}, {point.text}: {_verdict(one)}"
         return under_the_lens(one.items, one.places, one.s_k, one.outside, title, self.titles)
 
-    def _search(self, point: Point, query: int, k: int) -> Seen:
+    def _search(self, point: SearcherSpec, query: int, k: int) -> Seen:
         plan = self._plan((point,))
         field = self.bench.field(plan)
-        built = field.get(point.contender(), batch_size=1)
+        built = field.get(point.entry(), batch_size=1)
         return seen(field.workload, built, point, query, k)
 
-    def _plan(self, points: tuple[Point, ...]) -> Plan:
+    def _plan(self, points: tuple[SearcherSpec, ...]) -> Plan:
         return chosen_points(
             self.workload, points, batch_size=1, k=1, queries=self.plan.queries, seed=self.plan.seed
         )

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.bench.lessons import steps
-from workbench.bench.proofs import one_query, sharpened
 from workbench.bench.workloads import Workload
 from workbench.explore.proof_figures import proof_of_one
 from workbench.explore.widgets import Dashboard
+from workbench.studies.proofs import one_query, sharpened
+from workbench.studies.tour_experiments import steps
 
 FACTORS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 

@@ -1,6 +1,6 @@
 """Figures of the search bench: each a function from a summary table to a plotly Figure. May import evaluation.
 
-Tables are those of the bench: a row for each contender (`label`: its `method` and `setting`) with `p50_ms`, `recall` and so
+Tables are those of the bench: a row for each entry (`label`: its `method` and `setting`) with `p50_ms`, `recall` and so
 on. The colour and mark of a method are the same in every figure. Every function raises ValueError where its table is empty
 or lacks a column that it needs.
 """
@@ -71,7 +71,7 @@ def frontier(
     logarithmic: bool = True,
     height: int = 460,
 ) -> go.Figure:
-    """Latency against recall: a mark for each contender, a line through the settings of a method, in their order in the
+    """Latency against recall: a mark for each entry, a line through the settings of a method, in their order in the
     table; right and low is best.
 
     `table` has `label`, `method`, `setting`, `k`, `p50_ms`, the column `measure` (`recall` or `relative_hr`), and optionally
@@ -196,7 +196,7 @@ def nothing_yet(text: str, title: str) -> go.Figure:
 
 
 def proofs(table: pd.DataFrame) -> go.Figure:
-    """Bars for each contender: the share of queries with a proof of exactness, and the share that is in fact exact.
+    """Bars for each entry: the share of queries with a proof of exactness, and the share that is in fact exact.
 
     `table` has `label`, `method`, `certified` and `in_fact_exact`.
     """
@@ -226,7 +226,7 @@ def proofs(table: pd.DataFrame) -> go.Figure:
 
 
 def growth(table: pd.DataFrame, fits: pd.DataFrame | None = None) -> go.Figure:
-    """Median latency against the number of items, both axes logarithmic, a line for each contender.
+    """Median latency against the number of items, both axes logarithmic, a line for each entry.
 
     `table` has `label`, `method`, `items`, `p50_ms`; `fits` (see `bench.growth.exponents`) adds each exponent to the legend.
     """
@@ -263,7 +263,7 @@ def growth(table: pd.DataFrame, fits: pd.DataFrame | None = None) -> go.Figure:
 
 
 def roofline_bars(table: pd.DataFrame) -> go.Figure:
-    """Median latency of each contender beside the least time that the machine's ceilings allow, on a logarithmic axis.
+    """Median latency of each entry beside the least time that the machine's ceilings allow, on a logarithmic axis.
 
     `table` has `label`, `method`, `p50_ms`, `roofline_ms`; rows whose roofline is not known are left out.
     """

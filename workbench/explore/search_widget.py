@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.bench.live import LiveBench
-from workbench.bench.methods import METHODS, REFERENCE, Method, Parameter, Point, own_method
+from workbench.bench.methods import METHODS, REFERENCE, Method, Parameter, SearcherSpec, own_method
 from workbench.bench.plans import Plan, chosen_points, command
 from workbench.bench.workloads import Inflated, Trained, WorkloadSpec
 from workbench.explore.live_widget import LiveDashboard, Progress
@@ -164,12 +164,12 @@ class SearchExplorer(LiveDashboard):
     def asked(self, values: Mapping[str, Any]) -> Plan:
         """What these values of the controls ask to be measured; ValueError that says which does not fit."""
         points = [
-            Point.of(name, **{p.name: values[f"{name} {p.name}"] for p in METHODS[name].parameters})
+            SearcherSpec.of(name, **{p.name: values[f"{name} {p.name}"] for p in METHODS[name].parameters})
             for name in values["methods"]
         ]
         own = tuple(self.own[p.method] for p in points if p.method in self.own)
         return chosen_points(
-            self._workload(values), tuple(points) or (Point(REFERENCE),), batch_size=values["batch"], k=values["k"],
+            self._workload(values), tuple(points) or (SearcherSpec(REFERENCE),), batch_size=values["batch"], k=values["k"],
             rounds=values["rounds"], queries=self.plan.queries, seed=self.plan.seed, own=own,
         )  # fmt: skip
 

@@ -11,8 +11,8 @@
 #include <new>
 #include <vector>
 
-#include "lanes.h"
-#include "spread.h"
+#include "simd.h"
+#include "parallel_for.h"
 
 extern "C" {
 

@@ -2,10 +2,10 @@
 
 from workbench.search.approximate import Average, Combined, PerComponent
 from workbench.search.brute_force import BruteForce
+from workbench.search.engines.faiss import FaissLists, faiss_lists
+from workbench.search.engines.milvus import Milvus
 from workbench.search.exact import Exact
-from workbench.search.faiss_lists import FaissLists, faiss_lists
 from workbench.search.h_indexer import AveragedComponents, FittedScores, HIndexer
-from workbench.search.milvus import Milvus
 from workbench.search.sharded import Sharded, split
 
 __all__ = [

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.search.candidates import CandidateSource, Lists, Scan, SourceBuilder
+from workbench.search.quantized_vectors import ABOVE
 from workbench.search.ranking import Pairs, unique
 from workbench.search.rescoring import Candidates, CandidateSearcher
 from workbench.search.rounding import mixture_error
-from workbench.search.stored import ABOVE
 from workbench.search.tiles import DEFAULT_BUDGET
 from workbench.search.topk import NO_SCORE, CorpusRows
 
@@ -29,13 +29,13 @@ class ComponentLists:
         similarity: ComponentSimilarity,
         items: ItemState,
         count: int,
-        watched: int,
+        lookahead: int,
         source: SourceBuilder,
     ) -> None:
         check_count(count)
-        if watched < 0:
-            raise ValueError(f"watched must be 0 or more items after each list, not {watched}")
-        self.similarity, self.count, self.watched = similarity, count, watched
+        if lookahead < 0:
+            raise ValueError(f"lookahead must be 0 or more items after each list, not {lookahead}")
+        self.similarity, self.count, self.lookahead = similarity, count, lookahead
         components = similarity.item_components(items)
         self.dtype = components.dtype
         self.norm = largest_norm(components)
@@ -47,7 +47,7 @@ class ComponentLists:
     @property
     def listed(self) -> int:
         """Items in all lists of a query, for as many query groups as item groups."""
-        return (self.count + self.watched) * len(self.sources) ** 2
+        return (self.count + self.lookahead) * len(self.sources) ** 2
 
     def upsert(self, items: ItemState) -> None:
         """Put the components of `items` into every source."""
@@ -74,7 +74,7 @@ class ComponentLists:
         size, groups = f.shape[:2]
         repeated = None if excluded is None else excluded.repeat_interleave(groups, dim=0)
         flat = f.flatten(0, 1)
-        most, ordered = count + self.watched, self.watched > 0
+        most, ordered = count + self.lookahead, self.lookahead > 0
         found = [source.lists(flat, most, repeated, allowed, ordered) for source in self.sources]
 
         def by_component(values: list[Tensor]) -> Tensor:
@@ -94,16 +94,16 @@ class ComponentLists:
     def bound(self, listed: "Listed", pairs: Pairs, total: int) -> Float[Tensor, "B"]:
         """What an item outside `pairs` can score at most: u of the largest score of each component among them, and rounding.
 
-        The largest is the first watched item that is no candidate, or else what lies beyond the list (Theorem 3; without
-        watched items Theorem 2).
+        The largest is the first lookahead item that is no candidate, or else what lies beyond the list (Theorem 3; without
+        lookahead items Theorem 2).
         """
         outside = listed.beyond
-        if listed.watched_rows.shape[2]:
+        if listed.lookahead_rows.shape[2]:
             keys = pairs.queries * total + pairs.rows
             first = torch.arange(len(outside), device=keys.device)[:, None, None] * total
-            asked = first + listed.watched_rows
-            passed = torch.isin(asked, keys) | (listed.watched_rows < 0)
-            seen = (listed.watched_scores + listed.error[..., None]).masked_fill(passed, NO_SCORE)
+            asked = first + listed.lookahead_rows
+            passed = torch.isin(asked, keys) | (listed.lookahead_rows < 0)
+            seen = (listed.lookahead_scores + listed.error[..., None]).masked_fill(passed, NO_SCORE)
             outside = torch.maximum(outside, seen.amax(2))
         norms = listed.components.float().norm(dim=2).amax(1) * ABOVE
         width, groups = listed.components.shape[2], outside.shape[1]
@@ -113,12 +113,12 @@ class ComponentLists:
 
 
 class Listed(NamedTuple):
-    """`rows` (B, P · C), −1 for none; the `watched_rows` and `watched_scores` (B, P, W) of those after them; no other item of a
-    list scores above `beyond` (B, P); scores are off by at most `error` (B, P); the query's `components` (B, Pq, d)."""
+    """`rows` (B, P · C), −1 for none; the `lookahead_rows` and `lookahead_scores` (B, P, W) of those after them; no other item
+    of a list scores above `beyond` (B, P); scores are off by at most `error` (B, P); the query's `components` (B, Pq, d)."""
 
     rows: Int[Tensor, "B R"]
-    watched_rows: Int[Tensor, "B P W"]
-    watched_scores: Float[Tensor, "B P W"]
+    lookahead_rows: Int[Tensor, "B P W"]
+    lookahead_scores: Float[Tensor, "B P W"]
     beyond: Float[Tensor, "B P"]
     error: Float[Tensor, "B P"]
     components: Float[Tensor, "B Pq d"]
@@ -183,7 +183,7 @@ class PerComponent(CandidateSearcher):
     """The `count` best items of each of the P components, rescored: the safe choice, which carries a proof.
 
     An item in none of the lists has component scores of at most t_p each, the last in list p, and so φ ≤ u(t): `exact` where
-    the k-th best score reaches that (Theorem 2). With `watched`, so many items after each list are looked at too: those that
+    the k-th best score reaches that (Theorem 2). With `lookahead`, so many items after each list are looked at too: those that
     are candidates through another list do not count for t_p (Theorem 3). With `until_certified`, `count` is doubled for the
     queries without a proof until they have one, at worst when all items are candidates.
 
@@ -196,14 +196,14 @@ class PerComponent(CandidateSearcher):
         items: ItemState,
         count: int,
         *,
-        watched: int = 0,
+        lookahead: int = 0,
         until_certified: bool = False,
         source: SourceBuilder = Scan,
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
         super().__init__(similarity, items, memory_budget, until_certified)
-        self.count, self.watched = count, watched
-        self._lists = ComponentLists(similarity, items, count, watched, source)
+        self.count, self.lookahead = count, lookahead
+        self._lists = ComponentLists(similarity, items, count, lookahead, source)
 
     def upsert(self, items: ItemState) -> None:
         """See `Searcher.upsert`."""
@@ -286,7 +286,7 @@ class Combined(CandidateSearcher):
     """Both: `per_component` items of each component's list and `average` items by the average, rescored.
 
     The average's list finds most of the best items, the components' lists carry the proof (see `PerComponent`): the k-th best
-    score is higher with the former, and what it lists does not count for t_p among the `watched`.
+    score is higher with the former, and what it lists does not count for t_p among the `lookahead`.
     """
 
     def __init__(
@@ -296,14 +296,14 @@ class Combined(CandidateSearcher):
         per_component: int,
         average: int,
         *,
-        watched: int = 0,
+        lookahead: int = 0,
         until_certified: bool = False,
         source: SourceBuilder = Scan,
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
         super().__init__(similarity, items, memory_budget, until_certified)
-        self.per_component, self.average, self.watched = per_component, average, watched
-        self._lists = ComponentLists(similarity, items, per_component, watched, source)
+        self.per_component, self.average, self.lookahead = per_component, average, lookahead
+        self._lists = ComponentLists(similarity, items, per_component, lookahead, source)
         self._list = AverageList(similarity, items, average, source)
 
     def upsert(self, items: ItemState) -> None:

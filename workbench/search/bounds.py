@@ -15,8 +15,8 @@ from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.kernels.mixture import component_maxima
+from workbench.search.quantized_vectors import ABOVE, Precision, QuantizedVectors
 from workbench.search.rounding import mixture_error, product_error
-from workbench.search.stored import ABOVE, Precision, Stored
 from workbench.similarities.mol import MixtureOfLogits
 
 UNKNOWN = float("inf")
@@ -44,7 +44,7 @@ class ComponentBounds:
         components = similarity.item_components(items)
         self._state_dtype = components.dtype
         self._compressed = precision != "full"
-        self._stored = Stored.of(components, precision)
+        self._stored = QuantizedVectors.of(components, precision)
 
     def nbytes(self) -> int:
         """Bytes held beside the item state."""

@@ -97,7 +97,7 @@ class BruteForce(Searcher):
             ids=like.new_empty(shape, dtype=torch.int64),
             exact=like.new_ones(queries, dtype=torch.bool),
             gap=like.new_zeros(queries),
-            work=like.new_full((queries,), len(self.items), dtype=torch.int64),
+            num_scored=like.new_full((queries,), len(self.items), dtype=torch.int64),
         )
 
     def _search(

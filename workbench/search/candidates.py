@@ -16,8 +16,8 @@ from torch import Tensor
 from workbench.contracts import NO_ITEM
 from workbench.kernels import selection
 from workbench.search.partition import largest
+from workbench.search.quantized_vectors import ABOVE, Precision, QuantizedVectors
 from workbench.search.rounding import product_error
-from workbench.search.stored import ABOVE, Precision, Stored
 from workbench.search.topk import NO_SCORE, Best, CorpusRows, forbid, mask_rows
 
 BLOCK_BYTES = 64 * 2**20
@@ -152,9 +152,9 @@ class Scan(CandidateSource):
         self.name = name
         self.precision = precision
         self.block_bytes = block_bytes
-        self._hold(ids, Stored.of(vectors, precision))
+        self._hold(ids, QuantizedVectors.of(vectors, precision))
 
-    def _hold(self, ids: Int[Tensor, "N"], stored: Stored) -> None:
+    def _hold(self, ids: Int[Tensor, "N"], stored: QuantizedVectors) -> None:
         self._rows = CorpusRows(ids)
         self._ids = ids
         self._stored = stored
@@ -228,7 +228,7 @@ class Scan(CandidateSource):
         """See `CandidateSource.upsert`: the vectors are copied once."""
         rows = self._rows.of(ids)
         known = rows >= 0
-        new = Stored.of(vectors, self.precision)
+        new = QuantizedVectors.of(vectors, self.precision)
         self._hold(torch.cat([self._ids, ids[~known]]), self._stored.changed(rows[known], new, known))
 
     def remove(self, ids: Int[Tensor, "M"]) -> None:

@@ -10,8 +10,8 @@ from workbench.search.bounds import ComponentBounds, QueryVectors, not_finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.candidates import Scan
 from workbench.search.partition import largest
+from workbench.search.quantized_vectors import Precision
 from workbench.search.ranking import counted, marked, score_pairs
-from workbench.search.stored import Precision
 from workbench.search.tiles import DEFAULT_BUDGET, Tiling, check_evaluation, score_block, tiling
 from workbench.search.topk import (
     NO_SCORE,
@@ -52,8 +52,9 @@ class Exact(Searcher):
     order of the corpus, at any margin between the k-th and the next: `exact` is always True. `work` counts scored pairs.
 
     Pruning costs the component scores of all items, so what it brings is first measured, on a sample of the items and a few of
-    the queries: where more than `worthwhile` of the items would be scored, seeds and all, brute force it is. `precision` is
-    that of the components that the bounds are computed from: less memory read, a slightly larger bound, the same result.
+    the queries: where more than `max_scored_fraction` of the items would be scored, seeds and all, brute force it is.
+    `precision` is that of the components that the bounds are computed from: less memory read, a slightly larger bound, the
+    same result.
 
     Source: Algorithm 1 of "Retrieval with Learned Similarities" (METHODS: threshold S_K instead of the smallest score found),
     with the lists of every component replaced by one of their average.
@@ -65,16 +66,18 @@ class Exact(Searcher):
         items: ItemState,
         *,
         seeds: int = 4,
-        worthwhile: float = 0.4,
+        max_scored_fraction: float = 0.4,
         precision: Precision = "full",
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
         if seeds < 1:
             raise ValueError(f"seeds must be at least 1 per result, not {seeds}")
-        if not 0 <= worthwhile <= 1:
-            raise ValueError(f"worthwhile is a share of the corpus, 0 to 1, not {worthwhile}")
+        if not 0 <= max_scored_fraction <= 1:
+            raise ValueError(
+                f"max_scored_fraction is a share of the corpus, 0 to 1, not {max_scored_fraction}"
+            )
         self.similarity = similarity
-        self.seeds, self.worthwhile, self.precision = seeds, worthwhile, precision
+        self.seeds, self.max_scored_fraction, self.precision = seeds, max_scored_fraction, precision
         self.memory_budget = memory_budget
         self._hold(items)
 
@@ -116,10 +119,10 @@ class Exact(Searcher):
         if not self._finite or not len(queries):
             return self._all.search(queries, k, exclude, allowed)
         check_evaluation(self.similarity)
-        if self.worthwhile < 1:
+        if self.max_scored_fraction < 1:
             asked = queries[:: -(-len(queries) // MEASURED_QUERIES)]
             share = self.surviving(asked, k).mean() + self.seeds * k / len(self.items)
-            if not float(share) <= self.worthwhile:
+            if not float(share) <= self.max_scored_fraction:
                 return self._all.search(queries, k, exclude, allowed)
         if bool(not_finite(queries).any()):
             return self._all.search(queries, k, exclude, allowed)

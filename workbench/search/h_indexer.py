@@ -16,9 +16,9 @@ from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.search.approximate import check_count, without
 from workbench.search.bounds import not_finite
 from workbench.search.partition import largest
+from workbench.search.quantized_vectors import QuantizedVectors
 from workbench.search.ranking import Pairs, marked, union, unique
 from workbench.search.rescoring import Candidates, CandidateSearcher
-from workbench.search.stored import Stored
 from workbench.search.tiles import DEFAULT_BUDGET, score_block, tiling
 from workbench.search.topk import NO_SCORE, forbid, mask_rows
 
@@ -168,11 +168,11 @@ class HIndexer(CandidateSearcher):
         self._generator = generator
         self._draw()
 
-    def _first_stage(self, items: ItemState) -> Stored:
+    def _first_stage(self, items: ItemState) -> QuantizedVectors:
         """The vectors of items in int8, as many at a time as fit beside a corpus that fills the memory."""
         starts = range(0, max(1, len(items)), ITEMS_AT_ONCE)
         parts = [_quantised(self.stage.item_vectors(items[s : s + ITEMS_AT_ONCE])) for s in starts]
-        return parts[0] if len(parts) == 1 else Stored.joined(parts)
+        return parts[0] if len(parts) == 1 else QuantizedVectors.joined(parts)
 
     def _draw(self) -> None:
         size = len(self.items)
@@ -277,7 +277,9 @@ class HIndexer(CandidateSearcher):
         return thresholds.masked_fill((keep >= len(self.items))[:, None], NO_SCORE)
 
     @staticmethod
-    def _scores(queries: Int[Tensor, "B w"], items: Stored, start: int, stop: int) -> Float[Tensor, "B M"]:
+    def _scores(
+        queries: Int[Tensor, "B w"], items: QuantizedVectors, start: int, stop: int
+    ) -> Float[Tensor, "B M"]:
         """First-stage scores of rows start..stop, each query's up to a factor of its own."""
         assert items.scales is not None
         values = items.values[start:stop]
@@ -290,6 +292,6 @@ class HIndexer(CandidateSearcher):
         return products.mul_(items.scales[start:stop, 0])
 
 
-def _quantised(vectors: Float[Tensor, "M w"]) -> Stored:
+def _quantised(vectors: Float[Tensor, "M w"]) -> QuantizedVectors:
     """In int8, with zeros up to a multiple of `MULTIPLE`. (On a CPU torch's integer product is wrong for a width of 1.)"""
-    return Stored.of(F.pad(vectors.float(), (0, -vectors.shape[1] % MULTIPLE)), "int8")
+    return QuantizedVectors.of(F.pad(vectors.float(), (0, -vectors.shape[1] % MULTIPLE)), "int8")

@@ -16,7 +16,7 @@ from workbench.search.postings import Postings, gathered, ragged
 from workbench.search.ranking import counted
 from workbench.search.tiles import DEFAULT_BUDGET
 from workbench.search.topk import NO_SCORE, CorpusRows, best, check_request, forbid, ids_of, mask_rows
-from workbench.similarities.sparcode import SparCode, SparCodeItems, SparCodeQueries
+from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems, SparCodeQueries
 
 FORMAT = "sparcode index 1"
 BYTE_LIMIT = 4 * 2**30
@@ -172,7 +172,7 @@ class InvertedIndex(Searcher):
             dense = held >= SPARSE_BELOW * len(self.items) * len(starts)
             find = self._added if dense else self._merged
             found, work = find(starts, lengths[rows], k, excluded, allowed)
-            answer.scores[rows], answer.ids[rows], answer.work[rows] = found.scores, found.ids, work
+            answer.scores[rows], answer.ids[rows], answer.num_scored[rows] = found.scores, found.ids, work
         return answer
 
     def shortfall(self, found: TopK) -> Int[Tensor, "B"]:
@@ -289,12 +289,12 @@ class InvertedIndex(Searcher):
 
     def save(self, path: Path) -> None:
         """Write the lists at this threshold, whole or not at all; OSError that names the file where it cannot be."""
-        facts = {
+        metadata = {
             "record": FORMAT,
             "fingerprint": fingerprint(self.similarity, self.items),
             "threshold": repr(self.threshold),
         }
-        self.postings.cut(-self.threshold).save(path, {"ids": self.items.ids}, facts)
+        self.postings.cut(-self.threshold).save(path, {"ids": self.items.ids}, metadata)
 
     @classmethod
     def load(
@@ -306,14 +306,16 @@ class InvertedIndex(Searcher):
         corpus.
         """
         _check_servable(similarity)
-        postings, _, facts = Postings.load(path)
-        if facts.get("record") != FORMAT:
-            raise ValueError(f"{path} holds a {facts.get('record') or 'file without a name'}, not a {FORMAT}")
-        if facts.get("fingerprint") != fingerprint(similarity, items):
+        postings, _, metadata = Postings.load(path)
+        if metadata.get("record") != FORMAT:
             raise ValueError(
-                f"{path} is the index of another model or corpus (fingerprint {facts.get('fingerprint')}); build it anew"
+                f"{path} holds a {metadata.get('record') or 'file without a name'}, not a {FORMAT}"
             )
-        threshold = float(facts["threshold"])
+        if metadata.get("fingerprint") != fingerprint(similarity, items):
+            raise ValueError(
+                f"{path} is the index of another model or corpus (fingerprint {metadata.get('fingerprint')}); build it anew"
+            )
+        threshold = float(metadata["threshold"])
         return cls(similarity, items, postings, threshold, threshold, memory_budget)
 
 

@@ -21,8 +21,8 @@ from workbench.search.topk import (
     check_search,
     ids_of,
 )
-from workbench.similarities.deep_retrieval import DeepRetrieval, DeepRetrievalItems
-from workbench.similarities.structure import NO_PATH, PathWalker, Prefixes
+from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
+from workbench.similarities.deep_retrieval.structure import NO_PATH, PathWalker, Prefixes
 
 ITEMS, DESCRIPTION = "items.safetensors", "index.json"
 FORMAT = 1
@@ -202,7 +202,7 @@ class PathBeam(Searcher):
             ids=_filled(ids_of(found, self.items.ids), k, -1),
             exact=exact,
             gap=torch.where(exact, 0.0, float("inf")).to(scores.dtype),
-            work=work,
+            num_scored=work,
         )
 
     def _eligible(
@@ -265,9 +265,13 @@ class PathBeam(Searcher):
         if not path.is_file():
             raise FileNotFoundError(f"there is no path index at {folder}: it holds no {DESCRIPTION}")
         try:
-            facts = json.loads(path.read_text())
-            found, corpus = facts["model"], facts["corpus"]
-            version, width, occupied = facts["format"], int(facts["beam"]), bool(facts["occupied_only"])
+            metadata = json.loads(path.read_text())
+            found, corpus = metadata["model"], metadata["corpus"]
+            version, width, occupied = (
+                metadata["format"],
+                int(metadata["beam"]),
+                bool(metadata["occupied_only"]),
+            )
         except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is damaged ({error}); build the index anew") from error
         if version != FORMAT:

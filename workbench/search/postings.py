@@ -73,8 +73,8 @@ class Postings:
         counts = torch.bincount(of, minlength=len(self.codes))
         return Postings(self.codes, ends(counts), rows[order].int(), values[order])
 
-    def save(self, path: Path, extra: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-        """Write the lists, `extra` tensors and `facts` as safetensors: under a temporary name, then renamed.
+    def save(self, path: Path, extra: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Write the lists, `extra` tensors and `metadata` as safetensors: under a temporary name, then renamed.
 
         Raises OSError that names the file where it cannot be written.
         """
@@ -89,7 +89,7 @@ class Postings:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             plain = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-            safetensors.torch.save_file(plain, temporary, metadata=dict(facts))
+            safetensors.torch.save_file(plain, temporary, metadata=dict(metadata))
             temporary.replace(path)
         except safetensors.SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}") from error
@@ -98,7 +98,7 @@ class Postings:
 
     @classmethod
     def load(cls, path: Path) -> tuple["Postings", dict[str, Tensor], dict[str, str]]:
-        """The lists, memory-mapped; the other tensors; the facts.
+        """The lists, memory-mapped; the other tensors; the metadata.
 
         Raises FileNotFoundError, and ValueError that names the file where it is cut short, damaged, or holds no lists.
         """
@@ -106,7 +106,7 @@ class Postings:
             raise FileNotFoundError(f"there is no index at {path}")
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                facts = file.metadata() or {}
+                metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path} is cut short or no index ({error}); build it anew") from error
@@ -121,7 +121,7 @@ class Postings:
         )
         if not sound:
             raise ValueError(f"{path} is damaged: its offsets and lists do not fit together; build it anew")
-        return postings, tensors, facts
+        return postings, tensors, metadata
 
 
 def gathered(

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.search.bounds import ComponentBounds
-from workbench.search.stored import PRECISIONS
+from workbench.search.quantized_vectors import PRECISIONS
 from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
 
 SILU_MINIMUM = (-1.2784645, -0.2784645)

@@ -156,6 +156,6 @@ def joined(parts: list[TopK]) -> TopK:
     """The results of batches of queries, one after the other."""
     scores, ids, exact, gap, work = (
         torch.cat([getattr(part, name) for part in parts])
-        for name in ("scores", "ids", "exact", "gap", "work")
+        for name in ("scores", "ids", "exact", "gap", "num_scored")
     )
     return TopK(scores, ids, exact, gap, work)

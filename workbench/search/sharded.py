@@ -39,14 +39,14 @@ class Found(NamedTuple):
     """What some shards hold: their best (B, K), descending, and what is known of the items they did not return.
 
     `places` int64 (B, K): where the items stand in the whole corpus. `beyond` float64 (B,): no item that was not returned
-    scores above this, but those of shards whose answer is exact. `work` int64 (B,).
+    scores above this, but those of shards whose answer is exact. `num_scored` int64 (B,).
     """
 
     scores: Float[Tensor, "B K"]
     ids: Int[Tensor, "B K"]
     places: Int[Tensor, "B K"]
     beyond: Float[Tensor, "B"]
-    work: Int[Tensor, "B"]
+    num_scored: Int[Tensor, "B"]
 
 
 def merged(found: Sequence[Found], k: int) -> Found:
@@ -64,7 +64,7 @@ def merged(found: Sequence[Found], k: int) -> Found:
         ids.gather(1, order).gather(1, best),
         places.gather(1, best),
         torch.stack([one.beyond for one in found]).amax(0),
-        torch.stack([one.work for one in found]).sum(0),
+        torch.stack([one.num_scored for one in found]).sum(0),
     )
 
 
@@ -179,7 +179,7 @@ class _Shard:
             None if allowed is None else allowed.to(here)[self.places],
         )
         places = self.places_of(answer.ids).masked_fill(answer.ids == NO_ITEM, NOWHERE)
-        return Found(answer.scores, answer.ids, places, beyond(answer), answer.work)
+        return Found(answer.scores, answer.ids, places, beyond(answer), answer.num_scored)
 
 
 class Sharded(Searcher):
@@ -193,7 +193,7 @@ class Sharded(Searcher):
 
     Ties are in the order of the corpus wherever its items lie. `exact` holds where no item that a shard did not return
     can score above the merged K-th: every shard is exact, or the bound of those that are not does not reach it. `gap` is
-    how far the highest bound lies above it, `work` the sum. New items go to the shard that has the fewest.
+    how far the highest bound lies above it, `num_scored` the sum. New items go to the shard that has the fewest.
 
     Queries, masks and results are on the device of this process's first part; a part on another device is searched there,
     so that one process may use several GPUs.
@@ -273,7 +273,7 @@ class Sharded(Searcher):
         exact = found.beyond <= last
         gap = (found.beyond - last) * (1 + 2 * torch.finfo(found.scores.dtype).eps)
         gap = gap.to(found.scores.dtype).masked_fill(exact, 0.0)
-        return TopK(found.scores, found.ids, exact, gap, found.work)
+        return TopK(found.scores, found.ids, exact, gap, found.num_scored)
 
     def _together(self, mine: Found, k: int) -> Found:
         """What all processes found, merged: one exchange, of float64 and int64 as they are."""
@@ -286,7 +286,7 @@ class Sharded(Searcher):
             raise ValueError(
                 f"the processes were asked for different searches, of (queries, k) {asked[:, :2].tolist()}"
             )
-        ends = torch.stack([mine.beyond.view(torch.int64), mine.work], dim=1)
+        ends = torch.stack([mine.beyond.view(torch.int64), mine.num_scored], dim=1)
         packed = torch.cat([mine.scores.double().view(torch.int64), mine.ids, mine.places, ends], dim=1)
         found = []
         for theirs in self._processes.gather(packed):  # (B, 3K + 2)

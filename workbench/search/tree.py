@@ -242,4 +242,4 @@ class TreeBeam(Searcher):
 
 
 def _fields(found: TopK) -> tuple[Tensor, ...]:
-    return found.scores, found.ids, found.exact, found.gap, found.work
+    return found.scores, found.ids, found.exact, found.gap, found.num_scored

@@ -1,11 +1,11 @@
 """Scores of a query and an item, one file a similarity. May import contracts, runtime, kernels."""
 
 from workbench.contracts import Similarity
-from workbench.similarities.deep_retrieval import DeepRetrieval, DeepRetrievalConfig
+from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalConfig
 from workbench.similarities.dot import DotConfig, DotProduct
 from workbench.similarities.maxsim import MaxSim, MaxSimConfig
 from workbench.similarities.mol import MixtureOfLogits, MoLConfig
-from workbench.similarities.sparcode import SparCode, SparCodeConfig
+from workbench.similarities.sparcode.similarity import SparCode, SparCodeConfig
 
 SimilarityConfig = DotConfig | MaxSimConfig | MoLConfig | SparCodeConfig | DeepRetrievalConfig
 CONFIGS: dict[str, type[SimilarityConfig]] = {

@@ -39,7 +39,7 @@ def epochs(run: Path) -> list[int]:
 
 
 def save(
-    run: Path, retriever: Retriever, optimizer: torch.optim.Optimizer, progress: Progress, **facts: Any
+    run: Path, retriever: Retriever, optimizer: torch.optim.Optimizer, progress: Progress, **metadata: Any
 ) -> None:
     """Write the state after an epoch, then drop the states that are neither the last nor the best.
 
@@ -49,7 +49,7 @@ def save(
     temporary = final.with_name(final.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        retriever.save(temporary, **facts)
+        retriever.save(temporary, **metadata)
         safetensors.torch.save_file(_optimizer_tensors(retriever, optimizer), temporary / OPTIMIZER)
         (temporary / STATE).write_text(json.dumps(asdict(progress)))
         if final.exists():

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from workbench import runtime
 from workbench.contracts import AlternatingSimilarity, SequenceBatch
 from workbench.data import Batches, Sequences
-from workbench.retriever import CONFIG, Retriever, RetrieverConfig, not_finite, read_facts
+from workbench.retriever import CONFIG, Retriever, RetrieverConfig, not_finite, read_metadata
 from workbench.training import checkpoints
 from workbench.training.checkpoints import Progress
 from workbench.training.config import TrainingConfig
@@ -52,13 +52,13 @@ def train(
     *,
     device: str | None = None,
     progress: bool = True,
-    facts: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
 ) -> Run:
     """Train a retriever on the leave-one-out training part of `sequences`, keeping all its states in `folder`.
 
     A run that was killed goes on after its last finished epoch and ends with the weights of an uninterrupted one (given
     the same machine and number of threads and processes). A finished run goes on where more epochs are asked for; the
-    epoch it ended with was measured, whatever `validate_every` says. `facts` go into the checkpoint's `config.json`.
+    epoch it ended with was measured, whatever `validate_every` says. `metadata` go into the checkpoint's `config.json`.
     Under `accelerate launch` (GPUs) or `torchrun` (CPUs, where the former starts one process alone) each process takes
     its share of every epoch's batches.
 
@@ -91,7 +91,7 @@ def train(
     if accelerator.is_main_process:
         _claim(folder, described)
     accelerator.wait_for_everyone()
-    kept = {name: described[name] for name in ("dataset", "fingerprint", "training")} | (facts or {})
+    kept = {name: described[name] for name in ("dataset", "fingerprint", "training")} | (metadata or {})
     json.dumps(kept)  # what cannot be written fails now and not after an epoch
 
     retriever = Retriever(retriever_config, sequences.num_items, seed=runtime.derived_seed(config.seed, 0))
@@ -114,7 +114,7 @@ def train(
         while state.epoch < config.epochs and not _exhausted(state, config):
             started = time.perf_counter()
             if isinstance(retriever.similarity, AlternatingSimilarity):
-                retriever.similarity.begin(state.epoch + 1)
+                retriever.similarity.on_epoch_start(state.epoch + 1)
             losses = _epoch(accelerator, step, wrapped_optimizer, batches, steps, config, state, progress)
             if isinstance(retriever.similarity, AlternatingSimilarity):
                 losses |= _settle(retriever, retriever.similarity, batches, config, state.epoch)
@@ -317,7 +317,7 @@ def _settle(
 
     retriever.eval()
     with torch.no_grad():
-        return similarity.settle(rows())
+        return similarity.on_epoch_end(rows())
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int) -> None:
@@ -342,7 +342,7 @@ def load_history(folder: Path) -> pd.DataFrame:
     finished = checkpoints.epochs(folder)
     if not finished:
         raise FileNotFoundError(
-            f"{folder} holds no finished epoch; {read_facts(folder).get('dataset', 'it')} has no history"
+            f"{folder} holds no finished epoch; {read_metadata(folder).get('dataset', 'it')} has no history"
         )
     state = json.loads((folder / f"epoch-{finished[-1]:04d}" / checkpoints.STATE).read_text())
     return pd.DataFrame(replace(Progress(), **state).history)

@@ -103,7 +103,7 @@ def masked_item(
     hidden = valid & (draws <= smallest.clamp(min=probability))
     last = torch.zeros_like(valid).scatter(1, (sequence.lengths - 1)[:, None], True)
     hidden = torch.where(row_draws < last_only, last, hidden)
-    sequence = replace(sequence, hidden=hidden)
+    sequence = replace(sequence, masked=hidden)
     return sequence, _targets(hidden, sequence.item_ids, sequence.user_ids)
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from workbench.encoders import EncoderConfig, GRU4RecConfig, SASRecConfig, TwoTowerConfig
 from workbench.retriever import RetrieverConfig
 from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, SimilarityConfig, SparCodeConfig
-from workbench.similarities.vector_quantizer import QuantizerConfig
+from workbench.similarities.sparcode.quantizer import QuantizerConfig
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import LossConfig
 from workbench.training.path_presets import PATHS_OF_THOUSANDS

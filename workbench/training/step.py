@@ -44,7 +44,7 @@ class TrainingStep(nn.Module):
         main = loss(self.config, retriever.similarity, queries, items, targets.target_ids, candidates, rows)
         terms = {"loss": main, **retriever.similarity.regularizers(queries, items, rows[targets.target_ids])}
         if isinstance(retriever.similarity, AlternatingSimilarity):
-            retriever.similarity.observe(outputs.detach(), targets.target_ids)
+            retriever.similarity.on_batch(outputs.detach(), targets.target_ids)
         return StepLosses(
             torch.stack(list(terms.values())).sum(), {k: float(v.detach()) for k, v in terms.items()}
         )

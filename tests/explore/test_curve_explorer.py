@@ -1,0 +1,94 @@
+"""Curves that a slider reads off, and their dashboard."""
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from workbench.explore.curve_explorer import Axes, read_off
+from workbench.explore.curve_explorer_widget import ReadOff
+from workbench.explore.template import METHOD_COLORS
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+CURVES = pd.DataFrame(
+    {"curve": ["HSTU + dot"] * 3 + [HOSTILE] * 3, "x": [1, 10, 100] * 2, "y": [0.1, 0.5, 1.0, 0.2, 0.3, 0.4]}
+)
+AXES = Axes("items <b>", "share", unit="items", share=True)
+
+
+def test_each_curve_says_its_value_where_the_mark_stands() -> None:
+    figure = read_off(CURVES, 10, AXES)
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+    marks = [trace for trace in figure.data if trace.mode == "markers"]
+    assert [mark.y[0] for mark in marks] == [0.5, 0.3]
+    assert lines[0].name == "HSTU + dot: <b>50.0%</b>" and lines[0].line.color == METHOD_COLORS["dot"]
+    assert figure.layout.title.text == "items = 10"
+    assert "<img" not in figure.to_json() and "items &lt;b" in figure.layout.xaxis.title.text
+
+
+def test_a_curve_may_end_before_the_others() -> None:
+    figure = read_off(CURVES.iloc[:-1], 100, AXES)
+    assert [len(trace.y) for trace in figure.data if trace.mode == "markers"] == [1, 0]
+    assert figure.data[2].name.endswith("<b>none</b>")
+
+
+@pytest.mark.parametrize(
+    ("table", "at", "message"),
+    [
+        (CURVES, 7, "no curve has a value at 7"),
+        (CURVES.iloc[:0], 1, "empty"),
+        (CURVES[["x", "y"]], 1, "curve"),
+    ],
+)
+def test_what_cannot_be_read_off_is_refused(table: pd.DataFrame, at: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_off(table, at, AXES)
+
+
+def test_axes_for_amounts() -> None:
+    figure = read_off(CURVES.assign(y=CURVES["y"] * 1e4), 100, Axes("items", "GB", log_y=True))
+    assert figure.layout.yaxis.type == "log"
+    assert figure.data[0].name == "HSTU + dot: <b>10,000</b>"
+    assert read_off(CURVES, 1, Axes("items", "GB")).layout.yaxis.range[0] == 0
+
+
+def test_the_slider_moves_the_mark_to_both_ends_and_the_plot_keeps_its_size() -> None:
+    dashboard = ReadOff("Read", CURVES, AXES, "items", "how many", start=10)
+    heights = set()
+    for x in (1, 100):
+        dashboard.controls["items"].value = x
+        assert "Error" not in dashboard.status.value
+        assert dashboard.figure.data[1].x[0] == x
+        heights.add(dashboard.figure.layout.height)
+    assert len(heights) == 1
+    settings, figure = dashboard.static()
+    assert settings.to_dict("records") == [{"setting": "items", "value": "100"}]
+    assert type(figure) is go.Figure
+
+
+def test_a_choice_between_tables() -> None:
+    other = CURVES.assign(y=0.0)
+    dashboard = ReadOff("Read", {"one": CURVES, "two": other}, AXES, "items", "how many", 1, choice="of")
+    dashboard.controls["of"].value = "two"
+    assert list(dashboard.figure.data[0].y) == [0, 0, 0]
+
+
+def test_an_error_shows_in_the_status_line() -> None:
+    dashboard = ReadOff("Read", CURVES, AXES, "items", "how many", start=10)
+    dashboard.tables[""] = CURVES.iloc[:0]
+    dashboard.controls["items"].value = 1
+    assert "the table is empty" in dashboard.status.value
+    assert len(dashboard.figure.data) == 4
+
+
+@pytest.mark.parametrize(
+    ("tables", "start", "message"),
+    [
+        (CURVES, 7, "starts at one of 1, 10, 100, not at 7"),
+        (CURVES[["curve", "x"]], 1, "lacks y"),
+        ({"a": CURVES, "b": CURVES.iloc[:2]}, 1, "share their values of x"),
+        ({"a": CURVES.iloc[:0]}, 1, "have some"),
+    ],
+)
+def test_tables_that_no_slider_fits_are_refused(tables: object, start: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ReadOff("Read", tables, AXES, "items", "how many", start)  # type: ignore[arg-type]

@@ -1,0 +1,119 @@
+"""Retrievers that are trained when missing, and what they recommend in words."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workbench import encoders, similarities
+from workbench.models.model_store import TITLES, TrainedModel, find_trained, load_or_train
+from workbench.models.recommend import by_popularity, history, recommendations, score_matrix
+from workbench.training.presets import LINEUPS, PRESETS, Preset, lineup, preset
+
+ITEMS, USERS, LENGTH = 30, 40, 12
+
+
+def small(name: str = "quick/sasrec-mol") -> Preset:
+    chosen = preset(name)
+    return replace(chosen, training=replace(chosen.training, epochs=4, batch_size=8, learning_rate=0.01))
+
+
+@pytest.fixture(scope="module")
+def shelved(tmp_path_factory: pytest.TempPathFactory, cycles) -> TrainedModel:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_ROOT", str(tmp_path_factory.mktemp("root")))
+        return load_or_train(small(), cycles(), device="cpu", progress=False)
+
+
+def test_obtain_takes_what_fits_and_trains_what_does_not(shelved: TrainedModel, monkeypatch, cycles) -> None:
+    monkeypatch.setenv("WORKBENCH_ROOT", str(shelved.folder.parent.parent))
+    stamp = (shelved.folder / "model.safetensors").stat().st_mtime_ns
+    again = load_or_train(small(), cycles(), device="cpu", progress=False)
+    assert again.folder == shelved.folder
+    found = find_trained(small(), cycles())
+    assert found is not None and found.folder == shelved.folder
+    assert find_trained(small(), cycles(), seed=5) is None
+    assert (again.folder / "model.safetensors").stat().st_mtime_ns == stamp
+    for other in (
+        load_or_train(small(), cycles(), seed=1, device="cpu", progress=False),
+        load_or_train(small(), cycles(7), device="cpu", progress=False),
+    ):
+        assert other.folder != shelved.folder
+        assert (
+            other.metadata["fingerprint"]
+            == (cycles(7) if other.metadata["training"]["seed"] == 0 else cycles()).fingerprint()
+        )
+
+
+def test_every_encoder_and_similarity_has_a_title_for_its_card() -> None:
+    assert set(encoders.CONFIGS) | set(similarities.CONFIGS) == set(TITLES)
+
+
+def test_every_profile_has_a_lineup_of_the_same_methods() -> None:
+    methods = {profile: list(lineup(profile, "ml-1m")) for profile in LINEUPS}
+    assert all(m == methods["quick"] for m in methods.values())
+    assert lineup("full", "ml-20m")["HSTU + MoL"] is PRESETS["ml-20m/hstu-mol"]
+    assert lineup("full", "something")["HSTU + MoL"] is PRESETS["ml-1m/hstu-mol"]
+
+
+def test_recommendations_are_new_to_the_user_and_mark_the_held_out_item(
+    shelved: TrainedModel, cycles
+) -> None:
+    sequences = cycles()
+    seen = set(sequences.items["title"].iloc[sequences.item_ids[: LENGTH - 1] - 1])
+    table = recommendations(shelved.retriever(), sequences, 0, k=ITEMS - LENGTH + 1)
+    assert not seen & set(table["title"])
+    assert list(table["place"]) == list(range(1, ITEMS - LENGTH + 2))
+    assert table["score"].is_monotonic_decreasing
+    assert table["held_out"].sum() == 1
+    rank = shelved.ranks(cycles()).set_index("user_id")["rank"][0]
+    assert table.loc[table["held_out"], "place"].item() == rank
+
+
+def test_history_ends_with_the_held_out_item(cycles) -> None:
+    sequences = cycles()
+    table = history(sequences, 2, count=3)
+    assert list(table["held_out"]) == [False, False, False, True]
+    assert list(table["title"]) == [f"item {i}" for i in range(2 + LENGTH - 4, 2 + LENGTH)]
+
+
+@pytest.mark.parametrize("user", [-1, USERS])
+def test_an_unknown_user_is_said_to_be_unknown(shelved: TrainedModel, user: int, cycles) -> None:
+    with pytest.raises(IndexError, match=r"not one of 0\.\.39"):
+        history(cycles(), user)
+    with pytest.raises(IndexError, match=r"not one of 0\.\.39"):
+        recommendations(shelved.retriever(), cycles(), user)
+
+
+def test_score_matrix_is_centred_and_labelled(shelved: TrainedModel, cycles) -> None:
+    matrix = score_matrix(shelved.retriever(), cycles(), users=3, items=5)
+    assert matrix.shape == (3, 5)
+    np.testing.assert_allclose(matrix.mean(axis=1), 0, atol=1e-5)
+    assert len(set(matrix.columns)) == 5
+
+
+def test_popularity_groups_share_the_users_and_rise(shelved: TrainedModel, cycles) -> None:
+    sequences = cycles()
+    table = by_popularity(shelved.ranks(sequences), sequences, groups=4)
+    assert table["users"].sum() == USERS
+    lows = [int(g.split(" to ")[0]) for g in table["group"]]
+    assert lows == sorted(lows)
+    hits = (1 / np.log2(shelved.ranks(cycles())["rank"] + 1)).where(shelved.ranks(cycles())["rank"] <= 10, 0)
+    assert np.average(table["NDCG@10"], weights=table["users"]) == pytest.approx(hits.mean())
+    assert isinstance(table, pd.DataFrame)
+
+
+def test_nothing_is_left_where_shelving_failed(tmp_path: Path, monkeypatch, cycles) -> None:
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_parquet", full)
+        with pytest.raises(OSError, match="No space left"):
+            load_or_train(small(), cycles(), device="cpu", progress=False)
+    assert not [p for p in (tmp_path / "ckpts").glob("cycles-*") if not p.name.endswith(".partial")]
+    assert load_or_train(small(), cycles(), device="cpu", progress=False).metrics["value"].notna().any()

@@ -1,0 +1,215 @@
+"""Training speed: the loop's step beside a straightforward implementation of the same loss.
+
+The straightforward step is what one writes first: every padded position is a query, its negatives are gathered, the item
+side of each is computed anew, and attention runs over the whole padded length. Its batch is cut into parts of a few users,
+whose gradients add up, because in one piece it needs more memory than the machines it is compared on have.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench import runtime
+from workbench.contracts import SequenceBatch
+from workbench.encoders.hstu import EPS, HSTU, HSTUBlock, time_buckets
+from workbench.retriever import Retriever
+from workbench.similarities.dot import DotProduct, unit
+from workbench.similarities.mol import MixtureOfLogits
+from workbench.training.losses import FORBIDDEN, draw
+from workbench.training.objectives import next_item
+from workbench.training.presets import preset
+from workbench.training.step import TrainingStep
+
+Implementation = Literal["workbench", "straightforward"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = ("workbench", "straightforward")
+USERS_AT_ONCE = 8
+ML_1M_LENGTHS = (4.57, 1.02)
+"""Mean and deviation of the logarithm of users' lengths in MovieLens 1M (median 96), for synthetic batches of its shape."""
+ITEMS = 3883
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of every measured step, and the peak resident memory of the process in GiB."""
+
+    seconds: list[float]
+    memory_gib: float
+    valid_positions: list[int]
+
+
+def batch(size: int, max_length: int, items: int, seed: int) -> SequenceBatch:
+    """A synthetic batch with the sequence lengths of MovieLens 1M, cut at `max_length`: the same work, without the data."""
+    random = np.random.default_rng(seed)
+    lengths = np.clip(np.exp(random.normal(*ML_1M_LENGTHS, size)).astype(int), 16, max_length)
+    lengths[0] = max_length  # a batch of this size holds a full one
+    positions = np.arange(max_length)
+    valid = positions < lengths[:, None]
+    ids = np.where(valid, random.integers(1, items + 1, (size, max_length)), 0)
+    times = np.where(valid, np.cumsum(random.exponential(60, (size, max_length)), axis=1), 0).astype(np.int64)
+    return SequenceBatch(
+        item_ids=torch.from_numpy(ids),
+        timestamps=torch.from_numpy(times),
+        ratings=torch.zeros(size, max_length),
+        lengths=torch.from_numpy(lengths),
+        user_ids=torch.from_numpy(random.permutation(6040)[:size]),
+        target_ids=torch.from_numpy(random.integers(1, items + 1, size)),
+        target_timestamps=torch.from_numpy(times.max(1) + 60),
+    )
+
+
+def measure(name: str, implementation: Implementation, steps: int, threads: int | None) -> Measured:
+    """Time `steps` training steps (forward, backward, update) of a preset after one that is not counted."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen = preset(name)
+    retriever = Retriever(chosen.retriever, ITEMS).train()
+    optimizer = torch.optim.AdamW(retriever.parameters(), chosen.training.learning_rate)
+    step = TrainingStep(retriever, chosen.training.loss)
+    draws = runtime.generator(0)
+    seconds, counts = [], []
+    for number in range(steps + 1):
+        b = batch(chosen.training.batch_size, chosen.retriever.max_length, ITEMS, number)
+        start = time.perf_counter()
+        if implementation == "workbench":
+            targets = next_item(b)
+            step(b, targets, draw(chosen.training.loss, targets.target_ids, ITEMS, draws)).total.backward()
+        else:
+            for first in range(0, len(b), USERS_AT_ONCE):
+                part = b[torch.arange(first, min(first + USERS_AT_ONCE, len(b)))]
+                total = int(b.lengths.sum())
+                straightforward_loss(retriever, part, chosen.training.loss.count, total, draws).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if number:
+            seconds.append(time.perf_counter() - start)
+            counts.append(int(b.lengths.sum()))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return Measured(seconds, peak, counts)
+
+
+def straightforward_loss(
+    retriever: Retriever, b: SequenceBatch, negatives: int, positions: int, draws: torch.Generator
+) -> Float[Tensor, ""]:
+    """The sampled-softmax loss of `b`'s users, divided by the `positions` of the whole batch.
+
+    The same value as the loop's loss for the same negatives and without dropout, computed the long way.
+    """
+    embeddings = retriever.embed(b)
+    outputs = (
+        _padded_hstu(retriever.encoder, embeddings, b)
+        if isinstance(retriever.encoder, HSTU)
+        else retriever(b)
+    )
+    length = outputs.shape[1]
+    targets = torch.cat([b.item_ids[:, 1:], torch.zeros_like(b.item_ids[:, :1])], dim=1)
+    targets = targets.scatter(1, (b.lengths - 1)[:, None], b.target_ids[:, None])
+    drawn = torch.randint(1, retriever.num_items + 1, (len(b), length, negatives), generator=draws)
+    candidates = torch.cat([targets[..., None], drawn], dim=-1)  # (B, L, 1 + M)
+    scores = _scores(retriever, outputs, candidates, b.user_ids)
+    same = drawn == targets[..., None]
+    scores = torch.cat([scores[..., :1], scores[..., 1:].masked_fill(same, FORBIDDEN)], dim=-1)
+    losses = -scores.log_softmax(-1)[..., 0]
+    return (losses * b.valid).sum() / positions
+
+
+def _scores(
+    retriever: Retriever, outputs: Float[Tensor, "B L D"], ids: Int[Tensor, "B L C"], users: Int[Tensor, "B"]
+) -> Float[Tensor, "B L C"]:
+    """φ of every position and each of its candidates, the item side computed for each pair."""
+    similarity = retriever.similarity
+    embedded = retriever.item_table(ids)  # (B, L, C, D)
+    flat = outputs.flatten(0, 1)
+    queries = similarity.queries(flat, users.repeat_interleave(outputs.shape[1]))
+    if isinstance(similarity, DotProduct):
+        items = unit(embedded) if similarity.config.normalize else embedded
+        return torch.einsum("td,tcd->tc", queries.vectors, items.flatten(0, 1)).view(ids.shape)  # type: ignore[attr-defined]
+    if not isinstance(similarity, MixtureOfLogits):
+        raise ValueError(f"no straightforward form of {type(similarity).__name__}")
+    state = similarity.items(embedded.flatten(0, 2), ids.flatten())
+    width = similarity.config.item_groups
+    components = state.components.view(len(flat), ids.shape[2], width, -1)  # (T, C, Px, d)
+    logits = torch.einsum("tqd,tcxd->tcqx", queries.components, components).flatten(2)  # type: ignore[attr-defined]
+    item_part = None if state.gate is None else state.gate.view(len(flat), ids.shape[2], -1)
+    query_part = None if queries.gate is None else queries.gate[:, None]  # type: ignore[attr-defined]
+    return (similarity.gates(logits, query_part, item_part) * logits).sum(-1).view(ids.shape)
+
+
+def _padded_hstu(
+    encoder: HSTU, embeddings: Float[Tensor, "B L D"], b: SequenceBatch
+) -> Float[Tensor, "B L D"]:
+    """HSTU over the whole padded grid: every position projected, every pair of positions attended to and then masked."""
+    x = encoder.inputs(embeddings, b)
+    asked = torch.roll(b.timestamps, -1, dims=1).scatter(
+        1, (b.lengths - 1)[:, None], b.target_timestamps[:, None]
+    )
+    buckets = time_buckets(asked[:, :, None], b.timestamps[:, None, :])
+    length = x.shape[1]
+    steps = torch.arange(length)
+    causal = torch.ones(length, length).tril()
+    for block in cast(list[HSTUBlock], list(encoder.blocks)):
+        v_width, qk_width = block.heads * block.v_dim, block.heads * block.qk_dim
+        projected = F.silu(F.layer_norm(x, x.shape[-1:], eps=EPS) @ block.project_in)
+        u, v, q, k = projected.split([v_width, v_width, qk_width, qk_width], dim=-1)
+        v, q, k = (t.unflatten(-1, (block.heads, -1)).transpose(1, 2) for t in (v, q, k))
+        bias = (
+            block.bias.position[steps[None, :] - steps[:, None] + block.padded_length - 1]
+            + block.bias.time[buckets]
+        )
+        weights = F.silu(q @ k.transpose(-1, -2) + bias[:, None]) / block.padded_length * causal
+        attended = F.layer_norm((weights @ v).transpose(1, 2).flatten(2), (v_width,), eps=EPS)
+        x = (x + block.project_out(block.dropout(u * attended))) * b.valid[..., None]
+    return x
+
+
+def compare(presets: list[str], steps: int, threads: int | None) -> pd.DataFrame:
+    """One row per measured step of each preset and implementation, each in a process of its own, in turn.
+
+    Columns: preset, implementation, round, seconds, positions (valid ones), memory_gib (peak of the process).
+    """
+    rows = []
+    for name in presets:
+        for number in range(2):  # in turn: what slows the machine for a while slows both
+            for implementation in IMPLEMENTATIONS:
+                count = steps // 2 + (steps % 2 if number == 0 else 0)
+                if count == 0:
+                    continue
+                command = [sys.executable, "-m", "workbench.bench.training", name, implementation, str(count)]
+                done = subprocess.run(
+                    [*command, str(threads or 0)], capture_output=True, text=True, check=False
+                )
+                if done.returncode:
+                    raise RuntimeError(f"{name}, {implementation} failed:\n{done.stderr[-2000:]}")
+                measured = Measured(**json.loads(done.stdout.splitlines()[-1]))
+                rows += [
+                    {"preset": name, "implementation": implementation, "round": number, "seconds": s, "positions": p,
+                     "memory_gib": measured.memory_gib}
+                    for s, p in zip(measured.seconds, measured.valid_positions, strict=True)
+                ]  # fmt: skip
+                print(f"{name} · {implementation} · {np.median(measured.seconds):.2f} s a step", flush=True)
+    return pd.DataFrame(rows)
+
+
+def summary(raw: pd.DataFrame) -> pd.DataFrame:
+    """Per preset and implementation: median, least and most seconds a step, peak memory, and the ratio of medians."""
+    grouped = raw.groupby(["preset", "implementation"], sort=False)
+    table = grouped["seconds"].agg(["median", "min", "max"]).join(grouped["memory_gib"].max()).reset_index()
+    slow = table[table["implementation"] == "straightforward"].set_index("preset")["median"]
+    table["speed-up"] = table["preset"].map(slow) / table["median"]
+    return table
+
+
+if __name__ == "__main__":
+    given_name, given_implementation, given_steps, given_threads = sys.argv[1:]
+    found = measure(given_name, given_implementation, int(given_steps), int(given_threads) or None)  # type: ignore[arg-type]
+    print(json.dumps(found.__dict__))

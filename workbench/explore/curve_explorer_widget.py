@@ -1,0 +1,57 @@
+"""A dashboard over any table of curves: a slider along them, and what each says there. May import nothing else of ours."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ipywidgets as widgets
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.explore.curve_explorer import Axes, read_off
+from workbench.explore.widgets import Dashboard
+
+
+class ReadOff(Dashboard):
+    """Move along curves: `slider` names the control, `says` explains it, `start` is where it stands at first.
+
+    `curves` has the columns `curve`, `x` and `y`; several tables by name in a mapping give a control `choice` between them,
+    which must share their values of x. ValueError where a column is missing, the tables' x differ, or `start` is none of them.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        curves: pd.DataFrame | Mapping[str, pd.DataFrame],
+        axes: Axes,
+        slider: str,
+        says: str,
+        start: float,
+        choice: str = "show",
+    ) -> None:
+        self.tables = {"": curves} if isinstance(curves, pd.DataFrame) else dict(curves)
+        self.axes, self._slider, self._choice = axes, slider, choice
+        for table in self.tables.values():
+            if missing := {"curve", "x", "y"} - set(table.columns):
+                raise ValueError(f"the table lacks {', '.join(sorted(missing))}; it needs curve, x and y")
+        every = {tuple(sorted(set(table["x"]))) for table in self.tables.values()}
+        if len(every) != 1 or () in every:
+            raise ValueError("the tables of curves must share their values of x, and have some")
+        (places,) = every
+        if start not in places:
+            known = ", ".join(f"{x:g}" for x in places)
+            raise ValueError(f"the slider starts at one of {known}, not at {start:g}")
+        control = widgets.SelectionSlider(
+            options=[(f"{x:,}", x) for x in places],
+            value=start,
+            continuous_update=True,
+            layout={"width": "420px"},
+        )
+        groups: dict[str, dict[str, widgets.ValueWidget]] = {says: {slider: control}}
+        if len(self.tables) > 1:
+            groups["What the curves are of"] = {choice: widgets.ToggleButtons(options=list(self.tables))}
+        super().__init__(title, groups)
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        """The curves, with their values where the slider stands."""
+        chosen = values.get(self._choice, next(iter(self.tables)))
+        return read_off(self.tables[chosen], values[self._slider], self.axes)

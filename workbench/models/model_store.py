@@ -1,0 +1,257 @@
+"""Finished retrievers in `ckpts/`: trained when they are missing, each with its measurements and a model card."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from workbench import paths
+from workbench.data import Sequences
+from workbench.evaluation.metrics import KS
+from workbench.evaluation.protocol import STRICT, summarize
+from workbench.evaluation.published import published
+from workbench.evaluation.retrievers import rank_users
+from workbench.retriever import Retriever, RetrieverConfig, read_metadata
+from workbench.training.config import TrainingConfig
+from workbench.training.loop import load_history, train
+from workbench.training.presets import Preset
+
+TITLES = {
+    "sasrec": "SASRec", "hstu": "HSTU", "gru4rec": "GRU4Rec", "bert4rec": "BERT4Rec", "two_tower": "Two-tower MLP",
+    "dot": "a dot product", "maxsim": "MaxSim", "mol": "Mixture-of-Logits", "sparcode": "SparCode",
+    "deep_retrieval": "Deep Retrieval",
+}  # fmt: skip
+CARD, HISTORY, METRICS, RANKS = "README.md", "history.csv", "metrics.csv", "ranks.parquet"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A finished retriever: its folder and what is in it.
+
+    `metadata` are what its `config.json` says, `history` has one row per epoch, `metrics` one per metric (see
+    `evaluation.protocol.summarize`).
+    """
+
+    folder: Path
+    metadata: dict[str, Any]
+    history: pd.DataFrame
+    metrics: pd.DataFrame
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `store_run` wrote to `folder`."""
+        return cls(
+            folder, read_metadata(folder), pd.read_csv(folder / HISTORY), pd.read_csv(folder / METRICS)
+        )
+
+    def retriever(self, device: str = "cpu") -> Retriever:
+        """The retriever itself, in evaluation mode."""
+        return Retriever.load(self.folder, device)
+
+    def ranks(self, sequences: Sequences) -> pd.DataFrame:
+        """The rank of every user's test item (see `evaluation.ranks.rank_table`), from disk or measured now and kept.
+
+        The table tells users' items: it is data, and stays out of what is handed on with a checkpoint.
+        """
+        path = self.folder / RANKS
+        if not path.is_file():
+            _write_ranks(rank_users(self.retriever(), sequences, STRICT), path)
+        return pd.read_parquet(path)
+
+
+def name_of(preset: Preset, sequences: Sequences) -> str:
+    """The folder name of a preset trained on a dataset: `ml-1m-hstu-mol`."""
+    return f"{sequences.name}-{preset.name.rpartition('/')[2]}"
+
+
+def load_or_train(
+    preset: Preset,
+    sequences: Sequences,
+    *,
+    seed: int = 0,
+    metadata: dict[str, Any] | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> TrainedModel:
+    """The measured retriever of a preset on a dataset: from `ckpts/` where it is there and fits, else trained now.
+
+    One that was trained on other data, with another seed or with other settings does not fit; it stays where it is, and
+    the new one is kept under a name of its own. A training that is stopped goes on where it was.
+    """
+    training = replace(preset.training, seed=seed)
+    if found := find_trained(preset, sequences, seed=seed):
+        return found
+    own = _own_folder(preset, sequences, seed)
+    run = paths.checkpoints() / "runs" / own.name
+    if progress:
+        print(f"training {preset.name} on {sequences.name}, seed {seed}", flush=True)
+    train(
+        sequences, preset.retriever, training, run, device=device, progress=progress,
+        metadata={"preset": preset.name, "source": preset.source, **(metadata or {})},
+    )  # fmt: skip
+    return store_run(run, own, sequences, progress=progress)
+
+
+def find_trained(preset: Preset, sequences: Sequences, *, seed: int = 0) -> TrainedModel | None:
+    """The retriever that `load_or_train` would take from `ckpts/`; None where it would have to train."""
+    wanted = _wanted(preset, sequences, seed)
+    for folder in (paths.checkpoints() / name_of(preset, sequences), _own_folder(preset, sequences, seed)):
+        if (folder / METRICS).is_file() and _fits(folder, wanted, preset):
+            return TrainedModel.load(folder)
+    return None
+
+
+def store_run(run: Path, folder: Path, sequences: Sequences, *, progress: bool = False) -> TrainedModel:
+    """Measure the finished run in `run` on the test part and write it to `folder`: weights, metrics, history, model card."""
+    metadata = {k: v for k, v in read_metadata(run).items() if k not in ("format", "num_items", "retriever")}
+    return store_model(Retriever.load(run), metadata, load_history(run), folder, sequences, progress=progress)
+
+
+def store_model(
+    retriever: Retriever,
+    metadata: dict[str, Any],
+    history: pd.DataFrame,
+    folder: Path,
+    sequences: Sequences,
+    *,
+    progress: bool = False,
+) -> TrainedModel:
+    """Measure a retriever on the test part and write it to `folder`; `metadata` and `history` are those of its training."""
+    ranks = rank_users(retriever, sequences, STRICT, progress=progress)
+    metrics = summarize(ranks, STRICT, KS)
+    temporary = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    retriever.save(temporary, **metadata)
+    history.to_csv(temporary / HISTORY, index=False)
+    _write_ranks(ranks, temporary / RANKS)
+    metrics.to_csv(temporary / METRICS, index=False)
+    told = metadata | {"retriever": retriever.config.to_dict()}
+    (temporary / CARD).write_text(card(folder.name, told, history, metrics, sequences))
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)
+    return TrainedModel.load(folder)
+
+
+SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
+PUBLISHED_TABLE = "RAILS v4 (arXiv 2407.15462v4) Table 3"
+
+
+def beside(shelved: Sequence[TrainedModel]) -> pd.DataFrame:
+    """Measured rows above published ones: `model`, `whose`, then a column per metric of `SHOWN` (text, "" where none).
+
+    A measured value stands with the half-width of its 95 % interval. Raises ValueError where the retrievers were trained
+    on different data.
+    """
+    data = {s.metadata.get("fingerprint") for s in shelved}
+    if len(data) != 1:
+        raise ValueError(
+            "these checkpoints were trained on different data: their metrics cannot stand in one table"
+        )
+    rows: list[dict[str, str]] = []
+    for s in shelved:
+        measured = s.metrics.assign(half=(s.metrics["high"] - s.metrics["low"]) / 2).set_index("metric")
+        cells = {m: f"{measured['value'][m]:.4f} ± {measured['half'][m]:.4f}" for m in SHOWN}
+        rows.append({"model": s.folder.name, "whose": f"here, {len(s.history)} epochs"} | cells)
+    theirs = published(shelved[0].metadata["dataset"], source=PUBLISHED_TABLE)
+    for method, found in theirs.groupby("method", sort=False):
+        values = found.set_index("metric")["value"]
+        rows.append(
+            {"model": str(method), "whose": "published"}
+            | {m: f"{values[m]:.4f}" if m in values else "" for m in SHOWN}
+        )
+    return pd.DataFrame(rows, columns=["model", "whose", *SHOWN])
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of text as Markdown."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def card(
+    name: str, metadata: dict[str, Any], history: pd.DataFrame, metrics: pd.DataFrame, sequences: Sequences
+) -> str:
+    """The model card: what it is, what it learned from, how, how good it is, and what it is not for."""
+    training = TrainingConfig.from_dict(metadata["training"])
+    config = metadata["retriever"]
+    shown = metrics[metrics["metric"].isin(SHOWN)]
+    rows = "\n".join(
+        f"| {r.metric} | {r.value:.4f} | {r.low:.4f} to {r.high:.4f} |" for r in shown.itertuples()
+    )
+    origin = "".join(
+        f"- {k}: {metadata[k]}\n"
+        for k in ("preset", "source", "commit", "machine", "command")
+        if k in metadata
+    )
+    settings = json.dumps({"retriever": config, "training": metadata["training"]}, indent=1)
+    return f"""# {name}
+
+{TITLES[config["encoder"]["kind"]]} with {TITLES[config["similarity"]["kind"]]}, embedding width {config["dim"]}, histories of
+up to {config["max_length"]} items.
+
+- data: {sequences.name}, {sequences.num_users:,} users, {sequences.num_items:,} items,
+  {len(sequences.item_ids):,} interactions (fingerprint {metadata["fingerprint"]}); the data is not part of this checkpoint
+- trained: {len(history)} epochs, {history["seconds"].sum() / 60:.0f} minutes; epoch {metadata["best_epoch"]} chosen by
+  {training.metric} on the {training.choose_on} part; seed {training.seed}
+{origin}
+Measured on {metrics["users"].iloc[0]:,} users with 95 % bootstrap intervals; the protocol:
+{STRICT}.
+
+| metric | value | interval |
+| --- | --- | --- |
+{rows}
+
+For research and teaching on the same data. It knows no item or user beyond its table, and repeats the popularity and
+selection biases of its data.
+
+<details><summary>All settings</summary>
+
+```json
+{settings}
+```
+</details>
+"""
+
+
+def _write_ranks(ranks: pd.DataFrame, path: Path) -> None:
+    temporary = path.with_name(path.name + ".partial")
+    ranks.to_parquet(temporary, index=False)
+    temporary.replace(path)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
+
+
+def _wanted(preset: Preset, sequences: Sequences, seed: int) -> dict[str, Any]:
+    training = replace(preset.training, seed=seed)
+    return {"fingerprint": sequences.fingerprint(), "training": _plain(training.to_dict())}
+
+
+def _own_folder(preset: Preset, sequences: Sequences, seed: int) -> Path:
+    digest = _digest(_wanted(preset, sequences, seed), preset)
+    return paths.checkpoints() / f"{name_of(preset, sequences)}-seed{seed}-{digest}"
+
+
+def _fits(folder: Path, wanted: dict[str, Any], preset: Preset) -> bool:
+    metadata = read_metadata(folder)
+    try:  # settings that were added since are at their defaults in what was trained before
+        training = TrainingConfig.from_dict(metadata["training"]).to_dict()
+        retriever = RetrieverConfig.from_dict(metadata["retriever"]).to_dict()
+    except (KeyError, ValueError):
+        return False
+    return all({**metadata, "training": _plain(training)}.get(k) == v for k, v in wanted.items()) and _plain(
+        retriever
+    ) == _plain(preset.retriever.to_dict())
+
+
+def _digest(wanted: dict[str, Any], preset: Preset) -> str:
+    text = json.dumps([wanted, preset.retriever.to_dict()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

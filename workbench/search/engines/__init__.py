@@ -1,0 +1,1 @@
+"""Engines of others that hold candidates: FAISS, Milvus, tantivy. May import what the searchers may."""

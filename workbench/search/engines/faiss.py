@@ -1,0 +1,336 @@
+"""Candidates from faiss: flat, IVF, HNSW and IVF-PQ indexes of inner products, on a CPU or a GPU.
+
+faiss is optional. Where it is not installed an ImportError says how to install it; `candidates.Scan` gives exact lists with
+torch alone.
+"""
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.runtime import OPTIONAL, optional
+from workbench.search.candidates import CandidateSource, Lists, SourceBuilder, listed_among
+from workbench.search.corpus_manifest import CorpusManifest, only
+from workbench.search.indexes import (
+    HNSW,
+    IVF,
+    IVFPQ,
+    Flat,
+    IndexKind,
+    built_with,
+    check_size,
+)
+from workbench.search.topk import NO_SCORE
+
+GPU_LONGEST_LIST = 2048
+"""Results that faiss gives per query on a GPU at most."""
+
+SPARE = 32
+"""What is fetched beyond a list and a quarter of it, for what is excluded; where that is not enough, more is."""
+
+BITMAP_SPREAD = 64
+"""A filter is a bitmap over ids where the largest id is at most this many times the corpus, a hash set otherwise."""
+
+
+def _faiss() -> ModuleType:
+    module = optional("faiss")
+    if module is None:
+        raise ImportError(
+            f"faiss is not installed; install it with: {OPTIONAL['faiss']};"
+            " without it, workbench.search.candidates.Scan lists candidates with torch"
+        )
+    module.omp_set_num_threads(torch.get_num_threads())  # one setting for both, whatever they are compared on
+    return module
+
+
+def _array(vectors: Float[Tensor, "M d"]) -> npt.NDArray[np.float32]:
+    return np.ascontiguousarray(vectors.detach().float().cpu().numpy())
+
+
+class FaissLists(CandidateSource):
+    """Candidates from an index of faiss with the metric "inner product".
+
+    On a GPU where the vectors are there and faiss and the kind of index can be (flat, IVF, IVF-PQ; not HNSW): then at most
+    2,048 candidates per query, with those that are left out. A flat index is exact but for the rounding of float32, which
+    `beyond` makes up for; of all others `beyond` is +inf. A vector that is not finite stays out of the index, and nothing
+    is known `beyond` any list then.
+
+    What is excluded is left out of what the index lists. So a little more is fetched than is asked for, and only for the
+    queries of whose lists more was excluded a second time, as much more: a long history costs little that is not listed.
+
+    Training and search use as many threads as torch. An HNSW graph built by several threads is not the same twice.
+    Raises ImportError without faiss, and ValueError where the kind does not suit the vectors.
+    """
+
+    def __init__(
+        self, kind: IndexKind, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]
+    ) -> None:
+        ledger = CorpusManifest.of(name, ids, vectors)
+        array = _array(vectors[ledger.finite])
+        check_size(kind, len(array), array.shape[1])
+        index = _untrained(_faiss(), kind, array.shape[1])
+        if len(array):
+            index.train(array)
+            index.add_with_ids(array, ids[ledger.finite].cpu().numpy())
+        self._hold(kind, ledger, index)
+
+    def _hold(self, kind: IndexKind, ledger: CorpusManifest, index: Any) -> None:
+        """Copy the index to the GPU of the items, where there is one; that on the CPU stays the one that changes."""
+        faiss = _faiss()
+        self.kind, self._ledger, self._index = kind, ledger, index
+        on_gpu = ledger.ids.device.type == "cuda" and faiss.get_num_gpus() > 0 and not isinstance(kind, HNSW)
+        self._place = ledger.ids.device if on_gpu else torch.device("cpu")
+        if isinstance(kind, IVF | IVFPQ):
+            index.nprobe = kind.nprobe
+        self._searched = index
+        if on_gpu:
+            self._resources = faiss.StandardGpuResources()
+            self._searched = faiss.index_cpu_to_gpu(self._resources, self._place.index or 0, index)
+
+    @property
+    def place(self) -> torch.device:
+        """Where the index is searched."""
+        return self._place
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the items and vectors in the index: it is written beside it, and compared on loading."""
+        return self._ledger.fingerprint
+
+    def tune(self, kind: IndexKind) -> None:
+        """Search with other parameters from now on (nprobe, ef_search); ValueError where `kind` would need another index."""
+        if built_with(kind) != built_with(self.kind):
+            raise ValueError(f"the index was built as {self.kind}; {kind} needs another")
+        self._hold(kind, self._ledger, self._index)
+
+    def lists(
+        self,
+        vectors: Float[Tensor, "Q d"],
+        count: int,
+        exclude: Int[Tensor, "Q H"] | None = None,
+        allowed: Bool[Tensor, "N"] | None = None,
+        ordered: bool = True,
+    ) -> Lists:
+        """See `CandidateSource.lists`; ValueError too where a GPU is asked for more than 2,048 candidates."""
+        gpu = self._place.type == "cuda"
+        if gpu and min(count, len(self._ledger)) > GPU_LONGEST_LIST:
+            raise ValueError(
+                f"faiss lists at most {GPU_LONGEST_LIST} items per query on a GPU, not {count};"
+                " ask for fewer, or keep the vectors on the CPU"
+            )
+        self._ledger.check_width(vectors)
+        if exclude is None:
+            exclude = torch.empty(len(vectors), 0, dtype=torch.int64, device=vectors.device)
+        if allowed is not None and bool(allowed.all()):
+            allowed = None
+        most = count + exclude.shape[1] + 1
+        if gpu:  # which cannot filter while it searches
+            most = GPU_LONGEST_LIST if allowed is not None else min(most, GPU_LONGEST_LIST)
+        most = min(most, self._ledger.held)
+        fetched = most if gpu and allowed is not None else min(most, count + 1 + count // 4 + SPARE)
+        asked = torch.arange(len(vectors), device=vectors.device)
+        lists: Lists | None = None
+        while True:
+            found = self._search(vectors[asked], fetched, None if gpu else allowed)
+            if gpu and allowed is not None:
+                found = only(found, allowed)
+            here = self._ledger.lists(
+                found, vectors[asked], count, exclude[asked], isinstance(self.kind, Flat)
+            )
+            lists = here if lists is None else _replaced(lists, asked, here)
+            if fetched == most:
+                break
+            hits = listed_among(found.rows, exclude[asked]).sum(1)
+            short = (fetched - hits <= count) & (found.rows[:, -1] >= 0)
+            if not bool(short.any()):
+                break
+            asked, fetched = asked[short], min(most, count + 1 + 2 * int(hits[short].max()))
+        return lists._replace(error=None) if isinstance(self.kind, IVFPQ) else lists
+
+    def _search(
+        self, vectors: Float[Tensor, "Q d"], fetched: int, allowed: Bool[Tensor, "N"] | None
+    ) -> Lists:
+        """What the index gives, −1 and −inf past the end."""
+        faiss = _faiss()
+        if fetched == 0 or len(vectors) == 0:
+            scores = torch.empty(len(vectors), fetched, device=vectors.device)
+            nothing = torch.full((len(vectors),), NO_SCORE, device=vectors.device)
+            return Lists(scores, scores.long(), nothing)
+        selector = None if allowed is None else self._selector(faiss, allowed)
+        parameters = None
+        if self._searched is self._index:
+            match self.kind:
+                case Flat():
+                    parameters = faiss.SearchParameters(sel=selector)
+                case IVF() | IVFPQ():
+                    parameters = faiss.SearchParametersIVF(sel=selector, nprobe=self.kind.nprobe)
+                case HNSW():
+                    parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=self.kind.ef_search)
+        products, keys = self._searched.search(_array(vectors), fetched, params=parameters)
+        ids = torch.from_numpy(keys).to(vectors.device)
+        rows = self._ledger.rows.of(ids)
+        scores = torch.from_numpy(products).to(vectors.device).masked_fill(rows < 0, NO_SCORE)
+        # Fewer than were asked for: there are no others. As many as there are: none either.
+        beyond = torch.full_like(scores[:, -1], NO_SCORE) if fetched == self._ledger.held else scores[:, -1]
+        return Lists(scores, rows, beyond)
+
+    def _selector(self, faiss: ModuleType, allowed: Bool[Tensor, "N"]) -> Any:
+        ids = self._ledger.ids[allowed].cpu().numpy()
+        largest = int(self._ledger.ids.max())
+        if largest > BITMAP_SPREAD * len(self._ledger):
+            return faiss.IDSelectorBatch(ids)
+        chosen = np.zeros(largest + 1, dtype=bool)
+        chosen[ids] = True
+        return faiss.IDSelectorBitmap(np.packbits(chosen, bitorder="little"))
+
+    def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
+        """See `CandidateSource.upsert`: an HNSW graph takes new items only. The cells of IVF stay those it was built with."""
+        known = self._ledger.rows.of(ids) >= 0
+        if isinstance(self.kind, HNSW) and known.any():
+            raise NotImplementedError(
+                f"item {int(ids[known][0])} is in the HNSW graph, which cannot replace items; build it anew"
+            )
+        after, fine = self._ledger.upserted(ids, vectors), vectors.float().isfinite().all(1)
+        if known.any():
+            self._index.remove_ids(_faiss().IDSelectorBatch(ids[known].cpu().numpy()))
+        if fine.any():
+            self._index.add_with_ids(_array(vectors[fine]), ids[fine].cpu().numpy())
+        self._hold(self.kind, after, self._index)
+
+    def remove(self, ids: Int[Tensor, "M"]) -> None:
+        """See `CandidateSource.remove`; NotImplementedError from an HNSW graph."""
+        if isinstance(self.kind, HNSW):
+            raise NotImplementedError("an HNSW graph cannot lose items; build it anew from those that remain")
+        after = self._ledger.without(ids)
+        self._index.remove_ids(_faiss().IDSelectorBatch(ids.cpu().numpy()))
+        self._hold(self.kind, after, self._index)
+
+    def save(self, path: Path) -> None:
+        """Write the index, its kind and the fingerprint of its vectors: under a temporary name, then renamed.
+
+        Raises OSError that names the file where it cannot be written.
+        """
+        content = {"index": torch.from_numpy(_faiss().serialize_index(self._index))}
+        described = {
+            "record": type(self).__name__,
+            "built_with": json.dumps(built_with(self.kind)),
+            "fingerprint": self.fingerprint,
+        }
+        temporary = path.with_name(path.name + ".partial")
+        try:
+            safetensors.torch.save_file(content, temporary, metadata=described)
+            temporary.replace(path)
+        except safetensors.SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        kind: IndexKind,
+        name: str,
+        ids: Int[Tensor, "N"],
+        vectors: Float[Tensor, "N d"],
+    ) -> "FaissLists":
+        """Read an index written by `save` for these items and vectors; `kind` may have other parameters of search.
+
+        Raises FileNotFoundError where there is no file, and ValueError that names the file where it is cut short or
+        damaged, is no index, is one of another kind, or was built of other vectors.
+        """
+        ledger = CorpusManifest.of(name, ids, vectors)
+        index = _read(path, kind, ledger.fingerprint)
+        if (index.d, index.ntotal) != (ledger.width, ledger.held):
+            raise ValueError(
+                f"{path} holds {index.ntotal} vectors of width {index.d}: it is damaged; build it anew"
+            )
+        lists = cls.__new__(cls)
+        lists._hold(kind, ledger, index)
+        return lists
+
+
+def _replaced(whole: Lists, queries: Int[Tensor, "R"], part: Lists) -> Lists:
+    """`whole` with the lists of some queries from `part`."""
+    fields = (None if old is None or new is None else old.index_copy(0, queries, new)
+              for old, new in zip(whole, part, strict=True))  # fmt: skip
+    return Lists(*fields)  # type: ignore[arg-type]
+
+
+def faiss_lists(kind: IndexKind, folder: Path | None = None) -> SourceBuilder:
+    """Makes sources of candidates from faiss; with a `folder`, loads `NAME.faiss` from there, or builds and saves it.
+
+    Raises what `FaissLists.load` does where a file is there but not of these vectors: it is never written over.
+    """
+
+    def build(name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> CandidateSource:
+        if folder is None:
+            return FaissLists(kind, name, ids, vectors)
+        path = folder / f"{name}.faiss"
+        if path.is_file():
+            return FaissLists.load(path, kind, name, ids, vectors)
+        lists = FaissLists(kind, name, ids, vectors)
+        folder.mkdir(parents=True, exist_ok=True)
+        lists.save(path)
+        return lists
+
+    return build
+
+
+def _untrained(faiss: ModuleType, kind: IndexKind, width: int) -> Any:
+    """An empty index that takes vectors together with their ids."""
+    metric = faiss.METRIC_INNER_PRODUCT
+    match kind:
+        case Flat():
+            return faiss.IndexIDMap(faiss.IndexFlatIP(width))
+        case HNSW():
+            graph = faiss.IndexHNSWFlat(width, kind.m, metric)
+            graph.hnsw.efConstruction = kind.ef_construction
+            return faiss.IndexIDMap(graph)
+        case IVF():
+            cells = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, kind.nlist, metric)
+        case IVFPQ():
+            cells = faiss.IndexIVFPQ(faiss.IndexFlatIP(width), width, kind.nlist, kind.m, kind.bits, metric)
+            cells.pq.cp.seed = kind.seed
+            cells.pq.cp.min_points_per_centroid = 1
+    cells.cp.seed = kind.seed
+    cells.cp.min_points_per_centroid = (
+        1  # no words on standard error; `check_size` refuses what cannot be trained
+    )
+    return cells
+
+
+def _read(path: Path, kind: IndexKind, expected: str) -> Any:
+    """The index in a file, checked to be of `kind` and of vectors with the fingerprint `expected`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no index at {path}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            described = file.metadata() or {}
+            content = file.get_tensor("index") if described.get("record") == FaissLists.__name__ else None
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is cut short or no index that was saved here: {error}") from error
+    if content is None:
+        raise ValueError(
+            f"{path} holds a {described.get('record', 'file without a record name')}, not an index"
+        )
+    if json.loads(described["built_with"]) != built_with(kind):
+        raise ValueError(f"{path} was built with {described['built_with']}, not as {kind}; name another file")
+    if described["fingerprint"] != expected:
+        raise ValueError(
+            f"{path} was built of other vectors: of another model or corpus, or of these before they were computed"
+            " anew (keep item states with ItemState.save); delete it or name another file"
+        )
+    try:
+        return _faiss().deserialize_index(content.numpy())
+    except RuntimeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error

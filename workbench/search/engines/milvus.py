@@ -1,0 +1,365 @@
+"""Candidates from Milvus: a file on this machine (milvus-lite) or a cluster at its address, by the same calls.
+
+pymilvus is optional, and milvus-lite too, which the embedded engine is; an ImportError says how to install them.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.runtime import require
+from workbench.search.candidates import CandidateSource, Lists
+from workbench.search.corpus_manifest import CorpusManifest, only
+from workbench.search.indexes import HNSW, IVF, IVFPQ, Flat, IndexKind, built_with, check_size
+from workbench.search.topk import NO_SCORE
+
+LONGEST_LIST = 16_384
+"""Results per query that a server gives at most."""
+
+BATCH_BYTES = 8 * 2**20
+"""Vectors sent together: a server refuses messages above 64 MB."""
+
+HITS_TOGETHER = 500_000
+"""Results asked for together, over all queries: a server refuses answers above 100 MB."""
+
+IDS_TOGETHER = 10_000
+"""Items deleted together."""
+
+FILTERED_IDS = 100_000
+"""Ids that a filter names at most; a filter that would need more is applied to the results."""
+
+PROBES = 3
+"""Vectors of the corpus whose own lists are compared with torch's, before a flat index is taken for exact."""
+
+_users: Counter[str] = Counter()
+"""How many objects of this process use each file: the last one lets go of it."""
+
+ITEM, VECTOR = "item_id", "vector"
+BUILT_WITH, FINGERPRINT = "workbench.built_with", "workbench.fingerprint"
+
+
+class Milvus:
+    """A Milvus that holds the vectors of a corpus: one collection for each source, named `prefix_NAME`.
+
+    `address` is a file that ends in .db, for the engine that runs in this process, or the `http://host:port` of a cluster,
+    with its `token` where it asks for one. `kind` is the index of every collection; of its parameters Milvus knows no seed.
+    `lists` is what a searcher takes as its maker of sources:
+
+        with Milvus(Path("corpus.db")) as milvus:
+            searcher = PerComponent(similarity, items, count=100, source=milvus.lists)
+
+    A file is open in one process at a time. Raises ImportError without pymilvus or milvus-lite, ValueError for an address of
+    neither form, a prefix that is no name, or an index that milvus-lite has not, and ConnectionError where nothing answers
+    within `timeout` seconds.
+    """
+
+    def __init__(
+        self,
+        address: str | Path,
+        kind: IndexKind | None = None,
+        prefix: str = "workbench",
+        token: str = "",
+        timeout: float = 10.0,
+        progress: bool = False,
+    ) -> None:
+        self.kind: IndexKind = Flat() if kind is None else kind
+        self.prefix, self.progress = prefix, progress
+        self.embedded = "://" not in str(address)
+        self.address = str(Path(address).expanduser().resolve()) if self.embedded else str(address)
+        if not re.fullmatch(r"[A-Za-z_]\w{0,99}", prefix, re.ASCII):
+            raise ValueError(f"prefix must be letters, digits and _, and begin with no digit, not {prefix!r}")
+        self._pymilvus = require("pymilvus")
+        if self.embedded:
+            require("milvus_lite")
+            if not self.address.endswith(".db"):
+                raise ValueError(
+                    f"{address} is neither a file that ends in .db nor an address like http://host:19530"
+                )
+            if isinstance(self.kind, IVFPQ):
+                raise ValueError(
+                    "milvus-lite has no IVF-PQ index; take IVF or HNSW, or the address of a cluster"
+                )
+            Path(self.address).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.client: Any = self._pymilvus.MilvusClient(self.address, token=token, timeout=timeout)
+        except self._pymilvus.MilvusException as error:
+            hint = (
+                "is another process using this file?"
+                if self.embedded
+                else "start a server, or give a file that ends in .db to run without one"
+            )
+            raise ConnectionError(f"no Milvus answers at {address}: {error.message}; {hint}") from error
+        _users[self.address] += 1
+        self._open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection, and of the file if no other object of this process uses it."""
+        if not self._open:
+            return
+        self._open = False
+        self.client.close()
+        _users[self.address] -= 1
+        if self.embedded and not _users[self.address]:
+            require("milvus_lite.server_manager").server_manager_instance.release_server(self.address)
+
+    def collection(self, name: str) -> str:
+        """The name of the collection of a source."""
+        return f"{self.prefix}_{re.sub(r'[^A-Za-z0-9_]', '_', name)}"
+
+    def drop(self, name: str) -> None:
+        """Delete the collection of a source, whatever is in it."""
+        self.client.drop_collection(self.collection(name))
+
+    def lists(self, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> CandidateSource:
+        """The source `name` of these items: opened where its collection is there, else built and filled.
+
+        Raises ValueError where the collection is not of this corpus and index: it is never written over.
+        """
+        return MilvusLists(self, name, ids, vectors)
+
+
+class MilvusLists(CandidateSource):
+    """Candidates from a collection of Milvus with the metric "inner product"; see `Milvus`.
+
+    `beyond` is finite only where the index is flat: its scores are those of every vector, in float32, which is made sure of
+    on a few vectors when the collection is opened. At most 16,384 candidates per query, history left out included.
+
+    The collection carries a fingerprint of its items and vectors, empty while it is written to: one that was left half built
+    or half changed, or is of other vectors, is refused.
+    """
+
+    def __init__(
+        self, milvus: Milvus, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]
+    ) -> None:
+        self.name, self.kind = name, milvus.kind
+        self.collection = milvus.collection(name)
+        self._client, self._pymilvus = milvus.client, milvus._pymilvus
+        self._progress = milvus.progress
+        self._ledger = CorpusManifest.of(name, ids, vectors)
+        check_size(self.kind, self._ledger.held, self._ledger.width)
+        if self._client.has_collection(self.collection):
+            self._check_kin()
+        else:
+            self._create()
+            self._put(ids, vectors)
+            self._client.flush(self.collection)
+            self._index()
+            self._client.alter_collection_properties(self.collection, {FINGERPRINT: self._ledger.fingerprint})
+        self._client.load_collection(self.collection)
+        self._check_held()
+        if isinstance(self.kind, Flat):
+            self._check_scores(vectors)
+
+    def _create(self) -> None:
+        types = self._pymilvus.DataType
+        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field(ITEM, types.INT64, is_primary=True)
+        schema.add_field(VECTOR, types.FLOAT_VECTOR, dim=self._ledger.width)
+        self._client.create_collection(
+            self.collection,
+            schema=schema,
+            consistency_level="Strong",  # what was written is found
+            properties={BUILT_WITH: json.dumps(built_with(self.kind)), FINGERPRINT: ""},
+        )
+
+    def _index(self) -> None:
+        match self.kind:
+            case Flat():
+                name, parameters = "FLAT", {}
+            case IVF():
+                name, parameters = "IVF_FLAT", {"nlist": self.kind.nlist}
+            case HNSW():
+                name, parameters = "HNSW", {"M": self.kind.m, "efConstruction": self.kind.ef_construction}
+            case IVFPQ():
+                name = "IVF_PQ"
+                parameters = {"nlist": self.kind.nlist, "m": self.kind.m, "nbits": self.kind.bits}
+        index = self._client.prepare_index_params()
+        # Under a key "params" of their own, as clusters know them too: milvus-lite overlooks those beside the metric.
+        index.add_index(VECTOR, index_type=name, metric_type="IP", params={"params": parameters})
+        self._client.create_index(self.collection, index)
+
+    def _check_kin(self) -> None:
+        """Raise ValueError where the collection that is there is not the one to build."""
+        described = self._client.describe_collection(self.collection)
+        found = described.get("properties", {})
+        widths = [f["params"]["dim"] for f in described["fields"] if "dim" in f["params"]]
+        advice = f"drop it (Milvus.drop({self.name!r})) or take another prefix"
+        if BUILT_WITH not in found:
+            raise ValueError(f"the collection {self.collection} was not made here; take another prefix")
+        if [int(width) for width in widths] != [self._ledger.width]:
+            raise ValueError(
+                f"the collection {self.collection} holds vectors of width {widths[0]}, not {self._ledger.width}:"
+                f" another model's; {advice}"
+            )
+        if not found.get(FINGERPRINT):
+            raise ValueError(
+                f"the collection {self.collection} was left half built or half changed; {advice}"
+            )
+        if json.loads(found[BUILT_WITH]) != built_with(self.kind):
+            raise ValueError(
+                f"the collection {self.collection} was built with {found[BUILT_WITH]}, not as {self.kind}; {advice}"
+            )
+        if found[FINGERPRINT] != self._ledger.fingerprint:
+            raise ValueError(
+                f"the collection {self.collection} is of other vectors: of another model or corpus, or of these before"
+                f" they were computed anew (keep item states with ItemState.save); {advice}"
+            )
+
+    def _check_held(self) -> None:
+        held = self._client.query(self.collection, filter="", output_fields=["count(*)"])[0]["count(*)"]
+        if held != self._ledger.held:
+            raise ValueError(
+                f"the collection {self.collection} holds {held} vectors, not {self._ledger.held}: it was changed elsewhere;"
+                f" drop it (Milvus.drop({self.name!r})) and build it anew"
+            )
+
+    def _check_scores(self, vectors: Float[Tensor, "N d"]) -> None:
+        """Raise ValueError where the engine's best scores are not those of the vectors: nothing could be proved by them."""
+        own = vectors[self._ledger.finite].detach().float()
+        probes = own[:: max(1, -(-len(own) // PROBES))]
+        count = min(len(own), 10)
+        if count == 0:
+            return
+        expected = (probes @ own.T).topk(count, dim=1).values
+        answered = self._search(probes, count, None).scores
+        error = 2 * self._ledger.rounding(probes)[:, None]
+        if bool(((answered - expected).abs() > error).any()):
+            raise ValueError(
+                f"the collection {self.collection} answers with other inner products than its vectors have:"
+                " it was changed elsewhere, or its engine computes in lower precision"
+            )
+
+    def lists(
+        self,
+        vectors: Float[Tensor, "Q d"],
+        count: int,
+        exclude: Int[Tensor, "Q H"] | None = None,
+        allowed: Bool[Tensor, "N"] | None = None,
+        ordered: bool = True,
+    ) -> Lists:
+        """See `CandidateSource.lists`; ValueError too where more than 16,384 candidates are asked for."""
+        if min(count, len(self._ledger)) > LONGEST_LIST:
+            raise ValueError(
+                f"Milvus lists at most {LONGEST_LIST} items per query, not {count}; ask for fewer"
+            )
+        self._ledger.check_width(vectors)
+        if exclude is None:
+            exclude = torch.empty(len(vectors), 0, dtype=torch.int64, device=vectors.device)
+        if allowed is not None and bool(allowed.all()):
+            allowed = None
+        filtered = allowed is None or min(int(allowed.sum()), int((~allowed).sum())) <= FILTERED_IDS
+        fetched = count + exclude.shape[1] + 1 if filtered else LONGEST_LIST
+        fetched = min(fetched, LONGEST_LIST, self._ledger.held)
+        found = self._search(vectors, fetched, allowed if filtered else None)
+        if allowed is not None and not filtered:
+            found = only(found, allowed)
+        lists = self._ledger.lists(found, vectors, count, exclude, isinstance(self.kind, Flat))
+        return lists._replace(error=None) if isinstance(self.kind, IVFPQ) else lists
+
+    def _search(
+        self, vectors: Float[Tensor, "Q d"], fetched: int, allowed: Bool[Tensor, "N"] | None
+    ) -> Lists:
+        """What the engine gives, −1 and −inf past the end."""
+        scores = torch.full((len(vectors), fetched), NO_SCORE)
+        ids = torch.zeros((len(vectors), fetched), dtype=torch.int64)
+        together = max(1, min(LONGEST_LIST, HITS_TOGETHER // max(1, fetched)))
+        asked = vectors.detach().float().cpu()
+        for start in range(0, len(vectors) if fetched else 0, together):
+            answers = self._client.search(
+                self.collection,
+                data=list(asked[start : start + together].numpy()),
+                anns_field=VECTOR,
+                limit=fetched,
+                filter=self._filter(allowed),
+                output_fields=[ITEM],  # milvus-lite sends the vectors too where nothing is named
+                search_params={"metric_type": "IP", "params": self._effort(fetched)},
+            )
+            for row, hits in enumerate(answers, start):
+                scores[row, : len(hits)] = torch.tensor(hits.distances)
+                ids[row, : len(hits)] = torch.tensor(hits.ids, dtype=torch.int64)
+        rows = self._ledger.rows.of(ids.to(vectors.device))
+        scores = scores.to(vectors.device).masked_fill(rows < 0, NO_SCORE)
+        nothing = torch.full((len(vectors),), NO_SCORE, device=vectors.device)
+        beyond = nothing if fetched in (0, self._ledger.held) else scores[:, -1]
+        return Lists(scores, rows, beyond)
+
+    def _effort(self, fetched: int) -> dict[str, int]:
+        match self.kind:
+            case IVF() | IVFPQ():
+                return {"nprobe": self.kind.nprobe}
+            case HNSW():  # Milvus refuses an ef below the length of the list
+                return {"ef": max(self.kind.ef_search, fetched)}
+            case Flat():
+                return {}
+
+    def _filter(self, allowed: Bool[Tensor, "N"] | None) -> str:
+        """The items that may be found, by whichever is shorter: those that may, or those that may not."""
+        if allowed is None:
+            return ""
+        word, named = ("in", allowed) if int(allowed.sum()) * 2 <= len(allowed) else ("not in", ~allowed)
+        return f"{ITEM} {word} {self._ledger.ids[named].tolist()}"
+
+    def _put(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
+        """Send vectors that are finite, in batches."""
+        finite = vectors.float().isfinite().all(1)
+        keys, array = ids[finite].tolist(), vectors[finite].detach().float().cpu().numpy()
+        batch = max(1, BATCH_BYTES // (4 * self._ledger.width))
+        with tqdm(total=len(keys), desc=self.collection, unit="items", disable=not self._progress) as bar:
+            for start in range(0, len(keys), batch):
+                rows = [
+                    {ITEM: key, VECTOR: vector}
+                    for key, vector in zip(
+                        keys[start : start + batch], array[start : start + batch], strict=True
+                    )
+                ]
+                self._client.upsert(self.collection, rows)
+                bar.update(len(rows))
+
+    def _delete(self, ids: Int[Tensor, "M"]) -> None:
+        for part in _parts(ids.tolist(), IDS_TOGETHER):
+            self._client.delete(self.collection, ids=part)
+
+    def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
+        """See `CandidateSource.upsert`."""
+        after = self._ledger.upserted(ids, vectors)
+        lost = ~vectors.float().isfinite().all(1)
+        self._client.alter_collection_properties(self.collection, {FINGERPRINT: ""})
+        self._delete(ids[lost])
+        self._put(ids, vectors)
+        self._settle(after)
+
+    def remove(self, ids: Int[Tensor, "M"]) -> None:
+        """See `CandidateSource.remove`."""
+        after = self._ledger.without(ids)
+        self._client.alter_collection_properties(self.collection, {FINGERPRINT: ""})
+        self._delete(ids)
+        self._settle(after)
+
+    def _settle(self, after: CorpusManifest) -> None:
+        self._ledger = after
+        self._client.alter_collection_properties(self.collection, {FINGERPRINT: after.fingerprint})
+
+
+def _parts(values: list[int], length: int) -> Iterator[list[int]]:
+    for start in range(0, len(values), length):
+        yield values[start : start + length]

@@ -1,0 +1,113 @@
+"""Vectors of a corpus kept in less memory, with a bound on what that loses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Precision = Literal["full", "bfloat16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("full", "bfloat16", "int8")
+INT8_LARGEST = 127
+ROWS_AT_ONCE = 65_536
+"""Rows whose errors are measured together."""
+
+ABOVE = 1 + 1e-6
+"""What norms are multiplied by, so that they stay upper bounds where they are rounded to float32."""
+
+
+@dataclass(frozen=True)
+class QuantizedVectors:
+    """N vectors (N, …, d), kept as they are ("full"), in bfloat16, or in int8 with one scale per vector.
+
+    `error` is at least the largest |x − x̂| and `norm` at least the largest |x|, where x̂ is what `part` gives back: an inner
+    product with x̂ is within |q| · `error` of that with x. Both are scalars, +inf where a vector is not finite.
+    """
+
+    values: Tensor
+    scales: Tensor | None
+    error: Float[Tensor, ""]
+    norm: Float[Tensor, ""]
+
+    @classmethod
+    def of(cls, vectors: Float[Tensor, "N *S d"], precision: Precision = "full") -> Self:
+        """`vectors` in `precision`; ValueError where there is no such precision."""
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        zero = torch.zeros((), device=vectors.device)
+        match precision:
+            case "full":
+                stored = cls(vectors, None, zero, zero)
+            case "bfloat16":
+                stored = cls(vectors.bfloat16(), None, zero, zero)
+            case "int8":
+                peak = vectors.float().abs().amax(-1, keepdim=True)
+                scales = (peak / INT8_LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
+                stored = cls((vectors.float() / scales).round().to(torch.int8), scales, zero, zero)
+        error, norm = zero, zero
+        for start in range(0, len(vectors), ROWS_AT_ONCE):
+            exact = vectors[start : start + ROWS_AT_ONCE].double()
+            norm = torch.maximum(norm, _largest_norm(exact))
+            if precision != "full":
+                lost = exact - stored.part(start, start + ROWS_AT_ONCE).double()
+                error = torch.maximum(error, _largest_norm(lost))
+        return replace(stored, error=error, norm=norm)
+
+    @classmethod
+    def joined(cls, parts: Sequence["QuantizedVectors"]) -> Self:
+        """One part after the other, all in the same precision."""
+        scales = [part.scales for part in parts if part.scales is not None]
+        return cls(
+            torch.cat([part.values for part in parts]),
+            torch.cat(scales) if scales else None,
+            torch.stack([part.error for part in parts]).amax(),
+            torch.stack([part.norm for part in parts]).amax(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What `part` gives: float64 where the vectors were kept so, float32 otherwise."""
+        return self.values.dtype if self.values.dtype == torch.float64 else torch.float32
+
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        held = [self.values] if self.scales is None else [self.values, self.scales]
+        return sum(t.numel() * t.element_size() for t in held)
+
+    def part(self, start: int, stop: int) -> Float[Tensor, "M *S d"]:
+        """Rows start..stop, so wide that products are not summed in half precision."""
+        values = self.values[start:stop].to(self.dtype)
+        return values if self.scales is None else values * self.scales[start:stop]
+
+    def changed(
+        self, rows: Int[Tensor, "R"], stored: "QuantizedVectors", known: Bool[Tensor, "M"]
+    ) -> "QuantizedVectors":
+        """These vectors with `stored` put in: the `known` ones, in order, at `rows`, the others at the end."""
+
+        def put(old: Tensor, new: Tensor) -> Tensor:
+            return torch.cat([old.index_copy(0, rows, new[known]), new[~known]])
+
+        return QuantizedVectors(
+            put(self.values, stored.values),
+            None if self.scales is None or stored.scales is None else put(self.scales, stored.scales),
+            torch.maximum(self.error, stored.error),
+            torch.maximum(self.norm, stored.norm),
+        )
+
+    def kept(self, mask: Bool[Tensor, "N"]) -> "QuantizedVectors":
+        """The vectors where `mask`; the errors of all of them still hold."""
+        scales = None if self.scales is None else self.scales[mask]
+        return replace(self, values=self.values[mask], scales=scales)
+
+
+def _largest_norm(vectors: Float[Tensor, "N *S d"]) -> Float[Tensor, ""]:
+    """At least the largest norm."""
+    norms = vectors.norm(dim=-1).flatten()
+    if not len(norms):
+        return torch.zeros((), device=vectors.device)
+    return (norms.amax() * ABOVE).nan_to_num(nan=float("inf"), posinf=float("inf")).float()

@@ -1,0 +1,1 @@
+"""Deep Retrieval: items on learned paths and the model of a query's paths. May import contracts, runtime, kernels."""

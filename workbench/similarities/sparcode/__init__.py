@@ -1,0 +1,1 @@
+"""SparCode: tokenizers, codes and an interaction of both. May import contracts, runtime, kernels."""

@@ -1,0 +1,1 @@
+"""One study per question: models, protocol, table. May import all but explore and the command line."""

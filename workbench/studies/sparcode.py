@@ -1,0 +1,136 @@
+"""SparCode beside its baselines: two towers, All-to-All, popularity and a tree over the same scorer; its ablations."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from workbench.data import Sequences
+from workbench.evaluation.metrics import metrics
+from workbench.models.model_store import TrainedModel
+from workbench.runtime import generator
+from workbench.search.tree import TreeBeam, cluster
+from workbench.studies.sparsity import LONGEST, served
+
+SHOWN = ("HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
+SHORT = ("HR@10", "HR@50", "NDCG@10")
+"""Metrics of lists of 50."""
+
+VARIANTS = {
+    "sparcode": "inner products and MLP, as chosen",
+    "sparcode-dot-1": "interaction: dot, one token",
+    "sparcode-dot": "interaction: dot",
+    "sparcode-maxsim": "interaction: MaxSim",
+    "sparcode-crossnet": "interaction: CrossNet",
+    "sparcode-mlp": "interaction: MLP",
+    "sparcode-commitment": "gradient: commitment alone",
+    "sparcode-rotation": "gradient: rotation trick",
+    "sparcode-residual": "residual codebooks",
+    "sparcode-one-codebook": "one codebook",
+    "sparcode-more-codewords": "eight times the codewords",
+    "sparcode-senet": "tokens by SENet",
+}
+"""The ablations, by the last part of their presets' names."""
+
+STEPS = {
+    "two-tower-plain": "two-tower: an inner product",
+    "tokens": "… through tokens, maps start at random",
+    "tokens-aligned": "… through tokens, maps start alike",
+    "tokens-sparse": "… and a ReLU",
+    "all-to-all": "All-to-All: … and an MLP",
+    "all-to-all-random": "All-to-All, all starts at random",
+    "sparcode": "SparCode: All-to-All with codes",
+    "sparcode-more-codewords": "SparCode, eight times the codewords",
+    "sparcode-random": "SparCode, all starts at random",
+    "sparcode-commitment": "SparCode, commitment loss alone",
+    "two-tower-plain-longer": "two-tower, twice as long",
+    "all-to-all-longer": "All-to-All, twice as long",
+    "sparcode-longer": "SparCode, twice as long",
+}
+"""From a two-tower to SparCode, one thing changed at a time, by the last part of their presets' names."""
+
+
+def measured(models: Iterable[tuple[dict[str, str], TrainedModel]]) -> pd.DataFrame:
+    """One row per trained model: its labels, the metrics of `SHOWN` with the interval of NDCG@10, epochs and minutes."""
+    rows = []
+    for labels, shelved in models:
+        values = shelved.metrics.set_index("metric")
+        row: dict[str, object] = {**labels}
+        row |= {name: values.loc[name, "value"] for name in SHOWN}
+        row |= {"low": values.loc["NDCG@10", "low"], "high": values.loc["NDCG@10", "high"]}
+        row |= {"epochs": len(shelved.history), "minutes": shelved.history["seconds"].sum() / 60}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def steps(models: Iterable[tuple[dict[str, str], TrainedModel]]) -> pd.DataFrame:
+    """`measured`, with NDCG@10 on the validation part after each epoch at which it was measured: `validation 10`, …"""
+    kept = list(models)
+    curves = []
+    for _, shelved in kept:
+        curve = shelved.history.dropna(subset=["NDCG@10"]).set_index("epoch")["NDCG@10"]
+        curves.append({f"validation {epoch}": value for epoch, value in curve.items()})
+    return pd.concat([measured(kept), pd.DataFrame(curves)], axis=1)
+
+
+def popularity(sequences: Sequences) -> dict[str, float]:
+    """The metrics of `SHOWN` of one list for all, by interactions outside the test and validation items.
+
+    Each user's whole history is masked, as under the leave-one-out protocol; ties are in the order of ids.
+    """
+    lengths, ends = sequences.lengths, sequences.offsets[1:]
+    kept = np.ones(len(sequences.item_ids), dtype=bool)
+    for last in (1, 2):
+        kept[ends[lengths >= last] - last] = False
+    counts = np.bincount(sequences.item_ids[kept], minlength=sequences.num_items + 1)[1:]
+    order = np.argsort(-counts, kind="stable")
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(1, len(order) + 1)
+    ranks = []
+    for user in sequences.users_with("test"):
+        items = sequences.item_ids[sequences.offsets[user] : sequences.offsets[user + 1]]
+        own = place[items[-1] - 1]
+        history = np.unique(items[:-1])
+        seen = items[-1] in history
+        ranks.append(np.inf if seen else own - (place[history - 1] < own).sum())
+    found = metrics(np.array(ranks, dtype="float64"), ks=(10, 50, 200))
+    return {name: found[name] for name in SHOWN}
+
+
+def tree_beams(
+    shelved: TrainedModel, sequences: Sequences, beams: Iterable[int] = (10, 50, 200, 1000)
+) -> pd.DataFrame:
+    """A tree over the items of a SparCode retriever, searched by beams with its own scorer: `beam`, `SHORT`, `work`.
+
+    Inner nodes are the means of their items' embeddings: not trained, as TDM's are.
+    """
+    retriever = shelved.retriever()
+    asked = served(retriever, sequences)
+    embeddings = retriever.item_table.weight.detach()[1:]
+    tree = cluster(embeddings, generator(0))
+    means = tree.means(embeddings)
+    with torch.no_grad():
+        nodes = retriever.similarity.items(means, torch.arange(1, len(means) + 1))
+    rows = []
+    for beam in beams:
+        found = TreeBeam(retriever.similarity, asked.items, tree, nodes, beam).search(
+            asked.queries, min(LONGEST, len(asked.items)), asked.exclude
+        )
+        rows.append(
+            {
+                "beam": beam,
+                **list_quality(found.ids, asked.targets),
+                "work": float(found.num_scored.float().mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def list_quality(found: Tensor, targets: Tensor) -> dict[str, float]:
+    """The metrics of `SHORT` from lists of ids (B, 50) and each user's target (B,)."""
+    hit = found == targets[:, None]
+    ranks = torch.where(hit.any(1), 1.0 + hit.int().argmax(1), float("inf")).cpu().numpy()
+    values = metrics(ranks, ks=(10, 50))
+    return {name: values[name] for name in SHORT}
