@@ -9,17 +9,18 @@ import workbench
 
 PACKAGE = Path(workbench.__file__).parent
 
-BASE = frozenset({"contracts", "runtime", "paths"})
+BASE = frozenset({"contracts", "runtime", "paths", "files"})
 ROOMS: dict[str, frozenset[str]] = {
-    "contracts": frozenset(),
+    "contracts": frozenset({"files"}),
     "runtime": frozenset(),
     "paths": frozenset(),
+    "files": frozenset(),
     "data": BASE,
     "encoders": frozenset({"contracts", "runtime", "kernels"}),
     "kernels": frozenset({"contracts", "runtime"}),
     "similarities": frozenset({"contracts", "runtime", "kernels"}),
     "search": BASE | {"kernels", "similarities"},
-    "retriever": frozenset({"contracts", "runtime", "encoders", "similarities"}),
+    "retriever": frozenset({"contracts", "runtime", "files", "encoders", "similarities"}),
     "evaluation": frozenset({"contracts", "runtime", "data", "similarities", "search", "retriever"}),
     "training": BASE | {"data", "encoders", "kernels", "similarities", "search", "retriever", "evaluation"},
     "models": BASE | {"data", "encoders", "similarities", "search", "retriever", "evaluation", "training"},
@@ -52,8 +53,8 @@ ROOMS: dict[str, frozenset[str]] = {
     | {"anatomy", "theory"},
     "theory": frozenset({"contracts", "runtime", "similarities"}),
     "anatomy": BASE | {"data", "similarities", "search", "retriever", "evaluation", "models"},
-    "explore": frozenset({"anatomy", "bench", "evaluation", "studies", "theory"}),
-    "reporting": frozenset({"paths"}),
+    "explore": frozenset({"files", "anatomy", "bench", "evaluation", "studies", "theory"}),
+    "reporting": frozenset({"paths", "files"}),
 }
 """The table of the house: what of the package each room may import, besides itself. The command line (`cli`) may import
 everything; `retriever.py` puts an item table, an encoder and a similarity together; encoders share the kernels' dropout;

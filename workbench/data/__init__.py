@@ -1,4 +1,4 @@
-"""Datasets to interactions to sequences to batches. May import contracts, runtime, paths."""
+"""Datasets to interactions to sequences to batches. May import contracts, runtime, paths, files."""
 
 import hashlib
 import inspect

@@ -1,1 +1,1 @@
-"""Figures from tables, and widgets that only call them. May import anatomy, bench, evaluation and theory."""
+"""Figures from tables, and widgets that only call them. May import files, anatomy, bench, evaluation and theory."""

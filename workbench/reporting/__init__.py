@@ -1,4 +1,4 @@
-"""Notebooks executed into reports. May import paths."""
+"""Notebooks executed into reports. May import paths, files."""
 
 from workbench.reporting.records import record
 

@@ -1,4 +1,4 @@
-"""The best k of a corpus. May import contracts, runtime, paths, kernels, similarities."""
+"""The best k of a corpus. May import contracts, runtime, paths, files, kernels, similarities."""
 
 from workbench.search.approximate import Average, Combined, PerComponent
 from workbench.search.brute_force import BruteForce
