@@ -121,7 +121,7 @@ for a, b in pairs:
     record(f"NDCG@10 of {b} over {a}", 100 * row["difference"] / row["first"], unit="%")
 
 # %% [markdown]
-# That shows with other seeds, which draw weights, order and negatives anew. What `workbench seeds` measured for this dataset, where it
+# That shows with other seeds, which draw weights, order and negatives anew. What `workbench study run seeds` measured for this dataset, where it
 # was run: mean ± deviation over the seeds, and under the two models the difference on the same seeds.
 
 # %%
@@ -129,7 +129,7 @@ firsts = ("sasrec-dot", "hstu-dot", "hstu-dot-longer")
 stored = [paths.reports() / "tables" / f"seeds-{dataset}-{name}.csv" for name in firsts]
 over = [format_seeds(pd.read_csv(path)) for path in stored if path.is_file()]
 columns = ["model", "seeds", "HR@10", "HR@50", "NDCG@10", "MRR"]
-table(pd.concat(over, ignore_index=True)[columns]) if over else "run `workbench seeds`"
+table(pd.concat(over, ignore_index=True)[columns]) if over else "run `workbench study run seeds`"
 
 # %% [markdown]
 # ## For which items?

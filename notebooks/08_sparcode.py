@@ -158,7 +158,7 @@ table(beams)
 # %% [markdown]
 # ## One thing changed at a time
 #
-# What `workbench sparcode ablation` measured for this dataset, where it was run: the way a token meets an item, how gradients
+# What `workbench study run sparcode-ablation` measured for this dataset, where it was run: the way a token meets an item, how gradients
 # pass the rounding, how codebooks are laid out. All have the same epochs and learning rate, and one seed.
 #
 # On MovieLens 1M more codewords help most. Codebooks for what the one before left over, and an inner product without the MLP
@@ -172,13 +172,15 @@ shown = [c for c in ("variant", "NDCG@10", "low", "high", "HR@50") if c in ablat
 table(ablation[shown])
 
 # %%
-sparsity_figures.interaction_bars(ablation) if len(ablation) else "run `workbench sparcode ablation`"
+sparsity_figures.interaction_bars(ablation) if len(
+    ablation
+) else "run `workbench study run sparcode-ablation`"
 
 # %% [markdown]
 # ## Does it beat a two-tower?
 #
-# In its paper SparCode is far above a two-tower and close to **All-to-All**, the same scorer without codes. `workbench sparcode steps`
-# went from the one to the other on MovieLens 1M with one thing changed at a time.
+# In its paper SparCode is far above a two-tower and close to **All-to-All**, the same scorer without codes. `workbench
+# study run sparcode-steps` went from the one to the other on MovieLens 1M with one thing changed at a time.
 
 # %%
 written = paths.reports() / "tables" / "sparcode-steps-ml-1m.csv"
@@ -190,7 +192,7 @@ table(steps[shown].rename(columns=lambda c: c.replace("validation", "epoch")))
 # %%
 sparsity_figures.interaction_bars(steps.rename(columns={"step": "variant"})) if len(
     steps
-) else "run `workbench sparcode steps`"
+) else "run `workbench study run sparcode-steps`"
 
 # %% [markdown]
 # *epoch* is NDCG@10 of the validation items after so many, the line in each bar its 95 % interval on test items. Three things come out:
@@ -203,21 +205,21 @@ sparsity_figures.interaction_bars(steps.rename(columns={"step": "variant"})) if 
 #   all three and leaves the gap. With the commitment loss alone as the encoder's teacher it learns next to nothing of users.
 #
 # Is that so behind every encoder? The paper has two more tokenizers: a DNN over the pooled history, and a GRU. The same budget and
-# learning rate for all, one seed (`workbench sparcode towers`):
+# learning rate for all, one seed (`workbench study run sparcode-towers`):
 
 # %%
 written = paths.reports() / "tables" / "sparcode-towers.csv"
 towers = pd.read_csv(written) if written.is_file() else pd.DataFrame()
 shown = [c for c in ("tower", "method", "NDCG@10", "low", "high", "HR@50") if c in towers]
-table(towers[shown]) if len(towers) else "run `workbench sparcode towers`"
+table(towers[shown]) if len(towers) else "run `workbench study run sparcode-towers`"
 
 # %% [markdown]
 # Behind the DNN and the GRU the published order appears: All-to-All first, SparCode next, the two-tower last, its interval
 # apart from both. The weaker the encoder, the more an interaction adds; self-attention, the strongest of the three, leaves it nothing to add
 # here, and codes then only cost.
 #
-# On its other dataset, Deezer, the paper's embeddings are *given*, and users are known by features alone. `workbench sparcode given` puts MovieLens 1M into that shape: items have embeddings from a singular value
-# decomposition that stay as they are, and users are told by gender, age and occupation.
+# On its other dataset, Deezer, the paper's embeddings are *given*, and users are known by features alone. `workbench study
+# run sparcode-given` puts MovieLens 1M into that shape: items have embeddings from a singular value decomposition that stay as they are, and users are told by gender, age and occupation.
 
 # %%
 features = {"": "gender, age, occupation", "-known-5": "and their first five items"}
@@ -225,7 +227,7 @@ written = {f: paths.reports() / "tables" / f"sparcode-given-ml-1m{end}.csv" for 
 given = [pd.read_csv(path).assign(features=f) for f, path in written.items() if path.is_file()]
 shown = ["features", "method", "mean", "deviation", "seeds"]
 rows = pd.concat(given).query("metric == 'NDCG@50'")[shown].reset_index(drop=True) if given else None
-table(rows) if given else "run `workbench sparcode given`"
+table(rows) if given else "run `workbench study run sparcode-given`"
 
 # %% [markdown]
 # There, too, the published order appears, behind a DNN that reads the features: SparCode and All-to-All stand level, above both two-towers. An inner product with vectors that were

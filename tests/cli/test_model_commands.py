@@ -142,10 +142,11 @@ def test_import_rails_writes_a_checkpoint_that_loads(workbench, tmp_path: Path) 
     assert Retriever.load(out).num_items == 300
 
 
-def test_seeds_are_trained_where_they_are_missing_and_told_as_mean_and_deviation(root, workbench, tmp_path):
-    out = tmp_path / "seeds.csv"
+def test_the_study_of_seeds_trains_what_is_missing_and_averages(root, workbench):
+    out = root / "reports" / "tables" / "seeds-cycles-sasrec-dot.csv"
     presets = ("quick/sasrec-dot", "quick/sasrec-mol")
-    command = ("seeds", *presets, "--dataset", "cycles", "--seeds", "2", "--device", "cpu", "--out", str(out))
+    options = (f"models={','.join(presets)}", "dataset=cycles", "seeds=2")
+    command = ("study", "run", "seeds", *options, "--device", "cpu")
     assert workbench(*command) == 0
     table = pd.read_csv(out).set_index(["method", "metric"])
     assert set(table.index.get_level_values("method")) == set(presets)

@@ -57,14 +57,11 @@ def _forward(name: str, module: str, summary: str, *, group: bool) -> None:
 
 
 _forward("data", "workbench.cli.data", "Datasets: list, fetch, prepare.", group=True)
-_forward(
-    "deep-retrieval", "workbench.cli.deep_retrieval", "Tables on learned paths: beams, penalties.", group=True
-)
-_forward("sparcode", "workbench.cli.sparcode", "Tables on learned codes: towers, sparsity.", group=True)
+_forward("study", "workbench.cli.study", "Studies: every table of results by name.", group=True)
+_forward("index", "workbench.cli.index", "Indexes of trained models: codes, paths.", group=True)
 _forward("train", "workbench.cli.models", "Train an encoder with a similarity.", group=False)
 _forward("evaluate", "workbench.cli.models", "Measure a trained retriever: HR@k, NDCG@k, MRR.", group=False)
 _forward("compare", "workbench.cli.models", "Print finished checkpoints as a table.", group=False)
-_forward("seeds", "workbench.cli.models", "Metrics of presets over several seeds.", group=False)
 _forward("import-rails", "workbench.cli.models", "Turn a published RAILS checkpoint into ours.", group=False)
 _forward(
     "bench", "workbench.cli.bench", "Measure speed and memory beside a plain implementation.", group=True

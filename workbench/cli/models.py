@@ -173,52 +173,6 @@ def compare_models(
     typer.echo(markdown(table))
 
 
-@app.command("seeds")
-def compare_over_seeds(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="PRESET",
-            help="What is trained; by default cpu/hstu-dot and cpu/hstu-mol. The first is compared to.",
-        ),
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Another dataset than the presets'.")] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="How many; each draws weights, order and negatives anew.")
-    ] = 3,
-    first: Annotated[int, typer.Option(min=0, help="The first of them; the others follow it.")] = 0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="CSV of the table; by default reports/tables/seeds-DATASET-FIRST.csv.")
-    ] = None,
-) -> None:
-    """Print metrics of presets over several seeds as a Markdown table: mean ± deviation, and the difference to the first.
-
-    Differences are taken seed by seed, on the test part under the strict protocol.
-
-    What is missing in ckpts/ is trained first; a training that is stopped goes on where it was.
-
-    Example: workbench seeds cpu/sasrec-dot cpu/sasrec-mol --seeds 5
-    """
-    from workbench.models.model_store import SHOWN, load_or_train, markdown
-    from workbench.studies.seeds import format_seeds, over_seeds
-
-    chosen = [preset(name) for name in names or ["cpu/hstu-dot", "cpu/hstu-mol"]]
-    sequences = load(dataset or chosen[0].dataset)
-    values: dict[str, list[pd.Series]] = {p.name: [] for p in chosen}
-    for seed in range(first, first + seeds):
-        for p in chosen:
-            found = load_or_train(p, sequences, seed=seed, metadata=origin(), device=device)
-            values[p.name].append(found.metrics.set_index("metric")["value"].loc[list(SHOWN)])
-    table = over_seeds({name: pd.DataFrame(rows).reset_index(drop=True) for name, rows in values.items()})
-    path = out or paths.reports() / "tables" / f"seeds-{name_of(chosen[0], sequences)}.csv"
-    write_csv(table.assign(first_seed=first, **origin()), path, digits=6)
-    typer.echo(markdown(format_seeds(pd.read_csv(path))))
-    typer.echo(str(path))
-
-
 @app.command("import-rails")
 def import_published(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of the published RAILS code (.pt).")],

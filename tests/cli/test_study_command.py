@@ -1,4 +1,4 @@
-"""`workbench sparcode` on a checkout without trained models."""
+"""`workbench study` on a checkout without trained models."""
 
 from dataclasses import replace
 
@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from workbench import paths
-from workbench.cli import sparcode
+from workbench.cli.study import app
 from workbench.data.prepare import prepare
 from workbench.data.readers import read_movielens_10m
-from workbench.studies import cold_start as cold_start
+from workbench.studies import cold_start, sparcode_studies, study
 from workbench.training import presets
 from workbench.training.losses import LossConfig
 
@@ -20,14 +20,15 @@ from workbench.training.losses import LossConfig
 def empty(tmp_path, monkeypatch, cycles):
     monkeypatch.setattr(paths, "checkpoints", lambda: tmp_path / "ckpts")
     monkeypatch.setattr(paths, "reports", lambda: tmp_path / "reports")
-    monkeypatch.setattr(sparcode, "load", lambda name: cycles())
+    for module in (sparcode_studies, study):
+        monkeypatch.setattr(module, "load", lambda name: cycles())
     return tmp_path
 
 
 def test_towers_leave_out_what_is_not_trained(empty):
-    result = CliRunner().invoke(sparcode.app, ["towers", "--trained-only"])
+    result = CliRunner().invoke(app, ["run", "sparcode-towers", "--trained-only"])
     assert result.exit_code == 0, result.output
-    assert "sparcode-cpu/gru-all-to-all is not trained: left out" in result.output
+    assert "sparcode-cpu/gru-all-to-all, seed 0, is not trained: left out" in result.output
     table = pd.read_csv(empty / "reports" / "tables" / "sparcode-towers.csv")
     assert table["method"].tolist() == ["popularity"]
     assert {"machine", "commit", "HR@10"} <= set(table.columns)
@@ -47,13 +48,13 @@ def test_deezer_from_files_in_the_published_format(empty, monkeypatch):
         table.to_parquet(empty / f"user_features_{part}_mf.parquet")
     for name, config in cold_start.COLD.items():
         monkeypatch.setitem(cold_start.COLD, name, replace(config, epochs=1, hidden=(4,)))
-    result = CliRunner().invoke(sparcode.app, ["deezer", str(empty), "--source", "mf", "--seeds", "2"])
+    result = CliRunner().invoke(app, ["run", "sparcode-deezer", f"folder={empty}", "source=mf", "seeds=2"])
     assert result.exit_code == 0, result.output
     table = pd.read_csv(empty / "reports" / "tables" / "sparcode-deezer-mf.csv")
     assert set(table["method"]) == {*cold_start.COLD, "popularity"}
     assert table["mean"].between(0, 1).all() and (table["mean"] > 0).any()
     assert {"machine", "commit", "deviation"} <= set(table.columns)
-    refused = CliRunner().invoke(sparcode.app, ["deezer", str(empty / "nowhere")])
+    refused = CliRunner().invoke(app, ["run", "sparcode-deezer", f"folder={empty / 'nowhere'}"])
     assert isinstance(refused.exception, FileNotFoundError)
     assert "unpack the published archive" in str(refused.exception)
 
@@ -70,15 +71,14 @@ def test_movielens_10m_by_tenths_of_users_from_files_in_the_published_format(emp
     ]
     (empty / "ratings.dat").write_text("".join(lines))
     sequences = prepare(read_movielens_10m(empty), "ml-10m").sequences
-    monkeypatch.setattr(sparcode, "load", {"ml-10m": sequences}.__getitem__)
+    monkeypatch.setattr(sparcode_studies, "load", {"ml-10m": sequences}.__getitem__)
     asked = ["sparcode/sa-two-tower-plain", "sparcode/sa-sparcode"]
     for name in asked:  # the published settings, but for their size
         published = presets.preset(name)
         assert published.dataset == "ml-10m" and published.retriever.max_length == 20
         training = replace(published.training, epochs=1, batch_size=16, loss=LossConfig(count=4))
         monkeypatch.setitem(presets.PRESETS, name, replace(published, training=training))
-    given = [word for name in asked for word in ("--preset", name)]
-    result = CliRunner().invoke(sparcode.app, ["users", *given, "--seeds", "2"])
+    result = CliRunner().invoke(app, ["run", "sparcode-users", f"models={','.join(asked)}", "seeds=2"])
     assert result.exit_code == 0, result.output
     table = pd.read_csv(empty / "reports" / "tables" / "sparcode-users-ml-10m.csv")
     assert set(table["method"]) == {*asked, "popularity"}
@@ -88,7 +88,47 @@ def test_movielens_10m_by_tenths_of_users_from_files_in_the_published_format(emp
 
 
 def test_an_unknown_family_lists_presets(empty):
-    result = CliRunner().invoke(sparcode.app, ["ablation", "--family", "nothing"])
+    result = CliRunner().invoke(app, ["run", "sparcode-ablation", "family=nothing"])
     assert isinstance(result.exception, ValueError) and "no preset 'nothing/sa-sparcode'" in str(
         result.exception
     )
+
+
+def test_the_list_says_what_is_trained_and_what_the_rest_takes(empty):
+    result = CliRunner().invoke(app, ["list"], terminal_width=200)
+    assert result.exit_code == 0, result.output
+    row = next(line for line in result.output.splitlines() if "sparcode-towers" in line)
+    assert "0 of 12" in row and row.rstrip().endswith("40")
+
+
+def test_a_study_says_its_options_and_what_is_missing(empty):
+    result = CliRunner().invoke(app, ["show", "sparcode-tree"])
+    assert result.exit_code == 0, result.output
+    assert "preset=sparcode-cpu/sa-sparcode" in result.output
+    assert (
+        "not trained: sparcode-cpu/sa-sparcode; all models of this study take about 6 minutes"
+        in result.output
+    )
+
+
+def test_a_model_that_a_study_cannot_do_without_is_named(empty):
+    result = CliRunner().invoke(app, ["run", "sparcode-tree", "--trained-only"])
+    assert isinstance(result.exception, ValueError)
+    assert "sparcode-cpu/sa-sparcode, seed 0, is not trained and this study needs it" in str(result.exception)
+    assert not (empty / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing"], "no study 'nothing'; there are deep-retrieval-baselines"),
+        (["seeds", "bla"], "'bla' is no option; write NAME=VALUE"),
+        (["seeds", "speed=3"], "study seeds has no option 'speed'; it has models, dataset, seeds, first"),
+        (["seeds", "seeds=x"], "option seeds of study seeds: must be a whole number, not 'x'"),
+        (["seeds", "seeds=0"], "seeds must be 1 or more"),
+        (["sparcode-deezer", "source=zz"], "must be one of svd, mf, not 'zz'"),
+    ],
+)
+def test_wrong_words_are_one_line(empty, words, message):
+    result = CliRunner().invoke(app, ["run", *words])
+    assert isinstance(result.exception, ValueError) and message in str(result.exception)

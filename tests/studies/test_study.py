@@ -1,0 +1,67 @@
+"""Studies by name: registration and options."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+import pytest
+
+from workbench import paths
+from workbench.studies.study import Models, Study, register, studies, study
+
+
+def test_every_study_has_a_question_and_a_docstring_and_no_two_write_the_same_table():
+    known = studies()
+    assert len(known) >= 15
+    for name, kind in known.items():
+        assert kind.name == name and kind.question.endswith("?") and kind.__doc__
+    files = [kind().file for name, kind in known.items() if name != "seeds"]  # that one reads a dataset
+    assert len(set(files)) == len(files)
+
+
+def test_options_are_read_by_their_types():
+    users = study("sparcode-users", {"models": "a/b,c/d", "dataset": "ml-10m", "seeds": "3"})
+    assert (users.models, users.dataset, users.seeds) == (("a/b", "c/d"), "ml-10m", 3)  # type: ignore[attr-defined]
+    assert users.file == "sparcode-users-ml-10m"
+    assert study("sparcode-users", {"dataset": "none"}).dataset is None  # type: ignore[attr-defined]
+
+
+def test_a_study_without_a_question_or_with_an_option_without_default_is_refused():
+    @dataclass(frozen=True)
+    class Silent(Study):
+        name: ClassVar[str] = "silent"
+
+        def table(self, models: Models) -> pd.DataFrame:
+            return pd.DataFrame()
+
+    with pytest.raises(TypeError, match="Silent needs the class attribute 'question'"):
+        register(Silent)
+
+    @dataclass(frozen=True)
+    class Open(Silent):
+        question: ClassVar[str] = "?"
+        width: int
+
+    with pytest.raises(TypeError, match="option 'width' of Open needs a default"):
+        register(Open)
+
+
+def test_a_name_is_given_once():
+    @dataclass(frozen=True)
+    class Again(Study):
+        name: ClassVar[str] = "sparcode-tree"
+        question: ClassVar[str] = "?"
+
+        def table(self, models: Models) -> pd.DataFrame:
+            return pd.DataFrame()
+
+    with pytest.raises(ValueError, match="there is a study 'sparcode-tree' already: Tree"):
+        register(Again)
+
+
+def test_the_stored_table_is_the_one_of_these_options(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "reports", lambda: tmp_path)
+    (tmp_path / "tables").mkdir()
+    pd.DataFrame({"a": [1]}).to_csv(tmp_path / "tables" / "sparcode-given-ml-1m-known-5.csv", index=False)
+    assert study("sparcode-given").stored() is None
+    assert study("sparcode-given", {"known": "5"}).stored() is not None

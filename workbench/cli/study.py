@@ -1,0 +1,102 @@
+"""`workbench study`: every table of results by name."""
+
+import dataclasses
+import inspect
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from workbench import paths
+from workbench.cli.printing import origin, print_table, write_csv
+from workbench.studies.study import Models, studies, study
+
+app = typer.Typer(help="Studies: one question, one table each.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_studies() -> None:
+    """List the studies: the question, how many of its models are trained, the minutes that training all of them takes.
+
+    Example: workbench study list
+    """
+    rows = []
+    for name, kind in studies().items():
+        chosen = kind()
+        wanted, missing = chosen.presets(), chosen.missing()
+        trained = f"{len(wanted) - len(missing)} of {len(wanted)}" if wanted else ""
+        rows.append((name, kind.question, trained, f"{kind.minutes:g}" if kind.minutes else ""))
+    print_table(pd.DataFrame(rows, columns=["study", "question", "trained", "minutes"]))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="`workbench study list` shows them.")],
+) -> None:
+    """Print what a study does, its options with their defaults, and which of its models are missing.
+
+    Example: workbench study show sparcode-users
+    """
+    chosen = study(name)
+    typer.echo(f"{chosen.question}\n\n{inspect.getdoc(type(chosen))}\n")
+    for option in dataclasses.fields(chosen):
+        value = getattr(chosen, option.name)
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        typer.echo(f"  {option.name}={text}")
+    if missing := chosen.missing():
+        typer.echo(
+            f"\nnot trained: {', '.join(missing)}; all models of this study take about {chosen.minutes:g} minutes"
+        )
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="`workbench study list` shows them.")],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OPTION=VALUE]...", help="`workbench study show STUDY` lists them."),
+    ] = None,
+    trained_only: Annotated[
+        bool,
+        typer.Option(
+            "--trained-only", help="Leave out models that are not in ckpts/ instead of training them."
+        ),
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
+) -> None:
+    """Compute the table of a study, print it, and write it to reports/tables with its machine and commit.
+
+    Missing models are trained first; a training that is stopped goes on from its last finished epoch.
+
+    Examples:
+
+      workbench study run sparcode-towers --trained-only
+
+      workbench study run seeds models=cpu/sasrec-dot,cpu/sasrec-mol seeds=5
+
+      workbench study run sparcode-users dataset=ml-10m models=sparcode/sa-two-tower-plain,sparcode/sa-sparcode
+    """
+    chosen = study(name, _options(options or []))
+    if not trained_only and (missing := chosen.missing()):
+        typer.echo(f"training {len(missing)} of {len(chosen.presets())} models first: {', '.join(missing)}")
+    where = origin()
+    found = chosen.table(Models(trained_only, device, where, typer.echo))
+    path = paths.reports() / "tables" / f"{chosen.file}.csv"
+    write_csv(found.assign(**where), path, digits=6)
+    print_table(_readable(found))
+    typer.echo(str(path))
+
+
+def _options(words: list[str]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    if wrong := [name for name, equals, _ in pairs if not equals]:
+        raise ValueError(f"{wrong[0]!r} is no option; write NAME=VALUE, as in seeds=5")
+    return {name: value for name, _, value in pairs}
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without columns that hold one text for all rows, which are printed above it."""
+    constant = [c for c in table if table[c].dtype == "str" and len(table) > 1 and table[c].nunique() == 1]
+    for column in constant:
+        typer.echo(f"{column}: {table[column].iloc[0]}")
+    return table.drop(columns=constant)

@@ -1,0 +1,10 @@
+"""The modules that register studies: importing this one makes all of them known. A new study joins by a line here."""
+
+from workbench.studies import (
+    cold_start_studies,
+    deep_retrieval_studies,
+    seed_studies,
+    sparcode_studies,
+)
+
+__all__ = ["cold_start_studies", "deep_retrieval_studies", "seed_studies", "sparcode_studies"]
