@@ -9,6 +9,7 @@ import typer
 
 from workbench import paths
 from workbench.cli.printing import origin, print_table, write_csv
+from workbench.files import write_text
 from workbench.studies.study import Models, studies, study
 
 app = typer.Typer(help="Studies: one question, one table each.", no_args_is_help=True)
@@ -84,6 +85,19 @@ def run(
     path = paths.reports() / "tables" / f"{chosen.file}.csv"
     write_csv(found.assign(**where), path, digits=6)
     print_table(_readable(found))
+    typer.echo(str(path))
+
+
+@app.command()
+def results() -> None:
+    """Write reports/results.md: every stored table, with the command, machine and commit it comes from.
+
+    Example: workbench study results
+    """
+    from workbench.studies.results import results_page
+
+    path = paths.reports() / "results.md"
+    write_text(results_page(paths.reports() / "tables"), path)
     typer.echo(str(path))
 
 

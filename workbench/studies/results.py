@@ -1,0 +1,214 @@
+"""The page of results: every table of `reports/tables` as Markdown, with the command, machine and commit it comes from."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from workbench.bench.growth import readme_growth
+from workbench.bench.tables import readme, readme_sizes
+from workbench.bench.training import summary
+from workbench.models.model_store import markdown
+from workbench.studies.seeds import format_seeds
+
+ORIGIN = ["machine", "commit"]
+"""The columns that say where a table comes from."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table of the page: heading, CSV in `reports/tables`, the command that writes it, how it is shown, and a note."""
+
+    title: str
+    file: str
+    command: str
+    shown: Callable[[pd.DataFrame], pd.DataFrame]
+    note: str = ""
+
+
+def as_measured(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text: fractions with four significant digits, columns of one long text left out.
+
+    >>> as_measured(pd.DataFrame({"method": ["dot"], "HR@10": [0.26887], "scored": [3883.0]})).values.tolist()
+    [['dot', '0.2689', '3,883']]
+    """
+    kept = table.drop(columns=[c for c in table if c in ("protocol", *ORIGIN)])
+    return pd.DataFrame({str(c).replace("_", " "): [_number(v) for v in kept[c]] for c in kept})
+
+
+def by_metric(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of one row per method and metric with a row per method: `mean ± deviation`, or the value alone.
+
+    >>> by_metric(pd.DataFrame({"method": ["a"], "metric": ["MRR"], "value": [0.5]})).values.tolist()
+    [['a', '0.5000']]
+    """
+    cells = (
+        table["value"].map("{:.4f}".format)
+        if "value" in table
+        else table["mean"].map("{:.4f}".format) + table["deviation"].map(" ± {:.4f}".format)
+    )
+    wide = table.assign(cell=cells).pivot(index="method", columns="metric", values="cell")
+    order = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["metric"]))
+    return wide.loc[order[0], order[1]].rename_axis(columns=None).reset_index()
+
+
+def of_search(workload: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """The rows of one workload of `workbench bench search`, 32 queries a call, k = 100."""
+    return lambda table: readme(table, workload)
+
+
+def of_training(table: pd.DataFrame) -> pd.DataFrame:
+    """Seconds per training step by preset and implementation."""
+    found = summary(table)
+    for column in ("median", "min", "max", "speed-up"):
+        found[column] = found[column].map("{:.2f}".format)
+    return found.assign(memory_gib=found["memory_gib"].map("{:.1f}".format))
+
+
+def _number(value: object) -> str:
+    if isinstance(value, float):
+        if pd.isna(value):
+            return ""
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _study(title: str, name: str, shown: Callable[[pd.DataFrame], pd.DataFrame], ending: str = "") -> Section:
+    return Section(title, name + ending, f"workbench study run {name}", shown)
+
+
+SECTIONS: dict[str, tuple[Section, ...]] = {
+    "Quality on MovieLens 1M": (
+        Section(
+            "Shipped models, one seed each",
+            "ml-1m",
+            "workbench compare ml-1m-sasrec-dot ml-1m-sasrec-mol ml-1m-hstu-dot ml-1m-hstu-mol",
+            as_measured,
+            "Leave-one-out, 6,040 users, all 3,883 films ranked, half-widths of 95 % bootstrap intervals over users. Presets"
+            " `cpu/*`: 24 epochs on two cores, models a quarter of the published size. The published rows come from another"
+            " protocol: their epoch was chosen on test targets, HSTU saw the time of the target, and they trained for 101"
+            " epochs.",
+        ),
+        Section(
+            "Three seeds",
+            "seeds-ml-1m-hstu-dot",
+            "workbench study run seeds",
+            format_seeds,
+            "Mean ± standard deviation over seeds. The lead of MoL in the table above is that of one seed: over three there"
+            " is none.",
+        ),
+        Section(
+            "Twice as many epochs, two seeds",
+            "seeds-ml-1m-hstu-dot-longer",
+            "workbench study run seeds models=cpu/hstu-dot-longer,cpu/hstu-mol-longer first=1 seeds=2",
+            format_seeds,
+        ),
+    ),
+    "Quality on the embedded dataset": (
+        Section(
+            "HSTU",
+            "seeds-embedded-small-hstu-dot",
+            "workbench study run seeds models=quick/hstu-dot,quick/hstu-mol",
+            format_seeds,
+            "The dataset is generated so that one query vector of the trained width cannot express what comes next: it shows"
+            " what a similarity of higher rank can do, not what to expect on your data.",
+        ),
+        Section(
+            "SASRec",
+            "seeds-embedded-small-sasrec-dot",
+            "workbench study run seeds models=quick/sasrec-dot,quick/sasrec-mol",
+            format_seeds,
+        ),
+    ),
+    "Training speed": (
+        Section(
+            "Seconds per step at the published MovieLens 1M settings",
+            "bench-train",
+            "workbench bench train",
+            of_training,
+            "Batch 128, length 200, 128 negatives per position.",
+        ),
+    ),
+    "Search": (
+        Section(
+            "All 3,883 films",
+            "search-standard",
+            "workbench bench search",
+            of_search("ml-1m-hstu-mol"),
+            "MoL of 4 × 4 components of width 32, 32 queries a call, k = 100, all methods in turn in one run. *Recall* is the"
+            " overlap with the true top 100, *relative HR* the hits on users' next items over those of brute force, *certified*"
+            " the share of queries with a proof, *scored* the items whose full score was computed, *MB* the memory beyond the"
+            " item state, *of roofline* the least time by the machine's measured rates over the median.",
+        ),
+        Section(
+            "The same films with noisy copies, 100,000 items",
+            "search-standard",
+            "workbench bench search",
+            of_search("ml-1m-hstu-mol, 100,000 items"),
+        ),
+        Section(
+            "695,762 items, as many as the published Amazon Books corpus",
+            "search-sizes",
+            "workbench bench search --preset sizes",
+            of_search("ml-1m-hstu-mol, 695,762 items"),
+        ),
+        Section(
+            "The published sizes with random weights",
+            "search-sizes",
+            "workbench bench search --preset sizes",
+            readme_sizes,
+        ),
+        Section(
+            "Cost by corpus size, 1,000 to 1,000,000 items, 8 queries a call",
+            "search-growth",
+            "workbench bench search --preset growth",
+            readme_growth,
+        ),
+    ),
+    "SparCode": (
+        _study("Behind each encoder", "sparcode-towers", as_measured),
+        _study("From a two-tower model to SparCode", "sparcode-steps", as_measured, "-ml-1m"),
+        _study("Ablation on MovieLens 1M", "sparcode-ablation", as_measured, "-ml-1m"),
+        _study("Sparsity of the index", "sparcode-sparsity", as_measured),
+        _study("A tree over the same scorer", "sparcode-tree", as_measured),
+        _study("A tenth of the users held out", "sparcode-users", by_metric, "-ml-1m"),
+        _study("Given item embeddings, cold users", "sparcode-given", by_metric, "-ml-1m"),
+    ),
+    "Deep Retrieval": (
+        _study("Compared with the baselines of its paper", "deep-retrieval-baselines", by_metric),
+        _study("Beam width", "deep-retrieval-beam", as_measured),
+        _study("Paths per item", "deep-retrieval-paths", as_measured),
+        _study("Penalty of crowded paths", "deep-retrieval-penalty", as_measured),
+        _study("Latency by corpus size", "deep-retrieval-latency", as_measured),
+        _study("All similarities", "deep-retrieval-similarities", as_measured),
+    ),
+}  # fmt: skip
+
+
+def results_page(tables: Path) -> str:
+    """The page as Markdown, from the CSV files in `tables`; sections whose file is missing are left out."""
+    parts = [
+        "# Results",
+        "Written by `workbench study results` from `reports/tables`. Each table names the command that measures it anew.",
+    ]
+    for heading, sections in SECTIONS.items():
+        present = [section for section in sections if (tables / f"{section.file}.csv").is_file()]
+        if present:
+            parts.append(f"## {heading}")
+        for section in present:
+            table = pd.read_csv(tables / f"{section.file}.csv")
+            parts += [f"### {section.title}", *([section.note] if section.note else [])]
+            parts += [markdown(section.shown(table)), f"`{section.command}`{_origin(table)}"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _origin(table: pd.DataFrame) -> str:
+    if not set(ORIGIN) <= set(table.columns):
+        return ""
+    machines, commits = (_several(table[column].dropna().unique()) for column in ORIGIN)
+    return f" · {machines} · commit {commits}"
+
+
+def _several(values: Iterable[object]) -> str:
+    return "; ".join(map(str, values))
