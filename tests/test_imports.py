@@ -9,18 +9,19 @@ import workbench
 
 PACKAGE = Path(workbench.__file__).parent
 
-BASE = frozenset({"contracts", "runtime", "paths", "files"})
+BASE = frozenset({"contracts", "registry", "runtime", "paths", "files"})
 ROOMS: dict[str, frozenset[str]] = {
     "contracts": frozenset({"files"}),
+    "registry": frozenset(),
     "runtime": frozenset(),
     "paths": frozenset(),
     "files": frozenset(),
     "data": BASE,
-    "encoders": frozenset({"contracts", "runtime", "kernels"}),
+    "encoders": frozenset({"contracts", "registry", "runtime", "kernels"}),
     "kernels": frozenset({"contracts", "runtime"}),
-    "similarities": frozenset({"contracts", "runtime", "kernels"}),
+    "similarities": frozenset({"contracts", "registry", "runtime", "kernels"}),
     "search": BASE | {"kernels", "similarities"},
-    "retriever": frozenset({"contracts", "runtime", "files", "encoders", "similarities"}),
+    "retriever": frozenset({"contracts", "registry", "runtime", "files", "encoders", "similarities"}),
     "evaluation": frozenset({"contracts", "runtime", "data", "similarities", "search", "retriever"}),
     "training": BASE | {"data", "encoders", "kernels", "similarities", "search", "retriever", "evaluation"},
     "models": BASE | {"data", "encoders", "similarities", "search", "retriever", "evaluation", "training"},
@@ -53,14 +54,26 @@ ROOMS: dict[str, frozenset[str]] = {
     | {"anatomy", "theory"},
     "theory": frozenset({"contracts", "runtime", "similarities"}),
     "anatomy": BASE | {"data", "similarities", "search", "retriever", "evaluation", "models"},
-    "explore": frozenset({"files", "anatomy", "bench", "evaluation", "studies", "theory"}),
+    "explore": frozenset(
+        {
+            "registry",
+            "files",
+            "anatomy",
+            "bench",
+            "encoders",
+            "evaluation",
+            "similarities",
+            "studies",
+            "theory",
+        }
+    ),
     "reporting": frozenset({"paths", "files"}),
 }
 """The table of the house: what of the package each room may import, besides itself. The command line (`cli`) may import
 everything; `retriever.py` puts an item table, an encoder and a similarity together; encoders share the kernels' dropout;
 training measures what it trains with the evaluation's protocols; the bench stores the reporting's record of machine and commit
 with what it measured; the anatomy takes trained models apart, and the bench measures searchers, live, for the widgets of
-explore; a study puts models, a protocol and a table together."""
+explore, which draws parts in their registered colours; a study puts models, a protocol and a table together."""
 
 
 def modules() -> list[Path]:

@@ -213,10 +213,10 @@ def described(**changes: Any) -> dict[str, Any]:
         ({"retriever": None}, "describes no retriever"),
         ({"retriever": {}}, "needs 'encoder'"),
         ({"retriever": []}, "describes no retriever"),
-        ({"retriever": described(encoder={"kind": "caser"})}, "unknown encoder 'caser'.*sasrec, hstu"),
+        ({"retriever": described(encoder={"kind": "caser"})}, "unknown encoder 'caser'.*hstu.*sasrec"),
         (
             {"retriever": described(similarity={"kind": "cosine"})},
-            "unknown similarity 'cosine'.*dot, maxsim, mol",
+            "unknown similarity 'cosine'.*dot.*maxsim, mol",
         ),
         ({"retriever": described(encoder="sasrec")}, "unknown encoder None"),
         ({"retriever": described(encoder={"layers": 2})}, "'sasrec' has no setting layers; it has.*blocks"),

@@ -3,11 +3,10 @@
 May import contracts, runtime, encoders, similarities.
 """
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import safetensors
 import safetensors.torch
@@ -37,18 +36,20 @@ class RetrieverConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them back."""
-        values = dataclasses.asdict(self)
-        values["encoder"]["kind"] = self.encoder.kind
-        values["similarity"]["kind"] = self.similarity.kind
-        return values
+        return {
+            "encoder": encoders.ENCODERS.to_dict(self.encoder),
+            "similarity": similarities.SIMILARITIES.to_dict(self.similarity),
+            "dim": self.dim,
+            "max_length": self.max_length,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The configuration that `to_dict` gave; ValueError where a kind or a field is unknown, missing or of another type."""
         try:
             return cls(
-                encoder=_of_kind(encoders.CONFIGS, values["encoder"], "encoder"),
-                similarity=_of_kind(similarities.CONFIGS, values["similarity"], "similarity"),
+                encoder=encoders.ENCODERS.from_dict(values["encoder"]),
+                similarity=similarities.SIMILARITIES.from_dict(values["similarity"]),
                 dim=values["dim"],
                 max_length=values["max_length"],
             )
@@ -58,24 +59,6 @@ class RetrieverConfig:
             raise ValueError(
                 f"a retriever's configuration holds a value of the wrong type: {error}"
             ) from error
-
-
-def _of_kind(known: dict[str, Any], values: Any, what: str) -> Any:
-    kind = values.get("kind") if isinstance(values, dict) else None
-    if kind not in known:
-        raise ValueError(f"unknown {what} {kind!r}; this version knows {', '.join(known)}")
-    fields = {f.name for f in dataclasses.fields(known[kind])}
-    if unknown := sorted(set(values) - fields - {"kind"}):
-        raise ValueError(
-            f"{what} {kind!r} has no setting {', '.join(unknown)}; it has {', '.join(sorted(fields))}"
-        )
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # JSON has no tuples
-    for f in dataclasses.fields(known[kind]):  # nor settings within settings
-        inner = next((t for t in (f.type, *get_args(f.type)) if dataclasses.is_dataclass(t)), None)
-        inside: Any = given.get(f.name)
-        if isinstance(inner, type) and isinstance(inside, dict):
-            given[f.name] = inner(**inside)
-    return known[kind](**{k: v for k, v in given.items() if k != "kind"})
 
 
 class Retriever(nn.Module):

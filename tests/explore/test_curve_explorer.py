@@ -6,7 +6,7 @@ import pytest
 
 from workbench.explore.curve_explorer import Axes, read_off
 from workbench.explore.curve_explorer_widget import ReadOff
-from workbench.explore.template import METHOD_COLORS
+from workbench.explore.template import method_style
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CURVES = pd.DataFrame(
@@ -20,7 +20,7 @@ def test_each_curve_says_its_value_where_the_mark_stands() -> None:
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     marks = [trace for trace in figure.data if trace.mode == "markers"]
     assert [mark.y[0] for mark in marks] == [0.5, 0.3]
-    assert lines[0].name == "HSTU + dot: <b>50.0%</b>" and lines[0].line.color == METHOD_COLORS["dot"]
+    assert lines[0].name == "HSTU + dot: <b>50.0%</b>" and lines[0].line.color == method_style("dot").color
     assert figure.layout.title.text == "items = 10"
     assert "<img" not in figure.to_json() and "items &lt;b" in figure.layout.xaxis.title.text
 

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.explore.template import ENCODER_MARKS, METHOD_COLORS, PALETTE, TEMPLATE, method_style, plain
+from workbench.encoders import ENCODERS
+from workbench.explore.template import PALETTE, TEMPLATE, method_style, plain
+from workbench.similarities import SIMILARITIES
+
+BUILT_IN = ("dot", "mol", "maxsim", "sparcode", "deep_retrieval")
+BUILT_IN_ENCODERS = ("sasrec", "hstu", "gru4rec", "bert4rec", "two_tower")
 
 
 def channels(color: str) -> list[float]:
@@ -55,12 +60,12 @@ def test_colours_are_told_apart_without_seeing_green() -> None:
 
 
 def test_a_method_looks_the_same_everywhere() -> None:
-    assert method_style("SASRec + MoL").color == method_style("MoL").color == METHOD_COLORS["MoL"]
+    assert method_style("SASRec + MoL").color == method_style("MoL").color == SIMILARITIES["mol"].color
     assert method_style("SASRec + MoL").dash != method_style("HSTU + MoL").dash
     assert method_style("HSTU + dot").color != method_style("HSTU + MoL").color
-    assert len(set(ENCODER_MARKS.values())) == len(ENCODER_MARKS)
-    similarities = ("dot", "MoL", "MaxSim", "SparCode", "Deep Retrieval")
-    assert len({METHOD_COLORS[name] for name in similarities}) == len(similarities)
+    assert len({ENCODERS[kind].marks for kind in BUILT_IN_ENCODERS}) == len(BUILT_IN_ENCODERS)
+    assert len({SIMILARITIES[kind].color for kind in BUILT_IN}) == len(BUILT_IN)
+    assert all(SIMILARITIES[kind].color in PALETTE for kind in BUILT_IN)
 
 
 @settings(deadline=None)

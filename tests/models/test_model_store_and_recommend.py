@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench import encoders, similarities
-from workbench.models.model_store import TITLES, TrainedModel, find_trained, load_or_train
+from workbench.models.model_store import TrainedModel, find_trained, load_or_train
 from workbench.models.recommend import by_popularity, history, recommendations, score_matrix
 from workbench.training.presets import LINEUPS, PRESETS, Preset, lineup, preset
 
@@ -45,10 +44,6 @@ def test_obtain_takes_what_fits_and_trains_what_does_not(shelved: TrainedModel, 
             other.metadata["fingerprint"]
             == (cycles(7) if other.metadata["training"]["seed"] == 0 else cycles()).fingerprint()
         )
-
-
-def test_every_encoder_and_similarity_has_a_title_for_its_card() -> None:
-    assert set(encoders.CONFIGS) | set(similarities.CONFIGS) == set(TITLES)
 
 
 def test_every_profile_has_a_lineup_of_the_same_methods() -> None:

@@ -11,6 +11,7 @@ import typer
 
 from workbench import __version__
 from workbench.cli import report
+from workbench.registry import import_parts
 
 USER_ERRORS = (ValueError, OSError, ImportError)
 """What is told in one line: bad input, a file that is missing or cannot be written, a package that is not installed."""
@@ -38,6 +39,14 @@ def root(
         typer.Option("--version", help="Print the version and exit.", callback=_tell_version, is_eager=True),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    parts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="Import your own encoders, similarities and presets first: a module, or the path of a .py file.",
+        ),
+    ] = None,
 ) -> None:
     """A research workbench for retrieval with learned similarities."""
 
@@ -71,11 +80,33 @@ app.command("lab")(report.lab)
 app.command("pairs")(report.pairs)
 
 
+def _taken_out(arguments: list[str], option: str) -> tuple[list[str], list[str]]:
+    """The arguments without those of an option that may stand anywhere, and its values.
+
+    >>> _taken_out(["train", "--import", "mine", "x"], "--import")
+    (['train', 'x'], ['mine'])
+    """
+    rest: list[str] = []
+    values: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        if argument == option and (value := next(left, None)) is not None:
+            values.append(value)
+        elif argument.startswith(f"{option}="):
+            values.append(argument.removeprefix(f"{option}="))
+        else:
+            rest.append(argument)
+    return rest, values
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; an error that the user can mend is one line on stderr and exit status 1, with --debug its traceback."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        app([argument for argument in given if argument != "--debug"], prog_name="workbench")
+        rest, modules = _taken_out([argument for argument in given if argument != "--debug"], "--import")
+        for module in modules:
+            import_parts(module)
+        app(rest, prog_name="workbench")
     except USER_ERRORS as error:
         if "--debug" in given:
             raise

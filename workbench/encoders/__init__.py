@@ -1,28 +1,33 @@
-"""From a history to a query embedding, one file an encoder. May import contracts, runtime, kernels."""
+"""From a history to a query embedding, one file an encoder. May import contracts, registry, runtime, kernels."""
 
 from workbench.contracts import Encoder
 from workbench.encoders.bert4rec import BERT4Rec, BERT4RecConfig
 from workbench.encoders.gru4rec import GRU4Rec, GRU4RecConfig
 from workbench.encoders.hstu import HSTU, HSTUConfig
+from workbench.encoders.registry import ENCODERS, register
 from workbench.encoders.sasrec import SASRec, SASRecConfig
 from workbench.encoders.two_tower import TwoTower, TwoTowerConfig
+from workbench.registry import Settings as EncoderConfig
 
-EncoderConfig = SASRecConfig | HSTUConfig | GRU4RecConfig | BERT4RecConfig | TwoTowerConfig
-CONFIGS: dict[str, type[EncoderConfig]] = {
-    c.kind: c for c in (SASRecConfig, HSTUConfig, GRU4RecConfig, BERT4RecConfig, TwoTowerConfig)
-}
+__all__ = [
+    "ENCODERS",
+    "HSTU",
+    "BERT4Rec",
+    "BERT4RecConfig",
+    "EncoderConfig",
+    "GRU4Rec",
+    "GRU4RecConfig",
+    "HSTUConfig",
+    "SASRec",
+    "SASRecConfig",
+    "TwoTower",
+    "TwoTowerConfig",
+    "build",
+    "register",
+]
 
 
 def build(config: EncoderConfig, dim: int, max_length: int) -> Encoder:
     """The encoder that `config` describes, of width `dim`, for histories of up to `max_length` items."""
-    match config:
-        case SASRecConfig():
-            return SASRec(config, dim, max_length)
-        case HSTUConfig():
-            return HSTU(config, dim, max_length)
-        case GRU4RecConfig():
-            return GRU4Rec(config, dim, max_length)
-        case BERT4RecConfig():
-            return BERT4Rec(config, dim, max_length)
-        case TwoTowerConfig():
-            return TwoTower(config, dim, max_length)
+    encoder: Encoder = ENCODERS.build(config, dim=dim, max_length=max_length)
+    return encoder

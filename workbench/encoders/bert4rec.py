@@ -10,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from workbench.contracts import PADDING_ID, Encoder, SequenceBatch
 from workbench.encoders.inputs import check_length, last_positions
+from workbench.encoders.registry import register
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class _Block(nn.Module):
         return outputs
 
 
+@register(BERT4RecConfig, title="BERT4Rec", color="#E69F00", marks=("dashdot", "cross", "."))
 class BERT4Rec(Encoder):
     """A bidirectional transformer over the history, with a learned embedding in place of each hidden item.
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from workbench.contracts import Encoder, SequenceBatch
 from workbench.encoders.inputs import check_length, last_positions
+from workbench.encoders.registry import register
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class GRU4RecConfig:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
 
 
+@register(GRU4RecConfig, title="GRU4Rec", color="#009E73", marks=("dot", "diamond", "x"))
 class GRU4Rec(Encoder):
     """A GRU over the item embeddings, and a linear map of its state back to the embedding width.
 

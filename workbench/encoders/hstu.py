@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from workbench.contracts import Encoder, SequenceBatch
 from workbench.encoders.inputs import OUTPUT_SLOTS, PositionalInput, check_length, last_positions
 from workbench.encoders.jagged import Jagged, jagged
+from workbench.encoders.registry import register
 from workbench.kernels.dropout import Dropout
 
 EPS = 1e-6
@@ -129,6 +130,7 @@ class HSTUBlock(nn.Module):
         return group.layout.unpad(mixed.transpose(1, 2).flatten(2))
 
 
+@register(HSTUConfig, title="HSTU", color="#CC79A7", marks=("solid", "square", ""))
 class HSTU(Encoder):
     """Hierarchical sequential transduction units with relative position and time bias, on jagged sequences.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from workbench.contracts import Encoder, SequenceBatch
 from workbench.encoders.inputs import PositionalInput, check_length, last_positions
+from workbench.encoders.registry import register
 from workbench.kernels.dropout import Dropout
 
 EPS = 1e-8
@@ -72,6 +73,7 @@ class _Block(nn.Module):
         return z + self.ffn(z)
 
 
+@register(SASRecConfig, title="SASRec", color="#56B4E9", marks=("dash", "circle", "/"))
 class SASRec(Encoder):
     """Causal self-attention over the history.
 

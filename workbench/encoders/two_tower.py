@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from workbench.contracts import Encoder, SequenceBatch
 from workbench.encoders.inputs import check_length, last_positions
+from workbench.encoders.registry import register
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class TwoTowerConfig:
             raise ValueError(f"decay must lie in (0, 1], not {self.decay}")
 
 
+@register(
+    TwoTowerConfig,
+    title="Two-tower MLP",
+    label="two-tower",
+    color="#858585",
+    marks=("longdash", "triangle-up", "-"),
+)
 class TwoTower(Encoder):
     """The query tower: an MLP over the decayed mean of the history, with the last item beside it.
 

@@ -12,15 +12,14 @@ import plotly.graph_objects as go
 from workbench.explore.figures import finished, need
 from workbench.explore.template import (
     BLUE,
-    ENCODER_MARKS,
     GREEN,
     GREY,
-    METHOD_COLORS,
     ORANGE,
     PURPLE,
     VERMILLION,
     method_style,
     plain,
+    registered,
 )
 
 _COLORS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE)
@@ -89,7 +88,7 @@ def read_off(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
 def _look(name: str, number: int) -> tuple[str, str]:
     """Colour and dash: a method's own, others in turn."""
     encoder, _, similarity = name.rpartition(" + ")
-    if similarity in METHOD_COLORS and encoder in ENCODER_MARKS:
+    if registered().keys() >= {encoder, similarity}:
         style = method_style(name)
         return style.color, style.dash
     return _COLORS[number % len(_COLORS)], _DASHES[number % len(_DASHES)]

@@ -1,4 +1,4 @@
-"""How every figure looks: our plotly template, and one colour, dash and mark for each method. May import nothing of ours."""
+"""How every figure looks: our plotly template, and one colour, dash and mark for each method. May import the registries."""
 
 import zlib
 from dataclasses import dataclass
@@ -7,36 +7,16 @@ from html import escape
 import plotly.graph_objects as go
 import plotly.io as pio
 
+from workbench.encoders import ENCODERS
+from workbench.registry import Part
+from workbench.similarities import SIMILARITIES
+
 # Okabe and Ito's palette, which readers of every kind of colour vision can tell apart; without its black and its yellow,
 # which vanish on a dark and on a white ground.
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, GREY = "#CC79A7", "#56B4E9", "#858585"
+REFERENCES = ("popularity", "random")
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
-
-METHOD_COLORS = {
-    "dot": BLUE,
-    "MoL": VERMILLION,
-    "MaxSim": GREEN,
-    "SparCode": ORANGE,
-    "Deep Retrieval": PURPLE,
-    "SASRec": SKY,
-    "HSTU": PURPLE,
-    "GRU4Rec": GREEN,
-    "BERT4Rec": ORANGE,
-    "two-tower": GREY,
-    "popularity": GREY,
-    "random": GREY,
-}
-"""The colour of each similarity, and of each encoder where encoders are what is compared."""
-
-ENCODER_MARKS = {
-    "SASRec": ("dash", "circle", "/"),
-    "HSTU": ("solid", "square", ""),
-    "GRU4Rec": ("dot", "diamond", "x"),
-    "BERT4Rec": ("dashdot", "cross", "."),
-    "two-tower": ("longdash", "triangle-up", "-"),
-}
-"""The dash of a line, the symbol of a point and the pattern of a bar for each encoder."""
 
 SEQUENTIAL = [[0.0, "#f3f6fa"], [0.25, "#bcd4e8"], [0.5, "#6ea6cf"], [0.75, "#2b75ad"], [1.0, "#053e6b"]]
 """Colour scale for amounts: light to dark blue, even in grey."""
@@ -52,17 +32,25 @@ class Style:
     pattern: str
 
 
-def method_style(method: str) -> Style:
-    """How to draw `method`: `"HSTU + MoL"` has the colour of MoL and the marks of HSTU.
+def registered() -> dict[str, Part]:
+    """The registered encoders and similarities by their label in figures."""
+    return {part.label: part for part in (*ENCODERS.values(), *SIMILARITIES.values())}
 
-    A name that is not known gets a colour by its spelling, the same in every figure.
+
+def method_style(method: str) -> Style:
+    """How to draw `method`: `"HSTU + MoL"` has the colour of MoL and the marks of HSTU, as they are registered.
+
+    A name that is not registered, or without a colour, gets one by its spelling, the same in every figure.
 
     >>> method_style("HSTU + MoL").color == method_style("SASRec + MoL").color
     True
     """
     encoder, _, similarity = method.rpartition(" + ")
-    color = METHOD_COLORS.get(similarity) or PALETTE[zlib.crc32(similarity.encode()) % len(PALETTE)]
-    return Style(color, *ENCODER_MARKS.get(encoder, ("solid", "circle", "")))
+    parts = registered()
+    color = parts[similarity].color if similarity in parts else GREY if similarity in REFERENCES else ""
+    marks = parts[encoder].marks if encoder in parts else None
+    by_spelling = PALETTE[zlib.crc32(similarity.encode()) % len(PALETTE)]
+    return Style(color or by_spelling, *(marks or ("solid", "circle", "")))
 
 
 def plain(text: object) -> str:

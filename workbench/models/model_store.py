@@ -12,20 +12,17 @@ import pandas as pd
 
 from workbench import paths
 from workbench.data import Sequences
+from workbench.encoders import ENCODERS
 from workbench.evaluation.metrics import KS
 from workbench.evaluation.protocol import STRICT, summarize
 from workbench.evaluation.published import published
 from workbench.evaluation.retrievers import rank_users
 from workbench.retriever import Retriever, RetrieverConfig, read_metadata
+from workbench.similarities import SIMILARITIES
 from workbench.training.config import TrainingConfig
 from workbench.training.loop import load_history, train
 from workbench.training.presets import Preset
 
-TITLES = {
-    "sasrec": "SASRec", "hstu": "HSTU", "gru4rec": "GRU4Rec", "bert4rec": "BERT4Rec", "two_tower": "Two-tower MLP",
-    "dot": "a dot product", "maxsim": "MaxSim", "mol": "Mixture-of-Logits", "sparcode": "SparCode",
-    "deep_retrieval": "Deep Retrieval",
-}  # fmt: skip
 CARD, HISTORY, METRICS, RANKS = "README.md", "history.csv", "metrics.csv", "ranks.parquet"
 
 
@@ -180,6 +177,10 @@ def card(
     """The model card: what it is, what it learned from, how, how good it is, and what it is not for."""
     training = TrainingConfig.from_dict(metadata["training"])
     config = metadata["retriever"]
+    encoder, similarity = (
+        parts[config[part]["kind"]].title
+        for part, parts in (("encoder", ENCODERS), ("similarity", SIMILARITIES))
+    )
     shown = metrics[metrics["metric"].isin(SHOWN)]
     rows = "\n".join(
         f"| {r.metric} | {r.value:.4f} | {r.low:.4f} to {r.high:.4f} |" for r in shown.itertuples()
@@ -192,7 +193,7 @@ def card(
     settings = json.dumps({"retriever": config, "training": metadata["training"]}, indent=1)
     return f"""# {name}
 
-{TITLES[config["encoder"]["kind"]]} with {TITLES[config["similarity"]["kind"]]}, embedding width {config["dim"]}, histories of
+{encoder} with {similarity}, embedding width {config["dim"]}, histories of
 up to {config["max_length"]} items.
 
 - data: {sequences.name}, {sequences.num_users:,} users, {sequences.num_items:,} items,

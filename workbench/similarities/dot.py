@@ -10,6 +10,7 @@ from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.kernels.products import gathered_product
+from workbench.similarities.registry import register
 
 NORM_EPS = 1e-6
 DENSE_RATIO = 64
@@ -52,6 +53,7 @@ def unit(x: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
     return F.normalize(x, dim=-1, eps=NORM_EPS)
 
 
+@register(DotConfig, title="a dot product", label="dot", color="#0072B2")
 class DotProduct(ComponentSimilarity):
     """φ(q, x) = ⟨q, x⟩ / τ, with q and x of unit length where `normalize` is set."""
 

@@ -13,6 +13,7 @@ from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.kernels.tiles import gathered_tiles
 from workbench.similarities.dot import unit
 from workbench.similarities.projections import Projection, published_initialization
+from workbench.similarities.registry import register
 
 PAIRS_AT_ONCE = 16384
 """Gathered pairs that are scored together."""
@@ -67,6 +68,7 @@ class MaxSimItems(ItemState):
     components: Float[Tensor, "N Px d"]
 
 
+@register(MaxSimConfig, title="MaxSim", color="#009E73")
 class MaxSim(ComponentSimilarity):
     """φ(q, x) = 1/Pq Σ_i max_j ⟨f_i(q), g_j(x)⟩ / τ: the mean, so that the scale is that of one inner product.
 

@@ -16,6 +16,7 @@ from workbench.kernels.mixture import PAIRS_AT_ONCE
 from workbench.kernels.tiles import gathered_tiles
 from workbench.similarities.dot import unit
 from workbench.similarities.projections import Projection, hidden_network, published_initialization
+from workbench.similarities.registry import register
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class _UserTable(nn.Module):
         return dropout(x, self.dropout, self.training), norm
 
 
+@register(MoLConfig, title="Mixture-of-Logits", label="MoL", color="#D55E00")
 class MixtureOfLogits(ComponentSimilarity):
     """φ(q, x) = Σ_p π_p(q, x) s_p(q, x), s_(i,j) = ⟨f_i(q), g_j(x)⟩ / τ, π ≥ 0, Σ π = 1 (in evaluation).
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
+from workbench.registry import did_you_mean, load_entry_points
 from workbench.retriever import RetrieverConfig
 from workbench.similarities import DotConfig, MoLConfig, SimilarityConfig
 from workbench.training.config import TrainingConfig
@@ -190,10 +191,21 @@ PRESETS: dict[str, Preset] = (
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name; ValueError that lists the names where there is none."""
+    """The preset of that name; ValueError that lists close names, or the families, if there is none."""
     if name not in PRESETS:
-        raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+        load_entry_points()
+    if name not in PRESETS:
+        raise ValueError(
+            f"no preset {name!r}{did_you_mean(name, PRESETS)}; `workbench train --list` lists them"
+        )
     return PRESETS[name]
+
+
+def add_preset(new: Preset) -> Preset:
+    """List a preset of your own under its name; ValueError if a preset of other settings has it."""
+    if PRESETS.setdefault(new.name, new) != new:
+        raise ValueError(f"there is a preset {new.name!r} of other settings already: choose another name")
+    return new
 
 
 Profile = Literal["quick", "standard", "full"]

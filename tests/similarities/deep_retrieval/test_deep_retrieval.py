@@ -207,7 +207,7 @@ def test_an_item_without_a_path_is_refused_by_name():
         model().items(randn(1, DIM), torch.tensor([31]))
     with pytest.raises(ValueError, match="at least one item, not 0"):
         DeepRetrieval(DeepRetrievalConfig(), DIM, 0)
-    with pytest.raises(ValueError, match="build it with num_items"):
+    with pytest.raises(ValueError, match="needs num_items"):
         similarities.build(DeepRetrievalConfig(), DIM)
 
 

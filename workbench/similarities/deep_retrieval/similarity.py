@@ -25,6 +25,7 @@ from workbench.similarities.deep_retrieval.structure import (
     StructureModel,
 )
 from workbench.similarities.dot import DotConfig, DotItems, DotProduct, DotQueries
+from workbench.similarities.registry import register
 
 BEAM_ROWS = 2048
 """Training rows whose beams are searched together: their (rows, B, K) scores stay at some tens of megabytes."""
@@ -139,6 +140,7 @@ class DeepRetrievalItems(ItemState):
     paths: Int[Tensor, "N J"]
 
 
+@register(DeepRetrievalConfig, title="Deep Retrieval", color="#CC79A7")
 class DeepRetrieval(AlternatingSimilarity, PathWalker):
     """φ(q, x) is the reranker's logit; which items are scored at all is for the structure model and its paths to say.
 

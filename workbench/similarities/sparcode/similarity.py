@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from workbench.contracts import ItemState, QueryState, Similarity
 from workbench.kernels.dropout import Dropout
 from workbench.kernels.tiles import gathered_tiles
+from workbench.similarities.registry import register
 from workbench.similarities.sparcode.quantizer import QuantizerConfig, VectorQuantizer
 from workbench.similarities.sparcode.scorers import INTERACTIONS, InnerPDNN, Interaction, scorer
 
@@ -114,6 +115,7 @@ class _Squeeze(nn.Module):
         return tokens.flatten(1)
 
 
+@register(SparCodeConfig, title="SparCode", color="#E69F00")
 class SparCode(Similarity):
     """φ(q, x) = Σ_k ReLU(f(t̂_k, x) + b), t̂_k the quantised k-th token of the query, f the scorer, b learned.
 
