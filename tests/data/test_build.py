@@ -13,7 +13,7 @@ from workbench.data.archives import ArchiveError
 from workbench.data.build import build, build_own, comparison, fetch, find_files, locate, raw_folder
 from workbench.data.catalog import CATALOG
 from workbench.data.download import Checksum, DownloadError
-from workbench.data.interactions import DataError
+from workbench.data.errors import DataError
 from workbench.data.prepare import Preparation
 
 

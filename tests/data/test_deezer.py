@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from workbench.data.deezer import as_deezer, read_deezer
-from workbench.data.interactions import DataError
+from workbench.data.errors import DataError
 
 SONGS = [500, 300, 400]
 WIDTH = {"svd": 4, "mf": 6}

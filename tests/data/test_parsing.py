@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.data.interactions import DataError
+from workbench.data.errors import DataError
 from workbench.data.parsing import Layout, line_of, read_columns, read_text_table
 
 DAT = Layout(

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.data.interactions import DataError, Interactions
+from workbench.data.errors import DataError
+from workbench.data.interactions import Interactions
 from workbench.data.prepare import Preparation, prepare
 from workbench.data.readers import read_movielens_1m, read_movielens_csv
 

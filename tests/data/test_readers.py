@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.data.interactions import DataError
+from workbench.data.errors import DataError
 from workbench.data.readers import (
     read_amazon_ratings,
     read_movielens_1m,
@@ -218,8 +218,10 @@ def test_bad_own_parquet_is_named(tmp_path):
     path.write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match=r"own\.parquet is no Parquet file, or is damaged"):
         read_table(path)
-    pd.DataFrame({"user_id": [1], "item_id": ["x"], "timestamp": [1]}).to_parquet(path)
-    with pytest.raises(DataError, match=r"own\.parquet: interactions: item_id must hold integers"):
+    pd.DataFrame({"user_id": [1], "item_id": [1.5], "timestamp": [1]}).to_parquet(path)
+    with pytest.raises(
+        DataError, match=r"own\.parquet: interactions: item_id must hold whole numbers or text"
+    ):
         read_table(path)
     with pytest.raises(FileNotFoundError):
         read_table(tmp_path / "none.parquet")

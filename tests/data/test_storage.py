@@ -10,7 +10,7 @@ import pytest
 
 from workbench import data
 from workbench.data import storage
-from workbench.data.interactions import DataError
+from workbench.data.errors import DataError
 
 
 def same(left, right):

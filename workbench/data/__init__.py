@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from workbench import paths
 from workbench.data import storage
 from workbench.data.catalog import CATALOG
-from workbench.data.interactions import DataError, Interactions
+from workbench.data.errors import DataError
+from workbench.data.interactions import Interactions
 from workbench.data.prepare import Preparation, prepare
 from workbench.data.sequences import Batches, Sequences, batch_of
 

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 
-from workbench.data.interactions import DataError
+from workbench.data.errors import DataError
 from workbench.data.sequences import Sequences
 from workbench.data.subsets import of_users
 

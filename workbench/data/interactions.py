@@ -1,21 +1,16 @@
-"""The one table every dataset becomes: who met which item, when, and how it was rated where that is known."""
+"""The one table every dataset becomes: who met which item, when, and how it was rated if that is known."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from workbench.data.errors import DataError
+from workbench.data.ids import same_kind, source_ids
+
 REQUIRED = ("user_id", "item_id", "timestamp")
-
-
-class DataError(ValueError):
-    """Data that cannot be used as it is; `row` is the offending row of the table (from 0) where there is one."""
-
-    def __init__(self, message: str, row: int | None = None):
-        super().__init__(message)
-        self.row = row
 
 
 @dataclass(frozen=True)
@@ -24,18 +19,20 @@ class Interactions:
     users.
 
     `table`: `user_id`, `item_id`, `timestamp` (int64; seconds since 1970, 0 or later) and optionally `rating`
-    (float32, NaN where unknown). `items`: `item_id` (int64), `title` (str), and further columns such as
-    `genres` (str, joined by "|"). `users`: `user_id` (int64) and further columns. Ids are the source's own
-    and may be any int64; for sources with string ids they are codes, and the string is kept as `source_id` in
-    `items` and `users`. An item or user may have no interaction.
+    (float32, NaN if unknown). `items`: `item_id`, `title` (str), and further columns such as `genres` (str, joined by "|").
+    `users`: `user_id` and further columns. Ids are the source's own: a column of them is int64 or text (`str`), kept exactly
+    as written (see `ids.source_ids`). An item or user may have no interaction.
+
+    `ordered`: whether timestamps (and, among equal ones, rows) tell what came first. `remarks`: what a reader recognised or
+    assumed, one sentence each.
 
     Duplicates are kept: a user may meet an item again, and only `Preparation(duplicates="drop")` removes rows
     that agree in user, item and timestamp. On construction every table is checked and brought to the types
-    above.
+    above; a title that is missing or empty becomes the item's id.
 
-    Raises DataError for an empty table, a missing column, an id that is not an integer, a timestamp that is
-    missing, negative or fractional, an infinite rating, an id twice in `items` or `users`, and an interaction
-    with an item or user that the tables do not know (`Interactions.complete` adds those instead).
+    Raises DataError for an empty table, a missing column, an id that is missing or of a type that identifies nothing, a
+    timestamp that is missing, negative or fractional, an infinite rating, an id twice in `items` or `users`, and an
+    interaction with an item or user that the tables do not have (`Interactions.complete` adds those instead).
 
     >>> table = pd.DataFrame({"user_id": [7, 7], "item_id": [30, 10], "timestamp": [5, 6]})
     >>> Interactions.complete(table).items["title"].tolist()
@@ -45,6 +42,8 @@ class Interactions:
     table: pd.DataFrame
     items: pd.DataFrame
     users: pd.DataFrame
+    ordered: bool = True
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.table, REQUIRED, "interactions")
@@ -52,17 +51,19 @@ class Interactions:
         _require(self.users, ("user_id",), "user table")
         if self.table.empty:
             raise DataError("interactions: the table is empty")
-        table = self.table.assign(
-            user_id=_integers(self.table, "user_id", "interactions"),
-            item_id=_integers(self.table, "item_id", "interactions"),
-            timestamp=_timestamps(self.table),
+        item_ids, known_items = same_kind(
+            source_ids(self.table["item_id"], "interactions", "item_id"),
+            _distinct(self.items, "item_id", "item table"),
         )
+        user_ids, known_users = same_kind(
+            source_ids(self.table["user_id"], "interactions", "user_id"),
+            _distinct(self.users, "user_id", "user table"),
+        )
+        table = self.table.assign(user_id=user_ids, item_id=item_ids, timestamp=_timestamps(self.table))
         if "rating" in table:
             table["rating"] = _ratings(table)
-        items = self.items.assign(
-            item_id=_distinct(self.items, "item_id", "item table"), title=self.items["title"].astype(str)
-        )
-        users = self.users.assign(user_id=_distinct(self.users, "user_id", "user table"))
+        items = self.items.assign(item_id=known_items, title=_titles(self.items["title"], known_items))
+        users = self.users.assign(user_id=known_users)
         _require_known(table, items, "item_id", "item table")
         _require_known(table, users, "user_id", "user table")
         for name, value in (("table", table), ("items", items), ("users", users)):
@@ -70,26 +71,29 @@ class Interactions:
 
     @classmethod
     def complete(
-        cls, table: pd.DataFrame, items: pd.DataFrame | None = None, users: pd.DataFrame | None = None
+        cls,
+        table: pd.DataFrame,
+        items: pd.DataFrame | None = None,
+        users: pd.DataFrame | None = None,
+        *,
+        ordered: bool = True,
+        remarks: tuple[str, ...] = (),
     ) -> Self:
-        """Interactions whose item and user tables also hold the ids that only `table` knows.
+        """Interactions whose item and user tables also hold the ids that only `table` has.
 
         An item without a row is added with its id as title and no other value, a user without a row with its
         id alone; both come after the given rows, in order of id.
         Raises DataError as the constructor does.
         """
         _require(table, REQUIRED, "interactions")
-        item_ids = np.unique(_integers(table, "item_id", "interactions"))
-        user_ids = np.unique(_integers(table, "user_id", "interactions"))
         if items is not None:
             _require(items, ("item_id", "title"), "item table")
-            item_ids = np.setdiff1d(item_ids, _integers(items, "item_id", "item table"))
         if users is not None:
             _require(users, ("user_id",), "user table")
-            user_ids = np.setdiff1d(user_ids, _integers(users, "user_id", "user table"))
-        added_items = pd.DataFrame({"item_id": item_ids, "title": item_ids.astype(str)})
-        added_users = pd.DataFrame({"user_id": user_ids})
-        return cls(table, _extended(items, added_items), _extended(users, added_users))
+        whole_items = _extended(items, table, "item_id", "item table")
+        if "title" not in whole_items:
+            whole_items["title"] = whole_items["item_id"]
+        return cls(table, whole_items, _extended(users, table, "user_id", "user table"), ordered, remarks)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -105,10 +109,15 @@ class Interactions:
         return int(self.table["item_id"].nunique())
 
 
-def _extended(table: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame:
-    if table is None or table.empty:
-        return rows
-    return pd.concat([table, rows], ignore_index=True) if len(rows) else table
+def _extended(known: pd.DataFrame | None, table: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
+    """The rows of `known`, and one for each other id of `table`, in order of id."""
+    ids = source_ids(table[column], "interactions", column).drop_duplicates()
+    if known is None:
+        return pd.DataFrame({column: ids.sort_values(ignore_index=True)})
+    ids, known_ids = same_kind(ids, source_ids(known[column], name, column))
+    added = pd.DataFrame({column: ids[~ids.isin(known_ids)].sort_values()})
+    known = known.assign(**{column: known_ids})
+    return pd.concat([known, added], ignore_index=True) if len(added) else known
 
 
 def _require(table: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
@@ -118,29 +127,9 @@ def _require(table: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
         raise DataError(f"{name}: column {', '.join(map(repr, missing))} is missing (columns found: {found})")
 
 
-def _present(table: pd.DataFrame, column: str, name: str) -> None:
-    missing = table[column].isna().to_numpy()
-    if missing.any():
-        row = int(missing.argmax())
-        raise DataError(f"{name}: {column} is missing in row {row}", row)
-
-
-def _integers(table: pd.DataFrame, column: str, name: str) -> NDArray[np.int64]:
-    _present(table, column, name)
-    values = table[column]
-    if not pd.api.types.is_integer_dtype(values):
-        numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64)
-        wrong = ~np.isfinite(numbers) | (numbers != np.trunc(numbers))
-        row = int(wrong.argmax())
-        raise DataError(
-            f"{name}: {column} must hold integers, but its type is {values.dtype}"
-            f" (row {row}: {values.iloc[row]!r}); convert it, or give strings integer codes",
-            row,
-        )
-    if str(values.dtype).lower() == "uint64" and (values > np.iinfo(np.int64).max).any():
-        row = int((values > np.iinfo(np.int64).max).to_numpy().argmax())
-        raise DataError(f"{name}: {column} {values.iloc[row]} in row {row} exceeds 63 bits", row)
-    return values.to_numpy(dtype=np.int64)
+def _titles(titles: "pd.Series[Any]", ids: "pd.Series[Any]") -> "pd.Series[Any]":
+    texts = titles.astype("str")
+    return texts.where(titles.notna() & (texts.str.strip() != ""), ids.astype("str"))
 
 
 def _timestamps(table: pd.DataFrame) -> NDArray[np.int64]:
@@ -149,7 +138,10 @@ def _timestamps(table: pd.DataFrame) -> NDArray[np.int64]:
         raise DataError(
             f"interactions: timestamp must be whole seconds since 1970, but its type is {values.dtype}"
         )
-    _present(table, "timestamp", "interactions")
+    missing = values.isna().to_numpy()
+    if missing.any():
+        row = int(missing.argmax())
+        raise DataError(f"interactions: timestamp is missing in row {row}", row)
     seconds = values.to_numpy(dtype=np.float64) if pd.api.types.is_float_dtype(values) else values.to_numpy()
     checks: list[tuple[NDArray[np.bool_], str]] = [(seconds < 0, "is negative")]
     if seconds.dtype.kind == "f":
@@ -174,22 +166,22 @@ def _ratings(table: pd.DataFrame) -> NDArray[np.float32]:
     return ratings
 
 
-def _distinct(table: pd.DataFrame, column: str, name: str) -> NDArray[np.int64]:
-    ids = _integers(table, column, name)
-    repeated = pd.Index(ids).duplicated()
+def _distinct(table: pd.DataFrame, column: str, name: str) -> "pd.Series[Any]":
+    ids = source_ids(table[column], name, column)
+    repeated = ids.duplicated().to_numpy()
     if repeated.any():
         row = int(repeated.argmax())
-        raise DataError(f"{name}: {column} {ids[row]} appears twice (again in row {row})", row)
+        raise DataError(f"{name}: {column} {ids.iloc[row]} appears twice (again in row {row})", row)
     return ids
 
 
 def _require_known(table: pd.DataFrame, known: pd.DataFrame, column: str, name: str) -> None:
-    ids = table[column].to_numpy()
-    unknown = np.setdiff1d(pd.unique(ids), known[column].to_numpy())
+    distinct = table[column].drop_duplicates()
+    unknown = distinct[~distinct.isin(known[column])]
     if len(unknown):
-        row = int(np.isin(ids, unknown).argmax())
+        row = int(table[column].isin(unknown).to_numpy().argmax())
         raise DataError(
-            f"interactions: {column} {ids[row]} (row {row}) is not in the {name}"
+            f"interactions: {column} {table[column].iloc[row]} (row {row}) is not in the {name}"
             f" ({len(unknown):,} such ids); add it there, or use Interactions.complete",
             row,
         )

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from workbench.data.interactions import DataError
+from workbench.data.errors import DataError
 
 Kind = Literal["int64", "float32", "optional float32", "string"]
 

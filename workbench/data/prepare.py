@@ -1,13 +1,14 @@
 """From interactions to sequences: filters, dense ids, the stable sort by time."""
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workbench.data.interactions import DataError, Interactions
+from workbench.data.errors import DataError
+from workbench.data.interactions import Interactions
 from workbench.data.sequences import Sequences
 
 
@@ -57,27 +58,28 @@ class Stage:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Sequences, and the counts of every stage on the way to them."""
+    """Sequences, the counts of every stage on the way to them, and the remarks of the reader (see Interactions)."""
 
     sequences: Sequences
     stages: tuple[Stage, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def prepare(interactions: Interactions, name: str, preparation: Preparation | None = None) -> Prepared:
     """Sequences with dense ids, sorted by user and time.
 
     Users with an interaction become 0..U−1 and items of the corpus 1..N, both in the order of their source
-    ids. Rows are sorted by user, then timestamp; rows of one user at the same second keep the order of the
-    source.
-    Raises DataError where the filters leave nothing.
+    ids: numbers by value, text by code point. Rows are sorted by user, then timestamp; rows of one user at the same
+    second keep the order of the source.
+    Raises DataError if the filters leave nothing.
     """
     preparation = preparation or Preparation()
     table = interactions.table
     items = interactions.items.sort_values("item_id", ignore_index=True)
-    users, user_ids = pd.factorize(table["user_id"].to_numpy(), sort=True)  # (T,), (U,)
+    users, user_ids = pd.factorize(table["user_id"], sort=True)  # (T,), (U,)
     rows = _Rows(
         users=users,
-        items=_item_rows(table["item_id"].to_numpy(), items["item_id"].to_numpy()),
+        items=_item_rows(table["item_id"], items["item_id"]),
         timestamps=table["timestamp"].to_numpy(),
         ratings=table["rating"].to_numpy() if "rating" in table else np.full(len(table), np.nan, np.float32),
     )
@@ -110,9 +112,10 @@ def prepare(interactions: Interactions, name: str, preparation: Preparation | No
         timestamps=rows.timestamps,
         ratings=rows.ratings,
         items=items[catalogue].reset_index(drop=True),
-        users=_user_table(interactions.users, user_ids[present]),
+        users=_user_table(interactions.users, pd.Index(user_ids)[present]),
+        ordered=interactions.ordered,
     )
-    return Prepared(sequences, tuple(stages))
+    return Prepared(sequences, tuple(stages), interactions.remarks)
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,10 @@ class _Rows:
         return Stage(name, users, items, int(catalogue.sum()), len(self.users))
 
 
-def _item_rows(ids: NDArray[np.int64], sorted_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The row of each id in a sorted table; each distinct id is looked up once."""
+def _item_rows(ids: "pd.Series[Any]", table_ids: "pd.Series[Any]") -> NDArray[np.int64]:
+    """The row of each id in the item table; each distinct id is looked up once."""
     codes, distinct = pd.factorize(ids)
-    return np.searchsorted(sorted_ids, distinct)[codes]
+    return pd.Index(table_ids).get_indexer(pd.Index(distinct))[codes]
 
 
 def _present(codes: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
@@ -169,6 +172,5 @@ def _core(rows: _Rows, k: int, passes: int | None) -> _Rows:
     return rows
 
 
-def _user_table(users: pd.DataFrame, user_ids: NDArray[np.int64]) -> pd.DataFrame:
-    users = users.sort_values("user_id", ignore_index=True)
-    return users.iloc[np.searchsorted(users["user_id"].to_numpy(), user_ids)].reset_index(drop=True)
+def _user_table(users: pd.DataFrame, user_ids: pd.Index) -> pd.DataFrame:
+    return users.iloc[pd.Index(users["user_id"]).get_indexer(user_ids)].reset_index(drop=True)

@@ -10,7 +10,8 @@ import pyarrow.compute
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from workbench.data.interactions import DataError, Interactions
+from workbench.data.errors import DataError
+from workbench.data.interactions import Interactions
 from workbench.data.parsing import Layout, line_of, read_columns, read_text_table
 
 _DAT = Layout(

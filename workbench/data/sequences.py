@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from functools import cached_property
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from workbench.contracts import SequenceBatch
+from workbench.data.errors import DataError
+from workbench.data.ids import SourceIds
 from workbench.runtime import derived_seed
 
 Part = Literal["train", "validation", "test"]
@@ -28,7 +31,8 @@ class Sequences:
     User u (dense, 0..U−1) owns `item_ids[offsets[u]:offsets[u + 1]]` and the same slice of `timestamps`
     (int64 seconds) and `ratings` (float32, NaN where the source has none). Item ids are dense, 1..N. `items`
     is the item table: one row per dense id in order (row i is item i + 1) with at least `item_id` (the
-    source's id) and `title`; `users` likewise with `user_id`. `name` is the dataset's name.
+    source's id, int64 or text) and `title`; `users` likewise with `user_id`. `name` is the dataset's name. `ordered`: whether
+    the source has an order in time; if not, a user's interactions stand in the order of the source, which means nothing.
     """
 
     name: str
@@ -38,6 +42,17 @@ class Sequences:
     ratings: NDArray[np.float32]
     items: pd.DataFrame
     users: pd.DataFrame
+    ordered: bool = True
+
+    @cached_property
+    def item_lookup(self) -> SourceIds:
+        """From the source's item ids to dense ones (1..N), and back."""
+        return SourceIds("item", self.name, pd.Index(self.items["item_id"]), first=1)
+
+    @cached_property
+    def user_lookup(self) -> SourceIds:
+        """From the source's user ids to dense ones (0..U−1), and back."""
+        return SourceIds("user", self.name, pd.Index(self.users["user_id"]), first=0)
 
     @property
     def num_users(self) -> int:
@@ -73,15 +88,23 @@ class Sequences:
         rows = np.where(valid, self.offsets[users, None] + positions, 0)
         return np.where(valid, self.item_ids[rows], 0)  # (B, H)
 
+    def require_order(self, purpose: str) -> None:
+        """Raises DataError if the dataset has no order in time, which `purpose` (begins the message) needs."""
+        if not self.ordered:
+            raise DataError(
+                f"{purpose} needs the order of interactions in time, which {self.name} does not have"
+                " (`ordered` is false in its meta.json); use data with timestamps, or a model and protocol without order"
+            )
+
     def fingerprint(self) -> str:
-        """16 hex digits by which a checkpoint knows its training data again.
+        """16 hex digits by which a checkpoint recognises its training data.
 
         The start of SHA-256 over offsets, item ids, timestamps, ratings, and the source ids of items and users; names and
         titles do not count.
         """
         digest = hashlib.sha256()
-        source_ids = self.items["item_id"].to_numpy(np.int64), self.users["user_id"].to_numpy(np.int64)
-        for values in (self.offsets, self.item_ids, self.timestamps, self.ratings, *source_ids):
+        arrays: list[NDArray[Any]] = [self.offsets, self.item_ids, self.timestamps, self.ratings]
+        for values in (*arrays, *self.item_lookup.arrays(), *self.user_lookup.arrays()):
             digest.update(f"{values.dtype.str}{values.shape}".encode())
             digest.update(np.ascontiguousarray(values).data)
         return digest.hexdigest()[:16]

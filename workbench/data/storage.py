@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from workbench.data.interactions import DataError
+from workbench.data.errors import DataError
 from workbench.data.sequences import Sequences
 
 FORMAT = 1
@@ -69,6 +69,7 @@ def load_folder(folder: Path) -> Sequences:
         ratings=columns[2],
         items=items.to_pandas(),
         users=users.to_pandas(),
+        ordered=meta.get("ordered", True),
     )
 
 
@@ -141,6 +142,7 @@ def _write(sequences: Sequences, folder: Path, meta: dict[str, Any]) -> None:
         "items": sequences.num_items,
         "interactions": len(sequences.item_ids),
         "fingerprint": sequences.fingerprint(),
+        "ordered": sequences.ordered,
     }
     text = json.dumps(counts | meta, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / META).write_text(text + "\n", encoding="utf-8")
