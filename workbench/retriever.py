@@ -148,7 +148,7 @@ class Retriever(nn.Module):
         """The retriever saved in `folder`, in evaluation mode.
 
         Raises FileNotFoundError where a file is missing; ValueError where one is damaged, where the weights do not fit the
-        configuration, or where they are not finite.
+        configuration, or where they are not finite, and for a device that this machine does not have.
         """
         metadata = read_metadata(folder)
         if not isinstance(metadata.get("retriever"), dict):

@@ -14,15 +14,24 @@ logger = logging.getLogger(__name__)
 
 
 def device(name: str | None = None) -> torch.device:
-    """The device to work on: `name` where one is given, else the first GPU, else the CPU.
+    """The device to work on: `name` ("cpu", "cuda", "cuda:1") if one is given, else the first GPU, else the CPU.
 
-    Raises ValueError where `name` asks for a GPU that this machine does not have.
+    Raises ValueError if `name` is no such device, or a GPU that this machine does not have.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(name)
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:  # torch lists all its backends here
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"no device {name!r}; choose cpu, cuda or cuda:N")
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch sees no GPU here; use 'cpu'")
+        raise ValueError(f"no device {name!r}: torch finds no GPU on this machine; choose cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"no device {name!r}: this machine has {torch.cuda.device_count()} GPUs, from cuda:0"
+        )
     return chosen
 
 

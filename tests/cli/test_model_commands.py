@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from workbench import runtime
 from workbench.cli import main
 from workbench.data import storage
 from workbench.models.model_store import CARD, RANKS, TrainedModel
@@ -109,6 +110,54 @@ def test_a_mistake_is_one_clear_line(workbench, capsys, arguments: tuple[str, ..
     assert workbench(*arguments) == 1
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
+
+
+COMMANDS_ON_A_DEVICE = [
+    TRAIN[:-2],
+    ("evaluate", "cycles-sasrec-dot"),
+    ("study", "run", "seeds", "models=quick/sasrec-dot", "dataset=cycles"),
+    ("bench", "search", "--size", "ml-1m", "--method", "brute force"),
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS_ON_A_DEVICE)
+@pytest.mark.parametrize("device", ["cuda", "gpu", "meta", "cuda:x"])
+def test_a_device_that_is_not_there_is_one_line_before_the_work(
+    workbench, root: Path, capsys, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], device: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    before = sorted(root.rglob("*"))
+    assert workbench(*arguments, "--device", device) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: no device '{device}'") and len(captured.err.splitlines()) == 1
+    assert (captured.out, sorted(root.rglob("*"))) == ("", before)
+
+
+def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert runtime.device("cuda:1").index == 1
+    with pytest.raises(ValueError, match="no device 'cuda:2': this machine has 2 GPUs"):
+        runtime.device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [TRAIN, ("bench", "search", "--size", "ml-1m"), ("data", "prepare", "embedded-tiny")],
+)
+def test_a_negative_seed_is_one_line_before_the_work(
+    workbench, root: Path, capsys, arguments: tuple[str, ...]
+) -> None:
+    before = sorted(root.rglob("*"))
+    assert workbench(*arguments, "--seed", "-1") == 1
+    assert capsys.readouterr().err == "error: --seed must be 0 or more, not -1\n"
+    assert sorted(root.rglob("*")) == before
+
+
+def test_compare_names_a_run_that_is_no_finished_checkpoint(trained: Path, workbench, capsys) -> None:
+    assert workbench("compare", str(trained.parent / "runs" / trained.name)) == 1
+    error = capsys.readouterr().err
+    assert "holds no metrics.csv: not a finished checkpoint" in error and len(error.splitlines()) == 1
 
 
 def test_list_shows_every_preset(workbench, capsys) -> None:

@@ -149,6 +149,24 @@ def test_pairs_are_checked_and_written(root: Path) -> None:
     assert run("pairs").exit_code == 0
 
 
+@pytest.mark.parametrize(("options", "address"), [((), "localhost"), (("--ip", "0.0.0.0"), "0.0.0.0")])
+def test_lab_stays_on_this_machine_whatever_the_users_own_configuration_says(
+    root: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], address: str
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda path, command: called.append(command))
+    run("lab", "--no-browser", *options)
+    (root / "jupyter_server_config.json").write_text('{"ServerApp": {"ip": "192.0.2.1"}}')
+    shown = subprocess.run(
+        [*called[0], "--show-config-json"],
+        env=os.environ | {"JUPYTER_CONFIG_DIR": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(shown.stdout)["ServerApp"]["ip"] == address
+
+
 def test_lab_opens_the_tour_and_asks_no_other_machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[list[str]] = []
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "mine")
@@ -159,6 +177,7 @@ def test_lab_opens_the_tour_and_asks_no_other_machine(root: Path, monkeypatch: p
     assert "--LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb" in command
     assert f"--ServerApp.root_dir={root}" in command
     assert {"--no-browser", "--ServerApp.port=8899", "--LabApp.news_url=None"} <= set(command)
+    assert "--ServerApp.ip=localhost" in command
     ours, theirs = os.environ["JUPYTER_CONFIG_PATH"].split(os.pathsep)
     overrides = json.loads((Path(ours) / "labconfig" / "default_setting_overrides.json").read_text())
     assert overrides["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def model(seed: int = 0, steps: int = 0) -> tuple[Retriever, torch.optim.Optimiz
 def test_a_state_comes_back_as_it_was(tmp_path):
     retriever, optimizer = model(steps=3)
     progress = Progress(2, 8, 1, 0.1 + 0.2, 1, [{"loss": 1 / 3, "epoch": 1}, {"loss": 0.1, "epoch": 2}])
+    checkpoints.save(tmp_path, retriever, optimizer, Progress(1, best_epoch=1))
     checkpoints.save(tmp_path, retriever, optimizer, progress, note="x")
     again, other = model(seed=1)
     assert checkpoints.resume(tmp_path, again, other) == progress
@@ -89,4 +91,12 @@ def test_a_damaged_state_is_named(tmp_path, name, damage):
     else:
         path.write_text(json.dumps({"epoch": 1, "unknown": 2}))
     with pytest.raises(ValueError, match=r"epoch-0001 is damaged.*remove it"):
+        checkpoints.resume(tmp_path, *model())
+
+
+def test_a_missing_best_epoch_is_named_before_the_run_goes_on(tmp_path):
+    for epoch in (1, 2):
+        checkpoints.save(tmp_path, *model(steps=1), Progress(epoch, best_epoch=1))
+    shutil.rmtree(tmp_path / "epoch-0001")
+    with pytest.raises(ValueError, match=r"epoch-0001, the best epoch of this run, is missing; remove"):
         checkpoints.resume(tmp_path, *model())

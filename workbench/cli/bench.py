@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from workbench import paths
+from workbench.cli.options import Device, seed_from_zero
 from workbench.cli.printing import origin, print_table, write_csv
 
 app = typer.Typer(
@@ -90,11 +91,11 @@ def bench_search(
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="RoundRobin of each entry.")] = None,
     queries: Annotated[int | None, typer.Option(help="Queries of a workload at most.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws queries, noise and random weights.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads; by default torch's choice.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")
+    seed: Annotated[
+        int | None, typer.Option(callback=seed_from_zero, help="Draws queries, noise and random weights.")
     ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; by default torch's choice.")] = None,
+    device: Device = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of raw runs; by default reports/bench.")] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Forget what was measured before.")] = False,
     out: Annotated[

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench import paths
+from workbench.cli.options import seed_from_zero
 from workbench.cli.printing import print_whole
 from workbench.data import CATALOG, EMBEDDED, load, prepared_names, storage
 from workbench.data.build import build, build_own, comparison, fetch, locate
@@ -111,7 +112,7 @@ def prepare_dataset(
     drop_duplicates: Annotated[
         bool, typer.Option("--drop-duplicates", help="Drop rows that repeat user, item and second.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of a generated dataset.")] = 0,
+    seed: Annotated[int, typer.Option(callback=seed_from_zero, help="Seed of a generated dataset.")] = 0,
 ) -> None:
     """Turn a dataset's files into sequences under data/NAME, and print its counts beside the published ones.
 

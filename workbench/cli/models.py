@@ -9,7 +9,8 @@ import pandas as pd
 import torch.distributed as dist
 import typer
 
-from workbench import paths
+from workbench import paths, runtime
+from workbench.cli.options import Device, seed_from_zero
 from workbench.cli.printing import origin, print_table, write_csv
 from workbench.data import load
 from workbench.evaluation.protocol import RAILS, STRICT, summarize
@@ -41,10 +42,10 @@ def train_model(
     precision: Annotated[
         Literal["fp32", "bf16"] | None, typer.Option(help="bf16 computes under autocast.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides weights, order, negatives and dropout.")] = 0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")
-    ] = None,
+    seed: Annotated[
+        int, typer.Option(callback=seed_from_zero, help="Decides weights, order, negatives and dropout.")
+    ] = 0,
+    device: Device = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the result; by default ckpts/DATASET-PRESET.")
     ] = None,
@@ -110,7 +111,7 @@ def evaluate_model(
         Literal["strict", "rails"], typer.Option(help="How targets and candidates are chosen.")
     ] = "strict",
     part: Annotated[Literal["validation", "test"], typer.Option(help="Which held-out item.")] = "test",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = None,
     ranks_to: Annotated[
         Path | None, typer.Option("--ranks", help="Write every user's rank to this Parquet file.")
     ] = None,
@@ -140,7 +141,7 @@ def evaluate_model(
             f"{folder} was trained on {metadata['dataset']} with fingerprint {metadata['fingerprint']}, and {name} here has"
             f" {sequences.fingerprint()}: its numbers would not be comparable. Pass --other-data to measure it all the same"
         )
-    retriever = Retriever.load(folder, device)
+    retriever = Retriever.load(folder, runtime.device(device))
     check_same_items(retriever, sequences)
     rules = replace(STRICT if protocol == "strict" else RAILS, part=part)
     ranks = rank_users(retriever, sequences, rules, progress=True)

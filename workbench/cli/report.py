@@ -49,7 +49,7 @@ def report(
 
       workbench report --profile standard --dataset ml-1m
 
-      workbench report --only 02,03 -p epochs=5 --force
+      workbench report --only 02,03 -p user=5 --force
 
       workbench report --jobs 2 --timeout 600
     """
@@ -80,10 +80,14 @@ def lab(
     notebook: Annotated[str, typer.Argument(help="The notebook to open, by number or name.")] = "00",
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 8888,
+    ip: Annotated[
+        str, typer.Option(help="The address to listen on; other machines reach any but localhost.")
+    ] = "localhost",
 ) -> None:
     """Open JupyterLab on a notebook: the tour, where none is named.
 
-    It listens on this machine only, and asks no other for news or updates. Stop it with Ctrl-C.
+    It listens on this machine only, whatever your own Jupyter configuration says, unless `--ip` names another address. It
+    fetches no news and no updates. Stop it with Ctrl-C.
 
     Examples:
 
@@ -102,6 +106,7 @@ def lab(
         "jupyterlab",
         f"--ServerApp.root_dir={paths.root()}",
         f"--LabApp.default_url=/lab/tree/{chosen.path.relative_to(paths.root()).as_posix()}",
+        f"--ServerApp.ip={ip}",
         f"--ServerApp.port={port}",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",

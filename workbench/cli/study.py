@@ -8,6 +8,7 @@ import pandas as pd
 import typer
 
 from workbench import paths
+from workbench.cli.options import Device
 from workbench.cli.printing import origin, print_table, write_csv
 from workbench.files import write_text
 from workbench.studies.study import Models, studies, study
@@ -63,7 +64,7 @@ def run(
             "--trained-only", help="Leave out models that are not in ckpts/ instead of training them."
         ),
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
+    device: Device = None,
 ) -> None:
     """Compute the table of a study, print it, and write it to reports/tables with its machine and commit.
 

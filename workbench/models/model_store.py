@@ -41,10 +41,13 @@ class TrainedModel:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `store_run` wrote to `folder`."""
-        return cls(
-            folder, read_metadata(folder), pd.read_csv(folder / HISTORY), pd.read_csv(folder / METRICS)
-        )
+        """What `store_run` wrote to `folder`; FileNotFoundError if it holds no measured checkpoint (but a run, say)."""
+        metadata = read_metadata(folder)
+        if not (folder / METRICS).is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no {METRICS}: not a finished checkpoint, but weights or a run that were not measured"
+            )
+        return cls(folder, metadata, pd.read_csv(folder / HISTORY), pd.read_csv(folder / METRICS))
 
     def retriever(self, device: str = "cpu") -> Retriever:
         """The retriever itself, in evaluation mode."""

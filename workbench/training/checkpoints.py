@@ -67,7 +67,7 @@ def save(
 def resume(run: Path, retriever: Retriever, optimizer: torch.optim.Optimizer) -> Progress:
     """Load the last finished epoch of `run` into `retriever` and `optimizer`; a fresh Progress where there is none.
 
-    Raises ValueError that names the folder of that epoch where it is damaged.
+    Raises ValueError that names the folder of that epoch where it is damaged, or that of the best epoch if it is missing.
     """
     finished = epochs(run)
     if not finished:
@@ -81,6 +81,10 @@ def resume(run: Path, retriever: Retriever, optimizer: torch.optim.Optimizer) ->
         raise ValueError(
             f"{folder} is damaged ({error}); remove it, and the run goes on after the epoch before it, if that is there"
         ) from error
+    if progress.best_epoch and not best(run, progress).is_dir():
+        raise ValueError(
+            f"{best(run, progress)}, the best epoch of this run, is missing; remove {run} to train again"
+        )
     return progress
 
 

@@ -49,6 +49,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, not {self.seed}")
         if self.metric not in METRICS:
             raise ValueError(f"unknown metric {self.metric!r}: choose {', '.join(METRICS)}")
         for name in ("epochs", "batch_size", "validate_every"):

@@ -1,0 +1,145 @@
+"""Every command that README, CONTRIBUTING, the help texts and the notebooks print is one that the command line takes."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer.core
+
+import workbench.cli
+from workbench import cli
+from workbench.bench import plans
+from workbench.bench.methods import SearcherSpec
+from workbench.cli.report import _pairs
+from workbench.cli.study import _options
+from workbench.data import CATALOG, EMBEDDED
+from workbench.reporting import notebooks
+from workbench.studies.study import study
+from workbench.training.presets import preset
+
+ROOT = Path(__file__).resolve().parents[2]
+FILLED = {"dataset": "ml-1m", "seed": "0"}
+"""What stands for the {…} of a command that a notebook fills in; a preset for all others."""
+
+
+def _of_markdown(text: str) -> Iterator[str]:
+    yield from re.findall(r"^\s*(?:Example: )?(workbench [a-z].*)$", text, re.MULTILINE)
+    yield from re.findall(r"`(workbench [a-z][^`]*)`", text)
+
+
+def _of_notebook(source: str) -> Iterator[str]:
+    filled = re.sub(r"\{([^{}]*)\}", lambda field: FILLED.get(field[1], "quick/hstu-mol"), source)
+    yield from _of_markdown(filled.replace("\n# ", "\n"))
+    yield from re.findall(r": (workbench [a-z][^\"`]*)\"", filled)
+
+
+def _helps() -> Iterator[str]:
+    """The help of every command in every module of the command line."""
+    for module in pkgutil.iter_modules(workbench.cli.__path__, "workbench.cli."):
+        if not module.name.endswith("__main__"):
+            app = getattr(importlib.import_module(module.name), "app", typer.Typer())
+            yield from (inspect.getdoc(command.callback) or "" for command in app.registered_commands)
+    yield from (inspect.getdoc(command.callback) or "" for command in cli.app.registered_commands)
+
+
+def documented() -> list[str]:
+    """The commands, each once, as one types them."""
+    found = [c for name in ("README.md", "CONTRIBUTING.md") for c in _of_markdown((ROOT / name).read_text())]
+    found += [c for text in _helps() for c in _of_markdown(text)]
+    found += [c for path in sorted((ROOT / "notebooks").glob("*.py")) for c in _of_notebook(path.read_text())]
+    return sorted({" ".join(shlex.split(command, comments=True)): command for command in found}.values())
+
+
+def _check_report(values: dict[str, Any]) -> None:
+    only = [name for names in values["only"] or [] for name in names.split(",")]
+    notebooks.bind(
+        notebooks.select(notebooks.catalog(ROOT / "notebooks"), only), _pairs(values["parameter"] or [])
+    )
+
+
+def _is_checkpoint(name: str | Path) -> None:
+    assert (ROOT / "ckpts" / name / "config.json").is_file() or str(name).startswith("ckpts/"), name
+
+
+def _is_dataset(name: str) -> None:
+    assert name in {*CATALOG, *EMBEDDED, "my-shop"}, name
+
+
+CHECKS: dict[str, Callable[[Any], object]] = {
+    "workbench train name": lambda name: name and preset(name),
+    "workbench train dataset": _is_dataset,
+    "workbench study show name": study,
+    "workbench evaluate folder": _is_checkpoint,
+    "workbench compare folders": lambda folders: [_is_checkpoint(folder) for folder in folders],
+    "workbench bench train presets": lambda names: [preset(name) for name in names],
+    "workbench bench search preset": lambda name: plans.named(name, "ml-1m-hstu-mol", None),
+    "workbench bench search checkpoint": _is_checkpoint,
+    "workbench bench search searcher": lambda specs: [SearcherSpec.read(spec) for spec in specs],
+    "workbench data fetch name": _is_dataset,
+    "workbench data prepare name": _is_dataset,
+    "workbench index paths base": _is_checkpoint,
+    "workbench report dataset": _is_dataset,
+    "workbench lab notebook": lambda name: notebooks.select(notebooks.catalog(ROOT / "notebooks"), [name]),
+}
+"""What the parser leaves to the command itself: the values of some arguments, by command and name."""
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[click.Context]:
+    """What the command line was about to run."""
+    reached: list[click.Context] = []
+    invoke = typer.core.TyperCommand.invoke
+
+    def stop(command: typer.core.TyperCommand, context: click.Context) -> Any:
+        if command.context_settings.get("allow_extra_args"):  # hands its arguments on
+            return invoke(command, context)
+        return reached.append(context)
+
+    monkeypatch.setattr(typer.core.TyperCommand, "invoke", stop)
+    return reached
+
+
+def run(command: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(shlex.split(command, comments=True)[1:])
+    assert not ended.value.code, command
+
+
+@pytest.mark.parametrize("command", documented())
+def test_the_command_line_takes_it(command: str, parsed: list[click.Context]) -> None:
+    run(command)
+    if "--help" in command or command.split()[1:] in (["bench"], ["data"]):
+        return
+    (context,) = parsed
+    if context.command_path == "workbench report":
+        _check_report(context.params)
+    if context.command_path == "workbench study run":
+        study(context.params["name"], _options(context.params["options"] or []))
+    for name, value in context.params.items():
+        check = CHECKS.get(f"{context.command_path} {name}")
+        if check is not None and value:
+            check(value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [c for c in documented() if re.search(r"--list|--help| data list|workbench compare|workbench pairs$", c)],
+)
+def test_what_takes_no_time_runs(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(command)
+    assert capsys.readouterr().out.strip() or command.endswith("pairs")
+
+
+@pytest.mark.parametrize(
+    "command", ["workbench report --only 02,03 -p seed=1 --force", "workbench train quick/nothing"]
+)
+def test_what_was_documented_wrongly_is_found(command: str, parsed: list[click.Context]) -> None:
+    with pytest.raises(ValueError, match=r"give --seed instead|no preset"):
+        test_the_command_line_takes_it(command, parsed)
