@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from workbench import paths
+from workbench.files import check_folder
 
 _DEFAULT_DATASET = "embedded-small"
 
@@ -36,6 +37,10 @@ def report(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run what is up to date too.")] = False,
+    publish: Annotated[
+        Path | None,
+        typer.Option(help="Then copy all reports to this folder, as static pages for a web server."),
+    ] = None,
 ) -> None:
     """Execute the notebooks and write the report: reports/index.html.
 
@@ -52,10 +57,15 @@ def report(
       workbench report --only 02,03 -p user=5 --force
 
       workbench report --jobs 2 --timeout 600
+
+      workbench report --publish docs
     """
+    from workbench.reporting import publish as published
     from workbench.reporting.runner import ReportSpec, run_report
 
     _check_dataset(dataset)
+    if publish is not None:
+        check_folder(publish, published.SITE, published.SETTINGS)
     spec = ReportSpec(
         profile=profile,
         dataset=dataset,
@@ -72,6 +82,8 @@ def report(
     for row in finished.rows:
         print(f"{row.name:<{width}}  {row.state:<10}  {row.seconds:>8.1f} s  {row.error}".rstrip())
     print(f"\n{finished.index}")
+    if publish is not None:
+        print(published.publish(paths.reports(), publish))
     if finished.failed:
         raise typer.Exit(1)
 
