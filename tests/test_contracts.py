@@ -210,3 +210,18 @@ def test_without_keeps_the_order_of_the_others():
 def test_items_of_another_model_are_not_put_in(items, message):
     with pytest.raises(ValueError, match=message):
         corpus(7, 3, 5).upsert(items())
+
+
+def test_a_batch_of_histories_needs_no_target_and_says_what_it_lacks():
+    batch = SequenceBatch.of_histories([[3, 1, 2], [5]], 2, timestamps=[[10, 20, 30], [7]])
+    assert batch.item_ids.tolist() == [[1, 2], [5, 0]]
+    assert batch.timestamps.tolist() == [[20, 30], [7, 0]]
+    assert batch.lengths.tolist() == [2, 1]
+    assert batch.at_last_interaction().need("target_timestamps").tolist() == [30, 7]
+    for field in ("user_ids", "target_ids", "target_timestamps"):
+        with pytest.raises(ValueError, match=f"the batch has no {field}"):
+            batch.need(field)
+    with pytest.raises(ValueError, match="at least one item"):
+        SequenceBatch.of_histories([[1], []], 2)
+    with pytest.raises(ValueError, match="one time for each item"):
+        SequenceBatch.of_histories([[1, 2]], 2, timestamps=[[1]])

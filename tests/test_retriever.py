@@ -292,3 +292,25 @@ def test_facts_that_cannot_be_written_leave_the_checkpoint_before_whole(saved):
     with pytest.raises(TypeError):
         Retriever(CONFIG, ITEMS, seed=9).save(saved, when=object())
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("encoder", "similarity", "missing"),
+    [
+        (HSTUConfig(1, 1, 4, 4, 0.0), DotConfig(), "time of the request"),
+        (
+            SASRecConfig(1, 1, 8, 0.0),
+            MoLConfig(2, 1, 4, user_tables=(5,), query_hidden=8, gate_query=4),
+            "give the user",
+        ),
+    ],
+)
+def test_a_history_alone_is_enough_unless_the_model_uses_more(encoder, similarity, missing):
+    histories = SequenceBatch.of_histories([[1, 2, 3], [4]], 8)
+    plain = Retriever(RetrieverConfig(SASRecConfig(1, 1, 8, 0.0), DotConfig(), 8, 8), 9).eval()
+    assert len(plain.query_state(histories)) == 2
+    retriever = Retriever(RetrieverConfig(encoder, similarity, 8, 8), 9).eval()
+    with pytest.raises(ValueError, match=missing):
+        retriever.query_state(histories)
+    known = replace(histories.at_last_interaction(), user_ids=torch.tensor([0, 1]))
+    assert len(retriever.query_state(known)) == 2

@@ -19,7 +19,7 @@ Item ids are dense: 1..N, with 0 for padding. The ids of the source (MovieLens' 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
@@ -32,6 +32,12 @@ from torch import Tensor, nn
 
 PADDING_ID = 0
 NO_ITEM = -1
+MISSING = {
+    "user_ids": "the ids of the users",
+    "target_ids": "the items to predict",
+    "target_timestamps": "the time of the request",
+}
+"""What the optional fields of a batch are, in messages."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +106,12 @@ class _TensorRecord:
 
 @dataclass(frozen=True)
 class SequenceBatch(_TensorRecord):
-    """Histories of B users, oldest first and right-padded with 0, and for each the item to predict.
+    """Histories of B users, oldest first and right-padded with 0, and for each, if it is known, the item to predict.
 
     `item_ids` int64 (B, L), dense ids; `timestamps` int64 (B, L), seconds; `ratings` float32 (B, L); `lengths` int64 (B,),
-    each at least 1 and at most L; `user_ids` int64 (B,), dense 0..U−1; `target_ids`, `target_timestamps` int64 (B,);
+    each at least 1 and at most L; `user_ids` int64 (B,), dense 0..U−1; `target_ids`, `target_timestamps` int64 (B,), the
+    item that came next and when (the time of the request). The last three are None if nobody knows them: what needs one
+    takes it by `need`, which says so.
     `masked` bool (B, L) or None: positions whose item the encoder must not see (masked-item training, BERT4Rec).
     """
 
@@ -111,9 +119,9 @@ class SequenceBatch(_TensorRecord):
     timestamps: Int[Tensor, "B L"]
     ratings: Float[Tensor, "B L"]
     lengths: Int[Tensor, "B"]
-    user_ids: Int[Tensor, "B"]
-    target_ids: Int[Tensor, "B"]
-    target_timestamps: Int[Tensor, "B"]
+    user_ids: Int[Tensor, "B"] | None = None
+    target_ids: Int[Tensor, "B"] | None = None
+    target_timestamps: Int[Tensor, "B"] | None = None
     masked: Bool[Tensor, "B L"] | None = None
 
     def __len__(self) -> int:
@@ -124,6 +132,54 @@ class SequenceBatch(_TensorRecord):
         """True where a position holds an interaction and not padding."""
         positions = torch.arange(self.item_ids.shape[1], device=self.lengths.device)
         return positions[None, :] < self.lengths[:, None]
+
+    def need(self, field: Literal["user_ids", "target_ids", "target_timestamps"]) -> Int[Tensor, "B"]:
+        """The field; ValueError that says what is missing if this batch does not have it."""
+        value: Tensor | None = getattr(self, field)
+        if value is None:
+            raise ValueError(f"{MISSING[field]} must be given here: the batch has no {field}")
+        return value
+
+    @classmethod
+    def of_histories(
+        cls,
+        histories: Sequence[Sequence[int]],
+        max_length: int,
+        *,
+        timestamps: Sequence[Sequence[int]] | None = None,
+        user_ids: Sequence[int] | None = None,
+    ) -> Self:
+        """A batch (B, L) without targets: the last `max_length` items of each history (dense ids, oldest first).
+
+        `timestamps` in seconds, one per item; without them all interactions count as simultaneous. Raises ValueError if
+        a history is empty, or its timestamps differ from it in number.
+
+        >>> SequenceBatch.of_histories([[3, 1, 2], [5]], max_length=2).item_ids.tolist()
+        [[1, 2], [5, 0]]
+        """
+        if not all(len(history) for history in histories):
+            raise ValueError("a history must hold at least one item")
+        times = [[0] * len(history) for history in histories] if timestamps is None else timestamps
+        if [len(history) for history in histories] != [len(seconds) for seconds in times]:
+            raise ValueError("timestamps must hold one time for each item of each history")
+
+        def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+            kept = [torch.as_tensor(row[-max_length:], dtype=torch.int64) for row in rows]
+            return nn.utils.rnn.pad_sequence(kept, batch_first=True)
+
+        ids = padded(histories)
+        return cls(
+            item_ids=ids,
+            timestamps=padded(times),
+            ratings=torch.full(ids.shape, torch.nan),
+            lengths=torch.tensor([min(len(history), max_length) for history in histories]),
+            user_ids=None if user_ids is None else torch.as_tensor(user_ids, dtype=torch.int64),
+        )
+
+    def at_last_interaction(self) -> Self:
+        """The same batch, as if each user made the request right after the last interaction: hides the target's time."""
+        last = self.timestamps.gather(1, self.lengths[:, None] - 1)[:, 0]
+        return replace(self, target_timestamps=last)
 
 
 @dataclass(frozen=True)
@@ -239,8 +295,10 @@ class Similarity(nn.Module, ABC):
         """Bytes that `score` holds at its peak per (query, item) pair, its result included; sizes tiles."""
 
     @abstractmethod
-    def queries(self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"]) -> QueryState:
-        """What depends on the query alone."""
+    def queries(
+        self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"] | None = None
+    ) -> QueryState:
+        """What depends on the query alone. ValueError if it depends on users and there are no `user_ids`."""
 
     @abstractmethod
     def items(self, embeddings: Float[Tensor, "N D"], ids: Int[Tensor, "N"]) -> ItemState:

@@ -113,10 +113,10 @@ def straightforward_loss(
     )
     length = outputs.shape[1]
     targets = torch.cat([b.item_ids[:, 1:], torch.zeros_like(b.item_ids[:, :1])], dim=1)
-    targets = targets.scatter(1, (b.lengths - 1)[:, None], b.target_ids[:, None])
+    targets = targets.scatter(1, (b.lengths - 1)[:, None], b.need("target_ids")[:, None])
     drawn = torch.randint(1, retriever.num_items + 1, (len(b), length, negatives), generator=draws)
     candidates = torch.cat([targets[..., None], drawn], dim=-1)  # (B, L, 1 + M)
-    scores = _scores(retriever, outputs, candidates, b.user_ids)
+    scores = _scores(retriever, outputs, candidates, b.need("user_ids"))
     same = drawn == targets[..., None]
     scores = torch.cat([scores[..., :1], scores[..., 1:].masked_fill(same, FORBIDDEN)], dim=-1)
     losses = -scores.log_softmax(-1)[..., 0]
@@ -151,7 +151,7 @@ def _padded_hstu(
     """HSTU over the whole padded grid: every position projected, every pair of positions attended to and then masked."""
     x = encoder.inputs(embeddings, b)
     asked = torch.roll(b.timestamps, -1, dims=1).scatter(
-        1, (b.lengths - 1)[:, None], b.target_timestamps[:, None]
+        1, (b.lengths - 1)[:, None], b.need("target_timestamps")[:, None]
     )
     buckets = time_buckets(asked[:, :, None], b.timestamps[:, None, :])
     length = x.shape[1]

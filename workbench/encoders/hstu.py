@@ -148,28 +148,31 @@ class HSTU(Encoder):
         self.blocks = nn.ModuleList(HSTUBlock(config, dim, padded_length) for _ in range(config.blocks))
 
     def _buckets(
-        self, timestamps: Int[Tensor, "B L"], lengths: Int[Tensor, "B"], targets: Int[Tensor, "B"]
+        self, timestamps: Int[Tensor, "B L"], lengths: Int[Tensor, "B"], requests: Int[Tensor, "B"] | None
     ) -> Int[Tensor, "B L L"]:
-        asked = timestamps
-        if self.request_time:
-            asked = torch.roll(timestamps, -1, dims=1).scatter(1, lengths[:, None] - 1, targets[:, None])
-        return time_buckets(asked[:, :, None], timestamps[:, None, :])
+        seen_at = timestamps
+        if requests is not None:
+            seen_at = torch.roll(timestamps, -1, dims=1).scatter(1, lengths[:, None] - 1, requests[:, None])
+        return time_buckets(seen_at[:, :, None], timestamps[:, None, :])
 
     def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
         """One output per position (B, L, D); position i sees 0..i."""
         check_length(batch, self.max_length)
         order = torch.argsort(batch.lengths, descending=True, stable=True)
         x = self.inputs(embeddings, batch)[order]
-        lengths, timestamps, targets = (
-            t[order] for t in (batch.lengths, batch.timestamps, batch.target_timestamps)
-        )
+        lengths, timestamps = batch.lengths[order], batch.timestamps[order]
+        requests = batch.need("target_timestamps")[order] if self.request_time else None
         whole = jagged(lengths, x.shape[1])
         bounds = whole.offsets.tolist()
         groups = []
         for start in range(0, len(batch), GROUP_ROWS):
             end = min(start + GROUP_ROWS, len(batch))
             longest = int(lengths[start])
-            buckets = self._buckets(timestamps[start:end, :longest], lengths[start:end], targets[start:end])
+            buckets = self._buckets(
+                timestamps[start:end, :longest],
+                lengths[start:end],
+                None if requests is None else requests[start:end],
+            )
             layout = jagged(lengths[start:end], longest)
             groups.append(_Group(bounds[start], bounds[end], layout, buckets))
         flat = whole.unpad(x)  # (T, D)

@@ -157,7 +157,7 @@ def rank_table(
     for batch in tqdm(batches, desc="ranking targets", unit="batch", disable=not progress):
         with torch.no_grad():
             queries = encode(batch)
-        targets = batch.target_ids.to(items.ids.device)
+        targets = batch.need("target_ids").to(items.ids.device)
         if searcher is None:
             found = target_ranks(similarity, queries, items, targets, exclude(batch), memory_budget)
         else:
@@ -165,8 +165,8 @@ def rank_table(
         frames.append(
             pd.DataFrame(
                 {
-                    "user_id": batch.user_ids.cpu().numpy(),
-                    "target_id": batch.target_ids.cpu().numpy(),
+                    "user_id": batch.need("user_ids").cpu().numpy(),
+                    "target_id": targets.cpu().numpy(),
                     "rank": found.ranks.cpu().numpy(),
                     "candidates": found.candidates.cpu().numpy(),
                     "target_excluded": found.excluded.cpu().numpy(),

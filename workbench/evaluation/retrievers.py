@@ -1,7 +1,5 @@
 """A trained retriever under a protocol: from users' held-out items to ranks and metrics."""
 
-from dataclasses import replace
-
 import pandas as pd
 import torch
 from torch import Tensor
@@ -38,12 +36,11 @@ def rank_users(
 
     def encode(batch: SequenceBatch) -> QueryState:
         if not protocol.request_time:
-            last = batch.timestamps.gather(1, batch.lengths[:, None] - 1)[:, 0]
-            batch = replace(batch, target_timestamps=last)
+            batch = batch.at_last_interaction()
         return retriever.query_state(batch.to(device))
 
     def whole_history(batch: SequenceBatch) -> Tensor:
-        history = sequences.history(batch.user_ids.numpy(), HELD_OUT[protocol.part])
+        history = sequences.history(batch.need("user_ids").numpy(), HELD_OUT[protocol.part])
         return torch.from_numpy(history).to(device)
 
     def exclude(batch: SequenceBatch) -> Tensor | None:

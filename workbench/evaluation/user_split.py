@@ -1,7 +1,7 @@
 """Protocols of held-out users: who trains, who is queried, and what a way of finding items is worth to them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -152,9 +152,8 @@ def ask(find: Find, held_out: Sequences, k: int, protocol: HeldOutUsers) -> Int[
     for start in range(0, asked.num_users, QUESTIONS):
         users = np.arange(start, min(start + QUESTIONS, asked.num_users))
         batch = batch_of(asked, users, 0, protocol.history)
-        last = batch.timestamps.gather(1, batch.lengths[:, None] - 1)[:, 0]  # no time of the target
         whole = torch.from_numpy(asked.history(users, 0))
-        found.append(find(replace(batch, target_timestamps=last), whole, k))
+        found.append(find(batch.at_last_interaction(), whole, k))
     return torch.cat(found)
 
 

@@ -1,7 +1,5 @@
 """What trained retrievers return for one user, in words a person can read."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import torch
@@ -53,8 +51,7 @@ def recommendations(retriever: Retriever, sequences: Sequences, user: int, k: in
 def queries(retriever: Retriever, sequences: Sequences, users: NDArray[np.int64]) -> QueryState:
     """What `users` ask before their test item, the time of which is not told. ValueError where one has no history before it."""
     batch = batch_of(sequences, users, 0, retriever.config.max_length)
-    last = batch.timestamps.gather(1, batch.lengths[:, None] - 1)[:, 0]
-    return retriever.query_state(replace(batch, target_timestamps=last).to(retriever.device))
+    return retriever.query_state(batch.at_last_interaction().to(retriever.device))
 
 
 def score_matrix(retriever: Retriever, sequences: Sequences, users: int = 8, items: int = 20) -> pd.DataFrame:

@@ -66,7 +66,9 @@ class DotProduct(ComponentSimilarity):
         """Bytes of temporaries per (query, item) pair in `score`: the score itself."""
         return 4
 
-    def queries(self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"]) -> DotQueries:
+    def queries(
+        self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"] | None = None
+    ) -> DotQueries:
         """Query vectors (B, D); users are not looked at."""
         vectors = unit(embeddings) if self.config.normalize else embeddings
         return DotQueries(vectors / self.config.temperature)

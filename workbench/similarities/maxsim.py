@@ -92,7 +92,9 @@ class MaxSim(ComponentSimilarity):
         """Bytes of temporaries per pair in `score`: the component scores, twice, and their maxima."""
         return 4 * self.config.query_groups * (2 * self.config.item_groups + 1)
 
-    def queries(self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"]) -> MaxSimQueries:
+    def queries(
+        self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"] | None = None
+    ) -> MaxSimQueries:
         """Query components (B, Pq, d); users are not looked at."""
         c = self.config
         q = F.layer_norm(embeddings, embeddings.shape[-1:], eps=1e-6) if c.query_layer_norm else embeddings

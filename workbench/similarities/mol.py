@@ -169,8 +169,14 @@ class MixtureOfLogits(ComponentSimilarity):
         weight = self.query_network.linear.weight
         return mixture.pair_bytes(weight.device, weight.dtype, self.config.components, self.config.gate_pair)
 
-    def queries(self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"]) -> MoLQueries:
-        """Query components (B, Pq, d) and the query part of the gate (B, P)."""
+    def queries(
+        self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"] | None = None
+    ) -> MoLQueries:
+        """Query components (B, Pq, d) and the query part of the gate (B, P); ValueError if it has user tables and no ids."""
+        if user_ids is None and self.user_tables:
+            raise ValueError(
+                "this Mixture-of-Logits has a component of the user's id: give the user, or train one without user_tables"
+            )
         q = (
             F.layer_norm(embeddings, embeddings.shape[-1:], eps=1e-6)
             if self.config.query_layer_norm

@@ -1,7 +1,7 @@
 """What SparCode's index serves at what size: quality, latency and bytes by sparsity; what the codes of a model hold."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -49,10 +49,9 @@ def served(retriever: Retriever, sequences: Sequences) -> Served:
     retriever.eval()
     with torch.no_grad():
         for batch in batches:
-            last = batch.timestamps.gather(1, batch.lengths[:, None] - 1)[:, 0]
-            queries.append(retriever.query_state(replace(batch, target_timestamps=last).to(retriever.device)))
-            targets.append(batch.target_ids)
-            users.append(batch.user_ids)
+            queries.append(retriever.query_state(batch.at_last_interaction().to(retriever.device)))
+            targets.append(batch.need("target_ids"))
+            users.append(batch.need("user_ids"))
         items = retriever.item_state()
     asked = torch.cat(users)
     exclude = torch.from_numpy(sequences.history(asked.numpy(), 0)).to(retriever.device)

@@ -44,8 +44,8 @@ def next_item(batch: SequenceBatch) -> TrainingTargets:
     ([0, 1], [6, 7])
     """
     successors = torch.cat([batch.item_ids[:, 1:], torch.full_like(batch.item_ids[:, :1], PADDING_ID)], dim=1)
-    successors = successors.scatter(1, (batch.lengths - 1)[:, None], batch.target_ids[:, None])
-    return _targets(batch.valid, successors, batch.user_ids)
+    successors = successors.scatter(1, (batch.lengths - 1)[:, None], batch.need("target_ids")[:, None])
+    return _targets(batch.valid, successors, batch.need("user_ids"))
 
 
 def later_item(batch: SequenceBatch, generator: torch.Generator) -> TrainingTargets:
@@ -61,8 +61,8 @@ def later_item(batch: SequenceBatch, generator: torch.Generator) -> TrainingTarg
     ahead = batch.lengths[:, None] - positions  # items after position i, the target included
     places = positions + 1 + (draws * ahead).long().clamp(max=(ahead - 1).clamp(min=0))
     sequence = torch.cat([batch.item_ids, torch.full_like(batch.item_ids[:, :1], PADDING_ID)], dim=1)
-    sequence = sequence.scatter(1, batch.lengths[:, None], batch.target_ids[:, None])  # (B, L + 1)
-    return _targets(batch.valid, sequence.gather(1, places.clamp(max=width)), batch.user_ids)
+    sequence = sequence.scatter(1, batch.lengths[:, None], batch.need("target_ids")[:, None])  # (B, L + 1)
+    return _targets(batch.valid, sequence.gather(1, places.clamp(max=width)), batch.need("user_ids"))
 
 
 def masked_item(
@@ -104,7 +104,7 @@ def masked_item(
     last = torch.zeros_like(valid).scatter(1, (sequence.lengths - 1)[:, None], True)
     hidden = torch.where(row_draws < last_only, last, hidden)
     sequence = replace(sequence, masked=hidden)
-    return sequence, _targets(hidden, sequence.item_ids, sequence.user_ids)
+    return sequence, _targets(hidden, sequence.item_ids, sequence.need("user_ids"))
 
 
 def _with_target(batch: SequenceBatch, max_length: int) -> SequenceBatch:
@@ -123,8 +123,8 @@ def _with_target(batch: SequenceBatch, max_length: int) -> SequenceBatch:
 
     return replace(
         batch,
-        item_ids=appended(batch.item_ids, batch.target_ids),
-        timestamps=appended(batch.timestamps, batch.target_timestamps),
+        item_ids=appended(batch.item_ids, batch.need("target_ids")),
+        timestamps=appended(batch.timestamps, batch.need("target_timestamps")),
         ratings=appended(batch.ratings, torch.full_like(batch.ratings[:, 0], float("nan"))),
         lengths=lengths,
     )

@@ -182,7 +182,9 @@ class DeepRetrieval(AlternatingSimilarity, PathWalker):
         """Bytes of temporaries per (query, item) pair in `score`: those of a dot product."""
         return self.reranker.pair_bytes
 
-    def queries(self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"]) -> DeepRetrievalQueries:
+    def queries(
+        self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"] | None = None
+    ) -> DeepRetrievalQueries:
         """Reranker vectors and structure inputs (B, D). While the reranker learns alone, no gradient goes further back."""
         if self.training and not self.joint:
             embeddings = embeddings.detach()

@@ -169,7 +169,9 @@ class SparCode(Similarity):
         """Bytes of temporaries per pair in `score`: the scorer's for every token, their scores, the sum."""
         return self.config.query_tokens * (self.scorer.pair_bytes + 8) + 8
 
-    def queries(self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"]) -> SparCodeQueries:
+    def queries(
+        self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"] | None = None
+    ) -> SparCodeQueries:
         """Tokens (B, K, d), quantised where there is a quantizer; in training its codebooks follow. Users are not looked at."""
         q = self.query_dropout(F.layer_norm(embeddings, embeddings.shape[-1:], eps=1e-6))
         tokens: Tensor = self.query_tokenizer(q).unflatten(-1, (self.config.query_tokens, -1))  # (B, K, d)
