@@ -125,9 +125,8 @@ for a, b in pairs:
 # was run: mean ± deviation over the seeds, and under the two models the difference on the same seeds.
 
 # %%
-firsts = ("sasrec-dot", "hstu-dot", "hstu-dot-longer")
-stored = [paths.reports() / "tables" / f"seeds-{dataset}-{name}.csv" for name in firsts]
-over = [format_seeds(pd.read_csv(path)) for path in stored if path.is_file()]
+stored = sorted((paths.reports() / "tables").glob(f"seeds-{dataset}-*.csv"))
+over = [format_seeds(pd.read_csv(path)) for path in stored]
 columns = ["model", "seeds", "HR@10", "HR@50", "NDCG@10", "MRR"]
 table(pd.concat(over, ignore_index=True)[columns]) if over else "run `workbench study run seeds`"
 

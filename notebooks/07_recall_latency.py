@@ -133,7 +133,9 @@ for name, preset in others.items():
         checkpoints[name] = str(found.folder)
 
 # %%
-fitted = paths.checkpoints() / f"{dataset}-hstu-dot-paths"  # paths that were fitted to a finished dot product
+fitted = (
+    paths.checkpoints() / f"{dataset}-cpu-hstu-dot-paths"
+)  # paths that were fitted to a finished dot product
 if "HSTU + Deep Retrieval" not in checkpoints and fitted.is_dir():
     checkpoints["HSTU + Deep Retrieval"] = str(fitted)
 for name, preset in others.items():

@@ -9,7 +9,7 @@ from workbench.models.model_store import TrainedModel, beside
 from workbench.studies.results import SECTIONS, results_page
 
 ROOT = Path(__file__).resolve().parent.parent
-MODELS = ("ml-1m-sasrec-dot", "ml-1m-sasrec-mol", "ml-1m-hstu-dot", "ml-1m-hstu-mol")
+MODELS = ("ml-1m-cpu-sasrec-dot", "ml-1m-cpu-sasrec-mol", "ml-1m-cpu-hstu-dot", "ml-1m-cpu-hstu-mol")
 
 
 def test_the_table_of_results_is_what_compare_prints() -> None:
@@ -46,7 +46,7 @@ def test_a_shipped_checkpoint_still_measures_what_its_card_says(
     from workbench.evaluation.retrievers import rank_users
 
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
-    shelved = TrainedModel.load(ROOT / "ckpts" / "ml-1m-sasrec-dot")
+    shelved = TrainedModel.load(ROOT / "ckpts" / "ml-1m-cpu-sasrec-dot")
     sequences = build("ml-1m", movielens_1m).sequences
     assert sequences.fingerprint() == shelved.metadata["fingerprint"]
     found = summarize(rank_users(shelved.retriever(), sequences, STRICT), STRICT).set_index("metric")["value"]

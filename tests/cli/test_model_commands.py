@@ -12,7 +12,7 @@ import pytest
 from workbench import runtime
 from workbench.cli import main
 from workbench.data import storage
-from workbench.models.model_store import CARD, RANKS, TrainedModel
+from workbench.models.model_store import CARD, RANKS, TrainedModel, folder_of
 from workbench.retriever import Retriever, read_metadata
 
 FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
@@ -49,7 +49,7 @@ def trained(root: Path) -> Path:
         with pytest.raises(SystemExit) as end:
             main([*TRAIN, "--epochs", "2", "--batch-size", "8"])
         assert not end.value.code
-    return root / "ckpts" / "cycles-sasrec-dot"
+    return root / "ckpts" / "cycles-quick-sasrec-dot"
 
 
 def test_of_several_processes_the_first_shelves_and_all_end(root: Path) -> None:
@@ -80,6 +80,14 @@ def test_train_writes_a_measured_checkpoint_with_a_card(trained: Path, cycles) -
     card = (trained / CARD).read_text()
     assert "cycles" in card and f"{by_metric['NDCG@10']:.4f}" in card and "seed 0" in card
     assert shelved.retriever().num_items == 30
+
+
+def test_a_name_from_before_the_presets_were_in_it_says_the_new_one(trained: Path, workbench, capsys) -> None:
+    assert workbench("compare", "cycles-sasrec-dot") == 1
+    assert "cycles-sasrec-dot was renamed to cycles-quick-sasrec-dot" in capsys.readouterr().err
+    assert folder_of("cycles-quick-sasrec-dot") == folder_of(trained) == trained
+    with pytest.raises(FileNotFoundError, match="neither the folder of a checkpoint"):
+        folder_of("nowhere")
 
 
 def test_train_again_changes_nothing_and_trains_nothing(trained: Path, workbench, capsys) -> None:
@@ -168,7 +176,10 @@ def test_list_shows_every_preset(workbench, capsys) -> None:
 
 def test_evaluate_repeats_the_cards_numbers(trained: Path, workbench, tmp_path: Path, cycles) -> None:
     ranks, metrics = tmp_path / "ranks.parquet", tmp_path / "metrics.csv"
-    assert workbench("evaluate", "cycles-sasrec-dot", "--ranks", str(ranks), "--metrics", str(metrics)) == 0
+    assert (
+        workbench("evaluate", "cycles-quick-sasrec-dot", "--ranks", str(ranks), "--metrics", str(metrics))
+        == 0
+    )
     shelved = TrainedModel.load(trained)
     pd.testing.assert_frame_equal(pd.read_parquet(ranks), shelved.ranks(cycles()))
     pd.testing.assert_frame_equal(pd.read_csv(metrics), shelved.metrics)
@@ -192,14 +203,14 @@ def test_import_rails_writes_a_checkpoint_that_loads(workbench, tmp_path: Path) 
 
 
 def test_the_study_of_seeds_trains_what_is_missing_and_averages(root, workbench):
-    out = root / "reports" / "tables" / "seeds-cycles-sasrec-dot.csv"
+    out = root / "reports" / "tables" / "seeds-cycles-quick-sasrec-dot.csv"
     presets = ("quick/sasrec-dot", "quick/sasrec-mol")
     options = (f"models={','.join(presets)}", "dataset=cycles", "seeds=2")
     command = ("study", "run", "seeds", *options, "--device", "cpu")
     assert workbench(*command) == 0
     table = pd.read_csv(out).set_index(["method", "metric"])
     assert set(table.index.get_level_values("method")) == set(presets)
-    folders = sorted((root / "ckpts").glob("cycles-sasrec-mol-seed*"))
+    folders = sorted((root / "ckpts").glob("cycles-quick-sasrec-mol-seed*"))
     values = [TrainedModel.load(f).metrics.set_index("metric")["value"]["NDCG@10"] for f in folders]
     assert len(values) == 2
     assert table.loc[("quick/sasrec-mol", "NDCG@10"), "mean"] == pytest.approx(sum(values) / 2, abs=1e-5)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.models.model_store import TrainedModel, find_trained, load_or_train
+from workbench.models.model_store import TrainedModel, find_trained, load_or_train, name_of
 from workbench.models.recommend import by_popularity, history, recommendations, score_matrix
 from workbench.training.presets import LINEUPS, PRESETS, Preset, lineup, preset
 
@@ -112,3 +112,21 @@ def test_nothing_is_left_where_shelving_failed(tmp_path: Path, monkeypatch, cycl
             load_or_train(small(), cycles(), device="cpu", progress=False)
     assert not [p for p in (tmp_path / "ckpts").glob("cycles-*") if not p.name.endswith(".partial")]
     assert load_or_train(small(), cycles(), device="cpu", progress=False).metrics["value"].notna().any()
+
+
+def test_the_name_carries_the_whole_preset(cycles) -> None:
+    names = {name_of(preset(name), cycles()) for name in PRESETS}
+    assert len(names) == len(PRESETS)
+    assert name_of(preset("cpu/hstu-mol"), cycles()) == "cycles-cpu-hstu-mol"
+
+
+def test_a_dataset_whose_name_is_a_path_trains_nothing_and_deletes_nothing(
+    tmp_path: Path, monkeypatch, cycles
+) -> None:
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    victim = tmp_path / "victim" / "x-quick-sasrec-mol"
+    victim.mkdir(parents=True)
+    (victim / "thesis.txt").touch()
+    with pytest.raises(ValueError, match="cannot name a checkpoint"):
+        load_or_train(small(), replace(cycles(), name="../victim/x"), device="cpu", progress=False)
+    assert [path.name for path in victim.iterdir()] == ["thesis.txt"]

@@ -18,8 +18,9 @@ from torch import Tensor
 from workbench import runtime
 from workbench.bench.baseline import Baseline
 from workbench.bench.roofline import FIRST_STAGE_WIDTH
-from workbench.bench.workloads import Asked, Workload, folder_of
+from workbench.bench.workloads import Asked, Workload
 from workbench.contracts import QueryState, Searcher, TopK
+from workbench.models.model_store import folder_of
 from workbench.retriever import read_metadata
 from workbench.search import Average, BruteForce, Combined, Exact, FittedScores, HIndexer, PerComponent
 from workbench.search.candidates import CandidateSource

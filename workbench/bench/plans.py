@@ -4,9 +4,11 @@ import shlex
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from workbench import paths
 from workbench.bench.entries import chosen, of_points
 from workbench.bench.methods import METHODS, BenchmarkEntry, SearcherSpec
-from workbench.bench.workloads import SIZES, Inflated, RandomWeights, Trained, WorkloadSpec, folder_of
+from workbench.bench.workloads import SIZES, Inflated, RandomWeights, Trained, WorkloadSpec
+from workbench.models.model_store import folder_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Plan:
 
 
 def quick(
-    checkpoint: str = "ml-1m-hstu-mol", items: int = 20_000, title: str = "", threads: int | None = None
+    checkpoint: str = "ml-1m-cpu-hstu-mol", items: int = 20_000, title: str = "", threads: int | None = None
 ) -> Plan:
     """Seconds: a small checkpoint's corpus inflated to `items`, one batch size, few rounds."""
     return Plan(
@@ -101,7 +103,7 @@ def quick(
     )
 
 
-def standard(checkpoint: str = "ml-1m-hstu-mol", title: str = "", threads: int | None = None) -> Plan:
+def standard(checkpoint: str = "ml-1m-cpu-hstu-mol", title: str = "", threads: int | None = None) -> Plan:
     """Minutes: a trained corpus as it is and inflated to 100,000 items, all batch sizes."""
     return Plan(
         "standard",
@@ -112,7 +114,7 @@ def standard(checkpoint: str = "ml-1m-hstu-mol", title: str = "", threads: int |
     )
 
 
-def sizes(checkpoint: str = "ml-1m-hstu-mol", threads: int | None = None) -> Plan:
+def sizes(checkpoint: str = "ml-1m-cpu-hstu-mol", threads: int | None = None) -> Plan:
     """The three published sizes with random weights, and a trained corpus inflated to the largest of them.
 
     That one is there because random weights have no structure for an approximate search to find. Takes hours where the
@@ -131,7 +133,7 @@ def sizes(checkpoint: str = "ml-1m-hstu-mol", threads: int | None = None) -> Pla
 
 
 def growth(
-    checkpoint: str = "ml-1m-hstu-mol",
+    checkpoint: str = "ml-1m-cpu-hstu-mol",
     corpora: tuple[int, ...] = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000),
     title: str = "",
     threads: int | None = None,
@@ -221,7 +223,7 @@ def command(plan: Plan) -> str:
 def _short(checkpoint: str) -> str:
     """The name of a checkpoint in `ckpts/`, the folder of one elsewhere."""
     folder = folder_of(checkpoint)
-    return folder.name if folder_of(folder.name).resolve() == folder.resolve() else checkpoint
+    return folder.name if folder.resolve().parent == paths.checkpoints().resolve() else checkpoint
 
 
 def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:

@@ -14,10 +14,11 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench import paths, runtime
+from workbench import runtime
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Similarity
 from workbench.data import Sequences, load
 from workbench.evaluation.retrievers import check_same_items
+from workbench.models.model_store import folder_of
 from workbench.models.recommend import queries as asked
 from workbench.retriever import Retriever, read_metadata
 from workbench.similarities import MoLConfig
@@ -186,12 +187,6 @@ def build(spec: WorkloadSpec, queries: int, seed: int, device: torch.device) -> 
                 return _random(spec, queries, seed, device)
             case Inflated():
                 return _inflated(spec, queries, seed, device)
-
-
-def folder_of(checkpoint: str) -> Path:
-    """The folder of a checkpoint, given by its folder or by its name in `ckpts/`."""
-    given = Path(checkpoint)
-    return given if given.is_dir() else paths.checkpoints() / checkpoint
 
 
 def _opened(folder: Path, device: torch.device) -> tuple[Retriever, Sequences]:

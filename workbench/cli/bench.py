@@ -57,7 +57,7 @@ def bench_search(
     ] = None,
     checkpoint: Annotated[
         str, typer.Option(help="A trained component similarity, for all presets but sizes.")
-    ] = "ml-1m-hstu-mol",
+    ] = "ml-1m-cpu-hstu-mol",
     size: Annotated[
         list[str] | None, typer.Option(help="Instead: random weights at a published size; repeat for more.")
     ] = None,

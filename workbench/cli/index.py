@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from workbench import paths
+from workbench import files, paths
 from workbench.cli.printing import origin, print_table
 from workbench.data import load
-from workbench.models.model_store import TrainedModel, load_or_train
+from workbench.models.model_store import TrainedModel, folder_of, load_or_train
 from workbench.training.presets import preset
 
 app = typer.Typer(help="Indexes: SparCode's codes, Deep Retrieval's paths.", no_args_is_help=True)
@@ -46,14 +46,14 @@ def fit_paths(
 ) -> None:
     """Learn paths for a trained retriever: its encoder and items stay fixed, structure model and paths are learned.
 
-    Example: workbench index paths ml-1m-hstu-dot
+    Example: workbench index paths ml-1m-cpu-hstu-dot
     """
     from workbench.studies.frozen_paths import PathFit, store_paths
     from workbench.training.path_presets import PATHS_OF_THOUSANDS
 
-    model = TrainedModel.load(paths.checkpoints() / base)
+    model = TrainedModel.load(folder_of(base))
     sequences = load(str(model.metadata["dataset"]))
-    folder = paths.checkpoints() / (out or f"{base}-paths")
+    folder = paths.checkpoints() / files.check_name(out or f"{model.folder.name}-paths")
     made = store_paths(
         model, sequences, PATHS_OF_THOUSANDS, folder, PathFit(rounds=rounds, rows=rows), metadata=origin()
     )

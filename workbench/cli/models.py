@@ -16,7 +16,7 @@ from workbench.data import load
 from workbench.evaluation.protocol import RAILS, STRICT, summarize
 from workbench.evaluation.retrievers import check_same_items, rank_users
 from workbench.models.import_rails import import_rails
-from workbench.models.model_store import METRICS, name_of, store_run
+from workbench.models.model_store import folder_of, is_trained, name_of, store_run
 from workbench.retriever import Retriever, read_metadata
 from workbench.training.presets import PRESETS, preset
 
@@ -126,11 +126,11 @@ def evaluate_model(
 
     Examples:
 
-      workbench evaluate ml-1m-hstu-mol
+      workbench evaluate ml-1m-cpu-hstu-mol
 
       workbench evaluate ckpts/mine --protocol rails --ranks ranks.parquet
     """
-    folder = folder if folder.is_dir() else paths.checkpoints() / folder
+    folder = folder_of(folder)
     metadata = read_metadata(folder)
     name = dataset or metadata.get("dataset")
     if name is None:
@@ -163,11 +163,11 @@ def compare_models(
 
     The measurements are those that were stored with each checkpoint, on the test part, under the strict protocol.
 
-    Example: workbench compare ml-1m-sasrec-dot ml-1m-sasrec-mol ml-1m-hstu-dot ml-1m-hstu-mol
+    Example: workbench compare ml-1m-cpu-sasrec-dot ml-1m-cpu-sasrec-mol ml-1m-cpu-hstu-dot ml-1m-cpu-hstu-mol
     """
     from workbench.models.model_store import TrainedModel, beside, markdown
 
-    shelved = [TrainedModel.load(f if f.is_dir() else paths.checkpoints() / f) for f in folders]
+    shelved = [TrainedModel.load(folder_of(folder)) for folder in folders]
     table = beside(shelved)
     if csv is not None:
         write_csv(table, csv)
@@ -195,9 +195,8 @@ def import_published(
 def _list_presets() -> None:
     rows = []
     for name, p in PRESETS.items():
-        folder = paths.checkpoints() / f"{p.dataset}-{name.rpartition('/')[2]}"
-        done = (folder / METRICS).is_file() and read_metadata(folder).get("preset") == name
-        rows.append((name, p.dataset, p.retriever.dim, p.training.epochs, "yes" if done else ""))
+        done = "yes" if is_trained(p, p.dataset) else ""
+        rows.append((name, p.dataset, p.retriever.dim, p.training.epochs, done))
     print_table(pd.DataFrame(rows, columns=["preset", "dataset", "D", "epochs", "trained"]))
 
 

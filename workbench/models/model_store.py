@@ -4,20 +4,21 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
 
-from workbench import paths
+from workbench import files, paths
 from workbench.data import Sequences
 from workbench.encoders import ENCODERS
 from workbench.evaluation.metrics import KS
 from workbench.evaluation.protocol import STRICT, summarize
 from workbench.evaluation.published import published
 from workbench.evaluation.retrievers import rank_users
-from workbench.retriever import Retriever, RetrieverConfig, read_metadata
+from workbench.retriever import CONFIG, WEIGHTS, Retriever, RetrieverConfig, read_metadata
 from workbench.similarities import SIMILARITIES
 from workbench.training.config import TrainingConfig
 from workbench.training.loop import load_history, train
@@ -65,8 +66,40 @@ class TrainedModel:
 
 
 def name_of(preset: Preset, sequences: Sequences) -> str:
-    """The folder name of a preset trained on a dataset: `ml-1m-hstu-mol`."""
-    return f"{sequences.name}-{preset.name.rpartition('/')[2]}"
+    """The folder name of a preset trained on a dataset: `ml-1m-cpu-hstu-mol`. Raises ValueError if it is no fit name."""
+    return _name(preset, sequences.name)
+
+
+def folder_of(checkpoint: str | Path) -> Path:
+    """The folder of a checkpoint, given by its folder or by its name in `ckpts/`.
+
+    Raises FileNotFoundError if there is none, which says what the checkpoint is called now if it was renamed.
+    """
+    given = Path(checkpoint)
+    for folder in (given, paths.checkpoints() / given):
+        if (files.recover(folder) / CONFIG).is_file():
+            return folder
+    for config in paths.checkpoints().glob(f"*/{CONFIG}"):
+        with suppress(ValueError):
+            metadata = read_metadata(config.parent)
+            if given.name == f"{metadata.get('dataset')}-{str(metadata.get('preset')).rpartition('/')[2]}":
+                raise FileNotFoundError(f"the checkpoint {given.name} was renamed to {config.parent.name}")
+    raise FileNotFoundError(
+        f"{given} is neither the folder of a checkpoint (with {CONFIG}) nor a name in {paths.checkpoints()}"
+    )
+
+
+def is_trained(preset: Preset, dataset: str) -> bool:
+    """Whether the folder of a preset on a dataset holds a measured checkpoint of it (see `name_of`)."""
+    folder = paths.checkpoints() / _name(preset, dataset)
+    try:
+        return (folder / METRICS).is_file() and read_metadata(folder).get("preset") == preset.name
+    except (ValueError, OSError):
+        return False
+
+
+def _name(preset: Preset, dataset: str) -> str:
+    return files.check_name(f"{dataset}-{preset.name.replace('/', '-')}", "a checkpoint")
 
 
 def load_or_train(
@@ -98,10 +131,15 @@ def load_or_train(
 
 
 def find_trained(preset: Preset, sequences: Sequences, *, seed: int = 0) -> TrainedModel | None:
-    """The retriever that `load_or_train` would take from `ckpts/`; None where it would have to train."""
+    """The retriever that `load_or_train` would take from `ckpts/`; None if it would have to train.
+
+    Settings, data and seed decide, whatever the folder is called; an incomplete or damaged folder counts as absent.
+    """
     wanted = _wanted(preset, sequences, seed)
-    for folder in (paths.checkpoints() / name_of(preset, sequences), _own_folder(preset, sequences, seed)):
-        if (folder / METRICS).is_file() and _fits(folder, wanted, preset):
+    usual = (paths.checkpoints() / name_of(preset, sequences), _own_folder(preset, sequences, seed))
+    others = sorted(config.parent for config in paths.checkpoints().glob(f"[!.]*/{CONFIG}"))
+    for folder in (*usual, *others):
+        if _fits(files.recover(folder), wanted):
             return TrainedModel.load(folder)
     return None
 
@@ -229,33 +267,31 @@ def _write_ranks(ranks: pd.DataFrame, path: Path) -> None:
     temporary.replace(path)
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(values))
-    return plain
-
-
 def _wanted(preset: Preset, sequences: Sequences, seed: int) -> dict[str, Any]:
     training = replace(preset.training, seed=seed)
-    return {"fingerprint": sequences.fingerprint(), "training": _plain(training.to_dict())}
+    return _settings(sequences.fingerprint(), preset.retriever, training)
 
 
 def _own_folder(preset: Preset, sequences: Sequences, seed: int) -> Path:
-    digest = _digest(_wanted(preset, sequences, seed), preset)
+    text = json.dumps(_wanted(preset, sequences, seed), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return paths.checkpoints() / f"{name_of(preset, sequences)}-seed{seed}-{digest}"
 
 
-def _fits(folder: Path, wanted: dict[str, Any], preset: Preset) -> bool:
-    metadata = read_metadata(folder)
-    try:  # settings that were added since are at their defaults in what was trained before
-        training = TrainingConfig.from_dict(metadata["training"]).to_dict()
-        retriever = RetrieverConfig.from_dict(metadata["retriever"]).to_dict()
-    except (KeyError, ValueError):
+def _settings(fingerprint: str, retriever: RetrieverConfig, training: TrainingConfig) -> dict[str, Any]:
+    settings = {"fingerprint": fingerprint, "retriever": retriever.to_dict(), "training": training.to_dict()}
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
+
+
+def _fits(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Whether a folder holds a whole checkpoint of these settings; those added since are at their defaults in older ones."""
+    if not all((folder / name).is_file() for name in (WEIGHTS, CONFIG, HISTORY, METRICS)):
         return False
-    return all({**metadata, "training": _plain(training)}.get(k) == v for k, v in wanted.items()) and _plain(
-        retriever
-    ) == _plain(preset.retriever.to_dict())
-
-
-def _digest(wanted: dict[str, Any], preset: Preset) -> str:
-    text = json.dumps([wanted, preset.retriever.to_dict()], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    try:
+        metadata = read_metadata(folder)
+        retriever = RetrieverConfig.from_dict(metadata["retriever"])
+        training = TrainingConfig.from_dict(metadata["training"])
+        return "preset" in metadata and _settings(metadata["fingerprint"], retriever, training) == wanted
+    except (KeyError, TypeError, ValueError, OSError):
+        return False

@@ -10,7 +10,7 @@ from workbench import paths
 from workbench.data import load
 from workbench.evaluation.protocol import STRICT
 from workbench.evaluation.user_split import PAPER, HeldOutUsers, UserSplit, split_users
-from workbench.models.model_store import METRICS, TrainedModel
+from workbench.models.model_store import METRICS, TrainedModel, folder_of
 from workbench.similarities import DeepRetrievalConfig
 from workbench.studies import deep_retrieval
 from workbench.studies.frozen_paths import PathFit
@@ -20,8 +20,8 @@ from workbench.training.presets import preset
 
 MAIN, YOUTUBE = "halves/sasrec-deep-retrieval", "halves/youtube-dnn"
 SIMILARITIES = {
-    "hstu": ("dot", "maxsim", "mol", "sparcode", "deep-retrieval", "dot-paths"),
-    "sa": ("two-tower-plain", "two-tower", "maxsim", "mol", "sparcode", "deep-retrieval"),
+    "cpu-hstu": ("dot", "maxsim", "mol", "sparcode", "deep-retrieval", "dot-paths"),
+    "sparcode-cpu-sa": ("two-tower-plain", "two-tower", "maxsim", "mol", "sparcode", "deep-retrieval"),
 }
 """What stands behind a tower, by the last part of a checkpoint's name; each tower has a budget of its own."""
 COUNTS = (1, 2, 3, 4)
@@ -168,7 +168,7 @@ class Similarities(Study):
             for name in (f"ml-1m-{tower}-{kind}" for tower, kinds in SIMILARITIES.items() for kind in kinds)
             if (paths.checkpoints() / name / METRICS).is_file()
         )
-        trained = {name: TrainedModel.load(paths.checkpoints() / name) for name in names}
+        trained = {name: TrainedModel.load(folder_of(name)) for name in names}
         data = {str(found.metadata.get("dataset")) for found in trained.values()}
         if len(data) != 1:
             raise ValueError(
