@@ -18,6 +18,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "files": frozenset(),
     "data": BASE,
     "encoders": frozenset({"contracts", "registry", "runtime", "kernels"}),
+    "text_encoders": frozenset({"contracts", "runtime", "paths", "files"}),
     "kernels": frozenset({"contracts", "runtime"}),
     "similarities": frozenset({"contracts", "registry", "runtime", "kernels"}),
     "search": BASE | {"kernels", "similarities"},

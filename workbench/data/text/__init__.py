@@ -1,0 +1,1 @@
+"""Text retrieval: documents, queries and relevance; readers of BEIR folders and of two dictionaries."""

@@ -1,0 +1,32 @@
+"""From a text to an embedding, one file an encoder, and a cache of encodings. May import contracts, runtime, paths, files."""
+
+from collections.abc import Callable
+
+from workbench.text_encoders.base import TextEncoder
+from workbench.text_encoders.bert import BertConfig, BertEncoder
+from workbench.text_encoders.cache import encode_cached
+from workbench.text_encoders.wordllama import WordLlamaEncoder
+
+__all__ = [
+    "ENCODERS",
+    "BertConfig",
+    "BertEncoder",
+    "TextEncoder",
+    "WordLlamaEncoder",
+    "encode_cached",
+    "load",
+]
+
+ENCODERS: dict[str, Callable[[], TextEncoder]] = {
+    "wordllama": WordLlamaEncoder,
+    "minilm": lambda: BertEncoder(BertConfig()),
+}
+"""Encoders whose weights lie inside an installed package, by name."""
+
+
+def load(name: str) -> TextEncoder:
+    """The encoder `wordllama` or `minilm`, or transformers' encoder in the folder (or of the hub's name) `name`.
+
+    Raises ImportError that names the install command, and OSError if there is no such model.
+    """
+    return ENCODERS[name]() if name in ENCODERS else BertEncoder(BertConfig(model=name))
