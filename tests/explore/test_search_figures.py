@@ -42,7 +42,13 @@ def test_the_frontier_joins_the_settings_of_a_method_and_leaves_out_what_has_no_
     figure = figures.frontier(TABLE)
     traces = named(figure)
     assert list(traces) == ["brute force", "average", "average, FAISS IVF"]
-    assert traces["average"].x.tolist() == [0.99, 0.95] and traces["average"].y.tolist() == [4.0, 2.0]
+    assert traces["average"].x.tolist() == pytest.approx([2.0, 1.30103]) and traces["average"].y.tolist() == [
+        4.0,
+        2.0,
+    ]
+    assert traces["brute force"].x.tolist() == [figures.NINES_AT_MOST]
+    ticks = dict(zip(figure.layout.xaxis.ticktext, figure.layout.xaxis.tickvals, strict=True))
+    assert ticks == pytest.approx({"0": 0, "0.5": 0.30103, "0.9": 1, "0.99": 2, "0.999": 3, "1": 4}, abs=1e-5)
     assert figure.layout.yaxis.type == "log"
     assert "overlap recall@100" in figure.layout.xaxis.title.text
 

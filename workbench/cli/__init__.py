@@ -77,6 +77,7 @@ _forward(
 )
 app.command("report")(report.report)
 app.command("lab")(report.lab)
+app.command("gallery")(report.gallery)
 app.command("pairs")(report.pairs)
 
 

@@ -88,6 +88,21 @@ def report(
         raise typer.Exit(1)
 
 
+def gallery() -> None:
+    """Draw the pictures of reports/gallery: from the stored tables, and from the quick report if there is one.
+
+    Needs playwright and Chromium.
+
+    Example: workbench gallery
+    """
+    from workbench.explore.gallery import draw
+
+    quick = paths.reports() / f"quick-{_DEFAULT_DATASET}"
+    found = quick if (quick / "results.json").is_file() else None
+    for path in draw(paths.reports() / "tables", found, paths.reports() / "gallery"):
+        print(path)
+
+
 def lab(
     notebook: Annotated[str, typer.Argument(help="The notebook to open, by number or name.")] = "00",
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,

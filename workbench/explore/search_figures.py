@@ -48,6 +48,24 @@ SMALLEST, LARGEST = 7, 30
 """Diameters in pixels of the marks for the least and the most memory."""
 
 
+NINES = ("0", "0.5", "0.9", "0.99", "0.999", "1")
+NINES_AT_MOST = 4.0
+"""Where a recall of 1 is drawn, and all above 0.9999."""
+
+
+def nines(recall: pd.Series) -> pd.Series:
+    """−log₁₀(1 − recall): 0.9 at 1, 0.99 at 2, 0.999 at 3, and 1 at 4.
+
+    >>> nines(pd.Series([0.0, 0.9, 1.0])).round(6).tolist()
+    [0.0, 1.0, 4.0]
+    """
+    return -np.log10((1 - recall).clip(lower=10**-NINES_AT_MOST)) + 0.0
+
+
+def _along(values: pd.Series, measure: str) -> pd.Series:
+    return nines(values) if measure == "recall" else values
+
+
 def searcher_style(method: str) -> Style:
     """How to draw a search method.
 
@@ -77,6 +95,7 @@ def frontier(
     `table` has `label`, `method`, `setting`, `k`, `p50_ms`, the column `measure` (`recall` or `relative_hr`), and optionally
     `memory_mb`, shown as the area of the mark; hovering tells every figure that it has. Rows without the measure (a baseline
     on a part of the corpus) are left out. `now` holds rows that were measured just now: ringed, with their settings beside.
+    Recall has the scale of `nines`, which separates .9, .99 and .999.
     """
     parts = [part for part in (table, now) if part is not None and not part.empty]
     rows = pd.concat(parts, ignore_index=True) if parts else table
@@ -95,7 +114,7 @@ def frontier(
         for method, line in rows[fresh == is_fresh].groupby("method", sort=False):
             style = searcher_style(str(method))
             figure.add_scatter(
-                x=line[measure], y=line["p50_ms"], name=plain(method), legendgroup=str(method),
+                x=_along(line[measure], measure), y=line["p50_ms"], name=plain(method), legendgroup=str(method),
                 showlegend=method not in named, mode="markers" if is_fresh else "lines+markers",
                 line={"color": style.color, "dash": style.dash, "width": 1.5},
                 marker={"symbol": style.symbol, "size": areas[line.index], "color": style.color, "opacity": 0.85,
@@ -106,6 +125,11 @@ def frontier(
             named.add(str(method))
     ks = ", ".join(str(k) for k in sorted(set(rows["k"])))
     figure.update_xaxes(type="linear", title_text=MEASURES.get(measure, plain(measure)).format(k=ks))
+    if measure == "recall":
+        ticks = [float(text) for text in NINES]
+        figure.update_xaxes(
+            tickvals=nines(pd.Series(ticks)), ticktext=NINES, range=[-0.1, 1.04 * NINES_AT_MOST]
+        )
     axis = _decades(rows["p50_ms"]) if logarithmic else {"type": "linear", "rangemode": "tozero"}
     figure.update_yaxes(title_text="median latency of a call (ms)", **axis)
     if fresh.any():
@@ -118,7 +142,7 @@ def frontier(
 def _ring(figure: go.Figure, rows: pd.DataFrame, measure: str, areas: pd.Series) -> None:
     """A ring around each mark."""
     figure.add_scatter(
-        x=rows[measure], y=rows["p50_ms"], name="measured now", mode="markers", hoverinfo="skip",
+        x=_along(rows[measure], measure), y=rows["p50_ms"], name="measured now", mode="markers", hoverinfo="skip",
         marker={"symbol": "circle-open", "size": areas[rows.index] + 9, "color": GREY, "line": {"width": 2}},
     )  # fmt: skip
 
@@ -137,12 +161,13 @@ def _heights(latencies: pd.Series, logarithmic: bool, highest: float) -> pd.Seri
 def _label(figure: go.Figure, rows: pd.DataFrame, measure: str, heights: pd.Series) -> None:
     """The setting of each row left of its mark, one above the other where they would overlap."""
     log, lowest = figure.layout.yaxis.type == "log", -math.inf
+    places = _along(rows[measure], measure)
     for index in heights[rows.index].sort_values().index:
         row, height = rows.loc[index], float(heights[index])
         lowest = max(height, lowest + LINE)
         latency = float(row["p50_ms"])
         figure.add_annotation(
-            x=float(row[measure]), y=math.log10(latency) if log else latency, text=plain(row["setting"] or row["method"]),
+            x=float(places[index]), y=math.log10(latency) if log else latency, text=plain(row["setting"] or row["method"]),
             ax=-56, ay=height - lowest, xanchor="right", font={"size": 12}, arrowhead=0, arrowwidth=1, arrowcolor=GREY,
             standoff=10,
         )  # fmt: skip

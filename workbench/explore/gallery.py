@@ -1,0 +1,129 @@
+"""The gallery: pictures of the best figures, drawn by a headless Chromium. May import bench and figures.
+
+Two figures are drawn from the stored tables of measurements, the others are taken from the pages of a finished report.
+"""
+
+import importlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.bench.growth import exponents
+from workbench.explore.search_figures import frontier, growth
+from workbench.files import write_text
+
+WIDTH, HEIGHT = 860, 520
+"""Pixels of a picture; its height only if the figure has none of its own."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the gallery: the name of its file, what it shows, and the title of its figure on a page of the report."""
+
+    name: str
+    caption: str
+    notebook: str = ""
+    title: str = ""
+
+
+STORED = (
+    Picture(
+        "recall-latency",
+        "Recall and latency of every searcher over a trained Mixture-of-Logits: 3,883 films and noisy copies of them, 100,000"
+        " items in all, 32 queries a call, two cores (`workbench bench search`).",
+    ),
+    Picture(
+        "growth", "Latency by corpus size, with fitted exponents (`workbench bench search --preset growth`)."
+    ),
+)
+PAGES = (
+    Picture("universal-approximation", "One mixture, three starts.", "04_universal_approximation", "three starts"),
+    Picture("training", "Training curves of the compared models.", "02_train", ""),
+    Picture("comparison", "Metrics with their intervals.", "03_compare_similarities", ""),
+    Picture("bound", "Why an item outside the list cannot enter it: bounds and scores of one query.", "06_exact_topk", ""),
+    Picture("codes", "SparCode: quality by the sparsity of its index.", "08_sparcode", "parsity"),
+    Picture("paths", "Deep Retrieval: quality by beam width and share of the corpus scored.", "09_deep_retrieval", "eam"),
+)  # fmt: skip
+
+
+def stored_figures(tables: Path) -> dict[str, go.Figure]:
+    """The figures of `STORED`, by name, from the CSV files in `tables`."""
+    search = pd.read_csv(tables / "search-standard.csv")
+    workload = "ml-1m-hstu-mol, 100,000 items"
+    rows = search[(search["workload"] == workload) & (search["batch_size"] == 32) & (search["k"] == 100)]
+    by_size = pd.read_csv(tables / "search-growth.csv")
+    return {
+        "recall-latency": frontier(rows, title="Recall and latency over 100,000 items"),
+        "growth": growth(by_size, exponents(by_size)),
+    }
+
+
+def draw(tables: Path, report: Path | None, folder: Path) -> list[Path]:
+    """Write a PNG for each picture, and `README.md` with their captions, into `folder`; returns the paths.
+
+    `report`: the folder of a finished report; without one its pictures keep the files that they have.
+    Raises ImportError that names the install command if playwright is missing, OSError if there is no Chromium, and
+    ValueError if a page has no figure with the title of a picture.
+    """
+    written = []
+    folder.mkdir(parents=True, exist_ok=True)
+    with _page() as page:
+        for name, figure in stored_figures(tables).items():
+            figure.update_layout(width=WIDTH, height=figure.layout.height or HEIGHT)
+            page.set_content(figure.to_html(include_plotlyjs=True, full_html=True), wait_until="load")
+            page.wait_for_selector(".js-plotly-plot .main-svg")
+            written.append(_shoot(page.locator(".js-plotly-plot").first, folder / f"{name}.png"))
+        for picture in PAGES if report is not None else ():
+            assert report is not None
+            page.goto((report / f"{picture.notebook}.html").resolve().as_uri())
+            page.wait_for_selector(".plot .main-svg")
+            titled = [
+                plot
+                for plot in page.locator(".plot .js-plotly-plot").all()
+                if picture.title in (plot.evaluate("plot => plot.layout?.title?.text ?? ''"))
+            ]
+            if not titled:
+                raise ValueError(
+                    f"the page of {picture.notebook} has no figure with {picture.title!r} in its title"
+                )
+            written.append(_shoot(titled[0], folder / f"{picture.name}.png"))
+    shown = [picture for picture in (*STORED, *PAGES) if (folder / f"{picture.name}.png").is_file()]
+    lines = [f"![{picture.caption}]({picture.name}.png)\n\n{picture.caption}\n" for picture in shown]
+    write_text("# Gallery\n\nDrawn by `workbench gallery`.\n\n" + "\n".join(lines), folder / "README.md")
+    return written
+
+
+@contextmanager
+def _page() -> Iterator[Any]:
+    try:
+        playwright = importlib.import_module("playwright.sync_api")
+    except ImportError as error:
+        raise ImportError("pictures need playwright; install it with: pip install playwright") from error
+    executable = shutil.which(os.environ.get("WORKBENCH_CHROMIUM", "chromium"))
+    if executable is None:
+        raise FileNotFoundError(
+            "pictures need Chromium: install one as `chromium`, or name it in WORKBENCH_CHROMIUM"
+        )
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            yield browser.new_page(viewport={"width": WIDTH + 100, "height": 900})
+        finally:
+            browser.close()
+
+
+def _shoot(place: Any, path: Path) -> Path:
+    """A picture of an element, without the toolbar that shows up under the pointer."""
+    place.scroll_into_view_if_needed()
+    place.evaluate("plot => plot.querySelector('.modebar-container')?.remove()")
+    partial = path.with_name(f".{path.name}.partial.png")
+    place.screenshot(path=str(partial))
+    partial.replace(path)
+    return path
