@@ -9,10 +9,11 @@ import workbench
 
 PACKAGE = Path(workbench.__file__).parent
 
-BASE = frozenset({"contracts", "registry", "runtime", "paths", "files"})
+BASE = frozenset({"contracts", "registry", "runtime", "paths", "files", "loading"})
 ROOMS: dict[str, frozenset[str]] = {
-    "contracts": frozenset({"files"}),
-    "registry": frozenset(),
+    "loading": frozenset(),
+    "contracts": frozenset({"files", "loading"}),
+    "registry": frozenset({"loading"}),
     "runtime": frozenset(),
     "paths": frozenset(),
     "files": frozenset(),
@@ -22,7 +23,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "kernels": frozenset({"contracts", "runtime"}),
     "similarities": frozenset({"contracts", "registry", "runtime", "kernels"}),
     "search": BASE | {"kernels", "similarities"},
-    "retriever": frozenset({"contracts", "registry", "runtime", "files", "encoders", "similarities"}),
+    "retriever": frozenset(
+        {"contracts", "registry", "runtime", "files", "loading", "encoders", "similarities"}
+    ),
     "evaluation": frozenset({"contracts", "runtime", "data", "similarities", "search", "retriever"}),
     "training": BASE | {"data", "encoders", "kernels", "similarities", "search", "retriever", "evaluation"},
     "models": BASE | {"data", "encoders", "similarities", "search", "retriever", "evaluation", "training"},
@@ -68,7 +71,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "theory",
         }
     ),
-    "reporting": frozenset({"paths", "files"}),
+    "reporting": frozenset({"paths", "files", "loading"}),
 }
 """The table of the house: what of the package each room may import, besides itself. The command line (`cli`) may import
 everything; `retriever.py` puts an item table, an encoder and a similarity together; encoders share the kernels' dropout;

@@ -1,4 +1,4 @@
-"""The parts of a retriever by name: one registration says class, settings, title and colour. Imports nothing of ours."""
+"""The parts of a retriever by name: one registration says class, settings, title and colour. May import loading."""
 
 import dataclasses
 import difflib
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from workbench.loading import from_json
 
 ENTRY_POINTS = "workbench.parts"
 """The group of entry points under which an installed package names its modules that register parts."""
@@ -53,6 +55,8 @@ class Registry(Mapping[str, Part]):
     """Parts of one sort (`what`: "encoder", "similarity") by kind; each is a class derived from `base`.
 
     A class is built as `Class(settings, …)` with those of the arguments in `offered` that its `__init__` names.
+    On loading it is first built on torch's meta device, to compare its sizes with the weights before anything is allocated: its
+    `__init__` must not look into its tensors.
     """
 
     def __init__(self, what: str, base: type, offered: tuple[str, ...]) -> None:
@@ -142,7 +146,7 @@ class Registry(Mapping[str, Part]):
         return dataclasses.asdict(settings) | {"kind": settings.kind}
 
     def from_dict(self, values: Any) -> Any:
-        """The settings that `to_dict` gave; ValueError if a kind or a field is unknown, TypeError if one is of another type."""
+        """The settings that `to_dict` gave; ValueError if a kind or a field is unknown, or of another type."""
         kind = values.get("kind") if isinstance(values, dict) else None
         if not isinstance(kind, str):
             raise ValueError(f"unknown {self.what} {kind!r}; this version has {', '.join(sorted(self))}")
@@ -152,13 +156,10 @@ class Registry(Mapping[str, Part]):
             raise ValueError(
                 f"{self.what} {kind!r} has no setting {', '.join(unknown)}; it has {', '.join(sorted(fields))}"
             )
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # JSON has no tuples
-        for name, hint in get_type_hints(settings).items():  # nor settings within settings
-            inner = next((t for t in (hint, *get_args(hint)) if dataclasses.is_dataclass(t)), None)
-            inside: Any = given.get(name)
-            if isinstance(inner, type) and isinstance(inside, dict):
-                given[name] = inner(**inside)
-        return settings(**{k: v for k, v in given.items() if k != "kind"})
+        try:
+            return from_json(settings, {k: v for k, v in values.items() if k != "kind"})
+        except ValueError as error:
+            raise ValueError(f"{self.what} {kind!r}: {error}") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

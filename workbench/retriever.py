@@ -1,9 +1,12 @@
 """The thing that is trained, saved and loaded: item table, encoder, similarity.
 
-May import contracts, runtime, encoders, similarities.
+May import contracts, runtime, loading, encoders, similarities.
 """
 
 import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,9 +16,11 @@ import safetensors.torch
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from workbench import encoders, similarities
 from workbench.contracts import ItemState, QueryState, SequenceBatch
+from workbench.loading import one_line, read_json, read_tensors
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT = 1
@@ -47,18 +52,15 @@ class RetrieverConfig:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The configuration that `to_dict` gave; ValueError where a kind or a field is unknown, missing or of another type."""
         try:
-            return cls(
-                encoder=encoders.ENCODERS.from_dict(values["encoder"]),
-                similarity=similarities.SIMILARITIES.from_dict(values["similarity"]),
-                dim=values["dim"],
-                max_length=values["max_length"],
-            )
+            encoder = encoders.ENCODERS.from_dict(values["encoder"])
+            similarity = similarities.SIMILARITIES.from_dict(values["similarity"])
+            sizes = {name: values[name] for name in ("dim", "max_length")}
         except KeyError as error:
             raise ValueError(f"a retriever's configuration needs {error}") from error
-        except TypeError as error:
-            raise ValueError(
-                f"a retriever's configuration holds a value of the wrong type: {error}"
-            ) from error
+        for name, value in sizes.items():
+            if type(value) is not int:
+                raise ValueError(f"{name} must be a whole number, not {value!r:.50}")
+        return cls(encoder, similarity, **sizes)
 
 
 class Retriever(nn.Module):
@@ -150,61 +152,109 @@ class Retriever(nn.Module):
         Raises FileNotFoundError where a file is missing; ValueError where one is damaged, where the weights do not fit the
         configuration, or where they are not finite, and for a device that this machine does not have.
         """
-        metadata = read_metadata(folder)
-        if not isinstance(metadata.get("retriever"), dict):
-            raise ValueError(f"{folder / CONFIG} describes no retriever")
-        try:
-            config = RetrieverConfig.from_dict(metadata["retriever"])
-        except ValueError as error:
-            raise ValueError(f"{folder / CONFIG} describes no retriever: {error}") from error
-        if not isinstance(metadata.get("num_items"), int):
-            raise ValueError(f"{folder / CONFIG} does not say how many items there are (num_items)")
-        retriever = cls(config, metadata["num_items"])
+        config, num_items = described(folder)
         path = folder / WEIGHTS
         if not path.is_file():
             raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: not a checkpoint of this workbench")
+        weights, _ = read_tensors(path, "restore or retrain it")
+        return cls.of_weights(config, num_items, weights, str(path)).to(device)
+
+    @classmethod
+    def of_weights(
+        cls, config: RetrieverConfig, num_items: int, weights: dict[str, Tensor], source: str
+    ) -> Self:
+        """The retriever of a configuration with the `weights` of a file, `source`, in evaluation mode.
+
+        Nothing is allocated before the sizes in the configuration agree with the weights. Raises ValueError if they do not, or
+        if a weight is not finite.
+        """
         try:
-            weights = safetensors.torch.load_file(path)
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{path} is damaged or truncated ({error}); restore or retrain it") from error
-        fit_weights(retriever, weights, str(path))
-        if wrong := not_finite(retriever):
-            raise ValueError(f"{path}: {wrong} holds NaN or infinite numbers; the run that wrote it diverged")
-        return retriever.to(device).eval()
+            with _at_most(len(weights)), torch.device("meta"):
+                shapes = cls(config, num_items).state_dict()
+        except Exception as error:
+            raise ValueError(f"{source} does not fit its configuration: {one_line(error)}") from error
+        check_fit(shapes, weights, source)
+        if wrong := not_finite(weights):
+            raise ValueError(
+                f"{source}: {wrong} holds NaN or infinite numbers; the run that wrote it diverged"
+            )
+        retriever = cls(config, num_items)
+        retriever.load_state_dict(weights)
+        return retriever.eval()
 
 
-def not_finite(module: nn.Module) -> str | None:
-    """The name of the first parameter that holds a NaN or an infinite number; None where all are finite."""
-    return next((name for name, p in module.named_parameters() if not bool(p.isfinite().all())), None)
+@contextmanager
+def _at_most(tensors: int) -> Iterator[None]:
+    """ValueError as soon as more parameters are made in the block than could come out of a file of so many tensors."""
+    made, this_thread = 0, threading.get_ident()
+
+    def count(module: nn.Module, name: str, parameter: Any) -> None:
+        nonlocal made
+        made += threading.get_ident() == this_thread
+        if made > 2 * tensors + 100:
+            raise ValueError(f"there are {tensors} tensors, and the configuration describes a larger model")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds a NaN or an infinite number; None if all are finite."""
+    return next((name for name, t in tensors.items() if not bool(t.isfinite().all())), None)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """What `config.json` in a checkpoint folder says: format, items, configuration, and the metadata of its training."""
+    """What `config.json` in a checkpoint folder holds: format, items, configuration, and the metadata of its training.
+
+    Raises FileNotFoundError if there is none, ValueError if it is damaged or of another format.
+    """
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no {CONFIG}: not a checkpoint of this workbench")
-    try:
-        metadata: dict[str, Any] = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable JSON ({error}); restore it") from error
-    found = metadata.get("format") if isinstance(metadata, dict) else None
-    if found != FORMAT:
+    metadata = read_json(path, "restore it, or train again")
+    if (found := metadata.get("format")) != FORMAT:
         raise ValueError(f"{path} has format {found!r}; this version reads format {FORMAT}")
+    for name in ("dataset", "fingerprint"):
+        if not isinstance(metadata.get(name, ""), str):
+            raise ValueError(
+                f"{path}: its {name} is no text but {metadata[name]!r:.50}; restore it, or train again"
+            )
     return metadata
 
 
-def fit_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load `weights` into `module`; ValueError that names the tensors which are missing, unknown or of another shape."""
-    expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
-    given = {k: tuple(v.shape) for k, v in weights.items()}
+def described(folder: Path) -> tuple[RetrieverConfig, int]:
+    """The configuration and the number of items in a checkpoint's `config.json`; raises as `read_metadata` does."""
+    metadata = read_metadata(folder)
+    if not isinstance(metadata.get("retriever"), dict):
+        raise ValueError(f"{folder / CONFIG} describes no retriever")
+    try:
+        config = RetrieverConfig.from_dict(metadata["retriever"])
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG} describes no retriever: {error}") from error
+    num_items = metadata.get("num_items")
+    if type(num_items) is not int or num_items < 1:
+        raise ValueError(
+            f"{folder / CONFIG} does not say how many items there are (num_items: {num_items!r})"
+        )
+    return config, num_items
+
+
+def check_fit(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
+    """ValueError that names the tensors which are missing, unknown, or of another shape or kind of number."""
+    expected = {k: (tuple(v.shape), v.is_floating_point()) for k, v in wanted.items()}
+    given = {k: (tuple(v.shape), v.is_floating_point()) for k, v in weights.items()}
     problems = [f"{k} is missing" for k in expected.keys() - given.keys()]
     problems += [f"{k} is not part of this model" for k in given.keys() - expected.keys()]
     problems += [
-        f"{k} is {given[k]}, the model's is {expected[k]}"
+        f"{k} is {given[k][0]}, the model's is {expected[k][0]}"
+        if given[k][0] != expected[k][0]
+        else f"{k} is {weights[k].dtype}, the model's is {wanted[k].dtype}"
         for k in expected.keys() & given.keys()
         if given[k] != expected[k]
     ]
     if problems:
         shown = "; ".join(sorted(problems)[:5])
         raise ValueError(f"{source} does not fit the model ({len(problems)} tensors): {shown}")
-    module.load_state_dict(weights)

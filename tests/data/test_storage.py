@@ -107,7 +107,10 @@ def test_tables_of_two_datasets_are_not_mixed(tmp_path, sequences, random_intera
     [
         (lambda meta: meta | {"format": 99}, "not of format 1"),
         (lambda meta: {key: value for key, value in meta.items() if key != "users"}, "lacks users"),
-        (lambda meta: [meta], "not of format 1"),
+        (lambda meta: [meta], "is damaged"),
+        (lambda meta: meta | {"items": 3.0}, "its items is 3.0"),
+        (lambda meta: meta | {"name": ["a"]}, "its name is"),
+        (lambda meta: meta | {"users": True}, "its users is True"),
     ],
 )
 def test_another_meta_is_refused(tmp_path, sequences, change, message):

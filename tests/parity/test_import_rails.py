@@ -230,7 +230,7 @@ def test_settings_may_lie_elsewhere(tmp_path):
     elsewhere.write_text(json.dumps({"sasrec": {"num_heads": 3}}))
     assert import_rails(path, elsewhere).config.encoder.heads == 3
     elsewhere.write_text("{")
-    with pytest.raises(ValueError, match=r"other\.json is not readable JSON"):
+    with pytest.raises(ValueError, match=r"other\.json is damaged"):
         import_rails(path, elsewhere)
 
 
@@ -321,3 +321,34 @@ def test_the_import_runs_without_the_optimizer_state(tmp_path, reference):
     assert all(
         torch.equal(tensor, whole.state_dict()[name]) for name, tensor in retriever.state_dict().items()
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("module._embedding_module._item_emb.weight", torch.full((21, 12), float("nan")), "NaN or infinite"),
+        ("module._embedding_module._item_emb.weight", torch.ones(1, 1).expand(10**9, 12), "plain tensors"),
+        ("module._embedding_module._item_emb.weight", torch.eye(12).to_sparse(), "plain tensors"),
+        ("module._embedding_module._item_emb.weight", torch.tensor(1.0), "no model of the published code"),
+    ],
+)
+def test_tensors_that_are_not_what_they_seem_are_refused(tmp_path, name, tensor, message):
+    with pytest.raises(ValueError, match=message):
+        import_rails(written(tmp_path, published() | {name: tensor}, SASREC))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mol": {"temperature": "cold"}}, {"mol": {"temperature": [1]}}, {"mol": {"query_dropout_rate": None}},
+        {"mol": {"query_hidden_dim": "wide"}}, {"sasrec": {"num_heads": 10**30}}, {"mol": {"gating_combination_type": 3}},
+    ],
+)  # fmt: skip
+def test_settings_of_another_type_are_refused(tmp_path, change):
+    settings = {
+        group: values | change.get(group, {}) if isinstance(values, dict) else values
+        for group, values in SASREC.items()
+    }
+    with pytest.raises(ValueError, match=r"\.pt") as caught:
+        import_rails(written(tmp_path, published(), {**change, **settings}))
+    assert "\n" not in str(caught.value)

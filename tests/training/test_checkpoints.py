@@ -90,7 +90,7 @@ def test_a_damaged_state_is_named(tmp_path, name, damage):
         path.unlink()
     else:
         path.write_text(json.dumps({"epoch": 1, "unknown": 2}))
-    with pytest.raises(ValueError, match=r"epoch-0001 is damaged.*remove it"):
+    with pytest.raises(ValueError, match=r"epoch-0001 is damaged.*remove the folder"):
         checkpoints.resume(tmp_path, *model())
 
 

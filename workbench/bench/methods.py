@@ -21,7 +21,7 @@ from workbench.bench.roofline import FIRST_STAGE_WIDTH
 from workbench.bench.workloads import Asked, Workload
 from workbench.contracts import QueryState, Searcher, TopK
 from workbench.models.model_store import folder_of
-from workbench.retriever import read_metadata
+from workbench.retriever import described
 from workbench.search import Average, BruteForce, Combined, Exact, FittedScores, HIndexer, PerComponent
 from workbench.search.candidates import CandidateSource
 from workbench.search.engines.faiss import FaissLists
@@ -261,7 +261,7 @@ def own_method(checkpoint: str) -> str | None:
 
     Raises as `retriever.read_metadata` does.
     """
-    return OWN_SCORE.get(read_metadata(folder_of(checkpoint))["retriever"]["similarity"]["kind"])
+    return OWN_SCORE.get(described(folder_of(checkpoint))[0].similarity.kind)
 
 
 def own_reference(method: str, checkpoint: str) -> BenchmarkEntry:

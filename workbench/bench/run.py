@@ -18,9 +18,11 @@ from workbench.bench.plans import Plan
 from workbench.bench.roofline import Ceilings, best_of, ceilings
 from workbench.bench.searcher_pool import RoundRobin, SearcherPool, described
 from workbench.bench.workloads import WorkloadSpec, build
+from workbench.loading import from_json, read_json, reading
 from workbench.reporting.provenance import provenance
 
 FACTS = "run.json"
+REPEAT = "remove the folder and measure again"
 
 
 @dataclass(frozen=True)
@@ -49,24 +51,25 @@ class Raw:
         """What `run` stored in `folder`; FileNotFoundError where nothing is there, ValueError where it was not finished."""
         if not (folder / FACTS).is_file():
             raise FileNotFoundError(f"{folder} holds no {FACTS}: not a run of the bench")
-        metadata = json.loads((folder / FACTS).read_text())
-        if not metadata["finished"]:
+        metadata = read_json(folder / FACTS, REPEAT)
+        if metadata.get("finished") is not True:
             raise ValueError(f"the run in {folder} was stopped; run the same plan again to finish it")
 
         def every(pattern: str) -> pd.DataFrame:
             parts = [pd.read_parquet(path) for path in sorted(folder.glob(pattern))]
             return pd.concat(parts, ignore_index=True)
 
-        return cls(
-            every("*/*/round-*.calls.parquet"),
-            every("*/*/round-*.answers.parquet"),
-            every("*/builds.parquet"),
-            every("*/*/memory.parquet"),
-            every("*/entries.parquet").drop_duplicates("label", ignore_index=True),
-            every("*/shape.parquet"),
-            Ceilings(**metadata["ceilings"]),
-            metadata,
-        )
+        with reading(folder, REPEAT):
+            return cls(
+                every("*/*/round-*.calls.parquet"),
+                every("*/*/round-*.answers.parquet"),
+                every("*/builds.parquet"),
+                every("*/*/memory.parquet"),
+                every("*/entries.parquet").drop_duplicates("label", ignore_index=True),
+                every("*/shape.parquet"),
+                from_json(Ceilings, metadata["ceilings"]),
+                metadata,
+            )
 
 
 def run(
@@ -95,8 +98,8 @@ def run(
     folder = (runs or paths.reports() / "bench") / f"{plan.name}-{digest}"
     if anew:
         shutil.rmtree(folder, ignore_errors=True)
-    metadata = json.loads((folder / FACTS).read_text()) if (folder / FACTS).is_file() else None
-    if metadata is not None and metadata["finished"]:
+    metadata = read_json(folder / FACTS, REPEAT) if (folder / FACTS).is_file() else None
+    if metadata is not None and metadata.get("finished") is True:
         return Raw.load(folder)
     folder.mkdir(parents=True, exist_ok=True)
     commits = [] if metadata is None else [c for c in metadata["commits"] if c != found.commit_words()]

@@ -20,7 +20,7 @@ from workbench.data import Sequences, load
 from workbench.evaluation.retrievers import check_same_items
 from workbench.models.model_store import folder_of
 from workbench.models.recommend import queries as asked
-from workbench.retriever import Retriever, read_metadata
+from workbench.retriever import Retriever, described, read_metadata
 from workbench.similarities import MoLConfig
 from workbench.similarities.mol import MixtureOfLogits
 
@@ -64,7 +64,7 @@ class Trained:
 
     def num_items(self) -> int:
         """N."""
-        return int(read_metadata(folder_of(self.checkpoint))["num_items"])
+        return described(folder_of(self.checkpoint))[1]
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,8 @@ def build(spec: WorkloadSpec, queries: int, seed: int, device: torch.device) -> 
 def _opened(folder: Path, device: torch.device) -> tuple[Retriever, Sequences]:
     """The retriever of a checkpoint, and the data that it was trained on."""
     metadata = read_metadata(folder)
+    if "dataset" not in metadata:
+        raise ValueError(f"{folder} does not say which dataset it was trained on (dataset in config.json)")
     sequences = load(metadata["dataset"])
     if sequences.fingerprint() != metadata.get("fingerprint"):
         raise ValueError(

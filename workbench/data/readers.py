@@ -1,6 +1,5 @@
 """One reader per source format: files of a folder in, Interactions out."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from workbench.data.errors import DataError
 from workbench.data.interactions import Interactions
 from workbench.data.parsing import Layout, line_of, read_columns, read_text_table
+from workbench.loading import reading
 
 _DAT = Layout(
     separator="::",
@@ -181,13 +181,16 @@ def _expansion_part(path: Path) -> NDArray[np.integer]:
     """The (rows, 2) array of one part; nothing in it is unpickled."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
-            pairs: NDArray[np.integer] = part["arr_0"]
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a part of the expansion, or is damaged: {error}") from None
+    with (
+        reading(path, "or is not a part of the expansion; get it again", DataError),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as part,
+    ):
+        pairs: NDArray[np.integer] = part["arr_0"]
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
         raise DataError(f"{path}: expected integers of shape (rows, 2), found {pairs.dtype} {pairs.shape}")
+    if pairs.size and int(pairs.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"{path}: the id {pairs.max()} does not fit 64 bits with a sign")
     return pairs
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from workbench.data.errors import DataError
 from workbench.data.sequences import Sequences
+from workbench.loading import read_json, reading
 
 FORMAT = 1
 META = "meta.json"
@@ -47,44 +48,59 @@ def save(sequences: Sequences, folder: Path, meta: dict[str, Any]) -> None:
 def load_folder(folder: Path) -> Sequences:
     """The sequences that `save` wrote. Raises FileNotFoundError, and DataError for a damaged folder."""
     meta = read_meta(folder)
-    try:
+    advice = f"prepare {meta['name']} again"
+    with reading(folder, advice, DataError):
         table, items, users = (
             pyarrow.parquet.read_table(folder / f"{name}.parquet", page_checksum_verification=True)
             for name in ("interactions", "items", "users")
         )
         codes = table["user"].to_numpy()
         columns = [_writable(table[name].to_numpy()) for name in ("item", "timestamp", "rating")]
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise DataError(f"{folder} is damaged ({error}); prepare {meta['name']} again") from None
+        for values, wanted in zip([codes, *columns], ("int32", "int32", "int64", "float32"), strict=True):
+            if values.dtype != wanted:
+                raise ValueError(f"a column of its interactions is {values.dtype}, not {wanted}")
     counts = {"interactions": len(codes), "items": items.num_rows, "users": users.num_rows}
     if any(meta[name] != count for name, count in counts.items()):
         raise DataError(
             f"{folder} is damaged: its tables hold {counts}, {META} says otherwise; prepare it again"
         )
-    return Sequences(
-        name=meta["name"],
-        offsets=np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=users.num_rows))]),
-        item_ids=columns[0].astype(np.int64),
-        timestamps=columns[1],
-        ratings=columns[2],
-        items=items.to_pandas(),
-        users=users.to_pandas(),
-        ordered=meta.get("ordered", True),
-    )
+    with reading(folder, advice, DataError):
+        if (
+            (codes[1:] < codes[:-1]).any()
+            or codes.min(initial=0) < 0
+            or codes.max(initial=0) >= users.num_rows
+        ):
+            raise ValueError("its users are out of order, or unknown")
+        return Sequences(
+            name=meta["name"],
+            offsets=np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=users.num_rows))]),
+            item_ids=columns[0].astype(np.int64),
+            timestamps=columns[1],
+            ratings=columns[2],
+            items=items.to_pandas(),
+            users=users.to_pandas(),
+            ordered=meta.get("ordered", True),
+        )
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """`meta.json` of a prepared dataset. Raises FileNotFoundError, and DataError where it is no such file."""
     path = folder / META
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} is damaged ({error}); prepare the dataset again") from None
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+    meta = read_json(path, "prepare the dataset again", DataError)
+    if meta.get("format") != FORMAT:
         raise DataError(f"{path} is not of format {FORMAT}; prepare the dataset again with this version")
     missing = {"name", "users", "items", "interactions", "fingerprint"} - set(meta)
     if missing:
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}; prepare the dataset again")
+    for name, kind in {
+        "name": str,
+        "fingerprint": str,
+        "users": int,
+        "items": int,
+        "interactions": int,
+    }.items():
+        if type(meta[name]) is not kind:
+            raise DataError(f"{path}: its {name} is {meta[name]!r:.50}; prepare the dataset again")
     return meta
 
 

@@ -5,7 +5,6 @@ groups and table sizes; what they cannot tell (heads, temperatures, dropouts, th
 published code's own parameter names. Of two gate dropouts that it can tell apart the item's is taken (training alone sees it).
 """
 
-import json
 import math
 import re
 from pathlib import Path
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
 from workbench.encoders.inputs import OUTPUT_SLOTS
-from workbench.retriever import Retriever, RetrieverConfig, fit_weights
+from workbench.loading import one_line, read_json
+from workbench.retriever import Retriever, RetrieverConfig
 from workbench.similarities import DotConfig, MoLConfig, SimilarityConfig
 
 IGNORED = ("_attn_mask",)
@@ -45,35 +45,43 @@ def import_rails(checkpoint: Path, settings: Path | None = None) -> Retriever:
         loaded = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{checkpoint} is damaged, or holds more than tensors; it was not executed ({error})"
+            f"{checkpoint} is damaged, or holds more than tensors; it was not executed ({one_line(error)})"
         ) from error
     tensors = loaded.get("model_state_dict") if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict):
         raise ValueError(f"{checkpoint} is not a published RAILS checkpoint: it has no model_state_dict")
-    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
-        raise ValueError(f"{checkpoint}: model_state_dict must hold tensors by name")
+    if not all(isinstance(k, str) and isinstance(v, Tensor) and _is_plain(v) for k, v in tensors.items()):
+        raise ValueError(f"{checkpoint}: model_state_dict must hold plain tensors by name")
     state: dict[str, Tensor] = {k.removeprefix("module."): v for k, v in tensors.items()}
     state = {k: v for k, v in state.items() if k not in IGNORED}
     try:
-        config = _config(state, given)
-    except KeyError as error:
-        raise ValueError(f"{checkpoint} has no tensor {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{checkpoint}: {error}") from error
-    retriever = Retriever(config, state[ITEM_TABLE].shape[0] - 1)
-    fit_weights(retriever, _renamed(state), str(checkpoint))
-    return retriever.eval()
+        config = RetrieverConfig.from_dict(
+            _config(state, given).to_dict()
+        )  # the settings' types are checked so
+        renamed = _renamed(state)
+    except Exception as error:
+        raise ValueError(
+            f"{checkpoint}, with its settings, is no model of the published code: {one_line(error)}"
+        ) from error
+    return Retriever.of_weights(config, state[ITEM_TABLE].shape[0] - 1, renamed, str(checkpoint))
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is what it seems: dense, on the CPU, with every one of its numbers in the file."""
+    return (
+        tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
 
 
 def _read_settings(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    try:
-        given = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not readable JSON ({error})") from error
+    given = read_json(path, "correct it")
     groups = ("hstu", "sasrec", "mol")
-    if not isinstance(given, dict) or not all(isinstance(given.get(g, {}), dict) for g in groups):
+    if not all(isinstance(given.get(g, {}), dict) for g in groups):
         raise ValueError(f"{path} must hold a JSON object, and its groups {', '.join(groups)} objects too")
     return given
 

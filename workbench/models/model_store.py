@@ -17,7 +17,9 @@ from workbench.encoders import ENCODERS
 from workbench.evaluation.metrics import KS
 from workbench.evaluation.protocol import STRICT, summarize
 from workbench.evaluation.published import published
+from workbench.evaluation.ranks import COLUMNS
 from workbench.evaluation.retrievers import rank_users
+from workbench.loading import read_csv, reading
 from workbench.retriever import CONFIG, WEIGHTS, Retriever, RetrieverConfig, read_metadata
 from workbench.similarities import SIMILARITIES
 from workbench.training.config import TrainingConfig
@@ -25,6 +27,10 @@ from workbench.training.loop import load_history, train
 from workbench.training.presets import Preset
 
 CARD, HISTORY, METRICS, RANKS = "README.md", "history.csv", "metrics.csv", "ranks.parquet"
+HISTORY_COLUMNS = {"epoch": "int64", "seconds": "float64", "loss": "float64"}
+METRIC_COLUMNS = {"metric": "str", "value": "float64", "low": "float64", "high": "float64", "users": "int64"}
+SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
+RETRAIN = "restore it, or remove the folder and train again"
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,23 @@ class TrainedModel:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `store_run` wrote to `folder`; FileNotFoundError if it holds no measured checkpoint (but a run, say)."""
+        """What `store_run` wrote to `folder`; FileNotFoundError if it holds no measured checkpoint (but a run, say).
+
+        Raises ValueError if a file is damaged.
+        """
         metadata = read_metadata(folder)
         if not (folder / METRICS).is_file():
             raise FileNotFoundError(
                 f"{folder} holds no {METRICS}: not a finished checkpoint, but weights or a run that were not measured"
             )
-        return cls(folder, metadata, pd.read_csv(folder / HISTORY), pd.read_csv(folder / METRICS))
+        history = read_csv(folder / HISTORY, HISTORY_COLUMNS, RETRAIN)
+        metrics = read_csv(folder / METRICS, METRIC_COLUMNS, RETRAIN)
+        lacking = sorted(set(SHOWN) - set(metrics["metric"]))
+        if lacking or metrics["metric"].duplicated().any():
+            raise ValueError(
+                f"{folder / METRICS} is damaged (it holds a metric twice, or lacks {', '.join(lacking) or 'none'}); {RETRAIN}"
+            )
+        return cls(folder, metadata, history, metrics)
 
     def retriever(self, device: str = "cpu") -> Retriever:
         """The retriever itself, in evaluation mode."""
@@ -62,7 +78,8 @@ class TrainedModel:
         path = self.folder / RANKS
         if not path.is_file():
             _write_ranks(rank_users(self.retriever(), sequences, STRICT), path)
-        return pd.read_parquet(path)
+        with reading(path, "remove it, and it is measured again"):
+            return pd.read_parquet(path).astype(COLUMNS)[list(COLUMNS)]
 
 
 def name_of(preset: Preset, sequences: Sequences) -> str:
@@ -176,7 +193,6 @@ def store_model(
     return TrainedModel.load(folder)
 
 
-SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
 PUBLISHED_TABLE = "RAILS v4 (arXiv 2407.15462v4) Table 3"
 
 

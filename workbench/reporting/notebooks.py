@@ -144,7 +144,7 @@ def _value(notebook: Notebook, name: str, text: str) -> Any:
     lowered = {"True": "true", "False": "false", "None": "null"}.get(text, text)
     try:
         value = json.loads(lowered)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         value = text
     number = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
     if number:

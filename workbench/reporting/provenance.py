@@ -1,7 +1,6 @@
 """What a result came from: code, versions, machine, commit, and the files that a notebook may have read."""
 
 import hashlib
-import json
 import os
 import platform
 import re
@@ -113,8 +112,8 @@ def inputs(root: Path, dataset: str) -> dict[str, str]:
 def _dataset_of(checkpoint: Path) -> str | None:
     """The dataset that a checkpoint was trained on; None where it does not tell."""
     try:
-        told = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["dataset"]
-    except (OSError, ValueError, KeyError, TypeError):
+        told = read_json(checkpoint / "config.json", "").get("dataset")
+    except (OSError, ValueError):
         return None
     return told if isinstance(told, str) else None
 

@@ -21,7 +21,7 @@ class Record:
     """One recorded value: `value` is JSON, for a table `{"columns": […], "rows": [[…]]}`; `unit` may be empty."""
 
     name: str
-    value: Json
+    value: Any
     unit: str = ""
     is_table: bool = False
 

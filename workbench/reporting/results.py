@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from workbench.loading import from_json, read_json
 from workbench.reporting.records import Record
 
 FORMAT = 1
@@ -72,22 +73,11 @@ class Report:
     def load(cls, folder: Path) -> Self | None:
         """The report in `folder`; None where there is none, or one of another format."""
         try:
-            content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
+            content = read_json(folder / FILE, "")
+            if content.pop("format", None) != FORMAT:
                 return None
-            entries = {
-                name: Entry(**{**entry, "records": tuple(Record(**record) for record in entry["records"])})
-                for name, entry in content["notebooks"].items()
-            }
-            return cls(
-                content["profile"],
-                content["dataset"],
-                entries,
-                set(content["made"]),
-                content["pages"],
-                content["running_from"],
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return from_json(cls, content | {"entries": content.pop("notebooks", None)})
+        except (OSError, ValueError):
             return None
 
     def up_to_date(self, name: str, key: str, inputs: Mapping[str, str]) -> bool:

@@ -11,9 +11,11 @@ import safetensors
 import safetensors.torch
 import torch
 
+from workbench.loading import from_json, read_json, read_tensors, reading
 from workbench.retriever import Retriever
 
 STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
+RESTART = "remove the folder of that epoch, and the run continues after the epoch before it, if that is there"
 
 
 @dataclass
@@ -25,7 +27,7 @@ class Progress:
     best_epoch: int = 0
     best_metric: float | None = None
     stale: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, int | float]] = field(default_factory=list)
 
 
 def _folder(run: Path, epoch: int) -> Path:
@@ -73,18 +75,27 @@ def resume(run: Path, retriever: Retriever, optimizer: torch.optim.Optimizer) ->
     if not finished:
         return Progress()
     folder = _folder(run, finished[-1])
-    try:
-        progress = Progress(**json.loads((folder / STATE).read_text()))
+    with reading(folder, RESTART):
+        progress = read_progress(run)
         retriever.load_state_dict(Retriever.load(folder).state_dict())
-        _load_optimizer(retriever, optimizer, safetensors.torch.load_file(folder / OPTIMIZER))
-    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
-        raise ValueError(
-            f"{folder} is damaged ({error}); remove it, and the run goes on after the epoch before it, if that is there"
-        ) from error
+        _load_optimizer(retriever, optimizer, read_tensors(folder / OPTIMIZER, RESTART)[0])
     if progress.best_epoch and not best(run, progress).is_dir():
         raise ValueError(
             f"{best(run, progress)}, the best epoch of this run, is missing; remove {run} to train again"
         )
+    return progress
+
+
+def read_progress(run: Path) -> Progress:
+    """Where the last finished epoch of `run` stands; ValueError if its file is damaged, FileNotFoundError if there is none."""
+    finished = epochs(run)
+    if not finished:
+        raise FileNotFoundError(f"{run} holds no finished epoch")
+    path = _folder(run, finished[-1]) / STATE
+    with reading(path, RESTART):
+        progress = from_json(Progress, read_json(path, RESTART))
+        if progress.epoch != finished[-1] or min(progress.step, progress.best_epoch, progress.stale) < 0:
+            raise ValueError(f"it is the state of epoch {progress.epoch}, or counts below 0")
     return progress
 
 
@@ -105,11 +116,17 @@ def _optimizer_tensors(retriever: Retriever, optimizer: torch.optim.Optimizer) -
 def _load_optimizer(
     retriever: Retriever, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
 ) -> None:
+    of: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        slot, _, name = key.partition(".")
+        of.setdefault(name, {})[slot] = value
     for name, parameter in retriever.named_parameters():
-        found = {
-            key.split(".", 1)[0]: value for key, value in tensors.items() if key.split(".", 1)[1] == name
-        }
-        if found:
+        if found := of.pop(name, None):
+            for slot, value in found.items():
+                if value.shape != (() if slot == "step" else parameter.shape):
+                    raise ValueError(f"{slot} of {name} has shape {tuple(value.shape)}")
             optimizer.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device) for key, value in found.items()
             }
+    if of:
+        raise ValueError(f"it holds the state of {', '.join(sorted(of))}, which the model does not have")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from workbench.data.sequences import Window
+from workbench.loading import from_json
 from workbench.training.losses import LossConfig
 
 METRICS = ("HR@10", "NDCG@10", "MRR")
@@ -90,7 +91,6 @@ class TrainingConfig:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The configuration that `to_dict` gave; ValueError where a field is unknown or of another type."""
         try:
-            loss, betas = LossConfig(**values["loss"]), tuple(values["betas"])
-            return cls(**{**values, "loss": loss, "betas": betas})
-        except (KeyError, TypeError) as error:
+            return from_json(cls, {"loss": None, **values})
+        except (ValueError, TypeError) as error:
             raise ValueError(f"not a training configuration of this version: {error}") from error

@@ -20,7 +20,8 @@ from tqdm import tqdm
 from workbench import runtime
 from workbench.contracts import AlternatingSimilarity, SequenceBatch
 from workbench.data import Batches, Sequences
-from workbench.retriever import CONFIG, Retriever, RetrieverConfig, not_finite, read_metadata
+from workbench.loading import read_json, reading
+from workbench.retriever import CONFIG, Retriever, RetrieverConfig, not_finite
 from workbench.training import checkpoints
 from workbench.training.checkpoints import Progress
 from workbench.training.config import TrainingConfig
@@ -120,7 +121,7 @@ def train(
                 losses |= _settle(retriever, retriever.similarity, batches, config, state.epoch)
             row = {"epoch": state.epoch, "seconds": time.perf_counter() - started, **losses}
             # The loss shows a step that diverged at the next step, and the last one has none.
-            if wrong := not_finite(retriever):
+            if wrong := not_finite(dict(retriever.named_parameters())):
                 raise ValueError(
                     _diverged(f"{wrong} holds NaN or infinite numbers after epoch {state.epoch}")
                 )
@@ -173,14 +174,15 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
             )
         _write(path, wanted)
         return
-    try:
-        found = json.loads(path.read_text())
+    with reading(path, "choose another folder, or remove that one"):
+        found = read_json(path, "choose another folder, or remove that one")
+        for name, value in wanted.items():
+            if type(found[name]) is not type(value):
+                raise ValueError(f"its {name} is of another type")
         # Settings that were added since the run began have the values that it ran with: the defaults.
         found["training"] = json.loads(json.dumps(TrainingConfig.from_dict(found["training"]).to_dict()))
         prolonged = found["training"]["epochs"] != wanted["training"]["epochs"]
         found["training"]["epochs"] = wanted["training"]["epochs"]  # a run may be prolonged
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); choose another folder, or remove that one") from error
     if found != wanted:
         differing = [
             f"{group}.{name}" if isinstance(wanted[group], dict) else group
@@ -339,10 +341,4 @@ def _report(row: dict[str, float], state: Progress, config: TrainingConfig) -> N
 
 def load_history(folder: Path) -> pd.DataFrame:
     """One row per finished epoch of the run in `folder`."""
-    finished = checkpoints.epochs(folder)
-    if not finished:
-        raise FileNotFoundError(
-            f"{folder} holds no finished epoch; {read_metadata(folder).get('dataset', 'it')} has no history"
-        )
-    state = json.loads((folder / f"epoch-{finished[-1]:04d}" / checkpoints.STATE).read_text())
-    return pd.DataFrame(replace(Progress(), **state).history)
+    return pd.DataFrame(checkpoints.read_progress(folder).history)

@@ -1,5 +1,6 @@
 """Deep Retrieval (Gao et al., CIKM 2021, arXiv 2007.07203): items on learned paths, and a softmax that reranks them."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -87,10 +88,10 @@ class DeepRetrievalConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.width < 2:
             raise ValueError("width K must be at least 2: with one node a layer there is one path for all")
-        if self.width**self.depth > MOST_PATHS:
+        if self.depth * math.log2(self.width) > math.log2(MOST_PATHS):
             raise ValueError(
-                f"{self.width} nodes in {self.depth} layers are {self.width**self.depth:.1e} paths, more than the"
-                f" {MOST_PATHS:.1e} that can be numbered; choose a smaller width K or depth D"
+                f"{self.width} nodes in {self.depth} layers are 10^{self.depth * math.log10(self.width):.1f} paths, more"
+                f" than the {MOST_PATHS:.1e} that can be numbered; choose a smaller width K or depth D"
             )
         if self.paths > self.candidates:
             raise ValueError(
@@ -338,7 +339,7 @@ def _random_paths(rows: int, count: int, num_paths: int) -> Int[Tensor, "R J"]:
     while True:
         ordered = paths.sort(dim=1).values
         again = (ordered[:, 1:] == ordered[:, :-1]).any(1)
-        if not bool(again.any()):
+        if paths.is_meta or not bool(again.any()):  # a tensor on the meta device has a shape alone
             return paths
         if num_paths <= 8 * count:  # too few to hope for distinct draws
             shuffled = torch.rand(int(again.sum()), num_paths).argsort(1)

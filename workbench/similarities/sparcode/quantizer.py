@@ -1,5 +1,6 @@
 """Vector quantisation of tokens: codebooks that follow the data by moving averages, and gradients past the choice."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -39,7 +40,7 @@ class QuantizerConfig:
             raise ValueError(
                 f"a quantizer needs 1 codebook and 2 codewords or more, not {self.codebooks} and {self.codewords}"
             )
-        if self.codewords**self.codebooks > LARGEST_CODE:
+        if self.codebooks * math.log2(self.codewords) > math.log2(LARGEST_CODE):
             raise ValueError(
                 f"{self.codewords} codewords in {self.codebooks} codebooks make more codes than int64 can number;"
                 " use fewer of either"
