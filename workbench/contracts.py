@@ -286,6 +286,17 @@ class Encoder(nn.Module, ABC):
         """The query embedding of each whole history: what is likely to come after its last position."""
 
 
+def sampled_softmax(scores: Float[Tensor, "T C"], rows: Int[Tensor, "T C"]) -> Float[Tensor, ""]:
+    """mean_t (log Σ_c exp scores_tc − scores_t0): the first candidate is the positive, others equal to it count for nothing.
+
+    >>> sampled_softmax(torch.tensor([[1.0, 1.0, 5.0]]), torch.tensor([[3, 7, 3]]))
+    tensor(0.6931)
+    """
+    again = rows == rows[:, :1]
+    again[:, 0] = False
+    return (scores.masked_fill(again, float("-inf")).logsumexp(1) - scores[:, 0]).mean()
+
+
 class Similarity(nn.Module, ABC):
     """φ(query, item). Scores only: it never searches."""
 
@@ -313,6 +324,15 @@ class Similarity(nn.Module, ABC):
         self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
         """Each query against its own candidates, given as rows of `items`: the same arithmetic on a gather."""
+
+    def sampled_softmax(
+        self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B C"]
+    ) -> Float[Tensor, ""]:
+        """The loss of the function of this name for the scores of candidates; the first one is the positive.
+
+        A similarity overrides it where there is a faster way than through all scores.
+        """
+        return sampled_softmax(self.score_candidates(queries, items, rows), rows)
 
     @abstractmethod
     def regularizers(

@@ -20,10 +20,10 @@ def gathered_tiles(
 ) -> Float[Tensor, "B C"]:
     """function(queries, tables gathered at rows), computed `tile` queries at a time.
 
-    Each of `queries` is (B, …), each of `tables` (N, W, …); `function` sees (t, …) slices and (t, C, W, …) gathers and returns
-    (t, C). `parameters`: what `function` uses besides, for the gradient. The gradient recomputes each tile with the random
-    state and precision that it had, and adds into one buffer per table, so no tile costs a pass over the corpus (as
-    checkpointing a gather would).
+    Each of `queries` is (B, …), integers (without a gradient) too, each of `tables` (N, W, …); `function` sees (t, …) slices
+    and (t, C, W, …) gathers and returns (t, C). `parameters`: what `function` uses besides, for the gradient. The gradient
+    recomputes each tile with the random state and precision that it had, and adds into one buffer per table, so no tile
+    costs a pass over the corpus (as checkpointing a gather would).
     """
     flat = [table.flatten(1) for table in tables]
     shapes = [table.shape[1:] for table in tables]
@@ -94,7 +94,7 @@ class _Gathered(torch.autograd.Function):
             for index, start in enumerate(_starts(rows, plan.tile)):
                 here = slice(start, start + plan.tile)
                 _restore(device, ctx.states[index])
-                leaves = [q[here].detach().requires_grad_() for q in queries]
+                leaves = [q[here].detach().requires_grad_(n) for q, n in zip(queries, needed, strict=False)]
                 gathered = [
                     _gather(t.detach(), rows[here], s).requires_grad_()
                     for t, s in zip(flat, plan.shapes, strict=True)

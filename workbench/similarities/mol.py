@@ -13,6 +13,7 @@ from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.kernels import mixture
 from workbench.kernels.dropout import dropout
 from workbench.kernels.mixture import PAIRS_AT_ONCE
+from workbench.kernels.mixture_loss import GateDropout, mixture_loss
 from workbench.kernels.tiles import gathered_tiles
 from workbench.similarities.dot import unit
 from workbench.similarities.projections import Projection, hidden_network, published_initialization
@@ -294,6 +295,17 @@ class MixtureOfLogits(ComponentSimilarity):
             rows,
             [] if self.gate_pair is None else list(self.gate_pair.parameters()),
             max(1, PAIRS_AT_ONCE // max(1, rows.shape[1])),
+        )
+
+    def sampled_softmax(  # type: ignore[override]
+        self, queries: MoLQueries, items: MoLItems, rows: Int[Tensor, "B C"]
+    ) -> Float[Tensor, ""]:
+        """See `Similarity.sampled_softmax`; by `kernels.mixture_loss`, with the gradient in one pass."""
+        c, drop = self.config, GateDropout()
+        if self.training and max(c.gate_dropout, c.gate_input_dropout):
+            drop = GateDropout(c.gate_dropout, c.gate_input_dropout, seed=int(torch.randint(2**62, ())))
+        return mixture_loss(
+            *(queries.components, queries.gate, items.components, items.gate), self._gate(), rows, drop
         )
 
     def fuses_top_k(self, queries: MoLQueries, items: MoLItems, k: int) -> bool:

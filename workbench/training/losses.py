@@ -105,6 +105,8 @@ def loss(
             scores, positive = scores - candidates.log_q, positive - candidates.log_q[first, None]
     else:
         both = torch.cat([target_rows[:, None], rows[negatives]], dim=1)
+        if config.kind == "sampled softmax":
+            return similarity.sampled_softmax(queries, items, both)
         positive, scores = similarity.score_candidates(queries, items, both).split(
             [1, negatives.shape[1]], dim=1
         )

@@ -1,0 +1,408 @@
+// Sampled softmax of Mixture-of-Logits on a CPU, with its gradient: one position at a time, all of whose candidates' activations
+// fit into a processor's cache, so that the gradient is computed while they are there and nothing is computed twice.
+//
+// Sums run over candidates as lanes where components of a pair are compared (softmax of the gate), and over hidden units,
+// components or coordinates as lanes where matrices are multiplied; blocks of LANES × LANES are transposed between the two.
+// Each share of the positions adds into gradients of its own, in order: the same bits for the same number of shares.
+
+#include <limits>
+#include <new>
+#include <vector>
+
+#include "products.h"
+#include "parallel_for.h"
+
+extern "C" {
+
+// What Python hands over; the fields and their order are those of `_Problem` in mixture_loss.py.
+struct Problem {
+    int64_t queries, candidates, items;        // T, C (the first is the positive), N
+    int64_t query_groups, item_groups, width;  // Pq, Px, d, a multiple of 16
+    int64_t hidden;                            // of the pair gate; 0: linear, -1: none
+    int64_t combination;                       // 0: glu_silu, 1: glu_silu_ln, 2: sum
+    int64_t shares;                            // S, each a thread
+    int64_t seed;                              // of the dropout
+    int64_t gate_threshold, input_threshold;   // what is below is dropped, of 2^32; 0: nothing is
+    const float* query_components;             // (T, Pq, d)
+    const float* query_gate;                   // (T, P) or null
+    const float* item_components;              // (N, Px, d)
+    const float* item_gate;                    // (N, P) or null
+    const float *first_weight, *first_bias;    // (hidden, P), (hidden) or null
+    const float *last_weight, *last_bias;      // (P, hidden or P), (P) or null
+    const int64_t* rows;                       // (T, C)
+    float* losses;                             // (T)
+    float* to_query_components;                // (T, Pq, d); gradients of the sum of the losses
+    float* to_query_gate;                      // (T, P)
+    float* to_item_components;                 // (S, N, Px, d), zeros before
+    float* to_item_gate;                       // (S, N, P), zeros before
+    float *to_first_weight, *to_first_bias;    // (S, P, hidden), transposed, and (S, hidden); zeros before
+    float *to_last_weight, *to_last_bias;      // (S, P, hidden or P), (S, P); zeros before
+};
+}
+
+namespace {
+
+constexpr int64_t CHUNK = 3 * LANES;  // candidates whose components are transposed together
+constexpr float LEAST_SUM = 1e-6f;    // of the weights that dropout leaves
+
+uint64_t scrambled(uint64_t x) {  // splitmix64
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
+inline Unsigned every(uint32_t value) { return value - Unsigned{}; }
+
+// Dropout that depends on a key, the position, the candidate and the component alone: `dropped` of mixture_loss.py.
+struct Mask {
+    uint32_t threshold, add, flip;
+    float scale;
+
+    Mask(int64_t threshold, uint64_t seed, int64_t position) : threshold(uint32_t(threshold)) {
+        uint64_t key = scrambled(seed + (uint64_t(position) + 1) * 0x9E3779B97F4A7C15u);
+        add = uint32_t(key), flip = uint32_t(key >> 32);
+        scale = float(4294967296.0 / (4294967296.0 - double(threshold)));
+    }
+
+    Vector operator()(Unsigned pair) const {
+        Unsigned x = pair * 0x9E3779B1u + add;
+        x ^= x >> 16;
+        x = x * 0x7FEB352Du ^ flip;
+        x ^= x >> 15;
+        x *= 0x846CA68Bu;
+        x ^= x >> 16;
+        return x >= every(threshold) ? all(scale) : Vector{};
+    }
+};
+
+inline float sum_of(Vector x) {
+    float sum = 0;
+    for (int lane = 0; lane < LANES; ++lane) sum += x[lane];
+    return sum;
+}
+
+// Weights as matrices of whole vectors, zeros where there is nothing.
+struct Layer {
+    int64_t inputs, outputs;
+    std::vector<float> forwards, backwards, bias;  // (inputs, outputs), (outputs, inputs), (outputs)
+
+    Layer(const float* weight, const float* shift, int64_t outputs, int64_t inputs)
+        : inputs(whole_vectors(inputs)), outputs(whole_vectors(outputs)) {
+        forwards.resize(inputs * this->outputs);
+        backwards.resize(outputs * this->inputs);
+        bias.resize(this->outputs);
+        for (int64_t o = 0; o < outputs; ++o)
+            for (int64_t i = 0; i < inputs; ++i)
+                forwards[i * this->outputs + o] = backwards[o * this->inputs + i] = weight[o * inputs + i];
+        if (shift) std::copy(shift, shift + outputs, bias.begin());
+    }
+};
+
+struct Work {
+    const Problem& p;
+    int64_t components, row_length, wide, tall, units;  // P, Px · d; P, C and hidden units in whole vectors
+    std::vector<Layer> layers;
+
+    explicit Work(const Problem& problem) : p(problem) {
+        components = p.query_groups * p.item_groups;
+        row_length = p.item_groups * p.width;
+        wide = whole_vectors(components), tall = whole_vectors(p.candidates);
+        units = whole_vectors(std::max<int64_t>(p.hidden, 0));
+        if (p.hidden > 0) layers.emplace_back(p.first_weight, p.first_bias, p.hidden, components);
+        if (p.hidden >= 0) layers.emplace_back(p.last_weight, p.last_bias, components, p.hidden ? p.hidden : components);
+    }
+
+    void run(int64_t share);
+};
+
+// The buffers of one thread. "Lanes" has candidates as lanes (component, candidate); "rows" is (candidate, component or unit).
+struct Scratch {
+    std::vector<float> memory;
+    float *gathered, *gathered_lanes, *gates, *gates_lanes, *logits_lanes, *logits, *slopes, *units, *raw, *raw_lanes,
+        *pi, *rho, *direct, *inner, *scores, *to_scores, *first, *last, *first_bias, *last_bias;
+
+    explicit Scratch(const Work& w) {
+        int64_t pair = w.tall * w.wide, hidden = w.tall * w.units;
+        int64_t second = w.wide * std::max(w.units, w.wide);
+        struct Part {
+            float** at;
+            int64_t size;
+        } parts[] = {{&gathered, w.tall * w.row_length}, {&gathered_lanes, w.row_length * CHUNK}, {&gates, pair},
+                     {&gates_lanes, pair}, {&logits_lanes, pair}, {&logits, pair}, {&slopes, hidden}, {&units, hidden},
+                     {&raw, pair}, {&raw_lanes, pair}, {&pi, pair}, {&rho, pair}, {&direct, pair}, {&inner, hidden},
+                     {&scores, w.tall}, {&to_scores, w.tall}, {&first, w.wide * w.units}, {&last, second},
+                     {&first_bias, w.units}, {&last_bias, w.wide}};
+        int64_t total = LANES;
+        for (auto& part : parts) total += part.size;
+        memory.resize(total);  // zeros: what pads a vector stays so
+        auto address = reinterpret_cast<uintptr_t>(memory.data());
+        float* next = memory.data() + (-address / sizeof(float)) % LANES;
+        for (auto& part : parts) *part.at = next, next += part.size;
+    }
+};
+
+// The gate of one position: weights and scores from the pair part, and back.
+struct Gate {
+    const Work& w;
+    Scratch& s;
+    const float* of_query;  // (P) or null
+    bool of_item;
+    Mask mask;
+
+    Vector at(const float* lanes, int64_t c, int64_t v) const { return load<Vector>(lanes + c * w.tall + v); }
+
+    Vector argument(int64_t c, int64_t v) const {  // a, of the combination
+        Vector a = w.p.hidden < 0 ? Vector{} : at(s.raw_lanes, c, v);
+        if (of_item) {
+            Vector x = at(s.gates_lanes, c, v);
+            return of_query ? w.p.combination == 2 ? a + of_query[c] + x : a + of_query[c] * x : a + x;
+        }
+        return of_query ? a + of_query[c] : a;
+    }
+
+    bool present() const { return of_query || of_item || w.p.hidden >= 0; }
+
+    void normal(int64_t v, Vector& mean, Vector& scale) const {  // of LN(a) = (a − mean) · scale
+        mean = scale = Vector{};
+        for (int64_t c = 0; c < w.components; ++c) mean += at(s.raw_lanes, c, v);
+        mean /= float(w.components);
+        for (int64_t c = 0; c < w.components; ++c) {
+            Vector off = at(s.raw_lanes, c, v) - mean;
+            scale += off * off;
+        }
+        scale = scale / float(w.components) + 1e-5f;
+        for (int lane = 0; lane < LANES; ++lane) scale[lane] = 1.0f / std::sqrt(scale[lane]);
+    }
+
+    Unsigned pairs(int64_t v) const {  // numbers of the first components of these lanes
+        Unsigned lane{};
+        for (int i = 0; i < LANES; ++i) lane[i] = uint32_t((v + i) * w.components);
+        return lane;
+    }
+
+    // φ of the candidates from v on; π, ρ = what dropout leaves of it, and a (in raw_lanes) are kept.
+    void forward(int64_t v) {
+        Vector most = all(-std::numeric_limits<float>::infinity()), powers{}, kept{}, mean, scale;
+        for (int64_t c = 0; c < w.components; ++c) store(s.raw_lanes + c * w.tall + v, argument(c, v));
+        if (w.p.combination == 1 && present()) normal(v, mean, scale);
+        for (int64_t c = 0; c < w.components; ++c) {
+            Vector a = at(s.raw_lanes, c, v);
+            if (present() && w.p.combination == 0) a *= sigmoid(a);
+            if (present() && w.p.combination == 1) a *= sigmoid((a - mean) * scale);
+            most = larger(a, most);
+            store(s.pi + c * w.tall + v, a);
+        }
+        for (int64_t c = 0; c < w.components; ++c) {
+            Vector power = exponential(at(s.pi, c, v) - most);
+            powers += power;
+            store(s.pi + c * w.tall + v, power);
+        }
+        Vector share = 1.0f / powers, score{};
+        Unsigned pair = pairs(v);
+        bool dropping = mask.threshold && present();
+        for (int64_t c = 0; c < w.components; ++c) {
+            Vector pi = at(s.pi, c, v) * share, rho = dropping ? pi * mask(pair + uint32_t(c)) : pi;
+            kept += rho;
+            score += rho * at(s.logits_lanes, c, v);
+            store(s.pi + c * w.tall + v, pi);
+            store(s.rho + c * w.tall + v, rho);
+        }
+        if (dropping) {
+            Vector again = 1.0f / larger(kept, all(LEAST_SUM));
+            score *= again;
+            for (int64_t c = 0; c < w.components; ++c) {
+                Vector pi = at(s.pi, c, v);
+                store(s.rho + c * w.tall + v, at(s.rho, c, v) * again);
+                // Where less is left, ρ is divided by a constant: the sign of π says so to `backward`.
+                store(s.pi + c * w.tall + v, kept < all(LEAST_SUM) ? -pi : pi);
+            }
+        }
+        store(s.scores + v, score);
+    }
+
+    // From the gradient of φ: that of a into raw_lanes, that of the logits in φ itself into `direct`.
+    void backward(int64_t v, Vector* to_query) {
+        Vector above = load<Vector>(s.to_scores + v), score = load<Vector>(s.scores + v), mean, scale;
+        bool layer_norm = w.p.combination == 1 && present();
+        if (layer_norm) normal(v, mean, scale);
+        Vector sum{}, along{};  // of the gradient of LN(a), and of its product with LN(a)
+        for (int64_t c = 0; c < w.components; ++c) {
+            Vector rho = at(s.rho, c, v), pi = at(s.pi, c, v), logit = at(s.logits_lanes, c, v);
+            store(s.direct + c * w.tall + v, above * rho);
+            if (!present()) continue;
+            Vector change = above * (pi < Vector{} ? rho * logit + pi * score : rho * (logit - score));
+            Vector a = at(s.raw_lanes, c, v);
+            if (w.p.combination == 0) {
+                Vector sigma = sigmoid(a);
+                change *= sigma * (1.0f + a * (1.0f - sigma));
+            } else if (layer_norm) {
+                Vector y = (a - mean) * scale, sigma = sigmoid(y), of_y = change * a * sigma * (1.0f - sigma);
+                sum += of_y, along += of_y * y;
+                store(s.rho + c * w.tall + v, of_y);
+                change *= sigma;
+            }
+            store(s.pi + c * w.tall + v, change);
+        }
+        if (!present()) return;
+        for (int64_t c = 0; c < w.components; ++c) {
+            Vector change = at(s.pi, c, v);
+            if (layer_norm) {
+                Vector y = (at(s.raw_lanes, c, v) - mean) * scale;
+                change += scale * (at(s.rho, c, v) - (sum + y * along) / float(w.components));
+            }
+            if (of_query)
+                to_query[c] += of_item && w.p.combination != 2 ? change * at(s.gates_lanes, c, v) : change;
+            store(s.raw_lanes + c * w.tall + v, change);
+        }
+    }
+};
+
+void Work::run(int64_t share) {
+    Scratch s(*this);
+    int64_t first = p.queries * share / p.shares, last = p.queries * (share + 1) / p.shares;
+    int64_t count = p.candidates, depth = layers.empty() ? 0 : layers.back().inputs;
+    float* to_items = p.to_item_components + share * p.items * row_length;
+    float* to_item_gate = p.to_item_gate ? p.to_item_gate + share * p.items * components : nullptr;
+    std::vector<float> sums(components * LANES + LANES);
+    for (int64_t t = first; t < last; ++t) {
+        const int64_t* chosen = p.rows + t * count;
+        const float* query = p.query_components + t * p.query_groups * p.width;
+        const float* of_query = p.query_gate ? p.query_gate + t * components : nullptr;
+        for (int64_t c = 0; c < count; ++c) {
+            std::memcpy(s.gathered + c * row_length, p.item_components + chosen[c] * row_length, row_length * sizeof(float));
+            if (p.item_gate)
+                std::memcpy(s.gates + c * wide, p.item_gate + chosen[c] * components, components * sizeof(float));
+        }
+        // Component logits: candidates as lanes.
+        for (int64_t start = 0; start < tall; start += CHUNK) {
+            int64_t lanes = std::min(CHUNK, tall - start);
+            turned(s.gathered + start * row_length, row_length, lanes, row_length, s.gathered_lanes, CHUNK);
+            for (int64_t j = 0; j < p.item_groups; ++j)
+                multiplied(p.query_groups, lanes, p.width, {query, p.width, 1}, s.gathered_lanes + j * p.width * CHUNK, CHUNK,
+                           nullptr, 0, s.logits_lanes + j * tall + start, p.item_groups * tall);
+        }
+        if (p.item_gate) turned(s.gates, wide, tall, wide, s.gates_lanes, tall);
+        // The pair part of the gate.
+        Mask input_mask(p.input_threshold, ~uint64_t(p.seed), t);
+        auto masked = [&](float* rows) {
+            if (!input_mask.threshold) return;
+            for (int64_t c = 0; c < count; ++c)
+                for (int64_t k = 0; k < wide; k += LANES) {
+                    Unsigned pair;
+                    for (int i = 0; i < LANES; ++i) pair[i] = uint32_t(c * components + k + i);
+                    float* at = rows + c * wide + k;
+                    store(at, load<Vector>(at) * input_mask(pair));
+                }
+        };
+        if (!layers.empty()) {
+            turned(s.logits_lanes, tall, wide, tall, s.logits, wide);
+            masked(s.logits);
+            const float* inputs = s.logits;
+            if (layers.size() == 2) {
+                multiplied(count, units, components, {s.logits, wide, 1}, layers[0].forwards.data(), units,
+                           layers[0].bias.data(), 0, s.units, units);
+                for (int64_t i = 0; i < count * units; i += LANES) {
+                    Vector z = load<Vector>(s.units + i), sigma = sigmoid(z);
+                    store(s.units + i, z * sigma);
+                    store(s.slopes + i, sigma * (1.0f + z * (1.0f - sigma)));
+                }
+                inputs = s.units;
+            }
+            multiplied(count, wide, p.hidden ? p.hidden : components, {inputs, depth, 1}, layers.back().forwards.data(), wide,
+                       layers.back().bias.data(), 0, s.raw, wide);
+            turned(s.raw, wide, tall, wide, s.raw_lanes, tall);
+        }
+        Gate gate{*this, s, of_query, p.item_gate != nullptr, Mask(p.gate_threshold, uint64_t(p.seed), t)};
+        for (int64_t v = 0; v < tall; v += LANES) gate.forward(v);
+        // The softmax over candidates; one that is the positive again is left out.
+        float most = s.scores[0];
+        double total = 0;
+        for (int64_t c = 1; c < count; ++c)
+            if (chosen[c] != chosen[0]) most = std::max(most, s.scores[c]);
+        for (int64_t c = 0; c < count; ++c) {
+            s.to_scores[c] = c && chosen[c] == chosen[0] ? 0.0f : std::exp(s.scores[c] - most);
+            total += s.to_scores[c];
+        }
+        p.losses[t] = float(std::log(total) + most - s.scores[0]);
+        for (int64_t c = 0; c < count; ++c) s.to_scores[c] = float(s.to_scores[c] / total);
+        s.to_scores[0] -= 1.0f;
+        // Back through the gate.
+        auto address = reinterpret_cast<uintptr_t>(sums.data());
+        Vector* to_query = reinterpret_cast<Vector*>(sums.data() + (-address / sizeof(float)) % LANES);
+        std::fill(to_query, to_query + components, Vector{});
+        for (int64_t v = 0; v < tall; v += LANES) gate.backward(v, to_query);
+        if (of_query)
+            for (int64_t c = 0; c < components; ++c) p.to_query_gate[t * components + c] = sum_of(to_query[c]);
+        turned(s.direct, tall, wide, tall, s.gates, wide);  // what the gradient of the logits begins with
+        float* to_logits = s.gates;
+        if (!layers.empty() || p.item_gate) turned(s.raw_lanes, tall, wide, tall, s.raw, wide);
+        if (p.item_gate)
+            for (int64_t c = 0; c < count; ++c) {
+                float* to = to_item_gate + chosen[c] * components;
+                const float* from = s.raw + c * wide;
+                bool product = of_query && p.combination != 2;
+                for (int64_t k = 0; k < components; ++k) to[k] += product ? from[k] * of_query[k] : from[k];
+            }
+        if (!layers.empty()) {
+            bool two = layers.size() == 2;
+            multiplied(components, depth, count, {s.raw, 1, wide}, two ? s.units : s.logits, depth, s.last, depth, s.last, depth);
+            for (int64_t c = 0; c < count; ++c)
+                for (int64_t k = 0; k < wide; k += LANES)
+                    store(s.last_bias + k, load<Vector>(s.last_bias + k) + load<Vector>(s.raw + c * wide + k));
+            float* inner = s.raw;
+            if (two) {
+                inner = s.inner;
+                multiplied(count, units, components, {s.raw, wide, 1}, layers[1].backwards.data(), units, nullptr, 0, inner,
+                           units);
+                for (int64_t i = 0; i < count * units; i += LANES)
+                    store(inner + i, load<Vector>(inner + i) * load<Vector>(s.slopes + i));
+                multiplied(components, units, count, {s.logits, 1, wide}, inner, units, s.first, units, s.first, units);
+                for (int64_t c = 0; c < count; ++c)
+                    for (int64_t k = 0; k < units; k += LANES)
+                        store(s.first_bias + k, load<Vector>(s.first_bias + k) + load<Vector>(inner + c * units + k));
+            }
+            float* through = s.logits;
+            multiplied(count, wide, two ? p.hidden : components, {inner, two ? units : wide, 1}, layers[0].backwards.data(),
+                       wide, nullptr, 0, through, wide);
+            masked(through);
+            for (int64_t i = 0; i < count * wide; i += LANES)
+                store(to_logits + i, load<Vector>(to_logits + i) + load<Vector>(through + i));
+        }
+        // Back to the components.
+        float* to_query_row = p.to_query_components + t * p.query_groups * p.width;
+        for (int64_t j = 0; j < p.item_groups; ++j)
+            multiplied(p.query_groups, p.width, count, {to_logits + j, p.item_groups, wide}, s.gathered + j * p.width, row_length,
+                       j ? to_query_row : nullptr, p.width, to_query_row, p.width);
+        for (int64_t c = 0; c < count; ++c) {
+            float* to = to_items + chosen[c] * row_length;
+            multiplied(p.item_groups, p.width, p.query_groups, {to_logits + c * wide, 1, p.item_groups}, query, p.width, to,
+                       p.width, to, p.width);
+        }
+    }
+    auto hand_over = [&](const float* from, int64_t stride, int64_t rows, int64_t columns, float* to) {
+        if (!to) return;
+        for (int64_t row = 0; row < rows; ++row)
+            std::copy(from + row * stride, from + row * stride + columns, to + (share * rows + row) * columns);
+    };
+    int64_t inputs = p.hidden ? p.hidden : components;
+    hand_over(s.first, units, components, p.hidden, p.to_first_weight);
+    hand_over(s.first_bias, units, 1, p.hidden, p.to_first_bias);
+    hand_over(s.last, depth, components, inputs, p.to_last_weight);
+    hand_over(s.last_bias, wide, 1, components, p.to_last_bias);
+}
+
+}  // namespace
+
+// 0; 1 where memory ran out, 2 where a candidate is no row of the corpus.
+extern "C" int mixture_loss(const Problem* problem) {
+    const Problem& p = *problem;
+    for (int64_t i = 0; i < p.queries * p.candidates; ++i)
+        if (p.rows[i] < 0 || p.rows[i] >= p.items) return 2;
+    try {
+        Work work(p);
+        spread(p.shares, p.shares, [&](int64_t share) { work.run(share); });
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,271 @@
+"""Sampled softmax over Mixture-of-Logits with its gradient, for candidates of each position's own.
+
+On a CPU a C++ version (`mixture_loss.cpp`, compiled on demand) serves float32: one position at a time, whose activations stay
+in the processor's cache, so that the gradient comes with the value and nothing of size (T, C, P) exists. Everywhere else
+the plain torch version works in tiles of positions, whose activations the gradient computes again.
+
+Dropout is a function of a seed, the position, the candidate and the component (a hash), so that both versions, any tile and
+any number of threads draw the same mask. The C++ version adds the gradient of the items and of the gate's weights in as many
+shares as there are threads: the same bits for the same number of threads.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from workbench.contracts import sampled_softmax
+from workbench.kernels.mixture import PAIRS_AT_ONCE, MixtureGate, gate_weights
+from workbench.kernels.mixture_native import COMBINATIONS, NO_SUCH_ROW, OUT_OF_MEMORY
+from workbench.kernels.native import library
+from workbench.kernels.tiles import gathered_tiles
+
+SOURCE = Path(__file__).with_name("mixture_loss.cpp")
+WIDTH_MULTIPLE = 16
+"""The library wants components of a multiple of so many coordinates; zeros fill others up."""
+LEAST_SUM = 1e-6
+"""The weights that dropout leaves are divided by their sum, and at least by this (the published constant)."""
+SHARES_BYTES = 2**30
+"""Gradients of the items that the threads hold together; a larger table is served by fewer threads, at least two."""
+
+
+@dataclass(frozen=True)
+class GateDropout:
+    """Probability to drop a weight π (`gate`), and a component score before the pair gate (`inputs`); `seed` decides which."""
+
+    gate: float = 0.0
+    inputs: float = 0.0
+    seed: int = 0
+
+
+def mixture_loss(
+    query_components: Float[Tensor, "T Pq d"],
+    query_gate: Float[Tensor, "T P"] | None,
+    item_components: Float[Tensor, "N Px d"],
+    item_gate: Float[Tensor, "N P"] | None,
+    gate: MixtureGate,
+    rows: Int[Tensor, "T C"],
+    dropout: GateDropout,
+) -> Float[Tensor, ""]:
+    """mean_t (log Σ_c exp φ(t, rows_tc) − φ(t, rows_t0)), with a gradient for components, gate parts and the gate's weights.
+
+    φ = Σ_p ρ_p s_p, s_(i·Px + j) = ⟨f_i, g_j⟩; ρ = π after dropout, divided by its sum. The first candidate is the positive;
+    others equal to it count for nothing. IndexError where a candidate is no row of the items.
+    """
+    parts = (query_components, query_gate, item_components, item_gate)
+    weights = [t for layer in gate.layers for t in layer if t is not None]
+    present = [t for t in (*parts, *weights) if t is not None]
+    served = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in present)
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in present)
+    if served and learns and rows.numel() and _library() is not None:
+        (first, last) = (
+            gate.layers if len(gate.layers) == 2 else (None, gate.layers[0] if gate.layers else None)
+        )
+        flat = (*(first or (None, None)), *(last or (None, None)))
+        plan = _Plan(gate.combination, dropout)
+        loss: Tensor = _MixtureLoss.apply(plan, rows, *parts, *flat)  # type: ignore[no-untyped-call]
+        return loss
+    return plain_mixture_loss(*parts, gate, rows, dropout)
+
+
+def plain_mixture_loss(
+    query_components: Float[Tensor, "T Pq d"],
+    query_gate: Float[Tensor, "T P"] | None,
+    item_components: Float[Tensor, "N Px d"],
+    item_gate: Float[Tensor, "N P"] | None,
+    gate: MixtureGate,
+    rows: Int[Tensor, "T C"],
+    dropout: GateDropout,
+) -> Float[Tensor, ""]:
+    """`mixture_loss` in torch, on any device and in any dtype: what the C++ version is held to."""
+    pairs = rows.shape[1], query_components.shape[1] * item_components.shape[1]
+
+    def mixed(of_queries: Sequence[Tensor], of_items: Sequence[Tensor]) -> Float[Tensor, "t C"]:
+        f, positions, *query_part = of_queries
+        g, *item_part = of_items
+        flat = torch.bmm(g.flatten(1, 2), f.transpose(1, 2))  # (t, C·Px, Pq)
+        logits = flat.unflatten(1, g.shape[1:3]).transpose(2, 3).flatten(2)  # (t, C, P)
+        inputs = logits
+        if gate.layers and dropout.inputs:
+            inputs = logits * kept(dropout.inputs, ~dropout.seed, positions, *pairs).to(logits.dtype)
+        of_query = query_part[0][:, None] if query_part else None
+        pi = gate_weights(
+            gate.pair_part(inputs), of_query, item_part[0] if item_part else None, gate.combination
+        )
+        if pi is None:
+            return logits.mean(-1)
+        if dropout.gate:
+            pi = pi * kept(dropout.gate, dropout.seed, positions, *pairs).to(pi.dtype)
+            pi = pi / pi.sum(-1, keepdim=True).clamp(min=LEAST_SUM)
+        return (pi * logits).sum(-1)
+
+    positions = torch.arange(len(rows), device=rows.device)
+    scores = gathered_tiles(
+        mixed,
+        [t for t in (query_components, positions, query_gate) if t is not None],
+        [t for t in (item_components, item_gate) if t is not None],
+        rows,
+        [t for layer in gate.layers for t in layer if t is not None],
+        max(1, PAIRS_AT_ONCE // max(1, rows.shape[1])),
+    )
+    return sampled_softmax(scores, rows)
+
+
+def kept(
+    probability: float, seed: int, positions: Int[Tensor, "t"], candidates: int, components: int
+) -> Float[Tensor, "t C P"]:
+    """What dropout multiplies with: 0 with `probability`, else 1 / (1 − probability), by a hash; float64.
+
+    The same for the same seed, position, candidate and component, in this version and in C++.
+
+    >>> kept(0.5, 7, torch.tensor([3]), 1, 4).tolist()
+    [[[2.0, 2.0, 0.0, 0.0]]]
+    """
+    threshold = _threshold(probability)
+    key = _scrambled((positions + 1) * _signed(0x9E3779B97F4A7C15, 64) + _signed(seed, 64))
+    add, flip = (k.to(torch.int32)[:, None] for k in (key, key >> 32))
+    x = torch.arange(candidates * components, device=positions.device).to(torch.int32)
+    x = x * _signed(0x9E3779B1, 32) + add
+    x = x ^ _shifted(x, 16, 32)
+    x = x * _signed(0x7FEB352D, 32) ^ flip
+    x = x ^ _shifted(x, 15, 32)
+    x = x * _signed(0x846CA68B, 32)
+    x = x ^ _shifted(x, 16, 32)
+    above = (x ^ _signed(2**31, 32)) >= threshold - 2**31  # the order of numbers without a sign
+    return above.view(-1, candidates, components).double() * (2**32 / (2**32 - threshold))
+
+
+def _threshold(probability: float) -> int:
+    return round(probability * 2**32)
+
+
+def _signed(value: int, bits: int) -> int:
+    value %= 2**bits
+    return value - 2**bits if value >= 2 ** (bits - 1) else value
+
+
+def _shifted(x: Tensor, by: int, bits: int) -> Tensor:
+    """x >> by with zeros from the left."""
+    return (x >> by) & (2 ** (bits - by) - 1)
+
+
+def _scrambled(x: Tensor) -> Tensor:
+    """splitmix64."""
+    x = (x ^ _shifted(x, 30, 64)) * _signed(0xBF58476D1CE4E5B9, 64)
+    x = (x ^ _shifted(x, 27, 64)) * _signed(0x94D049BB133111EB, 64)
+    return x ^ _shifted(x, 31, 64)
+
+
+_INTEGERS = (
+    *("queries", "candidates", "items", "query_groups", "item_groups", "width", "hidden", "combination"),
+    *("shares", "seed", "gate_threshold", "input_threshold"),
+)
+_READ = (
+    *("query_components", "query_gate", "item_components", "item_gate"),
+    *("first_weight", "first_bias", "last_weight", "last_bias"),
+)
+_POINTERS = (*_READ, "rows", "losses", *(f"to_{name}" for name in _READ))
+
+
+class _Problem(ctypes.Structure):
+    """`struct Problem` of mixture_loss.cpp."""
+
+    _fields_ = (*((n, ctypes.c_int64) for n in _INTEGERS), *((n, ctypes.c_void_p) for n in _POINTERS))
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    return library(SOURCE)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    combination: str
+    dropout: GateDropout
+
+
+class _MixtureLoss(torch.autograd.Function):
+    """Value and gradient at once; `backward` only scales."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, rows: Tensor, *tensors: Tensor | None) -> Tensor:
+        loss, gradients = _solve(plan, rows, tensors)
+        ctx.save_for_backward(*gradients)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(None if t is None else t * gradients[0] for t in ctx.saved_tensors)
+
+
+def _solve(plan: _Plan, rows: Tensor, tensors: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
+    """The mean loss, and its gradient for each of `tensors`, in the order of `_READ`."""
+    query_components, _, item_components, _, first, _, last, _ = tensors
+    assert query_components is not None and item_components is not None
+    t, query_groups, width = query_components.shape
+    n, item_groups, _ = item_components.shape
+    p = query_groups * item_groups
+    hidden = -1 if last is None else 0 if first is None else len(first)
+    expected = (
+        *((t, query_groups, width), (t, p), (n, item_groups, width), (n, p)),
+        *((hidden, p), (hidden,), (p, hidden or p), (p,)),
+    )
+    for name, tensor, shape in zip(
+        _READ, tensors, expected, strict=True
+    ):  # the library would read past the end
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name} must be of shape {shape}, not {tuple(tensor.shape)}")
+    if rows.dtype != torch.int64 or len(rows) != t:
+        raise ValueError(f"rows must be int64, one for each of {t} queries, not {rows.dtype} of {len(rows)}")
+    padding = -width % WIDTH_MULTIPLE
+    read = [None if x is None else x.detach().contiguous() for x in tensors]
+    if padding:
+        read[0], read[2] = F.pad(query_components, (0, padding)), F.pad(item_components, (0, padding))
+    most = max(2, SHARES_BYTES // (4 * max(1, n) * (item_groups * (width + padding) + p)))
+    shares = min(torch.get_num_threads(), most, t)
+    found = [None if x is None else torch.zeros(_share_shape(i, x, shares)) for i, x in enumerate(read)]
+    losses, chosen = torch.empty(t), rows.contiguous()
+    drop = plan.dropout
+    problem = _Problem(
+        *(t, rows.shape[1], n, query_groups, item_groups, width + padding, hidden),
+        *(COMBINATIONS[plan.combination], shares, _signed(drop.seed, 64)),
+        *(_threshold(drop.gate), _threshold(drop.inputs)),
+        *(None if x is None else x.data_ptr() for x in (*read, chosen, losses, *found)),
+    )
+    native = _library()
+    assert native is not None
+    status = native.mixture_loss(ctypes.byref(problem))
+    if status == NO_SUCH_ROW:
+        raise IndexError(f"a candidate is no row of the items: rows must lie in 0..{n - 1}")
+    if status == OUT_OF_MEMORY:
+        raise MemoryError("no memory for the gradient of the items")
+    return losses.mean(), [
+        _collected(i, to, x, width).div_(t) if to is not None and x is not None else None
+        for i, (to, x) in enumerate(zip(found, tensors, strict=True))
+    ]
+
+
+def _share_shape(index: int, tensor: Tensor, shares: int) -> Sequence[int]:
+    """Of the gradients of queries, which have one place each; of all else, with a place per share."""
+    if index < 2:
+        return tensor.shape
+    return (shares, *(reversed(tensor.shape) if _READ[index] == "first_weight" else tensor.shape))
+
+
+def _collected(index: int, found: Tensor, tensor: Tensor, width: int) -> Tensor:
+    """The gradient of one tensor, out of what the shares found."""
+    total = found if index < 2 else found[0]
+    for share in found[1:] if index >= 2 else ():
+        total += share
+    if _READ[index] == "first_weight":
+        return total.T.contiguous()
+    return total[..., :width].contiguous() if total.shape != tensor.shape else total
