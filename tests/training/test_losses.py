@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from workbench.kernels import mixture_loss
 from workbench.similarities import DotConfig, DotProduct, MixtureOfLogits, MoLConfig
 from workbench.training import step as step_module
 from workbench.training.losses import Candidates, LossConfig, draw, loss
@@ -230,6 +231,29 @@ def test_a_step_scores_valid_positions_alone(tiny_retriever, tiny_batch, monkeyp
     TrainingStep(retriever, LossConfig())(tiny_batch, targets, candidates)
     assert asked == [int(tiny_batch.lengths.sum())]
     assert asked[0] < tiny_batch.item_ids.numel()
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.3])
+def test_a_step_of_mol_learns_alike_with_and_without_a_compiler(
+    tiny_retriever, tiny_batch, monkeypatch, drop
+):
+    retriever = tiny_retriever(
+        MoLConfig(3, 2, 4, query_hidden=6, gate_dropout=drop, gate_input_dropout=drop, item_dropout=0.0)
+    ).train()
+    targets = next_item(tiny_batch)
+    candidates = draw(LossConfig(), targets.target_ids, retriever.num_items, generator())
+    found = []
+    for library in (mixture_loss._library, lambda: None):
+        monkeypatch.setattr(mixture_loss, "_library", library)
+        retriever.zero_grad()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            losses = TrainingStep(retriever, LossConfig())(tiny_batch, targets, candidates)
+        losses.total.backward()
+        found.append((losses.total.detach(), {n: p.grad for n, p in retriever.named_parameters()}))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(gradient, found[1][1][name], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

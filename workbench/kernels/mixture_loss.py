@@ -127,7 +127,7 @@ def kept(
     The same for the same seed, position, candidate and component, in this version and in C++.
 
     >>> kept(0.5, 7, torch.tensor([3]), 1, 4).tolist()
-    [[[2.0, 2.0, 0.0, 0.0]]]
+    [[[2.0, 0.0, 0.0, 0.0]]]
     """
     threshold = _threshold(probability)
     key = _scrambled((positions + 1) * _signed(0x9E3779B97F4A7C15, 64) + _signed(seed, 64))
