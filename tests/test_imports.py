@@ -23,12 +23,22 @@ ROOMS: dict[str, frozenset[str]] = {
     "kernels": frozenset({"contracts", "runtime"}),
     "similarities": frozenset({"contracts", "registry", "runtime", "kernels"}),
     "search": BASE | {"kernels", "similarities"},
-    "retriever": frozenset(
-        {"contracts", "registry", "runtime", "files", "loading", "encoders", "similarities"}
-    ),
+    "retriever": BASE | {"encoders", "similarities"},
     "evaluation": frozenset({"contracts", "runtime", "data", "similarities", "search", "retriever"}),
     "training": BASE | {"data", "encoders", "kernels", "similarities", "search", "retriever", "evaluation"},
     "models": BASE | {"data", "encoders", "similarities", "search", "retriever", "evaluation", "training"},
+    "front_door": BASE
+    | {
+        "data",
+        "encoders",
+        "similarities",
+        "search",
+        "retriever",
+        "evaluation",
+        "training",
+        "models",
+        "anatomy",
+    },
     "baselines": frozenset({"contracts", "data", "evaluation", "search"}),
     "bench": BASE
     | {

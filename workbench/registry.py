@@ -29,14 +29,14 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """A registered part: `settings` and the class `made` from them.
+    """A registered part: `settings`, and the class or function `made` that builds it from them.
 
     `title` names it in a sentence ("Mixture-of-Logits"), `label` in tables and legends ("MoL"). Figures draw it in `color`
     (CSS; "": one by the spelling of its label) and with `marks` (plotly's dash of a line, symbol of a point, pattern of a bar).
     """
 
     settings: type[Any]
-    made: type
+    made: Callable[..., Any]
     title: str
     label: str
     color: str = ""
@@ -48,15 +48,15 @@ class Part:
         return self.settings.kind
 
 
-Class = TypeVar("Class", bound=type)
+Made = TypeVar("Made", bound=Callable[..., Any])
 
 
 class Registry(Mapping[str, Part]):
-    """Parts of one sort (`what`: "encoder", "similarity") by kind; each is a class derived from `base`.
+    """Parts of one sort (`what`: "encoder", "similarity", "searcher") by kind; each is built as a `base`.
 
-    A class is built as `Class(settings, …)` with those of the arguments in `offered` that its `__init__` names.
-    On loading it is first built on torch's meta device, to compare its sizes with the weights before anything is allocated: its
-    `__init__` must not look into its tensors.
+    A registered class or function is called as `made(settings, …)`, with those arguments of `offered` that it names.
+    On loading a retriever its parts are first built on torch's meta device, to compare their sizes with the weights before
+    anything is allocated: an `__init__` must not look into its tensors.
     """
 
     def __init__(self, what: str, base: type, offered: tuple[str, ...]) -> None:
@@ -91,8 +91,8 @@ class Registry(Mapping[str, Part]):
         label: str = "",
         color: str = "",
         marks: tuple[str, str, str] | None = None,
-    ) -> Callable[[Class], Class]:
-        """A class decorator that registers the class under `settings.kind`; see `Part` for the arguments.
+    ) -> Callable[[Made], Made]:
+        """A decorator that registers a class, or a function that builds one, under `settings.kind`; see `Part`.
 
         `label` is the title if it is not given. Registering the same class again replaces it, so that a cell of a notebook can
         run twice. Raises ValueError if the title is empty, the settings are no frozen dataclass with a `kind`, the class does
@@ -107,7 +107,7 @@ class Registry(Mapping[str, Part]):
         if not title:
             raise ValueError(f"{self.what} {kind!r} needs a title")
 
-        def decorate(made: Class) -> Class:
+        def decorate(made: Made) -> Made:
             self._check_class(kind, made)
             known = self._parts.get(kind)
             if known and (known.made.__module__, known.made.__qualname__) != (
@@ -122,22 +122,24 @@ class Registry(Mapping[str, Part]):
 
         return decorate
 
-    def _check_class(self, kind: str, made: type) -> None:
-        if not issubclass(made, self._base):
+    def _check_class(self, kind: str, made: Callable[..., Any]) -> None:
+        if isinstance(made, type) and not issubclass(made, self._base):
             raise ValueError(f"{self.what} {kind!r}: {made.__name__} must derive from {self._base.__name__}")
         for parameter in list(inspect.signature(made).parameters.values())[1:]:
             if parameter.default is parameter.empty and parameter.name not in self._offered:
                 raise ValueError(
-                    f"{self.what} {kind!r}: {made.__name__}.__init__ may take its settings, then any of"
+                    f"{self.what} {kind!r}: {made.__name__} may take its settings, then any of"
                     f" {', '.join(self._offered)}; {parameter.name} is none of them"
                 )
 
     def build(self, settings: Settings, **given: Any) -> Any:
         """The object that `settings` describe; ValueError if the kind is unknown or an argument of its class is None."""
         made = self[settings.kind].made
-        names = list(inspect.signature(made).parameters)[1:]
-        chosen = {name: value for name, value in given.items() if name in names}
-        if missing := [name for name, value in chosen.items() if value is None]:
+        named = dict(list(inspect.signature(made).parameters.items())[1:])
+        chosen = {name: value for name, value in given.items() if name in named}
+        if missing := [
+            n for n, v in chosen.items() if v is None and named[n].default is inspect.Parameter.empty
+        ]:
             raise ValueError(f"{made.__name__} needs {', '.join(missing)}")
         return made(settings, **chosen)
 

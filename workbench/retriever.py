@@ -1,6 +1,6 @@
 """The thing that is trained, saved and loaded: item table, encoder, similarity.
 
-May import contracts, runtime, loading, encoders, similarities.
+May import contracts, registry, runtime, paths, files, loading, encoders, similarities.
 """
 
 import json
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from workbench import encoders, similarities
+from workbench import encoders, paths, similarities
 from workbench.contracts import ItemState, QueryState, SequenceBatch
 from workbench.loading import one_line, read_json, read_tensors
 
@@ -146,12 +146,15 @@ class Retriever(nn.Module):
             new_config.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Self:
-        """The retriever saved in `folder`, in evaluation mode.
+    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
+        """The retriever saved in `folder` (or under that name in `ckpts/`), in evaluation mode.
 
         Raises FileNotFoundError where a file is missing; ValueError where one is damaged, where the weights do not fit the
         configuration, or where they are not finite, and for a device that this machine does not have.
         """
+        folder = Path(folder)
+        if not folder.exists() and (named := paths.checkpoints() / folder).is_dir():
+            folder = named
         config, num_items = described(folder)
         path = folder / WEIGHTS
         if not path.is_file():

@@ -12,7 +12,7 @@ from typing import Any, Self
 import pandas as pd
 
 from workbench import files, paths
-from workbench.data import Sequences
+from workbench.data import CATALOG, Sequences
 from workbench.encoders import ENCODERS
 from workbench.evaluation.metrics import KS
 from workbench.evaluation.protocol import STRICT, summarize
@@ -20,6 +20,7 @@ from workbench.evaluation.published import published
 from workbench.evaluation.ranks import COLUMNS
 from workbench.evaluation.retrievers import rank_users
 from workbench.loading import read_csv, reading
+from workbench.models.catalogue import Catalogue
 from workbench.retriever import CONFIG, WEIGHTS, Retriever, RetrieverConfig, read_metadata
 from workbench.similarities import SIMILARITIES
 from workbench.training.config import TrainingConfig
@@ -185,6 +186,8 @@ def store_model(
     history.to_csv(temporary / HISTORY, index=False)
     _write_ranks(ranks, temporary / RANKS)
     metrics.to_csv(temporary / METRICS, index=False)
+    if sequences.name not in CATALOG:  # whose licences leave the item tables where they are
+        Catalogue.of(sequences).save(temporary)
     told = metadata | {"retriever": retriever.config.to_dict()}
     (temporary / CARD).write_text(card(folder.name, told, history, metrics, sequences))
     if folder.exists():

@@ -1,0 +1,108 @@
+"""The items of a model by the user's own ids, and what stands in a list of recommendations."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from workbench import files
+from workbench.contracts import TopK
+from workbench.data import CATALOG, Sequences
+from workbench.data.ids import SourceIds
+from workbench.loading import reading
+
+ITEMS = "items.parquet"
+"""The file in a checkpoint's folder that holds its catalogue."""
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """`items` has one row per dense id in order (row i is item i + 1): `item_id`, the source's id, `title`, and more."""
+
+    name: str
+    items: pd.DataFrame
+
+    @classmethod
+    def of(cls, sequences: Sequences) -> "Catalogue":
+        """The catalogue of a dataset."""
+        return cls(sequences.name, sequences.items)
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> "Catalogue":
+        """The catalogue that `save` wrote to `folder`; FileNotFoundError if there is none, ValueError if it is damaged."""
+        path = folder / ITEMS
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no {ITEMS}")
+        with reading(path, "delete it, or train again"):
+            items = pyarrow.parquet.read_table(path).to_pandas()
+        if not {"item_id", "title"} <= set(items.columns):
+            raise ValueError(f"{path} has no columns item_id and title: it is no catalogue")
+        return cls(name, items)
+
+    def save(self, folder: Path) -> None:
+        """Write ids and titles into `folder`. ValueError if the licence of the data does not allow handing them on."""
+        if self.name in CATALOG:
+            raise ValueError(
+                f"the licence of {self.name} does not allow copies of its item table; models take it from the prepared data"
+            )
+        with files.atomic_write(folder / ITEMS) as temporary:
+            self.items[["item_id", "title"]].to_parquet(temporary, index=False)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def lookup(self) -> SourceIds:
+        """The way from source ids to dense ones and back."""
+        return SourceIds("item", self.name, pd.Index(self.items["item_id"]), first=1)
+
+    def histories(
+        self, histories: Sequence[Iterable[object]], timestamps: Sequence[Sequence[int]] | None = None
+    ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]] | None]:
+        """Dense ids of histories in source ids, and their `timestamps`; unknown items are left out, with one warning.
+
+        Raises ValueError if a history is empty, holds no known item, is one string, or differs from its timestamps in number.
+        """
+        kept: list[NDArray[np.int64]] = []
+        times: list[NDArray[np.int64]] = []
+        unknown = total = 0
+        for row, history in enumerate(histories):
+            if isinstance(history, str | bytes):
+                raise ValueError(f"a history is a list of item ids, not the text {history!r}")
+            given = list(history)
+            dense = self.lookup.find(given)
+            known = dense > 0
+            if not given:
+                raise ValueError(f"history {row} is empty: give at least one item")
+            if not known.any():
+                self.lookup.to_dense(given)  # raises: names the ids, and similar ones
+            if timestamps is not None:
+                if len(timestamps[row]) != len(given):
+                    raise ValueError(
+                        f"history {row} has {len(given)} items and {len(timestamps[row])} timestamps: give one for each"
+                    )
+                times.append(np.asarray(timestamps[row], dtype=np.int64)[known])
+            kept.append(dense[known])
+            unknown, total = unknown + int((~known).sum()), total + len(given)
+        if unknown:
+            warnings.warn(
+                f"{unknown:,} of {total:,} items in the histories are not in {self.name}, and are left out",
+                UserWarning,
+                stacklevel=4,
+            )
+        return kept, None if timestamps is None else times
+
+    def table(self, found: TopK, row: int = 0) -> pd.DataFrame:
+        """One list of `found` as a table: `rank` (from 1), `item_id`, `title`, `score`, `exact`."""
+        ids = found.ids[row].cpu().numpy()
+        there = ids > 0
+        shown = self.items[["item_id", "title"]].iloc[ids[there] - 1].reset_index(drop=True)
+        shown.insert(0, "rank", np.arange(1, len(shown) + 1))
+        scores = found.scores[row].float().cpu().numpy()[there]
+        return shown.assign(score=scores, exact=bool(found.exact[row]))

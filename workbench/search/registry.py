@@ -1,0 +1,179 @@
+"""The searchers by name, with their parameters: `register` adds one, yours too.
+
+What is registered is a class or a function `(settings, similarity, items)`; one that keeps files of its own also takes the
+`folder` for them (None: nothing is kept).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from workbench import runtime
+from workbench.contracts import ComponentSimilarity, ItemState, Searcher, Similarity
+from workbench.registry import Registry, Settings
+from workbench.search.approximate import Average, Combined, PerComponent
+from workbench.search.brute_force import BruteForce
+from workbench.search.engines.faiss import faiss_lists
+from workbench.search.exact import Exact
+from workbench.search.h_indexer import AveragedComponents, HIndexer
+from workbench.search.indexes import HNSW, IVF
+from workbench.search.path_beam import PathBeam
+from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
+
+SEARCHERS = Registry("searcher", Searcher, ("similarity", "items", "folder"))
+register = SEARCHERS.register
+
+
+def build(
+    settings: Settings, similarity: Similarity, items: ItemState, folder: Path | None = None
+) -> Searcher:
+    """The searcher that `settings` describe, over `items`; ValueError if it does not suit the similarity."""
+    searcher: Searcher = SEARCHERS.build(settings, similarity=similarity, items=items, folder=folder)
+    return searcher
+
+
+def default(similarity: Similarity) -> Settings:
+    """The searcher to take unless another is named: the index that a similarity learned, else one with a proof."""
+    if isinstance(similarity, DeepRetrieval):
+        return PathBeamSettings()
+    return ExactSettings() if isinstance(similarity, ComponentSimilarity) else BruteForceSettings()
+
+
+@dataclass(frozen=True)
+class BruteForceSettings:
+    """Every item is scored."""
+
+    kind: ClassVar[str] = "brute-force"
+
+
+@register(BruteForceSettings, title="brute force")
+def _brute_force(settings: BruteForceSettings, similarity: Similarity, items: ItemState) -> Searcher:
+    return BruteForce(similarity, items)
+
+
+@dataclass(frozen=True)
+class ExactSettings:
+    """Only items are scored whose bound reaches the k-th best score."""
+
+    kind: ClassVar[str] = "exact"
+
+
+@register(ExactSettings, title="exact with a bound")
+def _exact(settings: ExactSettings, similarity: Similarity, items: ItemState) -> Searcher:
+    return Exact(_components(similarity), items)
+
+
+@dataclass(frozen=True)
+class PerComponentSettings:
+    """`n1` items of each component's list are scored; the answer carries a proof if there is one."""
+
+    kind: ClassVar[str] = "per-component"
+    n1: int = 50
+
+
+@register(PerComponentSettings, title="a list per component")
+def _per_component(settings: PerComponentSettings, similarity: Similarity, items: ItemState) -> Searcher:
+    return PerComponent(_components(similarity), items, settings.n1)
+
+
+@dataclass(frozen=True)
+class AverageSettings:
+    """The `n2` items with the largest average component score are scored."""
+
+    kind: ClassVar[str] = "average"
+    n2: int = 1000
+
+
+@register(AverageSettings, title="one list by the average component")
+def _average(settings: AverageSettings, similarity: Similarity, items: ItemState) -> Searcher:
+    return Average(_components(similarity), items, settings.n2)
+
+
+@dataclass(frozen=True)
+class CombinedSettings:
+    """`n1` items of each component's list and `n2` by the average are scored."""
+
+    kind: ClassVar[str] = "combined"
+    n1: int = 50
+    n2: int = 1000
+
+
+@register(CombinedSettings, title="lists per component and by the average")
+def _combined(settings: CombinedSettings, similarity: Similarity, items: ItemState) -> Searcher:
+    return Combined(_components(similarity), items, settings.n1, settings.n2)
+
+
+@dataclass(frozen=True)
+class HIndexerSettings:
+    """A first stage of `width` numbers in int8 keeps `keep` items, which are scored. `seed` draws its sample."""
+
+    kind: ClassVar[str] = "h-indexer"
+    width: int = 64
+    keep: int = 4000
+    seed: int = 0
+
+
+@register(HIndexerSettings, title="a narrow first stage in int8")
+def _h_indexer(settings: HIndexerSettings, similarity: Similarity, items: ItemState) -> Searcher:
+    known = _components(similarity)
+    stage = AveragedComponents(known, items, settings.width)
+    return HIndexer(known, items, stage, settings.keep, runtime.generator(settings.seed))
+
+
+@dataclass(frozen=True)
+class IVFSettings:
+    """The average's list of `n2` items from the `nprobe` nearest of `nlist` cells of a FAISS index."""
+
+    kind: ClassVar[str] = "faiss-ivf"
+    n2: int = 1000
+    nlist: int = 128
+    nprobe: int = 16
+
+
+@register(IVFSettings, title="the average's list from FAISS IVF")
+def _ivf(
+    settings: IVFSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
+) -> Searcher:
+    source = faiss_lists(IVF(settings.nlist, settings.nprobe), folder)
+    return Average(_components(similarity), items, settings.n2, source=source)
+
+
+@dataclass(frozen=True)
+class HNSWSettings:
+    """The average's list of `n2` items from a FAISS graph, with `ef_search` items kept while it is walked."""
+
+    kind: ClassVar[str] = "faiss-hnsw"
+    n2: int = 1000
+    ef_search: int = 128
+
+
+@register(HNSWSettings, title="the average's list from FAISS HNSW")
+def _hnsw(
+    settings: HNSWSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
+) -> Searcher:
+    source = faiss_lists(HNSW(ef_search=settings.ef_search), folder)
+    return Average(_components(similarity), items, settings.n2, source=source)
+
+
+@dataclass(frozen=True)
+class PathBeamSettings:
+    """Deep Retrieval's own index: the `beam` best paths are walked to the end (None: as it was trained)."""
+
+    kind: ClassVar[str] = "paths"
+    beam: int | None = None
+
+
+@register(PathBeamSettings, title="a beam of learned paths")
+def _paths(settings: PathBeamSettings, similarity: Similarity, items: ItemState) -> Searcher:
+    if not isinstance(similarity, DeepRetrieval) or not isinstance(items, DeepRetrievalItems):
+        raise ValueError(f"the searcher 'paths' is Deep Retrieval's own, not for {type(similarity).__name__}")
+    return PathBeam.of(similarity, items, settings.beam)
+
+
+def _components(similarity: Similarity) -> ComponentSimilarity:
+    if not isinstance(similarity, ComponentSimilarity):
+        raise ValueError(
+            f"this searcher needs component scores, which {type(similarity).__name__} does not have:"
+            f" take {BruteForceSettings.kind!r}"
+        )
+    return similarity
