@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from workbench import data
 from workbench.cli.data import app
+from workbench.data import storage
 
 
 @pytest.fixture
@@ -81,6 +82,31 @@ def test_own_data(root, tmp_path):
     assert "my-shop 1 2 2 yes your own" in run("list")
 
 
+def test_own_data_as_it_comes(root, tmp_path):
+    orders = tmp_path / "orders.csv"
+    orders.write_text("Customer;SKU;Bought\nann@x.org;007;2024-01-02\nann@x.org;7;2024-01-01\n")
+    output = run("prepare", "my-shop", "--from", orders, "--time-col", "Bought")
+    assert "note: columns recognised: users in 'Customer', items in 'SKU', times in 'Bought'" in output
+    assert "note: Bought holds dates, from 2024-01-01T00:00:00 to 2024-01-02T00:00:00 UTC" in output
+    sequences = data.load("my-shop")
+    assert sequences.item_lookup.to_source(sequences.item_ids).tolist() == ["7", "007"]
+    assert sequences.user_lookup.to_dense(["ann@x.org"]).tolist() == [0]
+    assert storage.read_meta(root / "data" / "my-shop")["remarks"][0].startswith("columns recognised")
+
+
+def test_a_damaged_dataset_is_listed_as_such(root, folder):
+    run("prepare", "ml-latest-small", "--from", folder)
+    for name, content in (("mine", "{"), ("yours", '{"format": 1}'), ("ml-latest-small", "")):
+        (root / "data" / name).mkdir(exist_ok=True)
+        (root / "data" / name / storage.META).write_text(content)
+    output = run("list")
+    assert "mine damaged your own" in output
+    assert "yours damaged your own" in output
+    assert "ml-latest-small 610 9,742 100,836 damaged" in output
+    assert "note: mine:" in output
+    assert "ml-1m 6,040" in output
+
+
 def test_fetch_shows_the_licence_and_asks(root):
     output = run("fetch", "ml-1m", code=1, typed="n\n")
     assert "do not redistribute the data" in output
@@ -127,8 +153,13 @@ def _there(root):
         ),
         (["prepare", "ml-1m"], "run `workbench data fetch ml-1m` first"),
         (["prepare", "ml-1m", "--from", "/nowhere"], "error: /nowhere does not exist"),
-        (["prepare", "ml-1m", "--items", "x.csv"], "--items goes with data of your own"),
+        (
+            ["prepare", "ml-1m", "--items", "x.csv"],
+            "--items, --encoding, --time-unit and --*-col go with data of your own",
+        ),
         (["prepare", "embedded-tiny", "--k-core", "5"], "it takes --seed and no other option"),
+        (["prepare", "ml-1m", "--user-col", "x"], "--*-col go with data of your own"),
+        (["prepare", "embedded-tiny", "--time-unit", "ms"], "it takes --seed and no other option"),
         (["prepare", "Bad/Name", "--from", "x.csv"], "cannot name a dataset of your own"),
         (["prepare", "mine", "--from", "/nowhere.csv"], "error: /nowhere.csv does not exist"),
     ],
@@ -141,7 +172,7 @@ def test_unparsable_data_is_named_with_file_and_line(root, folder):
     with (folder / "ratings.csv").open("a") as file:
         file.write("1,5,good,7\n")
     output = run("prepare", "ml-latest-small", "--from", folder, code=1)
-    assert "ratings.csv, line 5: rating must be a number, found 'good'" in output
+    assert "ratings.csv, line 5: rating must be a number, finite as float32, found 'good'" in output
 
 
 @pytest.mark.movielens

@@ -168,7 +168,7 @@ def test_the_published_preparation_is_the_default(root, tmp_path):
     prepared = build("amazon-books", tmp_path)
     assert [stage.name for stage in prepared.stages] == ["as read", "5-core, 1 pass", "users of 5 or more"]
     assert (prepared.sequences.num_users, prepared.sequences.num_items) == (8, 6)
-    assert prepared.sequences.items["source_id"].tolist() == [f"I{item}" for item in range(6)]
+    assert prepared.sequences.items["item_id"].tolist() == [f"I{item}" for item in range(6)]
     whole = build("amazon-books", tmp_path, Preparation())
     assert (whole.sequences.num_users, whole.sequences.num_items) == (9, 7)
 

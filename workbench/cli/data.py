@@ -16,9 +16,11 @@ from workbench.cli.printing import print_whole
 from workbench.data import CATALOG, EMBEDDED, load, prepared_names, storage
 from workbench.data.build import build, build_own, comparison, fetch, locate
 from workbench.data.catalog import Dataset
+from workbench.data.columns import ColumnNames
 from workbench.data.prepare import Preparation, Stage
 from workbench.data.text import build as text
 from workbench.data.text.collection import TextCollection
+from workbench.data.times import TimeUnit
 
 app = typer.Typer(
     help="Datasets: what there is, where it comes from, and how it is prepared.",
@@ -50,14 +52,13 @@ def list_datasets() -> None:
         ready = f"seed {', '.join(seeds)}" if seeds else ""
         table.add_row(name, "", "", "", ready, "none needed")
     for dataset in CATALOG.values():
-        ready = "yes" if dataset.name in prepared else ""
+        ready = _prepared(dataset.name)[1] if dataset.name in prepared else ""
         table.add_row(dataset.name, *_counts(dataset), ready, dataset.licence)
     embedded = tuple(f"{name}-seed" for name in EMBEDDED)
     for name in prepared:
         if name not in CATALOG and not name.startswith(embedded):
-            meta = storage.read_meta(paths.data() / name)
-            counts = [f"{meta[count]:,}" for count in ("users", "items", "interactions")]
-            table.add_row(name, *counts, "yes", "your own")
+            counts, ready = _prepared(name)
+            table.add_row(name, *counts, ready, "your own")
     print_whole(table)
     names = dict.fromkeys([text.EMBEDDED, *text.DICTIONARIES, *text.prepared_names()])
     texts = Table("text collection", "prepared", "made from", box=None)
@@ -122,6 +123,24 @@ def prepare_dataset(
         Literal["catalogue", "rated"] | None,
         typer.Option(help="Items to recommend: the whole item table, or those with an interaction."),
     ] = None,
+    user_col: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Your own data: the column of users.")
+    ] = None,
+    item_col: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Your own data: the column of items.")
+    ] = None,
+    rating_col: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Your own data: the column of ratings.")
+    ] = None,
+    time_col: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Your own data: the column of times.")
+    ] = None,
+    time_unit: Annotated[
+        TimeUnit | None, typer.Option(help="Your own data: the unit of times that are numbers.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Your own data: its encoding, if it is not UTF-8.")
+    ] = None,
     drop_duplicates: Annotated[
         bool, typer.Option("--drop-duplicates", help="Drop rows that repeat user, item and second.")
     ] = False,
@@ -129,8 +148,9 @@ def prepare_dataset(
 ) -> None:
     """Turn a dataset's files into sequences under data/NAME, and print its counts beside the published ones.
 
-    Options that are not given follow the published runs. Your own data is a CSV, TSV or Parquet file with
-    user_id, item_id, timestamp and optionally rating.
+    Options that are not given follow the published runs. Your own data is a text with separated columns (CSV, TSV, …), also
+    packed, a Parquet file, or a folder of them. Columns are recognised by their usual names, times by their size, and what was
+    recognised is printed.
 
     Examples:
 
@@ -139,6 +159,8 @@ def prepare_dataset(
       workbench data prepare ml-1m --from ../ml-1m --k-core 5 --corpus rated
 
       workbench data prepare my-shop --from orders.csv --items products.csv
+
+      workbench data prepare my-shop --from orders.csv.gz --user-col buyer --item-col code --time-unit ms
 
       workbench data prepare reverse-dictionary --from /usr/share
 
@@ -150,27 +172,35 @@ def prepare_dataset(
         options["passes"] = passes or None
     if drop_duplicates:
         options["duplicates"] = "drop"
+    columns = ColumnNames(user_col, item_col, rating_col, time_col, time_unit)
+    own = items is not None or encoding is not None or columns != ColumnNames()
     start = time.perf_counter()
     if text.is_text(name, source):
-        if items is not None or options:
+        if own or options:
             raise ValueError(f"{name} is a text collection: it takes --from and no option for interactions")
         _print_collection(text.prepare(name, source, seed))
         return
     if name in EMBEDDED:
-        if source is not None or items is not None or options:
+        if source is not None or own or options:
             raise ValueError(f"{name} is generated: it takes --seed and no other option")
         sequences = load(name, seed=seed)
         stages: tuple[Stage, ...] = ()
     elif name not in CATALOG and source is not None:
-        prepared = build_own(name, source, items, replace(Preparation(), **options))  # type: ignore[arg-type]
+        preparation = replace(Preparation(), **options)  # type: ignore[arg-type]
+        prepared = build_own(name, source, items, preparation, columns, encoding=encoding or "utf-8")
+        _remark(prepared.remarks)
         sequences, stages = prepared.sequences, prepared.stages
     else:
         dataset = _known(name)
-        if items is not None:
-            raise ValueError(f"{name} has its own item table; --items goes with data of your own")
+        if own:
+            raise ValueError(
+                f"{name} has its own item table and columns;"
+                " --items, --encoding, --time-unit and --*-col go with data of your own"
+            )
         located = locate(dataset, source)
         _remark(located.remarks)
         prepared = build(name, located.folder, replace(dataset.preparation, **options))  # type: ignore[arg-type]
+        _remark(prepared.remarks)
         sequences, stages = prepared.sequences, prepared.stages
     seconds = time.perf_counter() - start
     console = _console()
@@ -221,6 +251,16 @@ def _known(name: str) -> Dataset:
     near = difflib.get_close_matches(name, CATALOG, n=1)
     hint = f"; did you mean {near[0]}?" if near else f" (known: {', '.join(CATALOG)})"
     raise ValueError(f"no dataset is called {name!r}{hint}; your own data needs --from FILE")
+
+
+def _prepared(name: str) -> tuple[list[str], str]:
+    """Users, items and interactions of a prepared dataset, and "yes"; a damaged one is shown as such, and a note says why."""
+    try:
+        meta = storage.read_meta(paths.data() / name)
+        return [f"{int(meta[count]):,}" for count in ("users", "items", "interactions")], "yes"
+    except (ValueError, TypeError, OSError) as error:
+        _remark((f"{name}: {error}",))
+        return ["", "", ""], "damaged"
 
 
 def _counts(dataset: Dataset) -> list[str]:

@@ -11,11 +11,13 @@ from typing import Any
 import pandas as pd
 
 from workbench import paths
-from workbench.data import EMBEDDED, readers, storage
+from workbench.data import EMBEDDED, storage
 from workbench.data.archives import unpack
 from workbench.data.catalog import CATALOG, Dataset
+from workbench.data.columns import ColumnNames
 from workbench.data.download import Checksum, DownloadError, download, fetch_text
 from workbench.data.interactions import Interactions
+from workbench.data.own import read_own
 from workbench.data.prepare import Preparation, Prepared, Stage, prepare
 
 
@@ -110,9 +112,15 @@ def build(name: str, folder: Path, preparation: Preparation | None = None) -> Pr
 
 
 def build_own(
-    name: str, table: Path, items: Path | None = None, preparation: Preparation | None = None
+    name: str,
+    table: Path,
+    items: Path | None = None,
+    preparation: Preparation | None = None,
+    columns: ColumnNames | None = None,
+    *,
+    encoding: str = "utf-8",
 ) -> Prepared:
-    """One's own interactions (see `readers.read_table`), prepared, and written to `data/<name>`.
+    """One's own interactions (see `own.read_own`), prepared, and written to `data/<name>`.
 
     Raises ValueError for a name that is taken or unfit for a folder, DataError for what cannot be read.
     """
@@ -127,7 +135,8 @@ def build_own(
             " and no name of the catalogue (`workbench data list`)"
         )
     sources = [table] if items is None else [table, items]
-    return _build(name, readers.read_table(table, items), preparation or Preparation(), sources)
+    interactions = read_own(table, items, columns, encoding=encoding)
+    return _build(name, interactions, preparation or Preparation(), sources)
 
 
 def comparison(dataset: Dataset, stages: tuple[Stage, ...]) -> pd.DataFrame:
@@ -150,7 +159,13 @@ def _build(name: str, interactions: Interactions, preparation: Preparation, sour
     meta: dict[str, Any] = {
         "preparation": asdict(preparation),
         "stages": [asdict(stage) for stage in prepared.stages],
-        "sources": {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sources},
+        "remarks": list(prepared.remarks),
+        "sources": {
+            file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+            for path in sources
+            for file in ([path] if path.is_file() else sorted(path.rglob("*.*")))
+            if file.is_file()
+        },
         "package": f"retrieval-workbench {version('retrieval-workbench')}",
     }
     storage.save(prepared.sequences, paths.data() / name, meta)

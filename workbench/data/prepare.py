@@ -115,7 +115,12 @@ def prepare(interactions: Interactions, name: str, preparation: Preparation | No
         users=_user_table(interactions.users, pd.Index(user_ids)[present]),
         ordered=interactions.ordered,
     )
-    return Prepared(sequences, tuple(stages), interactions.remarks)
+    remarks = interactions.remarks
+    if sequences.lengths.max() < 2:
+        remarks += (
+            f"no user of {name} has two interactions: nothing can be held out, and no model be evaluated",
+        )
+    return Prepared(sequences, tuple(stages), remarks)
 
 
 @dataclass(frozen=True)

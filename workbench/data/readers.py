@@ -1,50 +1,48 @@
 """One reader per source format: files of a folder in, Interactions out."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute
-import pyarrow.parquet
 from numpy.typing import NDArray
 
+from workbench.data.columns import Reading
 from workbench.data.errors import DataError
 from workbench.data.interactions import Interactions
-from workbench.data.parsing import Layout, line_of, read_columns, read_text_table
+from workbench.data.tables import Table, TextFormat, open_table
 from workbench.loading import reading
 
-_DAT = Layout(
-    separator="::",
-    columns={"user_id": "int64", "item_id": "int64", "rating": "float32", "timestamp": "int64"},
-    header=False,
-)
-_CSV = Layout(
-    separator=",",
-    columns={"userId": "int64", "movieId": "int64", "rating": "float32", "timestamp": "int64"},
-    header=True,
-)
-_AMAZON = Layout(
-    separator=",",
-    columns={"user_id": "string", "item_id": "string", "rating": "float32", "timestamp": "int64"},
-    header=False,
-)
+Kind = Literal["integer", "number", "text", "id"]
+_RATINGS: dict[str, Kind] = {
+    "user_id": "integer",
+    "item_id": "integer",
+    "rating": "number",
+    "timestamp": "integer",
+}
+_MOVIES: dict[str, Kind] = {"item_id": "integer", "title": "text", "genres": "text"}
+_USERS: dict[str, Kind] = {
+    "user_id": "integer",
+    "gender": "text",
+    "age": "integer",
+    "occupation": "text",
+    "zip_code": "text",
+}
+_AMAZON: dict[str, Kind] = {"user_id": "id", "item_id": "id", "rating": "number", "timestamp": "integer"}
 _AGES = {1: "under 18", 18: "18–24", 25: "25–34", 35: "35–44", 45: "45–49", 50: "50–55", 56: "56 and over"}
 _EXPANSION_PARTS = 16
 
 
 def read_movielens_1m(folder: Path) -> Interactions:
-    """MovieLens 1M: `ratings.dat`, `movies.dat`, `users.dat`; "::" between fields, Latin-1 titles.
+    """MovieLens 1M: `ratings.dat`, `movies.dat`, `users.dat`; "::" between fields, titles in Latin-1 (or saved as UTF-8).
 
     `items` has `title` and `genres`; `users` has `gender`, `age` (the band's name), `occupation` (the
     source's code) and `zip_code`.
     Raises FileNotFoundError, and DataError that names file and line.
     """
-    path = folder / "users.dat"
-    columns = ("user_id", "gender", "age", "occupation", "zip_code")
-    users = read_text_table(path, "::", columns, "latin-1", integers=("user_id", "age"))
+    _, users = _typed(folder / "users.dat", TextFormat("::", tuple(_USERS)), _USERS)
     users["age"] = [_AGES.get(age, str(age)) for age in users["age"].tolist()]
-    return _movielens_dat(folder, users, encoding="latin-1")
+    return _movielens_dat(folder, users, encodings=("utf-8", "latin-1"))
 
 
 def read_movielens_10m(folder: Path) -> Interactions:
@@ -52,7 +50,7 @@ def read_movielens_10m(folder: Path) -> Interactions:
 
     Raises FileNotFoundError, and DataError that names file and line.
     """
-    return _movielens_dat(folder, users=None, encoding="utf-8")
+    return _movielens_dat(folder, users=None, encodings=("utf-8",))
 
 
 def read_movielens_csv(folder: Path) -> Interactions:
@@ -60,11 +58,14 @@ def read_movielens_csv(folder: Path) -> Interactions:
 
     Raises FileNotFoundError, and DataError that names file and line.
     """
-    path = folder / "movies.csv"
-    movies = _item_table(path, "movieId", ("title", "genres"))
-    path = folder / "ratings.csv"
-    ratings = read_columns(path, _CSV).rename(columns={"userId": "user_id", "movieId": "item_id"})
-    return _checked(path, ratings, _without_genre_note(movies), None, header=True)
+    kinds: dict[str, Kind] = {"movieId": "integer", "title": "text", "genres": "text"}
+    _, movies = _typed(folder / "movies.csv", TextFormat(","), kinds)
+    kinds = {"userId": "integer", "movieId": "integer", "rating": "number", "timestamp": "integer"}
+    table, ratings = _typed(folder / "ratings.csv", TextFormat(","), kinds)
+    ratings, movies = (
+        frame.rename(columns={"userId": "user_id", "movieId": "item_id"}) for frame in (ratings, movies)
+    )
+    return _checked(table, ratings, _without_genre_note(movies), None)
 
 
 def read_movielens_expansion(folder: Path, parts: int = _EXPANSION_PARTS) -> Interactions:
@@ -89,92 +90,41 @@ def read_movielens_expansion(folder: Path, parts: int = _EXPANSION_PARTS) -> Int
 def read_amazon_ratings(path: Path) -> Interactions:
     """Amazon product ratings (2014), `ratings_Books.csv`: user, item, rating, timestamp, without a header.
 
-    Ids are strings there: each is coded by its rank (from 1) among all of them in byte order, and kept as
-    `source_id`, which for items is the title too.
+    Ids are text, kept as written; an item's is its title too.
     Raises FileNotFoundError, and DataError that names file and line.
     """
-    table = read_columns(path, _AMAZON)
-    tables: dict[str, pd.DataFrame] = {}
-    for column in ("user_id", "item_id"):
-        names = pa.array(table[column].cat.categories)
-        order = pyarrow.compute.array_sort_indices(names)  # from rank to category
-        codes = np.empty(len(names), dtype=np.int64)
-        codes[order.to_numpy()] = np.arange(1, len(names) + 1)
-        tables[column] = pd.DataFrame({column: np.arange(1, len(names) + 1)})
-        tables[column]["source_id"] = names.take(order).to_pandas().astype("str")
-        table[column] = codes[table[column].cat.codes.to_numpy()]
-    tables["item_id"]["title"] = tables["item_id"]["source_id"]
-    return _checked(path, table, tables["item_id"], tables["user_id"], header=False)
+    table, ratings = _typed(path, TextFormat(",", tuple(_AMAZON)), _AMAZON)
+    return _checked(table, ratings, None, None)
 
 
-def read_table(path: Path, items: Path | None = None) -> Interactions:
-    """One's own interactions: a CSV, TSV or Parquet file with `user_id`, `item_id`, `timestamp`[, `rating`].
-
-    `items`: a file of the same kinds with `item_id`, `title` and further columns (`genres`, joined by "|");
-    items that it lacks, or all without it, get their id as title. Ids are integers, timestamps whole seconds;
-    more columns are ignored.
-    Raises FileNotFoundError, and DataError that names file and line (row in Parquet).
-    """
-    item_table = None if items is None else _own_items(items)
-    if path.suffix == ".parquet":
-        table = _read_parquet(path)
-        table = table[[name for name in ("user_id", "item_id", "rating", "timestamp") if name in table]]
-    else:
-        layout = Layout(
-            separator=_separator(path),
-            columns={
-                "user_id": "int64",
-                "item_id": "int64",
-                "rating": "optional float32",
-                "timestamp": "int64",
-            },
-            header=True,
-            optional=frozenset({"rating"}),
-        )
-        table = read_columns(path, layout)
-    return _checked(path, table, item_table, None, header=path.suffix != ".parquet", complete=True)
+def _typed(path: Path, text: TextFormat, kinds: dict[str, Kind]) -> tuple[Table, pd.DataFrame]:
+    """The columns of `kinds` of a published table. Raises DataError that names file, line and column of every problem."""
+    found = Reading(open_table(path, text))
+    columns: dict[str, object] = {}
+    for name, kind in kinds.items():
+        position = found.named(name)
+        match kind:
+            case "integer":
+                columns[name] = found.integers(position)
+            case "number":
+                columns[name] = found.numbers(position, required=True)
+            case "text":
+                columns[name] = found.texts(position)
+            case "id":
+                columns[name] = found.ids(position)
+    found.finish()
+    return found.table, pd.DataFrame(columns)
 
 
-def _movielens_dat(folder: Path, users: pd.DataFrame | None, encoding: str) -> Interactions:
-    path = folder / "movies.dat"
-    movies = read_text_table(path, "::", ("item_id", "title", "genres"), encoding, integers=("item_id",))
-    path = folder / "ratings.dat"
-    return _checked(path, read_columns(path, _DAT), _without_genre_note(movies), users, header=False)
+def _movielens_dat(folder: Path, users: pd.DataFrame | None, encodings: tuple[str, ...]) -> Interactions:
+    _, movies = _typed(folder / "movies.dat", TextFormat("::", tuple(_MOVIES), encodings), _MOVIES)
+    table, ratings = _typed(folder / "ratings.dat", TextFormat("::", tuple(_RATINGS)), _RATINGS)
+    return _checked(table, ratings, _without_genre_note(movies), users)
 
 
 def _without_genre_note(movies: pd.DataFrame) -> pd.DataFrame:
     """MovieLens writes "(no genres listed)" where there is none: an empty text here."""
     return movies.assign(genres=movies["genres"].replace("(no genres listed)", ""))
-
-
-def _item_table(path: Path, id_column: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    """An item table from CSV, its id column renamed to `item_id`."""
-    table = read_text_table(path, _separator(path), None, "utf-8-sig", integers=(id_column,))
-    missing = [name for name in columns if name not in table]
-    if missing:
-        found = ", ".join(map(str, table))
-        raise DataError(
-            f"{path}, line 1: column {', '.join(map(repr, missing))} is missing (columns found: {found})"
-        )
-    return table.rename(columns={id_column: "item_id"})
-
-
-def _own_items(path: Path) -> pd.DataFrame:
-    return _read_parquet(path) if path.suffix == ".parquet" else _item_table(path, "item_id", ("title",))
-
-
-def _separator(path: Path) -> str:
-    return "\t" if path.suffix == ".tsv" else ","
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        frame: pd.DataFrame = pyarrow.parquet.read_table(path).to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is no Parquet file, or is damaged: {error}") from None
-    return frame
 
 
 def _expansion_part(path: Path) -> NDArray[np.integer]:
@@ -205,25 +155,17 @@ def _positions(user_ids: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _checked(
-    path: Path,
-    table: pd.DataFrame,
-    items: pd.DataFrame | None,
-    users: pd.DataFrame | None,
-    header: bool,
-    complete: bool = False,
+    table: Table, ratings: pd.DataFrame, items: pd.DataFrame | None, users: pd.DataFrame | None
 ) -> Interactions:
-    """Interactions of the file `path`, any complaint about a row told with its line.
-
-    Without `complete`, an item that the item table lacks is an error: a published dataset has none.
-    """
+    """Interactions of a published table, any complaint about a row told with its line; it has no item that `items` lacks."""
     try:
-        if complete or items is None:
-            return Interactions.complete(table, items, users)
+        if items is None:
+            return Interactions.complete(ratings, items, users)
         if users is None:
-            users = pd.DataFrame({"user_id": np.sort(table["user_id"].unique())})
-        return Interactions(table, items, users)
+            users = pd.DataFrame({"user_id": np.sort(ratings["user_id"].unique())})
+        return Interactions(ratings, items, users)
     except DataError as error:
-        text = str(error)
-        if error.row is None or not text.startswith("interactions") or path.suffix == ".parquet":
-            raise DataError(f"{path}: {text}", error.row) from None
-        raise DataError(f"{path}, line {line_of(path, error.row, header)}: {text}", error.row) from None
+        if error.row is None or not str(error).startswith("interactions"):
+            raise DataError(f"{table.name}: {error}", error.row) from None
+        place = table.places([error.row])[error.row]
+        raise DataError(f"{table.name}, {place}: {error}", error.row) from None
