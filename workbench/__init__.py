@@ -20,6 +20,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _EXPORTS = {
+    "ColumnNames": "workbench.data.columns",
     "Recommender": "workbench.front_door",
     "Retriever": "workbench.retriever",
     "from_embeddings": "workbench.front_door",
@@ -29,7 +30,16 @@ _EXPORTS = {
 }
 """What `import workbench as wb` offers, imported when it is first used: `import workbench` and `--help` stay fast."""
 
-__all__ = ["Recommender", "Retriever", "__version__", "from_embeddings", "load", "load_data", "train"]
+__all__ = [
+    "ColumnNames",
+    "Recommender",
+    "Retriever",
+    "__version__",
+    "from_embeddings",
+    "load",
+    "load_data",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -45,5 +55,6 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from workbench.data.columns import ColumnNames
     from workbench.front_door import Recommender, from_embeddings, load, load_data, train
     from workbench.retriever import Retriever

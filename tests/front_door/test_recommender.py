@@ -186,6 +186,20 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path):
         wb.train(RetrieverConfig(ENCODERS["sasrec"], SIMILARITIES["dot"], 8, 8))
 
 
+def test_files_and_tables_as_people_have_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path / "root"))
+    table = orders().rename(columns={"user_id": "Buyer", "item_id": "SKU"})
+    table.to_csv(tmp_path / "orders.csv.gz", sep=";", index=False)
+    (tmp_path / "parts").mkdir()
+    table.to_parquet(tmp_path / "parts" / "0.parquet")
+    columns = wb.ColumnNames(user="Buyer")
+    expected = wb.load_data(orders())
+    for source in (table, tmp_path / "orders.csv.gz", str(tmp_path / "parts")):
+        found = wb.load_data(source, columns=columns)
+        assert found.fingerprint() == expected.fingerprint()
+        assert "note: columns recognised: users in 'Buyer', items in 'SKU'" in capsys.readouterr().err
+
+
 def test_the_readme_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 """The verbs one starts with: load data, train, load a model, take embeddings from anywhere."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from workbench.data import DataError, Interactions, Preparation, Sequences, prepare
+from workbench.data import Preparation, Sequences, prepare
 from workbench.data import load as load_prepared
+from workbench.data.columns import ColumnNames
 from workbench.data.ids import source_ids
-from workbench.data.readers import read_table
+from workbench.data.own import read_own
 from workbench.encoders import TwoTowerConfig
 from workbench.front_door.index import as_vectors
 from workbench.front_door.recommender import Recommender
@@ -33,14 +35,17 @@ def load_data(
     items: Path | str | pd.DataFrame | None = None,
     name: str | None = None,
     preparation: Preparation | None = None,
+    columns: ColumnNames | None = None,
     seed: int = 0,
 ) -> Sequences:
     """Interactions ready to train on: a dataset by name, a file of your own, or a table.
 
-    `source`: a prepared dataset (`workbench data list`), the path of a CSV, TSV or Parquet file, or a DataFrame with the
-    columns `user_id`, `item_id`, `timestamp` (whole seconds since 1970) and perhaps `rating`. Ids are integers or text of any
-    kind, and are kept as they are. `items`: a file or table with `item_id`, `title` and more. `name`: of your own data, by
-    default the file's, or "my-data". `seed`: of the embedded datasets, which are generated.
+    `source`: a prepared dataset (`workbench data list`), a DataFrame, or the path of a file: text with separated columns (CSV,
+    TSV, …), also packed, Parquet, or a folder of Parquet files. `columns`: which columns hold users, items, times and ratings
+    (`wb.ColumnNames`); by default they are recognised by their usual names, and times by their size. What was recognised is
+    printed to stderr. Ids are integers or text of any kind, and are kept as they are. `items`: a file or table with the items'
+    ids, titles and more. `name`: of your own data, by default the file's, or "my-data". `seed`: of the embedded datasets,
+    which are generated.
     Raises FileNotFoundError that says what to do if there is no such dataset or file, and DataError (a ValueError) that names
     the line or row of what is wrong.
 
@@ -49,17 +54,19 @@ def load_data(
     >>> wb.load_data(table).items["item_id"].tolist()
     ['007', '7']
     """
-    if isinstance(source, pd.DataFrame):
-        item_table = pd.read_csv(items) if isinstance(items, str | Path) else items
-        interactions = Interactions.complete(source, item_table)
-        return prepare(interactions, name or "my-data", preparation).sequences
-    path = Path(source)
-    if not path.is_file():
-        return load_prepared(source, seed=seed)
-    if isinstance(items, pd.DataFrame):
-        raise DataError("items of a file are given as a file too: write the table with to_csv")
-    interactions = read_table(path, None if items is None else Path(items))
-    return prepare(interactions, name or path.stem, preparation).sequences
+    if not isinstance(source, pd.DataFrame):
+        source = Path(source)
+        if not source.is_file():
+            try:
+                return load_prepared(source, seed=seed)
+            except FileNotFoundError:
+                if not source.is_dir():
+                    raise
+    interactions = read_own(source, Path(items) if isinstance(items, str) else items, columns)
+    for remark in interactions.remarks:
+        print(f"note: {remark}", file=sys.stderr)
+    given = "my-data" if isinstance(source, pd.DataFrame) else source.stem
+    return prepare(interactions, name or given, preparation).sequences
 
 
 def train(
