@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from workbench import paths
+from workbench.baselines.popularity import Popularity
 from workbench.data import batch_of
 from workbench.encoders import TwoTowerConfig
 from workbench.evaluation.user_split import split_users
@@ -20,7 +21,6 @@ from workbench.studies.sparsity import code_table, served, sparsity_sweep, usage
 from workbench.studies.user_split import (
     METRICS,
     by_brute_force,
-    by_popularity,
     over_seeds,
     user_split_protocol,
 )
@@ -137,7 +137,11 @@ def test_users_in_tenths_over_seeds(world, cycles):
         splits.append(split)
         return by_brute_force(load_or_train(tiny(DotConfig()), split.training, seed=seed, progress=False))
 
-    ways = {"dot": dot, "the same": dot, "popularity": lambda split, seed: by_popularity(split)}
+    ways = {
+        "dot": dot,
+        "the same": dot,
+        "popularity": lambda split, seed: Popularity(split.training, held_out=0).find,
+    }
     table = over_seeds(sequences, ways, seeds=2)
     assert table["metric"].tolist() == list(METRICS) * 3
     assert table["mean"].between(0, 1).all() and (table["deviation"] >= 0).all()
@@ -161,7 +165,7 @@ def test_popular_items_of_training_users_are_given_to_all_but_what_they_know(cyc
     counts = np.bincount(split.training.item_ids, minlength=81)
     known = torch.from_numpy(split.held_out.history(np.arange(2), 0))
     asked = batch_of(split.held_out, np.arange(2), 0, 20)
-    lists = by_popularity(split)(asked, known, 70).numpy()
+    lists = Popularity(split.training, held_out=0).find(asked, known, 70).numpy()
     for row, left_out in zip(lists, known.numpy(), strict=True):
         shown = row[row > 0]
         assert not np.isin(shown, left_out).any() and len(np.unique(shown)) == len(shown)

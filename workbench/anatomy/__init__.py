@@ -21,10 +21,10 @@ from workbench.anatomy.usage import (
     ablate_components,
     balance,
     held_out_pairs,
-    popularity,
     spread,
     usage,
 )
+from workbench.data.popularity import popularity
 
 __all__ = [
     "AS_TRAINED",

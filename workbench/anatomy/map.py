@@ -10,7 +10,8 @@ from torch import Tensor
 
 from workbench.anatomy.dissection import component_names, dissect, mixture_of
 from workbench.anatomy.model_view import ModelView
-from workbench.anatomy.usage import deciles, popularity
+from workbench.anatomy.usage import deciles
+from workbench.data.popularity import popularity
 from workbench.similarities.mol import MoLItems
 
 ITEMS_AT_ONCE = 256

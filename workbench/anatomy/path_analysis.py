@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from workbench.data import Sequences
+from workbench.data.popularity import popularity
 from workbench.models.recommend import queries
 from workbench.retriever import Retriever
 from workbench.search import BruteForce
@@ -151,7 +152,7 @@ def _on_paths(items: DeepRetrievalItems, sequences: Sequences) -> pd.DataFrame:
     """One row per item and path: `code`, `row` of the item, `title`, `genres`, `interactions`."""
     count = items.paths.shape[1]
     rows = np.repeat(np.arange(len(items)), count)
-    met = np.bincount(sequences.item_ids, minlength=len(items) + 1)[1:]
+    met = popularity(sequences)
     return pd.DataFrame(
         {
             "code": items.paths.flatten().numpy(),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from workbench.anatomy.dissection import Dissection, component_names, dissect, dissect_pairs
 from workbench.anatomy.model_view import ModelView
 from workbench.data import Sequences
+from workbench.data.popularity import popularity
 from workbench.evaluation.metrics import discounted_gains, hits
 
 Measure = Literal["weight", "dominant", "product"]
@@ -113,13 +114,6 @@ def _groups(
     exploded = exploded[exploded != ""]
     sizes = exploded.value_counts()
     return [(str(genre), exploded.index[exploded == genre].to_numpy()) for genre in sizes.index]
-
-
-def popularity(sequences: Sequences) -> NDArray[np.int64]:
-    """Interactions of each item, test items left out: int64 (N,)."""
-    known = np.ones(len(sequences.item_ids), dtype=bool)
-    known[sequences.offsets[1:][sequences.lengths > 0] - 1] = False
-    return np.bincount(sequences.item_ids[known], minlength=sequences.num_items + 1)[1:]
 
 
 def deciles(sequences: Sequences) -> NDArray[np.int64]:

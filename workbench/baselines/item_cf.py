@@ -1,22 +1,23 @@
 """Item-based collaborative filtering: the neighbourhood method that learned retrieval is held against."""
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.contracts import NO_ITEM, SequenceBatch
+from workbench.baselines.baseline import Baseline
+from workbench.baselines.ease import interaction_matrix
 from workbench.data import Sequences
-from workbench.search.topk import mask_rows
+from workbench.search.topk import NO_SCORE
 
 BLOCK = 256
 """Items whose co-occurrences with all others are held at once."""
 
 
-class ItemCF:
+class ItemCF(Baseline):
     """score(u, x) = Σ_{i in history of u} w(i, x),  w(i, x) = c_ix / √(c_i c_x), kept for the `neighbours` largest per item i.
 
     c_i is the number of users who met item i, c_ix of those who met both: the cosine of the items' user vectors.
+    `held_out`: how many of each user's last interactions are not counted (the protocols of held-out users count all).
     Source: "Item-Based Collaborative Filtering Recommendation Algorithms" (Sarwar et al., WWW 2001). All of the history counts,
     however long an encoder's window is.
     """
@@ -24,17 +25,14 @@ class ItemCF:
     neighbours: Int[Tensor, "N M"]
     weights: Float[Tensor, "N M"]
 
-    def __init__(self, sequences: Sequences, neighbours: int = 200) -> None:
+    def __init__(self, sequences: Sequences, neighbours: int = 200, held_out: int = 0) -> None:
         if neighbours < 1:
             raise ValueError(f"neighbours must be at least 1, not {neighbours}")
-        users = np.repeat(np.arange(sequences.num_users), sequences.lengths)
-        pairs = np.unique(users * sequences.num_items + sequences.item_ids - 1)
-        where = torch.from_numpy(np.stack([pairs % sequences.num_items, pairs // sequences.num_items]))
-        shape = (sequences.num_items, sequences.num_users)
-        counts = torch.bincount(where[0], minlength=sequences.num_items).float()
-        values = counts.rsqrt()[where[0]]
+        met = interaction_matrix(sequences, held_out).T.coalesce()  # (N, U)
+        lengths = torch.bincount(met.indices()[0], minlength=sequences.num_items).float()
+        values = lengths.rsqrt()[met.indices()[0]]
         met = torch.sparse_coo_tensor(
-            where, values, shape, check_invariants=False
+            met.indices(), values, met.shape, check_invariants=False
         ).coalesce()  # rows of unit length
         count = min(neighbours, sequences.num_items - 1) or 1
         found = []
@@ -47,13 +45,10 @@ class ItemCF:
         self.weights = torch.cat([f.values for f in found])
         self.neighbours = torch.cat([f.indices for f in found])
 
-    def find(self, batch: SequenceBatch, exclude: Int[Tensor, "B H"], k: int) -> Int[Tensor, "B K"]:
-        """The `k` items closest to each user's history, which is `exclude`, 0-padded; −1 where fewer are close to any of it."""
-        met = exclude - 1  # −1 for padding
-        weights = torch.where(exclude[..., None] > 0, self.weights[met.clamp(min=0)], 0.0)  # (B, H, M)
-        scores = torch.zeros(len(exclude), len(self.weights))
-        scores.scatter_add_(1, self.neighbours[met.clamp(min=0)].flatten(1), weights.flatten(1))
-        mask_rows(scores, met)
-        best = scores.topk(min(k, scores.shape[1]), dim=1)
-        ids = torch.where(best.values > 0, best.indices + 1, NO_ITEM)
-        return torch.nn.functional.pad(ids, (0, k - ids.shape[1]), value=NO_ITEM)
+    def scores(self, histories: Int[Tensor, "B H"]) -> Float[Tensor, "B N"]:
+        """Sums of the weights to the neighbours of each item of the history; −inf for items that are close to none of it."""
+        rows = (histories - 1).clamp(min=0)
+        weights = torch.where(histories[..., None] > 0, self.weights[rows], 0.0)  # (B, H, M)
+        scores = torch.zeros(len(histories), len(self.weights))
+        scores.scatter_add_(1, self.neighbours[rows].flatten(1), weights.flatten(1))
+        return scores.masked_fill(scores <= 0, NO_SCORE)

@@ -82,14 +82,14 @@ def target_ranks(
             scores = score_block(similarity, queries[rows], items, cut.tile)
         check_defined(Best(scores, every_row.expand_as(scores)), items.ids, first_query=start)
         masked = None if exclude is None else corpus.of(exclude[rows])
-        parts.append(_ranks(scores, targets[rows], masked))
+        parts.append(ranks_of_scores(scores, targets[rows], masked))
     return TargetRanks(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def _ranks(
+def ranks_of_scores(
     scores: Float[Tensor, "B N"], targets: Int[Tensor, "B"], excluded_rows: Int[Tensor, "B H"] | None
 ) -> TargetRanks:
-    """Ranks of target rows in scores, which are masked in place."""
+    """The rank of each query's target row in its scores, by the rule of `target_ranks`; the scores are masked in place."""
     size = scores.shape[1]
     own = targets[:, None]
     target_scores = scores.gather(1, own)  # (B, 1)
@@ -162,19 +162,27 @@ def rank_table(
             found = target_ranks(similarity, queries, items, targets, exclude(batch), memory_budget)
         else:
             found = found_ranks(searcher, len(items), queries, targets, exclude(batch))
-        frames.append(
-            pd.DataFrame(
-                {
-                    "user_id": batch.need("user_ids").cpu().numpy(),
-                    "target_id": targets.cpu().numpy(),
-                    "rank": found.ranks.cpu().numpy(),
-                    "candidates": found.candidates.cpu().numpy(),
-                    "target_excluded": found.excluded.cpu().numpy(),
-                    "target_score": found.scores.double().cpu().numpy(),
-                    "history_length": batch.lengths.cpu().numpy(),
-                }
-            )
-        )
+        frames.append(table_of(batch, found))
+    return joined(frames)
+
+
+def table_of(batch: SequenceBatch, found: TargetRanks) -> pd.DataFrame:
+    """The rows of a rank table for the users of a batch."""
+    return pd.DataFrame(
+        {
+            "user_id": batch.need("user_ids").cpu().numpy(),
+            "target_id": batch.need("target_ids").cpu().numpy(),
+            "rank": found.ranks.cpu().numpy(),
+            "candidates": found.candidates.cpu().numpy(),
+            "target_excluded": found.excluded.cpu().numpy(),
+            "target_score": found.scores.double().cpu().numpy(),
+            "history_length": batch.lengths.cpu().numpy(),
+        }
+    )
+
+
+def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Parts of a rank table as one; an empty table if there are none."""
     if not frames:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
     return pd.concat(frames, ignore_index=True)

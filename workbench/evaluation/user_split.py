@@ -56,8 +56,8 @@ class HeldOutUsers:
 
     @property
     def part_name(self) -> str:
-        """What the training users' part of a dataset is called: "halves", or "80%" of another share."""
-        return "halves" if self.query_fraction == 0.5 else f"{self.query_fraction:.0%}"
+        """What the training users' part of a dataset is called: "halves", or "first-80" for another share, in percent."""
+        return "halves" if self.query_fraction == 0.5 else f"first-{100 * self.query_fraction:.0f}"
 
     @property
     def _first(self) -> str:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from workbench.contracts import QueryState
 from workbench.data import Sequences, batch_of
+from workbench.data.popularity import popularity
 from workbench.evaluation.metrics import discounted_gains
 from workbench.evaluation.protocol import effective_ranks
 from workbench.evaluation.retrievers import own_index
@@ -59,7 +60,7 @@ def score_matrix(retriever: Retriever, sequences: Sequences, users: int = 8, ite
 
     A row's mean is taken away because only differences within a row decide what is returned.
     """
-    counts = np.bincount(sequences.item_ids, minlength=sequences.num_items + 1)[1:]
+    counts = popularity(sequences)
     ids = np.argsort(-counts, kind="stable")[:items] + 1
     asked = sequences.users_with("test")[:users]
     batch = batch_of(sequences, asked, 0, retriever.config.max_length).to(retriever.device)
@@ -76,13 +77,12 @@ def by_popularity(ranks: pd.DataFrame, sequences: Sequences, groups: int = 5, k:
 
     Columns: `group` (the range of interactions of its targets), `users`, `NDCG@k`. `ranks` is a rank table.
     """
-    counts = np.bincount(sequences.item_ids, minlength=sequences.num_items + 1)
-    popularity = counts[ranks["target_id"].to_numpy()]
-    order = np.argsort(popularity, kind="stable")
+    met = popularity(sequences)[ranks["target_id"].to_numpy() - 1]
+    order = np.argsort(met, kind="stable")
     gains = discounted_gains(effective_ranks(ranks), k)
     rows = []
     for part in np.array_split(order, groups):
-        low, high = popularity[part].min(), popularity[part].max()
+        low, high = met[part].min(), met[part].max()
         rows.append((f"{low:,} to {high:,}", len(part), gains[part].mean()))
     return pd.DataFrame(rows, columns=["group", "users", f"NDCG@{k}"])
 

@@ -1,10 +1,17 @@
 """The modules that register studies: importing this one makes all of them known. A new study joins by a line here."""
 
 from workbench.studies import (
+    baseline_studies,
     cold_start_studies,
     deep_retrieval_studies,
     seed_studies,
     sparcode_studies,
 )
 
-__all__ = ["cold_start_studies", "deep_retrieval_studies", "seed_studies", "sparcode_studies"]
+__all__ = [
+    "baseline_studies",
+    "cold_start_studies",
+    "deep_retrieval_studies",
+    "seed_studies",
+    "sparcode_studies",
+]

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from workbench.baselines.popularity import Popularity
+from workbench.baselines.ranking import rank_users
 from workbench.data import Sequences
 from workbench.evaluation.metrics import metrics
+from workbench.evaluation.protocol import STRICT, effective_ranks
 from workbench.models.model_store import TrainedModel
 from workbench.runtime import generator
 from workbench.search.tree import TreeBeam, cluster
@@ -76,26 +78,8 @@ def steps(models: Iterable[tuple[dict[str, str], TrainedModel]]) -> pd.DataFrame
 
 
 def popularity(sequences: Sequences) -> dict[str, float]:
-    """The metrics of `SHOWN` of one list for all, by interactions outside the test and validation items.
-
-    Each user's whole history is masked, as under the leave-one-out protocol; ties are in the order of ids.
-    """
-    lengths, ends = sequences.lengths, sequences.offsets[1:]
-    kept = np.ones(len(sequences.item_ids), dtype=bool)
-    for last in (1, 2):
-        kept[ends[lengths >= last] - last] = False
-    counts = np.bincount(sequences.item_ids[kept], minlength=sequences.num_items + 1)[1:]
-    order = np.argsort(-counts, kind="stable")
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(1, len(order) + 1)
-    ranks = []
-    for user in sequences.users_with("test"):
-        items = sequences.item_ids[sequences.offsets[user] : sequences.offsets[user + 1]]
-        own = place[items[-1] - 1]
-        history = np.unique(items[:-1])
-        seen = items[-1] in history
-        ranks.append(np.inf if seen else own - (place[history - 1] < own).sum())
-    found = metrics(np.array(ranks, dtype="float64"), ks=(10, 50, 200))
+    """The metrics of `SHOWN` of the most popular items under the strict protocol."""
+    found = metrics(effective_ranks(rank_users(Popularity(sequences), sequences, STRICT)), ks=(10, 50, 200))
     return {name: found[name] for name in SHOWN}
 
 

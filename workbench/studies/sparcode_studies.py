@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pandas as pd
 
+from workbench.baselines.popularity import Popularity
 from workbench.data import load
 from workbench.evaluation.user_split import Find, UserSplit
 from workbench.studies import user_split
@@ -181,5 +182,5 @@ class Users(Study):
             )
             for p in chosen
         }
-        ways["popularity"] = lambda split, seed: user_split.by_popularity(split)
+        ways["popularity"] = lambda split, seed: Popularity(split.training, held_out=0).find
         return user_split.over_seeds(load(self.dataset or chosen[0].dataset), ways, self.seeds)

@@ -16,6 +16,7 @@ from torch import Tensor
 from workbench.bench.growth import STORED
 from workbench.bench.workloads import Workload
 from workbench.data import Sequences, batch_of
+from workbench.data.popularity import popularity
 from workbench.evaluation.metrics import discounted_gains
 from workbench.retriever import Retriever
 from workbench.runtime import generator
@@ -41,11 +42,7 @@ def popular_first(sequences: Sequences) -> pd.DataFrame:
     Popularity is counted without validation and test items; the share of next items is HR@x of a list that is the same for
     everybody, but for the items of the user's own history, which are left out (a next item that was in it counts as a miss).
     """
-    held_out = np.zeros(len(sequences.item_ids), dtype=bool)
-    for place in (1, 2):
-        ends = sequences.offsets[1:] - place
-        held_out[ends[ends >= sequences.offsets[:-1]]] = True
-    counts = np.bincount(sequences.item_ids[~held_out], minlength=sequences.num_items + 1)[1:]
+    counts = popularity(sequences)
     order = np.argsort(-counts, kind="stable")
     place_of = np.empty(sequences.num_items, dtype=np.int64)
     place_of[order] = np.arange(sequences.num_items)

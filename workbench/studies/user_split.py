@@ -2,13 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
-from workbench.contracts import SequenceBatch
 from workbench.data import Sequences
 from workbench.evaluation.user_split import Find, HeldOutUsers, UserSplit, by_searcher, judge, split_users
 from workbench.models.model_store import TrainedModel
@@ -63,19 +59,3 @@ def by_brute_force(shelved: TrainedModel) -> Find:
     with torch.no_grad():
         items = retriever.item_state().to("cpu")
     return by_searcher(retriever, BruteForce(retriever.similarity, items))
-
-
-def by_popularity(split: UserSplit) -> Find:
-    """One list for all, by the training users' interactions, ties in the order of ids; what is to be left out is."""
-    training = split.training
-    counts = np.bincount(training.item_ids, minlength=training.num_items + 1)[1:]
-    order = torch.from_numpy(np.argsort(-counts, kind="stable") + 1)
-
-    def find(batch: SequenceBatch, exclude: Int[Tensor, "B H"], k: int) -> Int[Tensor, "B K"]:
-        found = torch.full((len(exclude), k), -1)
-        for row, left_out in enumerate(exclude):
-            kept = order[~torch.isin(order, left_out)][:k]
-            found[row, : len(kept)] = kept
-        return found
-
-    return find

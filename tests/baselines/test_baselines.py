@@ -1,0 +1,96 @@
+"""Popularity, item-CF and EASE^R against their formulas, ranked as trained models are."""
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.baselines.ease import EASE, interaction_matrix
+from workbench.baselines.item_cf import ItemCF
+from workbench.baselines.popularity import Popularity
+from workbench.baselines.ranking import rank_users
+from workbench.data.popularity import popularity, training_part
+from workbench.evaluation.protocol import RAILS, STRICT
+from workbench.studies.study import Models, study
+
+
+def dense(sequences, held_out=2):
+    matrix = np.zeros((sequences.num_users, sequences.num_items))
+    kept = training_part(sequences, held_out)
+    users = np.repeat(np.arange(sequences.num_users), sequences.lengths)
+    matrix[users[kept], sequences.item_ids[kept] - 1] = 1
+    return matrix
+
+
+def test_popularity_counts_all_but_what_is_held_out(cycles):
+    sequences = cycles(users=12, items=20, length=5)
+    for held_out in (0, 1, 2):
+        counts = popularity(sequences, held_out)
+        assert counts.sum() == len(sequences.item_ids) - 12 * held_out and len(counts) == 20
+    assert training_part(sequences, 2).reshape(12, 5).tolist() == 12 * [[True, True, True, False, False]]
+
+
+def test_the_matrix_of_interactions_holds_each_pair_once(cycles):
+    sequences = cycles(users=9, items=15, length=6)
+    np.testing.assert_array_equal(interaction_matrix(sequences, 2).to_dense().numpy(), dense(sequences))
+
+
+def test_ease_is_the_best_linear_model_with_a_zero_diagonal(cycles):
+    sequences = cycles(users=40, items=12, length=7)
+    x, ridge = dense(sequences), 3.0
+    weights = EASE(sequences, ridge).weights.double().numpy()
+    assert np.abs(np.diag(weights)).max() == 0
+    # Column j solves the ridge regression of item j on the other items.
+    for j in range(12):
+        others = np.delete(np.arange(12), j)
+        a = x[:, others]
+        expected = np.linalg.solve(a.T @ a + ridge * np.eye(11), a.T @ x[:, j])
+        np.testing.assert_allclose(weights[others, j], expected, atol=1e-5)
+
+
+def test_scores_add_up_the_history_once_per_item(cycles):
+    model = EASE(cycles(users=40, items=12, length=7), 3.0)
+    once, twice = torch.tensor([[3, 5, 0, 0]]), torch.tensor([[3, 5, 5, 3]])
+    assert torch.equal(model.scores(once), model.scores(twice))
+    assert torch.allclose(model.scores(once)[0], model.weights[2] + model.weights[4])
+
+
+@pytest.mark.parametrize("make", [Popularity, ItemCF, EASE])
+def test_ranks_are_places_in_the_list_of_what_is_found(cycles, make):
+    sequences = cycles(users=25, items=30, length=8)
+    baseline = make(sequences)
+    ranks = rank_users(baseline, sequences, STRICT).set_index("user_id")
+    users = sequences.users_with("test")
+    assert ranks.index.tolist() == users.tolist()
+    histories = torch.from_numpy(sequences.history(users, 0))
+    found = baseline.find(None, histories, 30)
+    for row, user in enumerate(users):
+        listed = [item for item in found[row].tolist() if item > 0]
+        assert not set(listed) & set(histories[row].tolist())
+        target = int(ranks.loc[user, "target_id"])
+        if target in listed:  # item-CF ranks all items, and finds those that are close to the history
+            assert listed.index(target) + 1 == ranks.loc[user, "rank"]
+        assert ranks.loc[user, "target_excluded"] == (target in histories[row].tolist())
+
+
+def test_protocols_that_a_baseline_has_no_answer_to_are_refused(cycles):
+    with pytest.raises(ValueError, match="baselines are ranked over the whole catalogue"):
+        rank_users(Popularity(cycles()), cycles(), RAILS)
+
+
+def test_a_catalogue_too_large_to_invert_is_named(cycles, monkeypatch):
+    monkeypatch.setattr("workbench.baselines.ease.MOST_ITEMS", 10)
+    with pytest.raises(ValueError, match="has 12 items, more than 10"):
+        EASE(cycles(users=5, items=12, length=4))
+    with pytest.raises(ValueError, match="regularization must be positive"):
+        EASE(cycles(users=5, items=12, length=4), 0.0)
+
+
+def test_the_study_chooses_on_validation_and_lists_each_method(cycles, monkeypatch):
+    from workbench.studies import baseline_studies
+
+    monkeypatch.setattr(baseline_studies, "load", lambda name: cycles(users=30, items=40, length=8))
+    table = study("baselines", {"models": ""}).table(Models(trained_only=True)).set_index("method")
+    assert len(table) == 3 and table.index[0] == "popularity"
+    assert table.index[1].startswith("item-CF, ") and table.index[2].startswith("EASE^R, λ = ")
+    assert table["HR@10"].between(0, 1).all()
+    assert (table["low"] <= table["NDCG@10"]).all() and (table["NDCG@10"] <= table["high"]).all()

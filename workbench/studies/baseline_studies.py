@@ -1,0 +1,81 @@
+"""The study of plain recommenders: what counts and closed forms reach beside trained models."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+
+from workbench.baselines.baseline import Baseline
+from workbench.baselines.ease import EASE
+from workbench.baselines.item_cf import ItemCF
+from workbench.baselines.popularity import Popularity
+from workbench.baselines.ranking import rank_users
+from workbench.data import Sequences, load
+from workbench.evaluation.metrics import metrics
+from workbench.evaluation.protocol import STRICT, STRICT_VALIDATION, effective_ranks, summarize
+from workbench.studies.study import Models, Study, register
+from workbench.training.presets import preset
+
+SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
+GRIDS: dict[str, tuple[Callable[[Sequences, float], Baseline], tuple[float, ...]]] = {
+    "popularity": (lambda data, _: Popularity(data), (0,)),
+    "item-CF, {:g} neighbours": (lambda data, count: ItemCF(data, int(count), held_out=2), (20, 50, 200)),
+    "EASE^R, λ = {:g}": (EASE, (50, 100, 200, 500, 1000)),
+}
+"""How each baseline is made from a dataset and its one parameter, and the values that validation chooses from."""
+
+
+@register
+@dataclass(frozen=True)
+class BaselineStudy(Study):
+    """Popularity, item-CF and EASE^R beside trained models under the strict protocol, each tuned on validation targets.
+
+    `dataset`: the data; `models`: presets that stand beside them. Only training interactions are counted and fitted.
+    """
+
+    name: ClassVar[str] = "baselines"
+    question: ClassVar[str] = "How far do counts and closed forms get?"
+    minutes: ClassVar[float] = 90
+    dataset: str = "ml-1m"
+    models: tuple[str, ...] = ("cpu/sasrec-dot", "cpu/sasrec-mol", "cpu/hstu-dot", "cpu/hstu-mol")
+
+    @property
+    def file(self) -> str:
+        """One table per dataset."""
+        return f"{self.name}-{self.dataset}"
+
+    def presets(self) -> tuple[str, ...]:
+        """The models beside the baselines."""
+        return self.models
+
+    def table(self, models: Models) -> pd.DataFrame:
+        """One row per method: the metrics of `SHOWN` on test targets, and the interval of NDCG@10."""
+        sequences = load(self.dataset)
+        found = {
+            name.format(value): summarize(rank_users(made, sequences, STRICT), STRICT)
+            for name, (value, made) in {n: _chosen(n, sequences) for n in GRIDS}.items()
+        }
+        for name in self.models:
+            if (model := models.find(preset(name), sequences)) is not None:
+                found[name] = model.metrics
+        rows = []
+        for method, table in found.items():
+            values = table.set_index("metric")
+            row: dict[str, object] = {"method": method} | {m: values.loc[m, "value"] for m in SHOWN}
+            rows.append(row | {"low": values.loc["NDCG@10", "low"], "high": values.loc["NDCG@10", "high"]})
+        return pd.DataFrame(rows).assign(protocol=str(STRICT))
+
+
+def _chosen(name: str, sequences: Sequences) -> tuple[float, Baseline]:
+    """The value with the best NDCG@10 on validation targets, and the baseline that it makes."""
+    make, grid = GRIDS[name]
+    best: tuple[float, float, Baseline] | None = None
+    for value in grid:
+        made = make(sequences, value)
+        ranks = rank_users(made, sequences, STRICT_VALIDATION)
+        quality = metrics(effective_ranks(ranks), ks=(10,))["NDCG@10"]
+        if best is None or quality > best[0]:
+            best = quality, value, made
+    assert best is not None
+    return best[1], best[2]
