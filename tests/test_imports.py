@@ -26,7 +26,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "retriever": BASE | {"encoders", "similarities"},
     "evaluation": frozenset({"contracts", "runtime", "data", "similarities", "search", "retriever"}),
     "training": BASE | {"data", "encoders", "kernels", "similarities", "search", "retriever", "evaluation"},
-    "models": BASE | {"data", "encoders", "similarities", "search", "retriever", "evaluation", "training"},
+    "models": BASE
+    | {"data", "encoders", "text_encoders", "similarities", "search", "retriever", "evaluation", "training"},
     "front_door": BASE
     | {
         "data",
@@ -56,6 +57,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "studies": BASE
     | {
         "data",
+        "text_encoders",
         "similarities",
         "search",
         "retriever",

@@ -6,6 +6,7 @@ from workbench.studies import (
     deep_retrieval_studies,
     seed_studies,
     sparcode_studies,
+    text,
 )
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "deep_retrieval_studies",
     "seed_studies",
     "sparcode_studies",
+    "text",
 ]

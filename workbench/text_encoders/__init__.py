@@ -20,12 +20,13 @@ __all__ = [
 ENCODERS: dict[str, Callable[[], TextEncoder]] = {
     "wordllama": WordLlamaEncoder,
     "minilm": lambda: BertEncoder(BertConfig()),
+    "minilm-bfloat16": lambda: BertEncoder(BertConfig(precision="bfloat16")),
 }
 """Encoders whose weights lie inside an installed package, by name."""
 
 
 def load(name: str) -> TextEncoder:
-    """The encoder `wordllama` or `minilm`, or transformers' encoder in the folder (or of the hub's name) `name`.
+    """The encoder `wordllama`, `minilm` or `minilm-bfloat16`, or an encoder of transformers by folder or hub's name.
 
     Raises ImportError that names the install command, and OSError if there is no such model.
     """
