@@ -13,7 +13,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -179,17 +179,18 @@ def new_folder(
     *,
     sources: Iterable[Path] = (),
     replace: bool = False,
+    locked: bool = False,
 ) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`; what the block puts there becomes `folder` if the block succeeds.
 
     What `folder` held steps aside for the rename, and is deleted after it. If the block fails or its process is killed
     at any moment, `folder` holds what it held before or all of the new, at the latest after `recover`. The folder is
-    locked meanwhile. `kind.settings` of the new folder must be `settings`. Raises as `check_folder` does, and OSError
-    that names the folder if the disk is full.
+    locked meanwhile, unless the caller holds a lock that covers it (`locked`). `kind.settings` of the new folder must be
+    `settings`. Raises as `check_folder` does, and OSError that names the folder if the disk is full.
     """
     folder = Path(os.path.realpath(folder))
     check_folder(folder, kind, settings, sources=sources, replace=replace)
-    with lock(folder, wait=True), explained_disk_full(folder):
+    with nullcontext() if locked else lock(folder, wait=True), explained_disk_full(folder):
         _recover(folder)
         check_folder(folder, kind, settings, sources=sources, replace=replace)
         temporary = _beside(folder, "partial")

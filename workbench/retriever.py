@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from workbench import encoders, paths, similarities
+from workbench import encoders, files, paths, similarities
 from workbench.contracts import ItemState, QueryState, SequenceBatch
 from workbench.loading import one_line, read_json, read_tensors
 
@@ -124,7 +124,6 @@ class Retriever(nn.Module):
 
         Raises OSError that names the file where it cannot be written (a full disk); what was there before is then whole.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         weights = {k: v.detach().contiguous().cpu() for k, v in self.state_dict().items()}
         described = {
             "format": FORMAT,
@@ -133,17 +132,9 @@ class Retriever(nn.Module):
             **metadata,
         }
         text = json.dumps(described, indent=2) + "\n"
-        new_weights, new_config = folder / f"{WEIGHTS}.partial", folder / f"{CONFIG}.partial"
-        try:
+        with files.atomic_write(folder / WEIGHTS) as new_weights:
             safetensors.torch.save_file(weights, new_weights)
-            new_config.write_text(text)
-            new_weights.replace(folder / WEIGHTS)
-            new_config.replace(folder / CONFIG)
-        except safetensors.SafetensorError as error:
-            raise OSError(f"cannot write {new_weights}: {error}") from error
-        finally:
-            new_weights.unlink(missing_ok=True)
-            new_config.unlink(missing_ok=True)
+            files.write_text(text, folder / CONFIG)
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:

@@ -2,17 +2,20 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
-from workbench import runtime
+from workbench import files, runtime
 from workbench.cli import main
 from workbench.data import storage
-from workbench.models.model_store import CARD, RANKS, TrainedModel, folder_of
+from workbench.models.model_store import CARD, RANKS, TrainedModel, folder_of, run_folder
 from workbench.retriever import Retriever, read_metadata
 
 FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
@@ -217,3 +220,133 @@ def test_the_study_of_seeds_trains_what_is_missing_and_averages(root, workbench)
     stamps = [(f / "model.safetensors").stat().st_mtime_ns for f in folders]
     assert workbench(*command) == 0
     assert stamps == [(f / "model.safetensors").stat().st_mtime_ns for f in folders]
+
+
+@pytest.fixture
+def copied(trained: Path, root: Path) -> Iterator[Path]:
+    """A copy of the trained checkpoint, with its run, to lose."""
+    folder = root / "ckpts" / "copied"
+    shutil.copytree(trained, folder)
+    shutil.copytree(run_folder_in(root, trained.name), run_folder_in(root, "copied"))
+    yield folder
+    shutil.rmtree(folder)
+    shutil.rmtree(run_folder_in(root, "copied"))
+
+
+def run_folder_in(root: Path, name: str) -> Path:
+    return root / "ckpts" / "runs" / name
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_train_never_touches_a_folder_of_the_users(workbench, tmp_path: Path, capsys) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter.tex").write_text("years")
+    (thesis / "config.json").write_text("{}")
+    for more in ((), ("--replace",)):
+        assert workbench(*TRAIN, "--epochs", "1", "--out", str(thesis), *more) == 1
+        error = capsys.readouterr()
+        assert "thesis" in error.err and "choose another folder" in error.err
+        assert "epoch 1/1" not in error.out  # before the training, not after it
+    assert sorted(content(thesis)) == ["chapter.tex", "config.json"]
+
+
+def test_train_replaces_a_checkpoint_of_other_settings_only_on_request(
+    copied: Path, workbench, capsys
+) -> None:
+    before = content(copied)
+    other = (*TRAIN, "--epochs", "1", "--batch-size", "16", "--out", str(copied))
+    assert workbench(*other) == 1
+    error = capsys.readouterr().err
+    assert "training.batch_size 8 there, 16 here" in error and "training.epochs 2 there, 1 here" in error
+    assert "--replace" in error
+    assert content(copied) == before
+    (copied / "notes.txt").write_text("mine")
+    assert workbench(*other, "--replace") == 1
+    assert "notes.txt" in capsys.readouterr().err
+    (copied / "notes.txt").unlink()
+    assert content(copied) == before
+    assert workbench(*other, "--replace") == 0
+    assert "replaced the checkpoint in" in capsys.readouterr().out
+    assert TrainedModel.load(copied).metadata["training"]["batch_size"] == 16
+
+
+def test_places_with_the_same_last_name_do_not_share_a_run(root: Path, workbench, tmp_path: Path) -> None:
+    places = [tmp_path / "a" / "model", tmp_path / "b" / "model", root / "ckpts" / "model"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_ROOT", str(root))
+        runs = {run_folder(place) for place in places}
+        assert run_folder(root / "ckpts" / "x" / ".." / "model") == root / "ckpts" / "runs" / "model"
+    assert len(runs) == 3
+    assert workbench(*TRAIN, "--epochs", "1", "--seed", "1", "--out", str(places[0])) == 0
+    assert workbench(*TRAIN, "--epochs", "1", "--seed", "2", "--out", str(places[1])) == 0
+    assert [TrainedModel.load(place).metadata["training"]["seed"] for place in places[:2]] == [1, 2]
+
+
+def test_two_trainings_do_not_share_a_folder(root: Path, trained: Path, workbench, capsys) -> None:
+    with files.lock(run_folder_in(root, trained.name)):
+        assert workbench(*TRAIN, "--epochs", "2", "--batch-size", "8") == 1
+    assert f"is in use by process {os.getpid()}" in capsys.readouterr().err
+
+
+def test_metrics_of_other_weights_are_never_printed(copied: Path, workbench, capsys, cycles) -> None:
+    old = TrainedModel.load(copied)
+    retriever = old.retriever()
+    with torch.no_grad():
+        retriever.item_table.weight.normal_(generator=torch.Generator().manual_seed(0))
+    retriever.save(
+        copied, **{k: v for k, v in old.metadata.items() if k not in ("format", "num_items", "retriever")}
+    )
+    assert workbench("compare", str(copied)) == 1
+    error = capsys.readouterr().err
+    assert "measured on other weights" in error and f"workbench evaluate {copied} --store" in error
+    assert workbench("evaluate", str(copied), "--store") == 0
+    new = TrainedModel.load(copied)
+    hits = (new.ranks(cycles())["rank"] <= 10).mean()
+    assert new.metrics.set_index("metric")["value"]["HR@10"] == pytest.approx(hits)
+    assert not new.metrics["value"].equals(old.metrics["value"])
+    assert workbench("evaluate", str(copied), "--store", "--protocol", "rails") == 1
+    assert "strict protocol" in capsys.readouterr().err
+
+
+def test_ranks_of_other_weights_are_measured_again(copied: Path, cycles, caplog) -> None:
+    model = TrainedModel.load(copied)
+    ranks = model.ranks(cycles())
+    stale = pd.read_parquet(copied / RANKS).assign(rank=1.0, measured_on="0123456789abcdef")
+    stale.to_parquet(copied / RANKS, index=False)
+    pd.testing.assert_frame_equal(model.ranks(cycles()), ranks)
+    assert "measuring again" in caplog.text
+    stale.drop(columns="measured_on").to_parquet(copied / RANKS, index=False)  # from before the digest
+    pd.testing.assert_frame_equal(model.ranks(cycles()), ranks)
+
+
+def test_an_import_keeps_no_measurements_of_what_was_there(copied: Path, workbench, capsys) -> None:
+    command = ("import-rails", str(FIXTURES / "hstu_mol.pt"), "--out", str(copied))
+    assert workbench(*command) == 1
+    assert "--replace" in capsys.readouterr().err
+    assert workbench(*command, "--replace") == 0
+    assert "replaced the checkpoint" in capsys.readouterr().out
+    assert sorted(content(copied)) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("option", ["--ranks", "--metrics"])
+def test_places_of_tables_are_checked_before_the_work(
+    trained: Path, workbench, tmp_path, capsys, option
+) -> None:
+    assert workbench("evaluate", str(trained), option, str(tmp_path)) == 1
+    shown = capsys.readouterr()
+    assert "give the path of a file" in shown.err and "strict" not in shown.out
+
+
+def test_a_damaged_checkpoint_does_not_stop_the_list(copied: Path, root: Path, workbench, capsys) -> None:
+    damaged = root / "ckpts" / "ml-20m-ml-20m-hstu-mol"
+    shutil.copytree(copied, damaged)
+    (damaged / "config.json").write_text("{")
+    try:
+        assert workbench("train", "--list") == 0
+    finally:
+        shutil.rmtree(damaged)
+    assert "ml-20m/hstu-mol" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Retrievers that are trained when missing, and what they recommend in words."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,9 +109,9 @@ def test_nothing_is_left_where_shelving_failed(tmp_path: Path, monkeypatch, cycl
 
     with monkeypatch.context() as patch:
         patch.setattr(pd.DataFrame, "to_parquet", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="disk is full"):
             load_or_train(small(), cycles(), device="cpu", progress=False)
-    assert not [p for p in (tmp_path / "ckpts").glob("cycles-*") if not p.name.endswith(".partial")]
+    assert [path.name for path in (tmp_path / "ckpts").iterdir()] == ["runs"]
     assert load_or_train(small(), cycles(), device="cpu", progress=False).metrics["value"].notna().any()
 
 
@@ -130,3 +131,31 @@ def test_a_dataset_whose_name_is_a_path_trains_nothing_and_deletes_nothing(
     with pytest.raises(ValueError, match="cannot name a checkpoint"):
         load_or_train(small(), replace(cycles(), name="../victim/x"), device="cpu", progress=False)
     assert [path.name for path in victim.iterdir()] == ["thesis.txt"]
+
+
+def test_an_incomplete_checkpoint_counts_as_absent_and_is_made_whole(
+    tmp_path: Path, shelved: TrainedModel, monkeypatch, cycles
+) -> None:
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    folder = tmp_path / "ckpts" / shelved.folder.name
+    for missing in ("model.safetensors", "history.csv", "metrics.csv"):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(shelved.folder, folder)
+        (folder / missing).unlink()
+        assert find_trained(small(), cycles()) is None
+    made = load_or_train(small(), cycles(), device="cpu", progress=False)
+    assert made.folder == folder
+    assert made.metrics["value"].equals(shelved.metrics["value"])
+
+
+def test_stale_metrics_of_a_found_checkpoint_are_measured_again(
+    tmp_path: Path, shelved: TrainedModel, monkeypatch, cycles, caplog
+) -> None:
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    folder = tmp_path / "ckpts" / "any-name"
+    shutil.copytree(shelved.folder, folder)
+    stale = pd.read_csv(folder / "metrics.csv").assign(value=1.0, measured_on="0123456789abcdef")
+    stale.to_csv(folder / "metrics.csv", index=False)
+    found = find_trained(small(), cycles())
+    assert found is not None and found.metrics["value"].equals(shelved.metrics["value"])
+    assert "measuring again" in caplog.text

@@ -69,7 +69,7 @@ def test_other_names_are_no_epochs(tmp_path):
 
 def test_what_a_killed_process_left_is_written_over(tmp_path):
     retriever, optimizer = model()
-    left = tmp_path / "epoch-0001.partial"
+    left = tmp_path / ".epoch-0001.partial-999999999"
     left.mkdir()
     (left / "model.safetensors").write_text("half")
     (left / "unknown").write_text("?")

@@ -9,16 +9,29 @@ import pandas as pd
 import torch.distributed as dist
 import typer
 
-from workbench import paths, runtime
+from workbench import files, paths, runtime
 from workbench.cli.options import Device, seed_from_zero
 from workbench.cli.printing import origin, print_table, write_csv
 from workbench.data import load
 from workbench.evaluation.protocol import RAILS, STRICT, summarize
 from workbench.evaluation.retrievers import check_same_items, rank_users
 from workbench.models.import_rails import import_rails
-from workbench.models.model_store import folder_of, is_trained, name_of, store_run
+from workbench.models.model_store import (
+    check_place,
+    folder_of,
+    is_trained,
+    measure_again,
+    name_of,
+    run_folder,
+    store_run,
+    store_weights,
+)
 from workbench.retriever import Retriever, read_metadata
 from workbench.training.presets import PRESETS, preset
+
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Replace a checkpoint of other settings, data or seed.")
+]
 
 app = typer.Typer(help="Models: train, evaluate, compare, import.", no_args_is_help=True)
 
@@ -49,10 +62,12 @@ def train_model(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the result; by default ckpts/DATASET-PRESET.")
     ] = None,
+    replace_other: Replace = False,
 ) -> None:
     """Train an encoder with a similarity, measure it, and write a checkpoint with its model card.
 
-    States are kept in ckpts/runs; the same command again goes on where a stopped run was. Several processes
+    States are kept in ckpts/runs; the same command again goes on where a stopped run was. A checkpoint of other settings, data
+    or seed in that folder stays, unless --replace is given; a folder of anything else stays in any case. Several processes
     on CPUs: `torchrun --nproc_per_node 2 -m workbench.cli train PRESET`; several GPUs: `accelerate launch` instead of torchrun.
 
     Examples:
@@ -78,15 +93,26 @@ def train_model(
     training = replace(chosen.training, seed=seed, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
     sequences = load(dataset or chosen.dataset)
     folder = out or paths.checkpoints() / name_of(chosen, sequences)
-    run = paths.checkpoints() / "runs" / folder.name
+    replaced = check_place(folder, sequences, chosen.retriever, training, replace=replace_other)
+    run = run_folder(folder)
     metadata: dict[str, Any] = {"preset": name, "source": chosen.source, **origin()}
-    result = train(sequences, chosen.retriever, training, run, device=device, metadata=metadata)
+    result = train(
+        sequences,
+        chosen.retriever,
+        training,
+        run,
+        device=device,
+        metadata=metadata,
+        replace_run=replace_other,
+    )
     if not _first_of_its_group():
         return
     typer.echo(
         f"best epoch {result.best_epoch}, {training.metric} {result.best_metric:.4f} on {training.choose_on}"
     )
-    shelved = store_run(run, folder, sequences, progress=True)
+    shelved = store_run(run, folder, sequences, progress=True, replace=replace_other)
+    if replaced:
+        typer.echo(f"replaced {replaced}")
     _print(shelved.metrics, str(STRICT))
     typer.echo(str(folder))
 
@@ -121,6 +147,9 @@ def evaluate_model(
     other_data: Annotated[
         bool, typer.Option("--other-data", help="Allow data it was not trained on.")
     ] = False,
+    store: Annotated[
+        bool, typer.Option("--store", help="Store metrics, ranks and card with the checkpoint again.")
+    ] = False,
 ) -> None:
     """Measure a trained retriever: HR@k, NDCG@k and MRR over the whole corpus, with the protocol's card.
 
@@ -141,16 +170,26 @@ def evaluate_model(
             f"{folder} was trained on {metadata['dataset']} with fingerprint {metadata['fingerprint']}, and {name} here has"
             f" {sequences.fingerprint()}: its numbers would not be comparable. Pass --other-data to measure it all the same"
         )
-    retriever = Retriever.load(folder, runtime.device(device))
-    check_same_items(retriever, sequences)
+    for path in filter(None, (ranks_to, metrics_to)):
+        files.check_file(path)
     rules = replace(STRICT if protocol == "strict" else RAILS, part=part)
-    ranks = rank_users(retriever, sequences, rules, progress=True)
-    table = summarize(ranks, rules)
-    for path, frame in ((ranks_to, ranks), (metrics_to, table)):
-        if path is not None:
-            temporary = path.with_name(path.name + ".partial")
-            frame.to_parquet(temporary) if path is ranks_to else frame.to_csv(temporary, index=False)
-            temporary.replace(path)
+    if store and (rules != STRICT or metadata.get("fingerprint") != sequences.fingerprint()):
+        raise ValueError(
+            "--store keeps the strict protocol's test metrics on the data of the training, and no others"
+        )
+    if store:
+        model = measure_again(folder, sequences, progress=True)
+        ranks, table = model.ranks(sequences), model.metrics
+    else:
+        retriever = Retriever.load(folder, runtime.device(device))
+        check_same_items(retriever, sequences)
+        ranks = rank_users(retriever, sequences, rules, progress=True)
+        table = summarize(ranks, rules)
+    if ranks_to is not None:
+        with files.atomic_write(ranks_to) as temporary:
+            ranks.to_parquet(temporary, index=False)
+    if metrics_to is not None:
+        write_csv(table, metrics_to)
     _print(table, str(rules))
 
 
@@ -167,6 +206,8 @@ def compare_models(
     """
     from workbench.models.model_store import TrainedModel, beside, markdown
 
+    if csv is not None:
+        files.check_file(csv)
     shelved = [TrainedModel.load(folder_of(folder)) for folder in folders]
     table = beside(shelved)
     if csv is not None:
@@ -181,13 +222,16 @@ def import_published(
     settings: Annotated[
         Path | None, typer.Option(help="JSON in the published parameter names; by default beside it.")
     ] = None,
+    replace_other: Replace = False,
 ) -> None:
     """Turn a published RAILS checkpoint into one of ours: safetensors, nothing executed.
 
     Example: workbench import-rails hstu-mol.pt --settings hstu-mol.json --out ckpts/published-hstu-mol
     """
     retriever = import_rails(checkpoint, settings)
-    retriever.save(out, source=f"imported from {checkpoint.name}")
+    replaced = store_weights(retriever, checkpoint, out, replace=replace_other)
+    if replaced:
+        typer.echo(f"replaced {replaced}")
     _list_settings(retriever.config.to_dict())
     typer.echo(str(out))
 

@@ -6,7 +6,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from workbench import paths
+from workbench import files, paths
 from workbench.reporting.provenance import provenance
 
 
@@ -38,11 +38,9 @@ def print_whole(table: Table) -> None:
 
 
 def write_csv(frame: pd.DataFrame, path: Path, digits: int | None = None) -> None:
-    """Write a table under a temporary name, then rename it; its folder is made where it is missing.
+    """Write a table, whole or not at all; its folder is made if it is missing.
 
     `digits`: significant digits of fractions, all of them where None.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    frame.to_csv(temporary, index=False, float_format=None if digits is None else f"%.{digits}g")
-    temporary.replace(path)
+    with files.atomic_write(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format=None if digits is None else f"%.{digits}g")

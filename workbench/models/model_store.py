@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-import shutil
+import logging
+import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,18 +22,26 @@ from workbench.evaluation.published import published
 from workbench.evaluation.ranks import COLUMNS
 from workbench.evaluation.retrievers import rank_users
 from workbench.loading import read_csv, reading
-from workbench.models.catalogue import Catalogue
+from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.retriever import CONFIG, WEIGHTS, Retriever, RetrieverConfig, read_metadata
 from workbench.similarities import SIMILARITIES
 from workbench.training.config import TrainingConfig
 from workbench.training.loop import load_history, train
 from workbench.training.presets import Preset
 
+logger = logging.getLogger(__name__)
+
 CARD, HISTORY, METRICS, RANKS = "README.md", "history.csv", "metrics.csv", "ranks.parquet"
 HISTORY_COLUMNS = {"epoch": "int64", "seconds": "float64", "loss": "float64"}
 METRIC_COLUMNS = {"metric": "str", "value": "float64", "low": "float64", "high": "float64", "users": "int64"}
 SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
 RETRAIN = "restore it, or remove the folder and train again"
+MEASURED = "measured_on"
+"""The column of `METRICS` and `RANKS` that holds a digest of the weights, configuration, data and protocol of their numbers."""
+
+
+class StaleError(ValueError):
+    """Stored measurements that belong to other weights, data or protocol than those at hand."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +59,29 @@ class TrainedModel:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `store_run` wrote to `folder`; FileNotFoundError if it holds no measured checkpoint (but a run, say).
+        """What `store_run` wrote to `folder`.
 
-        Raises ValueError if a file is damaged.
+        Raises FileNotFoundError if it holds no measured checkpoint (but a run, say), ValueError if a file is damaged, and
+        StaleError if its measurements belong to other weights.
         """
         metadata = read_metadata(folder)
-        if not (folder / METRICS).is_file():
+        if lost := [name for name in (METRICS, HISTORY, WEIGHTS) if not (folder / name).is_file()]:
             raise FileNotFoundError(
-                f"{folder} holds no {METRICS}: not a finished checkpoint, but weights or a run that were not measured"
+                f"{folder} holds no {lost[0]}: not a finished checkpoint, but weights or a run that were not measured"
             )
         history = read_csv(folder / HISTORY, HISTORY_COLUMNS, RETRAIN)
         metrics = read_csv(folder / METRICS, METRIC_COLUMNS, RETRAIN)
+        if not _are_of(metrics, _measured_on(folder, metadata.get("fingerprint"))):
+            raise StaleError(
+                f"{folder / METRICS} was measured on other weights, data or protocol than those of its folder; measure"
+                f" them again with: workbench evaluate {folder} --store"
+            )
         lacking = sorted(set(SHOWN) - set(metrics["metric"]))
         if lacking or metrics["metric"].duplicated().any():
             raise ValueError(
                 f"{folder / METRICS} is damaged (it holds a metric twice, or lacks {', '.join(lacking) or 'none'}); {RETRAIN}"
             )
-        return cls(folder, metadata, history, metrics)
+        return cls(folder, metadata, history, metrics.drop(columns=MEASURED))
 
     def retriever(self, device: str = "cpu") -> Retriever:
         """The retriever itself, in evaluation mode."""
@@ -77,10 +93,17 @@ class TrainedModel:
         The table tells users' items: it is data, and stays out of what is handed on with a checkpoint.
         """
         path = self.folder / RANKS
-        if not path.is_file():
-            _write_ranks(rank_users(self.retriever(), sequences, STRICT), path)
-        with reading(path, "remove it, and it is measured again"):
-            return pd.read_parquet(path).astype(COLUMNS)[list(COLUMNS)]
+        measured_on = _measured_on(self.folder, sequences.fingerprint())
+        if path.is_file():
+            with reading(path, "remove it, and it is measured again"):
+                ranks = pd.read_parquet(path)
+                if _are_of(ranks, measured_on):
+                    return ranks.astype(COLUMNS)[list(COLUMNS)]
+            logger.warning("%s was measured on other weights or data; measuring again", path)
+        ranks = rank_users(self.retriever(), sequences, STRICT)
+        with files.atomic_write(path) as temporary:
+            ranks.assign(**{MEASURED: measured_on}).to_parquet(temporary, index=False)
+        return ranks
 
 
 def name_of(preset: Preset, sequences: Sequences) -> str:
@@ -134,11 +157,12 @@ def load_or_train(
     One that was trained on other data, with another seed or with other settings does not fit; it stays where it is, and
     the new one is kept under a name of its own. A training that is stopped goes on where it was.
     """
-    training = replace(preset.training, seed=seed)
+    training = changed(preset.training, seed=seed)
     if found := find_trained(preset, sequences, seed=seed):
         return found
     own = _own_folder(preset, sequences, seed)
-    run = paths.checkpoints() / "runs" / own.name
+    check_place(own, sequences, preset.retriever, training)
+    run = run_folder(own)
     if progress:
         print(f"training {preset.name} on {sequences.name}, seed {seed}", flush=True)
     train(
@@ -158,14 +182,67 @@ def find_trained(preset: Preset, sequences: Sequences, *, seed: int = 0) -> Trai
     others = sorted(config.parent for config in paths.checkpoints().glob(f"[!.]*/{CONFIG}"))
     for folder in (*usual, *others):
         if _fits(files.recover(folder), wanted):
-            return TrainedModel.load(folder)
+            try:
+                return TrainedModel.load(folder)
+            except StaleError as error:
+                logger.warning("%s; measuring again", error)
+                return measure_again(folder, sequences)
     return None
 
 
-def store_run(run: Path, folder: Path, sequences: Sequences, *, progress: bool = False) -> TrainedModel:
-    """Measure the finished run in `run` on the test part and write it to `folder`: weights, metrics, history, model card."""
-    metadata = {k: v for k, v in read_metadata(run).items() if k not in ("format", "num_items", "retriever")}
-    return store_model(Retriever.load(run), metadata, load_history(run), folder, sequences, progress=progress)
+def check_place(
+    folder: Path,
+    sequences: Sequences,
+    retriever: RetrieverConfig,
+    training: TrainingConfig,
+    *,
+    replace: bool = False,
+) -> str:
+    """What a training of a preset with these settings would replace in `folder`, in words (see `files.check_folder`)."""
+    settings = _settings(sequences.fingerprint(), retriever, training, None)
+    return files.check_folder(folder, CHECKPOINT, settings, replace=replace)
+
+
+def run_folder(folder: Path) -> Path:
+    """Where the training that ends in `folder` keeps its states: `ckpts/runs/NAME`, for a folder elsewhere with a digest."""
+    whole = Path(os.path.realpath(folder))
+    name = whole.name
+    if whole.parent != Path(os.path.realpath(paths.checkpoints())):
+        name += f"-{hashlib.sha256(str(whole).encode()).hexdigest()[:8]}"
+    return paths.checkpoints() / "runs" / name
+
+
+def store_run(
+    run: Path, folder: Path, sequences: Sequences, *, progress: bool = False, replace: bool = False
+) -> TrainedModel:
+    """Measure the finished run in `run` on the test part and write it to `folder`, as `store_model` does."""
+    retriever, metadata, history = Retriever.load(run), _own_metadata(run), load_history(run)
+    return store_model(retriever, metadata, history, folder, sequences, progress=progress, replace=replace)
+
+
+def store_weights(retriever: Retriever, checkpoint: Path, folder: Path, *, replace: bool = False) -> str:
+    """Write a retriever imported from the file `checkpoint` to `folder`, unmeasured; what it replaced, in words.
+
+    Raises ValueError as `files.check_folder` does.
+    """
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    metadata = {"source": f"imported from {checkpoint.name} (SHA-256 {digest}…)"}
+    settings = _settings_in(metadata | {"retriever": retriever.config.to_dict()})
+    replaced = files.check_folder(folder, CHECKPOINT, settings, replace=replace)
+    with files.new_folder(folder, CHECKPOINT, settings, sources=[checkpoint], replace=replace) as new:
+        retriever.save(new, **metadata)
+    return replaced
+
+
+def measure_again(folder: Path, sequences: Sequences, *, progress: bool = False) -> TrainedModel:
+    """Measure the checkpoint in `folder` on the test part and store its metrics, ranks and card again."""
+    retriever, history = Retriever.load(folder), pd.read_csv(folder / HISTORY)
+    return store_model(retriever, _own_metadata(folder), history, folder, sequences, progress=progress)
+
+
+def _own_metadata(folder: Path) -> dict[str, Any]:
+    return {k: v for k, v in read_metadata(folder).items() if k not in ("format", "num_items", "retriever")}
 
 
 def store_model(
@@ -176,23 +253,27 @@ def store_model(
     sequences: Sequences,
     *,
     progress: bool = False,
+    replace: bool = False,
 ) -> TrainedModel:
-    """Measure a retriever on the test part and write it to `folder`; `metadata` and `history` are those of its training."""
+    """Measure a retriever on the test part and write it to `folder`: weights, metrics, ranks, history, model card.
+
+    `metadata` and `history` are those of its training. Raises ValueError, before it measures, if `folder` holds something
+    else than a checkpoint of the same settings (`replace`: than a checkpoint).
+    """
+    told = metadata | {"retriever": retriever.config.to_dict()}
+    settings = _settings_in(told)
+    files.check_folder(folder, CHECKPOINT, settings, replace=replace)
     ranks = rank_users(retriever, sequences, STRICT, progress=progress)
     metrics = summarize(ranks, STRICT, KS)
-    temporary = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    retriever.save(temporary, **metadata)
-    history.to_csv(temporary / HISTORY, index=False)
-    _write_ranks(ranks, temporary / RANKS)
-    metrics.to_csv(temporary / METRICS, index=False)
-    if sequences.name not in CATALOG:  # whose licences leave the item tables where they are
-        Catalogue.of(sequences).save(temporary)
-    told = metadata | {"retriever": retriever.config.to_dict()}
-    (temporary / CARD).write_text(card(folder.name, told, history, metrics, sequences))
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)
+    with files.new_folder(folder, CHECKPOINT, settings, replace=replace) as new:
+        retriever.save(new, **metadata)
+        measured_on = {MEASURED: _measured_on(new, sequences.fingerprint())}
+        history.to_csv(new / HISTORY, index=False)
+        ranks.assign(**measured_on).to_parquet(new / RANKS, index=False)
+        metrics.assign(**measured_on).to_csv(new / METRICS, index=False)
+        if sequences.name not in CATALOG:  # whose licences leave the item tables where they are
+            Catalogue.of(sequences).save(new)
+        (new / CARD).write_text(card(folder.name, told, history, metrics, sequences), encoding="utf-8")
     return TrainedModel.load(folder)
 
 
@@ -280,15 +361,9 @@ selection biases of its data.
 """
 
 
-def _write_ranks(ranks: pd.DataFrame, path: Path) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    ranks.to_parquet(temporary, index=False)
-    temporary.replace(path)
-
-
 def _wanted(preset: Preset, sequences: Sequences, seed: int) -> dict[str, Any]:
-    training = replace(preset.training, seed=seed)
-    return _settings(sequences.fingerprint(), preset.retriever, training)
+    training = changed(preset.training, seed=seed)
+    return _settings(sequences.fingerprint(), preset.retriever, training, None)
 
 
 def _own_folder(preset: Preset, sequences: Sequences, seed: int) -> Path:
@@ -297,20 +372,63 @@ def _own_folder(preset: Preset, sequences: Sequences, seed: int) -> Path:
     return paths.checkpoints() / f"{name_of(preset, sequences)}-seed{seed}-{digest}"
 
 
-def _settings(fingerprint: str, retriever: RetrieverConfig, training: TrainingConfig) -> dict[str, Any]:
-    settings = {"fingerprint": fingerprint, "retriever": retriever.to_dict(), "training": training.to_dict()}
+def _settings(
+    fingerprint: str | None, retriever: RetrieverConfig, training: TrainingConfig | None, source: str | None
+) -> dict[str, Any]:
+    """What decides the weights of a checkpoint, as plain JSON."""
+    trained = None if training is None else training.to_dict()
+    settings = {
+        "fingerprint": fingerprint,
+        "retriever": retriever.to_dict(),
+        "training": trained,
+        "source": source,
+    }
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 
 
+def _settings_in(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a `config.json` holds; those added since are at their defaults. Raises ValueError."""
+    try:
+        training = metadata.get("training")
+        return _settings(
+            metadata.get("fingerprint"),
+            RetrieverConfig.from_dict(metadata["retriever"]),
+            None if training is None else TrainingConfig.from_dict(training),
+            None if "preset" in metadata else metadata.get("source"),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no settings of a retriever ({error!r})") from error
+
+
+def _settings_of(folder: Path) -> dict[str, Any] | None:
+    return _settings_in(read_metadata(folder)) if (folder / CONFIG).is_file() else None
+
+
+CHECKPOINT = files.Kind(
+    "checkpoint", (WEIGHTS, CONFIG, CARD, HISTORY, METRICS, RANKS, ITEMS, "index.safetensors"), _settings_of
+)
+
+
 def _fits(folder: Path, wanted: dict[str, Any]) -> bool:
-    """Whether a folder holds a whole checkpoint of these settings; those added since are at their defaults in older ones."""
+    """Whether a folder holds a whole checkpoint of these settings."""
     if not all((folder / name).is_file() for name in (WEIGHTS, CONFIG, HISTORY, METRICS)):
         return False
     try:
-        metadata = read_metadata(folder)
-        retriever = RetrieverConfig.from_dict(metadata["retriever"])
-        training = TrainingConfig.from_dict(metadata["training"])
-        return "preset" in metadata and _settings(metadata["fingerprint"], retriever, training) == wanted
-    except (KeyError, TypeError, ValueError, OSError):
+        return _settings_of(folder) == wanted
+    except (ValueError, OSError):
         return False
+
+
+def _are_of(measured: pd.DataFrame, measured_on: str) -> bool:
+    return MEASURED in measured and bool((measured[MEASURED] == measured_on).all())
+
+
+def _measured_on(folder: Path, fingerprint: str | None) -> str:
+    """A digest of what numbers measured in `folder` belong to: weights, configuration, data, protocol."""
+    with (folder / WEIGHTS).open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    config = read_metadata(folder).get("retriever")
+    rules = {k: v for k, v in asdict(STRICT).items() if k != "name"}
+    text = json.dumps([weights, config, fingerprint, rules], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,13 @@ import safetensors
 import safetensors.torch
 import torch
 
+from workbench import files
 from workbench.loading import from_json, read_json, read_tensors, reading
-from workbench.retriever import Retriever
+from workbench.retriever import CONFIG, WEIGHTS, Retriever
 
 STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 RESTART = "remove the folder of that epoch, and the run continues after the epoch before it, if that is there"
+_KIND = files.Kind("training state", (WEIGHTS, CONFIG, OPTIMIZER, STATE), lambda _: {})
 
 
 @dataclass
@@ -47,23 +48,13 @@ def save(
 
     Raises OSError where it cannot be written (a full disk); the states before it are then whole, and nothing of it stays.
     """
-    final = _folder(run, progress.epoch)
-    temporary = final.with_name(final.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        retriever.save(temporary, **metadata)
-        safetensors.torch.save_file(_optimizer_tensors(retriever, optimizer), temporary / OPTIMIZER)
-        (temporary / STATE).write_text(json.dumps(asdict(progress)))
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-    except safetensors.SafetensorError as error:
-        raise OSError(f"cannot write {temporary / OPTIMIZER}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with files.new_folder(_folder(run, progress.epoch), _KIND, {}, locked=True) as new:
+        retriever.save(new, **metadata)
+        safetensors.torch.save_file(_optimizer_tensors(retriever, optimizer), new / OPTIMIZER)
+        (new / STATE).write_text(json.dumps(asdict(progress)))
     for epoch in epochs(run):
         if epoch not in (progress.epoch, progress.best_epoch):
-            shutil.rmtree(_folder(run, epoch))
+            files.remove_folder(_folder(run, epoch))
 
 
 def resume(run: Path, retriever: Retriever, optimizer: torch.optim.Optimizer) -> Progress:

@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from workbench import runtime
+from workbench import files, runtime
 from workbench.contracts import AlternatingSimilarity, SequenceBatch
 from workbench.data import Batches, Sequences
 from workbench.loading import read_json, reading
-from workbench.retriever import CONFIG, Retriever, RetrieverConfig, not_finite
+from workbench.retriever import CONFIG, WEIGHTS, Retriever, RetrieverConfig, not_finite
 from workbench.training import checkpoints
 from workbench.training.checkpoints import Progress
 from workbench.training.config import TrainingConfig
@@ -31,6 +32,7 @@ from workbench.training.step import TrainingStep
 from workbench.training.validation import measure
 
 RUN = "run.json"
+_KIND = files.Kind("run", (RUN, "epoch-*", "tensorboard", WEIGHTS, CONFIG), lambda _: {})
 SETTLING = 1_000_003
 """The stream of random numbers that an alternating similarity's turn is drawn with, beside those of the processes."""
 
@@ -54,6 +56,7 @@ def train(
     device: str | None = None,
     progress: bool = True,
     metadata: dict[str, Any] | None = None,
+    replace_run: bool = False,
 ) -> Run:
     """Train a retriever on the leave-one-out training part of `sequences`, keeping all its states in `folder`.
 
@@ -61,12 +64,29 @@ def train(
     the same machine and number of threads and processes). A finished run goes on where more epochs are asked for; the
     epoch it ended with was measured, whatever `validate_every` says. `metadata` go into the checkpoint's `config.json`.
     Under `accelerate launch` (GPUs) or `torchrun` (CPUs, where the former starts one process alone) each process takes
-    its share of every epoch's batches.
+    its share of every epoch's batches. `replace_run` deletes a run of another configuration or dataset in `folder`.
 
+    Raises BlockingIOError if another process trains in `folder`.
     Raises ValueError where `folder` holds a run of another configuration or dataset, a longer run, or something else than
     a run; where no user has enough interactions; or where the loss or a weight stops being a finite number.
     """
     accelerator = _accelerator(device, config.precision)
+    with files.lock(folder) if accelerator.is_main_process else nullcontext():
+        return _train(
+            accelerator, sequences, retriever_config, config, folder, progress, metadata or {}, replace_run
+        )
+
+
+def _train(
+    accelerator: Accelerator,
+    sequences: Sequences,
+    retriever_config: RetrieverConfig,
+    config: TrainingConfig,
+    folder: Path,
+    progress: bool,
+    metadata: dict[str, Any],
+    replace_run: bool,
+) -> Run:
     described = {
         "dataset": sequences.name,
         "fingerprint": sequences.fingerprint(),
@@ -90,9 +110,9 @@ def train(
             f"{sequences.name}: too few users with {config.held_out + 2} interactions to fill one batch per process"
         )
     if accelerator.is_main_process:
-        _claim(folder, described)
+        _claim(folder, described, replace_run)
     accelerator.wait_for_everyone()
-    kept = {name: described[name] for name in ("dataset", "fingerprint", "training")} | (metadata or {})
+    kept = {name: described[name] for name in ("dataset", "fingerprint", "training")} | metadata
     json.dumps(kept)  # what cannot be written fails now and not after an epoch
 
     retriever = Retriever(retriever_config, sequences.num_items, seed=runtime.derived_seed(config.seed, 0))
@@ -162,7 +182,7 @@ def _diverged(what: str) -> str:
     return f"{what}; lower the learning rate, or clip gradients. The states up to the last epoch are kept"
 
 
-def _claim(folder: Path, described: dict[str, Any]) -> None:
+def _claim(folder: Path, described: dict[str, Any], replace_run: bool) -> None:
     """Mark `folder` as the home of this run, or check that it already is."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RUN
@@ -172,7 +192,7 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
             raise ValueError(
                 f"{folder} holds a checkpoint but no {RUN}: not a run to go on with; choose another folder"
             )
-        _write(path, wanted)
+        files.write_text(json.dumps(wanted, indent=2) + "\n", path)
         return
     with reading(path, "choose another folder, or remove that one"):
         found = read_json(path, "choose another folder, or remove that one")
@@ -183,7 +203,11 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
         found["training"] = json.loads(json.dumps(TrainingConfig.from_dict(found["training"]).to_dict()))
         prolonged = found["training"]["epochs"] != wanted["training"]["epochs"]
         found["training"]["epochs"] = wanted["training"]["epochs"]  # a run may be prolonged
-    if found != wanted:
+    if found != wanted and replace_run:
+        files.check_folder(folder, _KIND, wanted, replace=True)
+        files.remove_folder(folder)
+        _claim(folder, described, replace_run=False)
+    elif found != wanted:
         differing = [
             f"{group}.{name}" if isinstance(wanted[group], dict) else group
             for group in wanted
@@ -194,14 +218,8 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
         raise ValueError(
             f"{folder} holds a run with another {', '.join(differing)}; choose another folder, or remove that one"
         )
-    if prolonged and wanted["training"]["epochs"] >= max(checkpoints.epochs(folder), default=0):
-        _write(path, wanted)
-
-
-def _write(path: Path, described: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(described, indent=2) + "\n")
-    temporary.replace(path)
+    elif prolonged and wanted["training"]["epochs"] >= max(checkpoints.epochs(folder), default=0):
+        files.write_text(json.dumps(wanted, indent=2) + "\n", path)
 
 
 def _exhausted(state: Progress, config: TrainingConfig) -> bool:
