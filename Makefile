@@ -2,6 +2,7 @@
 #
 #   make report   execute the notebooks on the embedded dataset and write reports/index.html
 #   make test     lint, type check, and every test
+#   make matrix   every notebook on every odd dataset of the tests: some twenty minutes
 #   make lab      JupyterLab on the tour
 #   make lint     lint and type check alone
 #   make clean    remove .venv, caches and generated reports; data/ and ckpts/ stay
@@ -11,7 +12,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: report test lab lint clean
+.PHONY: report test matrix lab lint clean
 
 comma := ,
 VENV := .venv
@@ -31,6 +32,9 @@ lab: $(VENV)/.installed-$(EXTRA)
 
 test: lint
 	$(BIN)/python -m pytest
+
+matrix: $(VENV)/.installed-$(EXTRA)-test
+	$(BIN)/python -m pytest -m matrix
 
 lint: $(VENV)/.installed-$(EXTRA)-test
 	$(BIN)/ruff check .

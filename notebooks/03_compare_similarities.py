@@ -24,12 +24,13 @@
 dataset = "embedded-small"
 profile = "quick"
 seed = 0
-user = 3
+user = -1
 
 # %%
 import pandas as pd
 
 from workbench import data, paths
+from workbench.data.examples import example_user
 from workbench.evaluation.protocol import STRICT, compare
 from workbench.evaluation.published import published
 from workbench.explore import figures
@@ -165,9 +166,10 @@ figures.rank_distribution(pd.concat([pd.DataFrame({"method": m, "rank": r}) for 
 # %% [markdown]
 # ## One user
 #
-# A history, and the item that came next.
+# A history, and the item that came next. With `user = -1` it is the first user whose history is long enough to look at.
 
 # %%
+user = example_user(sequences, user)
 table(history(sequences, user))
 
 # %% [markdown]

@@ -37,6 +37,7 @@ import pandas as pd
 
 from workbench import anatomy, data
 from workbench.explore import anatomy as drawn
+from workbench.explore import findings
 from workbench.explore.anatomy_widgets import (
     ComponentMap,
     ComponentUsage,
@@ -164,17 +165,21 @@ ComponentUsage({name: (subjects[name], p) for name, p in pairs.items()})
 #
 # <details><summary>An answer</summary>
 #
-# Compare the two groupings, with *less mean* switched on; the report's figures above measure the distances. On MovieLens deciles of
-# popularity lie further apart than genres: some components serve the blockbusters and others the rare films, though nobody told the
-# gate what is popular. On the embedded data the gate is nearly even everywhere, and the mixture close to a mean of its components.
+# Compare the groupings, with *less mean* switched on. Where deciles of popularity lie further apart than genres, some components
+# serve the blockbusters and others the rare items, though nobody told the gate what is popular. Where the gate is nearly even
+# everywhere, the mixture is close to a mean of its components. The distances in these data stand below.
 #
 # </details>
 
 # %%
-groupings = ("popularity", "genre")
-spreads = {by: anatomy.spread(mol, pairs["HSTU + MoL"], by) for by in groupings}
-record("distance of mean weights between deciles of popularity", spreads["popularity"])
-record("distance of mean weights between genres", spreads["genre"])
+groups_of = {"genre": "genres", "popularity": "deciles of popularity"}
+possible = anatomy.groupings(sequences)
+if "genre" not in possible:
+    print(f"{dataset} has no genres: only popularity groups its items")
+distances = {groups_of[by]: anatomy.spread(mol, pairs["HSTU + MoL"], by) for by in possible}
+for groups, distance in distances.items():
+    record(f"distance of mean weights between {groups}", distance)
+findings.component_use(distances, len(anatomy.component_names(mol.retriever.similarity)))
 
 # %% [markdown]
 # ## With and without load balancing
@@ -251,7 +256,8 @@ table(answered.round(0))
 # ## What you have seen
 #
 # - A MoL score is a weighted mean of temperature-scaled cosines; the gate, not the cosines, makes it more than a dot product.
-# - Components specialise without being told to, and what they divide first may be popularity and not taste.
+# - Components may specialise without being told to, and what they divide first may be popularity and not taste: the finding above
+#   says whether they do here.
 # - Switching off a component is not the same as losing its product: the others take over its weight.
 #
 # **To try.** Find a user whose held-out item the dot product ranks *better*. Then take the temperature of the gate far down: how much of

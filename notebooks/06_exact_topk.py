@@ -32,6 +32,7 @@ import torch
 
 from workbench import data
 from workbench.bench.workloads import Trained, build
+from workbench.explore import findings
 from workbench.explore import proof_figures as figures
 from workbench.explore.proof_widget import Proof
 from workbench.explore.tables import table
@@ -49,7 +50,8 @@ from workbench.training.presets import lineup
 sequences = data.load(dataset)
 trained = load_or_train(lineup(profile, dataset)["HSTU + MoL"], sequences, seed=seed)
 workload = build(Trained(str(trained.folder)), 32 if profile == "quick" else 128, seed, torch.device("cpu"))
-k = 10 if profile == "quick" else 100
+k = min(10 if profile == "quick" else 100, workload.findable)
+listed = min(50, workload.findable)
 titles = sequences.items["title"].set_axis(range(1, sequences.num_items + 1))
 
 # %% [markdown]
@@ -64,7 +66,7 @@ titles = sequences.items["title"].set_axis(range(1, sequences.num_items + 1))
 # largest component score is below $S_K$ cannot be among the best $K$, whatever its gate says: its gate need not be computed.
 
 # %%
-one = one_query(workload, query, k, count=50)
+one = one_query(workload, query, k, count=listed)
 figures.bound_and_score(one.items, one.s_k, titles)
 
 # %% [markdown]
@@ -100,7 +102,7 @@ print("proved" if one.s_k >= one.outside else f"no proof: off by at most {one.ou
 # leaves.
 
 # %%
-Proof(workload, titles, query, k, count=50)
+Proof(workload, titles, query, k, count=listed)
 
 # %% [markdown]
 # **To answer with the controls.** Longer lists raise $S_K$ and lower the red line. Which of the two does most for the proof? And which
@@ -133,8 +135,11 @@ asked = shares[shares["factor"] == 1.0]
 record("certified at the longest lists", 100 * asked["certified"].iloc[-1], unit="%")
 table(asked.drop(columns=["factor", "components", "surviving"]))
 
+# %%
+findings.proofs(shares)
+
 # %% [markdown]
-# Lists can be right long before they are proved right. The bound is what a gate would give that puts all weight on the **largest**
+# Where the first share is far above the second, lists are right long before they are proved right. The bound is what a gate would give that puts all weight on the **largest**
 # component. A flat gate averages, and an average lies well below its largest term; a sharp gate helps only where it favours the
 # largest component, and a trained gate often prefers another one: large component scores are cheap, and the gate has learned which
 # of them to believe.
@@ -173,9 +178,13 @@ record("bounds", bounds)
 table(bounds)
 
 # %% [markdown]
-# Keeping components in less memory costs little. Clusters of items are too wide to rule anything out. What would help is to know the
-# gate, to within about one unit: on a GPU a gate in bfloat16 does that, and its rounding can be bounded.
-#
+# Compare three things: what it costs to keep components in less memory; whether clusters of items are narrow enough to rule anything
+# out; and how well the gate must be known. On a GPU a gate in bfloat16 is cheap, and its rounding can be bounded.
+
+# %%
+findings.bounds(bounds)
+
+# %% [markdown]
 # ## What you have seen
 #
 # - Weights that are positive and sum to one bound the score by its largest component: exact search without scoring everything.

@@ -24,7 +24,7 @@
 dataset = "embedded-small"
 profile = "quick"
 seed = 0
-user = 3
+user = -1
 
 # %%
 from dataclasses import replace
@@ -33,7 +33,8 @@ import pandas as pd
 
 from workbench import data
 from workbench.anatomy import path_analysis as path_analysis
-from workbench.explore import path_figures
+from workbench.data.examples import example_user
+from workbench.explore import findings, path_figures
 from workbench.explore.curve_explorer import Axes
 from workbench.explore.curve_explorer_widget import ReadOff
 from workbench.explore.tables import table
@@ -112,9 +113,11 @@ table(together)
 # %% [markdown]
 # ## Follow one user
 #
-# The end of a history, and what came next (*held out*).
+# The end of a history, and what came next (*held out*). With `user = -1` it is the first user whose history is long enough to
+# look at.
 
 # %%
+user = example_user(sequences, user)
 table(history(sequences, user))
 
 # %% [markdown]
@@ -163,11 +166,15 @@ ReadOff(
 #
 # <details><summary>An answer</summary>
 #
-# The best ten take a beam of 16, and two fifths of the corpus; the hits a beam of 4, and a ninth. Beyond, the line of hits lies
-# above 100 %: what the paths leave out are also mistakes of brute force. A path is a second opinion on what suits the user.
+# Hits take a narrower beam than the whole list: an item that the user chose is seldom at the end of it. Where the line of hits lies
+# above 100 %, what the paths leave out are also mistakes of brute force: a path is a second opinion on what suits the user.
 #
 # </details>
-#
+
+# %%
+findings.beams(found)
+
+# %% [markdown]
 # ## The penalty
 #
 # What keeps paths from filling up? Without a penalty the second turn puts nearly all items on the same $J$ paths. Here the queries and the reranker stay as they are, and only structure and paths are learned anew, with

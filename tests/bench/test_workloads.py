@@ -17,6 +17,7 @@ from workbench.bench.workloads import (
     inflate,
     nearest_distances,
 )
+from workbench.data import DataError
 from workbench.search import BruteForce
 
 CPU = torch.device("cpu")
@@ -140,3 +141,17 @@ def test_a_state_computed_in_parts_is_the_whole(checkpoint: str, monkeypatch: py
     assert state.ids.tolist() == list(range(1, 31))
     torch.testing.assert_close(state.components, workload.items.components)
     torch.testing.assert_close(state.gate, workload.items.gate)
+
+
+def test_users_who_have_met_every_item_ask_nothing(cycles) -> None:
+    whole = cycles(users=3, items=5, length=6)
+    with pytest.raises(DataError, match="every user of cycles has met all items"):
+        workloads._users_with_items_left(whole)
+    some = cycles(users=3, items=6, length=6)  # five items before the test item
+    assert workloads._users_with_items_left(some).tolist() == [0, 1, 2]
+    longest = replace(
+        some,
+        offsets=np.array([0, 9, 13, 18]),
+        item_ids=np.array([1, 2, 3, 4, 5, 6, 1, 2, 3, 1, 2, 3, 4, 6, 5, 4, 3, 2]),
+    )
+    assert workloads._users_with_items_left(longest).tolist() == [1, 2]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from workbench.anatomy.dissection import component_names, dissect_pairs
 from workbench.anatomy.model_view import ModelView, rank
+from workbench.data.examples import users_with
 from workbench.similarities.mol import MixtureOfLogits
 
 WHOLE = "q·x"
@@ -71,8 +72,9 @@ def illustrative_user(poorer: ModelView, richer: ModelView, among: int = 256) ->
     """A user whose held-out item `richer` shows near the top and `poorer` far below: where the ratio of ranks is largest.
 
     Looked for among the first `among` users of those that have a history; an example, chosen to be one, and no measurement.
+    Raises DataError if nobody has one.
     """
-    users = richer.sequences.users_with("test")[:among]
+    users = users_with(richer.sequences, "test")[:among]
     ratios = []
     for part in np.array_split(users, max(1, len(users) // 64)):
         low, high = poorer.scores(part), richer.scores(part)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from workbench.anatomy.dissection import Dissection, component_names, dissect, dissect_pairs
 from workbench.anatomy.model_view import ModelView
 from workbench.data import Sequences
+from workbench.data.examples import has_genres, users_with
 from workbench.data.popularity import popularity
 from workbench.evaluation.metrics import discounted_gains, hits
 
@@ -44,9 +45,7 @@ class Pairs:
 
 def held_out_pairs(subject: ModelView, most: int | None = None, batch_size: int = 256) -> Pairs:
     """Every user (the first `most`) with the test item: the pairs that a mixture should score high."""
-    users = subject.sequences.users_with("test")[:most]
-    if len(users) == 0:
-        raise ValueError(f"no user of {subject.sequences.name} has a history and an item after it")
+    users = users_with(subject.sequences, "test")[:most]
     items = subject.sequences.item_ids[subject.sequences.offsets[users + 1] - 1]
     found = []
     for start in range(0, len(users), batch_size):
@@ -57,6 +56,11 @@ def held_out_pairs(subject: ModelView, most: int | None = None, batch_size: int 
         )
     parts = Dissection(torch.cat([d.logits for d in found]), torch.cat([d.weights for d in found]))
     return Pairs(users, items, parts)
+
+
+def groupings(sequences: Sequences) -> list[Grouping]:
+    """The groupings that the items allow: by genre if any has one, and by popularity."""
+    return ["genre", "popularity"] if has_genres(sequences) else ["popularity"]
 
 
 def usage(
@@ -105,7 +109,7 @@ def _groups(
         ]
     if by != "genre":
         raise ValueError(f"no grouping {by!r}; there are genre, popularity")
-    if "genres" not in sequences.items:
+    if not has_genres(sequences):
         raise ValueError(f"the items of {sequences.name} have no genres; group them by popularity")
     listed = (
         sequences.items["genres"].fillna("").astype(str).iloc[items - 1].str.split("|").reset_index(drop=True)

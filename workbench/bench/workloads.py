@@ -16,7 +16,8 @@ from torch import Tensor
 
 from workbench import runtime
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Similarity
-from workbench.data import Sequences, load
+from workbench.data import DataError, Sequences, load
+from workbench.data.examples import users_with
 from workbench.evaluation.retrievers import check_same_items
 from workbench.models.model_store import folder_of
 from workbench.models.recommend import queries as asked
@@ -144,6 +145,11 @@ class Asked:
         """Where it is."""
         return self.items.ids.device
 
+    @property
+    def findable(self) -> int:
+        """The items that every query may find: all but the longest history."""
+        return len(self.items) - int((self.exclude != 0).sum(1).max())
+
     def batch(self, first: int, size: int) -> tuple[Tensor, QueryState, Tensor]:
         """`size` queries from number `first` on, starting over at the end: their numbers, states, and trimmed histories."""
         rows = torch.arange(first, first + size, device=self.device) % len(self.queries)
@@ -215,7 +221,7 @@ def _trained(spec: Trained, queries: int, seed: int, device: torch.device) -> Wo
     similarity = retriever.similarity
     if not isinstance(similarity, ComponentSimilarity):
         raise ValueError(f"{folder} has a {type(similarity).__name__}: searchers here need component scores")
-    users = np.random.default_rng(seed).permutation(sequences.users_with("test"))
+    users = np.random.default_rng(seed).permutation(_users_with_items_left(sequences))
     measured = min(queries, max(1, len(users) // 2))
     chosen, others = np.sort(users[:measured]), np.sort(users[measured : measured + SAMPLE])
     ids = torch.arange(1, retriever.num_items + 1, device=device)
@@ -231,6 +237,16 @@ def _trained(spec: Trained, queries: int, seed: int, device: torch.device) -> Wo
         embeddings=retriever.item_table(ids),
         sample=_encoded(retriever, sequences, others),
     )
+
+
+def _users_with_items_left(sequences: Sequences) -> NDArray[np.int64]:
+    """Test users whose history leaves something to find; DataError if there is none."""
+    users = users_with(sequences, "test")
+    long = users[sequences.lengths[users] > sequences.num_items]
+    met_all = [u for u in long if len(np.unique(sequences.history(np.array([u]), 0))) == sequences.num_items]
+    if len(met_all) == len(users):
+        raise DataError(f"every user of {sequences.name} has met all items: there is nothing left to find")
+    return np.setdiff1d(users, met_all)
 
 
 @torch.no_grad()

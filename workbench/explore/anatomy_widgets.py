@@ -179,7 +179,7 @@ class ComponentUsage(Dashboard):
         self.named = dict(named)
         subject, pairs = next(iter(self.named.values()))
         least = LEAST_PAIRS if len(pairs.items) >= 20 * LEAST_PAIRS else 1
-        groupings = ["genre", "popularity"] if "genres" in subject.sequences.items else ["popularity"]
+        groupings = anatomy.groupings(subject.sequences)
         super().__init__(
             "Who uses which component?",
             {

@@ -87,10 +87,11 @@ def first_stages(workload: Workload, k: int) -> pd.DataFrame:
         "lists per component": [],
         "proved by the lists": [],
     }
-    fewest = len(workload.items) - int((workload.exclude != 0).sum(1).max())
-    at = steps(fewest, 10)
-    if not 1 <= k <= fewest:
-        raise ValueError(f"k must lie in 1 to {fewest}, the items that every query may find, not {k}")
+    if not 1 <= k <= workload.findable:
+        raise ValueError(
+            f"k must lie in 1 to {workload.findable}, the items that every query may find, not {k}"
+        )
+    at = steps(workload.findable, 10)
     for query in range(len(workload.queries)):
         allowed = workload.items[~torch.isin(workload.items.ids, workload.exclude[query])]
         state = workload.queries[query : query + 1]

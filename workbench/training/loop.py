@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from workbench import files, runtime
 from workbench.contracts import AlternatingSimilarity, SequenceBatch
-from workbench.data import Batches, Sequences
+from workbench.data import Batches, DataError, Sequences
 from workbench.loading import read_json, reading
 from workbench.retriever import CONFIG, WEIGHTS, Retriever, RetrieverConfig, not_finite
 from workbench.training import checkpoints
@@ -106,8 +106,9 @@ def _train(
     )
     steps = len(replace(batches, rank=0, world=1)) // accelerator.num_processes  # every process takes as many
     if steps == 0:
-        raise ValueError(
-            f"{sequences.name}: too few users with {config.held_out + 2} interactions to fill one batch per process"
+        raise DataError(
+            f"nothing to learn from: {sequences.name} has too few users with {config.held_out + 2} interactions to fill"
+            " one batch per process"
         )
     if accelerator.is_main_process:
         _claim(folder, described, replace_run)

@@ -1,0 +1,100 @@
+"""Findings say what the tables say, whatever the data."""
+
+import pandas as pd
+import pytest
+
+from workbench.explore import findings
+
+
+def text(finding) -> str:
+    assert finding.data.startswith("**In this run:** ")
+    return finding.data.removeprefix("**In this run:** ")
+
+
+def curve(name: str, *y: float) -> pd.DataFrame:
+    return pd.DataFrame({"curve": name, "x": [1, 10, 50][: len(y)], "y": y})
+
+
+def test_the_list_for_everybody() -> None:
+    name = "of the users' next items"
+    assert text(findings.popular_list(curve(name, 0.01, 0.05, 0.6), 50)) == (
+        "The first 10 items hold 5.0% of the next items. Half of them take 50 items, 100% of the catalogue."
+    )
+    assert "Even the whole catalogue holds less than half" in text(
+        findings.popular_list(curve(name, 0.0, 0.1, 0.4), 50)
+    )
+
+
+@pytest.mark.parametrize(
+    ("tied", "again", "said"),
+    [
+        (0.0, 0.0, "No two interactions of a user fall in the same second: the order is known. Nobody meets"),
+        (
+            0.34,
+            0.0,
+            "34.0% of all interactions fall in the second of the one before: their order means little.",
+        ),
+        (0.0, 0.75, "75.0% of the users meet an item again"),
+    ],
+)
+def test_order_in_time(tied: float, again: float, said: str) -> None:
+    measures = ["interactions within the second of the one before", "users who met an item again"]
+    assert said in text(findings.order_in_time(pd.DataFrame({"measure": measures, "share": [tied, again]})))
+
+
+def test_which_grouping_the_components_follow() -> None:
+    both = {"deciles of popularity": 0.2, "genres": 0.1}
+    assert text(findings.component_use(both, 4)).endswith("The components follow deciles of popularity most.")
+    assert "genres most" in text(findings.component_use({**both, "genres": 0.3}, 4))
+    alike = text(findings.component_use({"deciles of popularity": 0.01, "genres": 0.02}, 4))
+    assert alike.endswith("All groups use the components nearly alike.")
+    assert "most" not in text(findings.component_use({"deciles of popularity": 0.2}, 4))
+
+
+def test_what_lists_prove() -> None:
+    shares = pd.DataFrame(
+        {"factor": 1.0, "count": [10, 30], "in_fact_exact": [0.5, 0.95], "certified": [0.0, 0.4]}
+    )
+    assert text(findings.proofs(shares)) == (
+        "Lists of 30 hold the true answer for 95% of the queries, and prove it for 40%."
+        " Nine of ten are right with lists of 30, and proved with none of these."
+    )
+    assert text(findings.proofs(shares.assign(certified=[0.9, 1.0]))).endswith("and proved with 10.")
+    assert "No list is long enough" in text(findings.proofs(shares.assign(in_fact_exact=0.1)))
+
+
+def test_what_tighter_bounds_gain() -> None:
+    table = pd.DataFrame(
+        [
+            ("fp32", 0.5, False),
+            ("clusters", 0.9, False),
+            ("bf16", 0.2, False),
+            ("gate", 0.1, True),
+            ("the best k", 0.02, True),
+        ],
+        columns=["bound", "share left", "oracle"],
+    )
+    assert text(findings.bounds(table)) == (
+        "The plain bound leaves 50.0% of the corpus. The tightest bound without an oracle (*bf16*) leaves 20.0%."
+        " The tightest oracle (*gate*) leaves 10.0%. The best k are 2.0%."
+    )
+    assert "tightest oracle" not in text(findings.bounds(table.iloc[[0, 4]]))
+
+
+def test_how_long_lists_must_be() -> None:
+    curves = pd.concat([curve("NDCG@10", 0.5, 0.95, 1.0), curve("HR@50", 0.1, 0.2, 0.3)])
+    assert text(findings.list_lengths(curves, 100)) == (
+        "Nine tenths of NDCG@10 are kept by lists of 10 items, 10% of the catalogue."
+        " Nine tenths of HR@50 are kept by no lists here."
+    )
+
+
+def test_how_wide_a_beam_must_be() -> None:
+    found = pd.DataFrame(
+        {"beam": [1, 4], "recall": [0.5, 0.8], "of_brute_force": [0.95, 1.1], "scored": [0.1, 0.3]}
+    )
+    assert text(findings.beams(found)) == (
+        "No beam here finds nine tenths of brute force's best ten. Nine tenths of brute force's hits take a beam of 1,"
+        " which scores 10% of the corpus. Some beams have more hits than brute force: what paths leave out are also its"
+        " mistakes."
+    )

@@ -1,0 +1,135 @@
+"""Findings: sentences computed from a run, so that other data or another seed leave no wrong sentence behind."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from IPython.display import Markdown
+
+NEARLY_ALIKE = 0.1
+"""Groups whose mean weights differ by less than this share of an even weight use the components alike."""
+
+
+def finding(*sentences: str) -> Markdown:
+    """The sentences as a paragraph for display, marked as computed from this run."""
+    return Markdown(f"**In this run:** {' '.join(sentences)}")
+
+
+def reached(table: pd.DataFrame, x: str, y: str, level: float) -> float | None:
+    """The smallest `x` whose `y` is `level` or more; None if no row reaches it.
+
+    >>> reached(pd.DataFrame({"beam": [4, 1, 2], "recall": [0.9, 0.2, 0.5]}), "beam", "recall", 0.5)
+    2.0
+    """
+    enough = table.loc[table[y] >= level, x]
+    return None if enough.empty else float(enough.min())
+
+
+def popular_list(popular: pd.DataFrame, items: int) -> Markdown:
+    """How long a list for everybody must be to hold half of the next items; `popular` is from `popular_first`."""
+    curve = popular[popular["curve"] == "of the users' next items"]
+    first = f"The first {min(10, items)} items hold {_at(curve, min(10, items)):.1%} of the next items."
+    half = reached(curve, "x", "y", 0.5)
+    if half is None:
+        return finding(first, "Even the whole catalogue holds less than half: the others were met before.")
+    return finding(first, f"Half of them take {half:,.0f} items, {half / items:.0%} of the catalogue.")
+
+
+def order_in_time(repeats: pd.DataFrame) -> Markdown:
+    """What ties in time and items met again mean for these data; `repeats` is from `statistics.repeats`."""
+    share = repeats.set_index("measure")["share"]
+    tied = share["interactions within the second of the one before"]
+    again = share["users who met an item again"]
+    if tied == 0:
+        order = "No two interactions of a user fall in the same second: the order is known."
+    else:
+        order = (
+            f"{tied:.1%} of all interactions fall in the second of the one before: their order means little."
+        )
+    if again == 0:
+        return finding(order, "Nobody meets an item twice, so leaving out the history loses no test item.")
+    return finding(
+        order, f"{again:.1%} of the users meet an item again: a test item that is in the history is missed."
+    )
+
+
+def component_use(distances: Mapping[str, float], components: int) -> Markdown:
+    """Which grouping of items the components follow; `distances` of mean weights (`anatomy.spread`), by grouping."""
+    words = ", ".join(f"{value:.4f} between {name}" for name, value in distances.items())
+    sentences = [f"Mean weights lie {words} from the mean of all; an even weight is {1 / components:.4f}."]
+    name, largest = max(distances.items(), key=lambda entry: entry[1])
+    if largest < NEARLY_ALIKE / components:
+        sentences.append("All groups use the components nearly alike.")
+    elif len(distances) > 1:
+        sentences.append(f"The components follow {name} most.")
+    return finding(*sentences)
+
+
+def proofs(shares: pd.DataFrame) -> Markdown:
+    """What lists find and what they prove at their longest, for the trained gate; `shares` is from `proof_shares`."""
+    trained = shares[shares["factor"] == 1.0]
+    last = trained.iloc[-1]
+    found = (
+        f"Lists of {last['count']:,.0f} hold the true answer for {last['in_fact_exact']:.0%} of the queries,"
+        f" and prove it for {last['certified']:.0%}."
+    )
+    right, proved = (reached(trained, "count", column, 0.9) for column in ("in_fact_exact", "certified"))
+    if right is None:
+        return finding(found, "No list is long enough for nine queries of ten.")
+    if proved is None:
+        return finding(
+            found, f"Nine of ten are right with lists of {right:,.0f}, and proved with none of these."
+        )
+    return finding(found, f"Nine of ten are right with lists of {right:,.0f}, and proved with {proved:,.0f}.")
+
+
+def bounds(table: pd.DataFrame) -> Markdown:
+    """What tighter bounds gain; `table` has `bound`, `share left`, `oracle`, the plain bound first and the best k last."""
+    plain, least = table.iloc[0], table.iloc[-1]
+    best, known = (
+        table.iloc[:-1][table.iloc[:-1]["oracle"] == oracle].nsmallest(1, "share left")
+        for oracle in (False, True)
+    )
+    sentences = [f"The plain bound leaves {plain['share left']:.1%} of the corpus."]
+    for row, kind in ((best, "bound without an oracle"), (known, "oracle")):
+        if len(row):
+            name, share = row.iloc[0][["bound", "share left"]]
+            sentences.append(f"The tightest {kind} (*{name}*) leaves {share:.1%}.")
+    return finding(*sentences, f"The best k are {least['share left']:.1%}.")
+
+
+def list_lengths(curves: pd.DataFrame, items: int) -> Markdown:
+    """How long a code's lists must be to keep nine tenths of NDCG@10 and HR@50; `curves` have `curve`, `x`, `y`."""
+    sentences = []
+    for metric in ("NDCG@10", "HR@50"):
+        length = reached(curves[curves["curve"] == metric], "x", "y", 0.9)
+        took = (
+            "no lists here"
+            if length is None
+            else f"lists of {length:,.0f} items, {length / items:.0%} of the catalogue,"
+        )
+        sentences.append(f"Nine tenths of {metric} are kept by {took.rstrip(',')}.")
+    return finding(*sentences)
+
+
+def beams(found: pd.DataFrame) -> Markdown:
+    """How wide a beam finds nine tenths of brute force's list and of its hits; `found` is from `beam_recall`."""
+    sentences = []
+    for column, what in (("recall", "best ten"), ("of_brute_force", "hits")):
+        width = reached(found, "beam", column, 0.9)
+        if width is None:
+            sentences.append(f"No beam here finds nine tenths of brute force's {what}.")
+        else:
+            scored = found.set_index("beam")["scored"][width]
+            sentences.append(
+                f"Nine tenths of brute force's {what} take a beam of {width:,.0f}, which scores {scored:.0%} of the corpus."
+            )
+    if (found["of_brute_force"] > 1).any():
+        sentences.append(
+            "Some beams have more hits than brute force: what paths leave out are also its mistakes."
+        )
+    return finding(*sentences)
+
+
+def _at(curve: pd.DataFrame, x: float) -> float:
+    """`y` at the largest x of the curve that is at most `x`."""
+    return float(curve[curve["x"] <= x].nlargest(1, "x")["y"].iloc[0])
