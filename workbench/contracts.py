@@ -381,6 +381,16 @@ class ComponentSimilarity(Similarity, ABC):
         Never decreases where a component score grows: of the largest scores per component it bounds a whole set of items.
         """
 
+    @abstractmethod
+    def score_error(
+        self, queries: QueryState, item_norm: Float[Tensor, ""], dtype: torch.dtype
+    ) -> Float[Tensor, "B"]:
+        """How far a score computed in `dtype` can lie above the `upper_bound` of its exact component scores, float64 (B,).
+
+        `item_norm` float64 is at least the largest |g_j(x)| of the corpus. +inf for a query whose scores may overflow.
+        Certificates rest on it: `similarities.rounding` has the errors of inner products and of weighted sums.
+        """
+
     @final
     def component_logits(self, queries: QueryState, items: ItemState) -> Float[Tensor, "B N P"]:
         """The component scores s_p(q, x) = ⟨f_i(q), g_j(x)⟩, p = i · Px + j for query group i and item group j."""

@@ -55,7 +55,7 @@ SEARCHERS: dict[str, Build] = {
     "brute force, small tiles": lambda similarity, items: BruteForce(similarity, items, memory_budget=4096),
     "brute force, pair by pair": lambda similarity, items: BruteForce(similarity, items, memory_budget=1),
     "exact": lambda similarity, items: Exact(
-        similarity, items, max_scored_fraction=1.0, seeds=1, memory_budget=4096
+        similarity, items, max_scored_fraction=1.0, initial_per_k=1, memory_budget=4096
     ),
     "per component, until certified": lambda similarity, items: PerComponent(
         similarity, items, 5, lookahead=1, until_certified=True

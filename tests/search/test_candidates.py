@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.search.candidates import Lists, Scan, _searched_for, leave_out, listed_among
-from workbench.search.rounding import product_error
+from workbench.similarities.rounding import product_error
 
 INF = float("inf")
 

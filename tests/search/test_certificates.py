@@ -67,9 +67,11 @@ def searchers(similarity: ComponentSimilarity, items: ItemState, queries: QueryS
     drawn = runtime.generator(0)
     averaged = AveragedComponents(similarity, items, 4)
     return {
-        "exact": Exact(similarity, items, max_scored_fraction=1.0, seeds=1),
-        "exact, bfloat16": Exact(similarity, items, max_scored_fraction=1.0, seeds=1, precision="bfloat16"),
-        "exact, int8": Exact(similarity, items, max_scored_fraction=1.0, seeds=1, precision="int8"),
+        "exact": Exact(similarity, items, max_scored_fraction=1.0, initial_per_k=1),
+        "exact, bfloat16": Exact(
+            similarity, items, max_scored_fraction=1.0, initial_per_k=1, precision="bfloat16"
+        ),
+        "exact, int8": Exact(similarity, items, max_scored_fraction=1.0, initial_per_k=1, precision="int8"),
         "exact, adaptive": Exact(similarity, items, max_scored_fraction=0.5),
         "per component": PerComponent(similarity, items, 3),
         "per component, lookahead": PerComponent(similarity, items, 3, lookahead=4),
@@ -157,7 +159,9 @@ def test_whole_numbers_leave_no_room_for_rounding(data, n, k, count):
     certain = [
         PerComponent(similarity, items, count).search(queries, k),
         Combined(similarity, items, count, 2, lookahead=3).search(queries, k),
-        Exact(similarity, items, max_scored_fraction=1.0, seeds=1, precision="int8").search(queries, k),
+        Exact(similarity, items, max_scored_fraction=1.0, initial_per_k=1, precision="int8").search(
+            queries, k
+        ),
     ]
     for found in certain:
         assert torch.equal(found.ids[found.exact], brute.ids[found.exact])
@@ -266,7 +270,7 @@ def test_vectors_made_in_parts_are_those_made_at_once(monkeypatch):
         (lambda s, x: PerComponent(s, x, 1, lookahead=-1), "lookahead must be 0 or more"),
         (lambda s, x: Average(s, x, -2), "at least 1 item, not -2"),
         (lambda s, x: Combined(s, x, 1, 0), "at least 1 item, not 0"),
-        (lambda s, x: Exact(s, x, seeds=0), "seeds must be at least 1"),
+        (lambda s, x: Exact(s, x, initial_per_k=0), "initial_per_k must be at least 1"),
         (lambda s, x: Exact(s, x, max_scored_fraction=1.5), "0 to 1, not 1.5"),
         (lambda s, x: AveragedComponents(s, x, 0), "width must be at least 1"),
         (

@@ -144,12 +144,14 @@ def test_what_the_lists_do_not_hold_is_said():
     index = InvertedIndex.build(similarity, x, loosest=torch.inf)
     sparse = index.at(index.threshold_for(0.97))
     found = sparse.search(q, 30)
-    short = sparse.shortfall(found)
-    assert (short > 0).all()
+    short = found.shortfall
+    assert (short > 0).all() and not found.exact.any() and (found.gap == torch.inf).all()
     assert torch.equal(short, (found.scores == -torch.inf).sum(1))
     assert torch.equal(30 - short, found.num_scored.clamp(max=30))
     nothing = index.at(-1e9)
-    assert nothing.shortfall(nothing.search(q, 4)).tolist() == [4] * 8
+    assert nothing.search(q, 4).shortfall.tolist() == [4] * 8
+    full = index.search(q, 4)
+    assert full.exact.all() and (full.gap == 0).all() and not full.shortfall.any()
     assert (nothing.size().postings, nothing.size().sparsity) == (0, 1.0)
 
 

@@ -3,6 +3,7 @@
 Source: "Retrieval with Learned Similarities", Algorithm 2 (TopKPerEmbedding, TopKAvg, CombTopK) and Theorems 2 and 3.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,14 +12,12 @@ from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.search.candidates import CandidateSource, Lists, Scan, SourceBuilder
-from workbench.search.quantized_vectors import ABOVE
+from workbench.search.certificates import Revertible
 from workbench.search.ranking import Pairs, unique
 from workbench.search.rescoring import Candidates, CandidateSearcher
-from workbench.search.rounding import mixture_error
 from workbench.search.tiles import DEFAULT_BUDGET
-from workbench.search.topk import NO_SCORE, CorpusRows
-
-UNKNOWN = float("inf")
+from workbench.search.topk import NO_SCORE
+from workbench.similarities.rounding import UNKNOWN
 
 
 class ComponentLists:
@@ -37,8 +36,6 @@ class ComponentLists:
             raise ValueError(f"lookahead must be 0 or more items after each list, not {lookahead}")
         self.similarity, self.count, self.lookahead = similarity, count, lookahead
         components = similarity.item_components(items)
-        self.dtype = components.dtype
-        self.norm = largest_norm(components)
         self.sources: list[CandidateSource] = [
             source(f"component-{j}", items.ids, components[:, j].contiguous())
             for j in range(components.shape[1])
@@ -52,7 +49,6 @@ class ComponentLists:
     def upsert(self, items: ItemState) -> None:
         """Put the components of `items` into every source."""
         components = self.similarity.item_components(items)
-        self.norm = torch.maximum(self.norm, largest_norm(components))
         for j, source in enumerate(self.sources):
             source.upsert(items.ids, components[:, j].contiguous())
 
@@ -88,10 +84,11 @@ class ComponentLists:
             scores[..., count:],
             by_component([lists.beyond for lists in found]),
             by_component([_error(lists) for lists in found]),
-            f,
         )
 
-    def bound(self, listed: "Listed", pairs: Pairs, total: int) -> Float[Tensor, "B"]:
+    def bound(
+        self, listed: "Listed", pairs: Pairs, total: int, score_error: Float[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
         """What an item outside `pairs` can score at most: u of the largest score of each component among them, and rounding.
 
         The largest is the first lookahead item that is no candidate, or else what lies beyond the list (Theorem 3; without
@@ -105,23 +102,19 @@ class ComponentLists:
             passed = torch.isin(asked, keys) | (listed.lookahead_rows < 0)
             seen = (listed.lookahead_scores + listed.error[..., None]).masked_fill(passed, NO_SCORE)
             outside = torch.maximum(outside, seen.amax(2))
-        norms = listed.components.float().norm(dim=2).amax(1) * ABOVE
-        width, groups = listed.components.shape[2], outside.shape[1]
-        above = mixture_error(norms, self.norm * ABOVE, width, groups, self.dtype)
-        bound = self.similarity.upper_bound(outside) + above
+        bound = self.similarity.upper_bound(outside) + score_error
         return bound.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN, neginf=NO_SCORE)
 
 
 class Listed(NamedTuple):
     """`rows` (B, P · C), −1 for none; the `lookahead_rows` and `lookahead_scores` (B, P, W) of those after them; no other item
-    of a list scores above `beyond` (B, P); scores are off by at most `error` (B, P); the query's `components` (B, Pq, d)."""
+    of a list scores above `beyond` (B, P); scores are off by at most `error` (B, P)."""
 
     rows: Int[Tensor, "B R"]
     lookahead_rows: Int[Tensor, "B P W"]
     lookahead_scores: Float[Tensor, "B P W"]
     beyond: Float[Tensor, "B P"]
     error: Float[Tensor, "B P"]
-    components: Float[Tensor, "B Pq d"]
 
 
 def _error(lists: Lists) -> Float[Tensor, "Q"]:
@@ -167,18 +160,6 @@ def check_count(count: int) -> None:
         raise ValueError(f"a list of candidates needs at least 1 item, not {count}")
 
 
-def largest_norm(components: Float[Tensor, "N Px d"]) -> Float[Tensor, ""]:
-    """The largest norm of a component."""
-    return components.float().norm(dim=2).amax()
-
-
-def without(items: ItemState, ids: Int[Tensor, "M"]) -> ItemState:
-    """`items` less `ids`; ValueError where one is not there or none would be left, before anything is changed."""
-    left = items.without(ids)
-    CorpusRows(left.ids)
-    return left
-
-
 class PerComponent(CandidateSearcher):
     """The `count` best items of each of the P components, rescored: the safe choice, which carries a proof.
 
@@ -205,17 +186,14 @@ class PerComponent(CandidateSearcher):
         self.count, self.lookahead = count, lookahead
         self._lists = ComponentLists(similarity, items, count, lookahead, source)
 
-    def upsert(self, items: ItemState) -> None:
-        """See `Searcher.upsert`."""
-        changed = self.items.upsert(items)
+    def _upsert_candidates(self, items: ItemState) -> None:
         self._lists.upsert(items)
-        self._hold(changed)
 
-    def remove(self, ids: Int[Tensor, "M"]) -> None:
-        """See `Searcher.remove`; ValueError too where nothing would be left."""
-        left = without(self.items, ids)
+    def _remove_candidates(self, ids: Int[Tensor, "M"]) -> None:
         self._lists.remove(ids)
-        self._hold(left)
+
+    def _in_place(self) -> Sequence[Revertible]:
+        return self._lists.sources
 
     @property
     def _listed(self) -> int:
@@ -231,7 +209,9 @@ class PerComponent(CandidateSearcher):
     ) -> Candidates:
         listed = self._lists.of(queries, times, excluded, allowed)
         pairs = unique(listed.rows)
-        return Candidates(pairs, self._lists.bound(listed, pairs, len(self.items)))
+        return Candidates(
+            pairs, self._lists.bound(listed, pairs, len(self.items), self._score_error(queries))
+        )
 
 
 class Average(CandidateSearcher):
@@ -253,17 +233,14 @@ class Average(CandidateSearcher):
         self.count = count
         self._list = AverageList(similarity, items, count, source)
 
-    def upsert(self, items: ItemState) -> None:
-        """See `Searcher.upsert`."""
-        changed = self.items.upsert(items)
+    def _upsert_candidates(self, items: ItemState) -> None:
         self._list.upsert(items)
-        self._hold(changed)
 
-    def remove(self, ids: Int[Tensor, "M"]) -> None:
-        """See `Searcher.remove`; ValueError too where nothing would be left."""
-        left = without(self.items, ids)
+    def _remove_candidates(self, ids: Int[Tensor, "M"]) -> None:
         self._list.remove(ids)
-        self._hold(left)
+
+    def _in_place(self) -> Sequence[Revertible]:
+        return [self._list.source]
 
     @property
     def _listed(self) -> int:
@@ -306,19 +283,16 @@ class Combined(CandidateSearcher):
         self._lists = ComponentLists(similarity, items, per_component, lookahead, source)
         self._list = AverageList(similarity, items, average, source)
 
-    def upsert(self, items: ItemState) -> None:
-        """See `Searcher.upsert`."""
-        changed = self.items.upsert(items)
+    def _upsert_candidates(self, items: ItemState) -> None:
         self._lists.upsert(items)
         self._list.upsert(items)
-        self._hold(changed)
 
-    def remove(self, ids: Int[Tensor, "M"]) -> None:
-        """See `Searcher.remove`; ValueError too where nothing would be left."""
-        left = without(self.items, ids)
+    def _remove_candidates(self, ids: Int[Tensor, "M"]) -> None:
         self._lists.remove(ids)
         self._list.remove(ids)
-        self._hold(left)
+
+    def _in_place(self) -> Sequence[Revertible]:
+        return [*self._lists.sources, self._list.source]
 
     @property
     def _listed(self) -> int:
@@ -335,5 +309,5 @@ class Combined(CandidateSearcher):
         listed = self._lists.of(queries, times, excluded, allowed)
         more = self._list.of(queries, times, excluded, allowed)
         pairs = unique(torch.cat([listed.rows, more.rows], dim=1))
-        bound = self._lists.bound(listed, pairs, len(self.items))
+        bound = self._lists.bound(listed, pairs, len(self.items), self._score_error(queries))
         return Candidates(pairs, torch.where(more.beyond == NO_SCORE, more.beyond.to(bound.dtype), bound))

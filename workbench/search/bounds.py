@@ -15,16 +15,14 @@ from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.kernels.mixture import component_maxima
-from workbench.search.quantized_vectors import ABOVE, Precision, QuantizedVectors
-from workbench.search.rounding import mixture_error, product_error
+from workbench.search.quantized_vectors import Precision, QuantizedVectors
 from workbench.similarities.mol import MixtureOfLogits
-
-UNKNOWN = float("inf")
+from workbench.similarities.rounding import UNKNOWN, norms, product_error
 
 
 class QueryVectors(NamedTuple):
     """Components of B queries as the bounds use them: `components` (B, Pq, d), and what to add to a component score and to a
-    bound so that it holds as computed: `inner` and `outer`, both (B,)."""
+    bound so that it holds as computed: `inner` and `outer`, both float64 (B,), +inf for a query without bounds."""
 
     components: Float[Tensor, "B Pq d"]
     inner: Float[Tensor, "B"]
@@ -58,18 +56,17 @@ class ComponentBounds:
 
     def query_vectors(self, queries: QueryState) -> QueryVectors:
         """What `of` needs of the queries, computed once."""
-        f = self.similarity.query_components(queries)
-        inner, outer = self.errors(f)
-        return QueryVectors(f.to(self._stored.dtype), inner, outer)
-
-    def errors(self, f: Float[Tensor, "B Pq d"]) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-        """δ and ε for queries with components `f`: of a component score as `of` computes it, and of a score."""
-        width, groups = f.shape[2], f.shape[1] * self._stored.values.shape[1]
-        norms = f.float().norm(dim=2).amax(1) * ABOVE  # (B,)
-        inner = product_error(norms, self._stored.norm + self._stored.error, width, self._stored.dtype)
-        inner = inner + norms * self._stored.error
-        outer = mixture_error(norms, self._stored.norm, width, groups, self._state_dtype)
-        return inner.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN), outer.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN)
+        f, stored = self.similarity.query_components(queries), self._stored
+        lengths = norms(f).amax(1)  # (B,)
+        inner = product_error(lengths, stored.norm + stored.error, f.shape[2], stored.dtype)
+        inner = inner + lengths * stored.error
+        dtype = torch.promote_types(f.dtype, self._state_dtype)
+        outer = self.similarity.score_error(queries, stored.norm, dtype)
+        return QueryVectors(
+            f.to(stored.dtype),
+            inner.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN),
+            outer.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN),
+        )
 
     def of(self, queries: QueryVectors, start: int, stop: int, tile: int) -> Float[Tensor, "B M"]:
         """Bounds of the scores of rows start..stop (B, M), computed `tile` rows at a time; +inf where nothing is known."""

@@ -16,9 +16,9 @@ from torch import Tensor
 from workbench.contracts import NO_ITEM
 from workbench.kernels import selection
 from workbench.search.partition import largest
-from workbench.search.quantized_vectors import ABOVE, Precision, QuantizedVectors
-from workbench.search.rounding import product_error
+from workbench.search.quantized_vectors import Precision, QuantizedVectors
 from workbench.search.topk import NO_SCORE, Best, CorpusRows, forbid, mask_rows
+from workbench.similarities.rounding import UNKNOWN, norms, product_error
 
 BLOCK_BYTES = 64 * 2**20
 """Inner products that a scan holds at once; ranking them costs less, the more they are."""
@@ -35,10 +35,10 @@ class Lists(NamedTuple):
 
     `scores` (Q, C): the inner products as the source knows them, descending where that was asked for; −inf past the end.
     `rows` int64 (Q, C): rows of the corpus, unique within a list; −1 past the end.
-    `beyond` (Q,): no row outside the list, of those that are allowed and not excluded, has an inner product above this:
+    `beyond` float64 (Q,): no row outside the list, of those that are allowed and not excluded, has an inner product above this:
     in exact arithmetic on the vectors handed in, so whatever the source loses by rounding or quantising is added to it.
     −inf where there is no such row; +inf where nothing is known, as with an approximate index.
-    `error` (Q,): how far `scores` can be from these exact inner products; None where that is unknown.
+    `error` float64 (Q,): how far `scores` can be from these exact inner products; None if that is unknown.
     """
 
     scores: Float[Tensor, "Q C"]
@@ -80,6 +80,10 @@ class CandidateSource(ABC):
     @abstractmethod
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """Take the items `ids`, all of them known, out; the others keep their order. NotImplementedError as for `upsert`."""
+
+    @abstractmethod
+    def snapshot(self) -> Callable[[], None]:
+        """What brings the source back to what it is now, however a change ended; RuntimeError if it cannot."""
 
 
 SourceBuilder = Callable[[str, Int[Tensor, "N"], Float[Tensor, "N d"]], CandidateSource]
@@ -205,10 +209,9 @@ class Scan(CandidateSource):
         return products
 
     def _error(self, queries: Float[Tensor, "Q d"]) -> Float[Tensor, "Q"]:
-        norms = queries.norm(dim=1).float() * ABOVE
-        stored = self._stored
-        rounding = product_error(norms, stored.norm + stored.error, queries.shape[1], queries.dtype)
-        return (rounding + norms * stored.error).to(queries.dtype)
+        lengths, stored = norms(queries), self._stored
+        rounding = product_error(lengths, stored.norm + stored.error, queries.shape[1], queries.dtype)
+        return (rounding + lengths * stored.error).nan_to_num(nan=UNKNOWN, posinf=UNKNOWN)
 
     def _bounded(
         self,
@@ -217,12 +220,18 @@ class Scan(CandidateSource):
         last: Float[Tensor, "Q"],
         error: Float[Tensor, "Q"],
     ) -> Lists:
-        """The lists; beyond them lies the `last` score that is not listed, and all it may be off by."""
-        beyond = torch.where(
-            last > NO_SCORE, last + error, last
-        )  # NaN, where a norm is infinite, says nothing too
-        beyond = beyond.nan_to_num(nan=float("inf"), posinf=float("inf"), neginf=NO_SCORE)
+        """The lists; beyond them lies the `last` score that is not listed, and all it may be off by.
+
+        Nothing is known if the products may overflow: one that is −inf looks like no item.
+        """
+        beyond = torch.where(last > NO_SCORE, last + error, NO_SCORE).where(error.isfinite(), UNKNOWN)
+        beyond = beyond.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN, neginf=NO_SCORE)
         return Lists(scores, rows.masked_fill(scores == NO_SCORE, NO_ITEM), beyond, error)
+
+    def snapshot(self) -> Callable[[], None]:
+        """See `CandidateSource.snapshot`."""
+        ids, stored = self._ids, self._stored
+        return lambda: self._hold(ids, stored)
 
     def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
         """See `CandidateSource.upsert`: the vectors are copied once."""

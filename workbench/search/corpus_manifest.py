@@ -9,10 +9,8 @@ from torch import Tensor
 from workbench.contracts import NO_ITEM
 from workbench.search.candidates import Lists, leave_out
 from workbench.search.indexes import digests, fingerprint
-from workbench.search.rounding import product_error
 from workbench.search.topk import NO_SCORE, CorpusRows
-
-UNKNOWN = float("inf")
+from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, product_error
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class CorpusManifest:
     def of(cls, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> "CorpusManifest":
         """The ledger of all vectors of a corpus."""
         finite = vectors.float().isfinite().all(1)
-        norm = _largest_norm(vectors[finite])
+        norm = largest_norm(vectors[finite])
         return cls(name, vectors.shape[1], ids, digests(vectors), finite, norm)
 
     def __len__(self) -> int:
@@ -76,7 +74,7 @@ class CorpusManifest:
             put(self.ids, ids),
             put(self.content, content),
             put(self.finite, finite),
-            torch.maximum(self.norm, _largest_norm(vectors[finite])),
+            torch.maximum(self.norm, largest_norm(vectors[finite])),
         )
 
     def without(self, ids: Int[Tensor, "M"]) -> "CorpusManifest":
@@ -88,9 +86,9 @@ class CorpusManifest:
 
     def rounding(self, vectors: Float[Tensor, "Q d"]) -> Float[Tensor, "Q"]:
         """How far inner products of these queries, computed in float32, can be from those of the vectors handed in."""
-        norms = vectors.float().norm(dim=1)
-        # Two roundings more than those of the products: of query and item, where they came in float64.
-        error = product_error(norms, self.norm.to(norms.device), self.width + 2, torch.float32)
+        lengths = norms(vectors)
+        # Two roundings more than those of the products: of query and item, if they came in float64.
+        error = product_error(lengths, self.norm.to(lengths.device), self.width + 2, torch.float32)
         return error.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN)
 
     def lists(
@@ -124,8 +122,3 @@ def only(found: Lists, allowed: Bool[Tensor, "N"]) -> Lists:
     listed = (found.rows >= 0) & allowed[found.rows]
     scores, order = found.scores.where(listed, NO_SCORE).sort(dim=1, descending=True, stable=True)
     return found._replace(scores=scores, rows=found.rows.where(listed, NO_ITEM).gather(1, order))
-
-
-def _largest_norm(vectors: Float[Tensor, "M d"]) -> Float[Tensor, ""]:
-    norms = vectors.detach().float().norm(dim=1)
-    return norms.amax() if len(norms) else norms.new_zeros(())

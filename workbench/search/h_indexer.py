@@ -13,14 +13,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
-from workbench.search.approximate import check_count, without
+from workbench.search.approximate import check_count
 from workbench.search.bounds import not_finite
 from workbench.search.partition import largest
 from workbench.search.quantized_vectors import QuantizedVectors
-from workbench.search.ranking import Pairs, marked, union, unique
+from workbench.search.ranking import Pairs, marked, union
 from workbench.search.rescoring import Candidates, CandidateSearcher
 from workbench.search.tiles import DEFAULT_BUDGET, score_block, tiling
-from workbench.search.topk import NO_SCORE, forbid, mask_rows
+from workbench.search.topk import NO_SCORE, count_open, forbid, mask_rows
+from workbench.similarities.rounding import UNKNOWN
 
 RIDGE = 1e-3
 """Of the fit of item vectors: a share of the mean squared query feature."""
@@ -36,8 +37,6 @@ LEVEL_ITEMS = 65_536
 
 ITEMS_AT_ONCE = 131_072
 """Items whose vectors are computed and quantised together: a multiple of `MULTIPLE`."""
-
-UNKNOWN = float("inf")
 
 
 class FirstStage(ABC):
@@ -175,7 +174,7 @@ class HIndexer(CandidateSearcher):
         return parts[0] if len(parts) == 1 else QuantizedVectors.joined(parts)
 
     def _draw(self) -> None:
-        size = len(self.items)
+        size = len(self._vectors)
         whole = self.sampled >= size
         drawn = torch.randint(size, (self.sampled,), generator=self._generator)
         self._sample = (torch.arange(size) if whole else drawn).to(self.items.ids.device)
@@ -186,20 +185,15 @@ class HIndexer(CandidateSearcher):
             scales=None if scales is None else scales[self._sample],
         )
 
-    def upsert(self, items: ItemState) -> None:
-        """See `Searcher.upsert`: the first stage stays as it was fitted, and gives the new items their vectors."""
-        changed = self.items.upsert(items)
+    def _upsert_candidates(self, items: ItemState) -> None:
+        """The first stage stays as it was fitted, and gives the new items their vectors."""
         places = self._rows.of(items.ids)
         known = places >= 0
         self._vectors = self._vectors.changed(places[known], self._first_stage(items), known)
-        self._hold(changed)
         self._draw()
 
-    def remove(self, ids: Int[Tensor, "M"]) -> None:
-        """See `Searcher.remove`; ValueError too where nothing would be left."""
-        left = without(self.items, ids)
+    def _remove_candidates(self, ids: Int[Tensor, "M"]) -> None:
         self._vectors = self._vectors.kept(~torch.isin(self.items.ids, ids))
-        self._hold(left)
         self._draw()
 
     @property
@@ -223,7 +217,8 @@ class HIndexer(CandidateSearcher):
         # A block's scores and their integers, for all queries.
         block = max(MULTIPLE, self.memory_budget // (32 * size) // MULTIPLE * MULTIPLE)
         pairs = self._passing(vectors, threshold, block, excluded, allowed)
-        counts, open_to = pairs.queries.bincount(minlength=size), self._open(size, excluded, allowed)
+        counts = pairs.queries.bincount(minlength=size)
+        open_to = torch.as_tensor(count_open(len(self.items), excluded, allowed), device=counts.device)
         short = counts < open_to.clamp(max=k)
         if bool(short.any()):  # the sample misled, or nearly everything is masked: these queries keep all
             threshold = threshold.masked_fill(short[:, None], NO_SCORE)
@@ -250,19 +245,6 @@ class HIndexer(CandidateSearcher):
             lowest = threshold.clamp(min=torch.finfo(scores.dtype).min)
             parts.append(marked(scores >= lowest, start))
         return parts[0] if len(parts) == 1 else union(parts, len(self.items))
-
-    def _open(
-        self, size: int, excluded: Int[Tensor, "B H"] | None, allowed: Bool[Tensor, "N"] | None
-    ) -> Int[Tensor, "B"]:
-        """How many items each query may find."""
-        total = len(self.items) if allowed is None else int(allowed.sum())
-        whole = torch.full((size,), total, device=self.items.ids.device)
-        if excluded is None:
-            return whole
-        left_out = unique(excluded)
-        if allowed is not None:
-            return whole - left_out.queries[allowed[left_out.rows]].bincount(minlength=size)
-        return whole - left_out.queries.bincount(minlength=size)
 
     def _threshold(
         self, vectors: Int[Tensor, "B w"], keep: Int[Tensor, "B"], allowed: Bool[Tensor, "N"] | None

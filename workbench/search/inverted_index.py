@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import NO_ITEM, ItemState, QueryState, Searcher, TopK
+from workbench.contracts import NO_ITEM, ItemState, QueryState
+from workbench.search.certificates import Answer, CorpusSearcher, stated_precision
 from workbench.search.postings import Postings, gathered, ragged
 from workbench.search.ranking import counted
 from workbench.search.tiles import DEFAULT_BUDGET
-from workbench.search.topk import NO_SCORE, CorpusRows, best, check_request, forbid, ids_of, mask_rows
+from workbench.search.topk import NO_SCORE, Best, CorpusRows, best, count_open, forbid, mask_rows
+from workbench.similarities.rounding import UNKNOWN
 from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems, SparCodeQueries
 
 FORMAT = "sparcode index 1"
@@ -56,14 +58,15 @@ class IndexSize:
         return self.postings / self.codes if self.codes else float("nan")
 
 
-class InvertedIndex(Searcher):
+class InvertedIndex(CorpusSearcher):
     """The best k by Σ_k ReLU(f(code_k, x) + b'), from lists of the items with f > −b'.
 
     b' is the serving `threshold`: lists are in descending order of f, so a lower one cuts them shorter (`at`), and nothing is
-    scored again. An item that none of a query's lists holds has the score 0 and is not found: where fewer than k are held
-    (and not excluded), the rest is id −1 and score −inf, and `shortfall` says how many. `exact` is with respect to this
-    score: True where every code of the query is in the index; other codes count as empty lists, and `gap` is
-    then +inf. `work` is the number of items held by the query's lists; the scorer itself never runs.
+    scored again. An item that none of a query's lists holds has the score 0 and is not found: if fewer than k are held
+    (and not excluded), the rest is id −1 and score −inf, and `TopK.shortfall` says how many. `exact` is with respect to this
+    score: True if every code of the query is in the index, and the list is full or holds every item that may be found. Other
+    codes count as empty lists, and `gap` is then +inf. `num_scored` is the number of items held by the query's lists; the
+    scorer itself never runs.
     """
 
     def __init__(
@@ -82,12 +85,11 @@ class InvertedIndex(Searcher):
                 f"this index holds what a threshold of {loosest:.6g} or less keeps, not {threshold:.6g}; build one"
                 " with a larger `loosest`"
             )
-        if memory_budget < 1:
-            raise ValueError(f"memory_budget must be a positive number of bytes, not {memory_budget}")
-        self.similarity, self.items, self.postings = similarity, items, postings
-        self.threshold, self.loosest, self.memory_budget = threshold, loosest, memory_budget
-        self._rows = CorpusRows(items.ids)
-        self._lengths = postings.lengths(-threshold)
+        super().__init__(similarity, items, memory_budget)
+        self.similarity: SparCode = similarity
+        self.items: SparCodeItems = items
+        self.threshold, self.loosest = threshold, loosest
+        self._list(postings)
 
     @classmethod
     def build(
@@ -122,7 +124,9 @@ class InvertedIndex(Searcher):
         codes = codes.flatten().unique()
         b = float(similarity.threshold.detach()) if threshold is None else threshold
         floor = b if loosest is None else loosest
-        postings = gathered(codes, _blocks(similarity, items, codes, memory_budget), -floor, byte_limit)
+        with stated_precision():
+            blocks = _blocks(similarity, items, codes, memory_budget)
+            postings = gathered(codes, blocks, -floor, byte_limit)
         return cls(similarity, items, postings, b, floor, memory_budget)
 
     def at(self, threshold: float) -> "InvertedIndex":
@@ -153,50 +157,33 @@ class InvertedIndex(Searcher):
         codes = len(self.postings.codes)
         return IndexSize(codes, len(self.items), held, 8 * held + 8 * (2 * codes + 1))
 
-    def search(
+    def _batch(self, queries: QueryState, k: int, excluded: int) -> int:
+        longest = int(self._places_and_lengths(queries)[1].sum(1).max())
+        return max(1, self.memory_budget // (ROW_BYTES * len(self.items) + MERGED_BYTES * longest))
+
+    def _places_and_lengths(self, queries: QueryState) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+        """Where each query's lists are, −1 for none, and how long they are."""
+        places = self.postings.find(_codes(queries))
+        if not len(self._lengths):
+            return places, torch.zeros_like(places)
+        return places, torch.where(places >= 0, self._lengths[places], 0)
+
+    def _search(
         self,
         queries: QueryState,
         k: int,
-        exclude: Int[Tensor, "B H"] | None = None,
-        allowed: Bool[Tensor, "N"] | None = None,
-    ) -> TopK:
-        """The best `k` of the items that a query's lists hold (B, K); see `Searcher.search`."""
-        check_request(queries, len(self.items), self.items.ids.device, k, exclude, allowed)
-        places = self.postings.find(_codes(queries))  # (B, T)
-        lengths = torch.where(places >= 0, self._lengths[places], 0) if len(self._lengths) else places * 0
-        answer = self._blank(places, k)
-        for rows in self._tiles(lengths):
-            excluded = None if exclude is None else self._rows.of(exclude[rows])
-            starts = self.postings.offsets[places[rows].clamp(min=0)]
-            held = int(lengths[rows].sum())
-            dense = held >= SPARSE_BELOW * len(self.items) * len(starts)
-            find = self._added if dense else self._merged
-            found, work = find(starts, lengths[rows], k, excluded, allowed)
-            answer.scores[rows], answer.ids[rows], answer.num_scored[rows] = found.scores, found.ids, work
-        return answer
-
-    def shortfall(self, found: TopK) -> Int[Tensor, "B"]:
-        """How many of the K places of each query stayed empty, because its lists hold no more items."""
-        return (found.ids == NO_ITEM).sum(1)
-
-    def _blank(self, places: Int[Tensor, "B T"], k: int) -> TopK:
-        exact = (places >= 0).all(1)
-        scores = torch.full((len(places), k), NO_SCORE, device=places.device)
-        return TopK(
-            scores,
-            torch.full_like(scores, NO_ITEM, dtype=torch.int64),
-            exact,
-            torch.where(exact, 0.0, float("inf")),
-            torch.zeros_like(exact, dtype=torch.int64),
-        )
-
-    def _tiles(self, lengths: Int[Tensor, "B T"]) -> Iterator[slice]:
-        """Queries that are handled together."""
-        per_query = (
-            ROW_BYTES * len(self.items) + MERGED_BYTES * int(lengths.sum(1).max()) if len(lengths) else 1
-        )
-        step = max(1, self.memory_budget // max(1, per_query))
-        return (slice(start, start + step) for start in range(0, len(lengths), step))
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+    ) -> Answer:
+        places, lengths = self._places_and_lengths(queries)
+        starts = self.postings.offsets[places.clamp(min=0)]
+        dense = int(lengths.sum()) >= SPARSE_BELOW * len(self.items) * len(queries)
+        find = self._added if dense else self._merged
+        found, listed, work = find(starts, lengths, k, excluded, allowed)
+        everything = listed == count_open(len(self.items), excluded, allowed)
+        # What no list holds has the score 0.
+        bound = torch.where(everything, NO_SCORE, 0.0).where((places >= 0).all(1), UNKNOWN)
+        return Answer(found.scores, found.rows, bound, work)
 
     def _added(
         self,
@@ -205,8 +192,9 @@ class InvertedIndex(Searcher):
         k: int,
         excluded: Int[Tensor, "B H"] | None,
         allowed: Bool[Tensor, "N"] | None,
-    ) -> tuple["_Found", Int[Tensor, "B"]]:
-        """Lists added up in rows as wide as the corpus, one query token after the other."""
+    ) -> tuple[Best, Int[Tensor, "B"], Int[Tensor, "B"]]:
+        """Lists added up in rows as wide as the corpus, one query token after the other; the best, how many items may be
+        found in the lists, and how many are in them."""
         count, size = len(starts), len(self.items)
         total = torch.zeros(count, size, device=starts.device)
         flat = total.view(-1)
@@ -221,8 +209,7 @@ class InvertedIndex(Searcher):
             mask_rows(total, excluded)
         if allowed is not None:
             forbid(total, allowed)
-        found = best(total, k)
-        return _Found(found.scores, ids_of(found, self.items.ids)), work
+        return best(total, k), counted(total > NO_SCORE), work
 
     def _merged(
         self,
@@ -231,8 +218,8 @@ class InvertedIndex(Searcher):
         k: int,
         excluded: Int[Tensor, "B H"] | None,
         allowed: Bool[Tensor, "N"] | None,
-    ) -> tuple["_Found", Int[Tensor, "B"]]:
-        """Lists merged by sorting their items, so that nothing as wide as the corpus is touched."""
+    ) -> tuple[Best, Int[Tensor, "B"], Int[Tensor, "B"]]:
+        """As `_added`, by sorting the items of the lists: nothing as wide as the corpus is touched."""
         count, size = len(starts), len(self.items)
         held = ragged(starts.flatten(), lengths.flatten())
         queries = torch.repeat_interleave(torch.arange(count, device=starts.device), lengths.sum(1))
@@ -256,36 +243,31 @@ class InvertedIndex(Searcher):
         each = torch.bincount(queries, minlength=count)
         ranks = torch.arange(len(keys), device=keys.device) - (each.cumsum(0) - each)[queries]
         first = ranks < k
-        found = _Found(
+        found = Best(
             torch.full((count, k), NO_SCORE, device=keys.device),
-            torch.full((count, k), NO_ITEM, dtype=torch.int64, device=keys.device),
+            torch.zeros((count, k), dtype=torch.int64, device=keys.device),
         )
         found.scores[queries[first], ranks[first]] = scores[first]
-        found.ids[queries[first], ranks[first]] = self.items.ids[keys[first] % size]
-        return found, work
+        found.rows[queries[first], ranks[first]] = keys[first] % size
+        return found, each, work
 
-    def upsert(self, items: ItemState) -> None:
-        """See `Searcher.upsert`: the new items alone are scored, with every code, and sorted into the lists."""
-        corpus = self.items.upsert(items)  # type: ignore[arg-type]
+    def _upsert(self, items: ItemState, corpus: ItemState) -> None:
+        """The new items alone are scored, with every code, and sorted into the lists."""
         assert isinstance(items, SparCodeItems)
         rows = CorpusRows(corpus.ids).of(items.ids)
         kept = torch.arange(len(self.items), device=rows.device)
         kept[rows[rows < len(kept)]] = NO_ITEM
         blocks = _blocks(self.similarity, items, self.postings.codes, self.memory_budget)
         scores = torch.cat([*blocks, torch.zeros(0, len(items), device=rows.device)])
-        self._hold(corpus, self.postings.replaced(kept, rows, scores, -self.loosest))
+        self._list(self.postings.replaced(kept, rows, scores, -self.loosest))
 
-    def remove(self, ids: Int[Tensor, "M"]) -> None:
-        """See `Searcher.remove`."""
-        corpus = self.items.without(ids)
+    def _remove(self, ids: Int[Tensor, "M"], corpus: ItemState) -> None:
         kept = CorpusRows(corpus.ids).of(self.items.ids)
         none = torch.zeros(len(self.postings.codes), 0, device=kept.device)
-        self._hold(corpus, self.postings.replaced(kept, kept[:0], none, -self.loosest))
+        self._list(self.postings.replaced(kept, kept[:0], none, -self.loosest))
 
-    def _hold(self, items: SparCodeItems, postings: Postings) -> None:
-        self._rows = CorpusRows(items.ids)
-        self.items, self.postings = items, postings
-        self._lengths = postings.lengths(-self.threshold)
+    def _list(self, postings: Postings) -> None:
+        self.postings, self._lengths = postings, postings.lengths(-self.threshold)
 
     def save(self, path: Path) -> None:
         """Write the lists at this threshold, whole or not at all; OSError that names the file where it cannot be."""
@@ -317,12 +299,6 @@ class InvertedIndex(Searcher):
             )
         threshold = float(metadata["threshold"])
         return cls(similarity, items, postings, threshold, threshold, memory_budget)
-
-
-@dataclass(frozen=True)
-class _Found:
-    scores: Float[Tensor, "B K"]
-    ids: Int[Tensor, "B K"]
 
 
 def fingerprint(similarity: SparCode, items: SparCodeItems) -> str:
@@ -364,13 +340,10 @@ def _blocks(
     assert similarity.quantizer is not None
     step = max(1, memory_budget // 2 // (ROW_BYTES * len(items)))
     tile = max(1, memory_budget // 2 // (step * similarity.scorer.pair_bytes))
-    with torch.no_grad():
-        for start in range(0, len(codes), step):
-            tokens = similarity.quantizer.lookup(codes[start : start + step])
-            parts = [
-                similarity.interactions(tokens, items[at : at + tile]) for at in range(0, len(items), tile)
-            ]
-            yield torch.cat(parts, dim=1)
+    for start in range(0, len(codes), step):
+        tokens = similarity.quantizer.lookup(codes[start : start + step])
+        parts = [similarity.interactions(tokens, items[at : at + tile]) for at in range(0, len(items), tile)]
+        yield torch.cat(parts, dim=1)
 
 
 def _beyond(value: float) -> float:

@@ -7,22 +7,18 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from workbench.contracts import ItemState, QueryState, Searcher, Similarity, TopK
+from workbench.contracts import ItemState, QueryState, Similarity
+from workbench.search.candidates import listed_among
+from workbench.search.certificates import Answer, CorpusSearcher
 from workbench.search.tiles import DEFAULT_BUDGET
-from workbench.search.topk import (
-    NO_SCORE,
-    Best,
-    CorpusRows,
-    best,
-    check_defined,
-    check_search,
-    ids_of,
-)
+from workbench.search.topk import NO_SCORE, best, count_open
 from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
 from workbench.similarities.deep_retrieval.structure import NO_PATH, PathWalker, Prefixes
+from workbench.similarities.rounding import UNKNOWN
 
 ITEMS, DESCRIPTION = "items.safetensors", "index.json"
 FORMAT = 1
@@ -51,13 +47,13 @@ class PathLists(NamedTuple):
         return sum(t.numel() * t.element_size() for t in self)
 
 
-class PathBeam(Searcher):
+class PathBeam(CorpusSearcher):
     """The best k of the items on a query's `beam` most probable paths.
 
     The beam is searched among the paths that hold an item (`occupied_only`; otherwise among all K^D, as in the paper). The
-    lists of its paths are merged without duplicates, and what they hold is scored by `similarity`, the reranker. `work` is how
-    many items that were. `exact` is True where every item that may be found was scored: the beam reached all of them; elsewhere
-    `gap` is +inf, since a path's probability says nothing of the scores on it.
+    lists of its paths are merged without duplicates, and what they hold is scored by `similarity`, the reranker.
+    `num_scored` counts these items. `exact` is True if every item that may be found was scored: the beam reached all of
+    them. Otherwise `gap` is +inf, since a path's probability says nothing of the scores on it.
 
     Where the paths of a beam hold fewer than k items that may be found, the list ends with id −1 and score −inf, and
     `TopK.shortfall` says how many are missing: a wider beam reaches more.
@@ -77,19 +73,17 @@ class PathBeam(Searcher):
     ) -> None:
         if beam < 1:
             raise ValueError(f"a beam needs room for at least 1 path, not {beam}")
-        if memory_budget < 1:
-            raise ValueError(f"memory_budget must be a positive number of bytes, not {memory_budget}")
-        self.similarity, self.walker = similarity, walker
-        self.beam, self.occupied_only, self.memory_budget = beam, occupied_only, memory_budget
-        self._hold(items)
+        super().__init__(similarity, items, memory_budget)
+        self.walker, self.beam, self.occupied_only = walker, beam, occupied_only
+        self._list(items)
 
     @classmethod
     def of(cls, model: DeepRetrieval, items: DeepRetrievalItems, beam: int | None = None) -> Self:
         """The index of a trained model: it walks the paths, and its reranker scores; `beam` as in training by default."""
         return cls(model, items, model, model.config.beam if beam is None else beam)
 
-    def _hold(self, items: ItemState) -> None:
-        corpus = CorpusRows(items.ids)
+    def _list(self, items: ItemState) -> None:
+        """Derive the lists of paths."""
         paths = self.walker.paths_of(items)
         lost = (paths == NO_PATH).all(1) if paths.shape[1] else torch.ones(len(items), dtype=torch.bool)
         if bool(lost.any()):
@@ -106,41 +100,18 @@ class PathBeam(Searcher):
                 f" number them 0..{width**depth - 1}: these are another model's items"
             )
         self.within = Prefixes(lists.codes, depth, width) if self.occupied_only else None
-        self.items, self.lists, self._rows = items, lists, corpus
+        self.lists = lists
 
-    def upsert(self, items: ItemState) -> None:
-        """See `Searcher.upsert`: items bring their paths with them, and the lists are sorted anew."""
-        self._hold(self.items.upsert(items))
+    def _upsert(self, items: ItemState, corpus: ItemState) -> None:
+        """Items bring their paths with them, and the lists are sorted again."""
+        self._list(corpus)
 
-    def remove(self, ids: Int[Tensor, "M"]) -> None:
-        """See `Searcher.remove`; ValueError too where nothing would be left."""
-        self._hold(self.items.without(ids))
+    def _remove(self, ids: Int[Tensor, "M"], corpus: ItemState) -> None:
+        self._list(corpus)
 
     def nbytes(self) -> int:
         """Bytes of the index: item vectors and paths, and the lists."""
         return self.items.nbytes() + self.lists.nbytes()
-
-    def search(
-        self,
-        queries: QueryState,
-        k: int,
-        exclude: Int[Tensor, "B H"] | None = None,
-        allowed: Bool[Tensor, "N"] | None = None,
-    ) -> TopK:
-        """The best `k` of the items on the beam of each query (B, K); see `Searcher.search` and this class."""
-        check_search(queries, self.items, k, exclude, allowed)
-        if self.similarity.training:
-            raise ValueError(
-                "the similarity is in training mode, where dropout makes scores random; call .eval() first"
-            )
-        together = self._together()
-        parts = []
-        with torch.no_grad():
-            for start in range(0, max(len(queries), 1), together):
-                rows = slice(start, start + together)
-                excluded = None if exclude is None else self._rows.of(exclude[rows])
-                parts.append(self._search(queries[rows], k, excluded, allowed, start))
-        return TopK(*(torch.cat([getattr(p, name) for p in parts]) for name in TopK.__dataclass_fields__))
 
     def reached(self, queries: QueryState, beam: int | None = None) -> tuple[Tensor, Tensor]:
         """The distinct items on each query's beam: `query` and `row` int64 (E,), sorted by query, then by row."""
@@ -158,8 +129,8 @@ class PathBeam(Searcher):
         keys = (which // max(walked.shape[1], 1) * len(self.items) + rows).unique()
         return keys // len(self.items), keys % len(self.items)
 
-    def _together(self) -> int:
-        """Queries that are searched at once, for the longest lists that a beam could meet."""
+    def _batch(self, queries: QueryState, k: int, excluded: int) -> int:
+        """For the longest lists that a beam could meet."""
         longest = self.lists.offsets.diff().sort(descending=True).values[: self.beam].sum()
         width = self.walker.shape[1]
         most = min(int(longest), len(self.items) * self.walker.paths_of(self.items[:1]).shape[1])
@@ -172,8 +143,7 @@ class PathBeam(Searcher):
         k: int,
         excluded: Int[Tensor, "B H"] | None,
         allowed: Bool[Tensor, "N"] | None,
-        first_query: int,
-    ) -> TopK:
+    ) -> Answer:
         size = len(queries)
         query, row = self.reached(queries)
         work = torch.bincount(query, minlength=size)
@@ -189,37 +159,18 @@ class PathBeam(Searcher):
         scores = scores.masked_fill(~real, NO_SCORE)
         eligible = real if allowed is None else real & allowed[rows]
         if excluded is not None:
-            out = _member(rows, excluded)
-            eligible = eligible & ~out
+            eligible = eligible & ~listed_among(rows, excluded)
         # The lower of the score and ±inf, so that a NaN stays and is reported.
         scores = torch.minimum(scores, torch.where(eligible, -NO_SCORE, NO_SCORE).to(scores.dtype))
         found = best(scores, min(k, scores.shape[1]))
-        found = Best(found.scores, rows.gather(1, found.rows))
-        check_defined(found, self.items.ids, first_query)
-        exact = eligible.sum(1) == self._eligible(size, excluded, allowed)
-        return TopK(
-            scores=_filled(found.scores, k, NO_SCORE),
-            ids=_filled(ids_of(found, self.items.ids), k, -1),
-            exact=exact,
-            gap=torch.where(exact, 0.0, float("inf")).to(scores.dtype),
-            num_scored=work,
+        missing = (0, k - found.scores.shape[1])
+        everything = eligible.sum(1) == count_open(len(self.items), excluded, allowed)
+        return Answer(
+            F.pad(found.scores, missing, value=NO_SCORE),
+            F.pad(rows.gather(1, found.rows), missing),
+            torch.where(everything, NO_SCORE, UNKNOWN),
+            work,
         )
-
-    def _eligible(
-        self, size: int, excluded: Int[Tensor, "B H"] | None, allowed: Bool[Tensor, "N"] | None
-    ) -> Int[Tensor, "B"]:
-        """How many items of the corpus may be found, for each query."""
-        device = self.items.ids.device
-        total = len(self.items) if allowed is None else int(allowed.sum())
-        if excluded is None:
-            return torch.full((size,), total, device=device)
-        ordered = excluded.sort(dim=1).values
-        distinct = torch.ones_like(ordered, dtype=torch.bool)
-        distinct[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-        counted = distinct & (ordered >= 0)
-        if allowed is not None:
-            counted &= allowed[ordered.clamp(min=0)]
-        return total - counted.sum(1)
 
     # Keeping.
 
@@ -308,20 +259,3 @@ def fingerprint(model: DeepRetrieval) -> str:
 def corpus_fingerprint(ids: Int[Tensor, "N"]) -> str:
     """16 hex digits of the item ids of a corpus, in their order."""
     return hashlib.sha256(ids.cpu().numpy().tobytes()).hexdigest()[:16]
-
-
-def _member(rows: Int[Tensor, "B C"], chosen: Int[Tensor, "B H"]) -> Bool[Tensor, "B C"]:
-    """Whether each row is among those chosen for its query."""
-    if chosen.shape[1] == 0:
-        return torch.zeros_like(rows, dtype=torch.bool)
-    ordered = chosen.sort(dim=1).values
-    places = torch.searchsorted(ordered, rows).clamp(max=chosen.shape[1] - 1)
-    return ordered.gather(1, places) == rows
-
-
-def _filled(values: Float[Tensor, "B M"] | Int[Tensor, "B M"], k: int, last: float) -> Tensor:
-    """`values` with `last` behind them, up to `k` columns."""
-    missing = k - values.shape[1]
-    if missing <= 0:
-        return values
-    return torch.cat([values, values.new_full((len(values), missing), last)], dim=1)

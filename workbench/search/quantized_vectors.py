@@ -8,14 +8,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench.similarities.rounding import largest_norm
+
 Precision = Literal["full", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("full", "bfloat16", "int8")
 INT8_LARGEST = 127
 ROWS_AT_ONCE = 65_536
 """Rows whose errors are measured together."""
-
-ABOVE = 1 + 1e-6
-"""What norms are multiplied by, so that they stay upper bounds where they are rounded to float32."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class QuantizedVectors:
     """N vectors (N, …, d), kept as they are ("full"), in bfloat16, or in int8 with one scale per vector.
 
     `error` is at least the largest |x − x̂| and `norm` at least the largest |x|, where x̂ is what `part` gives back: an inner
-    product with x̂ is within |q| · `error` of that with x. Both are scalars, +inf where a vector is not finite.
+    product with x̂ is within |q| · `error` of that with x. Both are float64 scalars, +inf if a vector is not finite.
     """
 
     values: Tensor
@@ -36,7 +35,7 @@ class QuantizedVectors:
         """`vectors` in `precision`; ValueError where there is no such precision."""
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-        zero = torch.zeros((), device=vectors.device)
+        zero = torch.zeros((), dtype=torch.float64, device=vectors.device)
         match precision:
             case "full":
                 stored = cls(vectors, None, zero, zero)
@@ -46,14 +45,13 @@ class QuantizedVectors:
                 peak = vectors.float().abs().amax(-1, keepdim=True)
                 scales = (peak / INT8_LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
                 stored = cls((vectors.float() / scales).round().to(torch.int8), scales, zero, zero)
-        error, norm = zero, zero
-        for start in range(0, len(vectors), ROWS_AT_ONCE):
-            exact = vectors[start : start + ROWS_AT_ONCE].double()
-            norm = torch.maximum(norm, _largest_norm(exact))
-            if precision != "full":
-                lost = exact - stored.part(start, start + ROWS_AT_ONCE).double()
-                error = torch.maximum(error, _largest_norm(lost))
-        return replace(stored, error=error, norm=norm)
+        error = zero
+        if precision != "full":
+            for start in range(0, len(vectors), ROWS_AT_ONCE):
+                rows = slice(start, start + ROWS_AT_ONCE)
+                lost = vectors[rows].double() - stored.part(rows.start, rows.stop).double()
+                error = torch.maximum(error, largest_norm(lost))
+        return replace(stored, error=error, norm=largest_norm(vectors))
 
     @classmethod
     def joined(cls, parts: Sequence["QuantizedVectors"]) -> Self:
@@ -103,11 +101,3 @@ class QuantizedVectors:
         """The vectors where `mask`; the errors of all of them still hold."""
         scales = None if self.scales is None else self.scales[mask]
         return replace(self, values=self.values[mask], scales=scales)
-
-
-def _largest_norm(vectors: Float[Tensor, "N *S d"]) -> Float[Tensor, ""]:
-    """At least the largest norm."""
-    norms = vectors.norm(dim=-1).flatten()
-    if not len(norms):
-        return torch.zeros((), device=vectors.device)
-    return (norms.amax() * ABOVE).nan_to_num(nan=float("inf"), posinf=float("inf")).float()

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import NO_ITEM, ItemState, QueryState, Searcher, TopK
+from workbench.search.certificates import Revertible, all_or_nothing, certificate
 from workbench.search.topk import NO_SCORE, CorpusRows, check_request
 
 NOWHERE = torch.iinfo(torch.int64).max
@@ -269,10 +270,7 @@ class Sharded(Searcher):
             return merged(here or [nothing], k)
 
         found = self._together(self._processes.agreed(search_here), k)
-        last = found.scores[:, -1].double()
-        exact = found.beyond <= last
-        gap = (found.beyond - last) * (1 + 2 * torch.finfo(found.scores.dtype).eps)
-        gap = gap.to(found.scores.dtype).masked_fill(exact, 0.0)
+        exact, gap = certificate(found.scores[:, -1], found.beyond)
         return TopK(found.scores, found.ids, exact, gap, found.num_scored)
 
     def _together(self, mine: Found, k: int) -> Found:
@@ -301,6 +299,11 @@ class Sharded(Searcher):
         here = [shard.places_of(ids.to(shard.ids.device)).to(ids.device) for shard in self._shards]
         return torch.stack(self._processes.gather(torch.stack(here).amax(0))).amax(0)
 
+    def _in_place(self) -> list[Revertible]:
+        """The searchers that a change of the corpus changes, if they can be brought back."""
+        searchers: list[object] = [shard.searcher for shard in self._shards]
+        return [searcher for searcher in searchers if isinstance(searcher, Revertible)]
+
     def upsert(self, items: ItemState) -> None:
         """See `Searcher.upsert`: known items where they are, then the new ones in the shard that has the fewest."""
         self._processes.agreed(lambda: self._nothing.upsert(items))  # of the same model, each once
@@ -312,16 +315,19 @@ class Sharded(Searcher):
                 if len(mine) and shard.searcher is not None:
                     shard.searcher.upsert(mine)
 
-        # First, since it may be refused, and changes nothing that is kept here.
-        self._processes.agreed(replace_here)
         sizes = [(size, rank, i) for rank, theirs in enumerate(self._sizes) for i, size in enumerate(theirs)]
         _, rank, chosen = min(sizes)
 
-        def append_here() -> None:
+        def append_here() -> _Shard | None:
             if rank == self._processes.rank and not known.all():
-                self._shards[chosen] = self._longer(self._shards[chosen], items[~known])
+                return self._longer(self._shards[chosen], items[~known])
+            return None
 
-        self._processes.agreed(append_here)
+        with all_or_nothing(*self._in_place()):
+            self._processes.agreed(replace_here)
+            longer = self._processes.agreed(append_here)
+        if longer is not None:
+            self._shards[chosen] = longer
         self._count([len(shard.ids) for shard in self._shards])
 
     def _longer(self, shard: _Shard, items: ItemState) -> _Shard:
@@ -348,7 +354,8 @@ class Sharded(Searcher):
             return [self._shorter(shard, ids.to(shard.ids.device)) for shard in self._shards]
 
         gone = places.sort().values
-        self._shards = self._processes.agreed(remove_here)
+        with all_or_nothing(*self._in_place()):
+            self._shards = self._processes.agreed(remove_here)
         for shard in self._shards:  # those behind a gap move up
             shard.places -= torch.searchsorted(gone.to(shard.places.device), shard.places)
         self._count([len(shard.ids) for shard in self._shards])

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import NO_ITEM, ItemState, QueryState
+from workbench.contracts import NO_ITEM, QueryState
 from workbench.kernels import selection
 from workbench.search.partition import largest
 
@@ -60,31 +60,24 @@ class CorpusRows:
         return torch.where(ordered[places] == ids, order[places], NO_ITEM)
 
 
-def check_search(
-    queries: QueryState,
-    items: ItemState,
-    k: int,
-    exclude: Int[Tensor, "Q H"] | None = None,
-    allowed: Bool[Tensor, "M"] | None = None,
-) -> None:
-    """Raise ValueError where arguments of `search` cannot be served: see `Searcher.search`."""
-    check_request(queries, len(items), items.ids.device, k, exclude, allowed)
-
-
 def check_request(
     queries: QueryState,
     size: int,
     device: torch.device,
     k: int,
-    exclude: Int[Tensor, "Q H"] | None = None,
-    allowed: Bool[Tensor, "M"] | None = None,
+    exclude: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> None:
-    """As `check_search`, for a corpus of `size` items on `device` that is not held as one item state."""
+    """Raise ValueError if a corpus of `size` items on `device` cannot serve these arguments: see `Searcher.search`."""
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
     if k > size:
         raise ValueError(f"k is {k}, but the corpus holds {size} items; ask for at most that many")
     if exclude is not None:
+        if exclude.dtype not in (torch.int64, torch.int32) or exclude.dim() != 2:
+            raise ValueError(
+                f"exclude must hold item ids, int64 (B, H), not {exclude.dtype} of shape {tuple(exclude.shape)}"
+            )
         if exclude.shape[0] != len(queries):
             raise ValueError(
                 f"exclude has {exclude.shape[0]} rows for {len(queries)} queries; it needs one each"
@@ -92,10 +85,33 @@ def check_request(
         if exclude.device != device:
             raise ValueError(f"exclude is on {exclude.device}, the items are on {device}")
     if allowed is not None:
+        if allowed.dtype != torch.bool or allowed.dim() != 1:
+            raise ValueError(
+                f"allowed must be a mask, bool (N,), not {allowed.dtype} of shape {tuple(allowed.shape)}"
+            )
         if len(allowed) != size:
             raise ValueError(f"allowed has {len(allowed)} rows for {size} items; it needs one each")
         if allowed.device != device:
             raise ValueError(f"allowed is on {allowed.device}, the items are on {device}")
+
+
+def count_open(
+    size: int, excluded: Int[Tensor, "B H"] | None, allowed: Bool[Tensor, "N"] | None
+) -> Int[Tensor, "B"] | int:
+    """How many of `size` rows each query may find, one number if it is the same for all; `excluded` are rows, −1 for none.
+
+    >>> count_open(4, torch.tensor([[2, 2, 0, -1]]), torch.tensor([False, True, True, True]))
+    tensor([2])
+    """
+    total = size if allowed is None else int(allowed.sum())
+    if excluded is None:
+        return total
+    ordered = excluded.sort(dim=1).values
+    counted = ordered >= 0
+    counted[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    if allowed is not None:
+        counted &= allowed[ordered.clamp(min=0)]
+    return total - counted.sum(1)
 
 
 def mask_rows(scores: Float[Tensor, "B M"], rows: Int[Tensor, "B H"], first_row: int = 0) -> None:
@@ -168,15 +184,20 @@ def merge(earlier: Best, later: Best, k: int) -> Best:
 
 
 def check_defined(found: Best, ids: Int[Tensor, "N"], first_query: int = 0) -> None:
-    """Raise ValueError where a score is NaN, naming the query (counted from `first_query`) and the item."""
-    undefined = found.scores.isnan()
+    """Raise ValueError if a score is NaN or +inf, naming the query (counted from `first_query`) and the item."""
+    undefined = ~(found.scores < -NO_SCORE)
     if bool(undefined.any()):
         query, place = undefined.nonzero()[0].tolist()
-        item = int(ids[found.rows[query, place]])
-        raise ValueError(
-            f"the score of query {first_query + query} and item {item} is NaN; look for NaN or infinite values"
-            " in the embeddings and in the similarity's weights"
-        )
+        item, score = int(ids[found.rows[query, place]]), float(found.scores[query, place])
+        raise ValueError(score_is(first_query + query, item, "NaN" if score != score else "infinite"))
+
+
+def score_is(query: int, item: int, what: str) -> str:
+    """The message of an error about a score that is not finite."""
+    return (
+        f"the score of query {query} and item {item} is {what}; look for NaN, infinite or huge values in the embeddings"
+        " and in the similarity's weights"
+    )
 
 
 def ids_of(found: Best, ids: Int[Tensor, "N"]) -> Int[Tensor, "B K"]:

@@ -3,20 +3,16 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import ItemState, QueryState, Searcher, Similarity, TopK
+from workbench.contracts import NO_ITEM, ItemState, QueryState, Similarity
+from workbench.search.candidates import listed_among
+from workbench.search.certificates import Answer, CorpusSearcher
 from workbench.search.tiles import DEFAULT_BUDGET
-from workbench.search.topk import (
-    NO_SCORE,
-    Best,
-    CorpusRows,
-    best,
-    check_defined,
-    check_search,
-    ids_of,
-)
+from workbench.search.topk import NO_SCORE, best
+from workbench.similarities.rounding import UNKNOWN
 
 CLUSTERING_STEPS = 8
 """Rounds of 2-means per split: centres hardly move after these."""
@@ -47,7 +43,7 @@ class ItemTree:
 
         The last level is left out: its nodes are the items.
         """
-        sums = torch.nn.functional.pad(values[self.order].double().cumsum(0), (0, 0, 1, 0))
+        sums = F.pad(values[self.order].double().cumsum(0), (0, 0, 1, 0))
         parts = [
             (sums[b[1:]] - sums[b[:-1]]) / b.diff().clamp(min=1)[:, None]
             for b in self.bounds[1 : self.levels]
@@ -105,13 +101,13 @@ def _margins(
     return ((x - left[sets]).square() - (x - right[sets]).square()).sum(1)
 
 
-class TreeBeam(Searcher):
+class TreeBeam(CorpusSearcher):
     """The best k that a beam search down a tree of items meets: at each level the `beam` best nodes are opened.
 
     An inner node is scored as if it were an item: `nodes` holds the item state of every inner node, level by level
     (of `tree.means(embeddings)`, say; its ids are not looked at). Leaves are the items themselves, and they alone are
-    masked. `exact` is True only where the beam left nothing out; `gap` is +inf elsewhere; `work` is the number of nodes and
-    items scored, about 2 · beam · log₂(N / beam): levels that fit into the beam are passed without being scored.
+    masked. `exact` is True only where the beam left nothing out; `gap` is +inf elsewhere; `num_scored` is the number of nodes
+    and items scored, about 2 · beam · log₂(N / beam): levels that fit into the beam are passed without being scored.
 
     What differs from TDM (Zhu et al., 2018): inner nodes are not trained but stand for the mean of their items.
     """
@@ -127,43 +123,19 @@ class TreeBeam(Searcher):
     ) -> None:
         if beam < 1:
             raise ValueError(f"beam must be at least 1, not {beam}")
-        if memory_budget < 1:
-            raise ValueError(f"memory_budget must be a positive number of bytes, not {memory_budget}")
-        self._rows = CorpusRows(items.ids)
+        super().__init__(similarity, items, memory_budget)
         inner = sum(len(b) - 1 for b in tree.bounds[1 : tree.levels])
         if len(tree.order) != len(items) or len(nodes) != inner:
             raise ValueError(
                 f"a tree of {len(tree.order)} items and {inner} inner nodes cannot serve {len(items)} items and"
                 f" {len(nodes)} nodes: build it from this corpus"
             )
-        self.similarity, self.items, self.tree, self.nodes = similarity, items, tree, nodes
-        self.beam, self.memory_budget = beam, memory_budget
+        self.tree, self.nodes, self.beam = tree, nodes, beam
 
-    def search(
-        self,
-        queries: QueryState,
-        k: int,
-        exclude: Int[Tensor, "B H"] | None = None,
-        allowed: Bool[Tensor, "N"] | None = None,
-    ) -> TopK:
-        """The best `k` of the items that the beam reaches (B, K); see `Searcher.search`."""
-        check_search(queries, self.items, k, exclude, allowed)
-        if self.similarity.training:
-            raise ValueError(
-                "the similarity is in training mode, where dropout makes scores random; call .eval() first"
-            )
+    def _batch(self, queries: QueryState, k: int, excluded: int) -> int:
         wide = min(len(self.items), 2 * self.beam)
         per_query = wide * (self.similarity.pair_bytes + CANDIDATE_BYTES) + 8 * len(self.items)
-        step = max(1, self.memory_budget // per_query)
-        parts = []
-        for start in range(0, max(1, len(queries)), step):
-            rows = slice(start, start + step)
-            excluded = None if exclude is None else self._rows.of(exclude[rows])
-            with torch.no_grad():
-                parts.append(self._search(queries[rows], k, excluded, allowed, start))
-        if len(parts) == 1:
-            return parts[0]
-        return TopK(*(torch.cat(columns) for columns in zip(*(_fields(p) for p in parts), strict=True)))
+        return max(1, self.memory_budget // per_query)
 
     def _search(
         self,
@@ -171,8 +143,7 @@ class TreeBeam(Searcher):
         k: int,
         excluded: Int[Tensor, "B H"] | None,
         allowed: Bool[Tensor, "N"] | None,
-        first_query: int,
-    ) -> TopK:
+    ) -> Answer:
         size = len(self.items)
         rows, work = self._reached(queries)  # (B, C), −1 where there is none
         present = rows >= 0
@@ -181,25 +152,15 @@ class TreeBeam(Searcher):
         rows, order = torch.where(present, rows, size).sort(dim=1)  # ties in the order of the corpus
         scores = scores.gather(1, order)
         if excluded is not None:
-            outs = excluded.where(excluded >= 0, size + 1).sort(dim=1).values
-            if outs.shape[1]:
-                at = torch.searchsorted(outs, rows).clamp(max=outs.shape[1] - 1)
-                self._mask(scores, outs.gather(1, at) == rows)
+            self._mask(scores, listed_among(rows.where(rows < size, NO_ITEM), excluded))
         if allowed is not None:
             self._mask(scores, ~allowed[rows.clamp(max=size - 1)] & (rows < size))
-        held = min(k, rows.shape[1])
-        top = best(scores, held)
-        found = Best(top.scores, rows.gather(1, top.rows).clamp(max=size - 1))
-        check_defined(found, self.items.ids, first_query)
-        ids = ids_of(found, self.items.ids)
-        met = present.sum(1)
-        exact = met == size
-        pad = (0, k - held)
-        return TopK(
-            torch.nn.functional.pad(found.scores, pad, value=NO_SCORE),
-            torch.nn.functional.pad(ids, pad, value=-1),
-            exact,
-            torch.where(exact, 0.0, float("inf")).to(found.scores.dtype),
+        found = best(scores, min(k, rows.shape[1]))
+        missing, met = (0, k - found.scores.shape[1]), present.sum(1)
+        return Answer(
+            F.pad(found.scores, missing, value=NO_SCORE),
+            F.pad(rows.gather(1, found.rows).clamp(max=size - 1), missing),
+            torch.where(met == size, NO_SCORE, UNKNOWN),
             work + met,
         )
 
@@ -230,16 +191,12 @@ class TreeBeam(Searcher):
         places = bounds[nodes].clamp(max=len(self.items) - 1)
         return torch.where(filled, self.tree.order[places], -1), work
 
-    def upsert(self, items: ItemState) -> None:
+    def _upsert(self, items: ItemState, corpus: ItemState) -> None:
         """Not possible: an item's place in the tree depends on all others."""
-        raise NotImplementedError("a tree cannot take items in; build it anew with `cluster` and `TreeBeam`")
+        raise NotImplementedError("a tree cannot take items in; build it again with `cluster` and `TreeBeam`")
 
-    def remove(self, ids: Int[Tensor, "M"]) -> None:
-        """Not possible; see `upsert`. `allowed` leaves items out of a search."""
+    def _remove(self, ids: Int[Tensor, "M"], corpus: ItemState) -> None:
+        """Not possible; see `_upsert`. `allowed` leaves items out of a search."""
         raise NotImplementedError(
-            "a tree cannot lose items; build it anew, or leave them out of searches with `allowed`"
+            "a tree cannot lose items; build it again, or leave them out of searches with `allowed`"
         )
-
-
-def _fields(found: TopK) -> tuple[Tensor, ...]:
-    return found.scores, found.ids, found.exact, found.gap, found.num_scored

@@ -11,6 +11,7 @@ from torch import Tensor
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.kernels.products import gathered_product
 from workbench.similarities.registry import register
+from workbench.similarities.rounding import norms, product_error
 
 NORM_EPS = 1e-6
 DENSE_RATIO = 64
@@ -88,6 +89,13 @@ class DotProduct(ComponentSimilarity):
     def upper_bound(self, component_logits: Float[Tensor, "*S P"]) -> Float[Tensor, "*S"]:
         """The one component score: the score itself."""
         return component_logits[..., 0]
+
+    def score_error(
+        self, queries: QueryState, item_norm: Float[Tensor, ""], dtype: torch.dtype
+    ) -> Float[Tensor, "B"]:
+        """The error of one inner product."""
+        assert isinstance(queries, DotQueries)
+        return product_error(norms(queries.vectors), item_norm, queries.vectors.shape[1], dtype)
 
     def score(self, queries: DotQueries, items: DotItems) -> Float[Tensor, "B N"]:  # type: ignore[override]
         """One matrix product (B, N)."""

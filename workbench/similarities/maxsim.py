@@ -14,6 +14,7 @@ from workbench.kernels.tiles import gathered_tiles
 from workbench.similarities.dot import unit
 from workbench.similarities.projections import Projection, published_initialization
 from workbench.similarities.registry import register
+from workbench.similarities.rounding import combination_error, norms
 
 PAIRS_AT_ONCE = 16384
 """Gathered pairs that are scored together."""
@@ -119,6 +120,14 @@ class MaxSim(ComponentSimilarity):
     def upper_bound(self, component_logits: Float[Tensor, "*S P"]) -> Float[Tensor, "*S"]:
         """Σ_i max_j s_ij: the score itself."""
         return component_logits.unflatten(-1, (self.config.query_groups, -1)).amax(-1).sum(-1)
+
+    def score_error(
+        self, queries: QueryState, item_norm: Float[Tensor, ""], dtype: torch.dtype
+    ) -> Float[Tensor, "B"]:
+        """The error of Pq inner products, and of adding them up."""
+        assert isinstance(queries, MaxSimQueries)
+        lengths, (_, groups, width) = norms(queries.components).amax(1), queries.components.shape
+        return combination_error(lengths, item_norm, width, groups, groups, dtype)
 
     def score(self, queries: MaxSimQueries, items: MaxSimItems) -> Float[Tensor, "B N"]:  # type: ignore[override]
         """φ for every pair (B, N)."""

@@ -18,6 +18,7 @@ from workbench.kernels.tiles import gathered_tiles
 from workbench.similarities.dot import unit
 from workbench.similarities.projections import Projection, hidden_network, published_initialization
 from workbench.similarities.registry import register
+from workbench.similarities.rounding import combination_error, norms
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,14 @@ class MixtureOfLogits(ComponentSimilarity):
     def upper_bound(self, component_logits: Float[Tensor, "*S P"]) -> Float[Tensor, "*S"]:
         """max_p s_p: a mixture with weights that sum to one never exceeds it."""
         return component_logits.amax(-1)
+
+    def score_error(
+        self, queries: QueryState, item_norm: Float[Tensor, ""], dtype: torch.dtype
+    ) -> Float[Tensor, "B"]:
+        """The error of an inner product, and of a mixture with weights that sum to one."""
+        assert isinstance(queries, MoLQueries)
+        lengths, width = norms(queries.components).amax(1), queries.components.shape[2]
+        return combination_error(lengths, item_norm, width, self.config.components, 1, dtype)
 
     def gates(
         self,

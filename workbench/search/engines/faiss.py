@@ -5,6 +5,7 @@ torch alone.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -200,19 +201,25 @@ class FaissLists(CandidateSource):
                 f"item {int(ids[known][0])} is in the HNSW graph, which cannot replace items; build it anew"
             )
         after, fine = self._ledger.upserted(ids, vectors), vectors.float().isfinite().all(1)
+        changed = _faiss().clone_index(self._index)  # this one stays whole whatever happens
         if known.any():
-            self._index.remove_ids(_faiss().IDSelectorBatch(ids[known].cpu().numpy()))
+            changed.remove_ids(_faiss().IDSelectorBatch(ids[known].cpu().numpy()))
         if fine.any():
-            self._index.add_with_ids(_array(vectors[fine]), ids[fine].cpu().numpy())
-        self._hold(self.kind, after, self._index)
+            changed.add_with_ids(_array(vectors[fine]), ids[fine].cpu().numpy())
+        self._hold(self.kind, after, changed)
 
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """See `CandidateSource.remove`; NotImplementedError from an HNSW graph."""
         if isinstance(self.kind, HNSW):
             raise NotImplementedError("an HNSW graph cannot lose items; build it anew from those that remain")
-        after = self._ledger.without(ids)
-        self._index.remove_ids(_faiss().IDSelectorBatch(ids.cpu().numpy()))
-        self._hold(self.kind, after, self._index)
+        after, changed = self._ledger.without(ids), _faiss().clone_index(self._index)
+        changed.remove_ids(_faiss().IDSelectorBatch(ids.cpu().numpy()))
+        self._hold(self.kind, after, changed)
+
+    def snapshot(self) -> Callable[[], None]:
+        """See `CandidateSource.snapshot`."""
+        kind, ledger, index = self.kind, self._ledger, self._index
+        return lambda: self._hold(kind, ledger, index)
 
     def save(self, path: Path) -> None:
         """Write the index, its kind and the fingerprint of its vectors: under a temporary name, then renamed.

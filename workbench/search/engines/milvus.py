@@ -6,7 +6,7 @@ pymilvus is optional, and milvus-lite too, which the embedded engine is; an Impo
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -155,7 +155,7 @@ class MilvusLists(CandidateSource):
         self.collection = milvus.collection(name)
         self._client, self._pymilvus = milvus.client, milvus._pymilvus
         self._progress = milvus.progress
-        self._ledger = CorpusManifest.of(name, ids, vectors)
+        self._ledger, self._settled = CorpusManifest.of(name, ids, vectors), True
         check_size(self.kind, self._ledger.held, self._ledger.width)
         if self._client.has_collection(self.collection):
             self._check_kin()
@@ -257,7 +257,11 @@ class MilvusLists(CandidateSource):
         allowed: Bool[Tensor, "N"] | None = None,
         ordered: bool = True,
     ) -> Lists:
-        """See `CandidateSource.lists`; ValueError too where more than 16,384 candidates are asked for."""
+        """See `CandidateSource.lists`; ValueError too if more than 16,384 candidates are requested.
+
+        Raises RuntimeError if a change of the collection failed half way.
+        """
+        self._check_settled()
         if min(count, len(self._ledger)) > LONGEST_LIST:
             raise ValueError(
                 f"Milvus lists at most {LONGEST_LIST} items per query, not {count}; ask for fewer"
@@ -343,7 +347,7 @@ class MilvusLists(CandidateSource):
         """See `CandidateSource.upsert`."""
         after = self._ledger.upserted(ids, vectors)
         lost = ~vectors.float().isfinite().all(1)
-        self._client.alter_collection_properties(self.collection, {FINGERPRINT: ""})
+        self._unsettle()
         self._delete(ids[lost])
         self._put(ids, vectors)
         self._settle(after)
@@ -351,13 +355,35 @@ class MilvusLists(CandidateSource):
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """See `CandidateSource.remove`."""
         after = self._ledger.without(ids)
-        self._client.alter_collection_properties(self.collection, {FINGERPRINT: ""})
+        self._unsettle()
         self._delete(ids)
         self._settle(after)
 
+    def snapshot(self) -> Callable[[], None]:
+        """See `CandidateSource.snapshot`: the engine keeps no earlier vectors, so a change cannot be undone."""
+        before = self._ledger
+
+        def restore() -> None:
+            if self._ledger is not before:
+                self._unsettle()
+            self._check_settled()
+
+        return restore
+
+    def _unsettle(self) -> None:
+        """From here to `_settle` the collection is of no corpus, here and for all who open it."""
+        self._settled = False
+        self._client.alter_collection_properties(self.collection, {FINGERPRINT: ""})
+
     def _settle(self, after: CorpusManifest) -> None:
-        self._ledger = after
         self._client.alter_collection_properties(self.collection, {FINGERPRINT: after.fingerprint})
+        self._ledger, self._settled = after, True
+
+    def _check_settled(self) -> None:
+        if not self._settled:
+            raise RuntimeError(
+                f"the collection {self.collection} was left half changed: drop it (`Milvus.drop`) and build it again"
+            )
 
 
 def _parts(values: list[int], length: int) -> Iterator[list[int]]:

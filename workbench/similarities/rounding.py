@@ -1,0 +1,92 @@
+"""How far computed numbers can be from exact ones: what a bound needs so that it holds for scores as they are computed.
+
+All errors are float64: a norm squared in float32 vanishes below 1e-23, and an error of 0 is a false one.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+SPARE_TERMS = 8
+"""Roundings besides the sum itself that a bound leaves room for: of norms, of the result, of the bound."""
+
+ABOVE = 1 + 1e-6
+"""What norms are multiplied by, so that they stay upper bounds when they are rounded."""
+
+UNKNOWN = float("inf")
+
+
+def norms(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, "*S"]:
+    """At least the norm of each vector, float64; +inf if a value is not finite.
+
+    >>> norms(torch.tensor([3e-30, 4e-30])) / 5e-30
+    tensor(1.0000, dtype=torch.float64)
+    """
+    if vectors.dtype == torch.float64:  # whose squares underflow too
+        scale = vectors.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+        lengths = torch.linalg.vector_norm(vectors / scale, dim=-1) * scale[..., 0]
+    else:
+        lengths = torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64)
+    return (lengths * ABOVE).nan_to_num(nan=UNKNOWN, posinf=UNKNOWN)
+
+
+def largest_norm(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, ""]:
+    """At least the largest norm, float64; 0 without vectors, +inf if a value is not finite."""
+    if not vectors.numel():
+        return torch.zeros((), dtype=torch.float64, device=vectors.device)
+    return norms(vectors).amax()
+
+
+def sum_error(terms: int, dtype: torch.dtype) -> float:
+    """γ: a sum of `terms` products, in whatever order, is off by at most γ Σ |x_i y_i|.
+
+    γ = n u / (1 − n u), u the unit roundoff of `dtype`, n `terms` and a few to spare; +inf if n u ≥ 1.
+    Source: Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 3.1.
+
+    >>> sum_error(56, torch.float32) < 4e-6
+    True
+    """
+    total = (terms + SPARE_TERMS) * torch.finfo(dtype).eps / 2
+    return total / (1 - total) if total < 1 else UNKNOWN
+
+
+def overflows(
+    query_norms: Float[Tensor, "*S"], item_norm: Float[Tensor, ""], dtype: torch.dtype
+) -> Bool[Tensor, "*S"]:
+    """Whether an inner product of vectors no longer than these may overflow in `dtype`."""
+    return ~(query_norms.double() * item_norm.double() < torch.finfo(dtype).max / 4)
+
+
+def product_error(
+    query_norms: Float[Tensor, "*S"], item_norm: Float[Tensor, ""], width: int, dtype: torch.dtype
+) -> Float[Tensor, "*S"]:
+    """How far an inner product of `width` terms, computed in `dtype`, can be from the exact one: γ |q| |x|, and underflow.
+
+    `item_norm` is the largest |x|. Never 0, so that a score within a bound is below it and ties are not cut off. +inf if the
+    product may overflow. Underflow counts for the terms of the sum, and for values so small that the processor takes them
+    for 0. Half precision is taken at its word, though most hardware sums in float32.
+    """
+    query_norms, item_norm = query_norms.double(), item_norm.double()
+    largest = query_norms * item_norm
+    tiny = max(torch.finfo(dtype).tiny, torch.finfo(torch.float32).tiny)
+    underflow = (width + 1) * tiny * (1 + query_norms + item_norm)
+    error = sum_error(width, dtype) * largest + underflow
+    return error.masked_fill(overflows(query_norms, item_norm, dtype), UNKNOWN)
+
+
+def combination_error(
+    query_norms: Float[Tensor, "*S"],
+    item_norm: Float[Tensor, ""],
+    width: int,
+    terms: int,
+    weight: float,
+    dtype: torch.dtype,
+) -> Float[Tensor, "*S"]:
+    """How far a combination of inner products of `width` terms, computed in `dtype`, can be from the exact one.
+
+    The combination has `terms` terms, with weights of at least 0 that sum to `weight` (and are computed themselves, as a
+    softmax is). No inner product is larger than |q| |x|: the error is that of `weight` products, and of adding up.
+    """
+    inner = product_error(query_norms, item_norm, width, dtype)
+    most = query_norms.double() * item_norm.double() + inner
+    return weight * (inner + sum_error(2 * terms + 2 * SPARE_TERMS, dtype) * most)
