@@ -5,6 +5,7 @@
 #   make matrix   every notebook on every odd dataset of the tests: some twenty minutes
 #   make lab      JupyterLab on the tour
 #   make lint     lint and type check alone
+#   make certificates   100,000 searches that try to certify a wrong list (an hour)
 #   make clean    remove .venv, caches and generated reports; data/ and ckpts/ stay
 #
 # PYTHON=... chooses the interpreter, EXTRA=gpu installs the GPU builds of fbgemm and faiss instead of the CPU ones.
@@ -12,7 +13,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: report test matrix lab lint clean
+.PHONY: report test matrix lab lint certificates clean
 
 comma := ,
 VENV := .venv
@@ -41,6 +42,9 @@ lint: $(VENV)/.installed-$(EXTRA)-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/workbench pairs
+
+certificates: $(VENV)/.installed-$(EXTRA)
+	$(BIN)/workbench bench certificates
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

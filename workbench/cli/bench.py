@@ -47,6 +47,32 @@ def bench_train(
     typer.echo(str(path))
 
 
+@app.command("certificates")
+def bench_certificates(
+    searches: Annotated[int, typer.Option(min=1, help="Searches to try.")] = 100_000,
+    seed: Annotated[int, typer.Option(callback=seed_from_zero, help="Of the first problem.")] = 0,
+) -> None:
+    """Try to make a search certify a wrong list: every searcher and similarity, at any magnitude, changed and interrupted.
+
+    Prints how many searches were tried and how many false certificates there were, of which there must be none.
+
+    Example: workbench bench certificates --searches 500
+    """
+    from tqdm.auto import tqdm
+
+    from workbench.bench.certificates import campaign, tally
+
+    attempts = list(tqdm(campaign(searches, seed), total=searches, unit="searches", disable=None))
+    table = tally(attempts)
+    print_table(table)
+    false = [one for one in attempts if one.outcome == "false"]
+    typer.echo(f"tried {len(attempts):,}, false {len(false):,}")
+    for one in false[:10]:
+        typer.echo(f"false: {one.searcher}, --seed {one.seed}")
+    if false:
+        raise typer.Exit(1)
+
+
 @app.command("search")
 def bench_search(
     preset: Annotated[

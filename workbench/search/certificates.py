@@ -98,7 +98,10 @@ _float32_products = _Float32Products()
 
 @contextmanager
 def stated_precision() -> Iterator[None]:
-    """Compute in the dtype of the states: without autocast, TF32 and their like, and without gradients."""
+    """Compute in the dtype of the states: without autocast, TF32 and their like, and without gradients.
+
+    Also a decorator, of what changes a state too: autocast refuses to join float64 tensors.
+    """
     _float32_products.begin()
     try:
         with (
@@ -203,6 +206,7 @@ class CorpusSearcher(Searcher):
         return restore
 
     @final
+    @stated_precision()
     def search(
         self,
         queries: QueryState,
@@ -221,14 +225,13 @@ class CorpusSearcher(Searcher):
         if not len(queries):
             return _nothing(queries, self.items, k)
         whole: TopK | None = None
-        with stated_precision():
-            step = self._batch(queries, k, 0 if exclude is None else exclude.shape[1])
-            for start in range(0, len(queries), step):
-                part = slice(start, start + step)
-                excluded = None if exclude is None else self._rows.of(exclude[part])
-                answer = self._search(queries[part], k, excluded, allowed)
-                found = _certified(answer, self.items, excluded, allowed, start)
-                whole = _put(whole, found, part, len(queries))
+        step = self._batch(queries, k, 0 if exclude is None else exclude.shape[1])
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            excluded = None if exclude is None else self._rows.of(exclude[part])
+            answer = self._search(queries[part], k, excluded, allowed)
+            found = _certified(answer, self.items, excluded, allowed, start)
+            whole = _put(whole, found, part, len(queries))
         assert whole is not None
         return whole
 
@@ -250,24 +253,26 @@ class CorpusSearcher(Searcher):
         return parts[0] if len(parts) == 1 else Answer(*map(torch.cat, zip(*parts, strict=True)))
 
     @final
+    @stated_precision()
     def upsert(self, items: ItemState) -> None:
         """See `Searcher.upsert`; nothing happens without items."""
         corpus = self.items.upsert(items)
         if not len(items):
             return
         rows = CorpusRows(corpus.ids)
-        with stated_precision(), all_or_nothing(self):
+        with all_or_nothing(self):
             self._upsert(items, corpus)
             self._hold(corpus, rows)
 
     @final
+    @stated_precision()
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """See `Searcher.remove`; ValueError too if nothing would be left."""
         corpus = self.items.without(ids)
         if not len(ids):
             return
         rows = CorpusRows(corpus.ids)
-        with stated_precision(), all_or_nothing(self):
+        with all_or_nothing(self):
             self._remove(ids, corpus)
             self._hold(corpus, rows)
 

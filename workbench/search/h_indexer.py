@@ -15,6 +15,7 @@ from torch import Tensor
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.search.approximate import check_count
 from workbench.search.bounds import not_finite
+from workbench.search.certificates import stated_precision
 from workbench.search.partition import largest
 from workbench.search.quantized_vectors import QuantizedVectors
 from workbench.search.ranking import Pairs, marked, union
@@ -54,26 +55,32 @@ class FirstStage(ABC):
 class AveragedComponents(FirstStage):
     """Σ_i f_i and mean_j g_j, projected on the `width` principal directions of the items' averages: needs the corpus alone.
 
-    With `width` at least d this is the score of `Average`, exactly.
+    With `width` at least d this is the score of `Average`, up to a factor for each query.
     """
 
     def __init__(self, similarity: ComponentSimilarity, items: ItemState, width: int) -> None:
         check_width(width)
         self.similarity = similarity
-        averages = self.similarity.item_components(items).mean(1).float()
+        averages = self.similarity.item_components(items).double().mean(1)
         averages = averages.nan_to_num(0.0, 0.0, 0.0)  # such items are never ranked by it
+        # In units in which no product overflows: neither directions nor an order depend on them.
+        self._unit = averages.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)
+        averages = averages / self._unit
         _, _, directions = torch.linalg.svd(averages.T @ averages)
         self._directions = directions[:width].T  # (d, w)
 
     @torch.no_grad()
     def query_vectors(self, queries: QueryState) -> Float[Tensor, "B w"]:
-        """Σ_i f_i, projected."""
-        return self.similarity.query_components(queries).sum(1).float() @ self._directions
+        """Σ_i f_i, projected, up to a factor for each query."""
+        sums = self.similarity.query_components(queries).double().sum(1)
+        peaks = sums.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+        return ((sums / peaks) @ self._directions).float()
 
     @torch.no_grad()
     def item_vectors(self, items: ItemState) -> Float[Tensor, "N w"]:
-        """mean_j g_j, projected."""
-        return self.similarity.item_components(items).mean(1).float() @ self._directions
+        """mean_j g_j, projected, up to a factor for the corpus."""
+        averages = self.similarity.item_components(items).double().mean(1) / self._unit
+        return (averages @ self._directions).float()
 
 
 class FittedScores(FirstStage):
@@ -147,6 +154,7 @@ class HIndexer(CandidateSearcher):
     draws the sample when the searcher is built and when its corpus changes.
     """
 
+    @stated_precision()
     def __init__(
         self,
         similarity: ComponentSimilarity,

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import NO_ITEM, ItemState, QueryState, Searcher, TopK
-from workbench.search.certificates import Revertible, all_or_nothing, certificate
+from workbench.search.certificates import Revertible, all_or_nothing, certificate, stated_precision
 from workbench.search.topk import NO_SCORE, CorpusRows, check_request
 
 NOWHERE = torch.iinfo(torch.int64).max
@@ -200,6 +200,7 @@ class Sharded(Searcher):
     so that one process may use several GPUs.
     """
 
+    @stated_precision()
     def __init__(
         self,
         build: Callable[[ItemState], Searcher],
@@ -246,6 +247,7 @@ class Sharded(Searcher):
 
         self._processes.agreed(refuse)
 
+    @stated_precision()
     def search(
         self,
         queries: QueryState,
@@ -304,6 +306,7 @@ class Sharded(Searcher):
         searchers: list[object] = [shard.searcher for shard in self._shards]
         return [searcher for searcher in searchers if isinstance(searcher, Revertible)]
 
+    @stated_precision()
     def upsert(self, items: ItemState) -> None:
         """See `Searcher.upsert`: known items where they are, then the new ones in the shard that has the fewest."""
         self._processes.agreed(lambda: self._nothing.upsert(items))  # of the same model, each once
@@ -340,6 +343,7 @@ class Sharded(Searcher):
         places = torch.arange(len(self), len(self) + len(items), device=shard.ids.device)
         return _Shard(searcher, torch.cat([shard.ids, items.ids]), torch.cat([shard.places, places]))
 
+    @stated_precision()
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """See `Searcher.remove`; ValueError too where nothing would be left."""
         ids = ids.unique()

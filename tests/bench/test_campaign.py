@@ -1,0 +1,49 @@
+"""The campaign against certificates: no searcher certifies a wrong list, and the campaign would notice one that does."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from workbench import runtime
+from workbench.bench import certificates
+from workbench.bench.certificates import OUTCOMES, attempt, campaign, problem, tally
+from workbench.cli import app
+from workbench.search.certificates import Certificate
+
+NAMES = [
+    name
+    for name in certificates._searchers(certificates._similarity("dot"))
+    if "FAISS" not in name or runtime.optional("faiss") is not None
+]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**9))
+def test_no_certificate_is_false(seed):
+    """25 problems, each to 17 searchers: some 400 searches."""
+    given_problem = problem(seed)
+    for name in NAMES:
+        assert attempt(given_problem, name) != "false", f"{name}: seed {seed}"
+
+
+def test_a_problem_is_the_same_for_the_same_seed():
+    first, second = problem(7), problem(7)
+    assert torch.equal(first.after.ids, second.after.ids) and first.caller == second.caller
+    assert first.queries.nbytes() == second.queries.nbytes()
+
+
+def test_a_false_certificate_is_noticed(monkeypatch):
+    def lenient(last: torch.Tensor, bound: torch.Tensor) -> Certificate:
+        return Certificate(torch.ones_like(last, dtype=torch.bool), torch.zeros_like(last))
+
+    monkeypatch.setattr("workbench.search.certificates.certificate", lenient)
+    assert "false" in {attempt(problem(seed), "average") for seed in range(10)}
+
+
+def test_the_command_prints_what_was_tried():
+    result = CliRunner().invoke(app, ["bench", "certificates", "--searches", "20", "--seed", "3"])
+    assert result.exit_code == 0, result.output
+    assert f"tried {-(-20 // len(NAMES)) * len(NAMES)}, false 0" in result.output
+    table = tally(campaign(len(NAMES), 3))
+    assert list(table.searcher) == NAMES and (table.tried == table[list(OUTCOMES)].sum(axis=1)).all()
