@@ -76,8 +76,9 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "workbench train name": lambda name: name and preset(name),
     "workbench train dataset": _is_dataset,
     "workbench study show name": study,
-    "workbench evaluate folder": _is_checkpoint,
-    "workbench compare folders": lambda folders: [_is_checkpoint(folder) for folder in folders],
+    "workbench evaluate model": _is_checkpoint,
+    "workbench recommend model": _is_checkpoint,
+    "workbench model compare models": lambda folders: [_is_checkpoint(folder) for folder in folders],
     "workbench bench train presets": lambda names: [preset(name) for name in names],
     "workbench bench search preset": lambda name: plans.named(name, "ml-1m-cpu-hstu-mol", None),
     "workbench bench search checkpoint": _is_checkpoint,
@@ -130,7 +131,11 @@ def test_the_command_line_takes_it(command: str, parsed: list[click.Context]) ->
 
 @pytest.mark.parametrize(
     "command",
-    [c for c in documented() if re.search(r"--list|--help| data list|workbench compare|workbench pairs$", c)],
+    [
+        c
+        for c in documented()
+        if re.search(r"--list|--help| data list|workbench model compare|workbench pairs$", c)
+    ],
 )
 def test_what_takes_no_time_runs(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(command)

@@ -1,4 +1,4 @@
-"""`workbench train`, `evaluate`, `import-rails`, run as a user runs them, on a tiny dataset of cycles."""
+"""`workbench train`, `evaluate`, `model import`, run as a user runs them, on a tiny dataset of cycles."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def test_train_writes_a_measured_checkpoint_with_a_card(trained: Path, cycles) -
 
 
 def test_a_name_from_before_the_presets_were_in_it_says_the_new_one(trained: Path, workbench, capsys) -> None:
-    assert workbench("compare", "cycles-sasrec-dot") == 1
+    assert workbench("model", "compare", "cycles-sasrec-dot") == 1
     assert "cycles-sasrec-dot was renamed to cycles-quick-sasrec-dot" in capsys.readouterr().err
     assert folder_of("cycles-quick-sasrec-dot") == folder_of(trained) == trained
     with pytest.raises(FileNotFoundError, match="neither the folder of a checkpoint"):
@@ -113,7 +113,7 @@ def test_train_refuses_a_folder_of_another_run(trained: Path, workbench, capsys)
         (("train", "quick/sasrec-dot", "--dataset", "nowhere"), "nowhere"),
         ((*TRAIN, "--epochs", "0"), "epochs must be at least 1"),
         (("evaluate", "nowhere"), "config.json"),
-        (("import-rails", "nowhere.pt", "--out", "x"), "nowhere.pt"),
+        (("model", "import", "nowhere.pt", "--out", "x"), "nowhere.pt"),
         (("bench", "train", "--preset", "quick/nothing"), "no preset"),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_negative_seed_is_one_line_before_the_work(
 
 
 def test_compare_names_a_run_that_is_no_finished_checkpoint(trained: Path, workbench, capsys) -> None:
-    assert workbench("compare", str(trained.parent / "runs" / trained.name)) == 1
+    assert workbench("model", "compare", str(trained.parent / "runs" / trained.name)) == 1
     error = capsys.readouterr().err
     assert "holds no metrics.csv: not a finished checkpoint" in error and len(error.splitlines()) == 1
 
@@ -198,7 +198,7 @@ def test_evaluate_on_other_data_needs_to_be_asked_for(trained: Path, workbench, 
 
 def test_import_rails_writes_a_checkpoint_that_loads(workbench, tmp_path: Path) -> None:
     out = tmp_path / "imported"
-    assert workbench("import-rails", str(FIXTURES / "hstu_mol.pt"), "--out", str(out)) == 0
+    assert workbench("model", "import", str(FIXTURES / "hstu_mol.pt"), "--out", str(out)) == 0
     assert read_metadata(out)["num_items"] == 300
     kinds = json.loads((out / "config.json").read_text())["retriever"]
     assert (kinds["encoder"]["kind"], kinds["similarity"]["kind"]) == ("hstu", "mol")
@@ -300,7 +300,7 @@ def test_metrics_of_other_weights_are_never_printed(copied: Path, workbench, cap
     retriever.save(
         copied, **{k: v for k, v in old.metadata.items() if k not in ("format", "num_items", "retriever")}
     )
-    assert workbench("compare", str(copied)) == 1
+    assert workbench("model", "compare", str(copied)) == 1
     error = capsys.readouterr().err
     assert "measured on other weights" in error and f"workbench evaluate {copied} --store" in error
     assert workbench("evaluate", str(copied), "--store") == 0
@@ -324,7 +324,7 @@ def test_ranks_of_other_weights_are_measured_again(copied: Path, cycles, caplog)
 
 
 def test_an_import_keeps_no_measurements_of_what_was_there(copied: Path, workbench, capsys) -> None:
-    command = ("import-rails", str(FIXTURES / "hstu_mol.pt"), "--out", str(copied))
+    command = ("model", "import", str(FIXTURES / "hstu_mol.pt"), "--out", str(copied))
     assert workbench(*command) == 1
     assert "--replace" in capsys.readouterr().err
     assert workbench(*command, "--replace") == 0

@@ -64,7 +64,19 @@ finally:
 def test_help_answers_without_importing_what_it_does_not_need() -> None:
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    for command in ("data", "train", "evaluate", "import-rails", "bench", "report", "lab", "pairs"):
+    for command in (
+        "data",
+        "model",
+        "train",
+        "evaluate",
+        "recommend",
+        "index",
+        "study",
+        "bench",
+        "report",
+        "lab",
+        "pairs",
+    ):
         assert re.search(rf"│ {command} ", done.stdout), command
 
 

@@ -5,9 +5,11 @@ What a command needs is imported when it runs: `workbench --help` answers at onc
 
 import importlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.main
+from typer.core import TyperGroup
 
 from workbench import __version__
 from workbench.cli import report
@@ -16,8 +18,24 @@ from workbench.registry import import_parts
 USER_ERRORS = (ValueError, OSError, ImportError)
 """What is told in one line: bad input, a file that is missing or cannot be written, a package that is not installed."""
 
+
+class LazyGroup(TyperGroup):
+    """A group of commands that are imported when they run, or are completed, and not to list them."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that the arguments name, and the rest of them."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in LAZY:
+            command = typer.main.get_command(importlib.import_module(LAZY[name][0]).app)
+            if name in SHORTCUTS:
+                assert isinstance(command, TyperGroup)
+                command = command.commands[name]
+        return name, command, rest
+
+
 app = typer.Typer(
     name="workbench",
+    cls=LazyGroup,
     help="A research workbench for retrieval with learned similarities.",
     epilog="First steps: workbench report, then open reports/index.html; workbench lab for the notebooks themselves.",
     no_args_is_help=True,
@@ -51,30 +69,22 @@ def root(
     """A research workbench for retrieval with learned similarities."""
 
 
-def _forward(name: str, module: str, summary: str, *, group: bool) -> None:
-    """Add a command that hands its arguments to the typer app of a module, imported only then."""
+LAZY = {
+    "data": ("workbench.cli.data", "Datasets: list, fetch, prepare."),
+    "model": ("workbench.cli.models", "Models: list, train, evaluate, compare, recommend, import."),
+    "train": ("workbench.cli.models", "Train an encoder with a similarity (model train)."),
+    "evaluate": ("workbench.cli.models", "Measure a trained model: HR@k, NDCG@k, MRR (model evaluate)."),
+    "recommend": ("workbench.cli.models", "Recommend items to users (model recommend)."),
+    "index": ("workbench.cli.index", "Indexes of trained models: build, search, info."),
+    "study": ("workbench.cli.study", "Studies: every table of results by name."),
+    "bench": ("workbench.cli.bench", "Measure speed and memory beside a plain implementation."),
+}
+"""Commands whose module is imported when they run: the module and a summary."""
+SHORTCUTS = ("train", "evaluate", "recommend")
+"""Of these the commands of that name in the module's group; the others are the group itself."""
 
-    def command(context: typer.Context) -> None:
-        target: typer.Typer = importlib.import_module(module).app
-        if group:
-            target(context.args, prog_name=f"workbench {name}")
-        else:
-            target([name, *context.args], prog_name="workbench")
-
-    settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    app.command(name, help=summary, context_settings=settings, add_help_option=False)(command)
-
-
-_forward("data", "workbench.cli.data", "Datasets: list, fetch, prepare.", group=True)
-_forward("study", "workbench.cli.study", "Studies: every table of results by name.", group=True)
-_forward("index", "workbench.cli.index", "Indexes of trained models: codes, paths.", group=True)
-_forward("train", "workbench.cli.models", "Train an encoder with a similarity.", group=False)
-_forward("evaluate", "workbench.cli.models", "Measure a trained retriever: HR@k, NDCG@k, MRR.", group=False)
-_forward("compare", "workbench.cli.models", "Print finished checkpoints as a table.", group=False)
-_forward("import-rails", "workbench.cli.models", "Turn a published RAILS checkpoint into ours.", group=False)
-_forward(
-    "bench", "workbench.cli.bench", "Measure speed and memory beside a plain implementation.", group=True
-)
+for _name, (_module, _summary) in LAZY.items():
+    app.command(_name, help=_summary)(lambda: None)  # what the list of commands shows
 app.command("report")(report.report)
 app.command("lab")(report.lab)
 app.command("gallery")(report.gallery)

@@ -11,7 +11,9 @@ from workbench.cli.options import Device, seed_from_zero
 from workbench.cli.printing import origin, print_table, write_csv
 
 app = typer.Typer(
-    help="Speed and memory beside a plain implementation, in the same run.", no_args_is_help=True
+    add_completion=False,
+    help="Speed and memory beside a plain implementation, in the same run.",
+    no_args_is_help=True,
 )
 
 

@@ -23,6 +23,7 @@ from workbench.data.text.collection import TextCollection
 from workbench.data.times import TimeUnit
 
 app = typer.Typer(
+    add_completion=False,
     help="Datasets: what there is, where it comes from, and how it is prepared.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

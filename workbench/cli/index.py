@@ -1,16 +1,102 @@
-"""`workbench index`: the learned indexes of trained models."""
+"""`workbench index`: indexes of trained models, built, searched, described; those that a model learned."""
 
+from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import pandas as pd
 import typer
 
 from workbench import files, paths
+from workbench.cli.options import Dataset, Model, searchers
 from workbench.cli.printing import origin, print_table
 from workbench.data import load
+from workbench.front_door import Index
+from workbench.front_door import load as open_model
 from workbench.models.model_store import TrainedModel, folder_of, load_or_train
+from workbench.search.registry import SEARCHERS
 from workbench.training.presets import preset
 
-app = typer.Typer(help="Indexes: SparCode's codes, Deep Retrieval's paths.", no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    help="Indexes: build, search, info; codes, paths.",
+    no_args_is_help=True,
+)
+
+
+@app.command("build")
+def build_index(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder of the index: new, or of this same index.")],
+    searcher: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=searchers, help="exact, average, faiss-ivf, …; default: the best with a proof."
+        ),
+    ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the searcher; repeat for more."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace another index in the folder.")] = False,
+    dataset: Dataset = None,
+) -> None:
+    """Build an index of a model's items and save it with the model: all that a server needs.
+
+    Example: workbench index build ml-1m-cpu-hstu-mol --searcher average --set n2=1000 --out /tmp/my-index
+    """
+    index = open_model(model, dataset).index(searcher, **_parameters(parameters or []))
+    typer.echo(str(index.save(out, replace=replace)))
+
+
+@app.command("search")
+def search_index(
+    folder: Annotated[Path, typer.Argument(help="What `workbench index build` wrote.")],
+    history: Annotated[
+        list[str],
+        typer.Option(help="Item ids with commas between them, oldest first; repeat for more queries."),
+    ],
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items in each list.")] = 10,
+    repeats: Annotated[bool, typer.Option("--repeats", help="Items of the history may come again.")] = False,
+) -> None:
+    """Search an index by histories.
+
+    Example: workbench index search /tmp/my-index --history 1,260,1196 -k 5
+    """
+    histories = [[item.strip() for item in ids.split(",")] for ids in history]
+    found = Index.load(folder).search(histories, k, exclude_history=not repeats).to_source()
+    print_table(found.assign(exact=np.where(found["exact"], "yes", "no")))
+
+
+@app.command("info")
+def describe_index(
+    folder: Annotated[Path, typer.Argument(help="What `workbench index build` wrote.")],
+) -> None:
+    """Print what an index was built from: the searcher with its parameters, the model, the items, its bytes.
+
+    Example: workbench index info /tmp/my-index
+    """
+    index = Index.load(folder)
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    described = {
+        "searcher": SEARCHERS[index.settings.kind].title,
+        **{name: str(value) for name, value in SEARCHERS.to_dict(index.settings).items()},
+        "model": repr(index.model),
+        "bytes": f"{size:,}",
+    }
+    print_table(pd.DataFrame({"what": list(described), "value": list(described.values())}))
+
+
+def _parameters(words: list[str]) -> dict[str, int | float]:
+    """Values by name; ValueError unless each is written NAME=NUMBER."""
+    values: dict[str, int | float] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        try:
+            values[name] = float(text) if "." in text else int(text)
+        except ValueError:
+            raise ValueError(f"--set takes NAME=NUMBER, not {word!r}") from None
+    return values
 
 
 @app.command()

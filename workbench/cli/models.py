@@ -1,22 +1,29 @@
-"""`workbench train`, `evaluate`, `compare` and `import-rails`: everything about models."""
+"""`workbench model`: list, train, evaluate, compare, recommend, import; three of them are commands of their own too."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch.distributed as dist
 import typer
 
 from workbench import files, paths, runtime
-from workbench.cli.options import Device, seed_from_zero
+from workbench.cli import options
+from workbench.cli.options import Dataset, Device, Model, seed_from_zero
 from workbench.cli.printing import origin, print_table, write_csv
 from workbench.data import load
+from workbench.encoders import ENCODERS
 from workbench.evaluation.protocol import RAILS, STRICT, summarize
 from workbench.evaluation.retrievers import check_same_items, rank_users
+from workbench.front_door import load as open_model
 from workbench.models.import_rails import import_rails
 from workbench.models.model_store import (
+    METRICS,
+    TrainedModel,
     check_place,
     folder_of,
     is_trained,
@@ -26,23 +33,101 @@ from workbench.models.model_store import (
     store_run,
     store_weights,
 )
-from workbench.retriever import Retriever, read_metadata
+from workbench.registry import load_entry_points
+from workbench.retriever import CONFIG, Retriever, read_metadata
+from workbench.similarities import SIMILARITIES
 from workbench.training.presets import PRESETS, preset
 
 Replace = Annotated[
     bool, typer.Option("--replace", help="Replace a checkpoint of other settings, data or seed.")
 ]
 
-app = typer.Typer(help="Models: train, evaluate, compare, import.", no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    help="Models: list, train, evaluate, compare, recommend, import.",
+    no_args_is_help=True,
+)
+
+
+@app.command("list")
+def list_models(
+    dataset: Annotated[
+        str | None, typer.Option(autocompletion=options.datasets, help="Only those of this dataset.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="Only those with this encoder (hstu).")] = None,
+    similarity: Annotated[str | None, typer.Option(help="Only those with this similarity (mol).")] = None,
+    trained: Annotated[
+        bool, typer.Option("--trained", help="The models in ckpts/ instead of the presets.")
+    ] = False,
+) -> None:
+    """List the presets, or the trained models: dataset, encoder, similarity, and NDCG@10 of those that are measured.
+
+    Examples:
+
+      workbench model list --dataset ml-1m --similarity mol
+
+      workbench model list --trained
+    """
+    for kind, known in ((encoder, ENCODERS), (similarity, SIMILARITIES)):
+        if kind is not None:
+            known[kind]
+    wanted = {"dataset": dataset, "encoder": encoder, "similarity": similarity}
+    table = _trained_models() if trained else _presets()
+    for column, value in wanted.items():
+        if value is not None:
+            table = table[table[column] == value]
+    if table.empty:
+        chosen = ", ".join(f"{name} {value}" for name, value in wanted.items() if value)
+        raise ValueError(f"there is no {'trained model' if trained else 'preset'} of {chosen or 'any kind'}")
+    print_table(table)
+
+
+def _presets() -> pd.DataFrame:
+    load_entry_points()
+    rows = [
+        {
+            "preset": name,
+            "dataset": p.dataset,
+            "encoder": p.retriever.encoder.kind,
+            "similarity": p.retriever.similarity.kind,
+            "D": p.retriever.dim,
+            "epochs": p.training.epochs,
+            "trained": "yes" if is_trained(p, p.dataset) else "",
+        }
+        for name, p in PRESETS.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _trained_models() -> pd.DataFrame:
+    rows = []
+    for config in sorted(paths.checkpoints().glob(f"[!.]*/{CONFIG}")):
+        metadata = read_metadata(config.parent)
+        parts = [metadata["retriever"][part]["kind"] for part in ("encoder", "similarity")]
+        measured = config.parent / METRICS
+        table = TrainedModel.load(config.parent).metrics if measured.is_file() else None
+        value = None if table is None else table.set_index("metric")["value"]["NDCG@10"]
+        rows.append(
+            (config.parent.name, metadata.get("dataset", ""), *parts, "" if value is None else f"{value:.4f}")
+        )
+    return pd.DataFrame(rows, columns=["model", "dataset", "encoder", "similarity", "NDCG@10"])
 
 
 @app.command("train")
 def train_model(
     name: Annotated[
-        str, typer.Argument(metavar="PRESET", help="Complete settings by name; `--list` shows them.")
+        str,
+        typer.Argument(
+            metavar="PRESET",
+            autocompletion=options.presets,
+            help="Complete settings by name; `workbench model list` shows them.",
+        ),
     ] = "",
     show: Annotated[bool, typer.Option("--list", help="List the presets and exit.")] = False,
-    dataset: Annotated[str | None, typer.Option(help="Another dataset than the preset's.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(autocompletion=options.datasets, help="Another dataset than the preset's."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the users.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Users per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate.")] = None,
@@ -81,7 +166,7 @@ def train_model(
       workbench train cpu/sasrec-mol --dataset ml-latest-small --out ckpts/mine
     """
     if show or not name:
-        _list_presets()
+        list_models(dataset=dataset)
         return
     from workbench.training.loop import train
 
@@ -131,8 +216,8 @@ def _first_of_its_group() -> bool:
 
 @app.command("evaluate")
 def evaluate_model(
-    folder: Annotated[Path, typer.Argument(help="A checkpoint folder, or its name in ckpts/.")],
-    dataset: Annotated[str | None, typer.Option(help="By default the dataset it was trained on.")] = None,
+    model: Model,
+    dataset: Dataset = None,
     protocol: Annotated[
         Literal["strict", "rails"], typer.Option(help="How targets and candidates are chosen.")
     ] = "strict",
@@ -159,7 +244,7 @@ def evaluate_model(
 
       workbench evaluate ckpts/mine --protocol rails --ranks ranks.parquet
     """
-    folder = folder_of(folder)
+    folder = folder_of(model)
     metadata = read_metadata(folder)
     name = dataset or metadata.get("dataset")
     if name is None:
@@ -178,8 +263,8 @@ def evaluate_model(
             "--store keeps the strict protocol's test metrics on the data of the training, and no others"
         )
     if store:
-        model = measure_again(folder, sequences, progress=True)
-        ranks, table = model.ranks(sequences), model.metrics
+        measured = measure_again(folder, sequences, progress=True)
+        ranks, table = measured.ranks(sequences), measured.metrics
     else:
         retriever = Retriever.load(folder, runtime.device(device))
         check_same_items(retriever, sequences)
@@ -195,27 +280,84 @@ def evaluate_model(
 
 @app.command("compare")
 def compare_models(
-    folders: Annotated[list[Path], typer.Argument(help="Checkpoint folders, or their names in ckpts/.")],
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...", autocompletion=options.models, help="Folders, or names in ckpts/."
+        ),
+    ],
     csv: Annotated[Path | None, typer.Option(help="Write the table to this CSV file too.")] = None,
 ) -> None:
     """Print the measured metrics of finished checkpoints as a Markdown table, the published figures of the dataset below.
 
     The measurements are those that were stored with each checkpoint, on the test part, under the strict protocol.
 
-    Example: workbench compare ml-1m-cpu-sasrec-dot ml-1m-cpu-sasrec-mol ml-1m-cpu-hstu-dot ml-1m-cpu-hstu-mol
+    Example: workbench model compare ml-1m-cpu-sasrec-dot ml-1m-cpu-sasrec-mol ml-1m-cpu-hstu-dot ml-1m-cpu-hstu-mol
     """
-    from workbench.models.model_store import TrainedModel, beside, markdown
+    from workbench.models.model_store import beside, markdown
 
     if csv is not None:
         files.check_file(csv)
-    shelved = [TrainedModel.load(folder_of(folder)) for folder in folders]
+    shelved = [TrainedModel.load(folder_of(folder)) for folder in models]
     table = beside(shelved)
     if csv is not None:
         write_csv(table, csv)
     typer.echo(markdown(table))
 
 
-@app.command("import-rails")
+@app.command("recommend")
+def recommend(
+    model: Model,
+    user: Annotated[
+        str | None, typer.Option(help="A user of the data, by its own id: what comes after its history.")
+    ] = None,
+    history: Annotated[
+        str | None, typer.Option(help="Item ids with commas between them, oldest first.")
+    ] = None,
+    everyone: Annotated[
+        bool, typer.Option("--all", help="Every user of the data, into the file of --out.")
+    ] = False,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items in each list.")] = 10,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a Parquet file (--all) or a CSV file instead of a table.")
+    ] = None,
+    repeats: Annotated[bool, typer.Option("--repeats", help="Items of the history may come again.")] = False,
+    dataset: Dataset = None,
+    device: Device = None,
+) -> None:
+    """Recommend the items that fit best now, after the whole history. All ids are those of your data.
+
+    Examples:
+
+      workbench recommend ml-1m-cpu-hstu-mol --user 42 -k 5
+
+      workbench recommend ml-1m-cpu-hstu-mol --history 1,260,1196
+
+      workbench recommend ml-1m-cpu-hstu-mol --all --out recommendations.parquet
+    """
+    if sum((user is not None, history is not None, everyone)) != 1:
+        raise ValueError("give one of --user, --history and --all")
+    if everyone and out is None:
+        raise ValueError("--all needs a file: give --out recommendations.parquet")
+    chosen = open_model(model, dataset, device=str(runtime.device(device)))
+    if everyone:
+        assert out is not None
+        typer.echo(str(chosen.recommend_all(k=k, path=out, exclude_history=not repeats)))
+        return
+    ids = None if history is None else [item.strip() for item in history.split(",")]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        table = chosen.recommend(ids, user, k, exclude_history=not repeats)
+    for warning in caught:
+        typer.echo(f"note: {warning.message}", err=True)
+    if out is not None:
+        write_csv(table, out)
+        typer.echo(str(out))
+        return
+    print_table(table.assign(exact=np.where(table["exact"], "yes", "no")))
+
+
+@app.command("import")
 def import_published(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of the published RAILS code (.pt).")],
     out: Annotated[Path, typer.Option(help="Folder of the result.")],
@@ -226,7 +368,7 @@ def import_published(
 ) -> None:
     """Turn a published RAILS checkpoint into one of ours: safetensors, nothing executed.
 
-    Example: workbench import-rails hstu-mol.pt --settings hstu-mol.json --out ckpts/published-hstu-mol
+    Example: workbench model import hstu-mol.pt --settings hstu-mol.json --out ckpts/published-hstu-mol
     """
     retriever = import_rails(checkpoint, settings)
     replaced = store_weights(retriever, checkpoint, out, replace=replace_other)
@@ -234,14 +376,6 @@ def import_published(
         typer.echo(f"replaced {replaced}")
     _list_settings(retriever.config.to_dict())
     typer.echo(str(out))
-
-
-def _list_presets() -> None:
-    rows = []
-    for name, p in PRESETS.items():
-        done = "yes" if is_trained(p, p.dataset) else ""
-        rows.append((name, p.dataset, p.retriever.dim, p.training.epochs, done))
-    print_table(pd.DataFrame(rows, columns=["preset", "dataset", "D", "epochs", "trained"]))
 
 
 def _list_settings(values: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
-"""Options that several commands share, checked when the command line is read: before any work."""
+"""Options that several commands share: checked when the command line is read, before any work; completed by the shell."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,3 +26,47 @@ Device = Annotated[
     typer.Option("--device", callback=_known_device, help="cpu or cuda; by default a GPU if there is one."),
 ]
 """A device of this machine; ValueError otherwise, as in `runtime.device`."""
+
+
+def presets(incomplete: str) -> list[str]:
+    """Names of presets that begin so."""
+    from workbench.training.presets import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+def models(incomplete: str) -> list[str]:
+    """Names of trained models in `ckpts/` that begin so."""
+    from workbench import paths
+
+    found = paths.checkpoints().glob(f"[!.]*/{'config.json'}")
+    return sorted(path.parent.name for path in found if path.parent.name.startswith(incomplete))
+
+
+def datasets(incomplete: str) -> list[str]:
+    """Names of datasets, prepared ones first, that begin so."""
+    from workbench.data import CATALOG, EMBEDDED, prepared_names
+
+    known = dict.fromkeys([*prepared_names(), *EMBEDDED, *CATALOG])
+    return [name for name in known if name.startswith(incomplete)]
+
+
+def searchers(incomplete: str) -> list[str]:
+    """Names of searchers that begin so."""
+    from workbench.search.registry import SEARCHERS
+
+    return [name for name in SEARCHERS if name.startswith(incomplete)]
+
+
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL", autocompletion=models, help="A trained model: its folder, or its name in ckpts/."
+    ),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset", autocompletion=datasets, help="A dataset by name; by default the one of the training."
+    ),
+]

@@ -13,7 +13,7 @@ from workbench.cli.printing import origin, print_table, write_csv
 from workbench.files import write_text
 from workbench.studies.study import Models, studies, study
 
-app = typer.Typer(help="Studies: one question, one table each.", no_args_is_help=True)
+app = typer.Typer(add_completion=False, help="Studies: one question, one table each.", no_args_is_help=True)
 
 
 @app.command("list")

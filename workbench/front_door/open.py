@@ -81,7 +81,7 @@ def train(
 ) -> Recommender:
     """The trained model of a preset on `data` (default: the preset's dataset), from `ckpts/` if it is there already.
 
-    `preset`: its name (`workbench train --list`), or a retriever's configuration, trained as `training` says. `epochs`: passes
+    `preset`: its name (`workbench model list`), or a retriever's configuration, trained as `training` says. `epochs`: passes
     over the users, instead of the preset's. `seed` decides weights, order, negatives and dropout: the same seed gives the
     same model. The model is measured and stored in `ckpts/`; a training that was stopped continues.
     Raises ValueError if there is no such preset, or the data has no user with enough interactions.

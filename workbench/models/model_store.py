@@ -23,6 +23,7 @@ from workbench.evaluation.ranks import COLUMNS
 from workbench.evaluation.retrievers import rank_users
 from workbench.loading import read_csv, reading
 from workbench.models.catalogue import ITEMS, Catalogue
+from workbench.registry import did_you_mean
 from workbench.retriever import CONFIG, WEIGHTS, Retriever, RetrieverConfig, read_metadata
 from workbench.similarities import SIMILARITIES
 from workbench.training.config import TrainingConfig
@@ -120,13 +121,16 @@ def folder_of(checkpoint: str | Path) -> Path:
     for folder in (given, paths.checkpoints() / given):
         if (files.recover(folder) / CONFIG).is_file():
             return folder
-    for config in paths.checkpoints().glob(f"*/{CONFIG}"):
+    names = []
+    for config in paths.checkpoints().glob(f"[!.]*/{CONFIG}"):
+        names.append(config.parent.name)
         with suppress(ValueError):
             metadata = read_metadata(config.parent)
             if given.name == f"{metadata.get('dataset')}-{str(metadata.get('preset')).rpartition('/')[2]}":
                 raise FileNotFoundError(f"the checkpoint {given.name} was renamed to {config.parent.name}")
     raise FileNotFoundError(
         f"{given} is neither the folder of a checkpoint (with {CONFIG}) nor a name in {paths.checkpoints()}"
+        f"{did_you_mean(given.name, names)}"
     )
 
 

@@ -83,7 +83,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         Section(
             "Shipped models, one seed each",
             "ml-1m",
-            "workbench compare ml-1m-cpu-sasrec-dot ml-1m-cpu-sasrec-mol ml-1m-cpu-hstu-dot ml-1m-cpu-hstu-mol",
+            "workbench model compare ml-1m-cpu-sasrec-dot ml-1m-cpu-sasrec-mol ml-1m-cpu-hstu-dot ml-1m-cpu-hstu-mol",
             as_measured,
             "Leave-one-out, 6,040 users, all 3,883 films ranked, half-widths of 95 % bootstrap intervals over users. Presets"
             " `cpu/*`: 24 epochs on two cores, models a quarter of the published size. The published rows come from another"

@@ -196,7 +196,7 @@ def preset(name: str) -> Preset:
         load_entry_points()
     if name not in PRESETS:
         raise ValueError(
-            f"no preset {name!r}{did_you_mean(name, PRESETS)}; `workbench train --list` lists them"
+            f"no preset {name!r}{did_you_mean(name, PRESETS)}; `workbench model list` lists them"
         )
     return PRESETS[name]
 

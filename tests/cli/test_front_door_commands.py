@@ -1,0 +1,108 @@
+"""`workbench recommend`, `model list`, `index build`, and the completion of names, as a user runs them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from workbench.cli import main
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(workbench_root: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command; its output, errors too."""
+
+    def call(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            main(list(arguments))
+        out, err = capsys.readouterr()
+        return out + err
+
+    return call
+
+
+def test_one_user_or_one_history_is_printed(run: Run) -> None:
+    table = run("recommend", "cycles-sasrec-mol", "--user", "3", "-k", "4")
+    assert "item_id" in table and len(table.splitlines()) == 5
+    assert table == run("model", "recommend", "cycles-sasrec-mol", "--user", "3", "-k", "4")
+    partly = run("recommend", "cycles-sasrec-mol", "--history", "1, 2,nothing", "-k", "2")
+    assert "note: 1 of 3 items in the histories are not in cycles, and are left out" in partly
+
+
+def test_all_users_go_to_a_file_which_is_never_replaced(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "all.parquet"
+    assert str(out) in run("recommend", "cycles-sasrec-mol", "--all", "-k", "2", "--out", str(out))
+    assert (pd.read_parquet(out).groupby("user_id").size() == 2).all()
+    assert "exists: name another file" in run("recommend", "cycles-sasrec-mol", "--all", "--out", str(out))
+    one = tmp_path / "one.csv"
+    run("recommend", "cycles-sasrec-mol", "--user", "1", "-k", "3", "--out", str(one))
+    assert len(pd.read_csv(one)) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cycles-sasrec-mol",), "give one of --user, --history and --all"),
+        (("cycles-sasrec-mol", "--user", "1", "--all"), "give one of"),
+        (("cycles-sasrec-mol", "--all"), "give --out"),
+        (("cycles-sasrec-mol", "--user", "nobody"), "give a history for a user"),
+        (("cycles-sasrec-mil", "--user", "1"), "did you mean cycles-sasrec-mol"),
+    ],
+)
+def test_what_cannot_be_recommended_says_why(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    answer = run("recommend", *arguments)
+    assert answer.startswith("error: ") and message in answer and answer.count("\n") == 1
+
+
+def test_models_are_listed_by_what_they_are_made_of(run: Run) -> None:
+    presets = run("model", "list", "--dataset", "ml-1m", "--similarity", "mol")
+    assert "cpu/hstu-mol" in presets and "cpu/hstu-dot" not in presets and "quick/hstu-mol" not in presets
+    trained = run("model", "list", "--trained", "--similarity", "sparcode")
+    assert "cycles-sasrec-sparcode" in trained and "cycles-sasrec-mol" not in trained
+    assert "unknown similarity 'moll'" in run("model", "list", "--similarity", "moll")
+    assert "there is no preset of dataset nowhere" in run("model", "list", "--dataset", "nowhere")
+
+
+def test_an_index_is_built_searched_and_described(run: Run, tmp_path: Path) -> None:
+    folder = str(tmp_path / "index")
+    built = run(
+        "index", "build", "cycles-sasrec-mol", "--out", folder, "--searcher", "average", "--set", "n2=9"
+    )
+    assert built.strip() == folder
+    found = run("index", "search", folder, "--history", "1,2", "--history", "5", "-k", "3")
+    assert len(found.splitlines()) == 1 + 2 * 3
+    described = run("index", "info", folder)
+    assert "one list by the average component" in described and "n2" in described
+    assert "NAME=NUMBER" in run("index", "build", "cycles-sasrec-mol", "--out", folder, "--set", "n2=many")
+    other = run("index", "build", "cycles-sasrec-mol", "--out", folder)
+    assert other.startswith("error: ") and "average" in run("index", "info", folder)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("train cpu/hstu-d", "cpu/hstu-dot"),
+        ("train --pre", "--precision"),
+        ("model train cpu/hstu-d", "cpu/hstu-dot"),
+        ("evaluate cycles", "cycles-sasrec-mol"),
+        ("recommend cycles-sasrec-mol --dataset cy", "cycles"),
+        ("index build cycles-sasrec-mol --searcher ave", "average"),
+        ("rec", "recommend"),
+        ("index bu", "build"),
+    ],
+)
+def test_the_shell_completes_commands_options_and_names(
+    run: Run, monkeypatch: pytest.MonkeyPatch, typed: str, expected: str
+) -> None:
+    monkeypatch.setenv("_WORKBENCH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"workbench {typed}")
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+    assert expected in run().splitlines()
+
+
+def test_a_mistyped_command_is_met_with_a_near_one(run: Run) -> None:
+    assert "Did you mean 'model'" in run("modle")
+    assert "Did you mean 'train'" in run("model", "trian")
