@@ -272,6 +272,8 @@ class Encoder(nn.Module, ABC):
     """From a history to a query embedding of width D."""
 
     objective: Literal["next item", "masked item"]
+    uses_order: bool = True
+    """Whether the order of a history changes its query embedding; such an encoder needs data that has an order."""
 
     @abstractmethod
     def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:

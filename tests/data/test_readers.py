@@ -1,3 +1,4 @@
+import gzip
 import io
 import zipfile
 
@@ -5,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from workbench.data import storage
 from workbench.data.errors import DataError
+from workbench.data.prepare import Preparation, prepare
 from workbench.data.readers import (
     read_amazon_ratings,
+    read_book_crossing,
     read_movielens_1m,
     read_movielens_10m,
     read_movielens_csv,
@@ -174,6 +178,77 @@ def test_a_bad_amazon_line_is_named(tmp_path):
     path.write_text("AZ9,0000013714,5.0,100\n,0000013714,5.0,100\n")
     with pytest.raises(DataError, match="line 2: user_id is missing"):
         read_amazon_ratings(path)
+
+
+BOOKS = (
+    '"ISBN";"Book-Title";"Book-Author";"Year-Of-Publication";"Publisher";"Image-URL-S"\r\n'
+    '"2";"Emma (Classics)";"JANE AUSTEN";"1999";"P";"u"\r\n'
+    '"1X";"Emma";"Jane Austen";"1815";"M";"u"\r\n'
+    '"3";"The Word \\"Desire\\"; a story";"Ren\xe9e";"1997";"H &amp; C";"u"\r\n'
+    '"4";"Never rated";"A";"1";"B";"u"\r\n'
+)
+BOOK_RATINGS = (
+    '"User-ID";"ISBN";"Book-Rating"\r\n"7";"1X";"0"\r\n"7";"2";"8"\r\n"7";"3";"0"\r\n'
+    '"9";"2";"5"\r\n"9";"\\"5";"5"\r\n'
+)
+
+
+@pytest.fixture(params=[False, True])
+def book_crossing(tmp_path, request):
+    for name, content in (("BX-Books.csv", BOOKS), ("BX-Book-Ratings.csv", BOOK_RATINGS)):
+        data = content.encode("latin-1")
+        (tmp_path / (f"{name}.gz" if request.param else name)).write_bytes(
+            gzip.compress(data) if request.param else data
+        )
+    return tmp_path
+
+
+def test_book_crossing_merges_editions_and_has_no_order(book_crossing):
+    interactions = read_book_crossing(book_crossing)
+    assert interactions.items["item_id"].tolist() == ["1X", "3", "4"]
+    assert interactions.items["title"].tolist() == ["Emma", 'The Word "Desire"; a story', "Never rated"]
+    assert interactions.items["author"].tolist() == ["Jane Austen", "Renée", "A"]
+    table = interactions.table.sort_values(["user_id", "item_id"])
+    assert table["user_id"].tolist() == [7, 7, 9]
+    assert table["item_id"].tolist() == ["1X", "3", "1X"]
+    assert table["rating"].fillna(-1).tolist() == [8, -1, 5]
+    assert not interactions.ordered
+    assert "left out: 1 of 5" in interactions.remarks[0]
+    assert "4 editions are 3 books" in interactions.remarks[1]
+
+
+def test_order_that_is_not_there_is_required_in_vain(book_crossing, tmp_path):
+    prepared = prepare(read_book_crossing(book_crossing), "books")
+    storage.save(prepared.sequences, tmp_path / "saved", {})
+    sequences = storage.load_folder(tmp_path / "saved")
+    assert storage.read_meta(tmp_path / "saved")["ordered"] is False
+    with pytest.raises(DataError, match=r"training sasrec needs the order .* which books does not have"):
+        sequences.require_order("training sasrec")
+
+
+def test_broken_lines_of_book_crossing_are_named_and_counted(tmp_path):
+    (tmp_path / "BX-Books.csv").write_text(
+        BOOKS + '"5";"a"\r\n"6";"b"b";"c";"1";"2";"3"\r\n', "latin-1", newline=""
+    )
+    with pytest.raises(
+        DataError, match=r"has 2 problems:\n  line 6: 2 fields but 6 belong .*\n  line 7: the quotes"
+    ):
+        read_book_crossing(tmp_path)
+
+
+@pytest.mark.movielens
+def test_real_book_crossing_in_its_5_core(movielens_1m):
+    folder = movielens_1m.parent / "book-crossing"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    prepared = prepare(read_book_crossing(folder), "book-crossing", Preparation(k_core=5))
+    assert (prepared.stages[-1].interactions, prepared.stages[-1].users, prepared.stages[-1].items) == (
+        607_976,
+        16_085,
+        34_075,
+    )
+    assert not prepared.sequences.ordered
+    assert "left out: 118,605 of 1,149,780" in prepared.remarks[0]
 
 
 @pytest.mark.movielens

@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from worlds import DIM, ENCODERS, KINDS, LENGTH, cyclic, retriever_config, training_config
 
-from workbench.encoders import SASRecConfig
+from workbench.encoders import SASRecConfig, TwoTowerConfig
 from workbench.retriever import Retriever, RetrieverConfig, read_metadata
 from workbench.runtime import derived_seed, generator
 from workbench.similarities import DotConfig
@@ -156,6 +156,19 @@ def test_a_folder_of_another_run_is_refused(whole, kind, config, dataset, named)
     with pytest.raises(ValueError, match=f"holds a run with another {named}"):
         loop.train(dataset, retriever_config(kind), config, whole.folder, device="cpu", progress=False)
     assert {path: path.stat().st_mtime_ns for path in whole.folder.rglob("*")} == before
+
+
+def test_data_without_an_order_trains_only_what_needs_none(tmp_path):
+    unordered = replace(cyclic(), ordered=False)
+    with pytest.raises(
+        ValueError, match=r"training sasrec needs the order of interactions in time, which .* does not have"
+    ):
+        loop.train(
+            unordered, retriever_config("sasrec-dot"), training_config(), tmp_path / "run", progress=False
+        )
+    assert not (tmp_path / "run").exists()
+    tower = replace(retriever_config("sasrec-dot"), encoder=TwoTowerConfig((), last_item=False))
+    loop.train(unordered, tower, training_config(epochs=1), tmp_path / "run", device="cpu", progress=False)
 
 
 def test_a_folder_with_a_checkpoint_that_is_no_run_is_refused(tmp_path):

@@ -19,6 +19,7 @@ from workbench.data.download import Checksum, DownloadError, download, fetch_tex
 from workbench.data.interactions import Interactions
 from workbench.data.own import read_own
 from workbench.data.prepare import Preparation, Prepared, Stage, prepare
+from workbench.data.readers import stored
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def fetch(dataset: Dataset, source: Path | None = None, *, progress: bool = True
     try:
         with storage.explained_disk_full(folder):
             for name in dataset.files:
-                shutil.copyfile(found / name, temporary / name)
+                source = stored(found, name)
+                shutil.copyfile(source, temporary / source.name)
             storage.replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -107,7 +109,7 @@ def build(name: str, folder: Path, preparation: Preparation | None = None) -> Pr
     Raises DataError for what cannot be read.
     """
     dataset = CATALOG[name]
-    sources = [folder / file for file in dataset.files]
+    sources = [stored(folder, file) for file in dataset.files]
     return _build(name, dataset.read(folder), preparation or dataset.preparation, sources)
 
 
@@ -173,7 +175,7 @@ def _build(name: str, interactions: Interactions, preparation: Preparation, sour
 
 
 def _missing(folder: Path, dataset: Dataset) -> list[str]:
-    return [name for name in dataset.files if not (folder / name).is_file()]
+    return [name for name in dataset.files if not stored(folder, name).is_file()]
 
 
 def _published_checksum(dataset: Dataset) -> Checksum | None:

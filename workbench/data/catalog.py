@@ -247,6 +247,33 @@ _DATASETS = (
             ),
         ),
     ),
+    Dataset(
+        name="book-crossing",
+        title="Book-Crossing (8-9/2004)",
+        homepage="https://www2.informatik.uni-freiburg.de/~cziegler/BX/",
+        addresses=tuple(
+            f"{scheme}://www2.informatik.uni-freiburg.de/~cziegler/BX/BX-CSV-Dump.zip"
+            for scheme in ("https", "http")
+        ),
+        archive="BX-CSV-Dump.zip",
+        files=("BX-Book-Ratings.csv", "BX-Books.csv"),
+        unpacked=1 << 30,
+        read=readers.read_book_crossing,
+        licence="research, no sharing",
+        terms="The publisher offers the data for research, anonymised, and asks to cite the paper below."
+        "\nDo not redistribute the data.",
+        citation="Cai-Nicolas Ziegler, Sean M. McNee, Joseph A. Konstan, Georg Lausen. 2005. Improving Recommendation Lists"
+        " Through Topic Diversification. WWW. https://doi.org/10.1145/1060745.1060754",
+        preparation=Preparation(k_core=5),
+        published=(
+            Published(
+                "as read",
+                "page of the dataset (before editions are merged)",
+                items=271_379,
+                interactions=1_149_780,
+            ),
+        ),
+    ),
 )
 
 CATALOG: dict[str, Dataset] = {dataset.name: dataset for dataset in _DATASETS}

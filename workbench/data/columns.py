@@ -60,6 +60,11 @@ class Reading:
     remarks: list[str] = field(default_factory=list)
     problems: Problems = field(default_factory=list)
     problem_count: int = 0
+    _read: dict[int, pa.ChunkedArray] = field(default_factory=dict)
+
+    def load(self, positions: Sequence[int]) -> None:
+        """Read these columns in one pass; a column that is not loaded takes a pass of its own."""
+        self._read.update(zip(positions, self.table.read(positions), strict=True))
 
     def position(self, role: Role, name: str | None = None) -> int | None:
         """Where the column of `role` stands: the one called `name`, or of the first usual spelling; None if there is none.
@@ -201,7 +206,9 @@ class Reading:
         return seconds, np.argsort(found.values, kind="stable") if fractions else None
 
     def _column(self, position: int) -> tuple[str, pa.ChunkedArray]:
-        column = self.table.read([position])[0]
+        if position not in self._read:
+            self.load([position])
+        column = self._read[position]
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         return self.table.names[position], column

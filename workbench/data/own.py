@@ -64,6 +64,7 @@ def _interactions(reading: Reading, columns: ColumnNames) -> pd.DataFrame:
         raise DataError(
             f"{reading.table.name}: column {names[twice]!r} cannot be two things at once; name others"
         )
+    reading.load(taken)
     roles = {"users": user, "items": item, "ratings": rating, "times": time}
     told = [f"{role} in {names[position]!r}" for role, position in roles.items() if position is not None]
     reading.remarks.append(f"columns recognised: {', '.join(told)}")
@@ -92,13 +93,17 @@ def _items(reading: Reading, columns: ColumnNames) -> pd.DataFrame:
     repeated = sorted({name for name in names if name and names.count(name) > 1})
     if repeated:
         reading.remarks.append(f"columns that stand twice are left out: {', '.join(repeated)}")
+    further = {
+        name: position
+        for position, name in enumerate(names)
+        if name and name not in repeated and name not in own and position not in own.values()
+    }
+    reading.load([position for position in (*own.values(), *further.values()) if position is not None])
     table: dict[str, Any] = {"item_id": reading.ids(item)}
     table["title"] = reading.texts(title) if title is not None else table["item_id"].astype("str")
     if genres is not None:
         table["genres"] = reading.texts(genres)
-    for position, name in enumerate(names):
-        if name and name not in repeated and name not in own and position not in own.values():
-            table[name] = reading.further(position)
+    table |= {name: reading.further(position) for name, position in further.items()}
     frame = pd.DataFrame(table)
     reading.finish()
     frame = frame[~frame.duplicated()]

@@ -29,6 +29,15 @@ _USERS: dict[str, Kind] = {
     "zip_code": "text",
 }
 _AMAZON: dict[str, Kind] = {"user_id": "id", "item_id": "id", "rating": "number", "timestamp": "integer"}
+_BOOKS = {
+    "ISBN": "item_id",
+    "Book-Title": "title",
+    "Book-Author": "author",
+    "Year-Of-Publication": "year",
+    "Publisher": "publisher",
+}
+_BOOK_RATING_KINDS: dict[str, Kind] = {"User-ID": "integer", "ISBN": "text", "Book-Rating": "number"}
+_BOOK_RATINGS = {"User-ID": "user_id", "ISBN": "item_id", "Book-Rating": "rating"}
 _AGES = {1: "under 18", 18: "18–24", 25: "25–34", 35: "35–44", 45: "45–49", 50: "50–55", 56: "56 and over"}
 _EXPANSION_PARTS = 16
 
@@ -97,12 +106,65 @@ def read_amazon_ratings(path: Path) -> Interactions:
     return _checked(table, ratings, None, None)
 
 
+def read_book_crossing(folder: Path) -> Interactions:
+    """Book-Crossing (2004): `BX-Book-Ratings.csv` and `BX-Books.csv`, as published or gzipped: ";", quotes, Latin-1.
+
+    Editions of a book become one item: those whose title (without what stands in parentheses) and author have the
+    same words, whatever case and punctuation. Its `item_id` is the first of their ISBNs in order; `title`, `author`, `year` and
+    `publisher` are that edition's. A user's rows of several editions become one, with the highest rating. Ratings are 1 to
+    10, NaN for an implicit one (0 in the source). Rows of ISBNs that `BX-Books.csv` lacks are left out; a remark counts them.
+
+    The source has no times, and a user's rows stand in the order of ISBNs. So the result is not `ordered`, its timestamps
+    are 0, and its rows are shuffled (always in the same way): holding out a user's last row holds out any.
+    Raises FileNotFoundError, and DataError that names and counts the lines which do not fit.
+    """
+    text = TextFormat(";", encodings=("latin-1",), escape="\\")
+    _, books = _typed(stored(folder, "BX-Books.csv"), text, dict.fromkeys(_BOOKS, "text"))
+    books = books.rename(columns=_BOOKS).sort_values("item_id", ignore_index=True)
+    _, ratings = _typed(stored(folder, "BX-Book-Ratings.csv"), text, _BOOK_RATING_KINDS)
+    ratings = ratings.rename(columns=_BOOK_RATINGS)
+    book = pd.Index(books["item_id"]).get_indexer(pd.Index(ratings["item_id"]))
+    titles, authors = books["title"].str.replace(r"\([^)]*\)", "", regex=True), books["author"]
+    works, firsts = pd.factorize(_words(titles) + "|" + _words(authors))
+    first_of = np.full(len(firsts), len(books))
+    np.minimum.at(first_of, works, np.arange(len(books)))
+    known = book >= 0
+    ratings = ratings[known].assign(
+        item_id=books["item_id"].to_numpy()[first_of[works[book[known]]]], timestamp=0
+    )
+    ratings["rating"] = ratings["rating"].where(ratings["rating"] > 0)
+    ratings = ratings.sort_values("rating", ascending=False, kind="stable")
+    once = ratings.drop_duplicates(["user_id", "item_id"]).sort_index()
+    remarks = (
+        f"rows of books without a title, left out: {np.count_nonzero(~known):,} of {len(known):,}",
+        f"{len(books):,} editions are {len(firsts):,} books; a user's rows of several editions became one:"
+        f" {len(ratings) - len(once):,} fewer",
+        "the source has no order in time: rows are shuffled, and holding out the last one holds out any",
+    )
+    order = np.random.default_rng(0).permutation(len(once))
+    once = once.iloc[order].reset_index(drop=True)
+    items = books.iloc[np.sort(first_of)]
+    return Interactions.complete(once, items, ordered=False, remarks=remarks)
+
+
+def stored(folder: Path, name: str) -> Path:
+    """The file `name` of a dataset, or that file gzipped if only that is there."""
+    packed = folder / f"{name}.gz"
+    return packed if packed.is_file() and not (folder / name).is_file() else folder / name
+
+
+def _words(texts: "pd.Series[str]") -> "pd.Series[str]":
+    return texts.str.lower().str.replace(r"\W+", " ", regex=True).str.strip()
+
+
 def _typed(path: Path, text: TextFormat, kinds: dict[str, Kind]) -> tuple[Table, pd.DataFrame]:
     """The columns of `kinds` of a published table. Raises DataError that names file, line and column of every problem."""
     found = Reading(open_table(path, text))
     columns: dict[str, object] = {}
+    positions = {name: found.named(name) for name in kinds}
+    found.load(list(positions.values()))
     for name, kind in kinds.items():
-        position = found.named(name)
+        position = positions[name]
         match kind:
             case "integer":
                 columns[name] = found.integers(position)

@@ -195,25 +195,32 @@ class TextTable:
 
     def _strict(self, positions: Sequence[int]) -> list[pa.ChunkedArray]:
         chunks: list[list[pa.Array]] = [[] for _ in positions]
+        rows: list[list[str]] = []
         wrong: list[tuple[str, str]] = []
         count = 0
-        records = self._records()
+
+        def keep() -> None:
+            for chunk, position in zip(chunks, positions, strict=True):
+                chunk.append(pa.array([row[position] for row in rows], pa.string()))
+            rows.clear()
+
         try:
-            while batch := list(itertools.islice(records, _AT_ONCE)):
-                for line, record in batch:
-                    if len(record) != len(self.columns):
-                        count += 1
-                        belong = f"{len(self.columns)} belong ({', '.join(self.columns)})"
-                        what = (
-                            f"{len(record)} fields but {belong}: {shown(self._separator_shown.join(record))}"
-                        )
-                        wrong += [(f"line {line}", what)] if count <= LISTED else []
-                if not count:
-                    for chunk, position in zip(chunks, positions, strict=True):
-                        chunk.append(pa.array([record[position] for _, record in batch], pa.string()))
+            for line, record in self._records():
+                if len(record) == len(self.columns):
+                    rows.append(record)
+                else:
+                    count += 1
+                    belong = f"{len(self.columns)} belong ({', '.join(self.columns)})"
+                    found = shown(self._separator_shown.join(record))
+                    wrong += [(f"line {line}", f"{len(record)} fields but {belong}: {found}")][
+                        : LISTED + 1 - count
+                    ]
+                if len(rows) == _AT_ONCE:
+                    keep()
         except _Quotes as error:
             count += 1
-            wrong.append((f"line {error.line}", str(error)))
+            wrong = [*wrong[: LISTED - 1], (f"line {error.line}", str(error))]
+        keep()
         if count:
             raise _complaint(self.name, wrong, count)
         return [pa.chunked_array(chunk, pa.string()) for chunk in chunks]

@@ -64,6 +64,7 @@ class TwoTower(Encoder):
         self.max_length = max_length
         self.decay = config.decay
         self.last_item = config.last_item
+        self.uses_order = config.last_item or config.decay < 1
         layers: list[nn.Module] = [nn.Dropout(config.dropout)]
         widths = (2 * dim if config.last_item else dim, *config.hidden_dims)
         for width_in, width_out in pairwise(widths):

@@ -69,6 +69,7 @@ def train(
     Raises BlockingIOError if another process trains in `folder`.
     Raises ValueError where `folder` holds a run of another configuration or dataset, a longer run, or something else than
     a run; where no user has enough interactions; or where the loss or a weight stops being a finite number.
+    DataError if the encoder uses the order of histories and the data has none.
     """
     accelerator = _accelerator(device, config.precision)
     with files.lock(folder) if accelerator.is_main_process else nullcontext():
@@ -110,13 +111,15 @@ def _train(
             f"nothing to learn from: {sequences.name} has too few users with {config.held_out + 2} interactions to fill"
             " one batch per process"
         )
+    retriever = Retriever(retriever_config, sequences.num_items, seed=runtime.derived_seed(config.seed, 0))
+    if retriever.encoder.uses_order:
+        sequences.require_order(f"training {retriever_config.encoder.kind}")
     if accelerator.is_main_process:
         _claim(folder, described, replace_run)
     accelerator.wait_for_everyone()
     kept = {name: described[name] for name in ("dataset", "fingerprint", "training")} | metadata
     json.dumps(kept)  # what cannot be written fails now and not after an epoch
 
-    retriever = Retriever(retriever_config, sequences.num_items, seed=runtime.derived_seed(config.seed, 0))
     retriever.to(accelerator.device)
     optimizer = torch.optim.AdamW(
         retriever.parameters(), config.learning_rate, config.betas, weight_decay=config.weight_decay
