@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from workbench.loading import read_json
+
 DISTRIBUTION = "retrieval-workbench"
 _NOT_NOTEBOOK_CODE = ("cli", "reporting")
 
