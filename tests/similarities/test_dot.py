@@ -11,6 +11,8 @@ from workbench.similarities import DotConfig, DotProduct
 from workbench.similarities import dot as module
 from workbench.similarities.dot import DotItems, DotQueries
 
+N_ROWS = 30
+
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -99,3 +101,18 @@ def test_states_save_and_load(tmp_path):
 def test_an_impossible_temperature_is_refused(temperature):
     with pytest.raises(ValueError, match="temperature"):
         DotConfig(temperature=temperature)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_loss_by_the_kernel_is_that_of_the_scores(monkeypatch, normalize):
+    similarity = DotProduct(DotConfig(normalize))
+    rows = torch.randint(N_ROWS, (9, 21), generator=torch.Generator().manual_seed(0))
+    rows[3, 4:8] = rows[3, 0]
+    found = []
+    for serves in (module.mixture_loss.serves, lambda *tensors: False):
+        monkeypatch.setattr(module.mixture_loss, "serves", serves)
+        q, x = randn(9, 5, seed=1).requires_grad_(), randn(N_ROWS, 5, seed=2).requires_grad_()
+        queries = similarity.queries(q, torch.zeros(9, dtype=torch.long))
+        loss = similarity.sampled_softmax(queries, similarity.items(x, torch.arange(1, N_ROWS + 1)), rows)
+        found.append((loss.detach(), *torch.autograd.grad(loss, (q, x))))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)

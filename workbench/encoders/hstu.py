@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from workbench.contracts import Encoder, SequenceBatch
 from workbench.encoders.inputs import OUTPUT_SLOTS, PositionalInput, check_length, last_positions
-from workbench.encoders.jagged import Jagged, jagged
+from workbench.encoders.jagged import Group, by_length
 from workbench.encoders.registry import register
 from workbench.kernels.dropout import Dropout
 
@@ -19,8 +19,6 @@ TIME_BUCKETS = 128
 BUCKET_WIDTH = 0.301
 """Natural logarithm of the ratio of two neighbouring buckets. The published constant looks like log10(2), but the logarithm
 is natural: buckets grow by e^0.301 ≈ 1.35. Kept for parity."""
-GROUP_ROWS = 16
-"""Histories whose attention is computed together: sorted by length, so that padding is short and maps stay in cache."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +81,6 @@ class _RelativeBias(nn.Module):
         return (by_position + _Lookup.apply(self.time, buckets))[:, None]  # type: ignore[no-untyped-call]
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Histories of like length: their jagged rows [first, last), their layout, and their time buckets."""
-
-    first: int
-    last: int
-    layout: Jagged
-    buckets: Int[Tensor, "B L L"]
-
-
 class HSTUBlock(nn.Module):
     """U, V, Q, K = SiLU(LN(x) W); A = SiLU(QKᵀ + rab) / n, causal; out = x + W_o · dropout(U ⊙ LN(A V)).
 
@@ -111,20 +99,24 @@ class HSTUBlock(nn.Module):
         self.bias = _RelativeBias(padded_length)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Float[Tensor, "T D"], groups: list[_Group]) -> Float[Tensor, "T D"]:
-        """The layer's output (T, D) for the jagged rows of all groups, in their order."""
+    def forward(
+        self, x: Float[Tensor, "T D"], groups: list[Group], buckets: list[Tensor]
+    ) -> Float[Tensor, "T D"]:
+        """The layer's output (T, D) for the jagged rows of all groups, with the time buckets (B, L, L) of each."""
         v_width, qk_width = self.heads * self.v_dim, self.heads * self.qk_dim
         projected = F.silu(F.layer_norm(x, x.shape[-1:], eps=EPS) @ self.project_in)
         u, vqk = projected.split([v_width, v_width + 2 * qk_width], dim=-1)
-        parts = [self._attend(vqk[g.first : g.last], g) for g in groups]
+        parts = [self._attend(vqk[g.rows], g, b) for g, b in zip(groups, buckets, strict=True)]
         attended = F.layer_norm(torch.cat(parts), (v_width,), eps=EPS)
         return x + self.project_out(self.dropout(u * attended))
 
-    def _attend(self, vqk: Float[Tensor, "t W"], group: _Group) -> Float[Tensor, "t V"]:
+    def _attend(
+        self, vqk: Float[Tensor, "t W"], group: Group, buckets: Int[Tensor, "B L L"]
+    ) -> Float[Tensor, "t V"]:
         padded = group.layout.pad(vqk)  # (B, L, W)
         sizes = [self.heads * self.v_dim, self.heads * self.qk_dim, self.heads * self.qk_dim]
         v, q, k = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in padded.split(sizes, dim=-1))
-        logits = q @ k.transpose(-1, -2) + self.bias(group.buckets).to(q.dtype)  # (B, heads, L, L)
+        logits = q @ k.transpose(-1, -2) + self.bias(buckets).to(q.dtype)  # (B, heads, L, L)
         weights = F.silu(logits).tril()
         mixed = (weights @ v) / self.padded_length  # (B, heads, L, v_dim)
         return group.layout.unpad(mixed.transpose(1, 2).flatten(2))
@@ -158,27 +150,18 @@ class HSTU(Encoder):
     def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
         """One output per position (B, L, D); position i sees 0..i."""
         check_length(batch, self.max_length)
-        order = torch.argsort(batch.lengths, descending=True, stable=True)
-        x = self.inputs(embeddings, batch)[order]
-        lengths, timestamps = batch.lengths[order], batch.timestamps[order]
-        requests = batch.need("target_timestamps")[order] if self.request_time else None
-        whole = jagged(lengths, x.shape[1])
-        bounds = whole.offsets.tolist()
-        groups = []
-        for start in range(0, len(batch), GROUP_ROWS):
-            end = min(start + GROUP_ROWS, len(batch))
-            longest = int(lengths[start])
-            buckets = self._buckets(
-                timestamps[start:end, :longest],
-                lengths[start:end],
-                None if requests is None else requests[start:end],
-            )
-            layout = jagged(lengths[start:end], longest)
-            groups.append(_Group(bounds[start], bounds[end], layout, buckets))
-        flat = whole.unpad(x)  # (T, D)
+        histories = by_length(batch.lengths, embeddings.shape[1])
+        x = histories.flat(self.inputs(embeddings, batch))
+        lengths, timestamps = batch.lengths[histories.order], batch.timestamps[histories.order]
+        requests = batch.need("target_timestamps")[histories.order] if self.request_time else None
+        buckets = []
+        for group in histories.groups:
+            h, longest = group.histories, group.layout.length
+            asked = None if requests is None else requests[h]
+            buckets.append(self._buckets(timestamps[h, :longest], lengths[h], asked))
         for block in self.blocks:
-            flat = block(flat, groups)
-        return whole.pad(flat)[torch.argsort(order)]
+            x = block(x, histories.groups, buckets)
+        return histories.padded(x)
 
     def encode(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B D"]:
         """The output at the last position (B, D)."""

@@ -52,3 +52,51 @@ def jagged(lengths: Int[Tensor, "B"], length: int) -> Jagged:
     valid = torch.arange(length, device=lengths.device) < lengths[:, None]
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
     return Jagged(lengths, offsets, torch.nonzero(valid.flatten())[:, 0], length)
+
+
+GROUP_ROWS = 16
+"""Histories whose attention is computed together: sorted by length, so that padding is short and maps stay in cache."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Histories of like length: which ones of the order, which jagged rows, and their own layout."""
+
+    histories: slice
+    rows: slice
+    layout: Jagged
+
+
+@dataclass(frozen=True)
+class ByLength:
+    """Histories from the longest to the shortest: their `order` (B,), the jagged layout of all, and groups of like length."""
+
+    order: Int[Tensor, "B"]
+    whole: Jagged
+    groups: list[Group]
+
+    def flat(self, values: Tensor) -> Tensor:
+        """(B, L, W) to (T, W), in this order."""
+        return self.whole.unpad(values[self.order])
+
+    def padded(self, values: Tensor) -> Tensor:
+        """(T, W) back to (B, L, W), in the order of the batch."""
+        return self.whole.pad(values)[torch.argsort(self.order)]
+
+
+def by_length(lengths: Int[Tensor, "B"], length: int) -> ByLength:
+    """The histories of a grid of width `length`, sorted and grouped.
+
+    >>> by_length(torch.tensor([1, 3, 2]), 3).order.tolist()
+    [1, 2, 0]
+    """
+    order = torch.argsort(lengths, descending=True, stable=True)
+    lengths = lengths[order]
+    whole = jagged(lengths, length)
+    bounds = whole.offsets.tolist()
+    groups = []
+    for start in range(0, len(lengths), GROUP_ROWS):
+        end = min(start + GROUP_ROWS, len(lengths))
+        layout = jagged(lengths[start:end], int(lengths[start]))
+        groups.append(Group(slice(start, end), slice(bounds[start], bounds[end]), layout))
+    return ByLength(order, whole, groups)

@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from workbench.contracts import Encoder, SequenceBatch
 from workbench.encoders.inputs import PositionalInput, check_length, last_positions
+from workbench.encoders.jagged import Group, by_length
 from workbench.encoders.registry import register
 from workbench.kernels.dropout import Dropout
+from workbench.kernels.dropout import dropout as masked
 
 EPS = 1e-8
 
@@ -57,25 +60,33 @@ class _Block(nn.Module):
         nn.init.zeros_(self.project_in.bias)
         nn.init.zeros_(self.project_out.bias)
 
-    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+    def forward(self, x: Float[Tensor, "T D"], groups: list[Group]) -> Float[Tensor, "T D"]:
         width = x.shape[-1]
         query = F.layer_norm(x, (width,), eps=EPS)
         weight, bias = self.project_in.weight, self.project_in.bias
         q = F.linear(query, weight[:width], bias[:width])
-        k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
-        q, k, v = (
-            t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v)
-        )  # (B, heads, L, D / heads)
-        dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
-        y = query + self.project_out(attended.transpose(1, 2).flatten(2))
+        qkv = torch.cat([q, F.linear(x, weight[width:], bias[width:])], dim=1)
+        y = query + self.project_out(torch.cat([self._attend(qkv[g.rows], g) for g in groups]))
         z = F.layer_norm(y, (width,), eps=EPS)
         return z + self.ffn(z)
+
+    def _attend(self, qkv: Float[Tensor, "t W"], group: Group) -> Float[Tensor, "t D"]:
+        grid = group.layout.pad(qkv).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, heads, D / heads)
+        q, k, v = (t.transpose(1, 2) for t in grid.unbind(2))  # (B, heads, L, D / heads)
+        dropout = self.dropout if self.training else 0.0
+        if dropout and q.device.type == "cpu":  # torch would draw one element of the mask after the other
+            logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+            later = torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1)
+            weights = logits.masked_fill(later, float("-inf")).softmax(-1)
+            attended = masked(weights, dropout, self.training) @ v
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        return group.layout.unpad(attended.transpose(1, 2).flatten(2))
 
 
 @register(SASRecConfig, title="SASRec", color="#56B4E9", marks=("dash", "circle", "/"))
 class SASRec(Encoder):
-    """Causal self-attention over the history.
+    """Causal self-attention over the history, of valid positions alone, in groups of histories of like length.
 
     The published code differs from the paper in normalising the query but not keys and values, and in adding the residual
     to the normalised query; both are kept, for parity with its checkpoints.
@@ -92,11 +103,11 @@ class SASRec(Encoder):
     def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
         """One output per position (B, L, D); position i sees 0..i."""
         check_length(batch, self.max_length)
-        x = self.inputs(embeddings, batch)
-        valid = batch.valid[..., None].to(x.dtype)
+        histories = by_length(batch.lengths, embeddings.shape[1])
+        x = histories.flat(self.inputs(embeddings, batch))
         for block in self.blocks:
-            x = block(x) * valid
-        return x
+            x = block(x, histories.groups)
+        return histories.padded(x)
 
     def encode(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B D"]:
         """The output at the last position (B, D)."""

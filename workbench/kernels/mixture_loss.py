@@ -63,9 +63,7 @@ def mixture_loss(
     parts = (query_components, query_gate, item_components, item_gate)
     weights = [t for layer in gate.layers for t in layer if t is not None]
     present = [t for t in (*parts, *weights) if t is not None]
-    served = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in present)
-    learns = torch.is_grad_enabled() and any(t.requires_grad for t in present)
-    if served and learns and rows.numel() and _library() is not None:
+    if rows.numel() and serves(*present):
         (first, last) = (
             gate.layers if len(gate.layers) == 2 else (None, gate.layers[0] if gate.layers else None)
         )
@@ -74,6 +72,16 @@ def mixture_loss(
         loss: Tensor = _MixtureLoss.apply(plan, rows, *parts, *flat)  # type: ignore[no-untyped-call]
         return loss
     return plain_mixture_loss(*parts, gate, rows, dropout)
+
+
+def serves(*tensors: Tensor) -> bool:
+    """Whether the C++ version takes these: float32 on a CPU, one of them with a gradient, and the library is there."""
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return (
+        learns
+        and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+        and _library() is not None
+    )
 
 
 def plain_mixture_loss(

@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.kernels import mixture_loss
+from workbench.kernels.mixture import MixtureGate
 from workbench.kernels.products import gathered_product
 from workbench.similarities.registry import register
 from workbench.similarities.rounding import norms, product_error
@@ -16,6 +18,8 @@ from workbench.similarities.rounding import norms, product_error
 NORM_EPS = 1e-6
 DENSE_RATIO = 64
 """Candidates are gathered from the full score matrix where the corpus is at most this many times larger than the list."""
+
+ONE_COMPONENT = MixtureGate((), "sum")
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,17 @@ class DotProduct(ComponentSimilarity):
         if len(items) <= DENSE_RATIO * rows.shape[1]:
             return gathered_product(queries.vectors, items.vectors, rows)
         return torch.einsum("bd,bcd->bc", queries.vectors, F.embedding(rows, items.vectors))
+
+    def sampled_softmax(  # type: ignore[override]
+        self, queries: DotQueries, items: DotItems, rows: Int[Tensor, "B C"]
+    ) -> Float[Tensor, ""]:
+        """See `Similarity.sampled_softmax`; on a CPU by the kernel of Mixture-of-Logits, of which this is the one component."""
+        if mixture_loss.serves(queries.vectors, items.vectors):
+            return mixture_loss.mixture_loss(
+                *(queries.vectors[:, None], None, items.vectors[:, None], None, ONE_COMPONENT),
+                *(rows, mixture_loss.GateDropout()),
+            )
+        return super().sampled_softmax(queries, items, rows)
 
     def regularizers(
         self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B"]
