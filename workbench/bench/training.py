@@ -1,8 +1,9 @@
-"""Training speed: the loop's step beside a straightforward implementation of the same loss.
+"""Training speed: the loop's step beside a reference implementation, the published code's arithmetic for the same loss.
 
-The straightforward step is what one writes first: every padded position is a query, its negatives are gathered, the item
-side of each is computed anew, and attention runs over the whole padded length. Its batch is cut into parts of a few users,
-whose gradients add up, because in one piece it needs more memory than the machines it is compared on have.
+As there, linear layers of HSTU and the scores see valid positions alone (jagged), attention runs over the whole padded
+length, SASRec over the whole padded grid, negatives are gathered for each position, and the item side of each is computed anew.
+Its batch is cut into parts of a few users, whose gradients add up, because in one piece it needs more memory than
+the machines it is compared on have.
 """
 
 import json
@@ -22,7 +23,10 @@ from torch import Tensor
 
 from workbench import runtime
 from workbench.contracts import SequenceBatch
+from workbench.encoders import sasrec
 from workbench.encoders.hstu import EPS, HSTU, HSTUBlock, time_buckets
+from workbench.encoders.jagged import Jagged, jagged
+from workbench.encoders.sasrec import SASRec, SASRecBlock
 from workbench.retriever import Retriever
 from workbench.similarities.dot import DotProduct, unit
 from workbench.similarities.mol import MixtureOfLogits
@@ -31,8 +35,8 @@ from workbench.training.objectives import next_item
 from workbench.training.presets import preset
 from workbench.training.step import TrainingStep
 
-Implementation = Literal["workbench", "straightforward"]
-IMPLEMENTATIONS: tuple[Implementation, ...] = ("workbench", "straightforward")
+Implementation = Literal["workbench", "reference implementation"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = ("workbench", "reference implementation")
 USERS_AT_ONCE = 8
 ML_1M_LENGTHS = (4.57, 1.02)
 """Mean and deviation of the logarithm of users' lengths in MovieLens 1M (median 96), for synthetic batches of its shape."""
@@ -88,7 +92,7 @@ def measure(name: str, implementation: Implementation, steps: int, threads: int 
             for first in range(0, len(b), USERS_AT_ONCE):
                 part = b[torch.arange(first, min(first + USERS_AT_ONCE, len(b)))]
                 total = int(b.lengths.sum())
-                straightforward_loss(retriever, part, chosen.training.loss.count, total, draws).backward()
+                reference_loss(retriever, part, chosen.training.loss.count, total, draws).backward()
         optimizer.step()
         optimizer.zero_grad()
         if number:
@@ -98,77 +102,95 @@ def measure(name: str, implementation: Implementation, steps: int, threads: int 
     return Measured(seconds, peak, counts)
 
 
-def straightforward_loss(
+def reference_loss(
     retriever: Retriever, b: SequenceBatch, negatives: int, positions: int, draws: torch.Generator
 ) -> Float[Tensor, ""]:
     """The sampled-softmax loss of `b`'s users, divided by the `positions` of the whole batch.
 
-    The same value as the loop's loss for the same negatives and without dropout, computed the long way.
+    The same value as the loop's loss for the same negatives and without dropout, computed as the published code does.
     """
-    embeddings = retriever.embed(b)
-    outputs = (
-        _padded_hstu(retriever.encoder, embeddings, b)
-        if isinstance(retriever.encoder, HSTU)
-        else retriever(b)
-    )
-    length = outputs.shape[1]
-    targets = torch.cat([b.item_ids[:, 1:], torch.zeros_like(b.item_ids[:, :1])], dim=1)
-    targets = targets.scatter(1, (b.lengths - 1)[:, None], b.need("target_ids")[:, None])
-    drawn = torch.randint(1, retriever.num_items + 1, (len(b), length, negatives), generator=draws)
-    candidates = torch.cat([targets[..., None], drawn], dim=-1)  # (B, L, 1 + M)
-    scores = _scores(retriever, outputs, candidates, b.need("user_ids"))
-    same = drawn == targets[..., None]
-    scores = torch.cat([scores[..., :1], scores[..., 1:].masked_fill(same, FORBIDDEN)], dim=-1)
-    losses = -scores.log_softmax(-1)[..., 0]
-    return (losses * b.valid).sum() / positions
+    embeddings, encoder = retriever.embed(b), retriever.encoder
+    layout = jagged(b.lengths, b.item_ids.shape[1])
+    if isinstance(encoder, HSTU):
+        outputs = _jagged_hstu(encoder, embeddings, b, layout)
+    elif isinstance(encoder, SASRec):
+        outputs = layout.unpad(_padded_sasrec(encoder, embeddings, b))
+    else:
+        raise ValueError(f"no reference implementation of {type(encoder).__name__}: choose SASRec or HSTU")
+    targets = next_item(b)
+    drawn = torch.randint(1, retriever.num_items + 1, (len(outputs), negatives), generator=draws)
+    candidates = torch.cat([targets.target_ids[:, None], drawn], dim=1)  # (T, 1 + M)
+    scores = _scores(retriever, outputs, candidates, targets.user_ids)
+    same = drawn == targets.target_ids[:, None]
+    scores = torch.cat([scores[:, :1], scores[:, 1:].masked_fill(same, FORBIDDEN)], dim=1)
+    return -scores.log_softmax(1)[:, 0].sum() / positions
 
 
 def _scores(
-    retriever: Retriever, outputs: Float[Tensor, "B L D"], ids: Int[Tensor, "B L C"], users: Int[Tensor, "B"]
-) -> Float[Tensor, "B L C"]:
+    retriever: Retriever, outputs: Float[Tensor, "T D"], ids: Int[Tensor, "T C"], users: Int[Tensor, "T"]
+) -> Float[Tensor, "T C"]:
     """φ of every position and each of its candidates, the item side computed for each pair."""
     similarity = retriever.similarity
-    embedded = retriever.item_table(ids)  # (B, L, C, D)
-    flat = outputs.flatten(0, 1)
-    queries = similarity.queries(flat, users.repeat_interleave(outputs.shape[1]))
+    embedded = retriever.item_table(ids)  # (T, C, D)
+    queries = similarity.queries(outputs, users)
     if isinstance(similarity, DotProduct):
         items = unit(embedded) if similarity.config.normalize else embedded
-        return torch.einsum("td,tcd->tc", queries.vectors, items.flatten(0, 1)).view(ids.shape)  # type: ignore[attr-defined]
+        return torch.einsum("td,tcd->tc", queries.vectors, items)  # type: ignore[attr-defined]
     if not isinstance(similarity, MixtureOfLogits):
-        raise ValueError(f"no straightforward form of {type(similarity).__name__}")
-    state = similarity.items(embedded.flatten(0, 2), ids.flatten())
+        raise ValueError(f"no reference implementation of {type(similarity).__name__}: choose dot or MoL")
+    state = similarity.items(embedded.flatten(0, 1), ids.flatten())
     width = similarity.config.item_groups
-    components = state.components.view(len(flat), ids.shape[2], width, -1)  # (T, C, Px, d)
+    components = state.components.view(*ids.shape, width, -1)  # (T, C, Px, d)
     logits = torch.einsum("tqd,tcxd->tcqx", queries.components, components).flatten(2)  # type: ignore[attr-defined]
-    item_part = None if state.gate is None else state.gate.view(len(flat), ids.shape[2], -1)
+    item_part = None if state.gate is None else state.gate.view(*ids.shape, -1)
     query_part = None if queries.gate is None else queries.gate[:, None]  # type: ignore[attr-defined]
-    return (similarity.gates(logits, query_part, item_part) * logits).sum(-1).view(ids.shape)
+    return (similarity.gates(logits, query_part, item_part) * logits).sum(-1)
 
 
-def _padded_hstu(
-    encoder: HSTU, embeddings: Float[Tensor, "B L D"], b: SequenceBatch
+def _padded_sasrec(
+    encoder: SASRec, embeddings: Float[Tensor, "B L D"], b: SequenceBatch
 ) -> Float[Tensor, "B L D"]:
-    """HSTU over the whole padded grid: every position projected, every pair of positions attended to and then masked."""
+    """SASRec over the whole padded grid."""
     x = encoder.inputs(embeddings, b)
-    asked = torch.roll(b.timestamps, -1, dims=1).scatter(
-        1, (b.lengths - 1)[:, None], b.need("target_timestamps")[:, None]
-    )
-    buckets = time_buckets(asked[:, :, None], b.timestamps[:, None, :])
-    length = x.shape[1]
-    steps = torch.arange(length)
-    causal = torch.ones(length, length).tril()
+    for block in cast(list[SASRecBlock], list(encoder.blocks)):
+        width, heads = x.shape[-1], block.heads
+        query = F.layer_norm(x, (width,), eps=sasrec.EPS)
+        weight, bias = block.project_in.weight, block.project_in.bias
+        q = F.linear(query, weight[:width], bias[:width])
+        k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+        dropout = block.dropout if block.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        y = query + block.project_out(attended.transpose(1, 2).flatten(2))
+        z = F.layer_norm(y, (width,), eps=sasrec.EPS)
+        x = (z + block.ffn(z)) * b.valid[..., None]
+    return x
+
+
+def _jagged_hstu(
+    encoder: HSTU, embeddings: Float[Tensor, "B L D"], b: SequenceBatch, layout: Jagged
+) -> Float[Tensor, "T D"]:
+    """HSTU with jagged linear layers; every pair of padded positions is attended to and then masked."""
+    x = layout.unpad(encoder.inputs(embeddings, b))
+    seen_at = b.timestamps
+    if encoder.request_time:
+        requests = b.need("target_timestamps")[:, None]
+        seen_at = torch.roll(seen_at, -1, dims=1).scatter(1, (b.lengths - 1)[:, None], requests)
+    buckets = time_buckets(seen_at[:, :, None], b.timestamps[:, None, :])
+    steps = torch.arange(layout.length)
+    causal = torch.ones(layout.length, layout.length).tril()
     for block in cast(list[HSTUBlock], list(encoder.blocks)):
         v_width, qk_width = block.heads * block.v_dim, block.heads * block.qk_dim
         projected = F.silu(F.layer_norm(x, x.shape[-1:], eps=EPS) @ block.project_in)
         u, v, q, k = projected.split([v_width, v_width, qk_width, qk_width], dim=-1)
-        v, q, k = (t.unflatten(-1, (block.heads, -1)).transpose(1, 2) for t in (v, q, k))
+        v, q, k = (layout.pad(t).unflatten(-1, (block.heads, -1)).transpose(1, 2) for t in (v, q, k))
         bias = (
             block.bias.position[steps[None, :] - steps[:, None] + block.padded_length - 1]
             + block.bias.time[buckets]
         )
         weights = F.silu(q @ k.transpose(-1, -2) + bias[:, None]) / block.padded_length * causal
-        attended = F.layer_norm((weights @ v).transpose(1, 2).flatten(2), (v_width,), eps=EPS)
-        x = (x + block.project_out(block.dropout(u * attended))) * b.valid[..., None]
+        attended = F.layer_norm(layout.unpad((weights @ v).transpose(1, 2).flatten(2)), (v_width,), eps=EPS)
+        x = x + block.project_out(block.dropout(u * attended))
     return x
 
 
@@ -204,7 +226,7 @@ def summary(raw: pd.DataFrame) -> pd.DataFrame:
     """Per preset and implementation: median, least and most seconds a step, peak memory, and the ratio of medians."""
     grouped = raw.groupby(["preset", "implementation"], sort=False)
     table = grouped["seconds"].agg(["median", "min", "max"]).join(grouped["memory_gib"].max()).reset_index()
-    slow = table[table["implementation"] == "straightforward"].set_index("preset")["median"]
+    slow = table[table["implementation"] != "workbench"].set_index("preset")["median"]
     table["speed-up"] = table["preset"].map(slow) / table["median"]
     return table
 

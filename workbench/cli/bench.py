@@ -30,9 +30,10 @@ def bench_train(
         Path | None, typer.Option(help="CSV of every step; by default reports/tables/bench-train.csv.")
     ] = None,
 ) -> None:
-    """Steps per second and peak memory of training, beside a straightforward implementation, in turn.
+    """Seconds a step and peak memory of training, beside a reference implementation, in turn.
 
-    Straightforward: every padded position, its negatives gathered, the item side recomputed for each of them.
+    The reference implementation is the published code's arithmetic: the negatives of each valid position gathered, the
+    item side recomputed for each of them, attention over the whole padded length.
 
     Example: workbench bench train --preset ml-1m/sasrec-dot --preset ml-1m/hstu-mol --steps 5
     """

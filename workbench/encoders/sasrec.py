@@ -35,7 +35,7 @@ class SASRecConfig:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
 
 
-class _Block(nn.Module):
+class SASRecBlock(nn.Module):
     """Q = LN(x); y = Q + MHA(Q, x, x); z = LN(y); out = z + FFN(z). Keys and values are not normed; no norm has weights."""
 
     def __init__(self, config: SASRecConfig, dim: int) -> None:
@@ -61,6 +61,7 @@ class _Block(nn.Module):
         nn.init.zeros_(self.project_out.bias)
 
     def forward(self, x: Float[Tensor, "T D"], groups: list[Group]) -> Float[Tensor, "T D"]:
+        """The layer's output (T, D) for the jagged rows of all groups, in their order."""
         width = x.shape[-1]
         query = F.layer_norm(x, (width,), eps=EPS)
         weight, bias = self.project_in.weight, self.project_in.bias
@@ -98,7 +99,7 @@ class SASRec(Encoder):
         super().__init__()
         self.max_length = max_length
         self.inputs = PositionalInput(dim, max_length, config.dropout)
-        self.blocks = nn.ModuleList(_Block(config, dim) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(SASRecBlock(config, dim) for _ in range(config.blocks))
 
     def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
         """One output per position (B, L, D); position i sees 0..i."""
