@@ -38,9 +38,10 @@ class TextRetrieval(Study):
     """Hit@1, Hit@10, Hit@100, MRR@100 and NDCG@10 of heads on one text encoder, and of BM25 alone and fused with each head.
 
     `data`: a prepared text collection; `encoder`: wordllama, minilm, minilm-bfloat16, or a folder of transformers. Every head
-    is trained for `epochs` with each of `seeds` seeds from `first` on; values are means over seeds. Intervals are bootstrapped
-    over words (groups of queries); `difference` is to dot-2, paired. Subsets: queries of one answer, of several, of which no
-    answer was one in training ("unseen"), and without the name of an answer.
+    is trained for `epochs` with each of `seeds` seeds from `first` on; values are means over seeds (embedded-text is generated
+    from `first`). `train_queries` and `test_queries`: at most so many of each, drawn at random, over all documents. Intervals
+    are bootstrapped over words (groups of queries); `difference` is to dot-2, paired. Subsets: queries of one answer, of
+    several, of which no answer was one in training ("unseen"), and without the name of an answer.
     """
 
     name: ClassVar[str] = "text"
@@ -53,21 +54,30 @@ class TextRetrieval(Study):
     rate: float = 1e-3
     seeds: int = 3
     first: int = 0
+    train_queries: int | None = None
+    test_queries: int | None = None
 
     def __post_init__(self) -> None:
         if unknown := [head for head in self.heads if head not in HEADS]:
             raise ValueError(f"no head {unknown[0]!r}; there are {', '.join(HEADS)}")
+        if min(self.train_queries or 2, self.test_queries or 2) < 2:
+            raise ValueError(f"train_queries and test_queries must be 2 or more: {self}")
         if not self.heads or self.seeds < 1 or self.first < 0:
             raise ValueError(f"there must be a head, seeds must be 1 or more, first 0 or more: {self}")
 
     @property
     def file(self) -> str:
-        """One table per collection and encoder."""
-        return f"{self.name}-{self.data}-{self.encoder.strip('/').replace('/', '-')}"
+        """One table per collection, encoder and number of training queries."""
+        part = "" if self.train_queries is None else f"-{self.train_queries}"
+        return f"{self.name}-{self.data}-{self.encoder.strip('/').replace('/', '-')}{part}"
 
     def table(self, models: Models) -> pd.DataFrame:
         """One row per subset of queries, way of searching and metric."""
-        encoded = EncodedCollection(load_text(self.data), text_encoders.load(self.encoder))
+        given = {"train": self.train_queries, "test": self.test_queries}
+        limits = {split: limit for split, limit in given.items() if limit is not None}
+        encoded = EncodedCollection(
+            load_text(self.data, seed=self.first).sampled(limits), text_encoders.load(self.encoder)
+        )
         test, relevant = encoded.collection.of_split("test"), encoded.relevant("test")
         vectors = encoded.queries("test")
         training = HeadTraining(epochs=self.epochs, learning_rate=self.rate)

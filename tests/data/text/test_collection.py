@@ -70,6 +70,14 @@ def test_relevant_rows_of_some_queries() -> None:
     assert set(made.documents["document_id"][rows[8:10]]) == set(expected)
 
 
+def test_a_sample_keeps_the_documents_and_the_other_splits() -> None:
+    made = generator.generate(seed=3, words=5)
+    few, again = (made.sampled({"train": 7, "test": 100}, seed=1) for _ in range(2))
+    assert few.queries["split"].value_counts().to_dict() == {"train": 7, "validation": 10, "test": 10}
+    assert len(few.documents) == 400 and set(few.relevance["query_id"]) == set(few.queries["query_id"])
+    pd.testing.assert_frame_equal(few.queries, again.queries)
+
+
 def test_meanings_of_a_generated_word_have_nothing_in_common_and_a_seed_repeats() -> None:
     first, again, other = (generator.generate(seed, words=40) for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(first.queries, again.queries)

@@ -1,6 +1,8 @@
 """A text retrieval task: documents, queries, and which documents answer which query."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -57,6 +59,19 @@ class TextCollection:
     def of_split(self, split: str) -> pd.DataFrame:
         """The queries of one split, in order."""
         return self.queries[self.queries["split"] == split].reset_index(drop=True)
+
+    def sampled(self, limits: Mapping[str, int], seed: int = 0) -> Self:
+        """This collection with at most so many queries of each split in `limits`, drawn at random; all documents stay."""
+        random = np.random.default_rng(seed)
+        kept = np.ones(len(self.queries), dtype=np.bool_)
+        for split, limit in limits.items():
+            rows = np.flatnonzero(self.queries["split"] == split)
+            kept[random.permutation(rows)[limit:]] = False
+        queries = self.queries[kept].reset_index(drop=True)
+        relevance = self.relevance[self.relevance["query_id"].isin(queries["query_id"])].reset_index(
+            drop=True
+        )
+        return replace(self, queries=queries, relevance=relevance)
 
     def relevant_rows(self, queries: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """`offsets` (Q + 1,) and document rows: query i is answered by `rows[offsets[i]:offsets[i + 1]]`."""

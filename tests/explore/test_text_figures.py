@@ -1,0 +1,82 @@
+"""Figures of text retrieval, and the search box."""
+
+import pandas as pd
+import pytest
+
+from workbench.explore.text_figures import answer_columns, component_shares, ways_with_intervals
+from workbench.explore.text_widget import SearchBox
+from workbench.studies.text_search import TextSearch
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+ANSWERS = pd.DataFrame(
+    {
+        "way": ["cosine"] * 2 + ["mixture"] * 2,
+        "place": [1, 2] * 2,
+        "document": ["one", "two", HOSTILE, "one"],
+        "score": [3.0, 2.0, 9.0, 1.0],
+    }
+)
+PARTS = pd.DataFrame(
+    {
+        "document": ["one", "one", HOSTILE, HOSTILE],
+        "component": ["q1·d1", "q1·d2"] * 2,
+        "weight": [0.25, 0.75] * 2,
+        "cosine": [0.8, 0.4] * 2,
+        "share": [4.0, 6.0] * 2,
+    }
+)
+
+
+class Search(TextSearch):
+    """Answers anything with the tables above; an empty text is an error."""
+
+    mixtures = ("mixture",)
+
+    def __init__(self) -> None: ...
+
+    def answers(self, text: str, k: int = 8) -> pd.DataFrame:
+        if not text:
+            raise ValueError("text 0 is empty")
+        return ANSWERS[ANSWERS["place"] <= k]
+
+    def components(self, text: str, name: str, k: int = 5) -> pd.DataFrame:
+        return PARTS
+
+
+def test_answers_stand_side_by_side_in_order_and_are_escaped() -> None:
+    figure = answer_columns(ANSWERS)
+    assert list(figure.data[0].header.values) == ["", "<b>cosine</b>", "<b>mixture</b>"]
+    assert list(figure.data[0].cells.values[1]) == ["one", "two"]
+    assert "<img" not in figure.to_json()
+
+
+def test_shares_of_a_document_stand_on_each_other() -> None:
+    figure = component_shares(PARTS)
+    assert [trace.name for trace in figure.data] == ["q1·d1", "q1·d2"]
+    assert [trace.x[0] for trace in figure.data] == [4.0, 6.0]
+    assert "<img" not in figure.to_json()
+
+
+def test_ways_are_drawn_with_their_intervals() -> None:
+    row = {"subset": "all", "queries": 9, "metric": "Hit@10"}
+    rows = [
+        row | {"way": w, "value": v, "low": v - 0.1, "high": v + 0.2}
+        for w, v in (("mol-2", 0.5), ("BM25", 0.3))
+    ]
+    figure = ways_with_intervals(pd.DataFrame(rows))
+    assert list(figure.data[0].y) == ["BM25", "mol-2"]
+    assert figure.data[0].error_x.array == pytest.approx([0.2, 0.2])
+    with pytest.raises(ValueError, match="no MRR"):
+        ways_with_intervals(pd.DataFrame(rows), "MRR")
+
+
+def test_the_search_box_searches_shows_parts_and_says_what_is_wrong() -> None:
+    box = SearchBox(Search(), "noise")
+    assert box.figure.data[0].type == "table"
+    box.controls["show"].value = "parts of mixture"
+    assert [trace.type for trace in box.figure.data] == ["bar", "bar"]
+    box.controls["show"].value = "answers"
+    box.controls["k"].value = 1
+    assert len(box.figure.data[0].cells.values[1]) == 1
+    box.controls["text"].value = ""
+    assert "text 0 is empty" in box.status.value

@@ -1,0 +1,85 @@
+"""Figures of text retrieval: answers of several heads next to each other, the parts of a mixture, the table with intervals."""
+
+import textwrap
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.explore.figures import finished, need
+from workbench.explore.template import BLUE, GREY, method_style, plain
+
+WIDTH = 44
+
+
+def answer_columns(answers: pd.DataFrame) -> go.Figure:
+    """One column of documents per way of searching, best first; `answers` has `way`, `place` and `document`."""
+    need(answers, "way", "place", "document")
+    ways = list(dict.fromkeys(answers["way"]))
+    columns = [answers[answers["way"] == way].sort_values("place")["document"] for way in ways]
+    places = sorted(answers["place"].unique())
+    figure = go.Figure(
+        go.Table(
+            columnwidth=[1, *[8] * len(ways)],
+            header={"values": ["", *(f"<b>{plain(way)}</b>" for way in ways)], "align": "left"},
+            cells={
+                "values": [places, *[[plain(text) for text in column] for column in columns]],
+                "align": "left",
+                "font": {"size": 12},
+            },
+        )
+    )
+    return figure.update_layout(height=90 + 62 * len(places), margin={"t": 10, "b": 10, "l": 10, "r": 10})
+
+
+def component_shares(components: pd.DataFrame) -> go.Figure:
+    """The score of each document as the sum of its components' parts π·s; `components` is `TextSearch.components`."""
+    need(components, "document", "component", "weight", "cosine", "share")
+    figure = go.Figure()
+    for component, part in components.groupby("component", sort=True):
+        figure.add_bar(
+            y=[_wrapped(text) for text in part["document"]],
+            x=part["share"],
+            customdata=part[["weight", "cosine"]],
+            name=str(component),
+            orientation="h",
+            hovertemplate="weight %{customdata[0]:.2f}, cosine %{customdata[1]:.2f}<extra>%{fullData.name}</extra>",
+        )
+    figure.update_layout(
+        barmode="relative", yaxis={"autorange": "reversed"}, height=420, xaxis_title="part of the score, π·s"
+    )
+    return finished(figure, "Where the score comes from")
+
+
+def ways_with_intervals(table: pd.DataFrame, metric: str = "Hit@10", subset: str = "all") -> go.Figure:
+    """Each way of searching with its interval; `table` is that of the study `text`."""
+    need(table, "subset", "way", "metric", "value", "low", "high")
+    rows = table[(table["metric"] == metric) & (table["subset"] == subset)].sort_values("value")
+    if rows.empty:
+        raise ValueError(f"the table has no {metric} of the subset {subset!r}")
+    figure = go.Figure(
+        go.Scatter(
+            x=rows["value"],
+            y=[plain(way) for way in rows["way"]],
+            mode="markers",
+            marker={
+                "size": 9,
+                "color": [
+                    BLUE if "mol" in way else method_style("dot").color if "dot" in way else GREY
+                    for way in rows["way"]
+                ],
+            },
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": rows["high"] - rows["value"],
+                "arrayminus": rows["value"] - rows["low"],
+            },
+            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+        )
+    )
+    figure.update_layout(height=140 + 28 * len(rows), showlegend=False, xaxis_title=metric)
+    return finished(figure, f"{metric}, {plain(subset)} ({int(rows['queries'].iloc[0]):,} queries)")
+
+
+def _wrapped(text: str) -> str:
+    return "<br>".join(textwrap.wrap(plain(text), WIDTH, max_lines=2, placeholder=" …"))

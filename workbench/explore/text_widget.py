@@ -1,0 +1,29 @@
+"""A search box over documents: type a text, see what each head finds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ipywidgets as widgets
+import plotly.graph_objects as go
+
+from workbench.explore.text_figures import answer_columns, component_shares
+from workbench.explore.widgets import Dashboard
+from workbench.studies.text_search import TextSearch
+
+
+class SearchBox(Dashboard):
+    """`text` is searched as it stands when Enter is pressed; `show`: the answers of all heads, or the parts of one mixture."""
+
+    def __init__(self, search: TextSearch, text: str, k: int = 6) -> None:
+        self._search = search
+        box = widgets.Text(value=text, continuous_update=False, layout={"width": "420px"})
+        show = widgets.Dropdown(options=["answers", *(f"parts of {name}" for name in search.mixtures)])
+        places = widgets.IntSlider(value=k, min=1, max=20, continuous_update=False)
+        super().__init__("Search", {"Text": {"text": box}, "Show": {"show": show}, "Answers": {"k": places}})
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        """The answers side by side, or the parts of a mixture's scores."""
+        if values["show"] == "answers":
+            return answer_columns(self._search.answers(values["text"], values["k"]))
+        name = values["show"].removeprefix("parts of ")
+        return component_shares(self._search.components(values["text"], name, values["k"]))
