@@ -11,7 +11,9 @@ def test_an_entry_is_complete(dataset):
     assert dataset.addresses[0].startswith("https://")
     assert len(set(dataset.addresses)) == len(dataset.addresses) >= 2
     assert all(address.endswith("/" + dataset.archive) for address in dataset.addresses)
-    assert dataset.checksum or dataset.checksum_address
+    assert (
+        dataset.checksum or dataset.checksum_address or dataset.name == "book-crossing"
+    )  # none is published
     assert dataset.files
     assert (dataset.size or 0) < dataset.unpacked
     for text in (dataset.title, dataset.homepage, dataset.licence, dataset.terms, dataset.citation):
