@@ -74,12 +74,14 @@ def check(name: str, dataset: str, root: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("dataset", "name"), [(d, n) for d, names in ALWAYS.items() for n in names])
 def test_a_notebook_works_where_the_data_are_odd(dataset: str, name: str, root: Path) -> None:
     check(name, dataset, root)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in WITHOUT_DATA])
 @pytest.mark.parametrize("dataset", odd_data.KINDS)

@@ -69,7 +69,7 @@ def _is_checkpoint(name: str | Path) -> None:
 
 
 def _is_dataset(name: str) -> None:
-    assert name in {*CATALOG, *EMBEDDED, "my-shop"}, name
+    assert name in {*CATALOG, *EMBEDDED}, name
 
 
 CHECKS: dict[str, Callable[[Any], object]] = {
@@ -84,7 +84,6 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "workbench bench search checkpoint": _is_checkpoint,
     "workbench bench search searcher": lambda specs: [SearcherSpec.read(spec) for spec in specs],
     "workbench data fetch name": _is_dataset,
-    "workbench data prepare name": _is_dataset,
     "workbench index paths base": _is_checkpoint,
     "workbench report dataset": _is_dataset,
     "workbench lab notebook": lambda name: notebooks.select(notebooks.catalog(ROOT / "notebooks"), [name]),

@@ -61,6 +61,7 @@ def test_large_ids_are_kept_exactly():
         (table(timestamp=["5", "6"]), "timestamp must be whole seconds", None),
         (table(timestamp=[True, False]), "timestamp must be whole seconds", None),
         (table(rating=[np.inf, 1]), "rating inf in row 0 is not finite", 0),
+        (table(rating=[1, -1e300]), r"rating -1e\+300 in row 1 is not finite in 32 bits", 1),
         (table(rating=["good", "bad"]), "rating must hold numbers", None),
         (table(item_id=[10, 77]), r"item_id 77 \(row 1\) is not in the item table \(1 such ids\)", 1),
         (table(user_id=[5, 2]), r"user_id 5 \(row 0\) is not in the user table", 0),

@@ -31,7 +31,7 @@ class Interactions:
     above; a title that is missing or empty becomes the item's id.
 
     Raises DataError for an empty table, a missing column, an id that is missing or of a type that identifies nothing, a
-    timestamp that is missing, negative or fractional, an infinite rating, an id twice in `items` or `users`, and an
+    timestamp that is missing, negative or fractional, a rating beyond 32 bits, an id twice in `items` or `users`, and an
     interaction with an item or user that the tables do not have (`Interactions.complete` adds those instead).
 
     >>> table = pd.DataFrame({"user_id": [7, 7], "item_id": [30, 10], "timestamp": [5, 6]})
@@ -158,12 +158,15 @@ def _timestamps(table: pd.DataFrame) -> NDArray[np.int64]:
 def _ratings(table: pd.DataFrame) -> NDArray[np.float32]:
     if not pd.api.types.is_numeric_dtype(table["rating"]):
         raise DataError(f"interactions: rating must hold numbers, but its type is {table['rating'].dtype}")
-    ratings = table["rating"].to_numpy(dtype=np.float32, na_value=np.nan)
-    infinite = np.isinf(ratings)
-    if infinite.any():
-        row = int(infinite.argmax())
-        raise DataError(f"interactions: rating {table['rating'].iloc[row]} in row {row} is not finite", row)
-    return ratings
+    ratings = table["rating"].to_numpy(dtype=np.float64, na_value=np.nan)
+    too_large = np.abs(ratings) > np.finfo(np.float32).max
+    if too_large.any():
+        row = int(too_large.argmax())
+        raise DataError(
+            f"interactions: rating {table['rating'].iloc[row]} in row {row} is not finite in 32 bits (at most 3.4e38)",
+            row,
+        )
+    return ratings.astype(np.float32)
 
 
 def _distinct(table: pd.DataFrame, column: str, name: str) -> "pd.Series[Any]":
