@@ -176,7 +176,7 @@ def test_what_this_program_did_not_make_is_never_replaced(tmp_path, replace):
     with pytest.raises(ValueError, match=r"thesis holds notes.txt, not written by this program"):
         build(thesis, 1, replace=replace)
     (thesis / "made.json").unlink()
-    with pytest.raises(ValueError, match=r"thesis holds notes.txt, part-1, part-2, not written"):
+    with pytest.raises(ValueError, match=r"thesis holds notes.txt, not written"):
         build(thesis, 1, replace=replace)
     assert (thesis / "notes.txt").read_text() == "years of work"
     with pytest.raises(ValueError, match="is a file"):
@@ -184,16 +184,28 @@ def test_what_this_program_did_not_make_is_never_replaced(tmp_path, replace):
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_a_folder_that_is_read_or_damaged_is_never_replaced(tmp_path, replace):
+def test_a_folder_that_is_read_is_never_replaced(tmp_path, replace):
     folder = tmp_path / "thing"
     build(folder, 1)
     for source in (folder, folder / "part-1"):
         with pytest.raises(ValueError, match=r"would be replaced while .* is read"):
             build(folder, 1, sources=[tmp_path / "elsewhere", source], replace=replace)
+    assert number_in(folder) == 1
+
+
+def test_a_damaged_folder_is_replaced_only_on_request(tmp_path):
+    folder = tmp_path / "thing"
+    build(folder, 1)
     (folder / "made.json").write_text("{")
-    with pytest.raises(ValueError, match="holds a damaged thing"):
-        build(folder, 1, replace=replace)
-    assert (folder / "part-1").exists()
+    with pytest.raises(ValueError, match=r"holds a damaged thing .*--replace"):
+        build(folder, 1)
+    (folder / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"holds notes\.txt, not written by this program"):
+        build(folder, 1, replace=True)
+    (folder / "notes.txt").unlink()
+    assert files.check_folder(folder, THING, {"number": 1}, replace=True) == f"the damaged thing in {folder}"
+    build(folder, 1, replace=True)
+    assert number_in(folder) == 1
 
 
 def test_a_failed_build_leaves_the_old_folder_and_nothing_else(tmp_path):

@@ -128,7 +128,7 @@ def check_folder(
     Call it before the work. Raises ValueError that names the folder, what it holds and what to do
     - if it is a file, or holds something that this program did not make;
     - if it holds or is one of `sources`, the files and folders that are read;
-    - if it was made with other settings (data and seed are settings too), unless `replace`.
+    - if it is damaged, or was made with other settings (data and seed are settings too), unless `replace`.
     Raises OSError if it could not be written.
     """
     folder = Path(os.path.realpath(folder))
@@ -145,19 +145,24 @@ def check_folder(
     names = sorted(path.name for path in folder.iterdir())
     if not names:
         return ""
+    foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in kind.files)]
+    damage = ""
     try:
         found = kind.settings(folder)
     except (ValueError, OSError) as error:
-        raise ValueError(
-            f"{folder} holds a damaged {kind.name} ({error}); move it away, or choose another folder"
-        ) from error
-    foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in kind.files)]
+        found, damage = {}, str(error)
     if found is None or foreign:
-        held = ", ".join((names if found is None else foreign)[:3])
+        held = ", ".join((foreign or names)[:3])
         raise ValueError(
             f"{folder} holds {held}, not written by this program as part of a {kind.name};"
             " move that away, or choose another folder"
         )
+    if damage and not replace:
+        raise ValueError(
+            f"{folder} holds a damaged {kind.name} ({damage}); choose another folder, or pass --replace"
+        )
+    if damage:
+        return f"the damaged {kind.name} in {folder}"
     differences = list(_differences(_plain(found), _plain(settings)))
     if not differences:
         return ""

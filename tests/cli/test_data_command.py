@@ -67,9 +67,14 @@ def test_prepare_takes_options_and_archives(root, folder, tmp_path):
     assert "is not the published archive byte for byte" in output
     assert "without duplicates" in output
     assert data.load("ml-latest-small").num_items == 2
-    output = run("prepare", "ml-latest-small", "--k-core", 2, "--passes", 1, "--min-length", 0)
+    output = run("prepare", "ml-latest-small", "--k-core", 2, "--passes", 1, "--min-length", 0, code=1)
+    assert "prepared dataset of other settings" in output and "--replace" in output
+    assert data.load("ml-latest-small").num_items == 2
+    given = ("--k-core", 2, "--passes", 1, "--min-length", 0, "--replace")
+    output = run("prepare", "ml-latest-small", *given)
+    assert "replaced the prepared dataset in" in output
     assert "2-core, 1 pass" in output
-    output = run("prepare", "ml-latest-small", "--k-core", 9, code=1)
+    output = run("prepare", "ml-latest-small", "--k-core", 9, "--replace", code=1)
     assert output.endswith("leaves no interaction; ask for fewer per user and item")
 
 

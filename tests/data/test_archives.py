@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.data.archives import ArchiveError, unpack
+from workbench.data.archives import MARK, ArchiveError, unpack
 
 FILES = ("ratings.csv", "movies.csv")
 GOOD = {"ml/ratings.csv": b"1,2,3\n" * 1000, "ml/movies.csv": b"2,Heat\n", "ml/README": b"read me"}
@@ -52,7 +52,7 @@ def refused(archive, folder, message, files=FILES, limit=1 << 20):
 @MAKERS
 def test_expected_files_are_unpacked_and_others_stay(tmp_path, make):
     folder = unpack(make(tmp_path / "archive", GOOD), tmp_path / "out" / "ml", FILES, 1 << 20)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MARK} == {
         "ratings.csv": GOOD["ml/ratings.csv"],
         "movies.csv": GOOD["ml/movies.csv"],
     }
@@ -65,10 +65,24 @@ def test_unpacking_again_replaces(tmp_path, make):
     archive = make(tmp_path / "archive", GOOD)
     unpack(archive, folder, FILES, 1 << 20)
     (folder / "ratings.csv").write_bytes(b"damaged")
-    (folder / "left-over").touch()
     unpack(archive, folder, FILES, 1 << 20)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, MARK])
     assert (folder / "ratings.csv").read_bytes() == GOOD["ml/ratings.csv"]
+
+
+@MAKERS
+def test_unpacking_never_deletes_what_is_not_a_copy(tmp_path, make):
+    folder = tmp_path / "ml"
+    folder.mkdir()
+    archive = make(folder / "mine.zip", GOOD)
+    with pytest.raises(ValueError, match=r"would be replaced while .*mine.zip in it is read; move that file"):
+        unpack(archive, folder, FILES, 1 << 20)
+    assert archive.exists()
+    elsewhere = archive.rename(tmp_path / "mine.zip")
+    (folder / "ratings.csv").write_text("my own")
+    with pytest.raises(ValueError, match=r"ml holds ratings.csv, not written by this program"):
+        unpack(elsewhere, folder, FILES, 1 << 20)
+    assert (folder / "ratings.csv").read_text() == "my own"
 
 
 def test_one_file_may_come_packed_by_gzip_or_plain(tmp_path):

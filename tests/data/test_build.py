@@ -9,7 +9,7 @@ import pytest
 
 from workbench import data
 from workbench.data import storage
-from workbench.data.archives import ArchiveError
+from workbench.data.archives import MARK, ArchiveError
 from workbench.data.build import build, build_own, comparison, fetch, find_files, locate, raw_folder
 from workbench.data.catalog import CATALOG
 from workbench.data.download import Checksum, DownloadError
@@ -47,7 +47,7 @@ def test_a_dataset_is_fetched_from_a_mirror_prepared_and_loaded(root, served, si
     fetched = fetch(served, progress=False)
     assert fetched.folder == root / "data" / "raw" / "ml-1m"
     assert fetched.remarks == ()
-    assert sorted(path.name for path in fetched.folder.iterdir()) == sorted(served.files)
+    assert sorted(path.name for path in fetched.folder.iterdir()) == sorted([*served.files, MARK])
     assert [path.name for path in (root / "data" / "raw").iterdir()] == ["ml-1m"]
     prepared = build("ml-1m", locate(served).folder)
     sequences = data.load("ml-1m")
@@ -169,7 +169,7 @@ def test_the_published_preparation_is_the_default(root, tmp_path):
     assert [stage.name for stage in prepared.stages] == ["as read", "5-core, 1 pass", "users of 5 or more"]
     assert (prepared.sequences.num_users, prepared.sequences.num_items) == (8, 6)
     assert prepared.sequences.items["item_id"].tolist() == [f"I{item}" for item in range(6)]
-    whole = build("amazon-books", tmp_path, Preparation())
+    whole = build("amazon-books", tmp_path, Preparation(), replace=True)
     assert (whole.sequences.num_users, whole.sequences.num_items) == (9, 7)
 
 
@@ -213,3 +213,31 @@ def test_real_latest_small_is_built_from_its_folder(root, movielens_small):
     table = comparison(CATALOG["ml-latest-small"], build("ml-latest-small", movielens_small).stages)
     assert (table["here"] == table["published"]).all()
     assert len(table) == 3
+
+
+def test_the_source_in_the_folder_of_the_result_is_never_deleted(root):
+    folder = root / "data" / "my-shop"
+    folder.mkdir(parents=True)
+    orders = folder / "orders.csv"
+    orders.write_text(
+        "user_id,item_id,timestamp\n" + "".join(f"{u},{i},{i}\n" for u in range(5) for i in range(6))
+    )
+    (folder / "neighbour.txt").write_text("mine")
+    with pytest.raises(
+        ValueError, match=r"would be replaced while .*orders\.csv in it is read; move that file"
+    ):
+        build_own("my-shop", orders)
+    assert sorted(path.name for path in folder.iterdir()) == ["neighbour.txt", "orders.csv"]
+
+
+def test_another_preparation_replaces_only_on_request_and_says_so(root, tmp_path):
+    orders = tmp_path / "orders.csv"
+    orders.write_text(
+        "user_id,item_id,timestamp\n" + "".join(f"{u},{i},{i}\n" for u in range(5) for i in range(6))
+    )
+    build_own("my-shop", orders)
+    build_own("my-shop", orders)
+    with pytest.raises(ValueError, match=r"preparation\.min_length \d+ there, 6 here; .*--replace"):
+        build_own("my-shop", orders, preparation=Preparation(min_length=6))
+    made = build_own("my-shop", orders, preparation=Preparation(min_length=6), replace=True)
+    assert any("replaced the prepared dataset" in remark for remark in made.remarks)

@@ -38,15 +38,45 @@ def test_what_is_saved_is_loaded(tmp_path, sequences):
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["random"]
 
 
-def test_saving_again_replaces(tmp_path, sequences):
+def test_saving_again_replaces_only_the_same_dataset(tmp_path, sequences):
+    folder = tmp_path / "random"
+    made_from = {"preparation": {"k_core": 2}, "sources": {"a.csv": {"bytes": 3, "sha256": "ab"}}}
+    storage.save(sequences, folder, made_from)
+    later = dataclasses.replace(sequences, timestamps=sequences.timestamps + 1)
+    storage.save(later, folder, made_from)
+    assert same(later, storage.load_folder(folder))
+    for other in ({}, made_from | {"preparation": {"k_core": 3}}, made_from | {"sources": {}}):
+        with pytest.raises(ValueError, match=r"prepared dataset of other settings: .*--replace"):
+            storage.save(sequences, folder, other)
+    assert same(later, storage.load_folder(folder))
+    storage.save(sequences, folder, {}, replace=True)
+    assert same(sequences, storage.load_folder(folder))
+    assert [path.name for path in tmp_path.iterdir()] == ["random"]
+
+
+def test_saving_never_deletes_what_is_not_ours(tmp_path, sequences):
     folder = tmp_path / "random"
     storage.save(sequences, folder, {})
-    (folder / "left-over").touch()
-    later = dataclasses.replace(sequences, timestamps=sequences.timestamps + 1)
-    storage.save(later, folder, {})
-    assert same(later, storage.load_folder(folder))
-    assert not (folder / "left-over").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["random"]
+    (folder / "orders.csv").write_text("mine")
+    with pytest.raises(ValueError, match=r"random holds orders\.csv, not written by this program"):
+        storage.save(sequences, folder, {}, replace=True)
+    assert (folder / "orders.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["../victim/x", "/tmp/x", ".hidden", ""])
+def test_a_name_that_is_a_path_is_refused(tmp_path, sequences, name):
+    storage.save(sequences, tmp_path / "random", {})
+    meta = tmp_path / "random" / storage.META
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"name": name}))
+    with pytest.raises(DataError, match="cannot name a dataset"):
+        storage.load_folder(tmp_path / "random")
+
+
+def test_a_dataset_that_a_killed_process_moved_aside_is_found(root, sequences):
+    folder = root / "data" / "random"
+    storage.save(sequences, folder, {})
+    folder.rename(folder.with_name(".random.previous-999999999"))
+    assert same(sequences, data.load("random"))
 
 
 def test_a_full_disk_leaves_the_old_dataset_and_nothing_else(tmp_path, sequences, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.models.model_store import TrainedModel, find_trained, load_or_train, name_of
+from workbench.models.model_store import TrainedModel, find_trained, load_or_train, name_of, store_model
 from workbench.models.recommend import by_popularity, history, recommendations, score_matrix
 from workbench.training.presets import LINEUPS, PRESETS, Preset, lineup, preset
 
@@ -159,3 +159,12 @@ def test_stale_metrics_of_a_found_checkpoint_are_measured_again(
     found = find_trained(small(), cycles())
     assert found is not None and found.metrics["value"].equals(shelved.metrics["value"])
     assert "measuring again" in caplog.text
+
+
+def test_a_model_of_another_program_is_never_replaced(tmp_path: Path, shelved: TrainedModel, cycles) -> None:
+    folder = tmp_path / "bert"
+    shutil.copytree(shelved.folder, folder)
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="not written by this program"):
+        store_model(shelved.retriever(), shelved.metadata, shelved.history, folder, cycles(), replace=True)
+    assert (folder / "model.safetensors").is_file()

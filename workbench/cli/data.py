@@ -146,6 +146,9 @@ def prepare_dataset(
         bool, typer.Option("--drop-duplicates", help="Drop rows that repeat user, item and second.")
     ] = False,
     seed: Annotated[int, typer.Option(callback=seed_from_zero, help="Seed of a generated dataset.")] = 0,
+    replace_other: Annotated[
+        bool, typer.Option("--replace", help="Replace a dataset of another preparation or other files.")
+    ] = False,
 ) -> None:
     """Turn a dataset's files into sequences under data/NAME, and print its counts beside the published ones.
 
@@ -188,7 +191,9 @@ def prepare_dataset(
         stages: tuple[Stage, ...] = ()
     elif name not in CATALOG and source is not None:
         preparation = replace(Preparation(), **options)  # type: ignore[arg-type]
-        prepared = build_own(name, source, items, preparation, columns, encoding=encoding or "utf-8")
+        prepared = build_own(
+            name, source, items, preparation, columns, encoding=encoding or "utf-8", replace=replace_other
+        )
         _remark(prepared.remarks)
         sequences, stages = prepared.sequences, prepared.stages
     else:
@@ -200,7 +205,8 @@ def prepare_dataset(
             )
         located = locate(dataset, source)
         _remark(located.remarks)
-        prepared = build(name, located.folder, replace(dataset.preparation, **options))  # type: ignore[arg-type]
+        preparation = replace(dataset.preparation, **options)  # type: ignore[arg-type]
+        prepared = build(name, located.folder, preparation, replace=replace_other)
         _remark(prepared.remarks)
         sequences, stages = prepared.sequences, prepared.stages
     seconds = time.perf_counter() - start

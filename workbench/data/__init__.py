@@ -5,7 +5,7 @@ import inspect
 from pathlib import Path
 from typing import Literal, get_args
 
-from workbench import paths
+from workbench import files, paths
 from workbench.data import storage
 from workbench.data.catalog import CATALOG
 from workbench.data.errors import DataError
@@ -43,7 +43,7 @@ def load(name_or_path: str | Path, *, seed: int = 0) -> Sequences:
     if name in EMBEDDED:
         return _embedded(name, seed)
     for folder in (paths.data() / name, Path(name)):
-        if (folder / storage.META).is_file():
+        if (files.recover(folder) / storage.META).is_file():
             return storage.load_folder(folder)
     raise FileNotFoundError(_not_prepared(name))
 
@@ -64,7 +64,7 @@ def _embedded(name: str, seed: int) -> Sequences:
     except (FileNotFoundError, DataError):
         pass  # not there yet, or damaged: either way it is generated below
     sequences = prepare(generator.generate(EMBEDDED[name], seed), name).sequences
-    storage.save(sequences, folder, {"generator": source, "seed": seed})
+    storage.save(sequences, folder, {"generator": source, "seed": seed}, replace=True)
     return sequences
 
 

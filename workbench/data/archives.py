@@ -1,8 +1,7 @@
 """Unpacking archives from elsewhere: the expected files and nothing else, of bounded size, never outside a folder."""
 
 import gzip
-import os
-import shutil
+import json
 import stat
 import tarfile
 import zipfile
@@ -12,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from workbench.data.storage import explained_disk_full, replace_folder
+from workbench.files import Kind, new_folder
 
 _CHUNK = 1 << 20
+MARK = ".workbench.json"
 
 
 class _Readable(Protocol):
@@ -31,27 +31,36 @@ def unpack(archive: Path, folder: Path, files: tuple[str, ...], limit: int) -> P
     """`folder`, holding `files` of a zip, tar or gzip archive (or the one plain file that `archive` is).
 
     A member is taken for its last name, whatever folder it lies in; members that are not expected stay
-    packed. Everything is written to a temporary folder, which is then renamed; `folder` is replaced.
-    Raises ArchiveError where the archive is damaged or encrypted, holds an absolute name, a name that leaves
-    its folder, a link or a device, lacks one of `files` or holds it twice, or unpacks to more than `limit`
-    bytes, by what it declares or by what comes out.
+    packed. `folder` is replaced whole or not at all, and only if this function made it (see `raw_kind`).
+    Raises ValueError if `folder` must not be replaced. Raises ArchiveError if the archive is damaged or encrypted, holds an
+    absolute name, a name that leaves its folder, a link or a device, lacks one of `files` or holds it twice, or unpacks to
+    more than `limit` bytes, by what it declares or by what comes out.
     """
-    temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        with _explained(archive), explained_disk_full(folder):
+    with new_folder(folder, raw_kind(files), {}, sources=[archive]) as new:
+        with _explained(archive):
             if zipfile.is_zipfile(archive):
                 members = _zip_members(archive)
             elif tarfile.is_tarfile(archive):
                 members = _tar_members(archive)
             else:
                 members = _single_file(archive, files)
-            _extract(archive, members, temporary, frozenset(files), limit)
-        replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            _extract(archive, members, new, frozenset(files), limit)
+        mark(new, archive)
     return folder
+
+
+def raw_kind(files: tuple[str, ...]) -> Kind:
+    """A folder of copies of a dataset's `files`, recognised by the marker that `mark` puts there."""
+    return Kind(
+        "copy of a dataset's files",
+        (*files, *(f"{file}.gz" for file in files), MARK),
+        lambda folder: {} if (folder / MARK).is_file() else None,
+    )
+
+
+def mark(folder: Path, source: Path) -> None:
+    """Mark a folder as one of copies, which may be replaced; `source` is where they came from."""
+    (folder / MARK).write_text(json.dumps({"copied from": source.name}) + "\n", encoding="utf-8")
 
 
 def _extract(

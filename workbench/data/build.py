@@ -3,16 +3,18 @@
 import hashlib
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from dataclasses import replace as changed
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from workbench import paths
+from workbench import files, paths
 from workbench.data import EMBEDDED, storage
-from workbench.data.archives import unpack
+from workbench.data.archives import mark, raw_kind, unpack
 from workbench.data.catalog import CATALOG, Dataset
 from workbench.data.columns import ColumnNames
 from workbench.data.download import Checksum, DownloadError, download, fetch_text
@@ -47,6 +49,7 @@ def fetch(dataset: Dataset, source: Path | None = None, *, progress: bool = True
     if source is None:
         if not _missing(folder, dataset):
             return Fetched(folder, (f"{folder} holds {dataset.name} already",))
+        files.check_folder(folder, raw_kind(dataset.files), {})
         archive = paths.data() / "raw" / dataset.archive
         checksum = dataset.checksum or _published_checksum(dataset)
         download(dataset.addresses, archive, size=dataset.size, checksum=checksum, progress=progress)
@@ -58,17 +61,13 @@ def fetch(dataset: Dataset, source: Path | None = None, *, progress: bool = True
         unpack(source, folder, dataset.files, dataset.unpacked)
         return Fetched(folder, _remarks_on_archive(source, dataset))
     found = find_files(source, dataset)
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        with storage.explained_disk_full(folder):
-            for name in dataset.files:
-                source = stored(found, name)
-                shutil.copyfile(source, temporary / source.name)
-            storage.replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if found.resolve() == folder.resolve():
+        return Fetched(folder, (f"{folder} holds {dataset.name} already",))
+    with files.new_folder(folder, raw_kind(dataset.files), {}, sources=[found]) as new:
+        for name in dataset.files:
+            file = stored(found, name)
+            shutil.copyfile(file, new / file.name)
+        mark(new, found)
     return Fetched(folder)
 
 
@@ -101,16 +100,21 @@ def find_files(folder: Path, dataset: Dataset) -> Path:
     return whole[0]
 
 
-def build(name: str, folder: Path, preparation: Preparation | None = None) -> Prepared:
+def build(
+    name: str, folder: Path, preparation: Preparation | None = None, *, replace: bool = False
+) -> Prepared:
     """A public dataset read from `folder`, prepared, and written to `data/<name>`.
 
     Without a `preparation` the one of the published runs is taken. `meta.json` keeps it, the counts of every
-    stage, size and SHA-256 of each source file, and this package's version.
-    Raises DataError for what cannot be read.
+    stage, size and SHA-256 of each source file, and this package's version. A dataset of another preparation or other
+    source files is replaced only with `replace`.
+    Raises DataError for what cannot be read, ValueError, before it reads, if `data/<name>` must not be replaced.
     """
     dataset = CATALOG[name]
     sources = [stored(folder, file) for file in dataset.files]
-    return _build(name, dataset.read(folder), preparation or dataset.preparation, sources)
+    return _build(
+        name, lambda: dataset.read(folder), preparation or dataset.preparation, sources, {}, replace
+    )
 
 
 def build_own(
@@ -121,10 +125,13 @@ def build_own(
     columns: ColumnNames | None = None,
     *,
     encoding: str = "utf-8",
+    replace: bool = False,
 ) -> Prepared:
     """One's own interactions (see `own.read_own`), prepared, and written to `data/<name>`.
 
-    Raises ValueError for a name that is taken or unfit for a folder, DataError for what cannot be read.
+    A dataset of another preparation or other files is replaced only with `replace`.
+    Raises ValueError for a name that is taken or unfit for a folder, or if `data/<name>` must not be replaced; DataError for
+    what cannot be read.
     """
     if (
         name in CATALOG
@@ -137,8 +144,16 @@ def build_own(
             " and no name of the catalogue (`workbench data list`)"
         )
     sources = [table] if items is None else [table, items]
-    interactions = read_own(table, items, columns, encoding=encoding)
-    return _build(name, interactions, preparation or Preparation(), sources)
+
+    def read() -> Interactions:
+        return read_own(table, items, columns, encoding=encoding)
+
+    reading = {
+        "columns": {k: v for k, v in asdict(columns or ColumnNames()).items() if v is not None},
+        "encoding": "" if encoding == "utf-8" else encoding,
+    }
+    given = {name: value for name, value in reading.items() if value}
+    return _build(name, read, preparation or Preparation(), sources, given, replace)
 
 
 def comparison(dataset: Dataset, stages: tuple[Stage, ...]) -> pd.DataFrame:
@@ -156,21 +171,35 @@ def comparison(dataset: Dataset, stages: tuple[Stage, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["stage", "count", "here", "published", "source"])
 
 
-def _build(name: str, interactions: Interactions, preparation: Preparation, sources: list[Path]) -> Prepared:
-    prepared = prepare(interactions, name, preparation)
-    meta: dict[str, Any] = {
+def _build(
+    name: str,
+    read: Callable[[], Interactions],
+    preparation: Preparation,
+    sources: list[Path],
+    reading: dict[str, Any],
+    replace: bool,
+) -> Prepared:
+    folder = paths.data() / name
+    made_from: dict[str, Any] = reading | {
         "preparation": asdict(preparation),
-        "stages": [asdict(stage) for stage in prepared.stages],
-        "remarks": list(prepared.remarks),
         "sources": {
             file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)}
             for path in sources
             for file in ([path] if path.is_file() else sorted(path.rglob("*.*")))
             if file.is_file()
         },
+    }
+    settings = storage.settings_in(made_from)
+    replaced = files.check_folder(folder, storage.DATASET, settings, sources=sources, replace=replace)
+    prepared = prepare(read(), name, preparation)
+    meta = made_from | {
+        "stages": [asdict(stage) for stage in prepared.stages],
+        "remarks": list(prepared.remarks),
         "package": f"retrieval-workbench {version('retrieval-workbench')}",
     }
-    storage.save(prepared.sequences, paths.data() / name, meta)
+    storage.save(prepared.sequences, folder, meta, sources=sources, replace=replace)
+    if replaced:
+        return changed(prepared, remarks=(*prepared.remarks, f"replaced {replaced}"))
     return prepared
 
 

@@ -1,11 +1,7 @@
 """Sequences on disk: a folder of Parquet tables and a `meta.json`, written whole or not at all."""
 
-import errno
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from workbench import files
 from workbench.data.errors import DataError
 from workbench.data.sequences import Sequences
 from workbench.loading import read_json, reading
@@ -23,26 +20,26 @@ FORMAT = 1
 META = "meta.json"
 
 
-def save(sequences: Sequences, folder: Path, meta: dict[str, Any]) -> None:
+def save(
+    sequences: Sequences,
+    folder: Path,
+    meta: dict[str, Any],
+    *,
+    sources: Iterable[Path] = (),
+    replace: bool = False,
+) -> None:
     """Write sequences as `interactions.parquet`, `items.parquet`, `users.parquet` and `meta.json` in
     `folder`.
 
     `interactions.parquet` holds `user` and `item` (dense), `timestamp` and `rating`, in sequence order; the
     two tables hold the source's ids in dense order. `meta` (JSON values) joins the counts and the fingerprint
-    in `meta.json`. Everything is written in a temporary folder beside `folder`, which is then renamed; a
-    dataset of that name is replaced.
-    Raises OSError that says what to do where the disk is full; nothing new is left then.
+    in `meta.json`. `folder` is replaced whole or not at all, and only if it holds a dataset of the same settings (see
+    `settings_in`; `replace`: a dataset), and none of `sources`, the files that were read.
+    Raises ValueError if `folder` must not be replaced, and OSError that says what to do if the disk is full.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        with explained_disk_full(folder):
-            temporary.mkdir()
-            _write(sequences, temporary, meta)
-            replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    settings = settings_in({"fingerprint": sequences.fingerprint()} | meta)
+    with files.new_folder(folder, DATASET, settings, sources=sources, replace=replace) as new:
+        _write(sequences, new, meta)
 
 
 def load_folder(folder: Path) -> Sequences:
@@ -52,7 +49,7 @@ def load_folder(folder: Path) -> Sequences:
     with reading(folder, advice, DataError):
         table, items, users = (
             pyarrow.parquet.read_table(folder / f"{name}.parquet", page_checksum_verification=True)
-            for name in ("interactions", "items", "users")
+            for name in TABLES
         )
         codes = table["user"].to_numpy()
         columns = [_writable(table[name].to_numpy()) for name in ("item", "timestamp", "rating")]
@@ -85,7 +82,7 @@ def load_folder(folder: Path) -> Sequences:
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """`meta.json` of a prepared dataset. Raises FileNotFoundError, and DataError where it is no such file."""
-    path = folder / META
+    path = files.recover(folder) / META
     meta = read_json(path, "prepare the dataset again", DataError)
     if meta.get("format") != FORMAT:
         raise DataError(f"{path} is not of format {FORMAT}; prepare the dataset again with this version")
@@ -101,37 +98,35 @@ def read_meta(folder: Path) -> dict[str, Any]:
     }.items():
         if type(meta[name]) is not kind:
             raise DataError(f"{path}: its {name} is {meta[name]!r:.50}; prepare the dataset again")
+    try:
+        files.check_name(meta["name"], "a dataset")
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; prepare the dataset again") from None
     return meta
 
 
-@contextmanager
-def explained_disk_full(target: Path) -> Iterator[None]:
-    """Tell what did not fit, and what to do, where the block fails for want of disk space."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        message = f"the disk is full: {target} could not be written; free some space and try again"
-        raise OSError(errno.ENOSPC, message) from error
+def settings_in(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What a prepared dataset was made from, of its `meta`: preparation, contents of the sources, generator and seed.
+
+    A dataset of neither source nor generator is identified by its fingerprint.
+    """
+    settings = {
+        key: meta[key] for key in ("preparation", "columns", "encoding", "generator", "seed") if key in meta
+    }
+    if "sources" in meta:
+        settings["sources (SHA-256)"] = sorted(source["sha256"] for source in meta["sources"].values())
+    return settings or {"fingerprint": meta["fingerprint"]}
 
 
-def replace_folder(temporary: Path, folder: Path) -> None:
-    """Rename `temporary` to `folder`; one that is in the way steps aside first and is then removed."""
-    previous = folder.with_name(f".{folder.name}.previous-{os.getpid()}")
-    while True:
-        try:
-            temporary.rename(folder)
-            break
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        shutil.rmtree(previous, ignore_errors=True)
-        try:
-            folder.rename(previous)
-        except FileNotFoundError:  # another process was faster; the place is free now, or taken again
-            continue
-    shutil.rmtree(previous, ignore_errors=True)
+def _settings_of(folder: Path) -> dict[str, Any] | None:
+    path = folder / META
+    if not path.is_file() or "fingerprint" not in read_json(path, "prepare it again", DataError):
+        return None
+    return settings_in(read_meta(folder))
+
+
+TABLES = ("interactions", "items", "users")
+DATASET = files.Kind("prepared dataset", (META, *(f"{name}.parquet" for name in TABLES)), _settings_of)
 
 
 def _write(sequences: Sequences, folder: Path, meta: dict[str, Any]) -> None:

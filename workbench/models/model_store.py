@@ -21,7 +21,7 @@ from workbench.evaluation.protocol import STRICT, summarize
 from workbench.evaluation.published import published
 from workbench.evaluation.ranks import COLUMNS
 from workbench.evaluation.retrievers import rank_users
-from workbench.loading import read_csv, reading
+from workbench.loading import read_csv, read_json, reading
 from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.registry import did_you_mean
 from workbench.retriever import CONFIG, WEIGHTS, Retriever, RetrieverConfig, read_metadata
@@ -406,7 +406,12 @@ def _settings_in(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings_of(folder: Path) -> dict[str, Any] | None:
-    return _settings_in(read_metadata(folder)) if (folder / CONFIG).is_file() else None
+    path = folder / CONFIG
+    if not path.is_file() or "retriever" not in read_json(
+        path, RETRAIN
+    ):  # or it is the model of another program
+        return None
+    return _settings_in(read_metadata(folder))
 
 
 CHECKPOINT = files.Kind(
