@@ -182,6 +182,16 @@ def test_own_data_is_built_under_its_name(root, tmp_path):
     assert list(storage.read_meta(root / "data" / "my-shop")["sources"]) == ["orders.csv"]
 
 
+def test_own_data_in_a_folder_names_each_of_its_files(root, tmp_path):
+    for day in ("01", "02"):
+        (tmp_path / "orders" / f"day={day}").mkdir(parents=True)
+        table = pd.DataFrame({"user": ["ann"], "item": [int(day)]})
+        table.to_parquet(tmp_path / "orders" / f"day={day}" / "0.parquet")
+    assert build_own("my-shop", tmp_path / "orders").sequences.items["item_id"].tolist() == [1, 2]
+    sources = storage.read_meta(root / "data" / "my-shop")["sources"]
+    assert list(sources) == ["orders/day=01/0.parquet", "orders/day=02/0.parquet"]
+
+
 @pytest.mark.parametrize(
     "name", ["ml-1m", "embedded-tiny", "raw", "../up", "a/b", ".hidden", "", "Über", "a b"]
 )

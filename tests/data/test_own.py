@@ -225,6 +225,27 @@ def test_all_problems_are_told_at_once(tmp_path):
         read_own(path)
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        (["7", "-3", "0"], [7, -3, 0]),
+        (["7", "18446744073709551615"], ["7", "18446744073709551615"]),
+        (["7", "-0"], ["7", "-0"]),
+        (["7", "7.0"], ["7", "7.0"]),
+        (["7", "+7"], ["7", "+7"]),
+        ([" 7 ", "8"], [7, 8]),
+        (["é", "e"], ["é", "e"]),
+    ],
+)
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_ids_of_a_text_are_numbers_only_if_nothing_is_lost(tmp_path, written, kept, quote):
+    path = tmp_path / "own.csv"
+    path.write_text(
+        "user,item\n" + "".join(f"1,{quote}{item}{quote}\n" for item in written), encoding="utf-8"
+    )
+    assert read_own(path).table["item_id"].tolist() == kept
+
+
 def test_ids_in_parquet_keep_their_type(tmp_path):
     path = tmp_path / "own.pq"
     users = [str(uuid.UUID(int=1)), str(uuid.UUID(int=2))]

@@ -183,9 +183,9 @@ def _build(
     made_from: dict[str, Any] = reading | {
         "preparation": asdict(preparation),
         "sources": {
-            file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+            str(file.relative_to(path.parent)): {"bytes": file.stat().st_size, "sha256": _sha256(file)}
             for path in sources
-            for file in ([path] if path.is_file() else sorted(path.rglob("*.*")))
+            for file in sorted([path, *path.rglob("*")])
             if file.is_file()
         },
     }
