@@ -6,6 +6,7 @@
 #   make lab      JupyterLab on the tour
 #   make lint     lint and type check alone
 #   make certificates   100,000 searches that try to certify a wrong list (an hour)
+#   make faults   kill, fill up, cut off and damage whatever can be, and write reports/reliability.md
 #   make clean    remove .venv, caches and generated reports; data/ and ckpts/ stay
 #
 # PYTHON=... chooses the interpreter, EXTRA=gpu installs the GPU builds of fbgemm and faiss instead of the CPU ones.
@@ -13,7 +14,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: report test matrix lab lint certificates clean
+.PHONY: report test matrix lab lint certificates faults clean
 
 comma := ,
 VENV := .venv
@@ -46,10 +47,13 @@ lint: $(VENV)/.installed-$(EXTRA)-test
 certificates: $(VENV)/.installed-$(EXTRA)
 	$(BIN)/workbench bench certificates
 
+faults: $(VENV)/.installed-$(EXTRA)-test
+	$(BIN)/python tests/faults/campaign.py --long --report reports/reliability.md
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
-	find reports -mindepth 1 -maxdepth 1 -not -name README.md -not -name tables -exec rm -rf {} +
+	find reports -mindepth 1 -maxdepth 1 -not -name README.md -not -name reliability.md -not -name tables -exec rm -rf {} +
 
 $(BIN)/python:
 	@for name in $(PYTHON); do \

@@ -20,6 +20,7 @@ ADVICE = "get it again"
         (KeyError("epoch"), "'epoch' is missing"),
         (TypeError("an int\nis no list"), "an int is no list"),
         (RecursionError("maximum"), "nested too deeply"),
+        (OSError(errno.EINVAL, "Invalid argument"), "Invalid argument"),  # of a seek: it names no file
         (OSError("Couldn't deserialize thrift"), "thrift"),  # Arrow's: it has no number
         (OverflowError("x" * 5000), "x…"),
         (EOFError(), "EOFError"),
@@ -36,7 +37,7 @@ def test_any_failure_is_one_line_that_names_the_file(tmp_path, error, words):
 
 def test_errors_of_the_system_pass(tmp_path):
     with pytest.raises(PermissionError, match="no entry"), reading(tmp_path / "a", ADVICE):
-        raise PermissionError(errno.EACCES, "no entry")
+        raise PermissionError(errno.EACCES, "no entry", "a")
     with pytest.raises(FileNotFoundError), reading(tmp_path / "a", ADVICE):
         (tmp_path / "a").read_bytes()
     with (
@@ -100,7 +101,7 @@ def test_values_of_other_types_are_named(values, message):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "a\n1\n", "a,b\n1,x\n", "a,b\n1\x00,2\n", 'a,b\n"1,2\n', "a,b\n1.5,2\n"]
+    "content", ["", "a\n1\n", "a,b\n1,x\n", "a,b\n1\x00,2\n", 'a,b\n"1,2\n', "a,b\n1.5,2\n", "a,b\n1e300,2\n"]
 )
 def test_a_damaged_csv_table_is_named(tmp_path, content):
     path = tmp_path / "a.csv"

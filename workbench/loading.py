@@ -1,6 +1,7 @@
 """Reading files that may be damaged or hostile: any failure is one line that names the file. Imports nothing of ours."""
 
 import json
+import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -29,7 +30,7 @@ def reading(path: Path, advice: str, error_type: type[ValueError] = ValueError) 
         yield
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        if (missing or error.errno is not None) and not (missing and path.is_dir()):
+        if (missing or error.filename is not None) and not (missing and path.is_dir()):
             raise
         raise error_type(f"{path} is damaged ({one_line(error)}); {advice}") from error
     except MemoryError as error:
@@ -38,8 +39,8 @@ def reading(path: Path, advice: str, error_type: type[ValueError] = ValueError) 
         raise error_type(f"{path} is damaged ({one_line(error)}); {advice}") from error
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, in a line of at most 300 characters.
+def one_line(error: BaseException | str) -> str:
+    """What an error says, or a text, in a line of at most 300 characters.
 
     >>> one_line(KeyError("epoch")), one_line(ValueError("two\\nlines")), one_line(EOFError())
     ("'epoch' is missing", 'two lines', 'EOFError')
@@ -77,7 +78,10 @@ def read_csv(path: Path, columns: Mapping[str, str], advice: str) -> "pd.DataFra
     """
     import pandas as pd
 
-    with reading(path, advice):
+    with (
+        reading(path, advice),
+        warnings.catch_warnings(action="error"),
+    ):  # a number that does not fit its type
         table = pd.read_csv(path, dtype=dict(columns))
         if lacking := sorted(columns.keys() - set(table.columns)):
             raise ValueError(f"it lacks the column {', '.join(lacking)}")

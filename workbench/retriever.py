@@ -227,7 +227,7 @@ def described(folder: Path) -> tuple[RetrieverConfig, int]:
     try:
         config = RetrieverConfig.from_dict(metadata["retriever"])
     except ValueError as error:
-        raise ValueError(f"{folder / CONFIG} describes no retriever: {error}") from error
+        raise ValueError(f"{folder / CONFIG} describes no retriever: {one_line(error)}") from error
     num_items = metadata.get("num_items")
     if type(num_items) is not int or num_items < 1:
         raise ValueError(
@@ -250,5 +250,5 @@ def check_fit(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], sourc
         if given[k] != expected[k]
     ]
     if problems:
-        shown = "; ".join(sorted(problems)[:5])
+        shown = one_line("; ".join(sorted(problems)[:5]))
         raise ValueError(f"{source} does not fit the model ({len(problems)} tensors): {shown}")

@@ -45,8 +45,23 @@ def test_a_source_is_compiled_once_and_again_where_it_changes(source, folder):
     for number in (44, 45):
         source.with_name("number.h").write_text(f"#define NUMBER {number}\n")
         assert ctypes.CDLL(str(native.built(source, folder))).answer() == number
-    assert {p.suffix for p in folder.iterdir()} == {".so", ".lock"}  # nothing half done stays
+    assert {p.suffix for p in folder.iterdir()} == {".so", ".lock", ".sha256"}  # nothing half done stays
     assert folder.stat().st_mode & 0o077 == 0
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no digest"])
+def test_a_library_that_is_not_as_it_was_written_is_compiled_again(source, folder, damage):
+    library = native.built(source, folder)
+    whole = library.read_bytes()
+    if damage == "cut":  # to load it would end the process
+        library.write_bytes(whole[: len(whole) // 2])
+    elif damage == "flipped":
+        library.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    else:
+        library.with_suffix(".sha256").unlink()
+    assert native.built(source, folder) == library
+    assert library.read_bytes() == whole
 
 
 @needs_compiler

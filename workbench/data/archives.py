@@ -1,5 +1,6 @@
 """Unpacking archives from elsewhere: the expected files and nothing else, of bounded size, never outside a folder."""
 
+import errno
 import gzip
 import json
 import stat
@@ -147,12 +148,17 @@ def _require_harmless(archive: Path, name: str) -> None:
 def _explained(archive: Path) -> Iterator[None]:
     try:
         yield
+    except OSError as error:
+        if error.errno != errno.EINVAL and not isinstance(error, gzip.BadGzipFile):
+            raise
+        raise ArchiveError(
+            f"{archive} is damaged or incomplete ({error}); get it again"
+        ) from error  # a seek into nowhere
     except NotImplementedError as error:
         raise ArchiveError(f"{archive} is packed in a way that is not supported: {error}") from error
     except (
         zipfile.BadZipFile,
         tarfile.TarError,
-        gzip.BadGzipFile,
         zlib.error,
         EOFError,
         RuntimeError,

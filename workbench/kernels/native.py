@@ -68,12 +68,29 @@ def built(source: Path, folder: Path) -> Path:
     target = folder / f"{source.stem}-{key.hexdigest()[:20]}.so"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_owner(folder)
-    if target.is_file():
+    if _is_whole(target):
         return target
     with _alone(target.with_suffix(".lock")):
-        if not target.is_file():  # or another process was faster
+        if not _is_whole(target):  # or another process was faster
             _compile(source, flags, target)
+            _digest_file(target).write_text(_digest(target), encoding="utf-8")
     return target
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether a compiled library is as it was written: to load one that was cut off would end the process."""
+    try:
+        return _digest_file(library).read_text(encoding="utf-8") == _digest(library)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _digest_file(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _digest(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()
 
 
 def _flags() -> list[str]:

@@ -70,6 +70,10 @@ class TrainedModel:
             raise FileNotFoundError(
                 f"{folder} holds no {lost[0]}: not a finished checkpoint, but weights or a run that were not measured"
             )
+        if unknown := sorted({"dataset", "fingerprint"} - metadata.keys()):
+            raise ValueError(
+                f"{folder / CONFIG} does not say what it was trained on ({', '.join(unknown)}); {RETRAIN}"
+            )
         history = read_csv(folder / HISTORY, HISTORY_COLUMNS, RETRAIN)
         metrics = read_csv(folder / METRICS, METRIC_COLUMNS, RETRAIN)
         if not _are_of(metrics, _measured_on(folder, metadata.get("fingerprint"))):

@@ -155,7 +155,9 @@ def _value(notebook: Notebook, name: str, text: str) -> Any:
         kind = {int: "a whole number", float: "a number", bool: "true or false"}.get(
             type(default), "a JSON value"
         )
-        raise ValueError(f"parameter {name} of {notebook.name} is {kind} (default {default!r}), got {text!r}")
+        raise ValueError(
+            f"parameter {name} of {notebook.name} is {kind} (default {default!r}), got {text!r:.80}"
+        )
     return value
 
 

@@ -57,7 +57,10 @@ def write_pages(report: Report, folder: Path) -> None:
     """Write the page of every notebook of `report`, whose executed copies lie in `folder`, and the assets they share."""
     assets = folder / "assets"
     shutil.rmtree(assets, ignore_errors=True)
-    shutil.copytree(_HERE / "assets", assets)
+    for path in (path for path in sorted((_HERE / "assets").rglob("*")) if path.is_file()):
+        copy = assets / path.relative_to(_HERE / "assets")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)  # not copytree, which collects all errors of a full disk into one
     shutil.copyfile(_PLOTLY_JS, assets / "plotly.min.js")
     exporter = _exporter(frozenset(report.entries))
     for name in report.entries:

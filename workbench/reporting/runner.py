@@ -117,7 +117,10 @@ def run_report(spec: ReportSpec, say: Callable[[str], None] = print) -> Finished
     paths.reports().mkdir(parents=True, exist_ok=True)
     with _lock(paths.reports() / f".{spec.run}.lock", spec.run):
         run = _Run(spec, every, chosen, bound, say)
-        asyncio.run(run.execute())
+        try:
+            asyncio.run(run.execute())
+        except ExceptionGroup as group:  # of the notebooks at once: the first says what happened
+            raise group.exceptions[0] from None
         run.publish()
     index = pages.write_index(paths.reports())
     return Finished(index, tuple(run.rows[notebook.name] for notebook in chosen))
