@@ -43,6 +43,7 @@ struct Problem {
 namespace {
 
 constexpr int64_t CHUNK = 3 * LANES;  // candidates whose components are transposed together
+constexpr int64_t AHEAD = 4;          // rows of items that are fetched into the cache before their turn
 constexpr float LEAST_SUM = 1e-6f;    // of the weights that dropout leaves
 
 uint64_t scrambled(uint64_t x) {  // splitmix64
@@ -74,6 +75,10 @@ struct Mask {
         return x >= every(threshold) ? all(scale) : Vector{};
     }
 };
+
+inline void fetch(const float* row, int64_t length) {
+    for (int64_t i = 0; i < length; i += 16) __builtin_prefetch(row + i, 1);
+}
 
 inline float sum_of(Vector x) {
     float sum = 0;
@@ -269,6 +274,7 @@ void Work::run(int64_t share) {
         const float* query = p.query_components + t * p.query_groups * p.width;
         const float* of_query = p.query_gate ? p.query_gate + t * components : nullptr;
         for (int64_t c = 0; c < count; ++c) {
+            if (c + AHEAD < count) fetch(p.item_components + chosen[c + AHEAD] * row_length, row_length);
             std::memcpy(s.gathered + c * row_length, p.item_components + chosen[c] * row_length, row_length * sizeof(float));
             if (p.item_gate)
                 std::memcpy(s.gates + c * wide, p.item_gate + chosen[c] * components, components * sizeof(float));
@@ -375,6 +381,7 @@ void Work::run(int64_t share) {
                        j ? to_query_row : nullptr, p.width, to_query_row, p.width);
         for (int64_t c = 0; c < count; ++c) {
             float* to = to_items + chosen[c] * row_length;
+            if (c + AHEAD < count) fetch(to_items + chosen[c + AHEAD] * row_length, row_length);
             multiplied(p.item_groups, p.width, p.query_groups, {to_logits + c * wide, 1, p.item_groups}, query, p.width, to,
                        p.width, to, p.width);
         }
