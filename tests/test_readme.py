@@ -1,12 +1,16 @@
 """The numbers in the README and on the page of results are those that their commands print."""
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from workbench.models.model_store import TrainedModel, beside
-from workbench.studies.results import SECTIONS, results_page
+from workbench.models.model_store import TrainedModel, beside, markdown
+from workbench.studies.results import SECTIONS, at_a_glance, results_page
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("ml-1m-cpu-sasrec-dot", "ml-1m-cpu-sasrec-mol", "ml-1m-cpu-hstu-dot", "ml-1m-cpu-hstu-mol")
@@ -23,10 +27,38 @@ def test_the_page_of_results_is_what_the_stored_tables_say() -> None:
     assert page == results_page(ROOT / "reports" / "tables"), "run `workbench study results`"
 
 
+def test_the_table_at_a_glance_is_what_the_stored_seeds_say() -> None:
+    assert markdown(at_a_glance(ROOT / "reports" / "tables")) in (ROOT / "README.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    environment = {**os.environ, "WORKBENCH_ROOT": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("sku-") == 20 and "exact" in done.stdout
+
+
+def test_every_picture_of_the_readme_is_there() -> None:
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert pictures and all((ROOT / picture).is_file() for picture in pictures)
+
+
 def test_every_stored_table_is_on_the_page_of_results() -> None:
     shown = {section.file for sections in SECTIONS.values() for section in sections}
     stored = {path.stem for path in (ROOT / "reports" / "tables").glob("*.csv")}
-    beside = {"sparcode-ablation-embedded-small", "sparcode-given-ml-1m-known-5"}  # shown by notebook 08
+    beside = {"sparcode-ablation-embedded-small", "sparcode-given-ml-1m-known-5"}  # by notebook 08
+    beside |= {path for path in stored if path.startswith("text-")}  # by notebook 11
     assert stored - beside <= shown and shown <= stored
 
 
