@@ -29,6 +29,10 @@ FILLED = {"dataset": "ml-1m", "seed": "0"}
 """What stands for the {…} of a command that a notebook fills in; a preset for all others."""
 
 
+SHOP = "my-shop"
+"""The dataset of the user's own in examples."""
+
+
 def _of_markdown(text: str) -> Iterator[str]:
     yield from re.findall(r"^\s*(?:Example: )?(workbench [a-z].*)$", text, re.MULTILINE)
     yield from re.findall(r"`(workbench [a-z][^`]*)`", text)
@@ -65,11 +69,12 @@ def _check_report(values: dict[str, Any]) -> None:
 
 
 def _is_checkpoint(name: str | Path) -> None:
-    assert (ROOT / "ckpts" / name / "config.json").is_file() or str(name).startswith("ckpts/"), name
+    of_an_example = str(name).startswith(("ckpts/", f"{SHOP}-"))
+    assert (ROOT / "ckpts" / name / "config.json").is_file() or of_an_example, name
 
 
 def _is_dataset(name: str) -> None:
-    assert name in {*CATALOG, *EMBEDDED}, name
+    assert name in {*CATALOG, *EMBEDDED, SHOP}, name
 
 
 CHECKS: dict[str, Callable[[Any], object]] = {
