@@ -149,7 +149,7 @@ def test_a_file_cut_short_is_named(tmp_path, kept):
     path = tmp_path / "top.safetensors"
     topk().save(path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"top\.safetensors is cut short or no safetensors file"):
+    with pytest.raises(ValueError, match=r"top\.safetensors is damaged"):
         TopK.load(path)
 
 
@@ -158,9 +158,25 @@ def test_a_missing_file_is_named(tmp_path):
         TopK.load(tmp_path / "nowhere")
 
 
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(OSError, match=r"cannot write .*nowhere/top"):
-        topk().save(tmp_path / "nowhere" / "top")
+def test_a_missing_folder_is_made(tmp_path):
+    topk().save(tmp_path / "nowhere" / "top")
+    assert torch.equal(TopK.load(tmp_path / "nowhere" / "top").ids, topk().ids)
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    path = tmp_path / "top.safetensors"
+    topk().save(path)
+    whole = path.read_bytes()
+    for place in range(0, 8 * len(whole), 7):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            read = TopK.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+        else:
+            assert torch.equal(read.ids, topk().ids) and torch.equal(read.scores, topk().scores)
 
 
 def test_a_full_disk_leaves_the_previous_record_and_nothing_else(tmp_path, monkeypatch):

@@ -9,10 +9,11 @@ import workbench
 
 PACKAGE = Path(workbench.__file__).parent
 
-BASE = frozenset({"contracts", "registry", "runtime", "paths", "files", "loading"})
+BASE = frozenset({"contracts", "registry", "runtime", "paths", "files", "loading", "tensor_files"})
 ROOMS: dict[str, frozenset[str]] = {
     "loading": frozenset(),
-    "contracts": frozenset({"files", "loading"}),
+    "contracts": frozenset({"tensor_files"}),
+    "tensor_files": frozenset({"files", "loading"}),
     "registry": frozenset({"loading"}),
     "runtime": frozenset(),
     "paths": frozenset(),

@@ -1,4 +1,4 @@
-"""What the rooms hand to each other: the shape alphabet, batches, states, results, interfaces. Imports nothing of ours.
+"""What the rooms hand to each other: the shape alphabet, batches, states, results, interfaces. Imports tensor_files alone.
 
 The shape alphabet, used in every annotation and comment of the package:
 
@@ -25,10 +25,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, Self, final, get_args
 
-import safetensors.torch
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from workbench import tensor_files
 
 PADDING_ID = 0
 NO_ITEM = -1
@@ -65,36 +66,25 @@ class _TensorRecord:
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
     def save(self, path: Path) -> None:
-        """Write the record as safetensors: under a temporary name, then renamed, so no partial file stays.
+        """Write the record as safetensors with a digest of its content, whole or not at all.
 
-        Raises OSError that names the file where it cannot be written (no such folder, a full disk).
+        Raises OSError that names the file if it cannot be written (a full disk, say).
         """
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        present = {k: v.detach().contiguous().cpu() for k, v in tensors.items() if v is not None}
-        temporary = path.with_name(path.name + ".partial")
-        try:
-            safetensors.torch.save_file(present, temporary, metadata={"record": type(self).__name__})
-            temporary.replace(path)
-        except safetensors.SafetensorError as error:
-            raise OSError(f"cannot write {path}: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        tensor_files.save(present, path, {"record": type(self).__name__})
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a record written by `save`.
 
-        Raises FileNotFoundError where there is no file, and ValueError that names the file where it is cut
-        short or damaged, holds another kind of record, or lacks a field that the record needs.
+        Raises FileNotFoundError if there is no file, and ValueError that names the file if it is cut short or damaged, holds
+        another kind of record, or lacks a field that the record needs.
         """
         if not path.is_file():
             raise FileNotFoundError(f"there is no {cls.__name__} at {path}")
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                kind = (file.metadata() or {}).get("record")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{path} is cut short or no safetensors file: {error}") from error
+        tensors, metadata = tensor_files.load(path, "write it again")
+        kind = metadata.get("record")
         if kind != cls.__name__:
             raise ValueError(f"{path} holds a {kind or 'file without a record name'}, not a {cls.__name__}")
         optional = {f.name for f in fields(cls) if NoneType in get_args(f.type)}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.contracts import TopK
 from workbench.search import BruteForce
-from workbench.search.inverted_index import InvertedIndex
+from workbench.search.inverted_index import InvertedIndex, fingerprint
 from workbench.search.postings import ends, ragged
 from workbench.similarities.dot import DotConfig, DotProduct
 from workbench.similarities.sparcode.quantizer import QuantizerConfig
@@ -223,13 +223,54 @@ def test_what_is_no_index_of_this_model_and_corpus_is_refused(tmp_path):
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:4], b""):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="cut short or no index"):
+        with pytest.raises(ValueError, match="is damaged"):
             InvertedIndex.load(path, similarity, x)
     x.save(path)
     with pytest.raises(ValueError, match="holds no index"):
         InvertedIndex.load(path, similarity, x)
     with pytest.raises(FileNotFoundError, match="there is no index"):
         InvertedIndex.load(tmp_path / "none", similarity, x)
+
+
+def test_no_flipped_bit_of_an_index_goes_unnoticed(tmp_path):
+    similarity = model()
+    q, x = states(similarity, 6, 30)
+    path = tmp_path / "index.safetensors"
+    index = InvertedIndex.build(similarity, x, q.codes)
+    index.save(path)
+    whole, expected = path.read_bytes(), index.search(q, 5)
+    for place in range(5, 8 * len(whole), 8 * len(whole) // 250):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            found = InvertedIndex.load(path, similarity, x).search(q, 5)
+        except ValueError as error:
+            assert str(path) in str(error)
+        else:
+            assert_same(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: replace(p, rows=p.rows - 1), "a negative row"),
+        (lambda p: replace(p, rows=p.rows + 1), "rows beyond the 30 items"),
+        (lambda p: replace(p, values=p.values.flip(0)), "not in descending order"),
+        (lambda p: replace(p, values=p.values * torch.inf), "not finite"),
+        (lambda p: replace(p, codes=p.codes.flip(0)), "codes are not in ascending order"),
+        (lambda p: replace(p, rows=p.rows.long()), "rows and values are .*torch.int64, torch.float32"),
+    ],
+)
+def test_lists_that_no_index_has_are_refused(tmp_path, change, message):
+    similarity = model()
+    q, x = states(similarity, 6, 30)
+    index = InvertedIndex.build(similarity, x, q.codes, threshold=0.5)
+    path = tmp_path / "index.safetensors"
+    metadata = {"record": "sparcode index 1", "fingerprint": fingerprint(similarity, x), "threshold": "0.5"}
+    change(index.postings).save(path, {}, metadata)
+    with pytest.raises(ValueError, match=message):
+        InvertedIndex.load(path, similarity, x)
 
 
 def test_a_write_that_fails_leaves_the_old_index_whole(tmp_path, monkeypatch):

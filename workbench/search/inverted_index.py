@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench import loading
 from workbench.contracts import NO_ITEM, ItemState, QueryState
 from workbench.search.certificates import Answer, CorpusSearcher, stated_precision
 from workbench.search.postings import Postings, gathered, ragged
@@ -297,7 +298,12 @@ class InvertedIndex(CorpusSearcher):
             raise ValueError(
                 f"{path} is the index of another model or corpus (fingerprint {metadata.get('fingerprint')}); build it anew"
             )
-        threshold = float(metadata["threshold"])
+        if len(postings) and int(postings.rows.max()) >= len(items):
+            raise ValueError(
+                f"{path} is damaged: it holds rows beyond the {len(items)} items; build it again"
+            )
+        with loading.reading(path, "build it again"):
+            threshold = float(metadata["threshold"])
         return cls(similarity, items, postings, threshold, threshold, memory_budget)
 
 

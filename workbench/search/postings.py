@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from workbench import tensor_files
 
 POSTING_BYTES = 8
 """A row (int32) and a score (float32)."""
@@ -74,54 +74,53 @@ class Postings:
         return Postings(self.codes, ends(counts), rows[order].int(), values[order])
 
     def save(self, path: Path, extra: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Write the lists, `extra` tensors and `metadata` as safetensors: under a temporary name, then renamed.
+        """Write the lists, `extra` tensors and `metadata` as safetensors with a digest, whole or not at all.
 
-        Raises OSError that names the file where it cannot be written.
+        Raises OSError that names the file if it cannot be written.
         """
-        tensors = {
-            "codes": self.codes,
-            "offsets": self.offsets,
-            "rows": self.rows,
-            "values": self.values,
-            **extra,
-        }
-        temporary = path.with_name(path.name + ".partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            plain = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-            safetensors.torch.save_file(plain, temporary, metadata=dict(metadata))
-            temporary.replace(path)
-        except safetensors.SafetensorError as error:
-            raise OSError(f"cannot write {path}: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        lists = {"codes": self.codes, "offsets": self.offsets, "rows": self.rows, "values": self.values}
+        tensor_files.save({**lists, **extra}, path, metadata)
 
     @classmethod
     def load(cls, path: Path) -> tuple["Postings", dict[str, Tensor], dict[str, str]]:
         """The lists, memory-mapped; the other tensors; the metadata.
 
-        Raises FileNotFoundError, and ValueError that names the file where it is cut short, damaged, or holds no lists.
+        Raises FileNotFoundError, and ValueError that names the file if it is cut short, damaged, or holds no lists.
         """
         if not path.is_file():
             raise FileNotFoundError(f"there is no index at {path}")
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{path} is cut short or no index ({error}); build it anew") from error
+        tensors, metadata = tensor_files.load(path, "build it again")
         if missing := {"codes", "offsets", "rows", "values"} - tensors.keys():
             raise ValueError(f"{path} holds no index: it lacks {', '.join(sorted(missing))}")
         postings = cls(*(tensors.pop(name) for name in ("codes", "offsets", "rows", "values")))
-        sound = (
-            len(postings.offsets) == len(postings.codes) + 1
-            and int(postings.offsets[-1]) == len(postings.rows) == len(postings.values)
-            and int(postings.offsets[0]) == 0
-            and bool((postings.offsets.diff() >= 0).all())
-        )
-        if not sound:
-            raise ValueError(f"{path} is damaged: its offsets and lists do not fit together; build it anew")
+        if (fault := postings._fault()) is not None:
+            raise ValueError(f"{path} is damaged: {fault}; build it again")
         return postings, tensors, metadata
+
+    def _fault(self) -> str | None:
+        """What is wrong with these lists; None if nothing is."""
+        kinds = (self.codes.dtype, self.offsets.dtype, self.rows.dtype, self.values.dtype)
+        if kinds != (torch.int64, torch.int64, torch.int32, torch.float32):
+            return f"its codes, offsets, rows and values are {', '.join(map(str, kinds))}"
+        fit = (
+            self.codes.dim() == self.offsets.dim() == self.rows.dim() == self.values.dim() == 1
+            and len(self.offsets) == len(self.codes) + 1
+            and int(self.offsets[-1]) == len(self.rows) == len(self.values)
+            and int(self.offsets[0]) == 0
+            and bool((self.offsets.diff() >= 0).all())
+        )
+        if not fit:
+            return "its offsets and lists do not fit together"
+        if bool((self.codes.diff() <= 0).any()):
+            return "its codes are not in ascending order"
+        if len(self) and int(self.rows.min()) < 0:
+            return "it holds a negative row"
+        if not bool(self.values.isfinite().all()):
+            return "a score is not finite"
+        of = torch.repeat_interleave(torch.arange(len(self.codes)), self.offsets.diff())
+        if bool(((self.values.diff() > 0) & (of.diff() == 0)).any()):
+            return "a list is not in descending order"
+        return None
 
 
 def gathered(
@@ -134,9 +133,12 @@ def gathered(
     counts, rows, values = [], [], []
     done = held = 0
     for scores in blocks:
-        if bool(scores.isnan().any()):
+        undefined = ~(scores < float("inf"))
+        if bool(undefined.any()):
+            code, row = undefined.nonzero()[0].tolist()
             raise ValueError(
-                "a score of the index is NaN; look for NaN or infinite values in the similarity's weights"
+                f"a score of the index is NaN or infinite, of code {int(codes[done + code])} and row {row} of the items;"
+                " look for NaN or infinite values in the similarity's weights"
             )
         descending, order = scores.float().sort(dim=1, descending=True, stable=True)
         kept = descending > floor

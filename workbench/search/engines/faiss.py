@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.torch
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench import tensor_files
 from workbench.runtime import OPTIONAL, optional
 from workbench.search.candidates import CandidateSource, Lists, SourceBuilder, listed_among
 from workbench.search.corpus_manifest import CorpusManifest, only
@@ -222,24 +221,17 @@ class FaissLists(CandidateSource):
         return lambda: self._hold(kind, ledger, index)
 
     def save(self, path: Path) -> None:
-        """Write the index, its kind and the fingerprint of its vectors: under a temporary name, then renamed.
+        """Write the index, its kind, the fingerprint of its vectors and a digest of all, whole or not at all.
 
-        Raises OSError that names the file where it cannot be written.
+        Raises OSError that names the file if it cannot be written.
         """
-        content = {"index": torch.from_numpy(_faiss().serialize_index(self._index))}
         described = {
             "record": type(self).__name__,
             "built_with": json.dumps(built_with(self.kind)),
             "fingerprint": self.fingerprint,
         }
-        temporary = path.with_name(path.name + ".partial")
-        try:
-            safetensors.torch.save_file(content, temporary, metadata=described)
-            temporary.replace(path)
-        except safetensors.SafetensorError as error:
-            raise OSError(f"cannot write {path}: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        index = torch.from_numpy(_faiss().serialize_index(self._index))
+        tensor_files.save({"index": index}, path, described)
 
     @classmethod
     def load(
@@ -320,16 +312,14 @@ def _read(path: Path, kind: IndexKind, expected: str) -> Any:
     """The index in a file, checked to be of `kind` and of vectors with the fingerprint `expected`."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no index at {path}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            described = file.metadata() or {}
-            content = file.get_tensor("index") if described.get("record") == FaissLists.__name__ else None
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is cut short or no index that was saved here: {error}") from error
-    if content is None:
+    advice = "delete it and build it again"
+    tensors, described = tensor_files.load(path, advice)
+    if described.get("record") != FaissLists.__name__:
         raise ValueError(
             f"{path} holds a {described.get('record', 'file without a record name')}, not an index"
         )
+    if lacking := {"built_with", "fingerprint"} - described.keys() or {"index"} - tensors.keys():
+        raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}; {advice}")
     if json.loads(described["built_with"]) != built_with(kind):
         raise ValueError(f"{path} was built with {described['built_with']}, not as {kind}; name another file")
     if described["fingerprint"] != expected:
@@ -338,6 +328,6 @@ def _read(path: Path, kind: IndexKind, expected: str) -> Any:
             " anew (keep item states with ItemState.save); delete it or name another file"
         )
     try:
-        return _faiss().deserialize_index(content.numpy())
+        return _faiss().deserialize_index(tensors["index"].numpy())
     except RuntimeError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
