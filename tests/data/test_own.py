@@ -172,6 +172,12 @@ def test_usual_spellings_are_recognised_and_said(tmp_path, header, said):
     assert interactions.table["rating"].tolist()[0] == 4.5
 
 
+def test_the_plainest_spelling_comes_first(tmp_path):
+    path = tmp_path / "orders.csv"
+    path.write_text("user,userId,user_id,item,item_id,time,timestamp\na,b,c,1,2,3,4\n")
+    assert rows(read_own(path)) == [("c", 2, 4)]
+
+
 def test_columns_by_name(tmp_path):
     path = tmp_path / "orders.csv"
     path.write_text("user;buyer;code;points;when\n1;x;a;3;1700000000000\n")

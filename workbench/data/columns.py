@@ -73,14 +73,14 @@ class Reading:
         """
         names = list(self.table.names)
         if name is None:
-            plain = [_plain(found) for found in names]
-            name = next(
-                (names[plain.index(s)] for s in map(_plain, _SPELLINGS[role].split()) if s in plain), None
+            spellings = _SPELLINGS[role].split()
+            by_plain = {_plain(found): found for found in reversed(names)}
+            found = (
+                spelling if spelling in names else by_plain.get(_plain(spelling)) for spelling in spellings
             )
+            name = next(filter(None, found), None)
             if name is None:
                 return None
-            if role in names:
-                name = role
         elif name not in names:
             raise DataError(f"{self.table.name} has no column {name!r} (columns found: {_listed(names)})")
         if names.count(name) > 1:
@@ -225,13 +225,17 @@ def _listed(names: Sequence[str]) -> str:
 
 def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Text as int64 if every value is a whole number of 64 bits as it is written; otherwise as it is."""
-    coded = column.combine_chunks().dictionary_encode()
-    if not pc.all(pc.match_substring_regex(coded.dictionary, WHOLE_NUMBER)).as_py():
+    coded = column.dictionary_encode().unify_dictionaries()
+    if not len(coded):
+        return column.cast(pa.int64())
+    written = coded.chunk(0).dictionary
+    if not pc.all(pc.match_substring_regex(written, WHOLE_NUMBER)).as_py():
         return column
     try:
-        return pa.chunked_array([coded.dictionary.cast(pa.int64()).take(coded.indices)])
+        numbers = written.cast(pa.int64())
     except pa.ArrowInvalid:  # more than 64 bits
         return column
+    return pa.chunked_array([numbers.take(chunk.indices) for chunk in coded.chunks])
 
 
 def _series(column: pa.ChunkedArray) -> "pd.Series[Any]":
