@@ -5,13 +5,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import safetensors.torch
+import torch
 
+from workbench import files
 from workbench.bench import run as module
 from workbench.bench.entries import BenchmarkEntry, chosen
 from workbench.bench.plans import Plan, named
 from workbench.bench.roofline import Ceilings
 from workbench.bench.run import Raw, run
 from workbench.bench.workloads import Inflated, RandomWeights, Trained
+from workbench.retriever import Retriever
 
 pytestmark = pytest.mark.usefixtures("ceilings_at_once")
 KEYS = ["workload", "label", "batch_size", "k", "round", "call"]
@@ -83,6 +87,54 @@ def test_a_finished_run_is_read_and_anew_measures_again(plan: Plan, tmp_path: Pa
     pd.testing.assert_frame_equal(quiet(plan, tmp_path).calls, first.calls)
     assert not quiet(plan, tmp_path, anew=True).calls["seconds"].equals(first.calls["seconds"])
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("lost", ["shape", "entries", "builds"])
+def test_a_run_stopped_after_its_last_round_is_finished(
+    plan: Plan, tmp_path: Path, monkeypatch, lost
+) -> None:
+    small = replace(plan, workloads=plan.workloads[:1], batch_sizes=(1,))
+    real = module._write
+
+    def stops(frame: pd.DataFrame, path: Path) -> None:
+        if path.name == f"{lost}.parquet":
+            raise KeyboardInterrupt
+        real(frame, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write", stops)
+        with pytest.raises(KeyboardInterrupt):
+            quiet(small, tmp_path)
+    raw = quiet(small, tmp_path)
+    assert len(raw.calls) == 8 and not raw.calls[KEYS].duplicated().any()
+    assert len(raw.entries) == len(raw.builds) == 2 and len(raw.shapes) == 1
+
+
+def test_other_weights_under_the_same_name_are_measured_again(
+    plan: Plan, tmp_path: Path, checkpoint: str
+) -> None:
+    small = replace(plan, workloads=plan.workloads[:1], batch_sizes=(1,), rounds=1)
+    first = quiet(small, tmp_path)
+    weights = Path(checkpoint) / "model.safetensors"
+    before = weights.read_bytes()
+    model = Retriever.load(Path(checkpoint))
+    with torch.no_grad():
+        model.item_table.weight.mul_(-1)
+    try:
+        safetensors.torch.save_file(model.state_dict(), weights)
+        second = quiet(small, tmp_path)
+    finally:
+        weights.write_bytes(before)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert first.metadata["checkpoints"] != second.metadata["checkpoints"]
+
+
+def test_two_benches_do_not_share_a_folder(plan: Plan, tmp_path: Path) -> None:
+    small = replace(plan, workloads=plan.workloads[:1], batch_sizes=(1,), rounds=1)
+    quiet(small, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    with files.lock(folder), pytest.raises(BlockingIOError, match="is in use by process"):
+        quiet(small, tmp_path)
 
 
 def test_another_plan_has_another_folder(plan: Plan, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,15 +12,17 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from workbench import paths, runtime
+from workbench import files, paths, runtime
 from workbench.bench.plans import Plan
 from workbench.bench.roofline import Ceilings, best_of, ceilings
 from workbench.bench.searcher_pool import RoundRobin, SearcherPool, described
 from workbench.bench.workloads import WorkloadSpec, build
 from workbench.loading import from_json, read_json, reading
+from workbench.models.model_store import identity
 from workbench.reporting.provenance import provenance
 
 FACTS = "run.json"
+TABLES = ("shape", "entries", "builds")
 REPEAT = "remove the folder and measure again"
 
 
@@ -82,9 +83,9 @@ def run(
 ) -> Raw:
     """Measure `plan` in a folder of its own under `runs` (default: `reports/bench`), and hand back all that was stored.
 
-    The folder is named for the plan, the entries, the machine and the torch version: what was measured before with all of
-    them the same is kept, and what is missing is measured now. A round is stored whole or not at all. `anew` removes
-    what is there first. Raises as `workloads.build` does.
+    The folder is named for the plan, the entries, the machine, the torch version and the digests of the checkpoints: what was
+    measured before with all of them the same is kept, and what is missing is measured now. A round is stored whole or not at
+    all. `anew` removes what is there first. Raises as `workloads.build` does, and BlockingIOError if another process runs it.
     """
     on = runtime.device(device)
     found = provenance(paths.root())
@@ -93,21 +94,36 @@ def run(
         "machine": found.machine.words(),
         "device": str(on),
         "torch": torch.__version__,
+        "checkpoints": {name: identity(name) for name in _checkpoints(plan)},
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
     folder = (runs or paths.reports() / "bench") / f"{plan.name}-{digest}"
-    if anew:
-        shutil.rmtree(folder, ignore_errors=True)
+    with files.lock(folder):
+        return _run(plan, folder, described, on, found.commit_words(), progress=progress, anew=anew)
+
+
+def _run(
+    plan: Plan,
+    folder: Path,
+    described: dict[str, Any],
+    on: torch.device,
+    commit: str,
+    *,
+    progress: bool,
+    anew: bool,
+) -> Raw:
+    if anew and (folder / FACTS).is_file():
+        files.remove_folder(folder)
     metadata = read_json(folder / FACTS, REPEAT) if (folder / FACTS).is_file() else None
     if metadata is not None and metadata.get("finished") is True:
         return Raw.load(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    commits = [] if metadata is None else [c for c in metadata["commits"] if c != found.commit_words()]
+    commits = [] if metadata is None else [c for c in metadata["commits"] if c != commit]
     with _threads(plan.threads) as threads:
         metadata = {
             **described,
             "threads": threads,
-            "commits": [*commits, found.commit_words()],
+            "commits": [*commits, commit],
             "ceilings": asdict(
                 best_of(Ceilings(**metadata["ceilings"]), ceilings(on)) if metadata else ceilings(on)
             ),
@@ -145,6 +161,10 @@ def _run_workload(plan: Plan, spec: WorkloadSpec, folder: Path, device: torch.de
         for group, path in groups.items()
         if (missing := [r for r in range(plan.rounds) if not _stored(path, r)])
     }
+    if not todo and not all((folder / f"{name}.parquet").is_file() for name in TABLES):
+        todo = {
+            next(reversed(groups)): [plan.rounds - 1]
+        }  # stopped between the last round and the tables: that round again
     bar.update(len(groups) * plan.rounds - sum(map(len, todo.values())))
     if not todo:
         return
@@ -155,9 +175,10 @@ def _run_workload(plan: Plan, spec: WorkloadSpec, folder: Path, device: torch.de
     folder.mkdir(parents=True, exist_ok=True)
     for group, rounds in todo.items():
         _run_group(plan, field, group, groups[group], rounds, bar)
-    _write(field.shape(), folder / "shape.parquet")
-    _write(described(those), folder / "entries.parquet")
-    _write(pd.DataFrame(field.builds), folder / "builds.parquet")
+    for name, table in zip(
+        TABLES, (field.shape(), described(those), pd.DataFrame(field.builds)), strict=True
+    ):
+        _write(table, folder / f"{name}.parquet")
 
 
 def _run_group(
@@ -178,16 +199,20 @@ def _run_group(
 
 
 def _stored(group: Path, number: int) -> bool:
-    return (group / f"round-{number:03}.calls.parquet").is_file()
+    wanted = (f"round-{number:03}.calls.parquet", f"round-{number:03}.answers.parquet", "memory.parquet")
+    return all((group / name).is_file() for name in wanted)
+
+
+def _checkpoints(plan: Plan) -> list[str]:
+    """The checkpoints that a plan measures."""
+    named = [getattr(spec, "checkpoint", None) for spec in plan.workloads]
+    return sorted({name for name in (*named, *plan.own) if name is not None})
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    frame.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    with files.atomic_write(path) as temporary:
+        frame.to_parquet(temporary, index=False)
 
 
 def _write_json(values: dict[str, Any], path: Path) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    temporary.replace(path)
+    files.write_text(json.dumps(values, indent=2) + "\n", path)

@@ -152,11 +152,16 @@ def lab(
 
 def pairs(
     write: Annotated[bool, typer.Option("--write", help="Write every .ipynb anew from its .py.")] = False,
+    take: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Write this notebook's .py from its .ipynb; the old .py is kept."),
+    ] = None,
 ) -> None:
     """Check that each notebook and its source (NN_name.ipynb, NN_name.py) hold the same cells, or make them so.
 
     The .py is the source. JupyterLab keeps both in step while you edit; run `workbench pairs --write` after editing a .py
-    by hand, and to take the outputs out of a notebook before committing it.
+    by hand, and to take the outputs out of a notebook before committing it. A notebook that holds cells which its .py lacks is
+    left as it is: --take brings them into the .py.
 
     Examples:
 
@@ -164,10 +169,15 @@ def pairs(
 
       workbench pairs --write
     """
+    from workbench.files import check_name
     from workbench.reporting.pairs import problems
+    from workbench.reporting.pairs import take as take_notebook
     from workbench.reporting.pairs import write as write_pair
 
     folder = paths.notebooks()
+    if take is not None:
+        source = folder / f"{check_name(take, 'a notebook')}.py"
+        typer.echo(f"{source} is written from its notebook; as it was: {take_notebook(source)}")
     if write:
         for source in sorted(folder.glob("*.py")):
             write_pair(source)

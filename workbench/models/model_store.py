@@ -437,6 +437,12 @@ def _are_of(measured: pd.DataFrame, measured_on: str) -> bool:
     return MEASURED in measured and bool((measured[MEASURED] == measured_on).all())
 
 
+def identity(checkpoint: str | Path) -> str:
+    """A digest of a checkpoint's weights and configuration, the data of its training and the strict protocol."""
+    folder = folder_of(checkpoint)
+    return _measured_on(folder, read_metadata(folder).get("fingerprint"))
+
+
 def _measured_on(folder: Path, fingerprint: str | None) -> str:
     """A digest of what numbers measured in `folder` belong to: weights, configuration, data, protocol."""
     with (folder / WEIGHTS).open("rb") as file:

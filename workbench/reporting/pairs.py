@@ -1,11 +1,14 @@
 """The pairs of notebooks: a percent-format `.py`, which is the source, and the `.ipynb` generated from it."""
 
 import hashlib
+import itertools
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
+
+from workbench import files
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -37,11 +40,35 @@ def same_cells(source: Path, generated: Path) -> bool:
     return not _differences(source, generated)
 
 
+def edited(source: Path) -> list[int]:
+    """Places (from 1) of cells that were changed or added in the `.ipynb` of a source, and that the source lacks.
+
+    The identifier of a generated cell holds a digest of its text, so a cell that somebody changed is recognised.
+    """
+    generated = source.with_suffix(".ipynb")
+    if not generated.is_file():
+        return []
+    ours = [_essence(cell) for cell in jupytext.read(source).cells]
+    cells = nbformat.read(generated, as_version=4).cells
+    return [
+        place
+        for place, cell in enumerate(cells, start=1)
+        if str(cell.get("id", "")).partition("-")[2] != _digest(cell) and _essence(cell) not in ours
+    ]
+
+
 def write(source: Path) -> Path:
     """Write the `.ipynb` beside a source and return its path.
 
     The same source always gives the same bytes: identifiers of cells are made from their place and text.
+    Raises ValueError if the notebook holds cells that were changed there and that the source lacks: they would be lost.
     """
+    generated = source.with_suffix(".ipynb")
+    if places := edited(source):
+        raise ValueError(
+            f"{generated}: cells {', '.join(map(str, places))} were changed there and {source.name} lacks them; take them into"
+            f" the source with: workbench pairs --take {source.stem}"
+        )
     document = jupytext.read(source)
     metadata: dict[str, Any] = {"kernelspec": KERNELSPEC}
     if "workbench" in document.metadata:
@@ -55,17 +82,30 @@ def write(source: Path) -> Path:
         metadata["jupytext"] = filters
     cells = []
     for position, cell in enumerate(document.cells):
-        digest = hashlib.blake2b(cell.source.encode(), digest_size=4).hexdigest()
         tags = cell.metadata.get("tags")
         make = nbformat.v4.new_markdown_cell if cell.cell_type == "markdown" else nbformat.v4.new_code_cell
         cells.append(
-            make(cell.source, id=f"{position:02d}-{digest}", metadata={"tags": tags} if tags else {})
+            make(cell.source, id=f"{position:02d}-{_digest(cell)}", metadata={"tags": tags} if tags else {})
         )
-    generated = source.with_suffix(".ipynb")
-    temporary = generated.with_name(f".{generated.name}.partial")
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), temporary)
-    temporary.replace(generated)
+    with files.atomic_write(generated) as temporary:
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), temporary)
     return generated
+
+
+def take(source: Path) -> Path:
+    """Write the cells of the `.ipynb` beside a source into the source; return where the source as it was is kept."""
+    numbers = itertools.count(1)
+    kept = next(path for n in numbers if not (path := source.with_name(f"{source.name}.before-{n}")).exists())
+    document = jupytext.read(source)
+    document.cells = nbformat.read(source.with_suffix(".ipynb"), as_version=4).cells
+    files.write_text(source.read_text(encoding="utf-8"), kept)
+    files.write_text(jupytext.writes(document, fmt="py:percent"), source)
+    write(source)
+    return kept
+
+
+def _digest(cell: Any) -> str:
+    return hashlib.blake2b(cell.source.encode(), digest_size=4).hexdigest()
 
 
 def _differences(source: Path, generated: Path) -> list[str]:
