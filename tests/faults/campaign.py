@@ -1,4 +1,4 @@
-"""The fault suite: `python tests/faults/campaign.py [--long] [--only WORD] [--processes N] [--json PATH] [--report PATH]`.
+"""The fault suite: `python tests/faults/campaign.py`, with the options that `--help` lists.
 
 Tries what may go wrong (kills, pairs of processes, disks, missing tools, damaged files), counts what was tried, survived and
 lost, and exits with status 1 where anything was lost. The short form takes about a minute, the long one some minutes.
@@ -103,20 +103,27 @@ def main() -> int:
     """Run the campaign; the exit status is 1 where anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="the full numbers of tries")
+    parser.add_argument(
+        "--share", type=float, default=1, help="the part of the long form's tries that is made"
+    )
     parser.add_argument("--only", default="", help="kinds whose name holds this word")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that work side by side")
     parser.add_argument("--json", type=Path, help="write the tallies to this file")
     parser.add_argument("--report", type=Path, help="write reports/reliability.md")
     given = parser.parse_args()
     began = time.monotonic()
+
+    def tries(short: int, long: int) -> int:
+        return max(short, round(given.share * long)) if given.long else short
+
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         root = Path(scratch).resolve()
         os.environ["WORKBENCH_CACHE"] = str(root / "cache")
         os.environ["WORKBENCH_NATIVE"] = "0"
         jobs = chain(
-            killed(root / "kills", MANY if given.long else FEW),
-            mutations(root, LONG if given.long else SHORT),
-            short_of(root / "short", DISKS if given.long else 3),
+            killed(root / "kills", tries(FEW, MANY)),
+            mutations(root, tries(SHORT, LONG)),
+            short_of(root / "short", tries(3, DISKS)),
             [("hostile text on pages", lambda: pages.titles(root / "pages", few=not given.long))],
         )
         tallies = shared_out(
@@ -124,6 +131,7 @@ def main() -> int:
         )
     if given.report:
         command = "python tests/faults/campaign.py" + (" --long" if given.long else "")
+        command += f" --share {given.share:g}" if given.share != 1 else ""
         given.report.write_text(
             reliability.page(tallies, command, time.monotonic() - began), encoding="utf-8"
         )

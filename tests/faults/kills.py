@@ -117,7 +117,7 @@ def _trained(folder: Path) -> str:
 
 def _prepare(folder: Path) -> None:
     os.environ["WORKBENCH_ROOT"] = str(folder)
-    build.build_own("mine", folder / "own.csv")
+    build.build_own("mine", folder / "own.csv", replace=True)
 
 
 def _raw(folder: Path) -> None:

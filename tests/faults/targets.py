@@ -276,7 +276,7 @@ def _tree(folder: Path) -> Any:
 
 def _own(folder: Path, name: str = "own.csv") -> Any:
     os.environ["WORKBENCH_ROOT"] = str(folder / "root")
-    return build.build_own("mine", folder / name, folder / "items.csv")
+    return build.build_own("mine", folder / name, folder / "items.csv", replace=True)
 
 
 def targets(root: Path) -> list[tuple[Target, Path]]:
