@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.explore.figures import finished, need
-from workbench.explore.template import BLUE, GREY, method_style, plain
+from workbench.explore.template import BLUE, GREY, VERMILLION, plain
 
 WIDTH = 44
 
@@ -28,7 +28,12 @@ def answer_columns(answers: pd.DataFrame) -> go.Figure:
             },
         )
     )
-    return figure.update_layout(height=90 + 62 * len(places), margin={"t": 10, "b": 10, "l": 10, "r": 10})
+    lines = sum(
+        -(-part["document"].str.len().max() // (110 // len(ways))) for _, part in answers.groupby("place")
+    )
+    return figure.update_layout(
+        height=90 + 10 * len(places) + 18 * int(lines), margin={"t": 10, "b": 10, "l": 10, "r": 10}
+    )
 
 
 def component_shares(components: pd.DataFrame) -> go.Figure:
@@ -64,8 +69,7 @@ def ways_with_intervals(table: pd.DataFrame, metric: str = "Hit@10", subset: str
             marker={
                 "size": 9,
                 "color": [
-                    BLUE if "mol" in way else method_style("dot").color if "dot" in way else GREY
-                    for way in rows["way"]
+                    VERMILLION if "mol" in way else BLUE if "dot" in way else GREY for way in rows["way"]
                 ],
             },
             error_x={

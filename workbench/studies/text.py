@@ -23,6 +23,7 @@ HEADS: dict[str, HeadConfig] = {
     "dot-2": HeadConfig(kind="dot", groups=2),
     "maxsim-2": HeadConfig(kind="maxsim", groups=2),
     "mol-2": HeadConfig(kind="mol", groups=2),
+    "dot-2-random": HeadConfig(kind="dot", groups=2, start="random"),
     "mol-2-random": HeadConfig(kind="mol", groups=2, start="random"),
 }
 """Heads by name; dot-2, maxsim-2 and mol-2 have the same number of projected weights."""
@@ -109,7 +110,10 @@ class TextRetrieval(Study):
                 values[name] = sum(each[1:], each[0]) / len(each)
             if fused:
                 values[_UNION + name] = sum(fused[1:], fused[0]) / len(fused)
-        return summarize(values, test, subsets(encoded), facts)
+        table = summarize(values, test, subsets(encoded), facts)
+        return table.assign(
+            train_queries=len(encoded.collection.of_split("train")), epochs=self.epochs, rate=self.rate
+        )
 
 
 def fuse(first: NDArray[np.int64], second: NDArray[np.int64], constant: int = FUSION) -> NDArray[np.int64]:
