@@ -42,6 +42,43 @@ def test_order_in_time(tied: float, again: float, said: str) -> None:
     assert said in text(findings.order_in_time(pd.DataFrame({"measure": measures, "share": [tied, again]})))
 
 
+def test_who_leads_when() -> None:
+    history = pd.DataFrame(
+        {
+            "run": ["a", "a", "a", "b", "b", "b"],
+            "epoch": [1, 2, 3] * 2,
+            "NDCG@10": [0.2, None, 0.3, 0.1, None, 0.4],
+        }
+    )
+    assert text(findings.learning(history, [("a", "b")])) == (
+        "Of a and b, a is ahead at epoch 1, and b is ahead at epoch 3."
+    )
+    assert text(findings.learning(history[history["epoch"] < 3], [("a", "b")])) == (
+        "Of a and b, a is ahead at the last measurement (epoch 1), as at the first."
+    )
+    assert "both have the same NDCG@10" in text(
+        findings.learning(history.assign(**{"NDCG@10": 0.0}), [("a", "b")])
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "said"), [(0.01, "that excludes 0."), (-0.01, "that includes 0: no finding.")]
+)
+def test_which_differences_are_more_than_luck(low: float, said: str) -> None:
+    row = {"comparison": "b − a", "metric": "NDCG@10", "difference": 0.02, "low": low, "high": 0.03}
+    found = text(findings.significance(pd.DataFrame([row, {**row, "metric": "MRR"}])))
+    assert found == f"b − a: +0.0200 NDCG@10, an interval of {low:+.4f} to +0.0300 {said}"
+
+
+def test_for_whom_a_method_gains() -> None:
+    split = pd.DataFrame(
+        {"method": ["a"] * 3 + ["b"] * 3, "group": [1, 2, 3] * 2, "NDCG@10": [0.1, 0.2, 0.3, 0.2, 0.2, 0.4]}
+    )
+    assert text(findings.gains(split, [("a", "b"), ("a", "a")])) == (
+        "b is ahead of a in groups 1, 3 of 3 (1 is the rarest). a is ahead of a in no group."
+    )
+
+
 def test_which_grouping_the_components_follow() -> None:
     both = {"deciles of popularity": 0.2, "genres": 0.1}
     assert text(findings.component_use(both, 4)).endswith("The components follow deciles of popularity most.")

@@ -1,6 +1,6 @@
 """Findings: sentences computed from a run, so that other data or another seed leave no wrong sentence behind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from IPython.display import Markdown
@@ -50,6 +50,48 @@ def order_in_time(repeats: pd.DataFrame) -> Markdown:
     return finding(
         order, f"{again:.1%} of the users meet an item again: a test item that is in the history is missed."
     )
+
+
+def learning(history: pd.DataFrame, pairs: Sequence[tuple[str, str]], metric: str = "NDCG@10") -> Markdown:
+    """Which of two methods leads at the first measured epoch and at the last; `history` has `run`, `epoch` and the metric."""
+    measured = history.dropna(subset=[metric]).pivot(index="epoch", columns="run", values=metric)
+    sentences = []
+    for one, other in pairs:
+        both = measured[[one, other]].dropna()
+        first, last = _leader(both.iloc[0], metric), _leader(both.iloc[-1], metric)
+        begin, end = both.index[0], both.index[-1]
+        if first == last or begin == end:
+            sentences.append(
+                f"Of {one} and {other}, {last} at the last measurement (epoch {end}), as at the first."
+            )
+        else:
+            sentences.append(f"Of {one} and {other}, {first} at epoch {begin}, and {last} at epoch {end}.")
+    return finding(*sentences)
+
+
+def significance(differences: pd.DataFrame, metric: str = "NDCG@10") -> Markdown:
+    """Which differences are more than luck among users.
+
+    `differences` has `comparison`, `metric`, `difference`, `low`, `high`.
+    """
+    rows = differences[differences["metric"] == metric]
+    sentences = []
+    for name, *values in zip(*(rows[c] for c in ("comparison", "difference", "low", "high")), strict=True):
+        by, low, high = map(float, values)
+        sure = "excludes 0" if low > 0 or high < 0 else "includes 0: no finding"
+        sentences.append(f"{name}: {by:+.4f} {metric}, an interval of {low:+.4f} to {high:+.4f} that {sure}.")
+    return finding(*sentences)
+
+
+def gains(split: pd.DataFrame, pairs: Sequence[tuple[str, str]], metric: str = "NDCG@10") -> Markdown:
+    """For which popularity one method gains over another; `split` has `method`, `group` (rarest first) and the metric."""
+    sentences = []
+    for one, other in pairs:
+        first, second = (split[split["method"] == m][metric].to_numpy() for m in (one, other))
+        ahead = ", ".join(str(i + 1) for i in range(len(first)) if second[i] > first[i])
+        where = f"in groups {ahead} of {len(first)} (1 is the rarest)" if ahead else "in no group"
+        sentences.append(f"{other} is ahead of {one} {where}.")
+    return finding(*sentences)
 
 
 def component_use(distances: Mapping[str, float], components: int) -> Markdown:
@@ -128,6 +170,12 @@ def beams(found: pd.DataFrame) -> Markdown:
             "Some beams have more hits than brute force: what paths leave out are also its mistakes."
         )
     return finding(*sentences)
+
+
+def _leader(values: "pd.Series[float]", metric: str) -> str:
+    if values.iloc[0] == values.iloc[1]:
+        return f"both have the same {metric}"
+    return f"{values.idxmax()} is ahead"
 
 
 def _at(curve: pd.DataFrame, x: float) -> float:
