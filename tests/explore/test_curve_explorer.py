@@ -80,10 +80,15 @@ def test_an_error_shows_in_the_status_line() -> None:
     assert len(dashboard.figure.data) == 4
 
 
+@pytest.mark.parametrize(("start", "stands"), [(10, 10), (7, 1), (1000, 100), (0, 1)])
+def test_the_slider_starts_where_there_is_a_value(start: float, stands: int) -> None:
+    dashboard = ReadOff("Read", CURVES, AXES, "items", "how many", start)
+    assert dashboard.controls["items"].value == stands
+
+
 @pytest.mark.parametrize(
     ("tables", "start", "message"),
     [
-        (CURVES, 7, "starts at one of 1, 10, 100, not at 7"),
         (CURVES[["curve", "x"]], 1, "lacks y"),
         ({"a": CURVES, "b": CURVES.iloc[:2]}, 1, "share their values of x"),
         ({"a": CURVES.iloc[:0]}, 1, "have some"),

@@ -12,10 +12,10 @@ from workbench.explore.widgets import Dashboard
 
 
 class ReadOff(Dashboard):
-    """Move along curves: `slider` names the control, `says` explains it, `start` is where it stands at first.
+    """Move along curves: `slider` names the control, `says` explains it; it stands at the largest x up to `start` at first.
 
     `curves` has the columns `curve`, `x` and `y`; several tables by name in a mapping give a control `choice` between them,
-    which must share their values of x. ValueError where a column is missing, the tables' x differ, or `start` is none of them.
+    which must share their values of x. ValueError if a column is missing or the tables' x differ.
     """
 
     def __init__(
@@ -37,12 +37,9 @@ class ReadOff(Dashboard):
         if len(every) != 1 or () in every:
             raise ValueError("the tables of curves must share their values of x, and have some")
         (places,) = every
-        if start not in places:
-            known = ", ".join(f"{x:g}" for x in places)
-            raise ValueError(f"the slider starts at one of {known}, not at {start:g}")
         control = widgets.SelectionSlider(
             options=[(f"{x:,}", x) for x in places],
-            value=start,
+            value=max((x for x in places if x <= start), default=places[0]),
             continuous_update=True,
             layout={"width": "420px"},
         )
