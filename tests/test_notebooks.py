@@ -13,6 +13,8 @@ from workbench.reporting.notebooks import catalog
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
 MOST_LINES = 25
+OWN_CLASSES = "12_your_own"
+"""Its lesson is the classes that a reader writes."""
 
 
 @pytest.fixture(params=SOURCES, ids=[path.stem for path in SOURCES])
@@ -64,7 +66,11 @@ def test_cells_are_short(cells: list[Any]) -> None:
         assert len(source.splitlines()) <= MOST_LINES, source
 
 
-def test_code_is_plain_python_that_defines_no_class_and_hardly_a_function(cells: list[Any]) -> None:
+def test_code_is_plain_python_that_defines_no_class_and_hardly_a_function(
+    cells: list[Any], request: pytest.FixtureRequest
+) -> None:
+    if request.node.callspec.id == OWN_CLASSES:
+        return
     nodes = [node for source in code(cells) for node in ast.walk(ast.parse(source))]
     assert not [node.name for node in nodes if isinstance(node, ast.ClassDef)]
     assert len([node.name for node in nodes if isinstance(node, ast.FunctionDef)]) <= 2
