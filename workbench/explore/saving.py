@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
+from workbench import files
+
 NO_PNG = "a PNG from Python needs kaleido (pip install kaleido); without it, the camera in the figure's own toolbar saves one"
 
 
@@ -55,11 +57,6 @@ def unused(folder: Path, name: str, suffix: str) -> Path:
 
 def _whole(path: Path, write: Callable[[Path], object]) -> Path:
     """Write under a temporary name, then rename: no partial file stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    try:
+    with files.atomic_write(path) as temporary:
         write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

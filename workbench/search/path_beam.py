@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from workbench import files
 from workbench.contracts import ItemState, QueryState, Similarity
 from workbench.search.candidates import listed_among
 from workbench.search.certificates import Answer, CorpusSearcher
@@ -22,6 +22,9 @@ from workbench.similarities.rounding import UNKNOWN
 
 ITEMS, DESCRIPTION = "items.safetensors", "index.json"
 FORMAT = 1
+_KIND = files.Kind(
+    "path index", (ITEMS, DESCRIPTION), lambda folder: {} if (folder / DESCRIPTION).is_file() else None
+)
 CANDIDATE_BYTES = 160
 """Bytes per (query, path, item) while the items of a beam are merged and ranked, but for what scoring them takes."""
 
@@ -183,10 +186,7 @@ class PathBeam(CorpusSearcher):
             raise ValueError(
                 "only the index of a DeepRetrieval model is saved: another walker could not be told apart"
             )
-        temporary = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            temporary.mkdir(parents=True)
+        with files.new_folder(folder, _KIND, {}) as temporary:
             self.items.save(temporary / ITEMS)
             described = {
                 "format": FORMAT,
@@ -197,11 +197,6 @@ class PathBeam(CorpusSearcher):
                 "occupied_only": self.occupied_only,
             }
             (temporary / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
-            if folder.exists():
-                shutil.rmtree(folder)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     @classmethod
     def load(
