@@ -271,7 +271,7 @@ def _certified(answers: Any) -> str:
 def _tree(folder: Path) -> Any:
     both = ("ratings.dat", "movies.dat")
     for name, expected in {"a.zip": both, "a.tar.gz": both, "a.gz": both[:1]}.items():
-        unpack(folder / name, folder / "out", expected, 1 << 20)
+        unpack(folder / name, folder / "out" / name, expected, 1 << 20)
 
 
 def _own(folder: Path, name: str = "own.csv") -> Any:
