@@ -95,8 +95,9 @@ def by_length(lengths: Int[Tensor, "B"], length: int) -> ByLength:
     whole = jagged(lengths, length)
     bounds = whole.offsets.tolist()
     groups = []
-    for start in range(0, len(lengths), GROUP_ROWS):
+    for start in range(0, max(1, len(lengths)), GROUP_ROWS):  # one empty group where there are no histories
         end = min(start + GROUP_ROWS, len(lengths))
-        layout = jagged(lengths[start:end], int(lengths[start]))
+        longest = int(lengths[start]) if end else length
+        layout = jagged(lengths[start:end], longest)
         groups.append(Group(slice(start, end), slice(bounds[start], bounds[end]), layout))
     return ByLength(order, whole, groups)
