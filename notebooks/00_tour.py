@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 00 · A tour: from a dot product to exact top-k with a proof
 #
-# A person has lookahead, read or bought some things, in an order. Of all the items there are, which comes next? A **retriever**
+# A person has watched, read or bought some things, in an order. Of all the items there are, which comes next? A **retriever**
 # turns the history into a query $q$, scores every item $x$ by a **similarity** $\phi(q, x)$, and returns the best $k$.
 #
 # You know matrix factorisation: a vector for each user, a vector for each item, and

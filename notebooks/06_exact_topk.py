@@ -116,9 +116,9 @@ Proof(workload, titles, query, k, count=listed)
 #
 # </details>
 #
-# ## Proved, and in fact exact
+# ## Proved, and actually exact
 #
-# Now all queries. **Certified** is what the bound proves; **in fact exact** is what a brute-force search confirms. The first can never
+# Now all queries. **Certified** is what the bound proves; **actually exact** is what a brute-force search confirms. The first can never
 # exceed the second. The gate of the same model is made sharper and flatter by multiplying what enters its softmax: at $\times 0$ all
 # weights are equal, and the score is an average of inner products.
 
