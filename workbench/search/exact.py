@@ -128,16 +128,12 @@ class Exact(CorpusSearcher):
         excluded: Int[Tensor, "B H"] | None,
         allowed: Bool[Tensor, "N"] | None,
     ) -> Answer:
-        if not self._can_prune(queries) or self._scores_too_many(queries, k):
-            return self._pruning.everything.answer(queries, k, excluded, allowed)
-        return self._pruned(queries, k, excluded, allowed)
-
-    def _can_prune(self, queries: QueryState) -> bool:
-        """Whether every score has a bound."""
-        if not self._pruning.finite or bool(not_finite(queries).any()):
-            return False
         vectors = self._pruning.bounds.query_vectors(queries)
-        return bool((vectors.inner + vectors.outer).isfinite().all())
+        finite = self._pruning.finite and not bool(not_finite(queries).any())
+        bounded = finite and bool((vectors.inner + vectors.outer).isfinite().all())
+        if not bounded or self._scores_too_many(queries, k):
+            return self._pruning.everything.answer(queries, k, excluded, allowed)
+        return self._pruned(queries, vectors, k, excluded, allowed)
 
     def _scores_too_many(self, queries: QueryState, k: int) -> bool:
         if self.max_scored_fraction == 1:
@@ -149,12 +145,12 @@ class Exact(CorpusSearcher):
     def _pruned(
         self,
         queries: QueryState,
+        vectors: QueryVectors,
         k: int,
         excluded: Int[Tensor, "B H"] | None,
         allowed: Bool[Tensor, "N"] | None,
     ) -> Answer:
         total, cut = len(self.items), self._tiling(queries, k)
-        vectors = self._pruning.bounds.query_vectors(queries)
         sums = self.similarity.query_components(queries).sum(1)  # (B, d)
         most = min(self.initial_per_k * k, total)
         first = self._pruning.average.lists(sums, most, excluded, allowed, ordered=False).rows
