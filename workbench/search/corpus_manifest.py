@@ -89,6 +89,8 @@ class CorpusManifest:
         lengths = norms(vectors)
         # Two roundings more than those of the products: of query and item, if they came in float64.
         error = product_error(lengths, self.norm.to(lengths.device), self.width + 2, torch.float32)
+        # A float64 query may overflow on its way into the engine.
+        error = error.where(vectors.float().isfinite().all(1), UNKNOWN)
         return error.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN)
 
     def lists(
