@@ -53,7 +53,7 @@ faults: $(VENV)/.installed-$(EXTRA)-test
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
-	find reports -mindepth 1 -maxdepth 1 -not -name README.md -not -name reliability.md -not -name tables -exec rm -rf {} +
+	find reports -mindepth 1 -maxdepth 1 -not -name README.md -not -name tables -not -name "*.md" -not -name gallery -exec rm -rf {} +
 
 $(BIN)/python:
 	@for name in $(PYTHON); do \

@@ -200,7 +200,7 @@ record("metrics", values.loc[["HR@10", "NDCG@10"]].reset_index())
 values.loc[["HR@10", "NDCG@10"]].round(4)
 
 # %% [markdown]
-# From a terminal the same classes come from a file: `workbench train mine/preset --import my_parts.py` (with `add_preset` in it).
+# From a terminal the same classes come from a file, with `add_preset` in it: give `--import my_parts.py` to any command.
 #
 # ## A server of twenty lines
 #

@@ -15,8 +15,8 @@ from workbench.data import DataError
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 NAMES = [path.name[:2] for path in sorted(NOTEBOOKS.glob("[0-9]*.py"))]
-WITHOUT_DATA = ("04",)
-"""Notebooks that read no dataset."""
+WITHOUT_DATA = ("04", "11")
+"""Notebooks that read no interactions."""
 NOTHING_TO_PREDICT = "nobody-twice"
 ALWAYS = {
     "no-genres": ("01", "05", "08", "09"),
@@ -24,7 +24,7 @@ ALWAYS = {
     "no-ratings": ("01", "02"),
     "one-time-users": ("03", "05", "09"),
     "thirty-items": ("00", "06", "07", "08"),
-    "string-ids": ("01", "03"),
+    "string-ids": ("01", "03", "12"),
     "one-huge-user": ("00", "03", "06"),
     "all-times-equal": ("01", "02"),
     NOTHING_TO_PREDICT: ("00", "01", "02", "03", "05", "06", "07", "08", "09", "10"),

@@ -21,7 +21,7 @@ from workbench.search.quantized_vectors import QuantizedVectors
 from workbench.search.ranking import Pairs, marked, union
 from workbench.search.rescoring import Candidates, CandidateSearcher
 from workbench.search.tiles import DEFAULT_BUDGET, score_block, tiling
-from workbench.search.topk import NO_SCORE, count_open, forbid, mask_rows
+from workbench.search.topk import NO_SCORE, CorpusRows, count_open, forbid, mask_rows
 from workbench.similarities.rounding import UNKNOWN
 
 RIDGE = 1e-3
@@ -61,6 +61,7 @@ class AveragedComponents(FirstStage):
     def __init__(self, similarity: ComponentSimilarity, items: ItemState, width: int) -> None:
         check_width(width)
         self.similarity = similarity
+        CorpusRows(items.ids)  # an empty corpus has no directions
         averages = self.similarity.item_components(items).double().mean(1)
         averages = averages.nan_to_num(0.0, 0.0, 0.0)  # such items are never ranked by it
         # In units in which no product overflows: neither directions nor an order depend on them.
