@@ -256,7 +256,9 @@ def test_states_save_load_and_slice(tmp_path, missing):
     assert torch.equal(similarity.score(*loaded), scores)
     assert (loaded[0].gate is None) == (missing == {"gate_query": None})
     part = similarity.score(queries[1:3], items[torch.tensor([8, 0])])
-    torch.testing.assert_close(part, scores[1:3, [8, 0]])
+    torch.testing.assert_close(
+        part, scores[1:3, [8, 0]], atol=2e-5, rtol=0
+    )  # what float32 promises (kernels.mixture)
 
 
 def test_the_user_decides_only_where_there_is_a_table():
