@@ -48,15 +48,15 @@ PAGES = (
     Picture("training", "Training curves of the compared models.", "02_train", ""),
     Picture("comparison", "Metrics with their intervals.", "03_compare_similarities", ""),
     Picture("bound", "Why an item outside the list cannot enter it: bounds and scores of one query.", "06_exact_topk", ""),
-    Picture("codes", "SparCode: quality by the sparsity of its index.", "08_sparcode", "parsity"),
-    Picture("paths", "Deep Retrieval: quality by beam width and share of the corpus scored.", "09_deep_retrieval", "eam"),
+    Picture("codes", "SparCode: quality by the sparsity of its index.", "08_sparcode", "sparser index"),
+    Picture("paths", "Deep Retrieval: quality by beam width and share of the corpus scored.", "09_deep_retrieval", "wider beam"),
 )  # fmt: skip
 
 
 def stored_figures(tables: Path) -> dict[str, go.Figure]:
     """The figures of `STORED`, by name, from the CSV files in `tables`."""
     search = pd.read_csv(tables / "search-standard.csv")
-    workload = "ml-1m-hstu-mol, 100,000 items"
+    workload = "ml-1m-cpu-hstu-mol, 100,000 items"
     rows = search[(search["workload"] == workload) & (search["batch_size"] == 32) & (search["k"] == 100)]
     by_size = pd.read_csv(tables / "search-growth.csv")
     return {

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from workbench import files
 from workbench.contracts import ItemState, QueryState, Similarity
+from workbench.loading import one_line, reading
 from workbench.search.candidates import listed_among
 from workbench.search.certificates import Answer, CorpusSearcher
 from workbench.search.tiles import DEFAULT_BUDGET
@@ -210,18 +211,15 @@ class PathBeam(CorpusSearcher):
         path = folder / DESCRIPTION
         if not path.is_file():
             raise FileNotFoundError(f"there is no path index at {folder}: it holds no {DESCRIPTION}")
-        try:
+        with reading(path, "build the index anew"):
             metadata = json.loads(path.read_text())
-            found, corpus = metadata["model"], metadata["corpus"]
-            version, width, occupied = (
-                metadata["format"],
-                int(metadata["beam"]),
-                bool(metadata["occupied_only"]),
-            )
-        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); build the index anew") from error
-        if version != FORMAT:
-            raise ValueError(f"{path} has format {version!r}; this version reads format {FORMAT}")
+            found, corpus = one_line(str(metadata["model"])), metadata["corpus"]
+            version, occupied = one_line(repr(metadata["format"])), bool(metadata["occupied_only"])
+            width = int(metadata["beam"])
+            if width < 1:
+                raise ValueError(f"a beam of {width} paths")
+        if version != repr(FORMAT):
+            raise ValueError(f"{path} has format {version}; this version reads format {FORMAT}")
         if found != fingerprint(model):
             raise ValueError(
                 f"{folder} is the index of another model (fingerprint {found}, this model has {fingerprint(model)});"
