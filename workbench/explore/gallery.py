@@ -49,7 +49,7 @@ PAGES = (
     Picture("comparison", "Metrics with their intervals.", "03_compare_similarities", ""),
     Picture("bound", "Why an item outside the list cannot enter it: bounds and scores of one query.", "06_exact_topk", ""),
     Picture("codes", "SparCode: quality by the sparsity of its index.", "08_sparcode", "sparser index"),
-    Picture("paths", "Deep Retrieval: quality by beam width and share of the corpus scored.", "09_deep_retrieval", "wider beam"),
+    Picture("paths", "Deep Retrieval: what a beam finds by the share of the corpus scored.", "09_deep_retrieval", "wider beam"),
 )  # fmt: skip
 
 
