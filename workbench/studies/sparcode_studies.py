@@ -1,6 +1,6 @@
 """The studies of SparCode: its towers, ablations, sparsity and users held out whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,58 +56,54 @@ class Towers(Study):
         return pd.concat([found, pd.DataFrame([row])], ignore_index=True)
 
 
+@dataclass(frozen=True)
+class _BehindSelfAttention(Study):
+    """Models of one family behind self-attention, by their titles; one table per dataset."""
+
+    titles: ClassVar[Mapping[str, str]]
+    family: str = "sparcode-cpu"
+
+    @property
+    def file(self) -> str:
+        """The name of the study and of the family's dataset."""
+        return f"{self.name}-{preset(f'{self.family}/sa-sparcode').dataset}"
+
+    def _names(self, column: str) -> list[tuple[dict[str, str], str]]:
+        return [({column: title}, f"{self.family}/sa-{kind}") for kind, title in self.titles.items()]
+
+    def presets(self) -> tuple[str, ...]:
+        """One per title."""
+        return tuple(name for _, name in self._names("title"))
+
+
 @register
 @dataclass(frozen=True)
-class Steps(Study):
+class Steps(_BehindSelfAttention):
     """From a two-tower model to SparCode with one thing changed at a time, behind self-attention."""
 
     name: ClassVar[str] = "sparcode-steps"
     question: ClassVar[str] = "Where between a two-tower model and SparCode is quality lost or won?"
     minutes: ClassVar[float] = 60
-    family: str = "sparcode-cpu"
-
-    @property
-    def file(self) -> str:
-        """One table per dataset."""
-        return f"{self.name}-{preset(f'{self.family}/sa-sparcode').dataset}"
-
-    def _names(self) -> list[tuple[dict[str, str], str]]:
-        return [({"step": title}, f"{self.family}/sa-{kind}") for kind, title in STEPS.items()]
-
-    def presets(self) -> tuple[str, ...]:
-        """One per step."""
-        return tuple(name for _, name in self._names())
+    titles: ClassVar[Mapping[str, str]] = STEPS
 
     def table(self, models: Models) -> pd.DataFrame:
         """One row per step: metrics, and NDCG@10 on the validation part by epoch."""
-        return steps(models.labelled(self._names()))
+        return steps(models.labelled(self._names("step")))
 
 
 @register
 @dataclass(frozen=True)
-class Ablation(Study):
+class Ablation(_BehindSelfAttention):
     """Interactions, gradients past the quantizer, codebooks and tokens, one changed at a time, behind self-attention."""
 
     name: ClassVar[str] = "sparcode-ablation"
     question: ClassVar[str] = "Which parts of SparCode matter?"
     minutes: ClassVar[float] = 110
-    family: str = "sparcode-cpu"
-
-    @property
-    def file(self) -> str:
-        """One table per dataset."""
-        return f"{self.name}-{preset(f'{self.family}/sa-sparcode').dataset}"
-
-    def _names(self) -> list[tuple[dict[str, str], str]]:
-        return [({"variant": title}, f"{self.family}/sa-{kind}") for kind, title in VARIANTS.items()]
-
-    def presets(self) -> tuple[str, ...]:
-        """One per variant."""
-        return tuple(name for _, name in self._names())
+    titles: ClassVar[Mapping[str, str]] = VARIANTS
 
     def table(self, models: Models) -> pd.DataFrame:
         """One row per variant."""
-        return measured(models.labelled(self._names()))
+        return measured(models.labelled(self._names("variant")))
 
 
 @register
