@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 
 from workbench.bench.growth import exponents
 from workbench.explore.search_figures import frontier, growth
-from workbench.files import write_text
+from workbench.files import atomic_write, write_text
 
 WIDTH, HEIGHT = 860, 520
 """Pixels of a picture; its height only if the figure has none of its own."""
@@ -123,7 +123,6 @@ def _shoot(place: Any, path: Path) -> Path:
     """A picture of an element, without the toolbar that shows up under the pointer."""
     place.scroll_into_view_if_needed()
     place.evaluate("plot => plot.querySelector('.modebar-container')?.remove()")
-    partial = path.with_name(f".{path.name}.partial.png")
-    place.screenshot(path=str(partial))
-    partial.replace(path)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(place.screenshot(type="png"))
     return path

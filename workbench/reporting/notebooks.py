@@ -11,6 +11,8 @@ from typing import Any
 
 import nbformat
 
+from workbench.loading import one_line
+
 REQUIRED = ("dataset", "profile", "seed")
 """What every notebook takes."""
 
@@ -108,7 +110,7 @@ def bind(notebooks: Sequence[Notebook], given: Mapping[str, str]) -> dict[str, d
     for name in given:
         if name not in known:
             listed = f"there are: {', '.join(known)}" if known else "these notebooks take none"
-            raise ValueError(f"no parameter {name!r}{_suggestion(name, known)}; {listed}")
+            raise ValueError(f"no parameter {one_line(name)!r}{_suggestion(name, known)}; {listed}")
     return {
         notebook.name: {
             name: _value(notebook, name, text) for name, text in given.items() if name in notebook.parameters
