@@ -12,6 +12,9 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from workbench.data import DataError
+from workbench.encoders import ENCODERS
+from workbench.search.registry import SEARCHERS
+from workbench.similarities import SIMILARITIES
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 NAMES = [path.name[:2] for path in sorted(NOTEBOOKS.glob("[0-9]*.py"))]
@@ -42,6 +45,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("WORKBENCH_RECORDS", str(folder / "records"))
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
         patch.chdir(NOTEBOOKS)
+        for registry in (ENCODERS, SIMILARITIES, SEARCHERS):  # what a notebook registers ends with this module
+            patch.setattr(registry, "_parts", dict(registry._parts))
         yield folder
 
 
