@@ -137,7 +137,8 @@ table(recommendations(retriever, sequences, user))
 # ## How wide a beam?
 #
 # A wider beam reaches more items and scores more of them. The measure is brute force with the same reranker: which share of its best
-# ten is found, and which share of its hits.
+# ten is found, and which share of its hits. The dashed line is the null model at equal work: no paths at all, the same reranker over
+# as many of the most popular items. An index that has learned something about the *user* lies above it.
 
 # %%
 widths = (1, 2, 4, 8, 16, 32, 64)

@@ -45,7 +45,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("WORKBENCH_RECORDS", str(folder / "records"))
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
         patch.chdir(NOTEBOOKS)
-        for registry in (ENCODERS, SIMILARITIES, SEARCHERS):  # what a notebook registers ends with this module
+        for registry in (ENCODERS, SIMILARITIES, SEARCHERS):
+            # What a notebook registers ends with this module.
             patch.setattr(registry, "_parts", dict(registry._parts))
         yield folder
 

@@ -48,6 +48,7 @@ def test_a_beam_over_all_paths_finds_what_brute_force_finds(retriever):
     found = path_analysis.beam_recall(retriever, cyclic(), [1, 16], users=20, k=5).set_index("beam")
     assert found["recall"][16] == found["scored"][16] == found["of_brute_force"][16] == 1
     assert found["scored"][1] < 1
+    assert found["popular_of_brute_force"][16] == 1  # all items are among the most popular ones
     together = path_analysis.togetherness(retriever, cyclic())
     assert (
         together["on_a_path"].iloc[1] > 0 and together["measure"].tolist()[1] == "cosine of their user sets"
@@ -57,7 +58,9 @@ def test_a_beam_over_all_paths_finds_what_brute_force_finds(retriever):
 def test_the_tables_of_the_protocol(retriever, monkeypatch):
     monkeypatch.setattr(deep_retrieval_study, "KS", (2, 10))
     split = split_users(cyclic(), RULES)
-    beams = deep_retrieval_study.beams(retriever, split.held_out, RULES, (1, 16), repeats=1)
+    counts = popularity(split.training, held_out=0)
+    beams = deep_retrieval_study.beams(retriever, split.held_out, RULES, counts, (1, 16), repeats=1)
+    assert beams["popular_of_brute_force"].tolist()[1:] == [1, 1]
     assert beams["beam"].tolist() == ["1", "16", "brute force"]
     assert beams["share_scored"].tolist()[1:] == [1, 1] and beams["of_brute_force"].tolist()[1:] == [1, 1]
     youtube = Retriever(RetrieverConfig(ENCODERS["two_tower"], DotConfig(), DIM, LENGTH), 25).eval()

@@ -129,9 +129,10 @@ def test_how_long_lists_must_be() -> None:
 def test_how_wide_a_beam_must_be() -> None:
     found = pd.DataFrame(
         {"beam": [1, 4], "recall": [0.5, 0.8], "of_brute_force": [0.95, 1.1], "scored": [0.1, 0.3]}
-    )
+    ).assign(popular_of_brute_force=[0.97, 1.0])
     assert text(findings.beams(found)) == (
         "No beam here finds nine tenths of brute force's best ten. Nine tenths of brute force's hits take a beam of 1,"
-        " which scores 10% of the corpus. Some beams have more hits than brute force: what paths leave out are also its"
-        " mistakes."
+        " which scores 10% of the corpus. At 1 of the 2 beams that score less than everything, the same reranker finds"
+        " more hits among as many of the most popular items than on the paths. Some beams have more hits than brute force:"
+        " what paths leave out are also its mistakes."
     )

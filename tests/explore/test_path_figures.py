@@ -42,3 +42,5 @@ def test_beams_stand_where_they_score_and_find():
     assert list(figure.data[0].text) == ["beam 1", "beam 4"] and list(figure.data[1].y) == [0.8, 1.1]
     assert figure.layout.yaxis.range[1] > 1.1
     assert len(beam_curve(table.drop(columns="of_brute_force")).data) == 1
+    popular = beam_curve(table.assign(popular_of_brute_force=[0.7, 0.6])).data[2]
+    assert list(popular.y) == [0.6, 0.7] and "most popular" in popular.name

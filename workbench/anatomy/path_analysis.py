@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from workbench.data import Sequences
-from workbench.data.popularity import popularity
+from workbench.data.popularity import most_popular, popularity
 from workbench.models.recommend import queries
 from workbench.retriever import Retriever
 from workbench.search import BruteForce
@@ -126,23 +126,31 @@ def beam_recall(
     """What a wider beam finds: `beam`, `recall` of brute force's best `k`, `scored` (mean share of the corpus), `hit_rate`.
 
     Of the first `users` test users; `hit_rate` is HR@k of their test items, `of_brute_force` its share of brute force's.
+    `popular_of_brute_force` is that share for the null model at equal work: the same reranker over as many items, those most
+    popular in training.
     """
     model, items = paths_of(retriever)
     asked = sequences.users_with("test")[:users]
     state = queries(retriever, sequences, asked)
     exclude = torch.from_numpy(sequences.history(asked, 0))
     targets = torch.from_numpy(sequences.item_ids[sequences.offsets[asked + 1] - 1])[:, None]
-    whole = BruteForce(model, items).search(state, k, exclude).ids
+    brute_force, counts = BruteForce(model, items), popularity(sequences)
+    whole = brute_force.search(state, k, exclude).ids
+    hits = (whole == targets).sum()
     rows = []
     for width in widths:
         found = PathBeam.of(model, items, width).search(state, k, exclude)
+        scored = float(found.num_scored.double().mean())
+        popular = torch.from_numpy(most_popular(counts, round(scored)))
+        cut = brute_force.search(state, k, exclude, popular).ids
         rows.append(
             {
                 "beam": width,
                 "recall": float((found.ids[:, :, None] == whole[:, None]).any(2).double().mean()),
-                "scored": float(found.num_scored.double().mean()) / len(items),
+                "scored": scored / len(items),
                 "hit_rate": float((found.ids == targets).any(1).double().mean()),
-                "of_brute_force": float((found.ids == targets).sum() / (whole == targets).sum()),
+                "of_brute_force": float((found.ids == targets).sum() / hits),
+                "popular_of_brute_force": float((cut == targets).sum() / hits),
             }
         )
     return pd.DataFrame(rows)

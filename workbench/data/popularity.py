@@ -21,3 +21,14 @@ def popularity(sequences: Sequences, held_out: int = 2) -> NDArray[np.int64]:
     """Training interactions of each item (see `training_part`), in the order of ids: int64 (N,)."""
     ids = sequences.item_ids[training_part(sequences, held_out)]
     return np.bincount(ids, minlength=sequences.num_items + 1)[1:]
+
+
+def most_popular(counts: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
+    """Which items are among the `most` most popular of these counts, the first of equal ones: bool (N,).
+
+    >>> most_popular(np.array([5, 9, 5, 1]), 2).tolist()
+    [True, True, False, False]
+    """
+    chosen = np.zeros(len(counts), dtype=bool)
+    chosen[np.argsort(-counts, kind="stable")[:most]] = True
+    return chosen

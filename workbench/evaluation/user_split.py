@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.contracts import Searcher, SequenceBatch
@@ -163,12 +163,12 @@ def judge(find: Find, held_out: Sequences, protocol: HeldOutUsers, ks: tuple[int
     return list_metrics(found.cpu().numpy(), relevant_items(held_out, protocol), ks)
 
 
-def by_searcher(retriever: Retriever, searcher: Searcher) -> Find:
-    """Finding by a retriever's queries in a searcher."""
+def by_searcher(retriever: Retriever, searcher: Searcher, allowed: Bool[Tensor, "N"] | None = None) -> Find:
+    """Finding by a retriever's queries in a searcher, among the items of `allowed` if it is given."""
 
     def find(batch: SequenceBatch, exclude: Int[Tensor, "B H"], k: int) -> Int[Tensor, "B K"]:
         with torch.no_grad():
             queries = retriever.query_state(batch.to(retriever.device))
-        return searcher.search(queries, k, exclude.to(retriever.device)).ids.cpu()
+        return searcher.search(queries, k, exclude.to(retriever.device), allowed).ids.cpu()
 
     return find

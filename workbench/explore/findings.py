@@ -165,6 +165,12 @@ def beams(found: pd.DataFrame) -> Markdown:
             sentences.append(
                 f"Nine tenths of brute force's {what} take a beam of {width:,.0f}, which scores {scored:.0%} of the corpus."
             )
+    partial = found[found["scored"] < 1]  # over the whole corpus both are brute force
+    behind = int((partial["of_brute_force"] < partial["popular_of_brute_force"]).sum())
+    sentences.append(
+        f"At {behind} of the {len(partial)} beams that score less than everything, the same reranker finds more hits among as"
+        " many of the most popular items than on the paths."
+    )
     if (found["of_brute_force"] > 1).any():
         sentences.append(
             "Some beams have more hits than brute force: what paths leave out are also its mistakes."

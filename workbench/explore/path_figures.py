@@ -77,7 +77,8 @@ def path_fill(sizes: pd.DataFrame) -> go.Figure:
 def beam_curve(table: pd.DataFrame, k: int = 10) -> go.Figure:
     """Recall against the share of the corpus that is scored, a mark for each width of the beam.
 
-    `table` has `beam`, `recall`, `scored`, and optionally `of_brute_force`, the share of brute force's hits, as a second line.
+    `table` has `beam`, `recall`, `scored`, and optionally `of_brute_force`, the share of brute force's hits, as a second line,
+    and `popular_of_brute_force`, that share for as many of the most popular items, as a third.
     """
     need(table, "beam", "recall", "scored")
     rows = table.sort_values("scored")
@@ -85,6 +86,9 @@ def beam_curve(table: pd.DataFrame, k: int = 10) -> go.Figure:
     lines = [("recall", f"of brute force's best {k}", PURPLE, "circle", "solid")]
     if "of_brute_force" in rows:
         lines.append(("of_brute_force", "of brute force's hits", VERMILLION, "diamond", "dot"))
+    if "popular_of_brute_force" in rows:
+        name = "hits among as many of the most popular items"
+        lines.append(("popular_of_brute_force", name, GREY, "x", "dash"))
     for place, (column, name, color, symbol, dash) in enumerate(lines):
         figure.add_scatter(
             x=rows["scored"],

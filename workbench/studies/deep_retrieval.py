@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.anatomy.path_analysis import paths_of
 from workbench.baselines.item_cf import ItemCF
 from workbench.contracts import ItemState, QueryState, Searcher, Similarity
 from workbench.data import Sequences
+from workbench.data.popularity import most_popular
 from workbench.evaluation.relevant import list_metrics, summarize_lists
 from workbench.evaluation.retrievers import own_index
 from workbench.evaluation.user_split import (
@@ -97,6 +99,7 @@ def beams(
     retriever: Retriever,
     held_out: Sequences,
     protocol: HeldOutUsers,
+    popularity: NDArray[np.int64],
     widths: Sequence[int] = BEAMS,
     repeats: int = 5,
 ) -> pd.DataFrame:
@@ -104,6 +107,8 @@ def beams(
 
     `P@10`, `R@10`, `F1@10`, `F1@200`, `of_brute_force` (F1@10 over brute force's), `recall@10` (share of its ten found),
     `scored` (mean items scored per query), `share_scored`, `shortfall@200`, `p50_ms` per query in batches of 250, `queries`.
+    `popular_of_brute_force` is the null model at equal work: the same reranker over as many items, the most popular ones by
+    `popularity`, the counts of the training users; (N,) in the order of the corpus.
     """
     model, items = paths_of(retriever)
     relevant = relevant_items(held_out, protocol)
@@ -127,14 +132,18 @@ def beams(
     for name, searcher in searchers.items():
         values = list_metrics(found[name].numpy(), relevant, KS).mean()
         answer = searcher.search(states, max(KS), excluded)
+        scored = float(answer.num_scored.double().mean())
+        popular = torch.from_numpy(most_popular(popularity, round(scored)))
+        cut = ask(by_searcher(retriever, searchers["brute force"], popular), held_out, 10, protocol)
         rows.append(
             {
                 "beam": name,
                 **{m: values[m] for m in ("P@10", "R@10", "F1@10", f"F1@{max(KS)}")},
                 "of_brute_force": values["F1@10"] / whole,
+                "popular_of_brute_force": list_metrics(cut.numpy(), relevant, (10,))["F1@10"].mean() / whole,
                 "recall@10": float((found[name][:, :10, None] == best[:, None]).any(2).double().mean()),
-                "scored": float(answer.num_scored.double().mean()),
-                "share_scored": float(answer.num_scored.double().mean()) / len(items),
+                "scored": scored,
+                "share_scored": scored / len(items),
                 f"shortfall@{max(KS)}": float(answer.shortfall.double().mean()),
                 "p50_ms": 1e3 * float(np.median(times[name])) / len(states),
                 "queries": len(states),

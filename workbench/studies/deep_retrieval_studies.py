@@ -8,6 +8,7 @@ import pandas as pd
 
 from workbench import paths
 from workbench.data import load
+from workbench.data.popularity import popularity
 from workbench.evaluation.protocol import STRICT
 from workbench.evaluation.user_split import PAPER, HeldOutUsers, UserSplit, split_users
 from workbench.models.model_store import METRICS, TrainedModel, folder_of
@@ -70,7 +71,9 @@ class Beams(Study):
         """One row per beam width, the last one brute force."""
         split, protocol = _split(preset(self.preset), self.part)
         retriever = models.require(preset(self.preset), split.training).retriever()
-        return deep_retrieval.beams(retriever, split.held_out, protocol).assign(protocol=str(protocol))
+        counts = popularity(split.training, held_out=0)
+        found = deep_retrieval.beams(retriever, split.held_out, protocol, counts)
+        return found.assign(protocol=str(protocol))
 
 
 @dataclass(frozen=True)
