@@ -16,9 +16,10 @@
 # %% [markdown]
 # # 01 · From ratings to sequences
 #
-# **Question.** What does a retriever actually read, and what is it asked? Between a file of ratings and a training batch lie a
-# handful of decisions, each of which changes every number that follows. Here you see each of them, and what it does to the
-# data: counts after each step, how long histories are, how popularity is spread, how the data move in time, and what is held out.
+# **Question.** What does a retriever actually read, and what does it predict? Between a file of ratings and a training batch
+# lie a few decisions, and each of them changes every number that follows. This notebook goes through them one by one and shows
+# their effect on the data: counts after each step, the length of histories, the distribution of popularity, how the data change
+# over time, and what is held out.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -52,8 +53,8 @@ record("interactions", len(sequences.item_ids))
 record("summary", summary)
 
 # %% [markdown]
-# Every result in these notebooks carries this fingerprint. A checkpoint that was trained on other data refuses to be measured on
-# these.
+# Every result in these notebooks is stored with this fingerprint. Evaluating a checkpoint on a dataset with another fingerprint
+# raises an error.
 
 # %%
 print(sequences.fingerprint())
@@ -61,18 +62,18 @@ print(sequences.fingerprint())
 # %% [markdown]
 # ## How long is a history?
 #
-# A model reads the last 200 interactions of a user at most. The axis is logarithmic: a few users are very long.
+# A model reads at most the last 200 interactions of a user. The axis is logarithmic: a few users have very long histories.
 
 # %%
 lengths = statistics.length_distribution(sequences)
 figures.sequence_lengths(lengths, longest=200)
 
 # %% [markdown]
-# ## Who gets the attention?
+# ## Which items are popular?
 #
-# Items by popularity, both axes logarithmic. The Gini index in the summary above says the same in one number: 0 would be an
-# equal share for every item, 1 everything to a single one. A retriever that always returned the head of this curve would look
-# better than it is; that is why every comparison later is also split by popularity.
+# Items by popularity, on two logarithmic axes. The Gini index in the summary above expresses the same in one number: 0 means an
+# equal share for every item, 1 means that a single item gets everything. A retriever that always returned the head of this
+# curve would look better than it is, so every later comparison is also split by popularity.
 
 # %%
 popularity = statistics.popularity(sequences)
@@ -83,19 +84,19 @@ head = popularity[["rank", "title", "interactions", "interaction_share"]].head(8
 table(head.rename(columns={"interaction_share": "share of all, up to here"}))
 
 # %% [markdown]
-# ## The world moves
+# ## Change over time
 #
-# Interactions per month, with the users and items that are seen for the first time. Where new items keep arriving, a split by
-# user (below) lets a model see items "from the future" of other users; where everything starts at once, it hardly matters.
+# Interactions per month, with the users and items seen for the first time. If new items keep arriving, a split by user (below)
+# lets a model see items "from the future" through other users; if everything starts at once, it hardly matters.
 
 # %%
 figures.activity(statistics.over_time(sequences))
 
 # %% [markdown]
-# ## Does order mean anything?
+# ## Does the order carry information?
 #
-# If most interactions fall in the same second as the one before, their order is the order of a web page, not of a life.
-# And if users return to items, leaving a user's history out of the candidates makes some targets impossible to hit.
+# If most interactions have the same timestamp as the previous one, their order is that of a web page rather than of time. And
+# if users return to items, excluding a user's history from the candidates makes some targets impossible to find.
 
 # %%
 repeats = statistics.repeats(sequences)
@@ -103,13 +104,13 @@ record("repeats", repeats)
 table(repeats)
 
 # %% [markdown]
-# **To answer with a parameter.** What would you expect of films that are rated on a web page? Set `dataset = "ml-1m"` and look.
+# **To answer with a parameter.** What do you expect for films that are rated on a web page? Set `dataset = "ml-1m"` and look.
 #
 # <details><summary>An answer</summary>
 #
-# In MovieLens 1M a third of all ratings come in the same second as the one before, as when a page of films is rated at once, so that
-# a good part of the order means little; and nobody rates a film twice. Where users do meet items again, some test items are in the
-# history already, and a retriever that leaves out the history must miss them. The figures of these data stand below.
+# In MovieLens 1M a third of all ratings have the same second as the previous one, as if a page of films were rated at once, so
+# much of the order means little; and nobody rates a film twice. If users do return to items, some test items are already in the
+# history, and a retriever that excludes the history must miss them. The numbers for this dataset are printed below.
 #
 # </details>
 
@@ -126,8 +127,8 @@ table(genres) if has_genres(sequences) else f"The items of {dataset} have no gen
 # %% [markdown]
 # ## What is held out
 #
-# **Leave-one-out**: the last interaction of each user is the *test* target, the one before it the *validation* target,
-# everything earlier is for training. Users with fewer than three interactions have nothing left to learn from.
+# **Leave-one-out**: the last interaction of each user is the *test* target, the one before it is the *validation* target, and
+# everything earlier is training data. Users with fewer than three interactions have no training interactions left.
 
 # %%
 for part in ("train", "validation", "test"):
@@ -135,19 +136,19 @@ for part in ("train", "validation", "test"):
     print(f"{part:>10}: {len(sequences.users_with(part)):,} users")
 
 # %% [markdown]
-# A batch is a grid of item ids, oldest first, padded on the right with 0; `lengths` says where each row ends.
+# A batch is a matrix of item ids, oldest first, padded on the right with 0; `lengths` holds the number of items in each row.
 
 # %%
 batches = data.Batches(sequences, "test", batch_size=4, max_length=8)
 batch = next(iter(batches), None)
-(batch.item_ids, batch.lengths, batch.target_ids) if batch else f"No user of {dataset} came twice."
+(batch.item_ids, batch.lengths, batch.target_ids) if batch else f"No user of {dataset} has a test target."
 
 # %% [markdown]
 # ## What you have seen
 #
-# - Raw rows become one time-ordered sequence per user; ties in time keep the order of the source.
-# - Histories and popularity are both heavy-tailed: averages describe nobody.
-# - The last two interactions of each user are never trained on.
+# - Raw rows become one time-ordered sequence per user; rows with equal timestamps keep the order of the source.
+# - Lengths of histories and popularity are both heavy-tailed, so averages describe few users or items.
+# - The last two interactions of each user are never used for training.
 #
-# **To try.** Set `dataset` to one that you prepared yourself (`workbench data list` names them), and compare the Gini
-# index and the share of interactions within the same second. Next: **02_train** turns these sequences into a retriever.
+# **To try.** Set `dataset` to one that you prepared yourself (`workbench data list` shows them), and compare the Gini index and
+# the share of interactions within the same second. Next: **02_train** turns these sequences into a retriever.

@@ -16,9 +16,9 @@
 # %% [markdown]
 # # 02 · Training a retriever
 #
-# **Question.** What is learned, from what signal, and does the choice of similarity change how learning goes? You will train two
-# retrievers that differ in one thing only, the similarity: a **dot product**, and a **Mixture-of-Logits** (MoL). Same encoder,
-# same embedding width, same negatives, same number of steps.
+# **Question.** What is learned, from which signal, and does the choice of similarity change how training proceeds? You will
+# train two retrievers that differ only in their similarity: a **dot product** and a **Mixture-of-Logits** (MoL). They share the
+# encoder, embedding width, negatives and number of steps.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -44,14 +44,14 @@ table(pd.DataFrame({method: preset.retriever.to_dict()["encoder"] for method, pr
 # ## Three parts
 #
 # 1. An **item table**: one learned vector of width $D$ per item.
-# 2. An **encoder**, from the vectors of a history to a query $q$. It is causal: position $i$ sees items $1 \ldots i$ only, so one
-#    pass over a sequence gives a query at *every* position, each with its own next item to predict.
+# 2. An **encoder** that maps the vectors of a history to a query $q$. It is causal: position $i$ sees only items $1 \ldots i$,
+#    so one pass over a sequence gives a query at *every* position, each with its own next item to predict.
 # 3. A **similarity**. The dot product compares two vectors,
 #
 # $$\phi_\text{dot}(q, x) = \frac{1}{\tau} \left\langle \frac{q}{|q|}, \frac{x}{|x|} \right\rangle ,$$
 #
-# MoL compares $P_q \times P_x$ pairs of smaller vectors and lets a gate $\pi$, which sees query, item and the products themselves,
-# decide how much each pair counts:
+# MoL compares $P_q \times P_x$ pairs of smaller vectors. A gate $\pi$, which sees the query, the item and the products
+# themselves, decides how much each pair counts:
 #
 # $$\phi_\text{MoL}(q, x) = \sum_{p} \pi_p(q, x)\, \frac{1}{\tau} \left\langle f_{i(p)}(q), g_{j(p)}(x) \right\rangle,
 # \qquad \pi_p \ge 0, \quad \sum_p \pi_p = 1 .$$
@@ -70,8 +70,8 @@ table(
 #
 # $$-\log \frac{e^{\phi(q, x^+)}}{e^{\phi(q, x^+)} + \sum_{x^-} e^{\phi(q, x^-)}} .$$
 #
-# A negative that happens to be the target is left out. MoL adds a small term that keeps all components in use: without it, the
-# gate may give everything to a few of them (the *mutual-information* balancing loss).
+# A negative that happens to be the target is ignored. MoL adds a small term that keeps all components in use (the
+# *mutual-information* balancing loss): without it, the gate may give all weight to a few of them.
 
 # %%
 settings = pd.DataFrame({m: p.training.to_dict() | p.training.to_dict()["loss"] for m, p in presets.items()})
@@ -81,17 +81,17 @@ table(settings.loc[shown].fillna("all"))
 # %% [markdown]
 # ## Training
 #
-# What was trained before with the same data, settings and seed is taken from `ckpts/`; what is missing is trained now. A
-# training that is interrupted goes on where it stopped.
+# Models that were already trained with the same data, settings and seed are loaded from `ckpts/`; missing ones are trained now.
+# An interrupted training resumes from its last checkpoint.
 
 # %%
 trained = {method: load_or_train(preset, sequences, seed=seed) for method, preset in presets.items()}
 
 # %% [markdown]
-# ## Watching it learn
+# ## Learning curves
 #
-# Left: the mean training loss of each epoch. Its *level* cannot be compared between similarities (each has its own scale of
-# scores). Right: NDCG@10 on the **validation** targets over the whole catalogue, the number by which the best epoch is chosen.
+# Left: the mean training loss of each epoch. Its *level* cannot be compared between similarities, since each has its own scale
+# of scores. Right: NDCG@10 on the **validation** targets over the whole catalogue, which selects the best epoch.
 
 # %%
 history = pd.concat([t.history.assign(run=method) for method, t in trained.items()])
@@ -109,14 +109,15 @@ record("training", outcome)
 table(outcome)
 
 # %% [markdown]
-# **To answer with the figure.** Hover the right panel, or click a name to leave out its line. Is MoL ahead from the start? What
-# would you have concluded with half the epochs?
+# **To answer with the figure.** Hover over the right panel, or click a name to hide its line. Is MoL ahead from the start? What
+# would you have concluded after half the epochs?
 #
 # <details><summary>An answer</summary>
 #
-# MoL has more to learn, and each of its epochs takes longer. On MovieLens 1M the dot product is ahead at first, with both encoders;
-# MoL comes up in the last epochs only, and is still rising then; after half of them one would have called it the worse similarity.
-# Equal numbers of epochs are one honest comparison, equal times another. What happened with these data stands below.
+# MoL has more to learn, and each of its epochs takes longer. On MovieLens 1M the dot product is ahead at first, with both
+# encoders; MoL catches up only in the last epochs and is still improving at the end, so after half of them it would look like
+# the worse similarity. An equal number of epochs is one fair comparison, equal training time is another. What happened on this
+# dataset is printed below.
 #
 # </details>
 
@@ -126,8 +127,8 @@ findings.learning(history, [("SASRec + dot", "SASRec + MoL"), ("HSTU + dot", "HS
 # %% [markdown]
 # ## What does it cost?
 #
-# MoL has more to learn per pair, and its item side is larger; everything that depends on the item alone is computed once per
-# corpus and kept.
+# MoL computes more per pair, and its item side is larger; everything that depends on the item alone is computed once per corpus
+# and cached.
 
 # %%
 sizes = {m: t.retriever() for m, t in trained.items()}
@@ -136,7 +137,7 @@ cost = pd.DataFrame(
         (m, sum(p.numel() for p in r.parameters()), r.item_state().nbytes() / r.num_items)
         for m, r in sizes.items()
     ],
-    columns=["method", "parameters", "bytes per item kept for search"],
+    columns=["method", "parameters", "bytes per item stored for search"],
 )
 record("cost", cost)
 table(cost)
@@ -144,9 +145,9 @@ table(cost)
 # %% [markdown]
 # ## What you have seen
 #
-# - One pass over a history trains a query at every position.
-# - The two similarities were given the same encoder, width, negatives and steps; what differs is what they can express.
-# - The best epoch is chosen on validation targets, never on test.
+# - One pass over a history gives a training example at every position.
+# - The two similarities had the same encoder, width, negatives and steps; they differ in what they can express.
+# - The best epoch is selected on validation targets, never on test targets.
 #
-# **To try.** Train with another `seed` and look how far the validation curves move: differences smaller than that are noise.
-# Next: **03_compare_similarities** measures all of them on the test targets.
+# **To try.** Train with another `seed` and see how far the validation curves move: smaller differences are noise. Next:
+# **03_compare_similarities** evaluates all of them on the test targets.

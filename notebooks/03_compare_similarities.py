@@ -16,9 +16,10 @@
 # %% [markdown]
 # # 03 · Comparing similarities
 #
-# **Question.** Does a learned similarity find better items than a dot product, for whom, and how sure can we be? Every method ranks
-# the **whole catalogue** for every user; the held-out last item should come out on top. You will see the metrics with their
-# intervals, the difference between two methods user by user, where the difference comes from, and one user's lists side by side.
+# **Question.** Does a learned similarity find better items than a dot product, for which users, and how certain is the answer?
+# Every method ranks the **whole catalogue** for every user, and the held-out last item should be ranked first. You will see the
+# metrics with their intervals, the difference between two methods user by user, which items it comes from, and one user's lists
+# side by side.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -51,7 +52,7 @@ ranks = {method: t.ranks(sequences) for method, t in trained.items()}
 # %% [markdown]
 # ## The protocol
 #
-# A metric means nothing without the rules it was measured by. These are ours.
+# A metric means nothing without its evaluation protocol. This is ours.
 
 # %%
 table(STRICT.card())
@@ -59,11 +60,11 @@ table(STRICT.card())
 # %% [markdown]
 # ## The result
 #
-# A method that learns its own index (Deep Retrieval) is ranked by what that index returns: a target it does not reach is a miss. All
-# others score every item.
+# A method that learns its own index (Deep Retrieval) is evaluated on what that index returns: a target that it does not return
+# is a miss. All other methods score every item.
 #
-# **HR@k**: the share of users whose next item is among the first *k*. **NDCG@k**: the same, with more credit for a better place.
-# **MRR**: the mean of 1/rank. Intervals are 95 % bootstrap intervals over users.
+# **HR@k** is the share of users whose next item is in the first *k*. **NDCG@k** also gives more credit to higher ranks. **MRR**
+# is the mean of 1/rank. Intervals are 95 % bootstrap intervals over users.
 
 # %%
 results = pd.concat([t.metrics.assign(method=m) for m, t in trained.items()], ignore_index=True)
@@ -77,7 +78,7 @@ table(measured, best="columns")
 figures.metric_bars(results, ["HR@10", "NDCG@10", "MRR"])
 
 # %% [markdown]
-# ## Look for yourself
+# ## Explore the metrics
 #
 # Choose a metric, a cut-off and the methods.
 
@@ -85,17 +86,17 @@ figures.metric_bars(results, ["HR@10", "NDCG@10", "MRR"])
 MetricExplorer(results)
 
 # %% [markdown]
-# **To answer with the controls.** Choose the two methods with HSTU that score by dot product and by MoL. In lists of which length is MoL's
-# lead largest, relative to what is found at all?
+# **To answer with the controls.** Select HSTU with the dot product and HSTU with MoL. At which list length is MoL's lead
+# largest, relative to the metric itself?
 #
 # <details><summary>An answer</summary>
 #
-# In short ones. With hundreds of items in the list the two nearly meet: most next items are found by either, and what the
-# similarity changes is their order near the top.
+# In short lists. With hundreds of items in the list the two are close: either one finds most next items, and the similarity
+# mainly changes their order near the top.
 #
 # </details>
 #
-# The same for every cut-off: how deep must one look?
+# The same for every cut-off: how long must the list be?
 
 # %%
 figures.metric_by_k(results, "HR")
@@ -103,9 +104,9 @@ figures.metric_by_k(results, "HR")
 # %% [markdown]
 # ## Is the difference real?
 #
-# The same users were asked of every method, so we may compare user by user: what makes a user easy for both cancels, and the
-# interval of the *difference* is narrower than the two bars suggest. An interval that excludes 0 is more than luck among users. It
-# says nothing about luck in training.
+# Every method is evaluated on the same users, so the comparison can be paired: what makes a user easy for both methods cancels,
+# and the interval of the *difference* is narrower than the two bars suggest. An interval that excludes 0 is unlikely to be due
+# to the choice of users. It does not account for randomness in training.
 
 # %%
 pairs = [("SASRec + dot", "SASRec + MoL"), ("HSTU + dot", "HSTU + MoL")]
@@ -125,8 +126,9 @@ for a, b in pairs:
     record(f"NDCG@10 of {b} over {a}", 100 * row["difference"] / row["first"], unit="%")
 
 # %% [markdown]
-# That shows with other seeds, which draw weights, order and negatives anew. What `workbench study run seeds` measured for this dataset, where it
-# was run: mean ± deviation over the seeds, and under the two models the difference on the same seeds.
+# That takes several seeds, which change the initial weights, the order of batches and the negatives. The table shows what
+# `workbench study run seeds` measured for this dataset, if it was run: mean ± standard deviation over the seeds, and below each
+# pair of models their difference on the same seeds.
 
 # %%
 stored = sorted((paths.reports() / "tables").glob(f"seeds-{dataset}-*.csv"))
@@ -137,8 +139,8 @@ table(pd.concat(over, ignore_index=True)[columns]) if over else "run `workbench 
 # %% [markdown]
 # ## For which items?
 #
-# Users in five equal groups, by how popular their held-out item is. A method that only repeats what is popular is strong on the
-# right and nowhere else.
+# Users in five groups of equal size, by the popularity of their held-out item. A method that only repeats popular items is
+# strong on the right and nowhere else.
 
 # %%
 split = pd.concat([by_popularity(r, sequences).assign(method=m) for m, r in ranks.items()])
@@ -152,9 +154,9 @@ figures.metric_bars(split.rename(columns={"group": "metric", "NDCG@10": "value"}
 #
 # <details><summary>An answer</summary>
 #
-# On MovieLens 1M, in one run of the small models, MoL gains with HSTU among the most popular two fifths and loses a little among the
-# rarest. That a learned similarity helps rare items, or popular ones, is no law: it must be measured. The groups of these data in
-# which it gains stand below.
+# On MovieLens 1M, in one run of the small models, MoL with HSTU gains among the most popular two fifths and loses a little
+# among the rarest. Whether a learned similarity helps rare or popular items has to be measured; there is no general rule. The
+# groups in which it gains on this dataset are printed below.
 #
 # </details>
 
@@ -165,21 +167,21 @@ findings.gains(split, pairs)
 # ## The whole distribution of ranks
 
 # %%
-# Deep Retrieval's paths may not lead to a target: it has no rank.
+# Deep Retrieval may not reach a target, which then has no rank.
 reached = {m: r["rank"].where(r["target_score"] > float("-inf")) for m, r in ranks.items()}
 figures.rank_distribution(pd.concat([pd.DataFrame({"method": m, "rank": r}) for m, r in reached.items()]))
 
 # %% [markdown]
 # ## One user
 #
-# A history, and the item that came next. With `user = -1` it is the first user whose history is long enough to look at.
+# A history, and the item that came next. With `user = -1` it is the first user with a history of sufficient length.
 
 # %%
 user = example_user(sequences, user)
 table(history(sequences, user))
 
 # %% [markdown]
-# What two methods would have shown. *held out* marks the item that came next, if it is there.
+# What two methods would have recommended. *held out* marks the item that came next, if it is in the list.
 
 # %%
 table(recommendations(trained["HSTU + dot"].retriever(), sequences, user))
@@ -188,10 +190,11 @@ table(recommendations(trained["HSTU + dot"].retriever(), sequences, user))
 table(recommendations(trained["HSTU + MoL"].retriever(), sequences, user))
 
 # %% [markdown]
-# ## Beside what was published
+# ## Compared with published results
 #
-# Where figures were published for this dataset they stand here (the table is empty where none were). Read them with the protocol in mind: the published runs are
-# larger and longer, chose their best epoch on the test targets, and let HSTU see the time of the target.
+# Results that were published for this dataset (the table is empty if there are none). Keep the protocol in mind: the published
+# models are larger and trained for longer, their best epoch was chosen on the test targets, and HSTU had access to the
+# timestamp of the target.
 
 # %%
 theirs = published(dataset, ["SASRec", "SASRec+MoL", "HSTU", "HSTU+MoL"], source="Table 3")
@@ -201,8 +204,9 @@ table(theirs.pivot(index="method", columns="metric", values="value").reindex(col
 # %% [markdown]
 # ## What you have seen
 #
-# - Differences are stated with intervals, on the same users, over the whole catalogue.
-# - An average hides where a method wins: look at the split by popularity before believing a single number.
+# - Differences are reported with intervals, on the same users, over the whole catalogue.
+# - An average does not show for which users or items a method is better: look at the split by popularity before you trust a
+#   single number.
 #
-# **To try.** Change `user` and find one for whom the two lists disagree. What do the items that only MoL finds have in common with
-# the history? Then train with another `seed`, and see which of the differences stay.
+# **To try.** Change `user` and find one for whom the two lists disagree. What do the items that only MoL finds have in common
+# with the history? Then train with another `seed`, and check which differences remain.

@@ -16,14 +16,15 @@
 # ---
 
 # %% [markdown]
-# # 04 · Universal approximation: what a dot product cannot say
+# # 04 · Universal approximation: what a dot product cannot express
 #
-# **Question.** Give every query the score it *should* give every item, as a matrix $A$. How near can a dot product of width $d$ come?
-# How near a Mixture-of-Logits (MoL) whose components are no wider? And is the comparison fair?
+# **Question.** Let a matrix $A$ hold the score that every query *should* give every item. How closely can a dot product of
+# width $d$ approximate it? How closely can a Mixture-of-Logits (MoL) with components of the same width? And is the comparison
+# fair?
 #
-# You will see a floor that no dot product passes, a proof that a mixture of two components has no floor at all, a MoL that is trained
-# and goes below, and then the lines that keep us honest: MoL pays for it in parameters, it owes all of it to its gate, and being
-# *able* to represent a matrix is not the same as *learning* it.
+# You will see a lower bound on the error of any dot product (its *floor*), a proof that a mixture of two components has no such
+# floor, and a trained MoL that falls below it. Then come the caveats: MoL needs more parameters, its advantage comes entirely
+# from its gate, and being *able* to represent a matrix is not the same as *learning* it.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -32,8 +33,8 @@ seed = 0
 matrix = ""
 
 # %% [markdown]
-# `dataset` is not used here: the scores are made, or yours. `matrix` may name a CSV file of your own (numbers separated by commas, a
-# line for each query, no header, at most 256 × 256).
+# `dataset` is not used here: the scores are synthetic, or yours. `matrix` can be the path of a CSV file of your own
+# (comma-separated numbers, one row per query, no header, at most 256 × 256).
 
 # %%
 from dataclasses import replace
@@ -58,9 +59,10 @@ pd.Series(
 ).to_frame("")
 
 # %% [markdown]
-# ## Scores to reach
+# ## Target scores
 #
-# Five matrices. Of some we know the **rank**, the number of independent rows: it is what a dot product has to pay for.
+# Five matrices. For some of them the **rank**, the number of linearly independent rows, is known: it is the width that an exact
+# dot product needs.
 
 # %%
 wanted = {name: make(n, seed) for name, make in targets.TARGETS.items()}
@@ -71,22 +73,24 @@ figures.gallery({name: pd.DataFrame(target.scores.numpy()) for name, target in w
 # %%
 ranks = pd.DataFrame(
     [(name, floor.rank(t.scores), t.rank, t.explanation) for name, t in wanted.items()],
-    columns=["target", "rank", "rank_in_theory", "what_it_says"],
+    columns=["target", "rank", "rank_in_theory", "description"],
 )
 table(ranks)
 
 # %% [markdown]
-# *Similar, not identical* is the one to keep in mind. Queries and items are points of a sphere in four dimensions, four numbers say all
-# about each. A query wants what is like it, but not too like it: more of the kind, not the same again. Its matrix has full rank.
+# *Similar, not identical* is the most important one. Queries and items are points on a sphere in four dimensions, so four
+# numbers describe each. A query wants items that are similar to it, but not too similar: more of the same kind, not the same
+# thing again. Its matrix has full rank.
 #
 # ## The floor
 #
-# A dot product of width $d$ makes a score matrix of rank $d$ at most. Eckart and Young (1936): of all those, none is nearer to
-# $A$ than the first $d$ terms of its singular value decomposition, with singular values $\sigma_1 \ge \sigma_2 \ge \dots$:
+# The score matrix of a dot product of width $d$ has rank at most $d$. By Eckart and Young (1936), the best approximation of $A$
+# among all such matrices is the sum of the first $d$ terms of its singular value decomposition, with singular values
+# $\sigma_1 \ge \sigma_2 \ge \dots$:
 #
 # $$\min_{\operatorname{rank} \Phi \le d} \frac{\|A - \Phi\|}{\|A\|} = \sqrt{\frac{\sum_{i > d} \sigma_i^2}{\sum_i \sigma_i^2}} .$$
 #
-# The error is *relative*: 1 is what answering 0 everywhere gives.
+# The error is *relative*: predicting 0 everywhere gives 1.
 
 # %%
 curves = [
@@ -96,20 +100,20 @@ curves = [
 figures.floor_lines(pd.concat(curves))
 
 # %% [markdown]
-# The block matrix costs eight dimensions and not one more: there a dot product is the right tool. The identity and the coin tosses cost
-# as many as there are items. In a catalogue with millions of items, nobody pays that.
+# The block matrix needs eight dimensions and no more: there a dot product is the right tool. The identity and the random signs
+# need as many dimensions as there are items, which is out of reach for a catalogue of millions.
 #
 # ## A mixture has no floor
 #
-# MoL scores a pair by $\phi = \sum_p \pi_p s_p$: several dot products $s_p$ of a small width, mixed by a gate, $\pi_p \ge 0$,
-# $\sum_p \pi_p = 1$. Claim (theorem 1 of the paper): with enough components it gives *any* matrix. The whole proof takes two, of width 1,
-# both constant. Let $c = \max |A|$:
+# MoL scores a pair by $\phi = \sum_p \pi_p s_p$: several dot products $s_p$ of small width, mixed by a gate, $\pi_p \ge 0$,
+# $\sum_p \pi_p = 1$. Claim (theorem 1 of the paper): with enough components it represents *any* matrix. Two components are
+# enough for the proof, both constant and of width 1. Let $c = \max |A|$:
 #
 # $$s_1 = +c, \qquad s_2 = -c, \qquad \pi_1 = \tfrac{1}{2}\left(1 + \tfrac{A}{c}\right), \qquad
 # \phi = \pi_1 c - (1 - \pi_1)\, c = A .$$
 #
-# The lemma as printed goes another way: factor $A$, cut the factors at width $d$, and let the gate scale each entry by the
-# ratio that is missing. But where the cut product is 0 there is nothing to scale. For $A = I$ that is almost everywhere.
+# The lemma as printed takes another route: factor $A$, truncate the factors at width $d$, and let the gate scale each entry by
+# the remaining ratio. But an entry of the truncated product that is 0 cannot be scaled, and for $A = I$ almost all of them are.
 
 # %%
 rows = []
@@ -128,15 +132,16 @@ record("largest error of the two-component proof", proof.iloc[:, 1].max())
 record("largest error of the printed lemma on the identity", proof.iloc[0, 2])
 
 # %% [markdown]
-# The two-component mixture is exact where $A/c$ is, and otherwise off by rounding; the printed construction misses entries of the
-# identity by 1.0, all there is. (Most matrices have no zeros to stumble on, as the other rows show.) Two things to take from this. The theorem holds. And **all the rank is in the gate**: a gate that may be any matrix can say
-# anything by itself, so the theorem alone is no argument for MoL. What matters is what a gate with few parameters can *learn*.
+# The two-component mixture is exact up to rounding in $A/c$; the printed construction misses entries of the identity by 1.0,
+# which is their whole value. (Most matrices have no zeros to fail on, as the other rows show.) Two conclusions: the theorem
+# holds, and **all the rank is in the gate**. A gate that may be any matrix can represent anything by itself, so the theorem
+# alone is no argument for MoL. What matters is what a gate with few parameters can *learn*.
 #
 # ## Train both
 #
-# From here on embeddings are free: each query and item has $d$ numbers of its own, and Adam may move them. MoL also learns the
-# projections to its $4 \times 4$ components and a gate with three parts, which see the query, the item, and the component scores
-# of the pair. *Train* starts both beside each other; hover a picture for the entry. (What is shown first was trained just now.)
+# From here on embeddings are free parameters: each query and each item has $d$ numbers that Adam optimises. MoL also learns the
+# projections to its $4 \times 4$ components and a gate with three inputs: the query, the item, and the component scores of the
+# pair. *Train* trains both models; hover over a heatmap for its entries. (The first view was trained just now.)
 
 # %%
 explorer = Approximation(replace(mol, seed=seed), n=n, matrix=wanted.get("yours"))
@@ -144,15 +149,16 @@ explorer.run()
 explorer
 
 # %% [markdown]
-# The dot product comes down to its floor, the dashed line, and stays: it is as good as it will ever be. MoL crosses the line. Look at the
-# singular values: those of the dot product end after $d$, those of MoL go all the way.
+# The error of the dot product falls to its floor, the dashed line, and stays there: it cannot get any better. MoL crosses the
+# line. Look at the singular values: those of the dot product end after $d$, those of MoL extend over the full rank.
 #
-# **To try.** *block*, $d = 8$: which is better, and why? The gate to *none*: what becomes of the line of singular values?
+# **To try.** *block*, $d = 8$: which is better, and why? Set the gate to *none*: what happens to the singular values?
 #
-# ## Is that fair?
+# ## Is the comparison fair?
 #
-# Not yet. MoL has the same width, but more parameters: the projections and the gate. So draw a second line, the floor of the
-# (wider) dot product that spends **as many floats in all**. Coin tosses first: nothing to learn, all to remember.
+# Not yet. MoL has the same width but more parameters, namely the projections and the gate. So we add a second line, the floor
+# of the (wider) dot product with **the same total number of parameters**. We start with random signs, which have no structure
+# to learn and can only be memorised.
 
 # %%
 noise = comparisons.over_seeds(
@@ -167,17 +173,19 @@ record("random signs", noise[columns])
 table(noise[columns])
 
 # %% [markdown]
-# Far below the floor of its width, everywhere. Beside the line of as many floats there is little between them, a little better at small
-# widths, no better at large ones: to remember noise, a float is a float. MoL's shared part is paid for once, whatever the number of
-# items: with more of them, and more steps, it comes out below the line at every width, by about a tenth (`profile = "standard"`).
+# MoL is far below the floor of its width everywhere. Compared with the line of equal parameters the difference is small: a
+# little better at small widths, no better at large ones. Memorising noise takes the same number of parameters either way. MoL's
+# shared parameters do not grow with the number of items: with more items and more steps it ends about a tenth below the line at
+# every width (`profile = "standard"`).
 #
-# ## What it can do, and what it learns
+# ## Capacity and learnability
 #
-# *Similar, not identical* has structure: four numbers per point and one rule. Three starts of the same MoL:
+# *Similar, not identical* has structure: four numbers per point and one rule. We train the same MoL from three initialisations:
 #
-# - **latents**: the embeddings start as the points the matrix was made from. This shows **capacity**: what MoL can represent.
+# - **latents**: the embeddings start as the points that the matrix was made from. This shows **capacity**: what MoL can
+#   represent.
 # - **random**: this shows **learnability**.
-# - **spectral**: the embeddings start as those of the best dot product, so that MoL begins with what a dot product knows.
+# - **spectral**: the embeddings start as those of the best dot product, so MoL starts from the best dot-product solution.
 
 # %%
 sphere = wanted["similar, not identical"]
@@ -189,24 +197,24 @@ record("starts", starts[columns])
 for start, error in zip(starts["fit"], starts["error"], strict=True):
     record(f"error, similar not identical, from {start}", error)
 record("floor of the same width", starts["floor"][0])
-record("floor of as many floats", starts["equal_floor"][0])
+record("floor of equal parameters", starts["equal_floor"][0])
 table(starts[columns])
 
 # %% [markdown]
-# From the latents MoL gets nearly every sign right, at a width where a dot product must fail, and with a number of floats that leaves a
-# dot product with more than twice the error. From random embeddings the same MoL stays far from what it could be: capacity is shown,
-# learnability is not. To start where a dot product ends helps a good deal. (With `profile = "standard"` the order of the
-# three is the same, and from random embeddings MoL stays above the line of as many floats there, too.) In a real retriever an encoder, and not a table of free vectors,
-# supplies the embeddings.
+# Starting from the latents, MoL gets nearly every sign right, at a width at which a dot product must fail, and with a number of
+# parameters that leaves a dot product with more than twice the error. From random embeddings the same MoL remains far from this
+# optimum: it has the capacity, but training does not find the solution. Starting from the best dot product helps considerably.
+# (With `profile = "standard"` the order of the three is the same, and from random embeddings MoL stays above the line of equal
+# parameters there, too.) In a real retriever the embeddings come from an encoder and not from a table of free vectors.
 #
-# ## Whose work is it? The gate, part by part
+# ## Ablation of the gate
 #
-# Theory says what each gate can do, with components of width $d$:
+# Theory says what each gate can represent, with components of width $d$:
 #
-# - **uniform** (no gate): a sum of dot products is a dot product, the rank is $d$ at most;
-# - **query only**: weights that depend on the query alone can be multiplied into its vectors. The whole is one plain dot product of width
-#   $P_x d$ ($4 d$ here): more rank, and exact search by any index of dot products;
-# - **pair only** and **full**: the weights depend on the pair. The rank is not bounded by the width.
+# - **uniform** (no gate): a sum of dot products is a dot product, so the rank is at most $d$;
+# - **query only**: weights that depend on the query alone can be multiplied into its vectors. The result is one plain dot
+#   product of width $P_x d$ ($4 d$ here): higher rank, and exact search with any index for dot products;
+# - **pair only** and **full**: the weights depend on the pair, and the rank is not bounded by the width.
 
 # %%
 gates = comparisons.over_seeds(
@@ -228,7 +236,8 @@ figures.fit_dots(components, "Random signs, d = 8: P = Pq · Px components")
 # %% [markdown]
 # ## The spectrum of the learned score
 #
-# Where does the rank come from? The singular values of the target, of the dot product, and of MoL with two gates.
+# Where does the rank come from? The figure shows the singular values of the target, of the dot product, and of MoL with two
+# gates.
 
 # %%
 by_gate = comparisons.by_gate(replace(mol, width=8))
@@ -239,14 +248,14 @@ chosen = {"dot": replace(mol, similarity="dot", width=8)} | {
 figures.spectra(comparisons.spectra(wanted["random signs"], chosen))
 
 # %% [markdown]
-# A line that breaks off is a score matrix of low rank: 8 for the dot product, 32 for the gate that sees the query
-# alone. The full gate follows the target to its end, a little below it.
+# A line that ends early is a score matrix of low rank: 8 for the dot product, 32 for the gate that sees the query alone. The
+# full gate follows the target over its whole spectrum, slightly below it.
 #
-# ## Values, or order?
+# ## Values or order?
 #
-# One more honest line. The floor speaks of *values*; a retriever needs the right *order*. The identity is the worst case of the
-# floor, and yet two dimensions rank it without an error: put the queries, and the items that belong to them, on a circle, and each is
-# nearest to its own.
+# One more caveat. The floor bounds the error of the *values*, but a retriever only needs the right *order*. The identity is the
+# worst case for the floor, and yet two dimensions rank it perfectly: place each query on a circle, with its own item at the
+# same point, and each query is closest to its own item.
 
 # %%
 queries, items = construction.circle(n)
@@ -257,21 +266,23 @@ least = floor.floor(wanted["identity"].scores, 2)
 table(pd.DataFrame({"first_places_right": [right], "relative_error,_at_least": [least]}))
 
 # %% [markdown]
-# How many dimensions an *order* costs is the question of the sign rank. For some sets of relevant items it grows with the catalogue
-# (the LIMIT data, arXiv 2508.21038, builds on such bounds); how often such sets occur in practice is disputed (arXiv 2601.20844). So a
-# floor under the error is not a floor under the ranking, and what goes below it need not rank better: **03_compare_similarities**
-# measures rankings.
+# How many dimensions an *order* needs is the question of the sign rank. For some sets of relevant items it grows with the
+# catalogue (the LIMIT dataset, arXiv 2508.21038, builds on such bounds); how often such sets occur in practice is disputed
+# (arXiv 2601.20844). So a lower bound on the error is not a lower bound on ranking quality, and a model below the floor does
+# not necessarily rank better: **03_compare_similarities** evaluates rankings.
 #
 # ## What you have seen
 #
-# - A dot product of width $d$ has a floor, and training reaches it.
-# - A mixture of two constant components with a free gate has none: the theorem holds, the printed lemma does not, and the mend is simpler.
-# - All rank above the width comes from the gate. Without one, or with one that sees the query alone, MoL is a plain dot product, of
-#   width $d$ or $P_x d$.
-# - On noise MoL about ties a dot product with as many floats. On structure it can win by far, if it starts well.
+# - The error of a dot product of width $d$ has a floor, and training reaches it.
+# - A mixture of two constant components with a free gate has no floor: the theorem holds, the printed lemma does not, and the
+#   corrected proof is simpler.
+# - All rank beyond the width comes from the gate. Without one, or with one that sees the query alone, MoL is a plain dot
+#   product of width $d$ or $P_x d$.
+# - On noise MoL is about as good as a dot product with the same number of parameters. On structured targets it can be far
+#   better, with a good initialisation.
 #
-# **To try.** A matrix of your own: a few users, a few items, what each should score. At which width does the dot product suffice? Set
-# `profile = "standard"` for more entries, more steps and three seeds (half an hour on two cores).
+# **To try.** Use a matrix of your own: a few users, a few items, and the score of each pair. At which width does the dot
+# product suffice? Set `profile = "standard"` for more entries, more steps and three seeds (half an hour on two cores).
 #
 # **Sources.** C. Eckart, G. Young, *The approximation of one matrix by another of lower rank*, Psychometrika 1936. B. Ding, J. Zhai,
 # *Retrieval with Learned Similarities*, arXiv 2407.15462. O. Weller and others, *On the Theoretical Limitations of

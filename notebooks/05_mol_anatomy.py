@@ -16,12 +16,13 @@
 # %% [markdown]
 # # 05 · The anatomy of a mixture
 #
-# **Question.** What is inside one Mixture-of-Logits score, and who uses which part of it? You will take a score apart into component
-# scores and gate weights, switch components off, see what a dot product and MoL show the same user and why, find out which
-# components popular and rare items use, what the load-balancing loss does, and look at a map of the items.
+# **Question.** What is a Mixture-of-Logits score made of, and which users use which part of it? You will decompose a score into
+# component scores and gate weights, switch components off, compare what a dot product and MoL recommend to the same user and
+# why, find out which components popular and rare items use, see what the load-balancing loss does, and look at a map of the
+# items.
 #
-# MoL compares $P_q$ vectors $f_i(q)$ of the query with $P_x$ vectors $g_j(x)$ of the item, each of unit length, and mixes the
-# $P = P_q \cdot P_x$ cosines, divided by a temperature $\tau$, by a gate that sees query, item and the cosines themselves:
+# MoL compares $P_q$ vectors $f_i(q)$ of the query with $P_x$ vectors $g_j(x)$ of the item, all of unit length. It divides the
+# $P = P_q \cdot P_x$ cosines by a temperature $\tau$ and mixes them with a gate that sees the query, the item and the cosines:
 #
 # $$\phi(q, x) = \sum_{i,j} \pi_{ij}(q, x)\, s_{ij}(q, x), \qquad s_{ij} = \frac{\langle f_i(q), g_j(x) \rangle}{\tau},
 # \qquad \pi = \mathrm{softmax}\big(w(q, x, s)\big)$$
@@ -52,9 +53,9 @@ from workbench.reporting import record
 from workbench.training.presets import lineup, preset
 
 # %% [markdown]
-# Two retrievers with the same encoder, taken from `ckpts/` or trained now where they are missing, and as a third the mixture trained
-# once more without its load-balancing loss. Where that one is missing, the quick profile trains it (half a minute); for a larger
-# dataset it is left out, with the command that makes it.
+# Two retrievers with the same encoder are loaded from `ckpts/`, or trained if they are missing. The third is the same mixture
+# trained without its load-balancing loss. If it is missing, the quick profile trains it (half a minute); for a larger dataset
+# it is skipped, and the command that trains it is printed.
 
 # %%
 sequences = data.load(dataset)
@@ -76,8 +77,8 @@ dot, mol = subjects["HSTU + dot"], subjects["HSTU + MoL"]
 # %% [markdown]
 # ## One user, one item
 #
-# Where `user` is −1, a user is looked for among the first 256 whose next item MoL ranks much better than the dot product does:
-# an example that was chosen to show something, and no measurement (**03_compare_similarities** has those).
+# If `user` is −1, the notebook picks the one of the first 256 users whose next item MoL ranks furthest above the dot product:
+# an illustration, not a measurement (**03_compare_similarities** has those).
 
 # %%
 user = anatomy.illustrative_user(dot, mol) if user < 0 else user
@@ -85,25 +86,28 @@ record("user", user)
 table(history(sequences, user))
 
 # %% [markdown]
-# **The score, taken apart.** Each cell of the heatmaps is a pair of groups: how well query vector $f_i$ and item vector $g_j$ agree
-# ($s$, red is agreement), how much the gate lets that count ($\pi$), and the product. The bars below add the products up to $\phi$. Beside
-# them: how $\phi$ changes when one component is switched off and the others share out its weight, and how it moves with $\tau$.
+# **The score, decomposed.** Each cell of the heatmaps is a pair of groups: the component score ($s$) of query vector $f_i$ and
+# item vector $g_j$ (red is positive), its gate weight ($\pi$), and the product. The bars below add the products up to $\phi$.
+# Next to them: how $\phi$ changes if one component is switched off and the others share its weight, and how it depends on
+# $\tau$.
 
 # %%
 ScoreAnatomy(mol, user)
 
 # %% [markdown]
-# - Choose another item in *item*, or type a part of a title into *find*: the first entry is the item that came next.
-# - *τ* scales all cosines, and the gate sees them: at a low temperature the scores of this item and of a mean item move far apart.
-# - *T* belongs to the gate alone: near 0 the largest weight takes all, far above 1 all components count the same.
+# - Choose another item in *item*, or type part of a title into *find*: the first entry is the item that came next.
+# - *τ* scales all cosines, which the gate also sees: at a low temperature the scores of this item and of an average item move
+#   far apart.
+# - *T* is the temperature of the gate alone: near 0 the largest weight takes everything, far above 1 all components have equal
+#   weight.
 #
-# **To answer with the controls.** Does the score hang on one component? Switch off the one with the largest product.
+# **To answer with the controls.** Does the score depend on one component? Switch off the one with the largest product.
 #
 # <details><summary>An answer</summary>
 #
-# Look at the rank in the title and not at the score: the other components share out the weight, so the score often hardly moves,
-# or even rises where the component scored below the others; but every other item is scored anew too. Where the rank jumps, this
-# component was what told the item from its neighbours.
+# Look at the rank in the title rather than the score: the other components share the weight, so the score often hardly changes,
+# or even rises if this component scored lower than the others; but all other items are scored again, too. If the rank drops
+# sharply, this component is what distinguished the item from its neighbours.
 #
 # </details>
 
@@ -123,28 +127,29 @@ record("score of the item that came next", parts["product"].sum())
 # %% [markdown]
 # ## The same user, twice
 #
-# What both retrievers would have shown, the held-out item marked ★ (below the lists where it is not among them). A bar is a score; that of
-# MoL is cut into its largest components. A dot product has nothing to cut: its coordinates mean nothing one by one, since any rotation
-# of all vectors gives the same scores.
+# What both retrievers would have recommended, with the held-out item marked ★ (below a list if it is not in it). A bar is a
+# score; for MoL it is split into its largest components. A dot product cannot be split in a meaningful way: its coordinates
+# have no individual meaning, since any rotation of all vectors gives the same scores.
 
 # %%
 SideBySide([dot, mol], user)
 
 # %% [markdown]
-# **To answer with the controls.** Do all items of a MoL list come in through the same components?
+# **To answer with the controls.** Do all items of a MoL list score through the same components?
 #
 # <details><summary>An answer</summary>
 #
-# Compare the lists of a few users: within one list the first components are often the same, in another order further down, and
-# between users they differ more. That is the query's part of the gate at work; what varies along a list is the item's.
+# Compare the lists of a few users: within one list the first components are often the same, in a different order further down,
+# and between users they differ more. That is the query's part of the gate; the variation within a list comes from the item's
+# part.
 #
 # </details>
 
 # %% [markdown]
 # ## What is a component worth?
 #
-# Switch each one off for many users at once, rank the whole catalogue again, and compare with the model as trained, user by user.
-# The lines are two standard errors: a bar whose line crosses 0 may be luck.
+# Switch off each component for many users, rank the whole catalogue again, and compare with the trained model, user by user.
+# The lines are two standard errors: a bar whose line crosses 0 may be due to chance.
 
 # %%
 users = sequences.users_with("test")[:512]
@@ -154,20 +159,21 @@ drawn.switched_off_bars(worth)
 # %% [markdown]
 # ## Who uses which component?
 #
-# Over all users with their held-out item. Change the grouping to genres, or show the difference from the mean of all groups.
+# The figure covers all users with their held-out items. Change the grouping to genres, or show the difference from the mean of
+# all groups.
 
 # %%
 pairs = {name: anatomy.held_out_pairs(s) for name, s in subjects.items() if s is not dot}
 ComponentUsage({name: (subjects[name], p) for name, p in pairs.items()})
 
 # %% [markdown]
-# **To answer with the controls.** Did the components divide the items among them by genre or by popularity?
+# **To answer with the controls.** Did the components specialise by genre or by popularity?
 #
 # <details><summary>An answer</summary>
 #
-# Compare the groupings, with *less mean* switched on. Where deciles of popularity lie further apart than genres, some components
-# serve the blockbusters and others the rare items, though nobody told the gate what is popular. Where the gate is nearly even
-# everywhere, the mixture is close to a mean of its components. The distances in these data stand below.
+# Compare the groupings with *less mean* switched on. If deciles of popularity lie further apart than genres, some components
+# serve popular items and others rare ones, although popularity is not an input of the gate. If the gate is nearly uniform
+# everywhere, the mixture is close to the mean of its components. The distances on this dataset are printed below.
 #
 # </details>
 
@@ -184,8 +190,9 @@ findings.component_use(distances, len(anatomy.component_names(mol.retriever.simi
 # %% [markdown]
 # ## With and without load balancing
 #
-# Left alone, a gate can let a few components do all the work. The auxiliary loss $-H\big(\overline{\pi}\big) + \overline{H(\pi)}$ rewards weights that are even
-# *on average* and decided *in each pair*; its negative is the mutual information between pair and component.
+# Without regularisation, a gate can put all weight on a few components. The auxiliary loss
+# $-H\big(\overline{\pi}\big) + \overline{H(\pi)}$ rewards weights that are even *on average* but concentrated *for each pair*;
+# its negative is the mutual information between pair and component.
 
 # %%
 components, models = anatomy.balance({name: (subjects[name], p) for name, p in pairs.items()})
@@ -206,33 +213,33 @@ for row in models.itertuples():
     record(f"components in use on average, {row.model}", row.in_use_on_average)
 
 # %% [markdown]
-# *In use* is the exponential of an entropy: 4 would be four components with the same weight. One run of each with one seed: small
-# differences of the metrics between them are no finding.
+# *In use* is the exponential of an entropy: 4 corresponds to four components with equal weight. Each model was trained once,
+# with one seed, so small differences between their metrics mean nothing.
 #
 # ## A map of the items
 #
-# The component embeddings $g_j(x)$ of all items along the two directions in which they differ most (principal components). Draw a lasso
-# around points to list them, or search titles; colour them by genre, popularity or the component that weighs most for those users who
-# score the item highest.
+# The component embeddings $g_j(x)$ of all items, projected to their first two principal components. Draw a lasso around points
+# to list them, or search titles; colour them by genre, by popularity, or by the component with the largest weight for the users
+# who score the item highest.
 
 # %%
 ComponentMap(mol)
 
 # %% [markdown]
-# A principal plane keeps the share of the variance that its axes state, and no more: neighbours on the map need not be neighbours in all
-# dimensions. **To answer with the controls.** What lies in the tight clusters, where there are any?
+# The axes state which share of the variance the plane keeps: neighbours on the map need not be neighbours in all dimensions.
+# **To answer with the controls.** What is in the tight clusters, if there are any?
 #
 # <details><summary>An answer</summary>
 #
-# Colour by popularity and list one with the lasso. Items with next to no interactions were hardly ever a target: they only served as
-# negatives, and all were pushed the same way.
+# Colour by popularity and list one with the lasso. Items with next to no interactions were hardly ever a target: they served
+# only as negatives, and were all pushed in the same direction.
 #
 # </details>
 #
-# ## How fast do the dashboards answer?
+# ## How fast do the dashboards respond?
 #
-# Milliseconds from a change of a control until the new figure has left for the browser, on this machine as it was; and what of that its
-# processors worked on it, which is less where they had other work too.
+# Milliseconds from the change of a control until the new figure is sent to the browser, and the processor time spent on it
+# (less than the elapsed time if the machine was busy).
 
 # %%
 others = [int(u) for u in sequences.users_with("test")[:12]]
@@ -255,11 +262,12 @@ table(answered.round(0))
 # %% [markdown]
 # ## What you have seen
 #
-# - A MoL score is a weighted mean of temperature-scaled cosines; the gate, not the cosines, makes it more than a dot product.
-# - Components may specialise without being told to, and what they divide first may be popularity and not taste: the finding above
-#   says whether they do here.
+# - A MoL score is a weighted mean of temperature-scaled cosines; the gate, not the cosines, makes it more expressive than a dot
+#   product.
+# - Components can specialise without supervision, and popularity may separate them before taste does: the finding above says
+#   whether that happens here.
 # - Switching off a component is not the same as losing its product: the others take over its weight.
 #
-# **To try.** Find a user whose held-out item the dot product ranks *better*. Then take the temperature of the gate far down: how much of
-# the ranking survives when each pair is judged by one component alone? **06_exact_topk** turns the same component scores into
-# a proof that a list is complete.
+# **To try.** Find a user whose held-out item the dot product ranks *better*. Then lower the gate's temperature: how much of the
+# ranking remains if a single component decides each pair? **06_exact_topk** turns the same component scores into a proof that a
+# list is complete.

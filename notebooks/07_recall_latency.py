@@ -16,11 +16,12 @@
 # %% [markdown]
 # # 07 · Recall and latency
 #
-# **Question.** How fast can the best 100 items under a learned similarity be found, and what is lost by being faster? Every searcher is
-# asked the same queries, in turns, in one run, beside the way the published code does it. You will see the frontier of latency and
-# recall under **two definitions of recall** that tell different stories, which answers come with a **proof**, and how far each
-# searcher is from the least time that this machine allows. Then the controls are yours: any searcher, any parameter, measured here and
-# now; and one query at a time, to see *which* items a fast searcher loses.
+# **Question.** How fast can the best 100 items under a learned similarity be found, and what does speed cost? Every searcher
+# answers the same queries, in turn, in one run, alongside a reference implementation that works as the published code does. You
+# will see the trade-off between latency and recall under **two definitions of recall** that lead to different conclusions,
+# which answers come with a **proof**, and how far each searcher is from the shortest time that this machine allows. Then the
+# controls are yours: any searcher and any parameter, measured live; and one query at a time, to see *which* items a fast
+# searcher misses.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -45,10 +46,11 @@ from workbench.training.presets import learned_indexes, lineup
 # %% [markdown]
 # ## What is measured
 #
-# A trained HSTU + MoL retriever, real users' queries, their histories left out, their next items as labels. The corpus is
-# **inflated**: beside the catalogue's own items it holds noisy copies of them, each half as far from its original as that is from
-# its nearest neighbour. So it is large enough for speed to matter, the labels stay valid, and the copies crowd around the items
-# that they must be told from. (The `standard` profile also measures the catalogue as it is.)
+# A trained HSTU + MoL retriever, with real users' queries, their histories excluded, and their next items as labels. The corpus
+# is **inflated**: in addition to the items of the catalogue it holds noisy copies of them, each half as far from its original
+# as the original is from its nearest neighbour. This makes the corpus large enough for speed to matter, keeps the labels valid,
+# and puts the copies close to the items that a searcher must distinguish from them. (The `standard` profile also measures the
+# catalogue itself.)
 
 # %%
 sequences = data.load(dataset)
@@ -58,8 +60,8 @@ raw = run(plan, anew=profile == "quick", progress=False)
 everything = tables.summary(raw)
 
 # %% [markdown]
-# Entries take turns, round by round, each round in another order: what slows the machine for a while slows all of them. Every
-# time, id and score is kept; all that follows is derived from those tables.
+# Entries take turns in rounds, each round in a different order, so that a slow period of the machine affects all of them. Every
+# time, id and score is stored; everything below is derived from those tables.
 
 # %%
 group = everything[everything["workload"] == everything["workload"].iloc[-1]]
@@ -69,10 +71,11 @@ print(
 )
 
 # %% [markdown]
-# ## The whole table
+# ## The results
 #
-# **Baseline**: as published, the item side of every item is computed again on each call, and everything is held at once. **Scored**: the
-# items whose full similarity was computed, of the mean query. **MB**: memory beyond the item state, index and call together.
+# **Reference implementation**: as published, the item side of every item is computed again on each call, and everything is held
+# in memory at once. **Scored**: the number of items whose full similarity was computed, for the mean query. **MB**: memory in
+# addition to the item state, for index and call together.
 
 # %%
 columns = ["method", "p50 ms", "p95 ms", "× baseline", "recall", "relative HR", "scored", "MB"]
@@ -88,8 +91,8 @@ record("its speed-up over the baseline", fast["speed_up"], unit="×")
 # %% [markdown]
 # ## Recall against the true top 100
 #
-# **Overlap recall**: of the 100 best items by the similarity itself, how many were returned? (Ties count by score.) Right and low is
-# best. A line joins the settings of one method; the area of a mark is its memory.
+# **Overlap recall**: how many of the 100 best items by the similarity itself were returned? (Ties count by score.) The lower
+# right corner is best. A line connects the settings of one method; the area of a mark is its memory.
 
 # %%
 figures.frontier(group, "recall", "Latency against overlap")
@@ -97,9 +100,9 @@ figures.frontier(group, "recall", "Latency against overlap")
 # %% [markdown]
 # ## Recall against what users did
 #
-# **Relative hit rate**: how often is the user's next item among the 100, compared with brute force? It is the measure of the
-# published tables. It forgives every item that nobody was waiting for: a searcher may lose much of the true list and still
-# score 1, and even more than 1 by luck. Compare the same marks in both figures before believing either.
+# **Relative hit rate**: how often is the user's next item among the 100, relative to brute force? This is the measure of the
+# published tables. It ignores every item that is not a label: a searcher may lose much of the true list and still score 1, or
+# even more than 1 by chance. Compare the same marks in both figures before you trust either.
 
 # %%
 figures.frontier(group, "relative_hr", "Latency against hit rate") if group[
@@ -109,21 +112,21 @@ figures.frontier(group, "relative_hr", "Latency against hit rate") if group[
 # %% [markdown]
 # ## Proofs
 #
-# **Certified**: the searcher can prove that no other item belongs in the list. **In fact exact**: the list is the true one, proof
-# or not. The first can never exceed the second (a false certificate would be a bug, and is counted). The distance between the two
-# is what a better bound could still gain.
+# **Certified**: the searcher can prove that no other item belongs in the list. **Matches brute force**: the list is the true
+# one, with or without a proof. The first can never exceed the second (a false certificate would be a bug, and is counted). The
+# gap between the two is what a better bound could still gain.
 
 # %%
 record("false certificates", int(everything["false_certificates"].sum()))
 figures.proofs(group)
 
 # %% [markdown]
-# ## Your turn: measure here and now
+# ## Your turn: live measurements
 #
-# The explorer lays what you measure over the sweep above. Besides the retriever of the sweep it takes what else of this dataset is in
-# `ckpts/`: another mixture, and **SparCode** and **Deep Retrieval**, which learned an index of their own. Those two search under *their*
-# score: their overlap is with brute force under that score, while their label hit rate can be compared with everybody's. Their index
-# knows the catalogue alone: choose the corpus *as it is*.
+# The explorer adds your measurements to the sweep above. In addition to the retriever of the sweep it offers the other models
+# of this dataset in `ckpts/`: another mixture, and **SparCode** and **Deep Retrieval**, which learned an index of their own.
+# These two search with *their own* score: their overlap is computed against brute force with that score, while their hit rate
+# on labels can be compared with all others. Their index covers the catalogue alone: choose the corpus *as it is*.
 
 # %%
 others = {"SASRec + MoL": lineup(profile, dataset)["SASRec + MoL"], **learned_indexes(profile)}
@@ -133,9 +136,7 @@ for name, preset in others.items():
         checkpoints[name] = str(found.folder)
 
 # %%
-fitted = (
-    paths.checkpoints() / f"{dataset}-cpu-hstu-dot-paths"
-)  # paths that were fitted to a finished dot product
+fitted = paths.checkpoints() / f"{dataset}-cpu-hstu-dot-paths"  # paths fitted to a trained dot product
 if "HSTU + Deep Retrieval" not in checkpoints and fitted.is_dir():
     checkpoints["HSTU + Deep Retrieval"] = str(fitted)
 for name, preset in others.items():
@@ -143,13 +144,13 @@ for name, preset in others.items():
         print(f"to add {name}: workbench train {preset.name} --dataset {dataset} --seed {seed}")
 
 # %% [markdown]
-# Choose searchers, move their sliders, press *measure*. All of them and brute force take turns, with the same queries as the sweep; an index
-# is built when it is first asked for, and kept. What was measured here is ringed. Hover over a mark for all its figures.
+# Choose searchers, move their sliders, press *measure*. The chosen searchers and brute force take turns, with the same queries
+# as the sweep; an index is built on first use and cached. Your measurements have a ring. Hover over a mark for all its numbers.
 
 # %%
 bench = LiveBench()
 explorer = SearchExplorer(checkpoints, plan, everything, bench=bench, folder=paths.reports() / "views")
-explorer.run()  # what the button does, once, so that there is something to see
+explorer.run()  # as the button does, so that the first view has data
 explorer
 
 # %%
@@ -158,35 +159,38 @@ record("measured here", tables.shown(here.assign(of_roofline=float("nan")))[["me
 print(explorer.command_line)
 
 # %% [markdown]
-# The command does the same without a notebook: same queries, same lists, so the same recall to the last digit; only the times are new.
+# The command does the same outside the notebook: same queries, same lists, and so exactly the same recall; only the times
+# differ.
 #
-# **To answer with the controls.** Set *n2* of the average as low as overlap recall stays above .9. What does the relative hit rate say at
-# that setting, and at half of it?
+# **To answer with the controls.** Set *n2* of the average as low as possible while overlap recall stays above .9. What is the
+# relative hit rate at that setting, and at half of it?
 #
 # <details><summary>An answer</summary>
 #
-# Halve *n2* until the overlap falls below .9, then change *recall* to relative HR: the mark moves to the right again. Lists are cut from the
-# far end of the average's order, and what the average ranks low is seldom what the user took next. The hit rate notices the loss
-# later than the overlap does; with few hits it also jumps about, so measure more *rounds* before you believe a small difference.
+# Halve *n2* until the overlap falls below .9, then change *recall* to relative HR: the mark moves to the right again. A smaller
+# *n2* cuts the end of the average's ranking, and items that the average ranks low are seldom what the user took next. The hit
+# rate reacts later than the overlap; with few hits it is also noisy, so measure more *rounds* before you trust a small
+# difference.
 #
 # </details>
 #
-# **And another one.** Does a graph (*FAISS HNSW*) make the average faster here? Measure it beside the plain average with the same *n2*.
+# **And another one.** Does a graph (*FAISS HNSW*) make the average faster here? Measure it next to the plain average with the
+# same *n2*.
 #
 # <details><summary>An answer</summary>
 #
-# A graph saves looking at every vector, and pays for each step it walks, with worse access to memory. At some ten thousand
-# items a plain product with all of them is a fraction of the cost of rescoring $n_2$ candidates: there is little to save, and recall to
-# lose. Raise *efSearch* until the recall is back and compare again, then try a larger corpus.
+# A graph avoids scoring every vector, but each step has a cost and less regular memory access. At some ten thousand items one
+# matrix product over all of them costs a fraction of rescoring $n_2$ candidates: there is little to save, and recall to lose.
+# Raise *efSearch* until the recall recovers and compare again, then try a larger corpus.
 #
 # </details>
 
 # %% [markdown]
-# ## One query under the lens
+# ## One query in detail
 #
-# A recall of .98 is a mean. For one query, a searcher finds everything, or loses certain items. Here is the catalogue without copies, so that
-# every item has a title: every point is an item, by its **bound** (the largest component score) and its score. Items that were missed are
-# crosses.
+# A recall of .98 is a mean: for a single query, a searcher finds everything or misses particular items. This figure uses the
+# catalogue without copies, so that every item has a title: every point is an item, by its **bound** (the largest component
+# score) and its score. Missed items are crosses.
 
 # %%
 titles = sequences.items["title"].set_axis(range(1, sequences.num_items + 1))
@@ -202,22 +206,22 @@ record("missed by a short list of the average", int(seen.places["missed"].sum())
 record("items whose bound reaches the last score", seen.survivors)
 
 # %% [markdown]
-# **To answer with the controls.** Change to *per component* and raise *n1* until the list is certified. The list was right long before that:
-# what was the searcher waiting for?
+# **To answer with the controls.** Change to *per component* and raise *n1* until the list is certified. The list was correct
+# long before that: what was missing for the proof?
 #
 # <details><summary>An answer</summary>
 #
-# For the dotted line to pass the dashed one. The dotted line is the largest bound of an item in none of the lists; as long as it lies right
-# of $S_K$, such an item *could* belong to the best, whatever its score. Longer lists do not find better items any more; they only take away
-# the items that could still have surprised. The searcher itself knows a little less than the figure: it sees the ends
-# of its lists and not the items beyond, so its own gap can be larger.
+# The dotted line had to pass the dashed one. The dotted line is the largest bound of an item in none of the lists; as long as
+# it lies to the right of $S_K$, such an item *could* belong to the top *k*, whatever its score. Longer lists no longer find
+# better items; they only remove items that could still have scored higher. The searcher itself has slightly less information
+# than the figure: it sees the ends of its lists but not the items beyond, so its own gap can be larger.
 #
 # </details>
 #
-# ## How fast do the dashboards answer?
+# ## How fast do the dashboards respond?
 #
-# Milliseconds from a change of a control until the new figure has left for the browser, on this machine as it was; and what of that its
-# processors worked on it. Measuring takes seconds, and shows how far it is.
+# Milliseconds from the change of a control until the new figure is sent to the browser, and the processor time spent on it
+# (less than the elapsed time if the machine was busy). Measuring takes seconds, and shows its progress.
 
 # %%
 queries = [("query", q) for q in range(1, 13)]
@@ -229,10 +233,11 @@ record("updates of the dashboards (ms)", answered)
 table(answered.round(0))
 
 # %% [markdown]
-# ## The least that is possible
+# ## The shortest possible time
 #
-# A **roofline**: the operations and bytes that each algorithm needs, divided by the best rates that were measured on this machine in the
-# same run. Left of a mark's tick nobody can be with this algorithm; the way from the tick to the mark is what an implementation loses.
+# A **roofline**: the operations and bytes that each algorithm needs, divided by the highest rates measured on this machine in
+# the same run. No implementation of the algorithm can be to the left of its tick; the distance from the tick to the mark is
+# what this implementation loses.
 
 # %%
 print(
@@ -241,11 +246,12 @@ print(
 figures.roofline_bars(group)
 
 # %% [markdown]
-# ## Beside what was published
+# ## Compared with published results
 #
-# Table 5 of "Retrieval with Learned Similarities": milliseconds for a batch of 32 on an RTX 6000 Ada, hit rates relative to brute
-# force. Other data, another machine: compare the *shape*. There too averaging is the fast choice and lists per component are the safe
-# one. (One of its rows, on NQ320K, reports a relative hit rate of 1.00 at 100 with at most 80 candidates: it is no recall of a top 100.)
+# Table 5 of "Retrieval with Learned Similarities": milliseconds for a batch of 32 on an RTX 6000 Ada, and hit rates relative to
+# brute force. The data and the machine differ, so compare the *shape*. There, too, averaging is the fast choice and lists per
+# component are the safe one. (One of its rows, on NQ320K, reports a relative hit rate of 1.00 at 100 with at most 80
+# candidates: this cannot be the recall of a top 100.)
 
 # %%
 theirs = tables.published_searches("Amazon-Books", 100)
@@ -258,10 +264,10 @@ figures.frontier(theirs, "relative_hr", title="Published: ML-20M, 27,278 items, 
 # %% [markdown]
 # ## What you have seen
 #
-# - "Recall" needs a definition: overlap with the true list, or hits on labels. The second is kinder.
+# - "Recall" needs a definition: overlap with the true list, or hits on labels. The second is more lenient.
 # - A searcher that scores few items is fast only if it finds those few cheaply.
-# - Proofs are rarer than truth: many lists are exact without anyone being able to say so.
-# - A mean recall is made of queries that lose nothing and queries that lose certain items; the lens shows which.
+# - Fewer lists are certified than are correct: many are exact without a proof.
+# - A mean recall averages queries that lose nothing and queries that lose particular items; the view of one query shows which.
 #
-# **To try.** `workbench bench search --preset sizes` measures the published corpora with random weights. Which methods lose their
-# lead when the corpus has 695,762 items, and which gain it? Next: **10_scaling** asks how cost grows.
+# **To try.** `workbench bench search --preset sizes` measures corpora of the published sizes with random weights. Which methods
+# lose their lead on a corpus of 695,762 items, and which gain? Next: **10_scaling** measures how cost grows.

@@ -16,10 +16,10 @@
 # %% [markdown]
 # # 08 · SparCode: queries become codes, and scores become an index
 #
-# **Question.** A learned similarity looks at a query and an item *together*, so its scores cannot be computed beforehand: there
-# are too many queries. What if there were only a few thousand? SparCode rounds every query to a handful of **codes**; then each
-# code's score with each item can be kept in an **inverted index**, as a search engine keeps words. You will train one, look at what
-# its codes mean, and see how much of the index can be thrown away.
+# **Question.** A learned similarity looks at a query and an item *together*, so its scores cannot be precomputed: there are too
+# many queries. What if there were only a few thousand? SparCode rounds every query to a few **codes**; the score of each code
+# with each item can then be stored in an **inverted index**, as a search engine stores words. You will train such a model, look
+# at what its codes mean, and see how much of the index can be pruned.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -44,14 +44,14 @@ from workbench.training.presets import preset
 # %% [markdown]
 # ## From a query to codes
 #
-# An encoder reads the history as ever. Its output becomes $K$ **tokens** (several interests), each token is cut into $M$ pieces,
-# and each piece is replaced by the nearest of $N$ **codewords**. The $M$ choices are the token's code: there are only $N^M$. A
-# scorer $f$ sees the rounded tokens and the item:
+# As before, an encoder reads the history. Its output becomes $K$ **tokens** (several interests), each token is cut into $M$
+# parts, and each part is replaced by the nearest of $N$ **codewords**. The $M$ choices form the token's code, so there are only
+# $N^M$ codes. A scorer $f$ takes the rounded tokens and the item:
 #
 # $$\varphi(q, x) = \sum_{k=1}^{K} \mathrm{ReLU}\big(f(\hat t_k, x) + b\big)$$
 #
-# The codebooks have no gradient. They follow the tokens by moving averages, and words that nobody chooses are moved to where tokens
-# are.
+# The codebooks receive no gradient. They follow the tokens by exponential moving averages, and unused codewords are moved to
+# where tokens are.
 
 # %%
 family = {"quick": "sparcode-quick", "standard": "sparcode-cpu", "full": "sparcode-cpu"}[profile]
@@ -64,8 +64,8 @@ history = trained["SparCode"].history.assign(run="SparCode")
 figures.training_curves(history)
 
 # %% [markdown]
-# Both models below share encoder, data, history and negatives. What differs is what stands between the encoder and the items. (The
-# budget is small: read the numbers as an illustration, and the table at the end for more.)
+# Both models below share the encoder, data, history length and negatives. They differ in what lies between the encoder and the
+# items. (The training budget is small: read the numbers as an illustration; the table at the end has more.)
 
 # %%
 results = measured([({"method": m}, t) for m, t in trained.items()])
@@ -75,8 +75,8 @@ table(results[["method", "HR@10", "HR@50", "NDCG@10", "low", "high", "minutes"]]
 # %% [markdown]
 # ## Are the codes used?
 #
-# **Perplexity** says how many codes are in use as if all were equally frequent. A quantizer *collapses* when it falls
-# towards 1: then all users look alike.
+# **Perplexity** is the number of codes that would be in use if all were equally frequent. A quantizer *collapses* if it falls
+# towards 1: then all users look the same.
 
 # %%
 model = trained["SparCode"].retriever()
@@ -85,10 +85,10 @@ record("use of codes", usage)
 table(usage)
 
 # %% [markdown]
-# ## Codes you can look at
+# ## What the codes mean
 #
-# The most frequent codes: what the histories of their users have more of than others' (×2 is twice as much), and
-# which items the code scores highest. Nobody told the model about genres.
+# The most frequent codes: the genres that are over-represented in the histories of their users (×2 is twice as much), and the
+# items with the highest scores for the code. Genres are not an input of the model.
 
 # %%
 codes = code_table(model, sequences)
@@ -96,12 +96,12 @@ record("codes", codes)
 table(codes)
 
 # %% [markdown]
-# Where the genres of users and items agree, a code is an interest; where they do not, it may have learned what comes *next*.
+# If the genres of users and items agree, the code is an interest; if they do not, it may have learned what comes *next*.
 #
-# ## The index, and how sparse it may be
+# ## How sparse can the index be?
 #
-# For each code the index holds the items with $f > -b'$, best first. Serving is: encode, look up $K$ codes, add up $K$ lists. The
-# scorer never runs. Since $b'$ only cuts lists shorter, one index serves every sparsity.
+# For each code the index stores the items with $f > -b'$, best first. Serving a query means: encode, look up $K$ codes, add up
+# $K$ lists. The scorer is never evaluated. Since $b'$ only shortens the lists, one index serves every level of sparsity.
 
 # %%
 sweep = sparsity_sweep(model, sequences, repeats=40 if profile == "quick" else 200)
@@ -118,10 +118,11 @@ record("NDCG@10 at 99 % sparsity, of brute force", 100 * at["NDCG@10"] / sweep["
 record("time of a query at 99 % sparsity, of brute force", 100 * at["relative"], unit="%")
 
 # %% [markdown]
-# Far to the left of the picture nearly every score is kept, far to the right one in a thousand. Look for the place where quality
-# begins to fall: everything left of it is memory for nothing. *short* is the share of users whose lists hold fewer than 50 items.
+# At the far left of the figure nearly every score is stored, at the far right one in a thousand. Look for the point at which
+# quality begins to fall: everything to its left is wasted memory. *short* is the share of users whose lists hold fewer than 50
+# items.
 #
-# The same sweep to read off, as shares of what brute force over the learned score gives and of what the whole index takes.
+# The same sweep, relative to brute force with the learned score and to the memory of the whole index.
 
 # %%
 cuts = index_rows.drop("learned threshold").assign(full=1 - index_rows["short"])
@@ -135,12 +136,12 @@ start = int(cuts["average_items"].max())
 ReadOff("Cut the lists", pd.concat([curves, full]), axes, "items", "Mean length of a list", start)
 
 # %% [markdown]
-# **To answer with the control.** How long must the lists be to keep nine tenths of NDCG@10? Why does HR@50 fall sooner?
+# **To answer with the control.** How long must the lists be to keep nine tenths of NDCG@10? Why does HR@50 drop earlier?
 #
 # <details><summary>An answer</summary>
 #
-# HR@50 needs fifty items that the user has not met yet, from the few lists of the user's codes: the share of users who still have
-# them falls first. The lengths for these data stand below.
+# HR@50 needs fifty items that the user has not seen, from the few lists of the user's codes: the share of users who still have
+# that many drops first. The lengths for this dataset are printed below.
 #
 # </details>
 
@@ -148,10 +149,10 @@ ReadOff("Cut the lists", pd.concat([curves, full]), axes, "items", "Mean length 
 findings.list_lengths(curves, sequences.num_items)
 
 # %% [markdown]
-# ## A tree instead
+# ## Compared with a tree
 #
-# TDM keeps items in a tree and walks down with a beam, scoring as it goes. It, too, allows any scorer; but it must *run* the scorer,
-# at every level.
+# TDM stores the items in a tree and descends with a beam, scoring at every level. It also allows any scorer, but it must
+# *evaluate* the scorer at every level.
 
 # %%
 beams = tree_beams(trained["SparCode"], sequences, beams=(10, 50, 200))
@@ -161,12 +162,13 @@ table(beams)
 # %% [markdown]
 # ## One thing changed at a time
 #
-# What `workbench study run sparcode-ablation` measured for this dataset, where it was run: the way a token meets an item, how gradients
-# pass the rounding, how codebooks are laid out. All have the same epochs and learning rate, and one seed.
+# The table shows what `workbench study run sparcode-ablation` measured for this dataset, if it was run: how a token and an item
+# interact, how gradients pass the rounding, how codebooks are arranged. All rows have the same number of epochs and learning
+# rate, and one seed.
 #
-# On MovieLens 1M more codewords help most. Codebooks for what the one before left over, and an inner product without the MLP
-# beside it, do as well as what was chosen or a little better: their intervals overlap. CrossNet and the MLP alone are behind:
-# nothing in them starts as an inner product.
+# On MovieLens 1M more codewords help most. Residual codebooks, and an inner product without the additional MLP, do as well as
+# the default or slightly better: their intervals overlap. CrossNet and the MLP alone are behind: neither starts as an inner
+# product.
 
 # %%
 written = paths.reports() / "tables" / f"sparcode-ablation-{dataset}.csv"
@@ -182,8 +184,8 @@ sparsity_figures.interaction_bars(ablation) if len(
 # %% [markdown]
 # ## Does it beat a two-tower?
 #
-# In its paper SparCode is far above a two-tower and close to **All-to-All**, the same scorer without codes. `workbench
-# study run sparcode-steps` went from the one to the other on MovieLens 1M with one thing changed at a time.
+# In its paper SparCode is far above a two-tower model and close to **All-to-All**, the same scorer without codes.
+# `workbench study run sparcode-steps` went from one to the other on MovieLens 1M, changing one thing at a time.
 
 # %%
 written = paths.reports() / "tables" / "sparcode-steps-ml-1m.csv"
@@ -198,17 +200,21 @@ sparsity_figures.interaction_bars(steps.rename(columns={"step": "variant"})) if 
 ) else "run `workbench study run sparcode-steps`"
 
 # %% [markdown]
-# *epoch* is NDCG@10 of the validation items after so many, the line in each bar its 95 % interval on test items. Three things come out:
+# *epoch* is NDCG@10 on the validation items after that many epochs; the line in each bar is its 95 % interval on test items.
+# There are three findings:
 #
-# - **How tokens start decides much.** The encoder ends near the items it read, and a two-tower compares it with those very items.
-#   Linear maps that start at random lose this; started alike on both sides (`aligned`), they lose nothing.
-# - **All-to-All then draws level with the two-tower, and no more.** It is behind early on and catches up. A likely reason: where
-#   items are nothing but learned vectors, training bends them to the inner product, and little is left for an MLP to find.
-# - **Codes cost the rest.** SparCode is below both. Eight times the codewords bring some of it back; doubling the training lifts
-#   all three and leaves the gap. With the commitment loss alone as the encoder's teacher it learns next to nothing of users.
+# - **The initialisation of tokens matters a lot.** The output of the encoder is close to the items it read, and a two-tower
+#   model compares it with those same items. Random linear maps lose this; maps with the same initialisation on both sides
+#   (`aligned`) lose nothing.
+# - **All-to-All then matches the two-tower model, but does not beat it.** It is behind early on and catches up. A likely
+#   reason: if items are nothing but learned vectors, training adapts them to the inner product, and little is left for an MLP
+#   to find.
+# - **Codes cause the remaining loss.** SparCode is below both. Eight times as many codewords recover some of it; doubling the
+#   training improves all three and leaves the gap. If only the commitment loss trains the encoder, it learns next to nothing
+#   about users.
 #
-# Is that so behind every encoder? The paper has two more tokenizers: a DNN over the pooled history, and a GRU. The same budget and
-# learning rate for all, one seed (`workbench study run sparcode-towers`):
+# Does that hold for every encoder? The paper has two more tokenizers: a DNN over the pooled history, and a GRU. All have the
+# same budget and learning rate, and one seed (`workbench study run sparcode-towers`):
 
 # %%
 written = paths.reports() / "tables" / "sparcode-towers.csv"
@@ -217,12 +223,13 @@ shown = [c for c in ("tower", "method", "NDCG@10", "low", "high", "HR@50") if c 
 table(towers[shown]) if len(towers) else "run `workbench study run sparcode-towers`"
 
 # %% [markdown]
-# Behind the DNN and the GRU the published order appears: All-to-All first, SparCode next, the two-tower last, its interval
-# apart from both. The weaker the encoder, the more an interaction adds; self-attention, the strongest of the three, leaves it nothing to add
-# here, and codes then only cost.
+# With the DNN and the GRU the published order appears: All-to-All first, SparCode next, the two-tower model last, its interval
+# apart from both. The weaker the encoder, the more an interaction adds. With self-attention, the strongest of the three, the
+# interaction adds nothing here, and codes only cost quality.
 #
-# On its other dataset, Deezer, the paper's embeddings are *given*, and users are known by features alone. `workbench study
-# run sparcode-given` puts MovieLens 1M into that shape: items have embeddings from a singular value decomposition that stay as they are, and users are told by gender, age and occupation.
+# On the paper's other dataset, Deezer, embeddings are *given*, and users are described by features alone.
+# `workbench study run sparcode-given` puts MovieLens 1M into that form: items have fixed embeddings from a singular value
+# decomposition, and users are described by gender, age and occupation.
 
 # %%
 features = {"": "gender, age, occupation", "-known-5": "and their first five items"}
@@ -233,20 +240,20 @@ rows = pd.concat(given).query("metric == 'NDCG@50'")[shown].reset_index(drop=Tru
 table(rows) if given else "run `workbench study run sparcode-given`"
 
 # %% [markdown]
-# There, too, the published order appears, behind a DNN that reads the features: SparCode and All-to-All stand level, above both two-towers. An inner product with vectors that were
-# made for something else cannot say everything, for one that some items are liked by all; a learned interaction can. But look at
-# the last row of each kind, too: within this budget nothing does better than popularity. It is the order of the paper, not its
-# strength.
+# The published order appears there, too, with a DNN that reads the features: SparCode and All-to-All are equally good, above
+# both two-tower models. An inner product with vectors that were made for another purpose cannot express everything, for example
+# that some items are liked by everybody; a learned interaction can. But look at the last row of each group: within this budget
+# nothing beats popularity. We reproduce the paper's order, not its level.
 
 # %% [markdown]
 # ## What you have seen
 #
-# - A query that is rounded to codes turns a similarity of any shape into a look-up: nothing is scored online.
-# - Most of the index can be left out before quality moves, and the cut needs no training and no scoring.
-# - Rounding must let gradients through. If the rounding error alone trains the encoder, which is all that the paper's text says, it
-#   learns to be easy to round rather than to be useful: compare *gradient: commitment alone* above.
-# - In these runs a learned interaction helped behind weaker encoders and where embeddings were given, and not behind self-attention
-#   with item vectors that were trained with it.
+# - Rounding queries to codes turns a similarity of any form into a look-up: nothing is scored online.
+# - Most of the index can be pruned before quality drops, and pruning needs no training and no scoring.
+# - Rounding must let gradients through. If the rounding error alone trains the encoder, which is all that the paper's text
+#   says, the encoder learns to be easy to round rather than to be useful: compare *gradient: commitment alone* above.
+# - In these runs a learned interaction helped with weaker encoders and with given embeddings, but not with self-attention and
+#   item vectors that were trained with it.
 #
-# **To try.** Train with `sparcode-quick/sa-sparcode-commitment` and look at the codes again. Then ask for 95 % sparsity: which users
-# run out of items first?
+# **To try.** Train with `sparcode-quick/sa-sparcode-commitment` and look at the codes again. Then choose 95 % sparsity: which
+# users run out of items first?

@@ -16,9 +16,9 @@
 # %% [markdown]
 # # 09 · Deep Retrieval: learning the index itself
 #
-# **Question.** Can an index be *learned*, together with the model, so that a query finds its items without looking at most of the
-# corpus, and what does it cost in quality? You will see the two turns by which the index is learned, look at **paths**: which items
-# share one, and which a user takes; and trade the width of a beam against what it finds.
+# **Question.** Can an index be *learned* together with the model, so that a query finds its items without looking at most of
+# the corpus, and what does that cost in quality? You will see the two alternating steps that learn the index, look at **paths**
+# (which items share one, and which ones a user takes), and trade the width of a beam against recall.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -46,15 +46,16 @@ from workbench.studies.frozen_paths import PathFit, fit_paths
 from workbench.training.presets import preset
 
 # %% [markdown]
-# ## A corpus on paths
+# ## Items on paths
 #
-# Imagine a grid of $D$ layers with $K$ nodes each. A **path** $c = (c_1, \ldots, c_D)$ takes one node of every layer, so there are $K^D$
-# paths. Every item stands on $J$ of them. For a user $x$, a small network per layer says how probable each next node is:
+# Imagine a grid of $D$ layers with $K$ nodes each. A **path** $c = (c_1, \ldots, c_D)$ takes one node of every layer, so there
+# are $K^D$ paths. Every item is assigned to $J$ of them. For a user $x$, a small network per layer gives the probability of
+# each next node:
 #
 # $$p(c \mid x) = \prod_{d=1}^{D} p(c_d \mid x, c_1, \ldots, c_{d-1}) .$$
 #
-# To find items, walk: after each layer keep the best few beginnings (a **beam**). Only what stands on the paths at the end is
-# scored, by a plain inner product, the **reranker**, which is trained along with the rest.
+# To find items, run a **beam search**: after each layer keep only the most probable prefixes. The items on the resulting paths
+# are scored by a plain inner product, the **reranker**, which is trained jointly.
 
 # %%
 sequences = data.load(dataset)
@@ -64,46 +65,48 @@ shown = ["depth", "width", "paths", "alpha", "candidates", "candidate_beam", "be
 table(pd.DataFrame({"value": settings}).loc[shown])
 
 # %% [markdown]
-# ## Two turns
+# ## Alternating training
 #
-# Nobody says which item belongs on which path. Both are learned, in turn.
+# There are no labels that say which item belongs on which path. Network and paths are learned in alternation.
 #
-# 1. **Paths fixed, weights move.** By gradient, make the paths of the chosen item $y$ probable for the user who chose it: the loss is
-#    $-\log \sum_{j \le J} p(\pi_j(y) \mid x)$, beside the reranker's.
-# 2. **Weights fixed, paths move.** Sum up how probable each path was where an item was chosen, $s[v, c] = \sum_{i: y_i = v} p(c \mid x_i)$,
-#    and move each item in turn to the $J$ paths that suit it best, minus a penalty $\alpha \, |c|^4 / 4$ for crowding.
+# 1. **Paths fixed, weights updated.** Gradient descent makes the paths of the chosen item $y$ probable for the user who chose
+#    it: the loss is $-\log \sum_{j \le J} p(\pi_j(y) \mid x)$, plus the reranker's loss.
+# 2. **Weights fixed, paths updated.** Sum the probability of each path over the examples of each item,
+#    $s[v, c] = \sum_{i: y_i = v} p(c \mid x_i)$, and assign each item in turn to its $J$ best paths, minus a penalty
+#    $\alpha \, |c|^4 / 4$ for crowded paths.
 #
-# Without the penalty everything would gather on one path: always probable, and no index at all.
+# Without the penalty all items would collect on one path, which would always be probable and would be no index at all.
 
 # %%
 trained = load_or_train(chosen, sequences, seed=seed)
 retriever = trained.retriever()
 
 # %% [markdown]
-# Left: the loss of the first turn. Middle: which share of (item, path) pairs the second turn left in place; as it nears 1 the two turns
-# agree. Right: how many paths hold items. All begin at random, and the first turns clear most of it away.
+# Left: the loss of the first step. Middle: the share of (item, path) pairs that the second step left unchanged; near 1 the two
+# steps agree. Right: the number of paths that hold items. Assignments start at random, and the first epochs change most of
+# them.
 
 # %%
 path_figures.path_learning(trained.history)
 
 # %%
-kept = path_analysis.path_sizes(retriever)  # of the epoch that was chosen, which need not be the last
+kept = path_analysis.path_sizes(retriever)  # of the selected epoch, which need not be the last
 record("paths in use", kept["paths"].sum())
 record("largest path", kept["items"].max(), unit="items")
-record("stability of the last turn", trained.history["stability"].dropna().iloc[-1])
+record("stability of the last step", trained.history["stability"].dropna().iloc[-1])
 
 # %% [markdown]
 # ## Look at the paths
 #
-# The paths whose items are met most often. *share* is the share of the path's items that have the genre in common. Nothing told the
-# model about titles or genres: items come together because the same users choose them at the same moments.
+# The paths whose items have the most interactions. *share* is the share of the path's items that have the genre in common.
+# Titles and genres are not inputs of the model: items share a path because the same users choose them in the same situations.
 
 # %%
 paths = path_analysis.path_table(retriever, sequences)
 table(paths.head(10))
 
 # %% [markdown]
-# Do items on a path belong together? Pairs from one path, against any two items:
+# Are items on the same path related? Pairs from one path, compared with random pairs:
 
 # %%
 together = path_analysis.togetherness(retriever, sequences)
@@ -113,32 +116,32 @@ table(together)
 # %% [markdown]
 # ## Follow one user
 #
-# The end of a history, and what came next (*held out*). With `user = -1` it is the first user whose history is long enough to
-# look at.
+# The end of a history, and what came next (*held out*). With `user = -1` it is the first user with a history of sufficient
+# length.
 
 # %%
 user = example_user(sequences, user)
 table(history(sequences, user))
 
 # %% [markdown]
-# The paths that this user's beam takes. *holds next* marks those on which the held-out item stands: it can be found through any of
-# them.
+# The paths in this user's beam. *holds next* marks those that hold the held-out item: any of them is enough to find it.
 
 # %%
 table(path_analysis.walk(retriever, sequences, user))
 
 # %% [markdown]
-# And what is found there, in the reranker's order.
+# And the items found there, in the reranker's order.
 
 # %%
 table(recommendations(retriever, sequences, user))
 
 # %% [markdown]
-# ## How wide a beam?
+# ## How wide must the beam be?
 #
-# A wider beam reaches more items and scores more of them. The measure is brute force with the same reranker: which share of its best
-# ten is found, and which share of its hits. The dashed line is the null model at equal work: no paths at all, the same reranker over
-# as many of the most popular items. An index that has learned something about the *user* lies above it.
+# A wider beam reaches more items and scores more of them. The reference is brute force with the same reranker: the share of its
+# top ten that is found, and the share of its hits. The dashed line is a null model with the same amount of work: no paths, the
+# same reranker over an equal number of the most popular items. An index that has learned something about the *user* lies above
+# it.
 
 # %%
 widths = (1, 2, 4, 8, 16, 32, 64)
@@ -157,18 +160,19 @@ ReadOff(
     tour_experiments.curves_of(found, "beam", names),
     axes,
     "beam",
-    "Beginnings kept",
+    "Paths in the beam",
     start=1,
 )
 
 # %% [markdown]
-# **To answer with the control.** How wide must the beam be to find nine tenths of brute force's best ten, and how much of the corpus is
-# scored then? And nine tenths of its *hits*, the held-out items among its ten?
+# **To answer with the control.** How wide must the beam be to find nine tenths of brute force's top ten, and how much of the
+# corpus is scored then? And for nine tenths of its *hits*, the held-out items in its top ten?
 #
 # <details><summary>An answer</summary>
 #
-# Hits take a narrower beam than the whole list: an item that the user chose is seldom at the end of it. Where the line of hits lies
-# above 100 %, what the paths leave out are also mistakes of brute force: a path is a second opinion on what suits the user.
+# Hits need a narrower beam than the whole list: an item that the user chose is seldom at the end of it. If the curve of hits
+# lies above 100 %, the items that the paths leave out include mistakes of brute force: the paths act as a second model of what
+# suits the user.
 #
 # </details>
 
@@ -178,8 +182,8 @@ findings.beams(found)
 # %% [markdown]
 # ## The penalty
 #
-# What keeps paths from filling up? Without a penalty the second turn puts nearly all items on the same $J$ paths. Here the queries and the reranker stay as they are, and only structure and paths are learned anew, with
-# another $\alpha$ each.
+# What limits the number of items on a path? Without a penalty the second step puts nearly all items on the same $J$ paths. Here
+# the queries and the reranker are fixed, and only the network and the paths are retrained, with a different $\alpha$ each time.
 
 # %%
 fit = PathFit(rounds=3, rows=30_000, seed=seed)
@@ -206,10 +210,10 @@ table(effect[["alpha", "largest_path", "scored", "recall", "of_brute_force"]])
 # %% [markdown]
 # ## What you have seen
 #
-# - The index is part of the model: which items stand together is learned from the same clicks as the scores.
-# - Two turns, one by gradient and one by counting, settle within a few epochs.
-# - A beam of some paths finds nearly all that brute force would, and scores a fraction of the corpus; the penalty decides how
-#   large that fraction is.
+# - The index is part of the model: which items share a path is learned from the same interactions as the scores.
+# - The two alternating steps, one by gradient and one by counting, converge within a few epochs.
+# - A beam of a few paths finds nearly everything that brute force would, and scores a fraction of the corpus; the penalty
+#   decides how large that fraction is.
 #
-# **To try.** Set `user` to someone whose held-out item no path of the beam holds: what would have had to be different? Then train with
-# `seed = 1`: are the *same* items together, on other paths?
+# **To try.** Set `user` to someone whose held-out item is on no path of the beam: what would have to be different? Then train
+# with `seed = 1`: do the *same* items share paths, even if the paths have other numbers?

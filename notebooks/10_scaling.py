@@ -16,9 +16,9 @@
 # %% [markdown]
 # # 10 · Scaling
 #
-# **Question.** What does a larger corpus cost, in time and in memory, and what would a billion items need? The same trained similarity
-# is searched over corpora of growing size. You will see latencies on logarithmic axes with the **exponents** fitted to them, what an
-# item costs to keep, and an extrapolation that states its assumptions.
+# **Question.** What does a larger corpus cost in time and memory, and what would a billion items need? The same trained
+# similarity is searched over corpora of growing size. You will see latencies on logarithmic axes with fitted **exponents**, the
+# memory per item, and an extrapolation that states its assumptions.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -39,8 +39,8 @@ from workbench.training.presets import lineup
 # %% [markdown]
 # ## Corpora from small to large
 #
-# Each corpus is the trained catalogue, inflated with noisy copies of its items (or a part of it, for the smallest). Queries are the
-# same throughout. One setting stands for each method here; **07_recall_latency** has the whole grid.
+# Each corpus is the trained catalogue inflated with noisy copies of its items (or a part of the catalogue, for the smallest).
+# The queries are the same throughout. Each method has one setting here; **07_recall_latency** has the whole grid.
 
 # %%
 sequences = data.load(dataset)
@@ -58,8 +58,8 @@ table(latencies)
 # %% [markdown]
 # ## How latency grows
 #
-# A method that looks at every item has exponent 1 once the corpus is large; below that, fixed costs rule and the line is flat. An
-# exponent well below 1 at the right end would be an index that really skips items.
+# A method that scores every item has exponent 1 once the corpus is large; below that, fixed costs dominate and the line is
+# flat. An exponent well below 1 at the right end would mean that an index really skips items.
 
 # %%
 fits = growth.exponents(measured)
@@ -67,25 +67,26 @@ record("exponents", fits)
 figures.growth(measured, fits)
 
 # %% [markdown]
-# With few corpora the intervals are wide: they say how far the points are from one straight line, fixed costs included.
+# With few corpora the intervals are wide: they show how far the points deviate from a single straight line, fixed costs
+# included.
 
 # %%
 table(fits[["label", "points", "exponent", "low", "high"]])
 
 # %% [markdown]
-# **To answer with the table.** A method that looks at every item must have exponent 1. Why does brute force have less here?
+# **To answer with the table.** A method that scores every item must have exponent 1. Why is brute force below that here?
 #
 # <details><summary>An answer</summary>
 #
-# Look at the latencies: over the small corpora they hardly grow, since what a call costs in any case outweighs what the items cost. The
-# straight line through all points mixes both. The line on the right of the figure, between the two largest corpora, is the one to
-# read, and even there fixed costs are not gone: compare *fixed ms* below with the latency.
+# Look at the latencies: over the small corpora they hardly grow, since the fixed cost of a call exceeds the cost of its items.
+# The straight line through all points mixes both. The slope at the right of the figure, between the two largest corpora, is the
+# one to read, and even there fixed costs remain: compare *fixed ms* below with the latency.
 #
 # </details>
 #
 # ## What happens to recall?
 #
-# With the same setting, a larger corpus has more items between the candidates and the true list.
+# At the same setting, a larger corpus has more items that compete for the candidate list.
 
 # %%
 recall = measured.pivot(index="label", columns="items", values="recall").loc[measured["label"].unique()]
@@ -93,10 +94,10 @@ recall.columns = [f"{items:,} items" for items in recall.columns]
 table(recall)
 
 # %% [markdown]
-# ## What an item costs to keep
+# ## Memory per item
 #
-# The item state holds $P_x$ components of width $d$ and the item's part of the gate; the raw embedding is not needed to search. A
-# searcher adds what its index holds.
+# The item state holds $P_x$ components of width $d$ and the item's part of the gate; searching does not need the item
+# embedding. A searcher adds what its index stores.
 
 # %%
 kept = growth.per_item(measured, raw.shapes)
@@ -105,10 +106,11 @@ figures.memory_per_item(kept)
 # %% [markdown]
 # ## A billion items
 #
-# Bytes per item as measured at the largest corpus. For time, a straight line through all corpora: a **fixed** part of a call, and
-# so many nanoseconds for **each item**; both times $10^9$. It leaves out what is lost where a corpus outgrows the caches, or the
-# memory, and what is gained by an index that looks at a shrinking share. Where the fixed part still rules at the largest corpus
-# the place is empty: nothing can be said from here. Orders of magnitude, not promises.
+# Bytes per item are those measured at the largest corpus. For time, a straight line is fitted through all corpora: a **fixed**
+# part per call and some nanoseconds per **item**; both are extrapolated to $10^9$ items. The extrapolation ignores what is lost
+# once a corpus exceeds the caches or the memory, and what is gained by an index that looks at a decreasing share of items. If
+# the fixed part still dominates at the largest corpus, the cell is empty: nothing can be extrapolated. Expect orders of
+# magnitude, not exact numbers.
 
 # %%
 needs = growth.needed(measured, billion)
@@ -116,16 +118,16 @@ record("needs of a billion items", needs)
 table(needs)
 
 # %% [markdown]
-# **To answer with a parameter.** With how many items does the state of your corpus fit into the memory of your machine? Set `billion`.
+# **To answer with a parameter.** How many items fit into the memory of your machine? Set `billion`.
 #
 # <details><summary>An answer</summary>
 #
-# *state GB* grows in proportion: 16 GB hold 16/*state GB* billion items, a few hundred million of the small model of the embedded data.
-# Time may give out first: compare *seconds per query*, and what a tenth of it would be.
+# *state GB* grows in proportion: 16 GB hold 16/*state GB* billion items, a few hundred million with the small model of the
+# embedded data. Time may be the tighter limit: compare *seconds per query*, and what a tenth of it would be.
 #
 # </details>
 #
-# Keeping the components in fewer bits is the first thing to do: the state of a billion items at this size, in GB.
+# The first remedy is to store the components in fewer bits. The state of a billion items at this size, in GB:
 
 # %%
 table(growth.state_sizes(raw.shapes, billion))
@@ -133,11 +135,11 @@ table(growth.state_sizes(raw.shapes, billion))
 # %% [markdown]
 # ## What you have seen
 #
-# - Exact search under a learned similarity is linear in the corpus; what differs is the constant.
-# - On small corpora fixed costs rule, and an exponent fitted there says little.
-# - At a billion items memory and time both matter: the state is many times an embedding table, and a scan of all of it on one
-#   machine takes longer than anyone waits. Beyond one machine the corpus is split, every shard is searched alone, and the lists
-#   are merged exactly.
+# - Exact search with a learned similarity is linear in the corpus; methods differ in the constant.
+# - On small corpora fixed costs dominate, and an exponent fitted there says little.
+# - At a billion items both memory and time matter: the state is many times the size of an embedding table, and scanning it on
+#   one machine takes too long for online use. Beyond one machine the corpus is sharded: each shard is searched separately, and
+#   merging the lists is exact.
 #
-# **To try.** `workbench bench search --preset growth` goes to a million items. At which size does each approximate method pay
-# for its first stage?
+# **To try.** `workbench bench search --preset growth` goes up to a million items. At which size does the first stage of each
+# approximate method pay for itself?

@@ -14,11 +14,11 @@
 # ---
 
 # %% [markdown]
-# # 12 · Your own: data, vectors, similarity, server
+# # 12 · Your own data, vectors, similarity and encoder
 #
-# **Question.** What does it take to use all this with what is *yours*? You will recommend from a table of orders with e-mail
-# addresses and article numbers, search vectors from anywhere, train a similarity and an encoder that you write yourself, and put
-# the result behind a web server of twenty lines.
+# **Question.** How do you use the workbench with your own data, vectors and models? You will recommend from a table of orders
+# with e-mail addresses and article numbers, search vectors from any source, train a similarity and an encoder that you write
+# yourself, and put the result behind a web server of twenty lines.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -49,8 +49,8 @@ from workbench.training.config import TrainingConfig
 # %% [markdown]
 # ## Your data
 #
-# A table of who met what and when is all that is needed. Here it is made from a dataset of the workbench, with ids as a shop has
-# them. Yours may be a CSV file: `wb.load_data("orders.csv")`.
+# All you need is a table of users, items and times. Here it is made from a dataset of the workbench, with ids such as a shop
+# would have. Yours may be a CSV file: `wb.load_data("orders.csv")`.
 
 # %%
 known = wb.load_data(dataset, seed=seed)
@@ -70,8 +70,8 @@ shop = wb.load_data(orders, name="my-shop")
 shop.num_users, shop.num_items, len(shop.item_ids)
 
 # %% [markdown]
-# Train a preset on it; four passes over the users are enough for a look. The result is stored in `ckpts/`, and the same line
-# takes it from there the next time.
+# Train a preset on it; four epochs are enough for a first look. The result is stored in `ckpts/`, and running the same line
+# again loads it from there.
 
 # %%
 model = wb.train("quick/sasrec-mol", shop, epochs=4, seed=seed, progress=False)
@@ -81,14 +81,15 @@ record("recommendations", best)
 best
 
 # %% [markdown]
-# The history may be anybody's. For a user of the data name the user; an unknown item is left out, and counted in a warning.
+# The history can come from anybody. For a user in the data, pass the user's id. Unknown items are skipped, with a warning that
+# counts them.
 
 # %%
 model.recommend(user="user7@shop.example", k=5)
 
 # %% [markdown]
-# Why is the first item first? A Mixture-of-Logits says which component it comes from; and the effect of each item of the history is
-# how much lower the score would be without it.
+# Why is the first item ranked first? A Mixture-of-Logits shows how much each component contributes; the effect of an item of
+# the history is how much lower the score would be without it.
 
 # %%
 why = model.explain(best["item_id"][0], history)
@@ -100,7 +101,8 @@ why.history.round(3)
 # %% [markdown]
 # ## Your vectors
 #
-# Embeddings from anywhere, a language model, say, become an index in one line. A history is the mean of its items here.
+# Embeddings from any source, such as a language model, become an index in one line. Here a query is a noisy copy of a vector; a
+# history would be the mean of its items.
 
 # %%
 drawn = np.random.default_rng(seed)
@@ -112,13 +114,13 @@ index.search_embeddings(queries, k=3).to_source()
 # %% [markdown]
 # ## Your similarity and your encoder
 #
-# A similarity is a class with its settings. What depends on the query alone and on the item alone is computed once, in `queries` and
-# `items`; `score` puts them together. This one is a **Hadamard-MLP**: the dot product, corrected by a small network that reads
-# $q \circ x$,
+# A similarity is a class with its settings. Whatever depends on the query alone or on the item alone is computed once, in
+# `queries` and `items`; `score` combines them. This one is a **Hadamard-MLP**: the dot product, corrected by a small network
+# that reads $q \circ x$,
 #
 # $$\phi(q, x) = \langle q, x \rangle + \mathrm{MLP}(q \circ x) .$$
 #
-# The decorator is the whole registration. Had it no title, it would fail here, and not after hours of training.
+# The decorator is all the registration there is. A missing title would raise an error here, not after hours of training.
 
 
 # %%
@@ -157,8 +159,8 @@ class HadamardMLP(Similarity):
 
 
 # %% [markdown]
-# An encoder reads the embeddings of a history and gives one vector per position, which must not look ahead. This one adds the last
-# item to the mean of all items up to it.
+# An encoder takes the embeddings of a history and returns one vector per position, which must not depend on later items. This
+# one adds the last item to the mean of all items up to it.
 
 
 # %%
@@ -185,7 +187,7 @@ class Recent(Encoder):
 
 
 # %% [markdown]
-# Nothing else has to change: training, checkpoints, evaluation and search take both.
+# Nothing else has to change: training, checkpoints, evaluation and search all accept both.
 
 # %%
 config = RetrieverConfig(RecentConfig(), HadamardConfig(), dim=8, max_length=60)
@@ -200,11 +202,12 @@ record("metrics", values.loc[["HR@10", "NDCG@10"]].reset_index())
 values.loc[["HR@10", "NDCG@10"]].round(4)
 
 # %% [markdown]
-# From a terminal the same classes come from a file, with `add_preset` in it: give `--import my_parts.py` to any command.
+# On the command line, put the same classes and a call of `add_preset` into a file, and pass it to any command as
+# `--import my_parts.py`.
 #
-# ## A server of twenty lines
+# ## A server in twenty lines
 #
-# The index is all that a server needs. It answers `/recommend?history=sku-00001,sku-00002`.
+# A server only needs the index. It answers `/recommend?history=sku-00001,sku-00002`.
 
 # %%
 served = model.index("exact")
@@ -243,9 +246,10 @@ pd.DataFrame(answer)
 # %% [markdown]
 # ## What you have seen
 #
-# - A table with your own ids goes in, a table with your own ids comes out; nothing in between asks for a target or a dense number.
-# - A similarity or an encoder is one class and one line of registration.
-# - An index holds the model, the items and the searcher: enough to serve.
+# - Your own ids go in and come out; no step requires a target or an internal item number.
+# - A similarity or an encoder is one class and one registration.
+# - An index holds the model, the items and the searcher, which is enough to serve.
 #
-# **To try.** Save the index with `served.save("my-index")` and search it from a terminal: `workbench index search my-index --history
-# sku-00001`. Then give your similarity component scores (`ComponentSimilarity`): what does `model.index("exact")` prove for it?
+# **To try.** Save the index with `served.save("my-index")` and search it on the command line:
+# `workbench index search my-index --history sku-00001`. Then give your similarity component scores (`ComponentSimilarity`):
+# what does `model.index("exact")` prove for it?
