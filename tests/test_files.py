@@ -226,7 +226,7 @@ def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new(tmp_path, before)
         if before is not None:
             build(folder, before, replace=True)
         elif folder.exists():
-            files.remove_folder(folder)
+            files.remove(folder)
         done = in_process(
             "kill_at(int(sys.argv[2])); build(Path(sys.argv[1]), 2, replace=True)", folder, count
         )
@@ -243,11 +243,38 @@ def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new(tmp_path, before)
     assert names_in(tmp_path) == ["thing"]
 
 
+def test_a_kill_while_work_of_several_runs_takes_its_place_leaves_the_old_or_the_new(tmp_path):
+    folder, made = tmp_path / "thing", tmp_path / ".thing.unfinished"
+    for count in range(1, 60):
+        files.remove(folder)
+        build(folder, 1)
+        if not made.exists():
+            build(made, 2)
+        done = in_process(
+            "kill_at(int(sys.argv[3])); files.swap(Path(sys.argv[1]), Path(sys.argv[2]))", made, folder, count
+        )
+        assert number_in(files.recover(folder)) in (1, 2)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    else:
+        pytest.fail("never ended")
+    assert count > 8 and number_in(folder) == 2 and names_in(tmp_path) == ["thing"]
+
+
+def test_a_file_of_several_runs_takes_its_place(tmp_path):
+    made, path = tmp_path / "a.zip.partial", tmp_path / "a.zip"
+    path.write_text("old")
+    made.write_text("new")
+    files.swap(made, path)
+    assert path.read_text() == "new" and names_in(tmp_path) == ["a.zip"]
+
+
 def test_a_half_deleted_folder_is_never_put_back(tmp_path):
     folder = tmp_path / "thing"
     for count in range(1, 30):
         build(folder, 1)
-        done = in_process("kill_at(int(sys.argv[2])); files.remove_folder(Path(sys.argv[1]))", folder, count)
+        done = in_process("kill_at(int(sys.argv[2])); files.remove(Path(sys.argv[1]))", folder, count)
         assert number_in(files.recover(folder)) in (None, 1)
         if done.returncode == 0:
             break

@@ -21,7 +21,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "data": BASE,
     "encoders": frozenset({"contracts", "registry", "runtime", "kernels"}),
     "text_encoders": frozenset({"contracts", "runtime", "paths", "files"}),
-    "kernels": frozenset({"contracts", "runtime"}),
+    "kernels": frozenset({"contracts", "runtime", "files"}),
     "similarities": frozenset({"contracts", "registry", "runtime", "kernels"}),
     "search": BASE | {"kernels", "similarities"},
     "retriever": BASE | {"encoders", "similarities"},
@@ -179,3 +179,51 @@ def test_the_table_has_no_circle():
 )
 def test_imports_are_found_wherever_they_stand(source, rooms):
     assert rooms_imported(imported(source, "workbench.evaluation")) == rooms
+
+
+def test_only_files_py_renames_replaces_and_locks():
+    """Each such place elsewhere would need its own care for a kill, a full disk and a second process."""
+    found = []
+    for path in modules():
+        if path == PACKAGE / "files.py":
+            continue
+        for line in moves(path.read_text(encoding="utf-8")):
+            found.append(f"{path.relative_to(PACKAGE)}:{line}")
+    assert not found, f"use workbench.files: {', '.join(found)}"
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("import fcntl", [1]),
+        ("from os import replace", [1]),
+        ("import os\nos.replace(a, b)\nos.rename(a, b)", [2, 3]),
+        ("import shutil\nshutil.move(a, b)\nshutil.rmtree(a)", [2, 3]),
+        ("made.replace(path)\nmade.rename(path)\nmade.rename(target=path)", [1, 2, 3]),
+        ("'a'.replace('a', 'b')\nreplace(config, seed=1)\ndataclasses.replace(config, seed=1)", []),
+        ("table.rename(columns=names)\nwhen.replace(tzinfo=None)\ntable.replace({1: 2}, None)", []),
+    ],
+)
+def test_moves_are_found(source, lines):
+    assert moves(source) == lines
+
+
+def moves(source: str) -> list[int]:
+    """Lines that rename or replace a file, delete a folder, or lock: a call with one path, or of os, shutil, fcntl."""
+    calls = {"os": {"rename", "renames", "replace"}, "shutil": {"move", "rmtree"}}
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=("os" | "shutil") as module), attr=name)):
+                taken = name in calls[module]
+            case ast.Call(func=ast.Attribute(attr="replace" | "rename"), args=given, keywords=named):
+                taken = [k.arg for k in named] == ["target"] if not given else len(given) == 1 and not named
+            case ast.Import(names=names):
+                taken = any(alias.name == "fcntl" for alias in names)
+            case ast.ImportFrom(module=("os" | "shutil" | "fcntl") as module, names=names):
+                taken = module == "fcntl" or any(alias.name in calls[module] for alias in names)
+            case _:
+                taken = False
+        if taken:
+            lines.append(node.lineno)
+    return sorted(lines)

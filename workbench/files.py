@@ -207,30 +207,34 @@ def new_folder(
             _discard(temporary)
 
 
-def swap(made: Path, folder: Path) -> None:
-    """Put the whole folder `made`, a sibling of `folder`, in the place of `folder`, which is deleted after that.
+def swap(made: Path, path: Path) -> None:
+    """Put the whole file or folder `made`, a sibling of `path`, in the place of `path`, which is deleted after that.
 
-    It looks at nothing: `new_folder` does. The caller holds the lock of `folder`.
+    For work that a killed process leaves and the next one continues; otherwise take `atomic_write` or `new_folder`.
+    It does not check what it replaces. The caller holds the lock of `path`.
     """
-    for path in [made, *made.rglob("*")]:
-        _flush(path)
-    previous = _beside(folder, "previous")
-    if folder.exists():
-        folder.rename(previous)
-    made.rename(folder)
-    _flush(folder.parent)
-    _remove_previous(previous, folder)
+    for part in [made, *made.rglob("*")]:
+        _flush(part)
+    previous = _beside(path, "previous")
+    if path.is_dir():
+        path.rename(previous)
+    made.replace(path)
+    _flush(path.parent)
+    _remove_previous(previous, path)
 
 
-def remove_folder(folder: Path) -> None:
-    """Delete a folder of ours, if it is there: renamed first, so that no half of it is ever found under its name."""
-    _remove_previous(folder, folder)
+def remove(path: Path) -> None:
+    """Delete a file or folder of ours, if it is there: renamed first, so that no half of it is ever found by its name."""
+    _remove_previous(path, path)
 
 
-def recover(folder: Path) -> Path:
-    """`folder`, put back from its temporary name if a process was killed while replacing it. Call it before reading."""
+def recover(folder: Path, *, locked: bool = False) -> Path:
+    """`folder`, put back from its temporary name if a process was killed while replacing it. Call it before reading.
+
+    `locked`: the caller holds the lock of `folder`.
+    """
     if not folder.exists() and any(True for _ in _left_beside(folder)):
-        with lock(folder, wait=True):
+        with nullcontext() if locked else lock(folder, wait=True):
             _recover(folder)
     return folder
 

@@ -15,6 +15,7 @@ from workbench.data.catalog import CATALOG
 from workbench.data.download import Checksum, DownloadError
 from workbench.data.errors import DataError
 from workbench.data.prepare import Preparation
+from workbench.files import lock
 
 
 def archive_of(folder, path):
@@ -114,6 +115,14 @@ def test_a_local_archive_is_taken_with_a_remark_on_its_checksum(root, ml_1m, tmp
 
 def find_missing(folder):
     return [name for name in CATALOG["ml-1m"].files if not (folder / name).is_file()]
+
+
+def test_one_process_fetches_a_dataset_at_a_time(root, served):
+    archive = root / "data" / "raw" / served.archive
+    held = pytest.raises(BlockingIOError, match=r"ml-1m.zip is in use by process \d+ on")
+    with lock(archive), held:
+        fetch(served, progress=False)
+    assert fetch(served, progress=False).folder.is_dir()
 
 
 def test_a_local_folder_is_copied_by_fetch_and_read_in_place_by_prepare(root, ml_1m):

@@ -205,7 +205,7 @@ def _reported(folder: Path) -> str:
     """The notebooks that the report shows, each with its page and its copy."""
     place = folder / "reports" / "quick-walks"
     if not place.is_dir():  # between two renames: the next run puts the report before back
-        place = folder / "reports" / ".quick-walks.previous"
+        place = next((folder / "reports").glob(".quick-walks.previous-*"), place)
     report = runner.Report.load(place)
     names = sorted(report.entries) if report else []
     return " ".join(n for n in names if all((place / f"{n}{e}").is_file() for e in (".html", ".ipynb")))

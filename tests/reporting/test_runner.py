@@ -1,7 +1,6 @@
 """Notebooks executed for real: success, failure, time limits, a dead kernel, what is kept, what a killed run leaves."""
 
 import errno
-import fcntl
 import json
 import os
 import select
@@ -16,6 +15,7 @@ import nbformat
 import psutil
 import pytest
 
+from workbench.files import lock
 from workbench.reporting import pages
 from workbench.reporting.runner import CELL_TIMEOUT, Finished, ReportSpec, run_report
 
@@ -159,7 +159,6 @@ def test_nothing_else_is_left_behind(ran: Any) -> None:
     assert {path.name for path in workshop.reports.iterdir()} == {
         "index.html",
         "quick-embedded-small",
-        ".quick-embedded-small.lock",
     }
     names = {path.name for path in (workshop.reports / "quick-embedded-small").iterdir()}
     pairs = {
@@ -209,20 +208,19 @@ def test_a_swap_that_was_cut_off_is_undone(ran: Any) -> None:
     workshop, _, _ = ran
     folder = workshop.reports / "quick-embedded-small"
     before = files(folder)
-    folder.rename(workshop.reports / ".quick-embedded-small.previous")
+    folder.rename(workshop.reports / ".quick-embedded-small.previous-123456")
     run_report(ReportSpec(only=("00",), parameters={"k": "3"}, seed=5), lambda _: None)
     assert {name: files(folder)[name] for name in ("00_makes.ipynb", "01_fails.ipynb")} == {
         name: before[name] for name in ("00_makes.ipynb", "01_fails.ipynb")
     }
-    assert not (workshop.reports / ".quick-embedded-small.previous").exists()
+    assert not list(workshop.reports.glob(".quick-embedded-small*"))
 
 
 def test_one_run_writes_a_report_at_a_time(ran: Any) -> None:
     workshop, _, _ = ran
-    with (workshop.reports / ".quick-embedded-small.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(BlockingIOError, match="another run is writing the report quick-embedded-small"):
-            run_report(ReportSpec(), lambda _: None)
+    held = pytest.raises(BlockingIOError, match=r"quick-embedded-small is in use by process \d+ on")
+    with lock(workshop.reports / "quick-embedded-small"), held:
+        run_report(ReportSpec(), lambda _: None)
 
 
 @pytest.mark.parametrize(

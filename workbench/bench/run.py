@@ -113,7 +113,7 @@ def _run(
     anew: bool,
 ) -> Raw:
     if anew and (folder / FACTS).is_file():
-        files.remove_folder(folder)
+        files.remove(folder)
     metadata = read_json(folder / FACTS, REPEAT) if (folder / FACTS).is_file() else None
     if metadata is not None and metadata.get("finished") is True:
         return Raw.load(folder)

@@ -43,7 +43,8 @@ def fetch(dataset: Dataset, source: Path | None = None, *, progress: bool = True
     What is there already is kept where no `source` is given. A download must agree with the published
     checksum; a local archive that does not is taken with a remark, since `prepare` compares the counts
     anyway. The archive of a download is removed once it is unpacked.
-    Raises FileNotFoundError, DownloadError, ArchiveError, and OSError where the disk is full.
+    Raises FileNotFoundError, DownloadError, ArchiveError, BlockingIOError if another process fetches it, and OSError if the
+    disk is full.
     """
     folder = raw_folder(dataset)
     if source is None:
@@ -51,10 +52,11 @@ def fetch(dataset: Dataset, source: Path | None = None, *, progress: bool = True
             return Fetched(folder, (f"{folder} holds {dataset.name} already",))
         files.check_folder(folder, raw_kind(dataset.files), {})
         archive = paths.data() / "raw" / dataset.archive
-        checksum = dataset.checksum or _published_checksum(dataset)
-        download(dataset.addresses, archive, size=dataset.size, checksum=checksum, progress=progress)
-        unpack(archive, folder, dataset.files, dataset.unpacked)
-        archive.unlink()
+        with files.lock(archive):
+            checksum = dataset.checksum or _published_checksum(dataset)
+            download(dataset.addresses, archive, size=dataset.size, checksum=checksum, progress=progress)
+            unpack(archive, folder, dataset.files, dataset.unpacked)
+            archive.unlink()
         unchecked = f"no checksum is published for {dataset.archive}: it could not be verified"
         return Fetched(folder, () if checksum else (unchecked,))
     if source.is_file():

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from workbench import files
+
 _CHUNK = 1 << 20
 _ATTEMPTS = 3
 _AGENT = "retrieval-workbench"
@@ -72,7 +74,7 @@ def download(
     Bytes collect in `<target>.partial`, which an interrupted download leaves behind and the next one
     continues: with a Range request, or from the start where the server does not know it or the file there has
     changed. The file takes its name only after `size` (bytes) and `checksum` agree; one that is there already
-    and agrees is not fetched again. No more than `limit` bytes are ever accepted.
+    and agrees is not fetched again. No more than `limit` bytes are ever accepted. The caller holds the lock of `target`.
     Raises DownloadError where every address fails, OSError where the disk is full (the partial file is
     removed), and ValueError for an address of another kind.
     """
@@ -88,7 +90,7 @@ def download(
     for address in addresses:
         try:
             _deliver(address, partial, size, checksum, limit, timeout, progress)
-            partial.path.replace(target)
+            files.swap(partial.path, target)
             partial.forget()
             return target
         except _Failed as failure:
@@ -148,7 +150,7 @@ class _Partial:
         return wanted if self.checked else {}
 
     def remember(self, address: str, validator: str | None) -> None:
-        self.origin.write_text(json.dumps({"address": address, "validator": validator}), encoding="utf-8")
+        files.write_text(json.dumps({"address": address, "validator": validator}), self.origin)
 
     def forget(self) -> None:
         self.origin.unlink(missing_ok=True)

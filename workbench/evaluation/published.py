@@ -58,7 +58,7 @@ def beside_published(summary: pd.DataFrame, dataset: str, methods: Collection[st
     rows = comparable(published(dataset, methods))
     if rows.empty:
         return summary
-    columns = (rows["method"] + " · " + rows["source"]).rename("column")
+    columns = rows["method"] + " · " + rows["source"]
     wide = rows.assign(column=columns).pivot(index="metric", columns="column", values="value")
     joined = summary.join(wide[columns.unique()], on="metric")
     joined.attrs = dict(summary.attrs)

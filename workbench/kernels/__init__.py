@@ -1,1 +1,1 @@
-"""The hot arithmetic behind one function each. May import contracts, runtime."""
+"""The hot arithmetic behind one function each. May import contracts, runtime, files."""

@@ -7,16 +7,10 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+from workbench import files
 
 _log = logging.getLogger(__name__)
 
@@ -70,10 +64,11 @@ def built(source: Path, folder: Path) -> Path:
     _check_owner(folder)
     if _is_whole(target):
         return target
-    with _alone(target.with_suffix(".lock")):
+    with files.lock(target, wait=True):
         if not _is_whole(target):  # or another process was faster
-            _compile(source, flags, target)
-            _digest_file(target).write_text(_digest(target), encoding="utf-8")
+            with files.atomic_write(target) as made:
+                _compile(source, flags, made)
+            files.write_text(_digest(target), _digest_file(target))
     return target
 
 
@@ -128,36 +123,22 @@ def _check_owner(folder: Path) -> None:
         raise Unavailable(f"{folder} can be written by others; set WORKBENCH_CACHE to a folder of your own")
 
 
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """One process at a time; without locks two would merely compile the same thing twice."""
-    if fcntl is None:
-        yield
-        return
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _compile(source: Path, flags: list[str], target: Path) -> None:
+def _compile(source: Path, flags: list[str], made: Path) -> None:
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         raise Unavailable(f"there is no C++ compiler here (looked for {', '.join(names)})")
     _log.info("compiling %s for this processor: some seconds, once", source.name)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        made = Path(scratch) / target.name
-        try:
-            done = subprocess.run(
-                [compiler, *flags, "-o", str(made), str(source)],
-                capture_output=True,
-                text=True,
-                timeout=SECONDS_TO_COMPILE,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise Unavailable(f"{compiler} took more than {SECONDS_TO_COMPILE} s") from error
-        if done.returncode != 0 or not made.is_file():
-            said = done.stderr.strip().splitlines()
-            raise Unavailable(f"{compiler} failed: {said[0] if said else f'exit status {done.returncode}'}")
-        made.replace(target)
+    try:
+        done = subprocess.run(
+            [compiler, *flags, "-o", str(made), str(source)],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_TO_COMPILE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"{compiler} took more than {SECONDS_TO_COMPILE} s") from error
+    if done.returncode != 0 or not made.is_file():
+        said = done.stderr.strip().splitlines()
+        raise Unavailable(f"{compiler} failed: {said[0] if said else f'exit status {done.returncode}'}")

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench import files
 from workbench.reporting.records import RECORDS_FILE
 
 HEADLESS = "WORKBENCH_HEADLESS"
@@ -137,9 +138,8 @@ def _tidy(job: Job, unshown: str) -> None:
         "language": "python",
         "name": "python3",
     }
-    temporary = output.with_name(f".{output.name}.partial")
-    nbformat.write(document, temporary)
-    temporary.replace(output)
+    with files.atomic_write(output) as temporary:
+        nbformat.write(document, temporary)
 
 
 def _die_with(parent: int) -> None:

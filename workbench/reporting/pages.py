@@ -16,6 +16,7 @@ from nbconvert.exporters.html import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from traitlets.config import Config
 
+from workbench import files
 from workbench.reporting.provenance import text_digest
 from workbench.reporting.records import Json, Record
 from workbench.reporting.results import Entry, Report
@@ -34,6 +35,8 @@ _SHOWN = (
     "text/plain",
 )
 """Kinds of output that a page shows, the best first."""
+INDEX = "index.html"
+"""The page that lists all reports."""
 _MOST_HEADLINES = 8
 _NOTEBOOK = re.compile(r"(\d\d_[a-z0-9_]+)\.ipynb(#.*)?")
 
@@ -56,7 +59,7 @@ def digest() -> str:
 def write_pages(report: Report, folder: Path) -> None:
     """Write the page of every notebook of `report`, whose executed copies lie in `folder`, and the assets they share."""
     assets = folder / "assets"
-    shutil.rmtree(assets, ignore_errors=True)
+    files.remove(assets)
     for path in (path for path in sorted((_HERE / "assets").rglob("*")) if path.is_file()):
         copy = assets / path.relative_to(_HERE / "assets")
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +70,7 @@ def write_pages(report: Report, folder: Path) -> None:
         executed = nbformat.read(folder / f"{name}.ipynb", as_version=4)
         _explain_unshown(executed)
         page, _ = exporter.from_notebook_node(executed, resources={"page": _page(report, name)})
-        _replace(folder / f"{name}.html", page)
+        files.write_text(page, folder / f"{name}.html")
 
 
 def write_index(reports: Path) -> Path:
@@ -83,8 +86,8 @@ def write_index(reports: Path) -> Path:
         css=jinja2.filters.Markup((_HERE / "assets" / "report.css").read_text(encoding="utf-8")),
         reports=[_index_section(path, report) for path, report in found],
     )
-    index = reports / "index.html"
-    _replace(index, page)
+    index = reports / INDEX
+    files.write_text(page, index)
     return index
 
 
@@ -289,10 +292,3 @@ def _duration(seconds: float) -> str:
 
 def _date(iso: str) -> str:
     return f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M} UTC"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from workbench import files
 from workbench.loading import from_json, read_json
 from workbench.reporting.records import Record
 
@@ -65,9 +66,7 @@ class Report:
             "pages": self.pages,
             "running_from": self.running_from,
         }
-        temporary = folder / f".{FILE}.partial"
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(folder / FILE)
+        files.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", folder / FILE)
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:

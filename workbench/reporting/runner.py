@@ -8,21 +8,20 @@ for those alone, and with `jobs` above 1 the others may run beside it. A noteboo
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from workbench import paths
+from workbench import files, paths
 from workbench.reporting import notebooks, pages, pairs
 from workbench.reporting.execute import Job, Outcome
 from workbench.reporting.notebooks import Notebook
@@ -104,7 +103,7 @@ def run_report(spec: ReportSpec, say: Callable[[str], None] = print) -> Finished
     """Execute the notebooks of `spec`, write the report, and say a line as each notebook starts and ends.
 
     Raises ValueError before anything runs, for notebooks, parameters or pairs that are not in order; BlockingIOError
-    where another run is writing the same report; OSError where a file cannot be written. The previous report then stays.
+    if another run is writing the same report; OSError if a file cannot be written. The previous report then stays.
     """
     every = notebooks.catalog(paths.notebooks())
     chosen = notebooks.select(every, spec.only)
@@ -114,15 +113,15 @@ def run_report(spec: ReportSpec, say: Callable[[str], None] = print) -> Finished
             raise ValueError(
                 f"{notebook.path} differs from its source {notebook.name}.py; take the source with: workbench pairs --write"
             )
-    paths.reports().mkdir(parents=True, exist_ok=True)
-    with _lock(paths.reports() / f".{spec.run}.lock", spec.run):
+    with files.lock(paths.reports() / spec.run):
         run = _Run(spec, every, chosen, bound, say)
         try:
             asyncio.run(run.execute())
         except ExceptionGroup as group:  # of the notebooks at once: the first says what happened
             raise group.exceptions[0] from None
         run.publish()
-    index = pages.write_index(paths.reports())
+    with files.lock(paths.reports() / pages.INDEX, wait=True):  # reports that end at once each list all
+        index = pages.write_index(paths.reports())
     return Finished(index, tuple(run.rows[notebook.name] for notebook in chosen))
 
 
@@ -140,12 +139,10 @@ class _Run:
         self.spec, self.chosen, self.bound, self.say = spec, chosen, bound, say
         self.order = [notebook.name for notebook in every]
         self.root = paths.root()
-        self.folder = paths.reports() / spec.run
+        self.folder = files.recover(paths.reports() / spec.run, locked=True)
         self.staging = paths.reports() / f".{spec.run}.partial"
-        self.retired = paths.reports() / f".{spec.run}.previous"
         self.provenance: Provenance = provenance(self.root)
         self.rows: dict[str, Row] = {}
-        self._recover()
         self.previous = Report.load(self.folder) or Report(spec.profile, spec.dataset)
         self.interrupted = Report.load(self.staging) or Report(spec.profile, spec.dataset)
         # What a killed notebook left in new folders is its own doing, not a change of an input.
@@ -156,14 +153,6 @@ class _Run:
         self.report = Report(spec.profile, spec.dataset, made=made)
         self.staging.mkdir(exist_ok=True)
         self._carry_over()
-
-    def _recover(self) -> None:
-        """Undo a swap that was cut off between its two renames."""
-        if self.retired.exists():
-            if self.folder.exists():
-                shutil.rmtree(self.retired)
-            else:
-                self.retired.rename(self.folder)
 
     def _carry_over(self) -> None:
         """Take along what the previous report has of notebooks that this run was not asked for."""
@@ -234,7 +223,7 @@ class _Run:
         self.report.running_from = sorted(before)
         self.report.save(self.staging)
         work = self.staging / f".{notebook.name}"
-        shutil.rmtree(work, ignore_errors=True)
+        files.remove(work)
         work.mkdir()
         parameters = self._parameters(notebook)
         job = Job(
@@ -267,7 +256,7 @@ class _Run:
             records=tuple(read_records(Path(job.records))),
             provenance=self.provenance.as_json(),
         )
-        shutil.rmtree(work)
+        files.remove(work)
         return entry
 
     def _threads(self) -> int | None:
@@ -287,7 +276,7 @@ class _Run:
         self.report.running_from = None
         self.report.pages = pages.digest()
         if self.report == self.previous:
-            shutil.rmtree(self.staging)
+            files.remove(self.staging)
             return
         pages.write_pages(self.report, self.staging)
         self.report.save(self.staging)
@@ -295,11 +284,8 @@ class _Run:
         wanted |= {f"{name}{ending}" for name in self.report.entries for ending in (".ipynb", ".html")}
         for path in self.staging.iterdir():
             if path.name not in wanted:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if self.folder.exists():
-            self.folder.rename(self.retired)
-        self.staging.rename(self.folder)
-        shutil.rmtree(self.retired, ignore_errors=True)
+                files.remove(path)
+        files.swap(self.staging, self.folder)
 
 
 async def _in_own_process(job: Job, work: Path) -> Outcome:
@@ -326,14 +312,3 @@ async def _in_own_process(job: Job, work: Path) -> Outcome:
     if status == 0:
         return Outcome(**json.loads(Path(job.outcome).read_text(encoding="utf-8")))
     return Outcome(f"the process that ran it ended with status {status}")
-
-
-@contextmanager
-def _lock(path: Path, run: str) -> Iterator[None]:
-    """Hold a report for one run at a time; BlockingIOError where another holds it. The lock ends with its process."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(f"another run is writing the report {run}; wait for it to end") from None
-        yield

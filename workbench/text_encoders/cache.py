@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from workbench import paths
-from workbench.files import lock, write_text
+from workbench.files import lock, swap, write_text
 from workbench.text_encoders.base import TextEncoder
 
 CHUNK = 2048
@@ -57,7 +57,7 @@ def _encode(encoder: TextEncoder, texts: Sequence[str], home: Path, progress: bo
             write_text(json.dumps({"texts": done}), home / _PROGRESS)
             bar.update(len(chunk))
     del vectors
-    partial.replace(home / _VECTORS)
+    swap(partial, home / _VECTORS)
     (home / _PROGRESS).unlink(missing_ok=True)
 
 

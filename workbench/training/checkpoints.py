@@ -54,7 +54,7 @@ def save(
         (new / STATE).write_text(json.dumps(asdict(progress)))
     for epoch in epochs(run):
         if epoch not in (progress.epoch, progress.best_epoch):
-            files.remove_folder(_folder(run, epoch))
+            files.remove(_folder(run, epoch))
 
 
 def resume(run: Path, retriever: Retriever, optimizer: torch.optim.Optimizer) -> Progress:

@@ -209,7 +209,7 @@ def _claim(folder: Path, described: dict[str, Any], replace_run: bool) -> None:
         found["training"]["epochs"] = wanted["training"]["epochs"]  # a run may be prolonged
     if found != wanted and replace_run:
         files.check_folder(folder, _KIND, wanted, replace=True)
-        files.remove_folder(folder)
+        files.remove(folder)
         _claim(folder, described, replace_run=False)
     elif found != wanted:
         differing = [
