@@ -7,6 +7,7 @@ from workbench.studies import (
     seed_studies,
     sparcode_studies,
     text,
+    tie_studies,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "seed_studies",
     "sparcode_studies",
     "text",
+    "tie_studies",
 ]

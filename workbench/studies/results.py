@@ -11,6 +11,7 @@ from workbench.bench.tables import readme, readme_sizes
 from workbench.bench.training import summary
 from workbench.models.model_store import markdown
 from workbench.studies.seeds import format_seeds
+from workbench.studies.tie_studies import format_orders
 
 ORIGIN = ["machine", "commit"]
 """The columns that say where a table comes from."""
@@ -113,6 +114,22 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             as_measured,
             "The strict protocol; each baseline is fitted on training interactions and tuned on validation targets. *low* and"
             " *high* are the ends of the 95 % interval of NDCG@10.",
+        ),
+    ),
+    "Ties in time": (
+        Section(
+            "MovieLens latest-small, random orders of equal timestamps",
+            "ties-ml-latest-small",
+            "workbench study run ties",
+            format_orders,
+            "Every method is fitted and measured again for each order; *source* is the order that a stable sort keeps. What"
+            " differs between the rows of one method is the order of ties alone.",
+        ),
+        Section(
+            "MovieLens 1M, random orders of equal timestamps",
+            "ties-ml-1m",
+            "workbench study run ties dataset=ml-1m models=",
+            format_orders,
         ),
     ),
     "Quality on the embedded dataset": (
