@@ -9,9 +9,10 @@ import workbench
 
 PACKAGE = Path(workbench.__file__).parent
 
-BASE = frozenset({"contracts", "registry", "runtime", "paths", "files", "loading", "tensor_files"})
+BASE = frozenset({"contracts", "registry", "runtime", "paths", "files", "loading", "tensor_files", "visible"})
 ROOMS: dict[str, frozenset[str]] = {
     "loading": frozenset(),
+    "visible": frozenset(),
     "contracts": frozenset({"tensor_files"}),
     "tensor_files": frozenset({"files", "loading"}),
     "registry": frozenset({"loading"}),
@@ -82,9 +83,10 @@ ROOMS: dict[str, frozenset[str]] = {
             "similarities",
             "studies",
             "theory",
+            "visible",
         }
     ),
-    "reporting": frozenset({"paths", "files", "loading"}),
+    "reporting": frozenset({"paths", "files", "loading", "visible"}),
 }
 """The table of the house: what of the package each room may import, besides itself. The command line (`cli`) may import
 everything; `retriever.py` puts an item table, an encoder and a similarity together; encoders share the kernels' dropout;

@@ -137,7 +137,7 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
 @MAKERS
 def test_bombs_are_refused(tmp_path, make):
     archive = make(tmp_path / "archive", {"ml/movies.csv": b"", "ml/ratings.csv": bytes(10_000_000)})
-    refused(archive, tmp_path / "ml", "would unpack to more than the limit of 1,048,576 bytes")
+    refused(archive, tmp_path / "ml", "would unpack to more than the limit of 1,048,576;")
     hidden = make(tmp_path / "hidden", {"ml/huge": bytes(10_000_000)} | GOOD)
     refused(hidden, tmp_path / "ml", "would unpack to more than the limit")
 
@@ -145,7 +145,9 @@ def test_bombs_are_refused(tmp_path, make):
 def test_a_bomb_of_gzip_is_stopped_while_it_unpacks(tmp_path):
     archive = tmp_path / "ratings.csv.gz"
     archive.write_bytes(gzip.compress(b"1" * 10_000_000))
-    refused(archive, tmp_path / "ml", "unpacks beyond the limit of 1,048,576", files=("ratings.csv",))
+    refused(
+        archive, tmp_path / "ml", "would unpack to more than the limit of 1,048,576", files=("ratings.csv",)
+    )
 
 
 def test_a_zip_that_lies_about_a_size_is_refused(tmp_path):

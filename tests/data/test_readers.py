@@ -73,7 +73,7 @@ def test_movielens_csv(ml_csv):
         (
             "ratings.dat",
             "1::10::5",
-            r"ratings\.dat, line 7: 3 fields but 4 belong \(user_id, item_id, rating, timestamp\)",
+            r"ratings\.dat, line 7: 3 fields but 4 belong \('user_id', 'item_id', 'rating', 'timestamp'\)",
         ),
         ("movies.dat", "5::A", r"movies\.dat, line 5: 2 fields but 3 belong"),
         ("movies.dat", "x::A::B", r"movies\.dat, line 5: item_id must be an integer of 64 bits, found 'x'"),
@@ -231,7 +231,7 @@ def test_broken_lines_of_book_crossing_are_named_and_counted(tmp_path):
         BOOKS + '"5";"a"\r\n"6";"b"b";"c";"1";"2";"3"\r\n', "latin-1", newline=""
     )
     with pytest.raises(
-        DataError, match=r"has 2 problems:\n  line 6: 2 fields but 6 belong .*\n  line 7: the quotes"
+        DataError, match=r"has 2 problems: line 6: 2 fields but 6 belong .*; line 7: the quotes"
     ):
         read_book_crossing(tmp_path)
 

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from workbench import __version__
 from workbench.cli import report
 from workbench.registry import import_parts
+from workbench.visible import visible
 
 USER_ERRORS = (ValueError, OSError, ImportError)
 """What is told in one line: bad input, a file that is missing or cannot be written, a package that is not installed."""
@@ -121,5 +122,5 @@ def main(arguments: list[str] | None = None) -> None:
     except USER_ERRORS as error:
         if "--debug" in given:
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {visible(str(error))}", err=True)
         raise SystemExit(1) from None

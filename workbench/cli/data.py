@@ -21,6 +21,7 @@ from workbench.data.prepare import Preparation, Stage
 from workbench.data.text import build as text
 from workbench.data.text.collection import TextCollection
 from workbench.data.times import TimeUnit
+from workbench.visible import visible
 
 app = typer.Typer(
     add_completion=False,
@@ -154,7 +155,8 @@ def prepare_dataset(
 
     Options that are not given follow the published runs. Your own data is a text with separated columns (CSV, TSV, …), also
     packed, a Parquet file, or a folder of them. Columns are recognised by their usual names, times by their size, and what was
-    recognised is printed.
+    recognised is printed. A packed file may unpack to 200 times its size or 256 MiB, whichever is more, and to 16 GiB at most;
+    the environment variable WORKBENCH_UNPACKED_LIMIT (bytes) replaces these limits.
 
     Examples:
 
@@ -305,4 +307,4 @@ def _comparison_table(dataset: Dataset, stages: tuple[Stage, ...]) -> Table:
 
 def _remark(remarks: tuple[str, ...]) -> None:
     for remark in remarks:
-        typer.echo(f"note: {remark}", err=True)
+        typer.echo(f"note: {visible(remark)}", err=True)

@@ -5,9 +5,11 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from workbench import files, paths
 from workbench.reporting.provenance import provenance
+from workbench.visible import visible
 
 
 def origin() -> dict[str, str]:
@@ -21,10 +23,10 @@ def print_table(frame: pd.DataFrame) -> None:
     table = Table(box=None)
     for column in frame.columns:
         table.add_column(
-            str(column), justify="left" if frame[column].dtype == "str" else "right", no_wrap=True
+            visible(str(column)), justify="left" if frame[column].dtype == "str" else "right", no_wrap=True
         )
     for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
+        table.add_row(*(Text(f"{v:.4f}" if isinstance(v, float) else visible(str(v))) for v in row))
     print_whole(table)
 
 

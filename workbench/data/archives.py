@@ -1,8 +1,9 @@
 """Unpacking archives from elsewhere: the expected files and nothing else, of bounded size, never outside a folder."""
 
 import errno
-import gzip
 import json
+import lzma
+import os
 import stat
 import tarfile
 import zipfile
@@ -10,11 +11,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
+from workbench.data.packed import VARIABLE, ArchiveError, Bounded, size_limit, too_large, unpacked
 from workbench.files import Kind, new_folder
 
 _CHUNK = 1 << 20
+_RECORDS = 1 << 20
+"""Bytes that the names, padding and end of a tar archive may take."""
 MARK = ".workbench.json"
 
 
@@ -24,10 +28,6 @@ class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class ArchiveError(ValueError):
-    """An archive that is damaged, incomplete, or made to do harm."""
-
-
 def unpack(archive: Path, folder: Path, files: tuple[str, ...], limit: int) -> Path:
     """`folder`, holding `files` of a zip, tar or gzip archive (or the one plain file that `archive` is).
 
@@ -35,14 +35,16 @@ def unpack(archive: Path, folder: Path, files: tuple[str, ...], limit: int) -> P
     packed. `folder` is replaced whole or not at all, and only if this function made it (see `raw_kind`).
     Raises ValueError if `folder` must not be replaced. Raises ArchiveError if the archive is damaged or encrypted, holds an
     absolute name, a name that leaves its folder, a link or a device, lacks one of `files` or holds it twice, or unpacks to
-    more than `limit` bytes, by what it declares or by what comes out.
+    more than `limit` bytes or than its size makes plausible (see `packed`), by what it declares or by what comes out.
     """
+    plausible = size_limit(archive.stat().st_size)
+    limit = plausible if VARIABLE in os.environ else min(limit, plausible)
     with new_folder(folder, raw_kind(files), {}, sources=[archive]) as new:
         with _explained(archive):
             if zipfile.is_zipfile(archive):
                 members = _zip_members(archive)
-            elif tarfile.is_tarfile(archive):
-                members = _tar_members(archive)
+            elif _is_tar(archive, limit):
+                members = _tar_members(archive, limit)
             else:
                 members = _single_file(archive, files)
             _extract(archive, members, new, frozenset(files), limit)
@@ -76,7 +78,7 @@ def _extract(
     for name, declared, content in members:
         promised -= declared
         if promised < 0:
-            raise ArchiveError(f"{archive}: would unpack to more than the limit of {limit:,} bytes ({name})")
+            raise too_large(archive, limit)
         base = PurePosixPath(name).name
         if base not in files:
             continue
@@ -87,7 +89,7 @@ def _extract(
             while chunk := content.read(_CHUNK):
                 left -= len(chunk)
                 if left < 0:
-                    raise ArchiveError(f"{archive}: {name} unpacks beyond the limit of {limit:,} bytes")
+                    raise too_large(archive, limit)
                 target.write(chunk)
     if missing := files - taken:
         raise ArchiveError(f"{archive}: lacks {', '.join(sorted(missing))}")
@@ -109,9 +111,26 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, int, _Readable]]:
                     yield info.filename, info.file_size, content
 
 
-def _tar_members(archive: Path) -> Iterator[tuple[str, int, _Readable]]:
+@contextmanager
+def _tar(archive: Path, limit: int) -> Iterator[tarfile.TarFile]:
+    """A tar archive, packed or not, as a stream of at most `limit` bytes and what its own records take."""
+    with unpacked(archive) as stream:
+        bounded: Any = Bounded(stream, archive, limit + _RECORDS)
+        with tarfile.open(fileobj=bounded, mode="r|") as file:
+            yield file
+
+
+def _is_tar(archive: Path, limit: int) -> bool:
+    try:
+        with _tar(archive, limit):
+            return True
+    except (tarfile.ReadError, EOFError, OSError, lzma.LZMAError):
+        return False
+
+
+def _tar_members(archive: Path, limit: int) -> Iterator[tuple[str, int, _Readable]]:
     """Every file of a tar archive, each checked as it comes: nothing is written outside the temporary folder."""
-    with tarfile.open(archive) as file:
+    with _tar(archive, limit) as file:
         for info in file:
             _require_harmless(archive, info.name)
             if not (info.isreg() or info.isdir()):
@@ -123,19 +142,15 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, int, _Readable]]:
 
 
 def _single_file(archive: Path, files: tuple[str, ...]) -> Iterator[tuple[str, int, _Readable]]:
-    """A file packed by gzip, or as it is: it stands for the one file that is expected."""
+    """A packed file, or one as it is: it stands for the one file that is expected."""
     if len(files) != 1:
         raise ArchiveError(f"{archive} is neither a zip nor a tar archive, or is damaged at its start or end")
     with archive.open("rb") as file:
         start = file.read(4)
     if start == b"PK\x03\x04":
         raise ArchiveError(f"{archive} is a zip archive without its end; get it again")
-    if start[:2] == b"\x1f\x8b":
-        with gzip.open(archive) as content:
-            yield files[0], 0, content
-    else:
-        with archive.open("rb") as content:
-            yield files[0], archive.stat().st_size, content
+    with unpacked(archive) as content:
+        yield files[0], 0, content
 
 
 def _require_harmless(archive: Path, name: str) -> None:
@@ -149,7 +164,7 @@ def _explained(archive: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno != errno.EINVAL and not isinstance(error, gzip.BadGzipFile):
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise ArchiveError(
             f"{archive} is damaged or incomplete ({error}); get it again"
@@ -160,6 +175,7 @@ def _explained(archive: Path) -> Iterator[None]:
         zipfile.BadZipFile,
         tarfile.TarError,
         zlib.error,
+        lzma.LZMAError,
         EOFError,
         RuntimeError,
     ) as error:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from workbench.data.errors import DataError
 from workbench.data.ids import WHOLE_NUMBER, source_ids
-from workbench.data.tables import LISTED, Table, complaint, shown
+from workbench.data.tables import LISTED, Table, complaint, listed, shown
 from workbench.data.times import PER_SECOND, TimeUnit, moments
 from workbench.data.values import empty_of, integers_of, numbers_of
 
@@ -82,7 +82,7 @@ class Reading:
             if name is None:
                 return None
         elif name not in names:
-            raise DataError(f"{self.table.name} has no column {name!r} (columns found: {_listed(names)})")
+            raise DataError(f"{self.table.name} has no column {name!r} (columns found: {listed(names)})")
         if names.count(name) > 1:
             raise DataError(
                 f"{self.table.name}: column {name!r} stands {names.count(name)} times; leave one of them"
@@ -97,7 +97,7 @@ class Reading:
             options = " and ".join(f"--{role}-col" for role in missing)
             raise DataError(
                 f"{self.table.name}: no column is recognised as {' or '.join(missing)} (columns found:"
-                f" {_listed(self.table.names)}); name it with {options}. The first line of a text must hold the names"
+                f" {listed(self.table.names)}); name it with {options}. The first line of a text must hold the names"
             )
         return [position for position in found.values() if position is not None]
 
@@ -105,13 +105,11 @@ class Reading:
         """Where the column `name` stands. Raises DataError if it is missing."""
         names = list(self.table.names)
         if name not in names:
-            raise DataError(
-                f"{self.table.name}: column {name!r} is missing (columns found: {_listed(names)})"
-            )
+            raise DataError(f"{self.table.name}: column {name!r} is missing (columns found: {listed(names)})")
         return names.index(name)
 
     def complain(self, name: str, wrong: NDArray[np.bool_], what: Callable[[int], str]) -> None:
-        """Add the problems of the rows marked in `wrong`: what(row) of the first ten is kept, the others are counted."""
+        """Add the problems of the rows marked in `wrong`: what(row) of the first three is kept, the others are counted."""
         rows = np.flatnonzero(wrong)
         self.problem_count += len(rows)
         self.problems += [(int(row), f"{name} {what(int(row))}") for row in rows[:LISTED]]
@@ -216,11 +214,6 @@ class Reading:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _listed(names: Sequence[str]) -> str:
-    told = ", ".join(map(repr, names[:20]))
-    return f"{told} and {len(names) - 20} more" if len(names) > 20 else told
 
 
 def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from workbench.data.columns import Reading
 from workbench.data.errors import DataError
 from workbench.data.interactions import Interactions
+from workbench.data.packed import check_zip
 from workbench.data.tables import Table, TextFormat, open_table
 from workbench.loading import reading
 
@@ -193,6 +194,7 @@ def _expansion_part(path: Path) -> NDArray[np.integer]:
     """The (rows, 2) array of one part; nothing in it is unpickled."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
+    check_zip(path)
     with (
         reading(path, "or is not a part of the expansion; get it again", DataError),
         path.open("rb") as file,

@@ -4,10 +4,8 @@ import codecs
 import csv
 import io
 import itertools
-import lzma
 import re
 import sys
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from workbench.data.errors import DataError
+from workbench.data.packed import content_of
 from workbench.loading import reading
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -30,10 +29,8 @@ _DOUBLE, _UNIT = (
     "\x1f",
 )  # MovieLens' separator, and the one that replaces it: a character that no text holds
 _CHUNK, _SAMPLE, _AT_ONCE = 1 << 24, 1 << 16, 1 << 16
-_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
-_SHEETS = (b"\xd0\xcf\x11\xe0",)
-LISTED = 10
-"""Problems of a file that are told one by one; the rest is counted."""
+LISTED = 3
+"""Problems of a file that an error lists; the others are counted."""
 
 
 @runtime_checkable
@@ -77,24 +74,24 @@ def open_table(path: Path, text: TextFormat | None = None) -> Table:
 
     A file is text or Parquet, as it is or packed by gzip, bzip2, zstd or xz, or the one file of a zip archive.
 
-    Raises FileNotFoundError, and DataError for a file that is damaged or of another kind.
+    Raises FileNotFoundError, and DataError for a file that is damaged, of another kind, or unpacks to too much (see `packed`).
     """
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     with path.open("rb") as file:
-        start = file.read(8)
-    if start.startswith(b"PAR1"):
+        start = file.read(4)
+    if start == b"PAR1":
         return _parquet(path, path)
-    content = _unpacked(path, start)
+    content = content_of(path)
     if content.startswith(b"PAR1"):
         return _parquet(path, pa.BufferReader(content))
     return TextTable.of(path, content, text or TextFormat())
 
 
 def complaint(table: Table, problems: Iterable[tuple[int, str]], count: int) -> DataError:
-    """One error for `count` problems of a table, of which the first ten are listed: each a row (from 0) and what is wrong."""
+    """One error for `count` problems of a table, of which the first three are listed: each a row (from 0) and what is wrong."""
     first = sorted(problems)[:LISTED]
     places = table.places(row for row, _ in first)
     return _complaint(table.name, [(places[row], what) for row, what in first], count)
@@ -103,15 +100,22 @@ def complaint(table: Table, problems: Iterable[tuple[int, str]], count: int) -> 
 def _complaint(name: str, told: list[tuple[str, str]], count: int) -> DataError:
     if count == 1:
         return DataError(f"{name}, {told[0][0]}: {told[0][1]}")
-    more = f"\n  and {count - len(told):,} more" if count > len(told) else ""
+    more = [f"and {count - len(told):,} more"] if count > len(told) else []
     return DataError(
-        f"{name} has {count:,} problems:" + "".join(f"\n  {place}: {what}" for place, what in told) + more
+        f"{name} has {count:,} problems: " + "; ".join([f"{place}: {what}" for place, what in told] + more)
     )
 
 
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names of columns as an error shows them."""
+    told = ", ".join(shown(name, 40) for name in names[:most])
+    return f"{told} and {len(names) - most} more" if len(names) > most else told
+
+
 def shown(text: object, limit: int = 80) -> str:
-    """A value as an error shows it, not longer than a line."""
-    return repr(text if not isinstance(text, str) or len(text) <= limit else text[:limit] + "…")
+    """A value as an error shows it, in some `limit` characters."""
+    written = repr(text)
+    return written if len(written) <= limit + 2 else f"{written[:limit]}…{written[-1]}"
 
 
 @dataclass(frozen=True)
@@ -210,7 +214,7 @@ class TextTable:
                     rows.append(record)
                 else:
                     count += 1
-                    belong = f"{len(self.columns)} belong ({', '.join(self.columns)})"
+                    belong = f"{len(self.columns)} belong ({listed(self.columns, 6)})"
                     found = shown(self._separator_shown.join(record))
                     wrong += [(f"line {line}", f"{len(record)} fields but {belong}: {found}")][
                         : LISTED + 1 - count
@@ -367,36 +371,6 @@ def _folder(path: Path) -> ParquetTable:
             partition_base_dir=str(path),
         )
         return ParquetTable(path, tuple(found.schema.names), found.count_rows(), found)
-
-
-def _unpacked(path: Path, start: bytes) -> bytes:
-    """The whole content of a file, unpacked if it is packed."""
-    if start.startswith(_SHEETS):
-        raise DataError(f"{path} is a spreadsheet; save it as CSV")
-    if start.startswith(b"PK\x03\x04"):
-        return _only_member(path)
-    packed = next((kind for magic, kind in _PACKED.items() if start.startswith(magic)), None)
-    with reading(path, "get it again", DataError):
-        if start.startswith(b"\xfd7zXZ\x00"):
-            return lzma.decompress(path.read_bytes())
-        if packed is None:
-            return path.read_bytes()
-        with pa.input_stream(str(path), compression=packed) as stream:
-            content: bytes = stream.read()
-            return content
-
-
-def _only_member(path: Path) -> bytes:
-    with reading(path, "get it again", DataError), zipfile.ZipFile(path) as archive:
-        names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    if "[Content_Types].xml" in names:
-        raise DataError(f"{path} is a spreadsheet or document; save it as CSV")
-    data = [name for name in names if not name.startswith("__MACOSX/") and not name.endswith(".DS_Store")]
-    if len(data) != 1:
-        listed = ", ".join(data[:5]) or "none"
-        raise DataError(f"{path} holds {len(data)} files ({listed}); unpack it and name one of them")
-    with reading(path, "get it again", DataError), zipfile.ZipFile(path) as archive:
-        return archive.read(data[0])
 
 
 def _utf8(path: Path, content: bytes, encodings: tuple[str, ...]) -> bytes:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from html import escape
 from typing import Any
 
 import ipywidgets as widgets
@@ -16,6 +15,7 @@ from workbench.anatomy import Change, Dissection, ModelView, Pairs
 from workbench.explore.anatomy import component_map, recommended, score_parts, usage_heatmap
 from workbench.explore.tables import table
 from workbench.explore.widgets import Dashboard
+from workbench.visible import html_text, visible
 
 MOST_MATCHES = 50
 """Titles that a search offers; a longer list is no choice."""
@@ -260,7 +260,7 @@ class ComponentMap(Dashboard):
             return
         rows = self.metadata.iloc[self.chosen].sort_values("interactions", ascending=False)
         common = rows["genre"].value_counts().head(3)
-        told = ", ".join(f"{escape(str(genre))} {count:,}" for genre, count in common.items())
+        told = ", ".join(f"{html_text(genre)} {count:,}" for genre, count in common.items())
         more = f", the {MOST_LISTED} most popular of them" if len(rows) > MOST_LISTED else ""
         listed = table(
             rows[["title", "genres", "interactions", "dominant"]].head(MOST_LISTED).reset_index(drop=True)
@@ -290,7 +290,7 @@ def _unique_titles(titles: pd.Series) -> list[str]:
     twice = titles.duplicated(keep=False)
     return [
         f"{title} (item {place})" if again else title
-        for place, (title, again) in enumerate(zip(titles, twice, strict=True), start=1)
+        for place, (title, again) in enumerate(zip(map(visible, titles), twice, strict=True), start=1)
     ]
 
 

@@ -5,13 +5,13 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
 
 from workbench.explore.widgets import Dashboard
+from workbench.visible import html_text
 
 PAUSE = 0.01
 """Seconds between two pieces of work, in which the kernel answers to the controls."""
@@ -113,7 +113,7 @@ class LiveDashboard(Dashboard):
         except Exception as error:  # as in drawing: nobody would see a traceback
             with self.lock:
                 if self._ticket is ticket:
-                    told = escape(f"{type(error).__name__}: {error}")
+                    told = html_text(f"{type(error).__name__}: {error}")
                     self.status.value = f'<span style="color:#c0392b">{told}</span>'
         finally:
             with self.lock:
@@ -122,7 +122,7 @@ class LiveDashboard(Dashboard):
 
     def _report(self, progress: Progress) -> None:
         self.progress.value = progress.share
-        self.status.value = escape(progress.text)
+        self.status.value = html_text(progress.text)
         if progress.figure is not None:
             self._show(progress.figure)
 

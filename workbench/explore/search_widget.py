@@ -1,7 +1,6 @@
 """The explorer of recall and latency: choose searchers, move their parameters, measure them here and now. May import bench."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from workbench.explore.live_widget import LiveDashboard, Progress
 from workbench.explore.saving import save_figure, save_table, unused
 from workbench.explore.search_figures import frontier, nothing_yet, proofs
 from workbench.explore.template import CONFIG
+from workbench.visible import html_text
 
 HEIGHT = 350
 """Pixels of the figure, whatever it shows: nothing jumps."""
@@ -221,9 +221,9 @@ class SearchExplorer(LiveDashboard):
             self.command_line = command(self.asked(values))
         except (ValueError, OSError) as error:
             self.command_line = ""
-            told = f'<span style="color:#c0392b">These settings do not fit: {escape(str(error))}</span>'
+            told = f'<span style="color:#c0392b">These settings do not fit: {html_text(error)}</span>'
         else:
-            told = f"<small>The same from a shell:</small><br><code>{escape(self.command_line)}</code>"
+            told = f"<small>The same from a shell:</small><br><code>{html_text(self.command_line)}</code>"
         self._command.value = f'<div style="line-height:1.35;max-width:920px">{told}</div>'
 
     def _verdict(self) -> str:
@@ -259,10 +259,10 @@ class SearchExplorer(LiveDashboard):
             try:
                 with self.lock:
                     path = self.save(suffix)
-                self._saved.value = f"<code>{escape(str(path))}</code>"
+                self._saved.value = f"<code>{html_text(path)}</code>"
             except Exception as error:  # nobody would see a traceback
                 self._saved.value = (
-                    f'<span style="color:#c0392b">{escape(f"{type(error).__name__}: {error}")}</span>'
+                    f'<span style="color:#c0392b">{html_text(f"{type(error).__name__}: {error}")}</span>'
                 )
 
         return save

@@ -1,6 +1,5 @@
 """Tables as a reader wants them: figures of four digits, marks for yes, no row numbers, text that stays text."""
 
-import html
 import math
 import numbers
 from collections.abc import Hashable
@@ -8,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 from pandas.io.formats.style import Styler
+
+from workbench.visible import html_text
 
 
 def table(frame: pd.DataFrame, digits: int = 4, best: str | None = None) -> Styler:
@@ -44,7 +45,7 @@ def _heading(name: Hashable) -> str:
     >>> _heading("state_gb"), _heading("<b>")
     ('state GB', '&lt;b&gt;')
     """
-    words = html.escape(str(name)).split("_")
+    words = html_text(name).split("_")
     return " ".join(word.upper() if word in ("gb", "mb") else word for word in words)
 
 
@@ -64,4 +65,4 @@ def _shown(value: object, digits: int) -> str:
         if 10 ** (digits - 1) <= abs(number) < 1e15:
             return f"{number:,.0f}"
         return f"{number:.{digits}g}" if abs(number) < 1e-3 else f"{number:#.{digits}g}".rstrip(".")
-    return html.escape(str(value))
+    return html_text(value)

@@ -2,7 +2,6 @@
 
 import zlib
 from dataclasses import dataclass
-from html import escape
 
 import plotly.graph_objects as go
 import plotly.io as pio
@@ -10,6 +9,7 @@ import plotly.io as pio
 from workbench.encoders import ENCODERS
 from workbench.registry import Part
 from workbench.similarities import SIMILARITIES
+from workbench.visible import html_text
 
 # Okabe and Ito's palette, which readers of every kind of colour vision can tell apart; without its black and its yellow,
 # which vanish on a dark and on a white ground.
@@ -54,12 +54,12 @@ def method_style(method: str) -> Style:
 
 
 def plain(text: object) -> str:
-    """Text from data as plotly shows it literally: plotly takes tags and entities in any text for markup.
+    """Text from data as plotly shows it literally: plotly takes tags, entities and what stands between dollars for markup.
 
-    >>> plain("<b>Heat & Dust</b>")
-    '&lt;b&gt;Heat &amp; Dust&lt;/b&gt;'
+    >>> plain("<b>Heat & Dust</b> $x$")
+    '&lt;b&gt;Heat &amp; Dust&lt;/b&gt; &#36;x&#36;'
     """
-    return escape(str(text), quote=False)
+    return html_text(text).replace("$", "&#36;")
 
 
 _TEXT, _QUIET = "#767e88", "rgba(128,136,148,0.28)"

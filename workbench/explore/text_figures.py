@@ -86,4 +86,4 @@ def ways_with_intervals(table: pd.DataFrame, metric: str = "Hit@10", subset: str
 
 
 def _wrapped(text: str) -> str:
-    return "<br>".join(textwrap.wrap(plain(text), WIDTH, max_lines=2, placeholder=" …"))
+    return "<br>".join(map(plain, textwrap.wrap(text, WIDTH, max_lines=2, placeholder=" …")))

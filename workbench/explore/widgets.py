@@ -5,7 +5,6 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from html import escape
 from typing import Any
 
 import ipywidgets as widgets
@@ -15,6 +14,7 @@ from IPython.display import HTML, display
 
 from workbench.explore.figures import metric_bars, metric_by_k
 from workbench.explore.live_figure_widget import LiveFigure
+from workbench.visible import html_text, visible
 
 HEADLESS = "WORKBENCH_HEADLESS"
 """Where this environment variable is 1 (a report sets it), a dashboard shows its static twin."""
@@ -49,7 +49,7 @@ class Dashboard(ABC):
         if self.figure is None:  # the status line says why
             self._open(go.Figure())
         boxes = [_group(label, group) for label, group in groups.items()]
-        heading = widgets.HTML(f"<b>{escape(title)}</b>")
+        heading = widgets.HTML(f"<b>{html_text(title)}</b>")
         row = widgets.HBox(boxes, layout={"flex_flow": "row wrap", "grid_gap": "8px 24px"})
         self.widget = widgets.VBox([heading, row, self.figure, self.status])
         for control in self.controls.values():
@@ -67,7 +67,9 @@ class Dashboard(ABC):
     def static(self) -> tuple[pd.DataFrame, go.Figure]:
         """The dashboard as it stands, for a page without a kernel: a table of its settings and the figure."""
         shown = {name for name, control in self.controls.items() if control.layout.display != "none"}
-        settings = [(name, _told(value) or "–") for name, value in self.values.items() if name in shown]
+        settings = [
+            (name, visible(_told(value)) or "–") for name, value in self.values.items() if name in shown
+        ]
         # Read from the Python side: what a browser was sent, and may have answered, is not waited for.
         figure = go.Figure(self.figure).update_layout(width=None)  # the page has a width to give
         return pd.DataFrame(settings, columns=["setting", "value"]), figure
@@ -97,7 +99,7 @@ class Dashboard(ABC):
         except Exception as error:  # whatever went wrong: a traceback inside a callback is seen by nobody
             self._drawn = None
             self.status.value = (
-                f'<span style="color:#c0392b">{escape(f"{type(error).__name__}: {error}")}</span>'
+                f'<span style="color:#c0392b">{html_text(f"{type(error).__name__}: {error}")}</span>'
             )
         else:
             self._drawn = values
@@ -183,7 +185,7 @@ def _group(label: str, controls: Mapping[str, widgets.ValueWidget]) -> widgets.V
         if isinstance(control, widgets.ToggleButtons):
             control.add_class("widget-inline-hbox")  # the name beside the buttons, as of every other control
             control.style.button_width = "7em"
-    return widgets.VBox([widgets.HTML(f"<small>{escape(label)}</small>"), *controls.values()])
+    return widgets.VBox([widgets.HTML(f"<small>{html_text(label)}</small>"), *controls.values()])
 
 
 def _replacement(old: Any, new: Any) -> dict[str, Any]:

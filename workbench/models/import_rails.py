@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.data.packed import check_zip
 from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
 from workbench.encoders.inputs import OUTPUT_SLOTS
 from workbench.loading import one_line, read_json
@@ -41,6 +42,7 @@ def import_rails(checkpoint: Path, settings: Path | None = None) -> Retriever:
     if settings is None and beside.is_file():
         settings = beside
     given = _read_settings(settings)
+    check_zip(checkpoint)
     try:
         loaded = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -13,6 +13,7 @@ import jinja2
 import nbformat
 import plotly
 from nbconvert.exporters.html import HTMLExporter
+from nbconvert.filters.ansi import ansi2html
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from traitlets.config import Config
 
@@ -20,6 +21,7 @@ from workbench import files
 from workbench.reporting.provenance import text_digest
 from workbench.reporting.records import Json, Record
 from workbench.reporting.results import Entry, Report
+from workbench.visible import visible
 
 _HERE = Path(__file__).resolve().parent
 _PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -69,7 +71,7 @@ def write_pages(report: Report, folder: Path) -> None:
     for name in report.entries:
         executed = nbformat.read(folder / f"{name}.ipynb", as_version=4)
         _explain_unshown(executed)
-        page, _ = exporter.from_notebook_node(executed, resources={"page": _page(report, name)})
+        page, _ = exporter.from_notebook_node(executed, resources={"page": _visible(_page(report, name))})
         files.write_text(page, folder / f"{name}.html")
 
 
@@ -84,7 +86,7 @@ def write_index(reports: Path) -> Path:
     page = environment.get_template("index.html.j2").render(
         policy=_POLICY.replace("script-src 'self' file: 'unsafe-eval'; ", ""),
         css=jinja2.filters.Markup((_HERE / "assets" / "report.css").read_text(encoding="utf-8")),
-        reports=[_index_section(path, report) for path, report in found],
+        reports=[_visible(_index_section(path, report)) for path, report in found],
     )
     index = reports / INDEX
     files.write_text(page, index)
@@ -130,7 +132,20 @@ def _markdown(source: str, pages: frozenset[str] = frozenset()) -> str:
 def _markdown_of_data(source: str) -> str:
     """Markdown that code displayed: may hold text from data, so HTML in it is shown and not obeyed."""
     renderer = _MathRenderer(escape=True, allow_harmful_protocols=False, exclude_anchor_links=True)
-    return str(MarkdownWithMath(renderer=renderer).render(source))
+    return str(MarkdownWithMath(renderer=renderer).render(visible(source)))
+
+
+def _visible(value: Any) -> Any:
+    """What a template shows: every text in it as `visible` makes it."""
+    match value:
+        case str():
+            return visible(value)
+        case dict():
+            return {name: _visible(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_visible(inner) for inner in value]
+        case _:
+            return value
 
 
 def _json_in_html(value: object) -> str:
@@ -148,6 +163,7 @@ class _Exporter(HTMLExporter):  # type: ignore[misc]
         yield "markdown2html", lambda source: _markdown(source, self.pages)
         yield "markdown2html_of_data", _markdown_of_data
         yield "json_in_html", _json_in_html
+        yield "ansi2html", lambda text: visible(ansi2html(text))
         yield "without_dollars", lambda source: source.strip().strip("$").removeprefix("\\displaystyle")
 
 
