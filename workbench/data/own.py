@@ -31,7 +31,8 @@ def read_own(
     has its id as title.
 
     `remarks` of the result say what was recognised and assumed. Every row becomes one interaction.
-    Raises FileNotFoundError, and DataError that names file, line (row in Parquet) and column, in one line for all problems of a table: how many, and the first three.
+    Raises FileNotFoundError, and DataError of one line that names file, line (row in Parquet) and column of the first three
+    problems of a table, and how many there are.
     """
     columns = columns or ColumnNames()
     reading = Reading(_opened(source, encoding))
