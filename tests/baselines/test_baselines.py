@@ -34,8 +34,9 @@ def test_the_matrix_of_interactions_holds_each_pair_once(cycles):
     np.testing.assert_array_equal(interaction_matrix(sequences, 2).to_dense().numpy(), dense(sequences))
 
 
-def test_ease_is_the_best_linear_model_with_a_zero_diagonal(cycles):
-    sequences = cycles(users=40, items=12, length=7)
+@pytest.mark.parametrize("users", [40, 8])  # more users than items, and fewer
+def test_ease_is_the_best_linear_model_with_a_zero_diagonal(cycles, users):
+    sequences = cycles(users=users, items=12, length=7)
     x, ridge = dense(sequences), 3.0
     weights = EASE(sequences, ridge).weights.double().numpy()
     assert np.abs(np.diag(weights)).max() == 0

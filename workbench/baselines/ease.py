@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.baselines.baseline import Baseline
@@ -45,11 +44,10 @@ class EASE(Baseline):
                 f" {MOST_ITEMS:,}; leave it out, or keep fewer items (a k-core)"
             )
         met = interaction_matrix(sequences, held_out)
-        gram = np.empty((sequences.num_items, sequences.num_items))
-        for start in range(0, sequences.num_items, BLOCK):
-            rows = torch.arange(start, min(start + BLOCK, sequences.num_items))
-            gram[:, rows.numpy()] = torch.sparse.mm(met.T, met.index_select(1, rows).to_dense()).numpy()
-        self.weights = torch.from_numpy(_weights(gram, regularization)).float()
+        few_users = sequences.num_users < sequences.num_items
+        inverse = (_inverse_by_users if few_users else _inverse_by_items)(met, regularization)
+        weights = inverse / -inverse.diagonal()
+        self.weights = weights.fill_diagonal_(0.0).float()
 
     def scores(self, histories: Int[Tensor, "B H"]) -> Float[Tensor, "B N"]:
         """Sums of the rows of B; an item counts once, however often it is in the history."""
@@ -57,9 +55,21 @@ class EASE(Baseline):
         return met @ self.weights
 
 
-def _weights(gram: NDArray[np.float64], regularization: float) -> NDArray[np.float64]:
-    gram[np.diag_indices_from(gram)] += regularization
-    inverse = np.linalg.inv(gram)
-    weights = inverse / -np.diag(inverse)
-    np.fill_diagonal(weights, 0.0)
-    return weights
+def _inverse_by_items(met: Float[Tensor, "U N"], regularization: float) -> Float[Tensor, "N N"]:
+    """(XᵀX + λ I)⁻¹ in float64, from the items' co-occurrences."""
+    gram = torch.empty(met.shape[1], met.shape[1], dtype=torch.float64)
+    for start in range(0, met.shape[1], BLOCK):
+        rows = torch.arange(start, min(start + BLOCK, met.shape[1]))
+        gram[:, rows] = torch.sparse.mm(met.T, met.index_select(1, rows).to_dense()).double()
+    gram.diagonal().add_(regularization)
+    return torch.linalg.inv(gram)
+
+
+def _inverse_by_users(met: Float[Tensor, "U N"], regularization: float) -> Float[Tensor, "N N"]:
+    """The same by Woodbury's identity, (I − Xᵀ (λ I + X Xᵀ)⁻¹ X) / λ: the matrix to invert has a row per user."""
+    dense = met.to_dense().double()
+    between = dense @ dense.T
+    between.diagonal().add_(regularization)
+    inverse = dense.T @ torch.linalg.solve(between, dense) / -regularization
+    inverse.diagonal().add_(1 / regularization)
+    return inverse
