@@ -196,7 +196,7 @@ def test_use_by_group(mol: ModelView) -> None:
             use.controls[name].value = option
             shown(use)
     use.controls["less mean"].value = True
-    assert "less the mean" in shown(use)
+    assert "minus the mean" in shown(use)
     np.testing.assert_allclose(grid(use, 0).mean(0), 0, atol=1e-9)
     use.controls["pairs ≥"].value = 10**6
     assert "no group has 1,000,000 pairs" in use.status.value

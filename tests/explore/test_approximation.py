@@ -54,7 +54,7 @@ def test_lines_and_dots_are_where_the_table_says() -> None:
     widths = {t.name: t for t in approximation.width_lines(FITS).data}
     assert list(widths["dot, trained"].y) == [0.5]
     assert list(widths["MoL, trained"].y) == [0.4]
-    assert list(widths["floor, as many floats as MoL"].y) == [0.2]
+    assert list(widths["floor, equal parameters to MoL"].y) == [0.2]
     dots = {t.name: t for t in approximation.fit_dots(FITS, HOSTILE).data}
     assert list(dots["MoL, trained"].x) == [0.5, 0.4]
     assert list(dots["MoL, trained"].y) == ["a<br>rank 4", "&lt;b&gt;<br>rank 9"]

@@ -18,9 +18,9 @@ def curve(name: str, *y: float) -> pd.DataFrame:
 def test_the_list_for_everybody() -> None:
     name = "of the users' next items"
     assert text(findings.popular_list(curve(name, 0.01, 0.05, 0.6), 50)) == (
-        "The first 10 items hold 5.0% of the next items. Half of them take 50 items, 100% of the catalogue."
+        "The first 10 items contain 5.0% of the next items. Half of them need 50 items, 100% of the catalogue."
     )
-    assert "Even the whole catalogue holds less than half" in text(
+    assert "Even the whole catalogue contains less than half" in text(
         findings.popular_list(curve(name, 0.0, 0.1, 0.4), 50)
     )
 
@@ -28,17 +28,17 @@ def test_the_list_for_everybody() -> None:
 @pytest.mark.parametrize(
     ("tied", "again", "said"),
     [
-        (0.0, 0.0, "No two interactions of a user fall in the same second: the order is known. Nobody meets"),
+        (0.0, 0.0, "No two interactions of a user fall in the same second: the order is known. No user"),
         (
             0.34,
             0.0,
-            "34.0% of all interactions fall in the second of the one before: their order means little.",
+            "34.0% of all interactions fall in the same second as the previous one: their order means little.",
         ),
-        (0.0, 0.75, "75.0% of the users meet an item again"),
+        (0.0, 0.75, "75.0% of the users have an item twice"),
     ],
 )
 def test_order_in_time(tied: float, again: float, said: str) -> None:
-    measures = ["interactions within the second of the one before", "users who met an item again"]
+    measures = ["interactions in the same second as the previous one", "users with a repeated item"]
     assert said in text(findings.order_in_time(pd.DataFrame({"measure": measures, "share": [tied, again]})))
 
 
@@ -62,12 +62,12 @@ def test_who_leads_when() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "said"), [(0.01, "that excludes 0."), (-0.01, "that includes 0: no finding.")]
+    ("low", "said"), [(0.01, "which excludes 0."), (-0.01, "which includes 0: no conclusion.")]
 )
 def test_which_differences_are_more_than_luck(low: float, said: str) -> None:
     row = {"comparison": "b − a", "metric": "NDCG@10", "difference": 0.02, "low": low, "high": 0.03}
     found = text(findings.significance(pd.DataFrame([row, {**row, "metric": "MRR"}])))
-    assert found == f"b − a: +0.0200 NDCG@10, an interval of {low:+.4f} to +0.0300 {said}"
+    assert found == f"b − a: +0.0200 NDCG@10, with an interval of {low:+.4f} to +0.0300, {said}"
 
 
 def test_for_whom_a_method_gains() -> None:
@@ -81,10 +81,12 @@ def test_for_whom_a_method_gains() -> None:
 
 def test_which_grouping_the_components_follow() -> None:
     both = {"deciles of popularity": 0.2, "genres": 0.1}
-    assert text(findings.component_use(both, 4)).endswith("The components follow deciles of popularity most.")
+    assert text(findings.component_use(both, 4)).endswith(
+        "The components separate deciles of popularity most."
+    )
     assert "genres most" in text(findings.component_use({**both, "genres": 0.3}, 4))
-    alike = text(findings.component_use({"deciles of popularity": 0.01, "genres": 0.02}, 4))
-    assert alike.endswith("All groups use the components nearly alike.")
+    equal = text(findings.component_use({"deciles of popularity": 0.01, "genres": 0.02}, 4))
+    assert equal.endswith("All groups use the components almost equally.")
     assert "most" not in text(findings.component_use({"deciles of popularity": 0.2}, 4))
 
 
@@ -93,10 +95,10 @@ def test_what_lists_prove() -> None:
         {"factor": 1.0, "count": [10, 30], "in_fact_exact": [0.5, 0.95], "certified": [0.0, 0.4]}
     )
     assert text(findings.proofs(shares)) == (
-        "Lists of 30 hold the true answer for 95% of the queries, and prove it for 40%."
-        " Nine of ten are right with lists of 30, and proved with none of these."
+        "Lists of 30 contain the true answer for 95% of the queries, and prove it for 40%."
+        " Nine of ten are correct with lists of 30, but none of these lengths proves nine of ten."
     )
-    assert text(findings.proofs(shares.assign(certified=[0.9, 1.0]))).endswith("and proved with 10.")
+    assert text(findings.proofs(shares.assign(certified=[0.9, 1.0]))).endswith("and proved with lists of 10.")
     assert "No list is long enough" in text(findings.proofs(shares.assign(in_fact_exact=0.1)))
 
 
@@ -122,7 +124,7 @@ def test_how_long_lists_must_be() -> None:
     curves = pd.concat([curve("NDCG@10", 0.5, 0.95, 1.0), curve("HR@50", 0.1, 0.2, 0.3)])
     assert text(findings.list_lengths(curves, 100)) == (
         "Nine tenths of NDCG@10 are kept by lists of 10 items, 10% of the catalogue."
-        " Nine tenths of HR@50 are kept by no lists here."
+        " Nine tenths of HR@50 are kept by none of these lists."
     )
 
 
@@ -131,8 +133,8 @@ def test_how_wide_a_beam_must_be() -> None:
         {"beam": [1, 4], "recall": [0.5, 0.8], "of_brute_force": [0.95, 1.1], "scored": [0.1, 0.3]}
     ).assign(popular_of_brute_force=[0.97, 1.0])
     assert text(findings.beams(found)) == (
-        "No beam here finds nine tenths of brute force's best ten. Nine tenths of brute force's hits take a beam of 1,"
+        "No beam here finds nine tenths of brute force's best ten. Nine tenths of brute force's hits need a beam of 1,"
         " which scores 10% of the corpus. At 1 of the 2 beams that score less than everything, the same reranker finds"
-        " more hits among as many of the most popular items than on the paths. Some beams have more hits than brute force:"
-        " what paths leave out are also its mistakes."
+        " more hits among an equal number of the most popular items than on the paths. Some beams have more hits than"
+        " brute force: the items that the paths leave out include its mistakes."
     )

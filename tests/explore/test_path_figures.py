@@ -19,7 +19,7 @@ def test_learning_is_drawn_in_three_panels_without_the_epochs_of_the_reranker_al
     figure = path_learning(history)
     assert [list(trace.x) for trace in figure.data] == [[1, 2]] * 3
     assert [list(trace.y) for trace in figure.data] == [[4.0, 3.0], [0.2, 0.9], [50.0, 40.0]]
-    with pytest.raises(ValueError, match="no epoch of the table had a turn"):
+    with pytest.raises(ValueError, match="no epoch of the table assigned paths"):
         path_learning(history.assign(structure=np.nan))
     with pytest.raises(ValueError, match="lacks the column stability"):
         path_learning(history.drop(columns="stability"))

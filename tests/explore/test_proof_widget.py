@@ -82,7 +82,7 @@ def test_lists_of_all_items_prove_and_lists_of_too_few_do_not(proof: Proof) -> N
     assert heading(proof).startswith("proved")
     proof.controls["N1"].value = 1
     proof.controls["k"].value = proof.controls["k"].max
-    assert heading(proof).startswith("not proved, and not complete; 57 of 57")
+    assert heading(proof).startswith("neither proved nor complete; 57 of 57")
 
 
 def test_a_flat_gate_moves_scores_and_no_bound(proof: Proof) -> None:

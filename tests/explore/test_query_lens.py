@@ -1,4 +1,4 @@
-"""One query under the lens, from Python: every searcher, an index that is built by the button, hostile titles."""
+"""One query in detail, from Python: every searcher, an index that is built by the button, hostile titles."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def test_every_searcher_and_every_control_to_its_ends(lens: QueryLens) -> None:
             control.value = SMALL[name.rpartition(" ")[2]]
     for name in lens.controls["searcher"].options:
         lens.controls["searcher"].value = name
-        if "index to build" in lens.status.value:
+        if "is not built yet" in lens.status.value:
             lens.run()
         assert f"Query 0, {name}" in told(lens)
     for name, ends in {"query": (11, 0), "k": (1, 10)}.items():
@@ -117,8 +117,8 @@ def test_levels_that_have_no_line_say_why() -> None:
     places = pd.DataFrame({"place": [1], "found": [-1], "true_place": [0], "true": [1], "missed": [True]})
     figure = under_the_lens(items, places, float("-inf"), float("nan"), "a <b>")
     names = [trace.name for trace in figure.data]
-    assert "S<sub>K</sub>: no item is" in names or any("S<sub>K</sub>: " in str(n) for n in names)
-    assert "largest bound outside: not known" in names and figure.layout.title.text == "a &lt;b&gt;"
+    assert "S<sub>K</sub>: no such item" in names or any("S<sub>K</sub>: " in str(n) for n in names)
+    assert "largest bound outside: unknown" in names and figure.layout.title.text == "a &lt;b&gt;"
     assert list(figure.data[-1].cells["values"][1]) == [""]
     with pytest.raises(ValueError, match="lacks the column"):
         under_the_lens(items.drop(columns="bound"), places, 0.0, 0.0, "")

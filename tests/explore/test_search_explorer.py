@@ -136,7 +136,7 @@ def test_other_views_of_the_same_rows(explorer: SearchExplorer) -> None:
     assert "hit rate@5" in explorer.figure.layout.xaxis.title.text
     explorer.controls["view"].value = "proofs"
     bars = [trace for trace in explorer.figure.data if trace.x is not None and len(trace.x) > 1]
-    assert [b.name for b in bars] == ["in fact exact", "certified"]
+    assert [b.name for b in bars] == ["matches brute force", "certified"]
     assert "now: average (n2=10)" in bars[0].y and "average (n2=10)" in bars[0].y
     assert explorer.figure.layout.height == HEIGHT
 
@@ -146,7 +146,7 @@ def test_without_a_label_found_there_is_nothing_to_be_relative_to(checkpoint: st
     explorer.controls["methods"].value = ()
     explorer.run()
     explorer.controls["recall"].value = "relative HR"
-    assert "nothing to be relative to" in explorer.figure.layout.annotations[0].text
+    assert "the relative hit rate is undefined" in explorer.figure.layout.annotations[0].text
     told(explorer)
 
 
@@ -196,8 +196,10 @@ def test_learned_indexes_search_the_catalogue_under_their_own_score(explorer: Se
         marks(explorer)
     )
     hover = {t.name: t.customdata[0][0] for t in explorer.figure.data if t.customdata is not None}
-    assert "score of its own" in hover["SparCode"] and "score of its own" not in hover["brute force"]
-    assert "Retrieval" not in told(explorer) and "SparCode" not in told(explorer)  # it compares what is alike
+    assert "own score" in hover["SparCode"] and "own score" not in hover["brute force"]
+    assert "Retrieval" not in told(explorer) and "SparCode" not in told(
+        explorer
+    )  # it compares the same score only
     assert explorer.command_line.count("--own") == 2 and "--items" not in explorer.command_line
 
 

@@ -57,8 +57,8 @@ def test_marks_grow_with_memory():
     traces = named(figures.frontier(TABLE))
     sizes = [traces[n].marker.size[0] for n in ("average, FAISS IVF", "average", "brute force")]
     assert sizes[0] == figures.SMALLEST < sizes[1] < sizes[2] == figures.LARGEST
-    alike = figures.frontier(TABLE.drop(columns="memory_mb"))
-    assert {float(s) for trace in alike.data for s in trace.marker.size} == {10.0}
+    same = figures.frontier(TABLE.drop(columns="memory_mb"))
+    assert {float(s) for trace in same.data for s in trace.marker.size} == {10.0}
 
 
 def test_the_other_recall_is_the_same_figure_of_another_column():
@@ -84,11 +84,11 @@ def test_a_method_with_a_score_of_its_own_is_drawn_in_its_colour_and_dashed(meth
 def test_proofs_show_both_shares_of_every_contender():
     figure = figures.proofs(TABLE)
     bars = [trace for trace in figure.data if trace.x is not None and len(trace.x) > 1]
-    assert [bar.name for bar in bars] == ["in fact exact", "certified"]
+    assert [bar.name for bar in bars] == ["matches brute force", "certified"]
     assert bars[0].y[-1] == "brute force" and bars[0].x.tolist() == [0.1, 0.3, 0.6, 1.0]
     assert {trace.name for trace in figure.data if trace.showlegend is not False} == {
         "certified",
-        "in fact exact",
+        "matches brute force",
     }
 
 
@@ -106,7 +106,7 @@ def test_growth_names_the_fitted_exponents():
 def test_the_roofline_leaves_out_what_is_not_known():
     traces = named(figures.roofline_bars(TABLE))
     assert len(traces["measured median"].x) == 4
-    assert traces["least time by the roofline"].x.tolist() == [0.5, 0.5, 2.0, 2.0]
+    assert traces["shortest time by the roofline"].x.tolist() == [0.5, 0.5, 2.0, 2.0]
 
 
 def test_bytes_of_an_item_are_stacked():

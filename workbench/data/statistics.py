@@ -129,12 +129,10 @@ def over_time(sequences: Sequences, period: Period = "month") -> pd.DataFrame:
 
 
 def repeats(sequences: Sequences) -> pd.DataFrame:
-    """How often users come back, and how much order a second of resolution leaves: `measure`, `count`,
-    `share`.
+    """Repeated items and equal timestamps: `measure`, `count`, `share`.
 
-    "of an item met before" counts interactions whose user met the item earlier; "within the second of the one
-    before" counts interactions whose order is known from the source's row order alone. Shares are of all
-    interactions, and of all users in the last row.
+    The first row counts interactions whose user has the same item earlier, the second those whose order is known only from
+    the order of rows in the source. Shares are of all interactions, in the last row of all users.
     """
     users = np.repeat(np.arange(sequences.num_users), sequences.lengths)
     pairs = pd.Series(users * (sequences.num_items + 1) + sequences.item_ids)
@@ -143,9 +141,9 @@ def repeats(sequences: Sequences) -> pd.DataFrame:
     tied = same_user & (np.diff(sequences.timestamps, prepend=-1) == 0)
     total = len(users)
     counts = {
-        "interactions with an item met before": (int(again.sum()), total),
-        "interactions within the second of the one before": (int(tied.sum()), total),
-        "users who met an item again": (len(np.unique(users[again])), sequences.num_users),
+        "interactions with an earlier item of the user": (int(again.sum()), total),
+        "interactions in the same second as the previous one": (int(tied.sum()), total),
+        "users with a repeated item": (len(np.unique(users[again])), sequences.num_users),
     }
     return pd.DataFrame(
         [(measure, count, count / of) for measure, (count, of) in counts.items()],

@@ -1,6 +1,6 @@
 """Figures of a mixture's parts, each from the tables that the anatomy gives. May import nothing else of ours.
 
-As in `figures`, every function raises ValueError where its table is empty or lacks a column, and shows texts literally.
+As in `figures`, every function raises ValueError if its table is empty or lacks a column, and shows texts literally.
 """
 
 import math
@@ -24,17 +24,17 @@ from workbench.explore.template import (
 )
 
 MOST_BARS = 12
-"""Components that have a bar of their own; those of a larger mixture that give least stand together in one."""
+"""Components that have a bar of their own; those of a larger mixture that contribute least share one."""
 MOST_ROWS = 8
-"""Components that are shown switched off: those that give most."""
+"""Components that are shown switched off: those that contribute most."""
 MOST_CELLS = 40
-"""Cells of a heatmap in which figures still can be read."""
+"""Cells of a heatmap in which numbers are still readable."""
 MOST_COLORS = len(PALETTE) - 1
 """Groups of items with a colour of their own; the others are grey."""
 DIVERGING = "RdBu_r"
 UPPER, LOWER, WIDTH = [0.59, 1.0], [0.0, 0.36], 0.19
 LEFT = (0.37, 0.59, 0.81)
-"""Where the two rows of a score's parts stand, and the left edges of the three heatmaps."""
+"""Vertical positions of the two rows of a score's parts, and the left edges of the three heatmaps."""
 PANELS = {
     "history, latest first": (0.15, 1.0),
     "component scores s": (LEFT[0] + WIDTH / 2, 1.0),
@@ -45,13 +45,13 @@ PANELS = {
     "φ against τ": (LEFT[2] + WIDTH / 2, 0.36),
 }
 TINTS = (0.0, 0.35, 0.6, 0.75)
-"""How much white the colours of the largest, second largest, … part of a bar have in them."""
+"""How much white is mixed into the colours of the largest, second largest, … part of a bar."""
 
 
 def score_parts(
     parts: pd.DataFrame, temperatures: pd.DataFrame, history: pd.DataFrame, title: str, temperature: float
 ) -> go.Figure:
-    """One score taken apart: the history, s, π and π·s as heatmaps, their sum, each component switched off, the temperature.
+    """One score decomposed: the history, s, π and π·s as heatmaps, their sum, each component switched off, the temperature.
 
     `parts` is a table of `anatomy.components`, `temperatures` one of `anatomy.by_temperature`, `temperature` the τ that the
     parts were computed with. `history` has the columns `title` and `held_out`, oldest first.
@@ -222,7 +222,7 @@ def _sum(parts: pd.DataFrame) -> go.Waterfall:
 
 
 def _without(parts: pd.DataFrame) -> go.Bar:
-    """What the absence of each of the largest components changes."""
+    """How the score changes without each of the largest components."""
     shown = _by_size(parts)[0].head(MOST_ROWS)
     ranks = ["no rank" if math.isnan(rank) else f"rank {int(rank):,}" for rank in shown["rank_without"]]
     return go.Bar(
@@ -275,10 +275,10 @@ def _temperature(temperatures: pd.DataFrame, temperature: float) -> list[go.Scat
 
 
 def recommended(lists: pd.DataFrame, title: str = "The same user, twice", parts: int = 3) -> go.Figure:
-    """Two (or more) lists side by side; a bar is a score, cut into its `parts` largest components and the rest.
+    """Two (or more) lists side by side; a bar is a score, split into its `parts` largest components and the rest.
 
-    `lists` is a table of `anatomy.side_by_side`. The held-out item is marked with a star, where it is not among the best it
-    stands below them with its rank.
+    `lists` is a table of `anatomy.side_by_side`. The held-out item is marked with a star; if it is not in the list, it is
+    shown below with its rank.
     """
     need(lists, "method", "place", "title", "held_out", "score", "elsewhere", "component", "product")
     methods = list(dict.fromkeys(lists["method"]))
@@ -373,7 +373,7 @@ def usage_heatmap(
 ) -> go.Figure:
     """Which component each group of items uses: a table of `anatomy.usage` as a heatmap.
 
-    `relative`: less the mean of the groups, so that what is particular to a group stands out.
+    `relative`: minus the mean of the groups, which shows what is particular to a group.
     """
     need(use)
     values = use.to_numpy(dtype=float)
@@ -404,8 +404,8 @@ def usage_heatmap(
     figure.update_yaxes(
         autorange="reversed", showgrid=False, ticks="", type="category", tickfont={"size": 12}
     )
-    figure.update_layout(height=440)  # whatever the groups: what stands below does not move when they change
-    return finished(figure, f"{plain(measure)}{', less the mean of the groups' if relative else ''}")
+    figure.update_layout(height=440)  # constant: what is below does not move when the groups change
+    return finished(figure, f"{plain(measure)}{', minus the mean of the groups' if relative else ''}")
 
 
 def balance_bars(components: pd.DataFrame) -> go.Figure:
@@ -469,7 +469,7 @@ def switched_off_bars(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title_text="component switched off", type="category", showgrid=False)
     figure.update_yaxes(title_text=f"change of {plain(metric)}")
     figure.update_layout(height=340)
-    return finished(figure, "What a component is worth")
+    return finished(figure, "Effect of switching off a component")
 
 
 def component_map(
@@ -481,9 +481,9 @@ def component_map(
 ) -> go.Figure:
     """Items in the plane, coloured by genre, decile of popularity or dominant component; drawn with WebGL.
 
-    `points` is the table of an `anatomy.item_map`, `color_by` one of its columns `genre`, `decile`, `dominant`, `explained` the
-    shares of variance along the axes. `selected`: places of points that stand out from the others. The first trace holds
-    every point, in the order of the table; those after it are the legend's.
+    `points` is the table of an `anatomy.item_map`, `color_by` one of its columns `genre`, `decile`, `dominant`, `explained`
+    the shares of variance along the axes. `selected`: positions of highlighted points. The first trace holds every point, in
+    the order of the table; those after it are the legend's.
     """
     need(points, "x", "y", "title", "genres", "interactions", "decile", "dominant", color_by)
     scale = color_by == "decile"

@@ -18,17 +18,17 @@ from workbench.explore.widgets import Dashboard
 from workbench.visible import html_text, visible
 
 MOST_MATCHES = 50
-"""Titles that a search offers; a longer list is no choice."""
+"""Titles that a search offers at most."""
 MOST_LISTED = 30
 LEAST_PAIRS = 10
-"""A mean over fewer pairs is not shown at first, where there are enough of others."""
+"""A mean over fewer pairs is hidden at first, if there are enough other groups."""
 
 
 class ScoreAnatomy(Dashboard):
-    """One score taken apart: a user and an item, two temperatures, components to switch off.
+    """One score decomposed: a user and an item, two temperatures, components to switch off.
 
-    `subject` holds a mixture; the first view shows `user` with `item` (a dense id; by default the one that came next).
-    Raises ValueError where the similarity is no mixture, or the user has no history.
+    `subject` holds a mixture; the first view shows `user` with `item` (a dense id; by default the one that came next). Raises
+    ValueError if the similarity is not a mixture, or the user has no history.
     """
 
     def __init__(self, subject: ModelView, user: int, item: int | None = None) -> None:
@@ -47,7 +47,7 @@ class ScoreAnatomy(Dashboard):
         )
         self._item = widgets.Dropdown(
             options=[""], layout=wide
-        )  # without an option it would never choose one
+        )  # a dropdown without options never selects one
         self._offer()
         if item is not None:
             self._find.value = self._titles[item - 1]
@@ -59,12 +59,12 @@ class ScoreAnatomy(Dashboard):
         super().__init__(
             "Anatomy of one score",
             {
-                "The pair: whose score, of which item (search by title)": {
+                "User and item (search by title)": {
                     "user": self._user,
                     "find": self._find,
                     "item": self._item,
                 },
-                "τ divides the component scores, T the gate's logits; what is off gives its weight to the others": {
+                "τ divides the component scores, T the gate's logits; the others share the weight of components that are off": {
                     "τ": tau,
                     "T": gate,
                     "off": off,
@@ -73,7 +73,7 @@ class ScoreAnatomy(Dashboard):
         )
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
-        """History, heatmaps, sum, what each component's absence changes, and the score against τ."""
+        """History, heatmaps, sum, the score without each component, and the score against τ."""
         if values["find"] and values["item"] not in self._matches(values["find"]):
             raise ValueError(f"no title contains {values['find']!r}")
         user, item = int(values["user"]), self._ids[values["item"]]
@@ -95,9 +95,9 @@ class ScoreAnatomy(Dashboard):
         return anatomy.by_temperature(self.subject, user, item, Change(None, gate, off))
 
     def _ask(self, _change: object = None) -> None:
-        """Another user: other items to choose from."""
+        """Another user has other items to choose from."""
         if self._find.value:
-            self._find.value = ""  # which offers them
+            self._find.value = ""  # its observer offers them
         else:
             self._offer()
 
@@ -115,14 +115,14 @@ class ScoreAnatomy(Dashboard):
         return {self._titles[i - 1]: i for i, _ in zip(hits, range(MOST_MATCHES), strict=False)}
 
     def _offer(self) -> None:
-        """The item that came next, and what the mixture would have shown."""
+        """The item that came next, and what the mixture would have recommended."""
         user = self._user.value
         offered = {f"came next: {self._titles[(target := self.subject.target(user)) - 1]}": target}
         try:
             scores = np.where(
                 self.subject.unseen(user), self._whole(user, Change()).scores.cpu().numpy(), -np.inf
             )
-        except ValueError:  # no history before the item: `draw` says so
+        except ValueError:  # no history before the item: `draw` raises the error
             scores = np.zeros(0)
         best = np.argsort(-scores, kind="stable")[:10] + 1
         offered |= {f"{place}. {self._titles[i - 1]}": int(i) for place, i in enumerate(best, start=1)}
@@ -134,7 +134,7 @@ class ScoreAnatomy(Dashboard):
 
 
 class SideBySide(Dashboard):
-    """What several retrievers show the same user, each score cut into its largest components."""
+    """What several retrievers recommend to one user, each score split into its largest components."""
 
     def __init__(self, subjects: Iterable[ModelView], user: int) -> None:
         self.subjects = list(subjects)
@@ -142,10 +142,10 @@ class SideBySide(Dashboard):
         super().__init__(
             "The same user, twice",
             {
-                "The user whose history is asked": {
+                "User": {
                     "user": widgets.BoundedIntText(value=user, min=0, max=last),
                 },
-                "Length of the lists, and how many components to tell apart": {
+                "Length of the lists, number of components shown": {
                     "k": widgets.IntSlider(value=10, min=1, max=15, continuous_update=False),
                     "parts": widgets.IntSlider(value=3, min=1, max=6, continuous_update=False),
                 },
@@ -169,8 +169,8 @@ class ComponentUsage(Dashboard):
     MEASURES = {"gate weight": "weight", "weighs most": "dominant", "part of φ": "product"}  # noqa: RUF012
     TITLES = {  # noqa: RUF012
         "gate weight": "mean gate weight π",
-        "weighs most": "share of pairs where the component weighs most",
-        "part of φ": "mean part π·s of the score",
+        "weighs most": "share of pairs in which the component has the largest weight",
+        "part of φ": "mean contribution π·s to the score",
     }
 
     def __init__(self, named: Mapping[str, tuple[ModelView, Pairs]]) -> None:
@@ -186,11 +186,11 @@ class ComponentUsage(Dashboard):
                 "The mixture, over its users' held-out items": {
                     "model": widgets.Dropdown(options=list(self.named)),
                 },
-                "Groups of items, smallest group shown": {
+                "Groups of items, minimum size of a group": {
                     "group by": widgets.Dropdown(options=groupings, value="popularity"),
                     "pairs ≥": widgets.BoundedIntText(value=least, min=1, max=10**6),
                 },
-                "What is shown of a component": {
+                "Measure of a component's use": {
                     "measure": widgets.Dropdown(options=list(self.MEASURES)),
                     "less mean": widgets.Checkbox(value=False, indent=True),
                 },
@@ -205,12 +205,12 @@ class ComponentUsage(Dashboard):
             subject, pairs, values["group by"], self.MEASURES[measure], int(values["pairs ≥"])  # type: ignore[arg-type]
         )  # fmt: skip
         if use.empty:
-            raise ValueError(f"no group has {values['pairs ≥']:,} pairs: ask for fewer")
+            raise ValueError(f"no group has {values['pairs ≥']:,} pairs: set a smaller number")
         return usage_heatmap(use, self.TITLES[measure], values["less mean"])
 
 
 class ComponentMap(Dashboard):
-    """Items in the plane; a lasso, or a part of a title, lists those it chooses."""
+    """Items in the plane; select some with a lasso or part of a title to list them."""
 
     COLORS = {"genre": "genre", "popularity decile": "decile", "dominant component": "dominant"}  # noqa: RUF012
 
@@ -229,11 +229,11 @@ class ComponentMap(Dashboard):
         super().__init__(
             "A map of items",
             {
-                "The embeddings g_j(x) that are projected": {
+                "Projected embeddings g_j(x)": {
                     "vectors": widgets.Dropdown(options=list(self._groups)),
                 },
-                "What the colours say": {"colour": widgets.Dropdown(options=list(self.COLORS))},
-                "List titles: draw a lasso, or search": {"find": find},
+                "Colour": {"colour": widgets.Dropdown(options=list(self.COLORS))},
+                "List titles: draw a lasso or search": {"find": find},
             },
         )
         self.figure.data[0].on_selection(self._lassoed)
@@ -242,7 +242,7 @@ class ComponentMap(Dashboard):
         self.select(None)
 
     chosen: NDArray[np.int64] | None
-    """Places of the chosen points in `metadata`; None where nothing is chosen."""
+    """Positions of the selected points in `metadata`; None if nothing is selected."""
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """The items by their first two principal components."""
@@ -252,7 +252,7 @@ class ComponentMap(Dashboard):
         return component_map(found.points, column, found.explained, self.chosen, title)
 
     def select(self, places: Iterable[int] | None) -> None:
-        """List the titles at these places; none, or None, clears the list."""
+        """List the titles at these positions; None or an empty selection clears the list."""
         chosen = np.asarray([] if places is None else list(places), dtype=np.int64)
         self.chosen = chosen if len(chosen) else None
         if self.chosen is None:
@@ -260,12 +260,12 @@ class ComponentMap(Dashboard):
             return
         rows = self.metadata.iloc[self.chosen].sort_values("interactions", ascending=False)
         common = rows["genre"].value_counts().head(3)
-        told = ", ".join(f"{html_text(genre)} {count:,}" for genre, count in common.items())
+        most = ", ".join(f"{html_text(genre)} {count:,}" for genre, count in common.items())
         more = f", the {MOST_LISTED} most popular of them" if len(rows) > MOST_LISTED else ""
         listed = table(
             rows[["title", "genres", "interactions", "dominant"]].head(MOST_LISTED).reset_index(drop=True)
         )
-        self.listing.value = f"<b>{len(rows):,} selected</b>{more} ({told})<br>{listed.to_html()}"
+        self.listing.value = f"<b>{len(rows):,} selected</b>{more} ({most})<br>{listed.to_html()}"
 
     def _lassoed(self, _trace: object, points: Any, _selector: object) -> None:
         self.select(points.point_inds)
@@ -277,7 +277,8 @@ class ComponentMap(Dashboard):
 
 
 def _log_slider(value: float, factor: float, step: float = 0.02) -> widgets.FloatLogSlider:
-    """From value/factor to value·factor or a little less. A browser rounds to steps from the lower end, so it is one."""
+    """From value/factor to value·factor or slightly less. A browser rounds to steps from the lower end, so `value` is one of
+    them."""
     reach = int(np.log10(factor) / step) * step
     middle = float(np.log10(value))
     return widgets.FloatLogSlider(
@@ -286,7 +287,7 @@ def _log_slider(value: float, factor: float, step: float = 0.02) -> widgets.Floa
 
 
 def _unique_titles(titles: pd.Series) -> list[str]:
-    """Titles as they are, and those that several items share with the item's number."""
+    """Titles; those that several items share get the item's number."""
     twice = titles.duplicated(keep=False)
     return [
         f"{title} (item {place})" if again else title

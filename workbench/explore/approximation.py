@@ -1,4 +1,4 @@
-"""Figures of what similarities can express: targets, floors, fits side by side. May import nothing of ours but the template.
+"""Figures of what similarities can express: targets, floors, fits. May import nothing of ours but the template.
 
 Each is a function of tables; matrices are DataFrames, a row for each query, a column for each item.
 """
@@ -17,7 +17,7 @@ FLOOR = {"color": GREY, "width": 1.6, "dash": "dash"}
 EQUAL = {"color": GREEN, "width": 1.6, "dash": "dot"}
 ERROR = "relative error ‖A − φ‖ / ‖A‖"
 ROOM = 1.25
-"""Scales of scores reach this much further than the target's largest entry: fits overshoot, and full tones are dark."""
+"""Scales of scores reach this much further than the target's largest entry: because fits overshoot."""
 
 _SCORES = {"colorscale": "RdBu_r", "cmid": 0}
 _BAR = {"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}, "xpad": 4, "nticks": 5}
@@ -72,7 +72,7 @@ def floor_lines(floors: pd.DataFrame, floats: bool = False) -> go.Figure:
 
 
 def width_lines(fits: pd.DataFrame) -> go.Figure:
-    """Trained dot products and mixtures by width, between the floors of equal width and of equally many floats.
+    """Trained dot products and mixtures by width, between the floors of equal width and of equal parameters.
 
     Columns: `width`, `components` (1 for a dot product), `error`, `floor`, `equal_floor`, `equal_width`, optionally `low` and
     `high`, the ends of the spread over seeds.
@@ -86,7 +86,7 @@ def width_lines(fits: pd.DataFrame) -> go.Figure:
         hovertemplate="floor of width %{x}: %{y:.3f}<extra></extra>",
     )  # fmt: skip
     figure.add_scatter(
-        x=mixtures["width"], y=mixtures["equal_floor"], name="floor, as many floats as MoL", mode="lines",
+        x=mixtures["width"], y=mixtures["equal_floor"], name="floor, equal parameters to MoL", mode="lines",
         line=EQUAL, customdata=mixtures["equal_width"],
         hovertemplate="floor of width %{customdata}: %{y:.3f}<extra></extra>",
     )  # fmt: skip
@@ -106,11 +106,11 @@ def width_lines(fits: pd.DataFrame) -> go.Figure:
         title_text="width d: floats of each query and item", tickvals=widths, range=_around(widths)
     )
     figure.update_yaxes(title_text=ERROR, range=[0, 1.03])
-    return finished(figure, "Equal width, and equally many floats")
+    return finished(figure, "Equal width, and equal parameters")
 
 
 def fit_dots(fits: pd.DataFrame, title: str) -> go.Figure:
-    """A dot for each fit, its spread over seeds, the rank it came to; the floors of equal width and equal floats as marks.
+    """A dot for each fit, its spread over seeds and its rank; the floors of equal width and equal parameters are marks.
 
     Columns: `fit`, `error`, `rank`, `floor`, `equal_floor`, `equal_width`, optionally `low` and `high`.
     """
@@ -119,7 +119,12 @@ def fit_dots(fits: pd.DataFrame, title: str) -> go.Figure:
     figure = go.Figure()
     marks = (
         ("floor, equal width", fits["floor"], GREY, [""] * len(fits)),
-        ("floor, as many floats", fits["equal_floor"], GREEN, [f", width {w}" for w in fits["equal_width"]]),
+        (
+            "floor, equal parameters",
+            fits["equal_floor"],
+            GREEN,
+            [f", width {w}" for w in fits["equal_width"]],
+        ),
     )
     for name, values, color, told in marks:
         figure.add_scatter(
@@ -149,7 +154,7 @@ def fit_dots(fits: pd.DataFrame, title: str) -> go.Figure:
 def spectra(values: pd.DataFrame) -> go.Figure:
     """Singular values of score matrices by their place, on a logarithmic axis; columns `matrix`, `place`, `value`.
 
-    Values that are rounding alone (below 10⁻⁹ of the largest) are left out: a line ends where its rank does.
+    Values below 10⁻⁹ of the largest are rounding errors and left out: a line ends at the matrix's rank.
     """
     need(values, "matrix", "place", "value")
     figure = go.Figure()
@@ -176,16 +181,17 @@ def side_by_side(
     values: pd.DataFrame,
     steps: int,
 ) -> go.Figure:
-    """Two fits beside their target: the error as it falls, the floors, scores, errors entry by entry, singular values.
+    """Two fits and their target: the falling error, the floors, scores, errors of each entry, singular values.
 
-    `curves` has the columns `fit`, `step`, `error`; `floors` the rows `name`, `error` of at most two lines to draw. `matrices`
-    are the target and the scores of two fits, in this order, by name; an empty one leaves its place blank. `values` as for
-    `spectra`. `steps` is where the axis of steps ends. What is drawn keeps its place and its scale while the fits go on.
+    `curves` has the columns `fit`, `step`, `error`; `floors` the rows `name`, `error` of at most two lines to draw.
+    `matrices` are the target and the scores of two fits, in this order, by name; an empty one leaves its place blank.
+    `values` as for `spectra`. `steps` is where the axis of steps ends. Positions and scales stay constant while the fits
+    continue.
     """
     (target_name, target), *fits = matrices.items()
     need(target)
     if len(fits) != 2:
-        raise ValueError(f"two fits stand beside the target, not {len(fits)}")
+        raise ValueError(f"the figure compares two fits with the target, not {len(fits)}")
     titles = ["error, step by step", f"A: {target_name}", *(name for name, _ in fits)]
     titles += ["singular values", *(f"error of {name.partition(':')[0]}" for name, _ in fits)]
     figure = make_subplots(
@@ -233,11 +239,11 @@ def widths(
     mol_error: float,
     equal_width: int,
 ) -> go.Figure:
-    """The best dot product of a width beside what it is to reach and beside a mixture, and its place on the line of floors.
+    """A target, the best dot product of a width, a mixture, and the floor of each width with both errors.
 
     `matrices` are the target and the scores of dot and MoL, in this order; `floors` has `width`, from 0 on, and `floor`.
     `mol_error` is what the mixture of width `mol_width` came to, `equal_width` that of a dot product with as many
-    floats in all. ValueError where `width` is not in the table.
+    floats in all. ValueError if `width` is not in the table.
     """
     need(floors, "width", "floor")
     if width not in set(floors["width"]):
@@ -266,7 +272,7 @@ def widths(
     if equal_width <= last:
         figure.add_vline(
             x=equal_width, line=EQUAL, row=1, col=4,
-            annotation={"text": "as many floats<br>as MoL", "font": {"color": GREEN}, "align": "left"},
+            annotation={"text": "equal parameters<br>to MoL", "font": {"color": GREEN}, "align": "left"},
         )  # fmt: skip
     figure.add_scatter(
         x=[width], y=[error], mode="markers", hoverinfo="skip", row=1, col=4,

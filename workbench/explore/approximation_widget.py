@@ -44,11 +44,10 @@ class _Trained:
 
 
 class Approximation(LiveDashboard):
-    """Train a dot product and a mixture of logits on the same scores, and watch one of them pass the floor.
+    """Train a dot product and a mixture of logits on the same scores, and watch one of them fall below the floor.
 
-    Before training, the best dot product of the width stands in the place of the trained one. `config` holds the first
-    settings, and those that have no control; `target` is one of the names of targets, `matrix` a matrix of one's own to begin
-    with.
+    Before training, the best dot product of the width is shown in place of the trained one. `config` holds the initial
+    settings, including those that have no control; `target` is the name of a target, `matrix` an own matrix to start with.
     """
 
     def __init__(
@@ -75,26 +74,28 @@ class Approximation(LiveDashboard):
                     tooltip="numbers separated by commas, a line for each query, no header",
                 ),
             },
-            "Similarity: what each side may spend": {
+            "Similarity: width and components": {
                 "d": _slider(config.width, 1, 32, 1, "width: floats of each query, item and component"),
                 "Pq": _slider(config.query_groups, 1, 8, 1, "components of a query"),
                 "Px": _slider(config.item_groups, 1, 8, 1, "components of an item"),
                 "gate": widgets.Dropdown(
-                    options=GATES, value=config.gate, tooltip="what decides how much each component counts"
+                    options=GATES,
+                    value=config.gate,
+                    tooltip="inputs of the gate, which weights the components",
                 ),
             },
-            "Training: from where, how long": {
+            "Training: initialisation and length": {
                 "start": widgets.Dropdown(
                     options=STARTS,
                     value=config.start,
-                    tooltip="first embeddings of MoL; the dot's are random",
+                    tooltip="initial embeddings of MoL; those of the dot product are random",
                 ),
                 "steps": _slider(config.steps, 50, 2000, 50, "steps of Adam over all entries"),
                 "seed": widgets.BoundedIntText(
                     value=config.seed,
                     min=0,
                     max=9999,
-                    tooltip="draws the target, the embeddings, the networks",
+                    tooltip="of the target, the embeddings and the networks",
                 ),
             },
         }
@@ -103,7 +104,7 @@ class Approximation(LiveDashboard):
             control.layout.width = CONTROL_WIDTH
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
-        """The fits that belong to these settings; before there are any, the best dot product of this width."""
+        """The fits for these settings; before training, the best dot product of this width."""
         if self._trained is not None and self._trained.settings == dict(values):
             return _figure(self._trained.dot, self._trained.mol)
         target, config = self._asked(values)
@@ -128,7 +129,7 @@ class Approximation(LiveDashboard):
         yield Progress(1.0, _verdict(dot, mol))
 
     def _asked(self, values: Mapping[str, Any]) -> tuple[Target, FitConfig]:
-        """The target and MoL's settings that the controls ask for; ValueError that says what to change."""
+        """The chosen target and MoL's settings; a ValueError says what to change."""
         if values["target"] != OWN:
             target = TARGETS[values["target"]](values["n"], values["seed"])
         elif values["file"]:
@@ -154,9 +155,9 @@ class Approximation(LiveDashboard):
 
 
 class Widths(Dashboard):
-    """A target beside the best dot product of a width that a slider sets, and a mixture that is trained already.
+    """A target, the best dot product of a width that a slider sets, and a trained mixture.
 
-    `fits` holds a finished mixture for each target by name; ValueError where there is none.
+    `fits` maps the name of a target to a trained mixture; ValueError if it is empty.
     """
 
     def __init__(self, fits: Mapping[str, Fit], start: int = 1) -> None:
@@ -169,15 +170,15 @@ class Widths(Dashboard):
         super().__init__(
             "How wide must a dot product be?",
             {
-                "d, the floats that each query and item may spend": {
+                "d, the width of each query and item": {
                     "d": widgets.IntSlider(value=start, min=0, max=widest, layout={"width": "420px"}),
                 },
-                "The scores to reach": {"target": widgets.Dropdown(options=list(self.fits))},
+                "Target scores": {"target": widgets.Dropdown(options=list(self.fits))},
             },
         )
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
-        """Target, best dot product and mixture as pictures, and the floor with both errors on it."""
+        """Heatmaps of target, best dot product and mixture, and the floor with both errors."""
         name, width = values["target"], values["d"]
         fit, (mixture, error) = self.fits[name], self._found[name]
         target, floors = fit.target.scores, self._floors[name]
@@ -226,7 +227,7 @@ def _preview(target: Target, config: FitConfig) -> go.Figure:
 def _floors(target: Target, width: int, equal_width: int) -> pd.DataFrame:
     lines = [
         (f"floor, width {width}", floor(target.scores, width)),
-        (f"floor, as many floats (width {equal_width})", floor(target.scores, equal_width)),
+        (f"floor, equal parameters (width {equal_width})", floor(target.scores, equal_width)),
     ]
     return pd.DataFrame(lines, columns=["name", "error"])
 
@@ -253,5 +254,5 @@ def _verdict(dot: Fit, mol: Fit) -> str:
     if mixture >= least:
         return text + "not below the floor of its width"
     if mixture >= equal:
-        return text + f"below that floor, not below that of as many floats ({equal:.3f})"
-    return text + f"below that floor, and below that of as many floats ({equal:.3f})"
+        return text + f"below that floor, not below that of equal parameters ({equal:.3f})"
+    return text + f"below that floor, and below that of equal parameters ({equal:.3f})"

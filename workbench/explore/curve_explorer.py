@@ -1,6 +1,6 @@
-"""Curves with a place on them read off, from a table. May import nothing of ours but the template.
+"""Curves from a table, with their values at a chosen x. May import nothing of ours but the template.
 
-As in `figures`, a ValueError where the table is empty or lacks a column; texts are shown literally.
+As in `figures`, a ValueError if the table is empty or lacks a column; texts are shown literally.
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 @dataclass(frozen=True)
 class Axes:
-    """What the axes of curves say: `x` and `y` are their titles, `unit` names x in the heading ("items"); `share`, whether y
-    is a share, drawn from 0 to 100 %; `log_y`, whether its axis is logarithmic."""
+    """Titles of the axes, `x` and `y`; `unit` names x in the heading ("items"); `share`: y is a share, drawn from 0 to 100 %;
+    `log_y`: its axis is logarithmic."""
 
     x: str
     y: str
@@ -39,10 +39,10 @@ class Axes:
 
 
 def read_off(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
-    """Curves over a logarithmic x; the place `at` is marked, and each curve's value there stands beside its mark.
+    """Curves over a logarithmic x; `at` is marked, and the legend shows each curve's value there.
 
     `curves` has `curve`, `x` and `y`; `at` must be one of the values of x. A curve that is named after a method has the
-    method's colour. ValueError where no curve has a value at `at`.
+    method's colour. ValueError if no curve has a value at `at`.
     """
     need(curves, "curve", "x", "y")
     here = curves[curves["x"] == at]
@@ -101,7 +101,7 @@ def _told(value: float, axes: Axes) -> str:
 
 
 def _ticks(values: pd.Series) -> dict[str, object]:
-    """A logarithmic axis with ticks at the powers of ten, and between them where there are few."""
+    """A logarithmic axis with ticks at the powers of ten, and between them if there are few."""
     low, high = np.log10(values.min()), np.log10(values.max())
     parts = (1,) if high - low > 4 else (1, 2, 5)
     ticks = [part * 10**power for power in range(int(low), int(high) + 1) for part in parts]

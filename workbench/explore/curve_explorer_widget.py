@@ -1,4 +1,5 @@
-"""A dashboard over any table of curves: a slider along them, and what each says there. May import nothing else of ours."""
+"""A dashboard over any table of curves: a slider along x, and the value of each curve there. May import nothing else of
+ours."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +13,10 @@ from workbench.explore.widgets import Dashboard
 
 
 class ReadOff(Dashboard):
-    """Move along curves: `slider` names the control, `says` explains it; it stands at the largest x up to `start` at first.
+    """Move along curves: `slider` names the control, `says` explains it; it starts at the largest x up to `start`.
 
-    `curves` has the columns `curve`, `x` and `y`; several tables by name in a mapping give a control `choice` between them,
-    which must share their values of x. ValueError if a column is missing or the tables' x differ.
+    `curves` has the columns `curve`, `x` and `y`; a mapping of names to tables adds a control `choice` between them; they
+    must have the same values of x. ValueError if a column is missing or the tables' x differ.
     """
 
     def __init__(
@@ -45,10 +46,10 @@ class ReadOff(Dashboard):
         )
         groups: dict[str, dict[str, widgets.ValueWidget]] = {says: {slider: control}}
         if len(self.tables) > 1:
-            groups["What the curves are of"] = {choice: widgets.ToggleButtons(options=list(self.tables))}
+            groups["Curves"] = {choice: widgets.ToggleButtons(options=list(self.tables))}
         super().__init__(title, groups)
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
-        """The curves, with their values where the slider stands."""
+        """The curves, with their values at the slider's position."""
         chosen = values.get(self._choice, next(iter(self.tables)))
         return read_off(self.tables[chosen], values[self._slider], self.axes)

@@ -1,7 +1,7 @@
 """Figures: each a function from a table to a plotly Figure. May import evaluation.
 
-Every function raises ValueError where its table is empty or lacks a column that it needs. Texts from the table are shown
-literally, whatever they hold.
+Every function raises ValueError if its table is empty or lacks a column that it needs. Texts from the table are shown
+literally.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def training_curves(history: pd.DataFrame, metric: str = "NDCG@10") -> go.Figure
 
 
 def metric_bars(results: pd.DataFrame, metrics: Sequence[str] | None = None) -> go.Figure:
-    """Metrics as groups of bars, a bar for each method, with intervals where the table has them.
+    """Metrics as groups of bars, a bar for each method, with intervals if the table has them.
 
     `results` has the columns `method`, `metric` (labels such as `NDCG@10`), `value` and optionally `low` and `high`, the ends
     of an interval around the value. `metrics` chooses which to show, in order; all by default.
@@ -138,7 +138,7 @@ def metric_by_k(results: pd.DataFrame, family: str = "HR") -> go.Figure:
 
 
 def sequence_lengths(lengths: pd.DataFrame, longest: int | None = None) -> go.Figure:
-    """Histogram of history lengths on a logarithmic axis; `longest` marks what a model reads of a history.
+    """Histogram of history lengths on a logarithmic axis; `longest` marks the maximum length that a model reads.
 
     `lengths` has the columns `length` (interactions of a user) and `users` (how many have it).
     """
@@ -223,7 +223,7 @@ def popularity_curve(popularity: pd.DataFrame) -> go.Figure:
 
 
 def activity(periods: pd.DataFrame) -> go.Figure:
-    """Interactions in each period, and below them the users and items that are new in it, where the table has them.
+    """Interactions in each period, and below them the users and items that are new in it, if the table has them.
 
     `periods` has the columns `start` (a time) and `interactions`, optionally `new_users` and `new_items`.
     """
@@ -304,11 +304,11 @@ def rank_distribution(ranks: pd.DataFrame) -> go.Figure:
         )
     figure.update_xaxes(title_text="rank of the target", type="log", dtick=1, tickformat=",")
     figure.update_yaxes(title_text="share of queries at this rank or better", tickformat=".0%", range=[0, 1])
-    return finished(figure, "Where the target is found")
+    return finished(figure, "Rank of the target")
 
 
 def need(table: pd.DataFrame, *columns: str) -> None:
-    """Raise ValueError where the table is empty or lacks one of these columns."""
+    """Raise ValueError if the table is empty or lacks one of these columns."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise ValueError(
@@ -325,7 +325,7 @@ def finished(figure: go.Figure, title: str, hovermode: str = "closest") -> go.Fi
 
 
 def _labels(names: pd.Index, longest: int = 24) -> dict[str, object]:
-    """Ticks 0, 1, … that show each name, cut where it is long (two names may then look alike, and stay apart)."""
+    """Ticks 0, 1, … with each name, shortened if it is long (two names may then look the same, but keep their ticks)."""
     short = [name if len(name) <= longest else name[: longest - 1] + "…" for name in map(str, names)]
     return {
         "tickvals": list(range(len(short))),
@@ -348,7 +348,7 @@ def _interval(rows: pd.DataFrame) -> dict[str, object] | None:
 
 
 def translucent(color: str, opacity: float = 0.18) -> str:
-    """A hexadecimal colour that lets through what is behind it.
+    """A hexadecimal colour with an opacity.
 
     >>> translucent("#0072B2")
     'rgba(0,114,178,0.18)'
@@ -367,7 +367,7 @@ def _logarithmic_edges(low: int, high: int, bins: int = 40) -> NDArray[np.float6
 
 
 def _spread(length: int) -> NDArray[np.int64]:
-    """Places to keep of `length`: all where they are few, otherwise evenly spaced in the logarithm, both ends included."""
+    """Positions to keep of `length`: all if they are few, otherwise evenly spaced in the logarithm, both ends included."""
     if length <= MOST_POINTS:
         return np.arange(length)
     return np.unique(np.geomspace(1, length, MOST_POINTS).round().astype(np.int64)) - 1

@@ -1,12 +1,12 @@
-"""Findings: sentences computed from a run, so that other data or another seed leave no wrong sentence behind."""
+"""Findings: sentences computed from a run, so that they stay true for other data or another seed."""
 
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from IPython.display import Markdown
 
-NEARLY_ALIKE = 0.1
-"""Groups whose mean weights differ by less than this share of an even weight use the components alike."""
+NEARLY_EQUAL = 0.1
+"""Groups whose mean weights differ by less than this share of an even weight use the components equally."""
 
 
 def finding(*sentences: str) -> Markdown:
@@ -25,30 +25,31 @@ def reached(table: pd.DataFrame, x: str, y: str, level: float) -> float | None:
 
 
 def popular_list(popular: pd.DataFrame, items: int) -> Markdown:
-    """How long a list for everybody must be to hold half of the next items; `popular` is from `popular_first`."""
+    """How long one list for everybody must be to contain half of the next items; `popular` is from `popular_first`."""
     curve = popular[popular["curve"] == "of the users' next items"]
-    first = f"The first {min(10, items)} items hold {_at(curve, min(10, items)):.1%} of the next items."
+    first = f"The first {min(10, items)} items contain {_at(curve, min(10, items)):.1%} of the next items."
     half = reached(curve, "x", "y", 0.5)
     if half is None:
-        return finding(first, "Even the whole catalogue holds less than half: the others were met before.")
-    return finding(first, f"Half of them take {half:,.0f} items, {half / items:.0%} of the catalogue.")
+        return finding(
+            first, "Even the whole catalogue contains less than half: the others are already in the history."
+        )
+    return finding(first, f"Half of them need {half:,.0f} items, {half / items:.0%} of the catalogue.")
 
 
 def order_in_time(repeats: pd.DataFrame) -> Markdown:
-    """What ties in time and items met again mean for these data; `repeats` is from `statistics.repeats`."""
+    """What equal timestamps and repeated items mean for this dataset; `repeats` is from `statistics.repeats`."""
     share = repeats.set_index("measure")["share"]
-    tied = share["interactions within the second of the one before"]
-    again = share["users who met an item again"]
+    tied = share["interactions in the same second as the previous one"]
+    again = share["users with a repeated item"]
     if tied == 0:
         order = "No two interactions of a user fall in the same second: the order is known."
     else:
-        order = (
-            f"{tied:.1%} of all interactions fall in the second of the one before: their order means little."
-        )
+        order = f"{tied:.1%} of all interactions fall in the same second as the previous one: their order means little."
     if again == 0:
-        return finding(order, "Nobody meets an item twice, so leaving out the history loses no test item.")
+        return finding(order, "No user has an item twice, so excluding the history loses no test item.")
     return finding(
-        order, f"{again:.1%} of the users meet an item again: a test item that is in the history is missed."
+        order,
+        f"{again:.1%} of the users have an item twice: a test item that is already in the history is missed.",
     )
 
 
@@ -70,7 +71,7 @@ def learning(history: pd.DataFrame, pairs: Sequence[tuple[str, str]], metric: st
 
 
 def significance(differences: pd.DataFrame, metric: str = "NDCG@10") -> Markdown:
-    """Which differences are more than luck among users.
+    """Which differences are larger than chance among users.
 
     `differences` has `comparison`, `metric`, `difference`, `low`, `high`.
     """
@@ -78,13 +79,16 @@ def significance(differences: pd.DataFrame, metric: str = "NDCG@10") -> Markdown
     sentences = []
     for name, *values in zip(*(rows[c] for c in ("comparison", "difference", "low", "high")), strict=True):
         by, low, high = map(float, values)
-        sure = "excludes 0" if low > 0 or high < 0 else "includes 0: no finding"
-        sentences.append(f"{name}: {by:+.4f} {metric}, an interval of {low:+.4f} to {high:+.4f} that {sure}.")
+        sure = "excludes 0" if low > 0 or high < 0 else "includes 0: no conclusion"
+        sentences.append(
+            f"{name}: {by:+.4f} {metric}, with an interval of {low:+.4f} to {high:+.4f}, which {sure}."
+        )
     return finding(*sentences)
 
 
 def gains(split: pd.DataFrame, pairs: Sequence[tuple[str, str]], metric: str = "NDCG@10") -> Markdown:
-    """For which popularity one method gains over another; `split` has `method`, `group` (rarest first) and the metric."""
+    """In which popularity groups one method is better than another; `split` has `method`, `group` (rarest first) and the
+    metric."""
     sentences = []
     for one, other in pairs:
         first, second = (split[split["method"] == m][metric].to_numpy() for m in (one, other))
@@ -96,36 +100,42 @@ def gains(split: pd.DataFrame, pairs: Sequence[tuple[str, str]], metric: str = "
 
 def component_use(distances: Mapping[str, float], components: int) -> Markdown:
     """Which grouping of items the components follow; `distances` of mean weights (`anatomy.spread`), by grouping."""
-    words = ", ".join(f"{value:.4f} between {name}" for name, value in distances.items())
-    sentences = [f"Mean weights lie {words} from the mean of all; an even weight is {1 / components:.4f}."]
+    words = ", ".join(f"{value:.4f} for {name}" for name, value in distances.items())
+    sentences = [
+        f"Mean weights differ by {words} from the overall mean; an even weight is {1 / components:.4f}."
+    ]
     name, largest = max(distances.items(), key=lambda entry: entry[1])
-    if largest < NEARLY_ALIKE / components:
-        sentences.append("All groups use the components nearly alike.")
+    if largest < NEARLY_EQUAL / components:
+        sentences.append("All groups use the components almost equally.")
     elif len(distances) > 1:
-        sentences.append(f"The components follow {name} most.")
+        sentences.append(f"The components separate {name} most.")
     return finding(*sentences)
 
 
 def proofs(shares: pd.DataFrame) -> Markdown:
-    """What lists find and what they prove at their longest, for the trained gate; `shares` is from `proof_shares`."""
+    """What the longest lists find and prove, for the trained gate; `shares` is from `proof_shares`."""
     trained = shares[shares["factor"] == 1.0]
     last = trained.iloc[-1]
     found = (
-        f"Lists of {last['count']:,.0f} hold the true answer for {last['in_fact_exact']:.0%} of the queries,"
+        f"Lists of {last['count']:,.0f} contain the true answer for {last['in_fact_exact']:.0%} of the queries,"
         f" and prove it for {last['certified']:.0%}."
     )
     right, proved = (reached(trained, "count", column, 0.9) for column in ("in_fact_exact", "certified"))
     if right is None:
-        return finding(found, "No list is long enough for nine queries of ten.")
+        return finding(found, "No list is long enough for nine of ten queries.")
     if proved is None:
         return finding(
-            found, f"Nine of ten are right with lists of {right:,.0f}, and proved with none of these."
+            found,
+            f"Nine of ten are correct with lists of {right:,.0f}, but none of these lengths proves nine of ten.",
         )
-    return finding(found, f"Nine of ten are right with lists of {right:,.0f}, and proved with {proved:,.0f}.")
+    return finding(
+        found, f"Nine of ten are correct with lists of {right:,.0f}, and proved with lists of {proved:,.0f}."
+    )
 
 
 def bounds(table: pd.DataFrame) -> Markdown:
-    """What tighter bounds gain; `table` has `bound`, `share left`, `oracle`, the plain bound first and the best k last."""
+    """How much tighter bounds help; `table` has `bound`, `share left`, `oracle`, the plain bound first and the best k
+    last."""
     plain, least = table.iloc[0], table.iloc[-1]
     best, known = (
         table.iloc[:-1][table.iloc[:-1]["oracle"] == oracle].nsmallest(1, "share left")
@@ -145,7 +155,7 @@ def list_lengths(curves: pd.DataFrame, items: int) -> Markdown:
     for metric in ("NDCG@10", "HR@50"):
         length = reached(curves[curves["curve"] == metric], "x", "y", 0.9)
         took = (
-            "no lists here"
+            "none of these lists"
             if length is None
             else f"lists of {length:,.0f} items, {length / items:.0%} of the catalogue,"
         )
@@ -163,17 +173,17 @@ def beams(found: pd.DataFrame) -> Markdown:
         else:
             scored = found.set_index("beam")["scored"][width]
             sentences.append(
-                f"Nine tenths of brute force's {what} take a beam of {width:,.0f}, which scores {scored:.0%} of the corpus."
+                f"Nine tenths of brute force's {what} need a beam of {width:,.0f}, which scores {scored:.0%} of the corpus."
             )
     partial = found[found["scored"] < 1]  # over the whole corpus both are brute force
     behind = int((partial["of_brute_force"] < partial["popular_of_brute_force"]).sum())
     sentences.append(
-        f"At {behind} of the {len(partial)} beams that score less than everything, the same reranker finds more hits among as"
-        " many of the most popular items than on the paths."
+        f"At {behind} of the {len(partial)} beams that score less than everything, the same reranker finds more hits among an"
+        " equal number of the most popular items than on the paths."
     )
     if (found["of_brute_force"] > 1).any():
         sentences.append(
-            "Some beams have more hits than brute force: what paths leave out are also its mistakes."
+            "Some beams have more hits than brute force: the items that the paths leave out include its mistakes."
         )
     return finding(*sentences)
 

@@ -17,7 +17,7 @@ OUTCOMES = {
 MEANING = {
     "ruled out": "ruled out: bound below S<sub>K</sub>",
     "survives": "survives: bound reaches S<sub>K</sub>",
-    "found": "found, rightly",
+    "found": "found, correctly",
     "extra": "extra: found, not in the true top k",
     "missed": "missed: in the true top k, not found",
 }
@@ -35,7 +35,7 @@ def under_the_lens(
     title: str,
     titles: pd.Series | None = None,
 ) -> go.Figure:
-    """Left: every item's bound (x) and score (y), by what became of it. Right: the list beside the true one, place by place.
+    """Left: every item's bound (x) and score (y), by its outcome. Right: the list next to the true one, by rank.
 
     `items` has `item`, `score`, `bound`, `outcome`; `places` has `place`, `found`, `true_place`, `true`, `missed`; `titles` by
     item id. `s_k`, the score of the last place, is the dashed line, and `outside` (NaN: unknown), the largest bound of
@@ -66,7 +66,7 @@ def under_the_lens(
     low = float(items["score"].min())
     high = float(items["score"].max()) + 0.05 * (float(items["score"].max()) - low)
     for level, dash, name in ((s_k, "dash", "S<sub>K</sub>"), (outside, "dot", "largest bound outside")):
-        drawn = abs(level) < float("inf")  # neither unknown nor endless
+        drawn = abs(level) < float("inf")  # neither unknown nor infinite
         figure.add_scatter(
             x=[level, level] if drawn else [None],
             y=[low, high] if drawn else [None],
@@ -98,8 +98,8 @@ def under_the_lens(
 def _not_drawn(level: float) -> str:
     """Why a level has no line."""
     if level != level:  # NaN
-        return "not known"
-    return "nothing was found" if level > 0 else "no item is"
+        return "unknown"
+    return "nothing was found" if level > 0 else "no such item"
 
 
 def _lists(places: pd.DataFrame, titles: pd.Series | None) -> go.Table:
@@ -142,6 +142,6 @@ def _name(item: int, titles: pd.Series | None) -> str:
 
 
 def _short(item: int, titles: pd.Series | None, note: str = "") -> str:
-    """A title, cut where it and the note after it would not fit into a line."""
+    """A title, shortened if it and the note after it do not fit into a line."""
     name, room = _name(item, titles), LONGEST - len(note)
     return plain(name if len(name) <= room else f"{name[: room - 1]}…") + note

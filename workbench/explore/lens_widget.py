@@ -1,4 +1,4 @@
-"""One query under the lens: what a searcher found, what it missed, and what its bound says. May import bench."""
+"""One query in detail: what a searcher found, what it missed, and its bound. May import bench."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -27,11 +27,11 @@ from workbench.explore.search_widget import (
 
 
 class QueryLens(LiveDashboard):
-    """A query and a searcher: its list beside the true one, and every item by its bound and its score.
+    """A query and a searcher: its list next to the true one, and every item by its bound and its score.
 
-    A searcher without an index to build answers each move of a control; one with such an index is built by the button, and
-    answers from then on. `plan` gives queries and seed, `workload` the corpus (default: the plan's first), `titles` name
-    the items by id. `bench` keeps corpora and indexes, and may be shared with an explorer.
+    A searcher without an index responds to every change of a control; one with an index is built by the button first. `plan`
+    gives queries and seed, `workload` the corpus (default: the plan's first), `titles` name the items by id. `bench` caches
+    corpora and indexes, and may be shared with an explorer.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class QueryLens(LiveDashboard):
         methods = [m for m in METHODS.values() if not m.own_score and m.installed]
         names = [m.name for m in methods]
         groups = {
-            "Who asks": {
+            "Query": {
                 "query": widgets.BoundedIntText(
                     value=query, min=0, max=len(field.workload.queries) - 1, tooltip="number of the query"
                 ),
                 "k": ladder((1, 5, 10, 20, 50, 100), k, "results of the query"),
             },
-            "Who searches": {
+            "Searcher": {
                 "searcher": widgets.Dropdown(
-                    options=names, value="per component", tooltip="whose list stands beside the true one"
+                    options=names, value="per component", tooltip="its list is shown next to the true one"
                 ),
             },
         }
@@ -69,7 +69,7 @@ class QueryLens(LiveDashboard):
             for m in methods
             if m.parameters
         }
-        super().__init__("One query under the lens", groups | parameters, "build and search")
+        super().__init__("One query in detail", groups | parameters, "build and search")
         self._boxes = lay_out(self.widget, groups | parameters)
         self.controls["searcher"].observe(self._show_parameters, names="value")
         self._show_parameters()
@@ -82,18 +82,18 @@ class QueryLens(LiveDashboard):
         """The query's items and lists."""
         point = self.point(values)
         if not self.bench.ready(self._plan((point,)), point):
-            raise ValueError(f"{point.method} has an index to build first: press the button")
+            raise ValueError(f"the index of {point.method} is not built yet: press the button")
         return self._figure(point, values)
 
     def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
-        """Builds the index where there is one, then shows what it finds."""
+        """Builds the index, if there is one, then shows what it finds."""
         point = self.point(values)
         yield Progress(0.1, f"building {point.text}")
         self._seen(point, values["query"], values["k"])
         yield Progress(1.0, "built and searched", self._figure(point, values))
 
     def point(self, values: Mapping[str, Any]) -> SearcherSpec:
-        """The searcher that these values of the controls name; ValueError where it does not fit the corpus."""
+        """The searcher that these values of the controls name; ValueError if it does not fit the corpus."""
         method = METHODS[values["searcher"]]
         point = SearcherSpec.of(
             method.name, **{p.name: values[f"{method.name} {p.name}"] for p in method.parameters}
@@ -123,7 +123,7 @@ class QueryLens(LiveDashboard):
 
 
 def _verdict(one: Seen) -> str:
-    """What became of the list, in a line."""
+    """The outcome in one line."""
     missed = int(one.places["missed"].sum())
     if one.certified:
         told = "certified exact"

@@ -11,7 +11,7 @@ from workbench.explore.template import CONFIG
 
 
 class _Library(anywidget.AnyWidget):  # type: ignore[misc]
-    """The code of plotly's widget, told to a browser once, for all figures, which starts to load it."""
+    """The code of plotly's widget, sent to a browser once for all figures, which then starts to load it."""
 
     _esm = """export default {
       initialize({ model }) {
@@ -23,7 +23,7 @@ class _Library(anywidget.AnyWidget):  # type: ignore[misc]
 
 
 class LiveFigure(go.FigureWidget):  # type: ignore[misc]
-    """plotly's live figure, opened by a browser with all that it holds, and at once.
+    """plotly's live figure, which a browser opens complete and at once.
 
     plotly's own opens empty, is sent its traces after, and brings megabytes of code along each time: a browser that is too busy
     to load these within two seconds draws it empty, or never hears of a change.
@@ -41,7 +41,7 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
         self.open()
 
     def open(self) -> None:
-        """Tell the browser, once everything is there to be told."""
+        """Send the figure to the browser once it is complete."""
         if self._opens:
             super().open()
 
@@ -50,7 +50,7 @@ _libraries: list[_Library] = []
 
 
 def _shared_library() -> Any:
-    """The one library of this kernel; a new one where it was closed."""
+    """The one library of this kernel; a new one if it was closed."""
     if not _libraries or _libraries[0].comm is None:
         _libraries[:] = [_Library(source=str(go.FigureWidget._esm))]
     return _libraries[0]

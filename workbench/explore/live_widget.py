@@ -1,4 +1,4 @@
-"""Dashboards with a button that starts long work: it goes on in pieces, shows how far it is, and can be stopped."""
+"""Dashboards with a button that starts long work, which runs in steps, shows its progress and can be stopped."""
 
 import asyncio
 import time
@@ -19,7 +19,8 @@ PAUSE = 0.01
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a piece of work brought it: `share` done in [0, 1], `text` that says so, and a new figure, or None to keep it."""
+    """Progress after a step: `share` done in [0, 1], a `text` for the status line, and a new figure, or None to keep the old
+    one."""
 
     share: float
     text: str
@@ -29,10 +30,10 @@ class Progress:
 class LiveDashboard(Dashboard):
     """A dashboard whose `work` takes longer than a third of a second, started by a button.
 
-    In a notebook, the pieces run on the kernel's own loop, with a pause between them in which clicks and controls are heard:
-    *stop* ends it after the piece at hand, a second click on the button that is late does nothing, and a control that is
-    moved ends it too, for it was work on other settings. A piece should take a tenth of a second or so. Without a running
-    loop (in a script, a test), a click works through to the end. An error ends the work and shows in the status line.
+    In a notebook, the pieces run on the kernel's own event loop, with a pause between them in which clicks and controls are
+    handled: *stop* ends the work after the current piece, a second click on the button does nothing, and moving a control
+    ends it too, because it was work on other settings. A piece should take a tenth of a second or so. Without a running loop
+    (in a script, a test), a click works through to the end. An error ends the work and shows in the status line.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class LiveDashboard(Dashboard):
             description=action, icon="play", button_style="primary", tooltip=f"{action} with these settings"
         )
         self.stop_button = widgets.Button(
-            description="stop", icon="stop", disabled=True, tooltip="stop after the piece at hand"
+            description="stop", icon="stop", disabled=True, tooltip="stop after the current step"
         )
         self.progress = widgets.FloatProgress(min=0, max=1, layout={"width": "160px", "display": "none"})
         # Before the base class observes them: work on the old settings has ended when the new ones are drawn.
@@ -63,15 +64,15 @@ class LiveDashboard(Dashboard):
 
     @abstractmethod
     def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
-        """The work for these values of the controls, piece by piece; ValueError where they make no sense together."""
+        """The work for these values of the controls, piece by piece; ValueError if they make no sense together."""
 
     @property
     def running(self) -> bool:
-        """Whether work is going on."""
+        """Whether work is running."""
         return self._ticket is not None
 
     def run(self) -> None:
-        """Work through to the end, and return when it is done; nothing where work is going on."""
+        """Work through to the end, and return when it is done; does nothing if work is already running."""
         if ticket := self._begin():
             for _ in self._pieces(ticket):
                 pass
@@ -91,7 +92,7 @@ class LiveDashboard(Dashboard):
             await asyncio.sleep(PAUSE)
 
     def _begin(self) -> object | None:
-        """A ticket for new work, which goes on while the dashboard holds this ticket; None where work is going on."""
+        """A ticket for new work, which runs as long as the dashboard holds this ticket; None if work is already running."""
         with self.lock:
             if self.running:
                 return None
@@ -102,7 +103,7 @@ class LiveDashboard(Dashboard):
             return ticket
 
     def _pieces(self, ticket: object) -> Iterator[None]:
-        """Does the work, a piece for each step of the iteration, until its ticket is taken from it."""
+        """Does the work, one piece per iteration, until its ticket is revoked."""
         try:
             work = self.work(self.values)
             while self._ticket is ticket and (progress := next(work, None)) is not None:
@@ -140,9 +141,9 @@ class LiveDashboard(Dashboard):
 
 
 class Pace:
-    """Says how many steps fit into a piece, and when a new figure is due, from how long the last ones took.
+    """Decides how many steps fit into a piece, and when a new figure is due, from how long the last ones took.
 
-    `piece` and `figure` are seconds; figures that take long come less often, so that they cost a fifth of the time at most.
+    `piece` and `figure` are seconds; slow figures are drawn less often, so that they take at most a fifth of the time.
     """
 
     def __init__(self, piece: float = 0.12, figure: float = 0.5) -> None:
@@ -161,7 +162,7 @@ class Pace:
         self.steps = max(1, min(2 * self.steps, int(self.steps * self.piece / took)))
 
     def due(self) -> bool:
-        """Whether the figure is old enough to be drawn anew; where it is, its age starts from now."""
+        """Whether it is time for a new figure; if so, the interval restarts now."""
         now = time.perf_counter()
         if now - self._figure_began < self._wait:
             return False

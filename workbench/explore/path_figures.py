@@ -1,6 +1,6 @@
-"""Figures of learned paths: how they come to be, how full they are, what a wider beam finds. May import evaluation.
+"""Figures of learned paths: their training, their sizes, recall by beam width. May import evaluation.
 
-As in `figures`: each is a function from a table to a plotly Figure, and raises ValueError where the table is empty or lacks
+As in `figures`: each is a function from a table to a plotly Figure, and raises ValueError if the table is empty or lacks
 a column.
 """
 
@@ -14,18 +14,18 @@ from workbench.explore.template import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMIL
 
 
 def path_learning(history: pd.DataFrame) -> go.Figure:
-    """The two turns by epoch: the structure's loss (gradient), the share of (item, path) pairs that stayed (assignment), and
-    how many paths are in use.
+    """The two alternating steps by epoch: the structure's loss (gradient), the share of (item, path) pairs that stayed
+    (assignment), and how many paths are in use.
 
     `history` has `epoch`, `structure`, `stability`, `paths in use`; epochs without them (the reranker alone) are left out.
     """
     need(history, "epoch", "structure", "stability", "paths in use")
     rows = history.dropna(subset=["structure", "stability"])
     if rows.empty:
-        raise ValueError("no epoch of the table had a turn of assignment: there is nothing to draw")
+        raise ValueError("no epoch of the table assigned paths: there is nothing to draw")
     panels = [
         ("structure", "−log p of the item's paths (nats)", PURPLE, None),
-        ("stability", "share of pairs that stayed", GREEN, [0, 1.02]),
+        ("stability", "share of unchanged pairs", GREEN, [0, 1.02]),
         ("paths in use", "paths that hold items", BLUE, None),
     ]
     figure = make_subplots(1, 3, subplot_titles=[title for _, title, _, _ in panels], horizontal_spacing=0.09)
@@ -45,11 +45,11 @@ def path_learning(history: pd.DataFrame) -> go.Figure:
         figure.update_xaxes(title_text="epoch", rangemode="tozero", row=1, col=place)
     figure.update_annotations(font_size=13)
     figure.update_layout(height=360, margin={"t": 90})
-    return finished(figure, "Two turns, one objective")
+    return finished(figure, "Alternating training")
 
 
 def path_fill(sizes: pd.DataFrame) -> go.Figure:
-    """How many paths hold how many items, a line for each `variant` where the table has that column.
+    """The sizes of paths, a line for each `variant` if the table has that column.
 
     `sizes` has the columns `items` and `paths`.
     """
@@ -69,9 +69,9 @@ def path_fill(sizes: pd.DataFrame) -> go.Figure:
             line={"color": color if name else PURPLE, "shape": "hv"},
             hovertemplate="path %{x:,} by size: %{y:,} items<extra>" + str(name) + "</extra>",
         )
-    figure.update_xaxes(title_text="path, the fullest first", type="log", dtick=1, tickformat=",")
-    figure.update_yaxes(title_text="items on it", type="log", dtick=1, tickformat=",")
-    return finished(figure, "How full the paths are")
+    figure.update_xaxes(title_text="path, largest first", type="log", dtick=1, tickformat=",")
+    figure.update_yaxes(title_text="items on the path", type="log", dtick=1, tickformat=",")
+    return finished(figure, "Sizes of paths")
 
 
 def beam_curve(table: pd.DataFrame, k: int = 10) -> go.Figure:

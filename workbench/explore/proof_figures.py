@@ -110,7 +110,8 @@ def proof_of_one(
     """One query: what its bound rules out (left), and whether its lists prove that nothing was missed (right).
 
     `items` and `titles` as for `bound_and_score`, `lists`, `s_k` and `outside` as for `component_lists`. The lists are proved
-    where S_K (dashed) is not below the most that an item in no list can score (the line that begins where the lists end).
+    if S_K (dashed) is at or above the highest score that an item in no list can have (the line that starts at the end of the
+    lists).
     """
     need(items, "item", "score", "bound", "outcome")
     need(lists, "component", "place", "score", "listed")
@@ -135,15 +136,15 @@ def proof_of_one(
     )  # fmt: skip
     apart = (
         ("bottom", "top") if s_k >= outside else ("top", "bottom")
-    )  # which side of its line each name stands on
+    )  # the side of the line that each name is on
     levels = (
         (s_k, [1, longest], GREEN, "dash", apart[0], "S<sub>K</sub>, k-th best in the lists"),
-        (outside, [count, longest], VERMILLION, "solid", apart[1], "most outside the lists"),
+        (outside, [count, longest], VERMILLION, "solid", apart[1], "highest possible outside the lists"),
     )
     shapes = [_upright(count, 2, GREY, "dot")]
     notes = []
     for level, reach, color, dash, side, name in levels:
-        known = level > float("-inf")  # not with fewer candidates than k, nor where nothing is outside
+        known = level > float("-inf")  # unless there are fewer candidates than k, or nothing is outside
         figure.add_scatter(
             x=reach if known else [None], y=[level, level] if known else [None], mode="lines", showlegend=False,
             line={"color": color, "width": 2.3, "dash": dash}, hoverinfo="skip", row=1, col=2,
@@ -184,12 +185,13 @@ def _upright(x: float, panel: int, color: str, dash: str) -> dict[str, object]:
 
 
 def _log_places(longest: int) -> list[int]:
-    """Places to draw of a list: all at its beginning, then the sparser the further down."""
+    """Places of a list to draw: all at its beginning, increasingly sparse further down."""
     return np.unique(np.geomspace(1, longest, 80).round().astype(int)).tolist()
 
 
 def proofs_by_count(shares: pd.DataFrame) -> go.Figure:
-    """Share of queries against N1, proved (solid) and in fact exact (dotted), a colour for each sharpness of the gate.
+    """Share of queries against N1, certified (solid) and matching brute force (dotted), a colour for each sharpness of the
+    gate.
 
     `shares` has `factor`, `components`, `count`, `certified`, `in_fact_exact`.
     """
@@ -219,7 +221,7 @@ def proofs_by_count(shares: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title_text="N1, candidates per component", type="log", dtick=1)
     figure.update_yaxes(title_text="share of queries", tickformat=".0%", range=[-0.03, 1.05])
     figure.update_layout(height=480, legend={"orientation": "h", "y": -0.2, "yanchor": "top"})
-    return finished(figure, "Proved, and in fact exact, by the length of the lists")
+    return finished(figure, "Certified, and matching brute force, by the length of the lists")
 
 
 def survivors_by_sharpness(shares: pd.DataFrame) -> go.Figure:

@@ -1,4 +1,5 @@
-"""The dashboard of exact search: one query, the lists of its components, and whether they prove anything. May import bench."""
+"""The dashboard of exact search: one query, the lists of its components, and whether they prove the answer. May import
+bench."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -21,8 +22,8 @@ FACTORS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 class Proof(Dashboard):
     """A bound at work: longer lists, another query, a flatter or sharper gate.
 
-    `titles` of items, by id, are shown on hovering. The first view is of number `query` with lists of `count` items. Raises
-    ValueError where the similarity has no gate to sharpen, or the queries may find too few items.
+    `titles` of items, by id, are shown on hovering. The first view shows query number `query` with lists of `count` items.
+    Raises ValueError if the similarity has no gate to sharpen, or the queries may find too few items.
     """
 
     def __init__(
@@ -42,11 +43,11 @@ class Proof(Dashboard):
         super().__init__(
             "Which items can be ruled out, and is the list proved?",
             {
-                "The search: whose query, for how many items": {
+                "Query and number of results": {
                     "query": widgets.BoundedIntText(value=query, min=0, max=len(workload.queries) - 1),
                     "k": widgets.IntSlider(value=k, min=1, max=min(100, fewest), continuous_update=False),
                 },
-                "N1 items in the list of each component; what the gate's logits are multiplied by": {
+                "Items in the list of each component; factor of the gate's logits": {
                     "N1": widgets.SelectionSlider(
                         options=[(f"{n:,}", n) for n in places],
                         value=min(count, fewest),
@@ -64,7 +65,7 @@ class Proof(Dashboard):
         )
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
-        """The items of the query under their bound, and the lists with the two levels that make a proof."""
+        """The items of the query by bound and score, and the lists with the two levels that decide the proof."""
         k, count = int(values["k"]), int(values["N1"])
         one = one_query(self._at(values["gate ×"]), int(values["query"]), k, count)
         outcomes = one.items["outcome"].value_counts()
@@ -74,8 +75,8 @@ class Proof(Dashboard):
         if one.s_k >= one.outside:
             verdict = f"proved: the best {k} are in the lists"
         elif complete:
-            verdict = f"not proved, though in fact the best {k} are there"
+            verdict = f"not proved, although the best {k} are there"
         else:
-            verdict = "not proved, and not complete"
+            verdict = "neither proved nor complete"
         title = f"{verdict}; {scored:,} of {len(one.items):,} items not ruled out"
         return proof_of_one(one.items, one.lists, one.s_k, one.outside, title, self.titles)

@@ -1,4 +1,4 @@
-"""Views written to files: a table as CSV or Parquet, a figure as a page of its own or PNG. May import nothing of ours."""
+"""Views written to files: a table as CSV or Parquet, a figure as an HTML page or PNG. May import nothing of ours."""
 
 import re
 from collections.abc import Callable
@@ -24,11 +24,11 @@ def save_table(table: pd.DataFrame, path: Path) -> Path:
 
 
 def save_figure(figure: go.Figure, path: Path) -> Path:
-    """Write a figure as HTML, with all that draws it inside, or as PNG, by the ending of `path`. Returns the path.
+    """Write a figure as HTML, self-contained, or as PNG, by the ending of `path`. Returns the path.
 
-    Raises ValueError for another ending, ImportError that says what to do where PNG cannot be written here.
+    Raises ValueError for another ending, ImportError that says what to do if PNG cannot be written here.
     """
-    still = go.Figure(figure)  # not to change the one that is shown
+    still = go.Figure(figure)  # a copy: the shown figure stays as it is
     match path.suffix:
         case ".html":
             still.update_layout(width=None)
@@ -43,7 +43,7 @@ def save_figure(figure: go.Figure, path: Path) -> Path:
 
 
 def unused(folder: Path, name: str, suffix: str) -> Path:
-    """A path in `folder` that no file has: the name in letters that every system takes, with a number where it is taken.
+    """An unused path in `folder`: the name in portable characters, with a number if it is taken.
 
     >>> unused(Path("nowhere"), "ml-1m, 20,000 items", ".csv").name
     'ml-1m-20-000-items.csv'

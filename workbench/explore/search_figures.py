@@ -1,7 +1,7 @@
 """Figures of the search bench: each a function from a summary table to a plotly Figure. May import evaluation.
 
 Tables are those of the bench: a row for each entry (`label`: its `method` and `setting`) with `p50_ms`, `recall` and so
-on. The colour and mark of a method are the same in every figure. Every function raises ValueError where its table is empty
+on. The colour and mark of a method are the same in every figure. Every function raises ValueError if its table is empty
 or lacks a column that it needs.
 """
 
@@ -36,7 +36,7 @@ STYLES = {
     "SparCode": Style(ORANGE, "dash", "cross", ""),
     "Deep Retrieval": Style(PURPLE, "dash", "hourglass", ""),
 }
-"""How each way of searching is drawn: those under a score of their own in their method's colour, dashed. An engine behind a way
+"""How each search method is drawn: those with a score of their own in their method's colour, dashed. An engine of a method
 ("average, FAISS IVF") keeps the colour and changes the dash."""
 
 ENGINES = ("dash", "dot", "dashdot", "longdash")
@@ -50,7 +50,7 @@ SMALLEST, LARGEST = 7, 30
 
 NINES = ("0", "0.5", "0.9", "0.99", "0.999", "1")
 NINES_AT_MOST = 4.0
-"""Where a recall of 1 is drawn, and all above 0.9999."""
+"""Position of a recall of 1, and of all above 0.9999."""
 
 
 def nines(recall: pd.Series) -> pd.Series:
@@ -89,13 +89,13 @@ def frontier(
     logarithmic: bool = True,
     height: int = 460,
 ) -> go.Figure:
-    """Latency against recall: a mark for each entry, a line through the settings of a method, in their order in the
-    table; right and low is best.
+    """Latency against recall: a mark for each entry, a line through the settings of a method, in their order in the table;
+    the lower right corner is best.
 
     `table` has `label`, `method`, `setting`, `k`, `p50_ms`, the column `measure` (`recall` or `relative_hr`), and optionally
-    `memory_mb`, shown as the area of the mark; hovering tells every figure that it has. Rows without the measure (a baseline
-    on a part of the corpus) are left out. `now` holds rows that were measured just now: ringed, with their settings beside.
-    Recall has the scale of `nines`, which separates .9, .99 and .999.
+    `memory_mb`, shown as the area of the mark; hovering shows all its numbers. Rows without the measure (a reference
+    implementation on a part of the corpus) are left out. `now` holds rows that were measured just now: they have a ring and
+    show their settings. Recall has the scale of `nines`, which separates .9, .99 and .999.
     """
     parts = [part for part in (table, now) if part is not None and not part.empty]
     rows = pd.concat(parts, ignore_index=True) if parts else table
@@ -152,14 +152,14 @@ WITHIN_AXES, LINE = 0.65, 15
 
 
 def _heights(latencies: pd.Series, logarithmic: bool, highest: float) -> pd.Series:
-    """About how many pixels above the lowest mark each one is drawn, where it is so many to the highest."""
+    """The approximate height in pixels of each mark above the lowest one, given that of the highest."""
     values = np.log10(latencies) if logarithmic else latencies
     low = values.min() if logarithmic else 0.0
     return highest * (values - low) / ((values.max() - low) or 1.0)
 
 
 def _label(figure: go.Figure, rows: pd.DataFrame, measure: str, heights: pd.Series) -> None:
-    """The setting of each row left of its mark, one above the other where they would overlap."""
+    """The setting of each row left of its mark, one above the other if they would overlap."""
     log, lowest = figure.layout.yaxis.type == "log", -math.inf
     places = _along(rows[measure], measure)
     for index in heights[rows.index].sort_values().index:
@@ -174,7 +174,7 @@ def _label(figure: go.Figure, rows: pd.DataFrame, measure: str, heights: pd.Seri
 
 
 def _areas(rows: pd.DataFrame) -> pd.Series:
-    """Diameters: marks whose areas grow with memory; all alike where it is not known."""
+    """Diameters of marks whose areas grow with memory; all the same if it is unknown."""
     if "memory_mb" not in rows:
         return pd.Series(10.0, index=rows.index)
     root = np.sqrt(rows["memory_mb"].fillna(0).clip(lower=0))
@@ -194,16 +194,16 @@ TOLD = (
     ("work", "{:,.0f} items scored"),
     ("memory_mb", "{:,.1f} MB beyond the item state"),
 )
-"""What hovering tells, of the columns that a table has."""
+"""What hovering shows, of the columns that a table has."""
 
 
 def _hover(rows: pd.DataFrame) -> pd.Series:
-    """The label of each row, and every figure of it that is known."""
+    """The label of each row, and all its known numbers."""
 
     def told(row: pd.Series) -> str:
         lines = [f"<b>{plain(row['label'])}</b>"]
         if row.get("own_score", False):
-            lines.append("under a score of its own: recall is of its own brute force's list")
+            lines.append("own score: recall is against brute force with that score")
         lines += [form.format(row[name]) for name, form in TOLD if name in rows and math.isfinite(row[name])]
         return "<br>".join(lines)
 
@@ -211,7 +211,7 @@ def _hover(rows: pd.DataFrame) -> pd.Series:
 
 
 def nothing_yet(text: str, title: str) -> go.Figure:
-    """An empty figure that says why it is empty."""
+    """An empty figure with the reason as its text."""
     figure = go.Figure()
     figure.add_annotation(text=plain(text), showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
     figure.update_xaxes(visible=False)
@@ -221,7 +221,7 @@ def nothing_yet(text: str, title: str) -> go.Figure:
 
 
 def proofs(table: pd.DataFrame) -> go.Figure:
-    """Bars for each entry: the share of queries with a proof of exactness, and the share that is in fact exact.
+    """Bars for each entry: the share of queries with a certificate of exactness, and the share that matches brute force.
 
     `table` has `label`, `method`, `certified` and `in_fact_exact`.
     """
@@ -230,7 +230,10 @@ def proofs(table: pd.DataFrame) -> go.Figure:
     names = [plain(label) for label in rows["label"]]
     colors = [searcher_style(str(m)).color for m in rows["method"]]
     figure = go.Figure()
-    for column, name, faint in (("in_fact_exact", "in fact exact", True), ("certified", "certified", False)):
+    for column, name, faint in (
+        ("in_fact_exact", "matches brute force", True),
+        ("certified", "certified", False),
+    ):
         figure.add_bar(
             y=names,
             x=rows[column],
@@ -241,13 +244,13 @@ def proofs(table: pd.DataFrame) -> go.Figure:
             legendrank=1 if faint else 0,
             showlegend=False,
         )
-    for name, color in (("certified", GREY), ("in fact exact", translucent(GREY, 0.35))):
+    for name, color in (("certified", GREY), ("matches brute force", translucent(GREY, 0.35))):
         figure.add_bar(y=[None], x=[None], orientation="h", name=name, marker={"color": color})
-    # Types are said, for a live figure that had others before does not guess them anew.
+    # Explicit types: a live figure that had others before does not infer them again.
     figure.update_xaxes(type="linear", title_text="share of queries", tickformat=".0%", range=[0, 1.02])
     figure.update_yaxes(type="category", showgrid=False)
     figure.update_layout(height=max(320, 150 + 34 * len(rows)), barmode="overlay", bargap=0.35)
-    return finished(figure, "Proved exact, and in fact exact")
+    return finished(figure, "Certified, and matching brute force")
 
 
 def growth(table: pd.DataFrame, fits: pd.DataFrame | None = None) -> go.Figure:
@@ -284,13 +287,13 @@ def growth(table: pd.DataFrame, fits: pd.DataFrame | None = None) -> go.Figure:
     figure.update_layout(
         height=420 + 22 * len(seen), legend={"orientation": "h", "y": -0.22, "yanchor": "top"}
     )
-    return finished(figure, "Cost against the size of the corpus")
+    return finished(figure, "Latency by corpus size")
 
 
 def roofline_bars(table: pd.DataFrame) -> go.Figure:
-    """Median latency of each entry beside the least time that the machine's ceilings allow, on a logarithmic axis.
+    """Median latency of each entry and the shortest time that the machine's ceilings allow, on a logarithmic axis.
 
-    `table` has `label`, `method`, `p50_ms`, `roofline_ms`; rows whose roofline is not known are left out.
+    `table` has `label`, `method`, `p50_ms`, `roofline_ms`; rows without a roofline are left out.
     """
     need(table, "label", "method", "p50_ms", "roofline_ms")
     rows = table.dropna(subset=["roofline_ms"])[::-1]
@@ -302,7 +305,7 @@ def roofline_bars(table: pd.DataFrame) -> go.Figure:
             hoverinfo="skip",
         )  # fmt: skip
     figure.add_scatter(
-        x=rows["roofline_ms"], y=names, mode="markers", name="least time by the roofline",
+        x=rows["roofline_ms"], y=names, mode="markers", name="shortest time by the roofline",
         marker={"symbol": "line-ns-open", "size": 14, "color": GREY, "line": {"width": 2}},
         hovertemplate="%{y}: at least %{x:.3g} ms<extra></extra>",
     )  # fmt: skip
@@ -320,13 +323,13 @@ def roofline_bars(table: pd.DataFrame) -> go.Figure:
         height=max(320, 160 + 28 * len(rows)),
         legend={"orientation": "h", "y": -70 / (28 * len(rows)), "yanchor": "top"},
     )
-    return finished(figure, "Measured, and the least that is possible")
+    return finished(figure, "Measured and shortest possible latency")
 
 
 def memory_per_item(parts: pd.DataFrame) -> go.Figure:
-    """Stacked bars of the bytes that each way of searching keeps for an item.
+    """Stacked bars of the bytes per item that each search method stores.
 
-    `parts` has `label`, `part` (what is kept) and `bytes`.
+    `parts` has `label`, `part` (what is stored) and `bytes`.
     """
     need(parts, "label", "part", "bytes")
     figure = go.Figure()
@@ -338,16 +341,16 @@ def memory_per_item(parts: pd.DataFrame) -> go.Figure:
             orientation="h",
             name=plain(part),
             marker={"color": color},
-            hovertemplate=f"%{{y}}<br>{plain(part)}: %{{x:,.0f}} bytes an item<extra></extra>",
+            hovertemplate=f"%{{y}}<br>{plain(part)}: %{{x:,.0f}} bytes per item<extra></extra>",
         )
     figure.update_xaxes(title_text="bytes per item")
     figure.update_yaxes(showgrid=False, autorange="reversed")
     figure.update_layout(barmode="stack", height=max(320, 150 + 30 * parts["label"].nunique()))
-    return finished(figure, "What an item costs to keep")
+    return finished(figure, "Memory per item")
 
 
 def _decades(values: pd.Series) -> dict[str, object]:
-    """A logarithmic axis with the more ticks between powers of ten, the fewer of these it spans."""
+    """A logarithmic axis; the fewer powers of ten it spans, the more ticks are between them."""
     finite = values[np.isfinite(values) & (values > 0)]
     low, high = math.floor(math.log10(finite.min())), math.ceil(math.log10(finite.max()))
     steps = {1: (1, 1.5, 2, 3, 5, 7), 2: (1, 2, 5)}.get(max(1, high - low), (1,))

@@ -33,12 +33,12 @@ GROUP_WIDTH, CONTROL_WIDTH, LABEL_WIDTH, GAP = "225px", "220px", "58px", "6px 10
 class SearchExplorer(LiveDashboard):
     """Measure searchers live and see them on the frontier of latency and recall, over a stored sweep.
 
-    `checkpoints` by name, folders or names in `ckpts/`: those of component similarities can be searched; a SparCode and a Deep
-    Retrieval of the same data are measured beside them, each under a score of its own. `plan` is that of the sweep whose
-    summary is `stored` (or None): from it come the first settings, the queries and the seed. `bench` keeps what is built and
-    measured, and may be shared; views are saved in `folder`.
+    `checkpoints` by name, folders or names in `ckpts/`: those of component similarities can be searched; a SparCode and a
+    Deep Retrieval of the same data are measured along with them, each with a score of its own. `plan` is the plan of the
+    sweep whose summary is `stored` (or None); it gives the initial settings, the queries and the seed. `bench` caches what is
+    built and measured, and may be shared; views are saved in `folder`.
 
-    Raises ValueError where no checkpoint has component scores, or two have a score of their own under the same method.
+    Raises ValueError if no checkpoint has component scores, or if two with a score of their own have the same method.
     """
 
     def __init__(
@@ -70,22 +70,22 @@ class SearchExplorer(LiveDashboard):
         methods = [m for m in METHODS.values() if m.name != REFERENCE and self._possible(m)]
         most_at_once = max(plan.batch_sizes)
         groups = {
-            "What is searched": {
+            "Model and corpus": {
                 "model": widgets.Dropdown(
                     options=list(self.checkpoints), tooltip="the trained similarity φ, with its queries"
                 ),
                 "corpus": widgets.Dropdown(
-                    options=list(self._sizes), value=start, tooltip="the catalogue, or it and noisy copies of its items"
+                    options=list(self._sizes), value=start, tooltip="the catalogue, or with noisy copies of its items"
                 ),
             },
-            "How it is asked": {
-                "k": ladder((*KS, *plan.ks), plan.ks[-1], "results of each query"),
-                "batch": ladder((*BATCHES, *plan.batch_sizes), most_at_once, "queries of a call"),
+            "Queries": {
+                "k": ladder((*KS, *plan.ks), plan.ks[-1], "results per query"),
+                "batch": ladder((*BATCHES, *plan.batch_sizes), most_at_once, "queries per call"),
                 "rounds": widgets.IntSlider(
-                    value=plan.rounds, min=1, max=20, tooltip="turns of each: more are steadier"
+                    value=plan.rounds, min=1, max=20, tooltip="repetitions: more are less noisy"
                 ),
             },
-            "Who, beside brute force (Ctrl adds)": {
+            "Searchers, with brute force (Ctrl adds)": {
                 "methods": widgets.SelectMultiple(
                     options=[m.name for m in methods],
                     value=[name for name in FIRST_CHOICE if name in [m.name for m in methods]],
@@ -93,10 +93,10 @@ class SearchExplorer(LiveDashboard):
                     tooltip="the searchers that are measured",
                 ),
             },
-            "What the figure shows": {
-                "view": widgets.Dropdown(options=VIEWS, tooltip="latency against recall, or what is proved"),
+            "Figure": {
+                "view": widgets.Dropdown(options=VIEWS, tooltip="latency against recall, or shares of certified queries"),
                 "recall": widgets.Dropdown(
-                    options=list(RECALLS), tooltip="share of the true top k, or label hits beside brute force's"
+                    options=list(RECALLS), tooltip="share of the true top k, or hits on labels relative to brute force"
                 ),
                 "log": widgets.Checkbox(value=True, indent=True, tooltip="latency on a logarithmic axis"),
             },
@@ -111,12 +111,12 @@ class SearchExplorer(LiveDashboard):
         }
         self._command = widgets.HTML()
         self._saved = widgets.HTML()
-        super().__init__("Recall and latency, measured here and now", groups | parameters, "measure")
+        super().__init__("Recall and latency, measured live", groups | parameters, "measure")
         self._boxes = lay_out(self.widget, groups, parameters)
         self.controls["methods"].description = ""
         self.controls["methods"].observe(self._show_parameters, names="value")
         self._show_parameters()
-        for name in ("view", "recall", "log"):  # other views of the same work do not end it
+        for name in ("view", "recall", "log"):  # another view of the same work does not end it
             self.controls[name].unobserve(self._abandon, names="value")
         self.figure._config = camera("recall-latency")
         self.widget.children = [*self.widget.children, self._save_row(), self._command]
@@ -136,12 +136,12 @@ class SearchExplorer(LiveDashboard):
         measure = RECALLS[values["recall"]]
         rows = [table for table in (stored, now) if len(table)]
         if not rows:
-            figure = nothing_yet("Nothing was measured with these settings: press measure.", title)
+            figure = nothing_yet("Nothing has been measured with these settings: press measure.", title)
         elif values["view"] == "proofs":
             figure = proofs(_bars(stored, now, values["methods"]))
         elif all(table[measure].isna().all() for table in rows):
             figure = nothing_yet(
-                "Brute force found no label here: there is nothing to be relative to.", title
+                "Brute force found no label here, so the relative hit rate is undefined.", title
             )
         else:
             figure = frontier(stored, measure, title, now=now, logarithmic=values["log"], height=HEIGHT)
@@ -157,12 +157,12 @@ class SearchExplorer(LiveDashboard):
         yield Progress(1.0, self._verdict())
 
     def _refresh(self) -> None:
-        """Show what is measured by now, in the view that is chosen by now: it may be another than when the work began."""
+        """Show what has been measured so far, in the current view, which may have changed since the work began."""
         with self.lock:
             self._show(self.draw(self.values))
 
     def asked(self, values: Mapping[str, Any]) -> Plan:
-        """What these values of the controls ask to be measured; ValueError that says which does not fit."""
+        """The plan for these values of the controls; a ValueError names the one that does not fit."""
         points = [
             SearcherSpec.of(name, **{p.name: values[f"{name} {p.name}"] for p in METHODS[name].parameters})
             for name in values["methods"]
@@ -178,7 +178,7 @@ class SearchExplorer(LiveDashboard):
         stored, now = self._rows(self.values)
         parts = [rows.assign(when=when) for rows, when in ((stored, "stored"), (now, "now")) if len(rows)]
         if not parts:
-            raise ValueError("nothing was measured with these settings: there is no table to save")
+            raise ValueError("nothing has been measured with these settings: there is no table to save")
         whole = pd.concat(parts, ignore_index=True).drop(columns="run", errors="ignore")
         return whole.assign(machine=self.bench.machine, command=self.command_line)
 
@@ -191,7 +191,7 @@ class SearchExplorer(LiveDashboard):
         return save_figure(go.Figure(self.figure), path)
 
     def _workload(self, values: Mapping[str, Any]) -> WorkloadSpec:
-        """The chosen corpus, by the title that the sweep gave it where that is the same."""
+        """The chosen corpus, with the sweep's title if it is the same corpus."""
         checkpoint, items = self.checkpoints[values["model"]], self._sizes[values["corpus"]]
         for known in self.plan.workloads:
             if isinstance(known, Trained | Inflated) and known.checkpoint == checkpoint:
@@ -202,7 +202,7 @@ class SearchExplorer(LiveDashboard):
         return Inflated(checkpoint, items, title=title) if items else Trained(checkpoint, title)
 
     def _rows(self, values: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """What the sweep and what this session have for these settings."""
+        """The rows of the sweep and of this session for these settings."""
         name = self._workload(values).name
         of_sweep = name in {w.name for w in self.plan.workloads}
         found = []
@@ -230,12 +230,10 @@ class SearchExplorer(LiveDashboard):
         latest = self.bench.table[self.bench.table["run"] == self.bench.runs]
         good = latest[
             (latest["recall"] >= 0.99) & ~latest["own_score"]
-        ]  # the same lists, found faster or slower
+        ]  # searchers with the same score and nearly the same lists
         best = good.nsmallest(1, "p50_ms").iloc[0]
         if best["label"] == REFERENCE:
-            return (
-                f"measured; no other finds .99 of the lists faster than brute force, {best['p50_ms']:.3g} ms"
-            )
+            return f"measured; no searcher has a recall of .99 and is faster than brute force, {best['p50_ms']:.3g} ms"
         speed = f"{best['p50_ms']:.3g} ms, {best['vs_brute_force']:.2f} × as fast as brute force"
         return f"measured; fastest at recall .99 or more: {best['label']}, {speed}"
 
@@ -244,9 +242,9 @@ class SearchExplorer(LiveDashboard):
             _button(label, tip, self._saver(suffix))
             for suffix, label, tip in (
                 (".csv", "table, CSV", "the rows of the figure, with machine and command"),
-                (".parquet", "table, Parquet", "the same, with types"),
-                (".html", "figure, HTML", "one file that needs no network"),
-                (".png", "figure, PNG", "where kaleido is installed; else the camera above the figure"),
+                (".parquet", "table, Parquet", "the same, with column types"),
+                (".html", "figure, HTML", "one self-contained file"),
+                (".png", "figure, PNG", "needs kaleido; without it, use the camera above the figure"),
             )
         ]
         label = widgets.HTML("<small>Save the view</small>")
@@ -269,7 +267,7 @@ class SearchExplorer(LiveDashboard):
 
 
 def _bars(stored: pd.DataFrame, now: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
-    """The rows of the proofs: what was measured here first, then of the sweep the chosen methods."""
+    """The rows of the view of proofs: first those measured here, then the chosen methods of the sweep."""
     fresh = now[::-1].assign(label="now: " + now["label"].astype(str)) if len(now) else now
     kept = stored[stored["method"].isin([*methods, REFERENCE])] if len(stored) else stored
     rows = pd.concat([part for part in (fresh, kept) if len(part)] or [stored], ignore_index=True)
@@ -277,7 +275,7 @@ def _bars(stored: pd.DataFrame, now: pd.DataFrame, methods: Sequence[str]) -> pd
 
 
 def parameter_slider(parameter: Parameter, items: int) -> widgets.SelectionSlider:
-    """A slider over the steps of a parameter; it begins at the default, or below where that exceeds a corpus of `items`."""
+    """A slider over the steps of a parameter; it starts at the default, or below if that exceeds a corpus of `items`."""
     steps = tuple(sorted({*parameter.steps, parameter.default}))
     bounded = parameter.counts_items or parameter.name == "nlist"
     fitting = [s for s in steps if s <= (min(items, parameter.default) if bounded else parameter.default)]
@@ -287,7 +285,7 @@ def parameter_slider(parameter: Parameter, items: int) -> widgets.SelectionSlide
 
 
 def ladder(values: Sequence[int | float], value: int | float, tooltip: str) -> widgets.SelectionSlider:
-    """A slider over certain numbers."""
+    """A slider over the given numbers."""
     steps = sorted({*values, value})
     return widgets.SelectionSlider(
         options=[(f"{step:,}", step) for step in steps], value=value, continuous_update=False, tooltip=tooltip
@@ -295,7 +293,7 @@ def ladder(values: Sequence[int | float], value: int | float, tooltip: str) -> w
 
 
 def lay_out(dashboard: widgets.VBox, *parts: Mapping[str, object]) -> dict[str, widgets.VBox]:
-    """Each part's groups in a row of their own, four side by side on a laptop's screen; gives the boxes by heading."""
+    """Each part's groups in a row of their own, four side by side on a laptop's screen; returns the boxes by heading."""
     first, row, *rest = dashboard.children
     names = [name for part in parts for name in part]
     boxes = dict(zip(names, row.children, strict=True))

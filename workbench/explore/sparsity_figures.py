@@ -1,6 +1,6 @@
 """Figures of SparCode's index: quality, time and bytes by sparsity, and how its codes are used. May import evaluation.
 
-As in `figures`: each is a function from a table to a plotly Figure, and raises ValueError where the table is empty or lacks
+As in `figures`: each is a function from a table to a plotly Figure, and raises ValueError if the table is empty or lacks
 a column.
 """
 
@@ -62,7 +62,7 @@ def sparsity_tradeoff(sweep: pd.DataFrame, metric: str = "NDCG@10") -> go.Figure
     figure.update_xaxes(
         type="log",
         autorange="reversed",
-        title_text="left out",
+        title_text="share left out",
         tickvals=[1, 0.1, 0.01, 0.001],
         ticktext=["0 %", "90 %", "99 %", "99.9 %"],
     )
@@ -70,7 +70,7 @@ def sparsity_tradeoff(sweep: pd.DataFrame, metric: str = "NDCG@10") -> go.Figure
     figure.update_layout(
         height=380, margin={"t": 90}, legend={"orientation": "h", "y": -0.25, "x": 0, "yanchor": "top"}
     )
-    return finished(figure, "What a sparser index costs (dotted: brute force)")
+    return finished(figure, "Cost of a sparser index (dotted: brute force)")
 
 
 def interaction_bars(ablation: pd.DataFrame, metric: str = "NDCG@10") -> go.Figure:

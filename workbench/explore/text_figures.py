@@ -52,7 +52,7 @@ def component_shares(components: pd.DataFrame) -> go.Figure:
     figure.update_layout(
         barmode="relative", yaxis={"autorange": "reversed"}, height=420, xaxis_title="part of the score, π·s"
     )
-    return finished(figure, "Where the score comes from")
+    return finished(figure, "Contributions to the score")
 
 
 def ways_with_intervals(table: pd.DataFrame, metric: str = "Hit@10", subset: str = "all") -> go.Figure:

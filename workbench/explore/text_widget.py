@@ -12,7 +12,7 @@ from workbench.studies.text_search import TextSearch
 
 
 class SearchBox(Dashboard):
-    """`text` is searched as it stands when Enter is pressed; `show`: the answers of all heads, or the parts of one mixture."""
+    """`text` is searched when Enter is pressed; `show`: the answers of all heads, or the parts of one mixture."""
 
     def __init__(self, search: TextSearch, text: str, k: int = 6) -> None:
         self._search = search

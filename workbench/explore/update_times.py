@@ -1,4 +1,4 @@
-"""How fast a dashboard answers a moved control."""
+"""How fast a dashboard responds to a control."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -11,10 +11,10 @@ from workbench.explore.widgets import Dashboard
 
 
 def update_times(dashboard: Dashboard, changes: Iterable[tuple[str, Any]]) -> pd.DataFrame:
-    """Seconds from each change of a control (name, value) until the new figure has left for the browser.
+    """Seconds from each change of a control (name, value) until the new figure is sent to the browser.
 
-    Columns: `control`, `seconds` by the clock, `computing`: seconds that processors worked on it, all threads together, which
-    is less where the machine has other work too. Changes to the value that a control already has are left out.
+    Columns: `control`, `seconds` (elapsed) and `computing` (processor time of all threads, less than the elapsed time if the
+    machine is busy). A change to the current value is skipped.
     """
     rows = []
     for name, value in changes:
@@ -27,10 +27,10 @@ def update_times(dashboard: Dashboard, changes: Iterable[tuple[str, Any]]) -> pd
 
 
 def answers(trials: Mapping[str, tuple[Dashboard, Iterable[tuple[str, Any]]]]) -> pd.DataFrame:
-    """Milliseconds in which dashboards answer, a row each: half of the changes within p50, 95 of 100 within p95.
+    """Response times of dashboards in milliseconds, a row each, as percentiles p50 and p95.
 
-    `trials` gives for each name a dashboard and the changes to try (as in `update_times`). Columns: `dashboard`, `p50`, `p95`,
-    and the same of the processors' work.
+    `trials` gives for each name a dashboard and the changes to try (as in `update_times`). Columns: `dashboard`, `p50`,
+    `p95`, and the same of the processor time.
     """
     times = pd.concat([update_times(*trial).assign(dashboard=name) for name, trial in trials.items()])
     by_dashboard = times.groupby("dashboard", sort=False)[["seconds", "computing"]]

@@ -17,21 +17,20 @@ from workbench.explore.live_figure_widget import LiveFigure
 from workbench.visible import html_text, visible
 
 HEADLESS = "WORKBENCH_HEADLESS"
-"""Where this environment variable is 1 (a report sets it), a dashboard shows its static twin."""
+"""If this environment variable is 1 (a report sets it), a dashboard shows its static version."""
 
 WIDTH = 930
-"""Pixels across a live figure that asks for no width, as wide as JupyterLab's notebooks on a laptop: plotly's widget does not
-take the width of the box it is in, but falls back to 700."""
+"""Width in pixels of a live figure without one, as wide as JupyterLab's notebooks on a laptop: plotly's widget does not take
+the width of its box, but falls back to 700."""
 
 
 class Dashboard(ABC):
-    """Controls in labelled groups, a live figure below them, and a line that says how the last update went.
+    """Controls in labelled groups, a live figure below them, and a status line about the last update.
 
-    A leaf gives the controls (`{"group": {"name": widget}}`, names unique) to the constructor, once it has set what its
+    A subclass passes the controls (`{"group": {"name": widget}}`, names unique) to the constructor after it has set what its
     `draw` needs: the first figure is drawn at once. Controls whose drawing takes a while should be made with
-    `continuous_update=False`. A leaf whose controls depend on each other lets one set another by observing it before the
-    constructor is called: several changes at once are drawn once. An error in `draw` shows in the status line, and the figure
-    stays as it was.
+    `continuous_update=False`. A subclass whose controls depend on each other observes them before it calls the constructor:
+    several changes at once are drawn once. An error in `draw` shows in the status line, and the figure stays as it was.
 
     A browser's messages reach the kernel on several threads (JupyterLab sends them to subshells): one reaction at a time holds
     `lock`.
@@ -46,7 +45,7 @@ class Dashboard(ABC):
         self.status = widgets.HTML()
         self._drawn: dict[str, Any] | None = None
         self._redraw(self._open)
-        if self.figure is None:  # the status line says why
+        if self.figure is None:  # the status line shows the reason
             self._open(go.Figure())
         boxes = [_group(label, group) for label, group in groups.items()]
         heading = widgets.HTML(f"<b>{html_text(title)}</b>")
@@ -57,21 +56,21 @@ class Dashboard(ABC):
 
     @abstractmethod
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
-        """The figure for these values of the controls, by name; ValueError where they make no sense together."""
+        """The figure for these values of the controls, by name; ValueError if they make no sense together."""
 
     @property
     def values(self) -> dict[str, Any]:
-        """What the controls are set to, by name."""
+        """The values of the controls, by name."""
         return {name: control.value for name, control in self.controls.items()}
 
     def static(self) -> tuple[pd.DataFrame, go.Figure]:
-        """The dashboard as it stands, for a page without a kernel: a table of its settings and the figure."""
+        """The current state, for a page without a kernel: a table of the settings and the figure."""
         shown = {name for name, control in self.controls.items() if control.layout.display != "none"}
         settings = [
             (name, visible(_told(value)) or "–") for name, value in self.values.items() if name in shown
         ]
-        # Read from the Python side: what a browser was sent, and may have answered, is not waited for.
-        figure = go.Figure(self.figure).update_layout(width=None)  # the page has a width to give
+        # Read from the Python side: there is no waiting for the browser.
+        figure = go.Figure(self.figure).update_layout(width=None)  # the page sets the width
         return pd.DataFrame(settings, columns=["setting", "value"]), figure
 
     def _ipython_display_(self) -> None:
@@ -96,7 +95,7 @@ class Dashboard(ABC):
             if self.values != values:  # a control was moved meanwhile, and that change is drawn on its own
                 return
             show(figure)
-        except Exception as error:  # whatever went wrong: a traceback inside a callback is seen by nobody
+        except Exception as error:  # nobody sees a traceback inside a callback
             self._drawn = None
             self.status.value = (
                 f'<span style="color:#c0392b">{html_text(f"{type(error).__name__}: {error}")}</span>'
@@ -131,7 +130,7 @@ class MetricExplorer(Dashboard):
     """Compare methods: choose a metric, one cut-off k or all of them, and the methods to show.
 
     `results` has the columns `method`, `metric` (`HR@10`, `MRR`), `value` and optionally `low` and `high`; ValueError
-    where a column is missing or the table is empty.
+    if a column is missing or the table is empty.
     """
 
     def __init__(self, results: pd.DataFrame) -> None:
@@ -183,7 +182,7 @@ def _group(label: str, controls: Mapping[str, widgets.ValueWidget]) -> widgets.V
         control.style.description_width = "6em"
         control.layout.width = control.layout.width or "280px"  # three groups fit side by side on a laptop
         if isinstance(control, widgets.ToggleButtons):
-            control.add_class("widget-inline-hbox")  # the name beside the buttons, as of every other control
+            control.add_class("widget-inline-hbox")  # the name left of the buttons, as for other controls
             control.style.button_width = "7em"
     return widgets.VBox([widgets.HTML(f"<small>{html_text(label)}</small>"), *controls.values()])
 
@@ -197,7 +196,7 @@ def _replacement(old: Any, new: Any) -> dict[str, Any]:
 
 
 def _told(value: object) -> str:
-    """A control's value as text: several joined by commas, a file by its name."""
+    """A control's value as text: a list joined by commas, a file by its name."""
     if isinstance(value, list | tuple):
         return ", ".join(map(_told, value))
     return str(value["name"]) if isinstance(value, dict) else str(value)
