@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from workbench.models.model_store import TrainedModel, beside, markdown
+from workbench.models.model_store import TrainedModel, markdown, with_published
 from workbench.studies.results import SECTIONS, at_a_glance, results_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,7 +17,7 @@ MODELS = ("ml-1m-cpu-sasrec-dot", "ml-1m-cpu-sasrec-mol", "ml-1m-cpu-hstu-dot", 
 
 
 def test_the_table_of_results_is_what_compare_prints() -> None:
-    table = beside([TrainedModel.load(ROOT / "ckpts" / name) for name in MODELS])
+    table = with_published([TrainedModel.load(ROOT / "ckpts" / name) for name in MODELS])
     stored = pd.read_csv(ROOT / "reports" / "tables" / "ml-1m.csv", dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(stored, table, check_dtype=False)
 

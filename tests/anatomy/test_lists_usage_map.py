@@ -24,7 +24,7 @@ def test_examples_hold() -> None:
 
 def test_a_subject_knows_its_items(mol: ModelView) -> None:
     fewer = replace(mol.sequences, items=pd.concat([mol.sequences.items] * 2, ignore_index=True))
-    with pytest.raises(ValueError, match="knows 30 items and cycles has 60"):
+    with pytest.raises(ValueError, match="has 30 items and cycles has 60"):
         ModelView.of("x", mol.retriever, fewer)
     for user in (-1, 40):
         with pytest.raises(ValueError, match=r"users are numbered 0\.\.39"):

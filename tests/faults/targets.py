@@ -21,7 +21,7 @@ from workbench.data.archives import unpack
 from workbench.encoders import SASRecConfig
 from workbench.encoders.inputs import OUTPUT_SLOTS
 from workbench.models.import_rails import import_rails
-from workbench.models.model_store import TrainedModel, beside, store_model
+from workbench.models.model_store import TrainedModel, store_model, with_published
 from workbench.reporting import notebooks
 from workbench.reporting.records import Record
 from workbench.reporting.results import Entry, Report
@@ -220,7 +220,7 @@ def _search(folder: Path, name: str) -> Any:
 
 
 def _model(folder: Path) -> Any:
-    return beside([TrainedModel.load(folder)])
+    return with_published([TrainedModel.load(folder)])
 
 
 def _run(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Trained mixtures taken apart: one score, one user's lists, who uses which component, a map of items.
+"""Trained mixtures decomposed: one score, one user's lists, who uses which component, a map of items.
 
 May import contracts, runtime, data, similarities, retriever, evaluation, training.
 """

@@ -1,4 +1,4 @@
-"""A mixture's parts: component scores s, gate weights π, their products; as trained, or with something changed."""
+"""A mixture's parts: component scores s, gate weights π, their products; as trained, or modified."""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to a trained mixture before it is looked at; nothing, by default.
+    """A modification of a trained mixture; none by default.
 
     `temperature` τ' > 0 in place of the trained τ: component scores become s · τ/τ', for the gate's pair part too (None: τ).
     `gate_temperature` T > 0: softmax(w/T) in place of softmax(w); below 1 the gate decides, above 1 it averages.
@@ -53,7 +53,8 @@ class Dissection:
         return self.products.sum(-1)
 
     def without(self) -> Float[Tensor, "*S P"]:
-        """φ with one component more switched off, for each: Σ_{r≠p} π_r s_r / Σ_{r≠p} π_r; NaN where nothing else has weight.
+        """φ with one more component switched off, for each component: Σ_{r≠p} π_r s_r / Σ_{r≠p} π_r; NaN if nothing else has
+        weight.
 
         >>> Dissection(torch.tensor([4.0, 1.0]), torch.tensor([0.5, 0.5])).without().tolist()
         [1.0, 4.0]
@@ -71,7 +72,7 @@ def component_names(similarity: Similarity) -> list[str]:
 
 
 def mixture_of(similarity: Similarity) -> MixtureOfLogits:
-    """`similarity`, which has to be a Mixture-of-Logits: ValueError where it is another."""
+    """`similarity` as a Mixture-of-Logits; ValueError if it is another kind."""
     if not isinstance(similarity, MixtureOfLogits):
         raise ValueError(
             f"{type(similarity).__name__} is no Mixture-of-Logits: there is no gate to take apart"
@@ -85,7 +86,7 @@ def dissect(
 ) -> Dissection:
     """Every query against every item: a Dissection (B, N, P).
 
-    Raises ValueError where `similarity` is no mixture, or `change` switches off a component that there is not, or all.
+    Raises ValueError if `similarity` is not a mixture, or `change` switches off a component that does not exist, or all.
     """
     mol, q, x = _states(similarity, queries, items, change)
     logits = mol.component_logits(q, x)
@@ -123,7 +124,7 @@ def _states(
 
 
 def _changed(weights: Float[Tensor, "*S P"], change: Change) -> Float[Tensor, "*S P"]:
-    """softmax(w/T) of softmax(w): the logarithm of the latter is w but for a constant."""
+    """softmax(w/T) from softmax(w), whose logarithm is w up to a constant."""
     if change.gate_temperature == 1 and not change.off:
         return weights
     w = weights.clamp(min=torch.finfo(weights.dtype).tiny).log() / change.gate_temperature

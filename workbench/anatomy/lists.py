@@ -1,4 +1,4 @@
-"""What two retrievers show the same user, and what each score is made of."""
+"""What two retrievers recommend to the same user, and the parts of each score."""
 
 from collections.abc import Sequence
 
@@ -13,16 +13,16 @@ from workbench.data.examples import users_with
 from workbench.similarities.mol import MixtureOfLogits
 
 WHOLE = "q·x"
-"""The one component of a score that is not taken apart."""
+"""The name of the single component of a score without parts."""
 
 
 def side_by_side(subjects: Sequence[ModelView], user: int, k: int = 10) -> pd.DataFrame:
-    """The best `k` items of each subject for a user, and below them the held-out item where it is not among them.
+    """The best `k` items of each subject for a user, and below them the held-out item if it is not among them.
 
     A row for each method, item and component: `method`, `place` (from 1), `item` (dense id), `title`, `held_out`, `score` φ,
     `elsewhere` (the item's place with the first other subject; NaN with one subject), `component`, `product` (its part of φ;
     a dot product has one part, the score itself).
-    Raises ValueError where k < 1, or the user has no history.
+    Raises ValueError if k < 1, or the user has no history.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
@@ -69,10 +69,10 @@ def _parts(subject: ModelView, user: int, items: NDArray[np.int64], own: NDArray
 
 
 def illustrative_user(poorer: ModelView, richer: ModelView, among: int = 256) -> int:
-    """A user whose held-out item `richer` shows near the top and `poorer` far below: where the ratio of ranks is largest.
+    """The user with the largest ratio of ranks: `richer` ranks the held-out item near the top and `poorer` far below.
 
-    Looked for among the first `among` users of those that have a history; an example, chosen to be one, and no measurement.
-    Raises DataError if nobody has one.
+    Searched among the first `among` users that have a history; a chosen illustration, not a measurement. Raises DataError if
+    nobody has one.
     """
     users = users_with(richer.sequences, "test")[:among]
     ratios = []

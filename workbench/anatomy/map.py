@@ -21,9 +21,9 @@ ITEMS_AT_ONCE = 256
 class ItemMap:
     """`points`, a row for each item, and the share of the variance along each of the two directions.
 
-    Columns of `points`: `item` (dense id), `x`, `y`, `title`, `genre` (the first one listed, "none" where there is none),
+    Columns of `points`: `item` (dense id), `x`, `y`, `title`, `genre` (the first one listed, "none" if there is none),
     `genres`, `interactions`, `decile` of popularity (10 is the most popular), `dominant` (the component with the largest mean
-    weight over the ten users, of those who were asked, for whom the item scores highest).
+    weight over the ten of the queried users for whom the item scores highest).
     """
 
     points: pd.DataFrame
@@ -33,7 +33,7 @@ class ItemMap:
 def item_map(subject: ModelView, group: int | None = None, metadata: pd.DataFrame | None = None) -> ItemMap:
     """The items by the first two principal components of their embeddings g_j(x) of one item group j (from 0), or of all.
 
-    `metadata` is `item_facts(subject)` where it is already known. Raises ValueError where there is no such group, or the
+    `metadata` is `item_facts(subject)` if it is already computed. Raises ValueError if there is no such group, or the
     similarity is no mixture.
     """
     mol = mixture_of(subject.retriever.similarity)
@@ -48,10 +48,10 @@ def item_map(subject: ModelView, group: int | None = None, metadata: pd.DataFram
 
 
 def item_facts(subject: ModelView, users: int = 128) -> pd.DataFrame:
-    """What is known of each item but its place: the columns of `ItemMap.points` without `x` and `y`.
+    """The metadata of each item: the columns of `ItemMap.points` without `x` and `y`.
 
-    For dominant components the first `users` users are asked. Raises ValueError where the similarity is no mixture, or where
-    no user has a history.
+    Dominant components are those for the first `users` users. Raises ValueError if the similarity is no mixture, or where no
+    user has a history.
     """
     table = subject.sequences.items
     genres = table["genres"].fillna("").astype(str) if "genres" in table else pd.Series("", table.index)
@@ -88,15 +88,15 @@ def principal_plane(vectors: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N 2"]
 
 def _weights_where_it_counts(subject: ModelView, users: int, best: int = 10) -> Float[Tensor, "N P"]:
     """Mean weights of each item over the `best` of the users for whom it scores highest."""
-    asked = subject.sequences.users_with("test")[:users]
-    if len(asked) == 0:
+    queried = subject.sequences.users_with("test")[:users]
+    if len(queried) == 0:
         raise ValueError(f"no user of {subject.sequences.name} has a history and an item after it")
-    queries, found = subject.queries(asked), []
+    queries, found = subject.queries(queried), []
     for start in range(0, len(subject.items), ITEMS_AT_ONCE):
         part = dissect(
             subject.retriever.similarity, queries, subject.items[slice(start, start + ITEMS_AT_ONCE)]
         )
-        top = part.scores.topk(min(best, len(asked)), dim=0).indices  # (best, n)
+        top = part.scores.topk(min(best, len(queried)), dim=0).indices  # (best, n)
         chosen = part.weights.gather(0, top[..., None].expand(-1, -1, part.weights.shape[-1]))
         found.append(chosen.mean(0))  # (n, P)
     return torch.cat(found)

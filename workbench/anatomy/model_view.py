@@ -1,4 +1,4 @@
-"""What is looked at: a trained retriever with the data it is asked about, its item side computed once."""
+"""A trained retriever with the data it is analysed on, its item side computed once."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -25,16 +25,16 @@ class ModelView:
 
     @classmethod
     def of(cls, method: str, retriever: Retriever, sequences: Sequences) -> Self:
-        """The retriever with these data; ValueError where it knows another number of items."""
+        """The retriever with these data; ValueError if their numbers of items differ."""
         if retriever.num_items != sequences.num_items:
             raise ValueError(
-                f"{method} knows {retriever.num_items:,} items and {sequences.name} has {sequences.num_items:,}"
+                f"{method} has {retriever.num_items:,} items and {sequences.name} has {sequences.num_items:,}"
             )
         with torch.no_grad():
             return cls(method, retriever, sequences, retriever.item_state())
 
     def queries(self, users: NDArray[np.int64]) -> QueryState:
-        """What `users` ask before their test item; ValueError where one has no history before it."""
+        """The query states of `users` before their test item; ValueError if one has no history before it."""
         if len(users) and not 0 <= users.min() <= users.max() < self.sequences.num_users:
             raise ValueError(f"users are numbered 0..{self.sequences.num_users - 1} in {self.sequences.name}")
         return recommend.queries(self.retriever, self.sequences, users)
@@ -46,7 +46,7 @@ class ModelView:
         return scores.float().cpu().numpy()
 
     def dissect(self, user: int, change: Change = AS_TRAINED) -> Dissection:
-        """One user's question against every item: a Dissection (N, P)."""
+        """One user's query against every item: a Dissection (N, P)."""
         whole = dissect(self.retriever.similarity, self.queries(np.array([user])), self.items, change)
         return Dissection(whole.logits[0], whole.weights[0])
 
@@ -55,9 +55,9 @@ class ModelView:
         return int(self.sequences.item_ids[self.sequences.offsets[user + 1] - 1])
 
     def unseen(self, user: int) -> NDArray[np.bool_]:
-        """For each item whether it may be shown to a user, bool (N,): all but those of the history before the test item.
+        """Whether each item may be recommended to a user, bool (N,): all but those of the history before the test item.
 
-        A test item that was in the history before stays out, as it does in every measurement.
+        A test item that is already in the history is excluded, as in every measurement.
         """
         mask = np.ones(self.sequences.num_items, dtype=bool)
         mask[self.sequences.history(np.array([user]), 0)[0] - 1] = False

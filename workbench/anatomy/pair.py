@@ -1,4 +1,4 @@
-"""One score: what each component gives to it, what the temperature does to it."""
+"""One score: the contribution of each component, and its dependence on the temperature."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,8 +17,9 @@ def components(
 
     Columns: `component` (its name), `query_group` i and `item_group` j (from 1), `score` s, `weight` π, `product` π·s, `off`
     (whether `change` switches it off), `score_without`, `rank_without`: φ and the item's place (from 1, among items that are
-    not in the history) when it is switched off too (NaN where no other is on). `item` is a dense id; `whole` is
-    `subject.dissect(user, change)` where that is known. Raises ValueError as `dissect` does, or where there is no such item.
+    not in the history) when it is switched off too (NaN if no other is on). `item` is a dense id; `whole` is
+    `subject.dissect(user, change)` if that is already computed. Raises ValueError as `dissect` does, or where there is no
+    such item.
     """
     _check(subject, item)
     whole = subject.dissect(user, change) if whole is None else whole

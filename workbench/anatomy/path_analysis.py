@@ -1,4 +1,4 @@
-"""Learned paths as tables a person can read: what stands on them, which a user takes, what a wider beam finds."""
+"""Learned paths as readable tables: their items, the paths of a user, recall by beam width."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from workbench.similarities.deep_retrieval.structure import decode_paths
 
 
 def paths_of(retriever: Retriever) -> tuple[DeepRetrieval, DeepRetrievalItems]:
-    """The Deep Retrieval similarity of a retriever and the state of all its items; TypeError where it has another."""
+    """The Deep Retrieval similarity of a retriever and the state of all its items; TypeError if it has another."""
     model = retriever.similarity
     with torch.no_grad():
         items = retriever.item_state()
@@ -27,10 +27,10 @@ def paths_of(retriever: Retriever) -> tuple[DeepRetrieval, DeepRetrievalItems]:
 
 
 def path_table(retriever: Retriever, sequences: Sequences, examples: int = 4) -> pd.DataFrame:
-    """One row per path in use, the one whose items were met most often first.
+    """One row per path in use, by the interactions of its items, most first.
 
-    `path` ("3 · 0 · 5"), `items`, `interactions` with them, `genre` (that most of the items share), `share` of the items
-    with it, `examples` (the titles met most often).
+    `path` ("3 · 0 · 5"), `items`, `interactions` with them, `genre` (that most of the items share), `share` of the items with
+    it, `examples` (the most popular titles).
     """
     model, items = paths_of(retriever)
     held = _on_paths(items, sequences)
@@ -53,7 +53,7 @@ def path_table(retriever: Retriever, sequences: Sequences, examples: int = 4) ->
 
 
 def path_sizes(retriever: Retriever) -> pd.DataFrame:
-    """How many paths hold how many items: `items`, `paths`, ascending; empty paths are not counted."""
+    """The number of paths by their number of items: `items`, `paths`, ascending; empty paths are not counted."""
     _, items = paths_of(retriever)
     sizes = items.paths.flatten().unique(return_counts=True)[1].numpy()
     values, counts = np.unique(sizes, return_counts=True)
@@ -61,7 +61,7 @@ def path_sizes(retriever: Retriever) -> pd.DataFrame:
 
 
 def togetherness(retriever: Retriever, sequences: Sequences) -> pd.DataFrame:
-    """Do items on a path belong together? Shares among pairs of items on a common path, and among all pairs.
+    """Whether items on a path are related: shares among pairs of items on a common path, and among all pairs.
 
     `measure`, `on_a_path`, `anywhere`, `ratio`: pairs with a genre in common, and the cosine of the two items' user sets (how
     much the same users met both). Up to 200,000 pairs of each kind are looked at, drawn with a fixed seed.
@@ -97,7 +97,7 @@ def walk(
 ) -> pd.DataFrame:
     """The paths that a user's beam takes before the test item: `path`, `probability`, `items`, `examples`, `holds_next`.
 
-    `holds_next` marks the paths on which the item stands that came next.
+    `holds_next` marks the paths that hold the item that came next.
     """
     model, items = paths_of(retriever)
     found = PathBeam.of(model, items, beam)
@@ -126,14 +126,14 @@ def beam_recall(
     """What a wider beam finds: `beam`, `recall` of brute force's best `k`, `scored` (mean share of the corpus), `hit_rate`.
 
     Of the first `users` test users; `hit_rate` is HR@k of their test items, `of_brute_force` its share of brute force's.
-    `popular_of_brute_force` is that share for the null model at equal work: the same reranker over as many items, those most
-    popular in training.
+    `popular_of_brute_force` is that share for a null model with equal work: the same reranker over an equal number of the
+    items most popular in training.
     """
     model, items = paths_of(retriever)
-    asked = sequences.users_with("test")[:users]
-    state = queries(retriever, sequences, asked)
-    exclude = torch.from_numpy(sequences.history(asked, 0))
-    targets = torch.from_numpy(sequences.item_ids[sequences.offsets[asked + 1] - 1])[:, None]
+    queried = sequences.users_with("test")[:users]
+    state = queries(retriever, sequences, queried)
+    exclude = torch.from_numpy(sequences.history(queried, 0))
+    targets = torch.from_numpy(sequences.item_ids[sequences.offsets[queried + 1] - 1])[:, None]
     brute_force, counts = BruteForce(model, items), popularity(sequences)
     whole = brute_force.search(state, k, exclude).ids
     hits = (whole == targets).sum()
@@ -180,7 +180,7 @@ def _genres(sequences: Sequences) -> list[str]:
 
 
 def _user_sets(sequences: Sequences) -> torch.Tensor:
-    """Rows of unit length, one per item: who met it (N, U), sparse."""
+    """Rows of unit length, one per item: its users (N, U), sparse."""
     users = np.repeat(np.arange(sequences.num_users), sequences.lengths)
     pairs = np.unique((sequences.item_ids - 1) * sequences.num_users + users)
     where = torch.from_numpy(np.stack([pairs // sequences.num_users, pairs % sequences.num_users]))

@@ -31,7 +31,7 @@ class Pairs:
     parts: Dissection
 
     def measure(self, measure: Measure) -> NDArray[np.float64]:
-        """Of each component in each pair: its weight π, 1 where that weight is the largest, or its part π·s of φ. (B, P)."""
+        """Of each component in each pair: its weight π, 1 if that weight is the largest, or its part π·s of φ. (B, P)."""
         weights = self.parts.weights.double().cpu().numpy()
         match measure:
             case "weight":
@@ -70,7 +70,7 @@ def usage(
 
     By genre (an item of several genres counts in each; most frequent first) or by decile of popularity (ten equal parts
     of the corpus, decile 10 the most popular). The index names the group and its pairs; groups of fewer than `least` pairs
-    are left out. Raises ValueError where the items have no genres.
+    are left out. Raises ValueError if the items have no genres.
     """
     values = pairs.measure(measure)
     rows, index = [], []
@@ -86,9 +86,10 @@ def usage(
 
 
 def spread(subject: ModelView, pairs: Pairs, by: Grouping, measure: Measure = "weight") -> float:
-    """How far the groups' means of a measure lie from the mean of all: √(Σ_g n_g |m_g − m|² / Σ_g n_g), n_g pairs in group g.
+    """The distance of the groups' means of a measure from the overall mean: √(Σ_g n_g |m_g − m|² / Σ_g n_g), n_g pairs in
+    group g.
 
-    0 where every group uses the components alike. Raises ValueError as `usage` does.
+    0 if every group uses the components equally. Raises ValueError as `usage` does.
     """
     values = pairs.measure(measure)
     groups = [members for _, members in _groups(subject.sequences, pairs.items, by) if len(members)]
@@ -131,10 +132,10 @@ def deciles(sequences: Sequences) -> NDArray[np.int64]:
 def balance(named: dict[str, tuple[ModelView, Pairs]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How evenly each of several mixtures uses its components over its pairs: a table of components, a table of mixtures.
 
-    The first has `model`, `component`, `weight` (mean π), `dominant` (share of pairs where it weighs most). The second, a row
-    per model: `components` P; `in_use_on_average` exp H(mean π) and `in_use_per_pair` exp(mean H(π)), both between 1 and P;
-    `mutual_information` H(mean π) − mean H(π) in nats, what the load-balancing loss raises; `largest` mean weight; `unused`
-    components (mean weight below 1 %).
+    The first has `model`, `component`, `weight` (mean π), `dominant` (share of pairs in which it has the largest weight). The
+    second, a row per model: `components` P; `in_use_on_average` exp H(mean π) and `in_use_per_pair` exp(mean H(π)), both
+    between 1 and P; `mutual_information` H(mean π) − mean H(π) in nats, what the load-balancing loss raises; `largest` mean
+    weight; `unused` components (mean weight below 1 %).
     """
     parts, rows = [], []
     for model, (subject, pairs) in named.items():
@@ -171,8 +172,8 @@ def ablate_components(
     """HR@k and NDCG@k over `users` as trained (`component` "none") and with each component switched off, in order.
 
     Columns: `component`, `HR@k`, `NDCG@k`, `change`: NDCG@k less that of "none", user by user, and its standard error
-    `error`. Test items that are in the history
-    before are misses, as in every measurement. Raises ValueError where there is no user or only one component.
+    `error`. Test items that are in the history before are misses, as in every measurement. Raises ValueError if there is no
+    user or only one component.
     """
     chosen = np.asarray(users, dtype=np.int64)
     names = component_names(subject.retriever.similarity)

@@ -1,6 +1,6 @@
 """The command line. May import everything.
 
-What a command needs is imported when it runs: `workbench --help` answers at once.
+What a command needs is imported when it runs, so `workbench --help` is fast.
 """
 
 import importlib
@@ -17,11 +17,11 @@ from workbench.registry import import_parts
 from workbench.visible import visible
 
 USER_ERRORS = (ValueError, OSError, ImportError)
-"""What is told in one line: bad input, a file that is missing or cannot be written, a package that is not installed."""
+"""Errors printed in one line: bad input, a file that is missing or cannot be written, a package that is not installed."""
 
 
 class LazyGroup(TyperGroup):
-    """A group of commands that are imported when they run, or are completed, and not to list them."""
+    """A group of commands that are imported to run or complete them, but not to list them."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that the arguments name, and the rest of them."""
@@ -45,8 +45,8 @@ app = typer.Typer(
 )
 
 
-def _tell_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"workbench {__version__}")
         raise typer.Exit
 
@@ -55,9 +55,9 @@ def _tell_version(asked: bool) -> None:
 def root(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version and exit.", callback=_tell_version, is_eager=True),
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
     parts: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,11 +78,11 @@ LAZY = {
     "recommend": ("workbench.cli.models", "Recommend items to users (model recommend)."),
     "index": ("workbench.cli.index", "Indexes of trained models: build, search, info."),
     "study": ("workbench.cli.study", "Studies: every table of results by name."),
-    "bench": ("workbench.cli.bench", "Measure speed and memory beside a plain implementation."),
+    "bench": ("workbench.cli.bench", "Measure speed and memory against a plain implementation."),
 }
 """Commands whose module is imported when they run: the module and a summary."""
 SHORTCUTS = ("train", "evaluate", "recommend")
-"""Of these the commands of that name in the module's group; the others are the group itself."""
+"""For these, the command of that name in the module's group; the others are the group itself."""
 
 for _name, (_module, _summary) in LAZY.items():
     app.command(_name, help=_summary)(lambda: None)  # what the list of commands shows
@@ -93,7 +93,7 @@ app.command("pairs")(report.pairs)
 
 
 def _taken_out(arguments: list[str], option: str) -> tuple[list[str], list[str]]:
-    """The arguments without those of an option that may stand anywhere, and its values.
+    """The arguments without an option that may be anywhere among them, and the option's values.
 
     >>> _taken_out(["train", "--import", "mine", "x"], "--import")
     (['train', 'x'], ['mine'])
@@ -112,7 +112,7 @@ def _taken_out(arguments: list[str], option: str) -> tuple[list[str], list[str]]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; an error that the user can mend is one line on stderr and exit status 1, with --debug its traceback."""
+    """Run a command; a user error prints one line on stderr and exits with status 1, with --debug it prints a traceback."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
         rest, modules = _taken_out([argument for argument in given if argument != "--debug"], "--import")

@@ -1,4 +1,4 @@
-"""`python -m workbench.cli`: the command line where no script is installed, or under `accelerate launch -m`."""
+"""`python -m workbench.cli`: the command line if no script is installed, or under `accelerate launch -m`."""
 
 from workbench.cli import main
 

@@ -1,4 +1,4 @@
-"""`workbench bench train` and `workbench bench search`: speed and memory beside a plain implementation, in the same run."""
+"""`workbench bench train` and `workbench bench search`: speed and memory against a plain implementation, in the same run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from workbench.cli.printing import origin, print_table, write_csv
 
 app = typer.Typer(
     add_completion=False,
-    help="Speed and memory beside a plain implementation, in the same run.",
+    help="Speed and memory against a plain implementation, in the same run.",
     no_args_is_help=True,
 )
 
@@ -30,7 +30,7 @@ def bench_train(
         Path | None, typer.Option(help="CSV of every step; by default reports/tables/bench-train.csv.")
     ] = None,
 ) -> None:
-    """Seconds a step and peak memory of training, beside a reference implementation, in turn.
+    """Seconds per step and peak memory of training, compared with a reference implementation, in turns.
 
     The reference implementation is the published code's arithmetic: the negatives of each valid position gathered, the
     item side recomputed for each of them, attention over the whole padded length.
@@ -95,7 +95,7 @@ def bench_search(
         typer.Option(
             "--inflate",
             "--items",
-            help="Instead: the checkpoint's corpus, brought to so many items; repeat for more.",
+            help="Instead: the checkpoint's corpus, resized to N items; repeat for more.",
         ),
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only these methods; repeat for more.")] = None,
@@ -103,7 +103,7 @@ def bench_search(
         list[str] | None,
         typer.Option(
             help="Instead of a preset's grid: a searcher with its parameters, as 'h-indexer width=32,keep=4000'; repeat for"
-            " more. Measured in few rounds on the checkpoint as it is, or brought to --items."
+            " more. Measured in a few rounds on the checkpoint's corpus, or on that resized to --items."
         ),
     ] = None,
     own: Annotated[
@@ -118,15 +118,17 @@ def bench_search(
     k: Annotated[
         list[int] | None, typer.Option("-k", "--k", help="Results per query; repeat for more.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="RoundRobin of each entry.")] = None,
-    queries: Annotated[int | None, typer.Option(help="Queries of a workload at most.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of each entry.")] = None,
+    queries: Annotated[int | None, typer.Option(help="Maximum number of queries of a workload.")] = None,
     seed: Annotated[
-        int | None, typer.Option(callback=seed_from_zero, help="Draws queries, noise and random weights.")
+        int | None, typer.Option(callback=seed_from_zero, help="Seed of queries, noise and random weights.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; by default torch's choice.")] = None,
     device: Device = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of raw runs; by default reports/bench.")] = None,
-    anew: Annotated[bool, typer.Option("--anew", help="Forget what was measured before.")] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Discard earlier measurements and measure again.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -134,11 +136,11 @@ def bench_search(
         ),
     ] = None,
 ) -> None:
-    """Latency, recall, certificates and memory of every searcher, beside the published way of computing top-k.
+    """Latency, recall, certificates and memory of every searcher, compared with a reference implementation of top-k.
 
-    All entries take turns, with the same queries. Every time, id and score is kept in Parquet; the same
-    command goes on where a stopped run was. Where the baseline does not fit into memory it runs on a part of
-    the items, and its time is scaled; the table says so.
+    All entries take turns, with the same queries. Every time, id and score is stored in Parquet; running the same command
+    again resumes a stopped run. If the reference implementation does not fit into memory, it runs on a part of the items and
+    its time is scaled; the table shows that.
 
     Examples:
 
@@ -189,7 +191,7 @@ def bench_search(
     for (workload, queries_at_once, results), rows in shown(table).groupby(
         ["workload", "B", "k"], sort=False
     ):
-        typer.echo(f"\n{workload}, {queries_at_once} queries a call, k = {results}")
+        typer.echo(f"\n{workload}, {queries_at_once} queries per call, k = {results}")
         typer.echo(rows.drop(columns=["workload", "B", "k"]).to_string(index=False))
     limits = raw.ceilings
     typer.echo(

@@ -25,7 +25,7 @@ from workbench.visible import visible
 
 app = typer.Typer(
     add_completion=False,
-    help="Datasets: what there is, where it comes from, and how it is prepared.",
+    help="Datasets: list, download and prepare them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -79,11 +79,11 @@ def list_datasets() -> None:
 def fetch_dataset(
     name: Annotated[str, typer.Argument(help="A dataset of `workbench data list`.")],
     source: From = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Accept the licence without being asked.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept the licence without a prompt.")] = False,
 ) -> None:
-    """Bring a dataset's files to data/raw/NAME: download, verify and unpack them.
+    """Download, verify and unpack a dataset's files into data/raw/NAME.
 
-    The licence is shown first. An interrupted download continues where it broke off.
+    The licence is shown first. An interrupted download resumes.
 
     Examples:
 
@@ -151,7 +151,7 @@ def prepare_dataset(
         bool, typer.Option("--replace", help="Replace a dataset of another preparation or other files.")
     ] = False,
 ) -> None:
-    """Turn a dataset's files into sequences under data/NAME, and print its counts beside the published ones.
+    """Turn a dataset's files into sequences under data/NAME, and print its counts next to the published ones.
 
     Options that are not given follow the published runs. Your own data is a text with separated columns (CSV, TSV, …), also
     packed, a Parquet file, or a folder of them. Columns are recognised by their usual names, times by their size, and what was
@@ -233,10 +233,10 @@ def _print_collection(collection: TextCollection) -> None:
         table.add_row(step.name, f"{step.queries:,}", f"{step.groups:,}")
     print_whole(table)
     splits = collection.queries["split"].value_counts()
-    told = ", ".join(f"{count:,} {split}" for split, count in splits.items())
+    sizes = ", ".join(f"{count:,} {split}" for split, count in splits.items())
     single = int((collection.queries["answers"] == 1).sum())
     typer.echo(
-        f"{collection.name}: {len(collection.documents):,} documents, {len(collection.queries):,} queries ({told}),"
+        f"{collection.name}: {len(collection.documents):,} documents, {len(collection.queries):,} queries ({sizes}),"
         f" {single:,} with one answer; load it with workbench.data.text.build.load_text({collection.name!r})"
     )
     if collection.name == text.REVERSE:
@@ -263,7 +263,8 @@ def _known(name: str) -> Dataset:
 
 
 def _prepared(name: str) -> tuple[list[str], str]:
-    """Users, items and interactions of a prepared dataset, and "yes"; a damaged one is shown as such, and a note says why."""
+    """Users, items and interactions of a prepared dataset, and "yes"; a damaged one is shown as "damaged", and a note gives
+    the reason."""
     try:
         meta = storage.read_meta(paths.data() / name)
         return [f"{int(meta[count]):,}" for count in ("users", "items", "interactions")], "yes"
@@ -273,13 +274,13 @@ def _prepared(name: str) -> tuple[list[str], str]:
 
 
 def _counts(dataset: Dataset) -> list[str]:
-    """Users, items and interactions as published, the first source that tells; what it counts before filters."""
+    """Users, items and interactions before filters, from the first source that publishes each."""
     read = [published for published in dataset.published if published.stage == "as read"]
     users = [published.users for published in read]
     items = [published.catalogue or published.items for published in read]
     interactions = [published.interactions for published in read]
-    told = (next(filter(None, counts), None) for counts in (users, items, interactions))
-    return ["" if count is None else f"{count:,}" for count in told]
+    published = (next(filter(None, counts), None) for counts in (users, items, interactions))
+    return ["" if count is None else f"{count:,}" for count in published]
 
 
 def _stage_table(stages: tuple[Stage, ...]) -> Table:
@@ -299,8 +300,8 @@ def _comparison_table(dataset: Dataset, stages: tuple[Stage, ...]) -> Table:
     table.add_column("source")
     for row in comparison(dataset, stages).to_dict("records"):
         difference = row["here"] - row["published"]
-        told = "none" if difference == 0 else f"{difference:+,}"
-        numbers = (f"{row['here']:,}", f"{row['published']:,}", told)
+        change = "none" if difference == 0 else f"{difference:+,}"
+        numbers = (f"{row['here']:,}", f"{row['published']:,}", change)
         table.add_row(row["stage"], row["count"], *numbers, row["source"])
     return table
 

@@ -41,7 +41,7 @@ def build_index(
     replace: Annotated[bool, typer.Option("--replace", help="Replace another index in the folder.")] = False,
     dataset: Dataset = None,
 ) -> None:
-    """Build an index of a model's items and save it with the model: all that a server needs.
+    """Build an index of a model's items and save it together with the model, ready to serve.
 
     Example: workbench index build ml-1m-cpu-hstu-mol --searcher average --set n2=1000 --out /tmp/my-index
     """
@@ -51,15 +51,17 @@ def build_index(
 
 @app.command("search")
 def search_index(
-    folder: Annotated[Path, typer.Argument(help="What `workbench index build` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="A folder written by `workbench index build`.")],
     history: Annotated[
         list[str],
-        typer.Option(help="Item ids with commas between them, oldest first; repeat for more queries."),
+        typer.Option(help="Item ids separated by commas, oldest first; repeat for more queries."),
     ],
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items in each list.")] = 10,
-    repeats: Annotated[bool, typer.Option("--repeats", help="Items of the history may come again.")] = False,
+    repeats: Annotated[
+        bool, typer.Option("--repeats", help="Allow items of the history in the results.")
+    ] = False,
 ) -> None:
-    """Search an index by histories.
+    """Search an index with histories.
 
     Example: workbench index search /tmp/my-index --history 1,260,1196 -k 5
     """
@@ -70,9 +72,9 @@ def search_index(
 
 @app.command("info")
 def describe_index(
-    folder: Annotated[Path, typer.Argument(help="What `workbench index build` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="A folder written by `workbench index build`.")],
 ) -> None:
-    """Print what an index was built from: the searcher with its parameters, the model, the items, its bytes.
+    """Print the searcher of an index with its parameters, its model, and its size.
 
     Example: workbench index info /tmp/my-index
     """
@@ -101,7 +103,7 @@ def _parameters(words: list[str]) -> dict[str, int | float]:
 
 @app.command()
 def codes(
-    name: Annotated[str, typer.Option("--preset", help="Whose scores.")] = "sparcode-cpu/sa-sparcode",
+    name: Annotated[str, typer.Option("--preset", help="The model.")] = "sparcode-cpu/sa-sparcode",
     sparsity: Annotated[float, typer.Option(help="Share of (code, item) scores to leave out.")] = 0.95,
 ) -> None:
     """Write the inverted index of the test users' codes into the checkpoint's folder, as index.safetensors.

@@ -60,7 +60,7 @@ def list_models(
         bool, typer.Option("--trained", help="The models in ckpts/ instead of the presets.")
     ] = False,
 ) -> None:
-    """List the presets, or the trained models: dataset, encoder, similarity, and NDCG@10 of those that are measured.
+    """List the presets, or the trained models: dataset, encoder, similarity, and NDCG@10 if it was measured.
 
     Examples:
 
@@ -130,30 +130,25 @@ def train_model(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the users.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Users per step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate.")] = None,
-    positions: Annotated[
-        int | None, typer.Option(help="Train on at most so many positions per step.")
-    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's learning rate.")] = None,
+    positions: Annotated[int | None, typer.Option(help="Train on at most N positions per step.")] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many measurements without improvement.")
+        int | None, typer.Option(help="Stop after N evaluations without improvement.")
     ] = None,
-    precision: Annotated[
-        Literal["fp32", "bf16"] | None, typer.Option(help="bf16 computes under autocast.")
-    ] = None,
+    precision: Annotated[Literal["fp32", "bf16"] | None, typer.Option(help="bf16 uses autocast.")] = None,
     seed: Annotated[
-        int, typer.Option(callback=seed_from_zero, help="Decides weights, order, negatives and dropout.")
+        int, typer.Option(callback=seed_from_zero, help="Seed of weights, order, negatives and dropout.")
     ] = 0,
     device: Device = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the result; by default ckpts/DATASET-PRESET.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; by default ckpts/DATASET-PRESET.")] = None,
     replace_other: Replace = False,
 ) -> None:
-    """Train an encoder with a similarity, measure it, and write a checkpoint with its model card.
+    """Train an encoder with a similarity, evaluate it, and write a checkpoint with its model card.
 
-    States are kept in ckpts/runs; the same command again goes on where a stopped run was. A checkpoint of other settings, data
-    or seed in that folder stays, unless --replace is given; a folder of anything else stays in any case. Several processes
-    on CPUs: `torchrun --nproc_per_node 2 -m workbench.cli train PRESET`; several GPUs: `accelerate launch` instead of torchrun.
+    States are stored in ckpts/runs; running the same command again resumes a stopped run. A checkpoint of other settings,
+    data or seed in the output folder is replaced only with --replace; a folder of anything else is never replaced. Several
+    processes on CPUs: `torchrun --nproc_per_node 2 -m workbench.cli train PRESET`; several GPUs: `accelerate launch` instead
+    of torchrun.
 
     Examples:
 
@@ -195,17 +190,17 @@ def train_model(
     typer.echo(
         f"best epoch {result.best_epoch}, {training.metric} {result.best_metric:.4f} on {training.choose_on}"
     )
-    shelved = store_run(run, folder, sequences, progress=True, replace=replace_other)
+    trained = store_run(run, folder, sequences, progress=True, replace=replace_other)
     if replaced:
         typer.echo(f"replaced {replaced}")
-    _print(shelved.metrics, str(STRICT))
+    _print(trained.metrics, str(STRICT))
     typer.echo(str(folder))
 
 
 def _first_of_its_group() -> bool:
-    """Whether this process is alone or the first of those that trained together, which are a group no longer.
+    """Whether this process trained alone or is the first of its process group, which is destroyed here.
 
-    A group that nobody ended may abort its process at exit: its threads outlive the interpreter that they call.
+    A process group that is still alive may abort its process at exit: its threads outlive the interpreter that they call.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return True
@@ -219,7 +214,7 @@ def evaluate_model(
     model: Model,
     dataset: Dataset = None,
     protocol: Annotated[
-        Literal["strict", "rails"], typer.Option(help="How targets and candidates are chosen.")
+        Literal["strict", "rails"], typer.Option(help="Rules for targets and candidates.")
     ] = "strict",
     part: Annotated[Literal["validation", "test"], typer.Option(help="Which held-out item.")] = "test",
     device: Device = None,
@@ -230,13 +225,13 @@ def evaluate_model(
         Path | None, typer.Option("--metrics", help="Write the table to this CSV file.")
     ] = None,
     other_data: Annotated[
-        bool, typer.Option("--other-data", help="Allow data it was not trained on.")
+        bool, typer.Option("--other-data", help="Allow a dataset that it was not trained on.")
     ] = False,
     store: Annotated[
-        bool, typer.Option("--store", help="Store metrics, ranks and card with the checkpoint again.")
+        bool, typer.Option("--store", help="Store metrics, ranks and card with the checkpoint.")
     ] = False,
 ) -> None:
-    """Measure a trained retriever: HR@k, NDCG@k and MRR over the whole corpus, with the protocol's card.
+    """Evaluate a trained retriever: HR@k, NDCG@k and MRR over the whole corpus, with the protocol's card.
 
     Examples:
 
@@ -288,18 +283,18 @@ def compare_models(
     ],
     csv: Annotated[Path | None, typer.Option(help="Write the table to this CSV file too.")] = None,
 ) -> None:
-    """Print the measured metrics of finished checkpoints as a Markdown table, the published figures of the dataset below.
+    """Print the measured metrics of finished checkpoints as a Markdown table, followed by results published for the dataset.
 
-    The measurements are those that were stored with each checkpoint, on the test part, under the strict protocol.
+    The metrics are those stored with each checkpoint: on the test part, with the strict protocol.
 
     Example: workbench model compare ml-1m-cpu-sasrec-dot ml-1m-cpu-sasrec-mol ml-1m-cpu-hstu-dot ml-1m-cpu-hstu-mol
     """
-    from workbench.models.model_store import beside, markdown
+    from workbench.models.model_store import markdown, with_published
 
     if csv is not None:
         files.check_file(csv)
-    shelved = [TrainedModel.load(folder_of(folder)) for folder in models]
-    table = beside(shelved)
+    trained = [TrainedModel.load(folder_of(folder)) for folder in models]
+    table = with_published(trained)
     if csv is not None:
         write_csv(table, csv)
     typer.echo(markdown(table))
@@ -309,23 +304,22 @@ def compare_models(
 def recommend(
     model: Model,
     user: Annotated[
-        str | None, typer.Option(help="A user of the data, by its own id: what comes after its history.")
+        str | None,
+        typer.Option(help="Id of a user in the data; recommends what comes after the user's history."),
     ] = None,
-    history: Annotated[
-        str | None, typer.Option(help="Item ids with commas between them, oldest first.")
-    ] = None,
-    everyone: Annotated[
-        bool, typer.Option("--all", help="Every user of the data, into the file of --out.")
-    ] = False,
+    history: Annotated[str | None, typer.Option(help="Item ids separated by commas, oldest first.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="All users of the data; needs --out.")] = False,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items in each list.")] = 10,
     out: Annotated[
         Path | None, typer.Option(help="Write a Parquet file (--all) or a CSV file instead of a table.")
     ] = None,
-    repeats: Annotated[bool, typer.Option("--repeats", help="Items of the history may come again.")] = False,
+    repeats: Annotated[
+        bool, typer.Option("--repeats", help="Allow items of the history in the results.")
+    ] = False,
     dataset: Dataset = None,
     device: Device = None,
 ) -> None:
-    """Recommend the items that fit best now, after the whole history. All ids are those of your data.
+    """Recommend items that come next, after the whole history. All ids are those of your data.
 
     Examples:
 
@@ -360,13 +354,14 @@ def recommend(
 @app.command("import")
 def import_published(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of the published RAILS code (.pt).")],
-    out: Annotated[Path, typer.Option(help="Folder of the result.")],
+    out: Annotated[Path, typer.Option(help="Output folder.")],
     settings: Annotated[
-        Path | None, typer.Option(help="JSON in the published parameter names; by default beside it.")
+        Path | None,
+        typer.Option(help="JSON with the published parameter names; by default next to the checkpoint."),
     ] = None,
     replace_other: Replace = False,
 ) -> None:
-    """Turn a published RAILS checkpoint into one of ours: safetensors, nothing executed.
+    """Convert a published RAILS checkpoint to safetensors, without executing anything in it.
 
     Example: workbench model import hstu-mol.pt --settings hstu-mol.json --out ckpts/published-hstu-mol
     """

@@ -29,14 +29,14 @@ Device = Annotated[
 
 
 def presets(incomplete: str) -> list[str]:
-    """Names of presets that begin so."""
+    """Names of presets that begin with `incomplete`."""
     from workbench.training.presets import PRESETS
 
     return [name for name in PRESETS if name.startswith(incomplete)]
 
 
 def models(incomplete: str) -> list[str]:
-    """Names of trained models in `ckpts/` that begin so."""
+    """Names of trained models in `ckpts/` that begin with `incomplete`."""
     from workbench import paths
 
     found = paths.checkpoints().glob(f"[!.]*/{'config.json'}")
@@ -44,7 +44,7 @@ def models(incomplete: str) -> list[str]:
 
 
 def datasets(incomplete: str) -> list[str]:
-    """Names of datasets, prepared ones first, that begin so."""
+    """Names of datasets that begin with `incomplete`, prepared ones first."""
     from workbench.data import CATALOG, EMBEDDED, prepared_names
 
     known = dict.fromkeys([*prepared_names(), *EMBEDDED, *CATALOG])
@@ -52,7 +52,7 @@ def datasets(incomplete: str) -> list[str]:
 
 
 def searchers(incomplete: str) -> list[str]:
-    """Names of searchers that begin so."""
+    """Names of searchers that begin with `incomplete`."""
     from workbench.search.registry import SEARCHERS
 
     return [name for name in SEARCHERS if name.startswith(incomplete)]
@@ -67,6 +67,6 @@ Model = Annotated[
 Dataset = Annotated[
     str | None,
     typer.Option(
-        "--dataset", autocompletion=datasets, help="A dataset by name; by default the one of the training."
+        "--dataset", autocompletion=datasets, help="Name of a dataset; by default that of the training."
     ),
 ]

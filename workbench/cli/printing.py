@@ -1,4 +1,4 @@
-"""What several commands print and write: a table on the terminal, a CSV file with where its numbers come from."""
+"""Output shared by several commands: a table on the terminal, a CSV file with machine and commit."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from workbench.visible import visible
 
 
 def origin() -> dict[str, str]:
-    """Machine and commit, in words."""
+    """Machine and commit as text."""
     found = provenance(paths.root())
     return {"machine": found.machine.words(), "commit": found.commit_words()}
 
 
 def print_table(frame: pd.DataFrame) -> None:
-    """Print a table, fractions with four digits after the point, nothing cut: a row longer than the terminal runs on."""
+    """Print a table, fractions with four decimals, without truncation: a row may be longer than the terminal."""
     table = Table(box=None)
     for column in frame.columns:
         table.add_column(
@@ -31,7 +31,7 @@ def print_table(frame: pd.DataFrame) -> None:
 
 
 def print_whole(table: Table) -> None:
-    """Print a table with nothing cut or wrapped: a row longer than the terminal runs on."""
+    """Print a table without truncation or wrapping: a row may be longer than the terminal."""
     console = Console()
     console.width = max(
         console.width, console.measure(table, options=console.options.update(width=10_000)).maximum
@@ -40,9 +40,9 @@ def print_whole(table: Table) -> None:
 
 
 def write_csv(frame: pd.DataFrame, path: Path, digits: int | None = None) -> None:
-    """Write a table, whole or not at all; its folder is made if it is missing.
+    """Write a table atomically; its folder is created if it is missing.
 
-    `digits`: significant digits of fractions, all of them where None.
+    `digits`: significant digits of fractions, all of them if None.
     """
     with files.atomic_write(path) as temporary:
         frame.to_csv(temporary, index=False, float_format=None if digits is None else f"%.{digits}g")

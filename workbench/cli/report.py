@@ -20,23 +20,25 @@ def report(
         typer.Option(help="quick: minutes on two cores; standard: MovieLens; full: a GPU."),
     ] = "quick",
     dataset: Annotated[str, typer.Option(help="A dataset of `workbench data list`.")] = _DEFAULT_DATASET,
-    seed: Annotated[int, typer.Option(help="The seed that every notebook gets.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every notebook.")] = 0,
     only: Annotated[
         list[str] | None,
         typer.Option(help="Notebooks to run, by number or name: 00,03; may be repeated."),
     ] = None,
     parameter: Annotated[
         list[str] | None,
-        typer.Option("-p", metavar="NAME=VALUE", help="A parameter of the notebooks; repeat it for more."),
+        typer.Option("-p", metavar="NAME=VALUE", help="A parameter of the notebooks; repeat for more."),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Notebooks at once, where none waits for another.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(help="Notebooks to run in parallel, unless one depends on another.")
+    ] = 1,
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="Seconds that a cell may take. By default 600 (quick), 2 h (standard), 48 h (full)."
+            help="Time limit of a cell in seconds. By default 600 (quick), 2 h (standard), 48 h (full)."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run what is up to date too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also run notebooks that are up to date.")] = False,
     publish: Annotated[
         Path | None,
         typer.Option(help="Then copy all reports to this folder, as static pages for a web server."),
@@ -44,9 +46,9 @@ def report(
 ) -> None:
     """Execute the notebooks and write the report: reports/index.html.
 
-    What is up to date is kept: a notebook runs again when its cells, its parameters, the package, the installed versions or
-    the files in data/ and ckpts/ that it may read have changed. A notebook that fails stops none of the others; its page
-    shows the error, and the exit status is 1. A run that is stopped leaves the previous report as it was.
+    Up-to-date notebooks are skipped: a notebook runs again if its cells, its parameters, the package, the installed versions
+    or the files in data/ and ckpts/ that it may read have changed. If a notebook fails, the others still run; its page shows
+    the error, and the exit status is 1. Stopping a run leaves the previous report unchanged.
 
     Examples:
 
@@ -111,10 +113,10 @@ def lab(
         str, typer.Option(help="The address to listen on; other machines reach any but localhost.")
     ] = "localhost",
 ) -> None:
-    """Open JupyterLab on a notebook: the tour, where none is named.
+    """Open JupyterLab on a notebook, by default the tour.
 
-    It listens on this machine only, whatever your own Jupyter configuration says, unless `--ip` names another address. It
-    fetches no news and no updates. Stop it with Ctrl-C.
+    It listens on this machine only, regardless of your Jupyter configuration, unless `--ip` gives another address. It does
+    not fetch news or updates. Stop it with Ctrl-C.
 
     Examples:
 
@@ -145,23 +147,23 @@ def lab(
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
         filter(None, [own, os.environ.get("JUPYTER_CONFIG_PATH")])
     )
-    if os.geteuid() == 0:  # in a container, as a rule; the server asks for its token all the same
+    if os.geteuid() == 0:  # usually in a container; the server still requires its token
         command.append("--allow-root")
     os.execv(command[0], command)
 
 
 def pairs(
-    write: Annotated[bool, typer.Option("--write", help="Write every .ipynb anew from its .py.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Regenerate every .ipynb from its .py.")] = False,
     take: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Write this notebook's .py from its .ipynb; the old .py is kept."),
     ] = None,
 ) -> None:
-    """Check that each notebook and its source (NN_name.ipynb, NN_name.py) hold the same cells, or make them so.
+    """Check that each notebook and its source (NN_name.ipynb, NN_name.py) have the same cells, or regenerate the notebooks.
 
-    The .py is the source. JupyterLab keeps both in step while you edit; run `workbench pairs --write` after editing a .py
-    by hand, and to take the outputs out of a notebook before committing it. A notebook that holds cells which its .py lacks is
-    left as it is: --take brings them into the .py.
+    The .py is the source. JupyterLab keeps both in step while you edit; run `workbench pairs --write` after editing a .py by
+    hand, and to take the outputs out of a notebook before committing it. A notebook with cells that its .py lacks is not
+    overwritten: --take copies them into the .py.
 
     Examples:
 
@@ -202,7 +204,7 @@ def _pairs(given: list[str]) -> dict[str, str]:
 
 
 def _check_dataset(name: str) -> None:
-    """Refuse a dataset that nobody knows before anything runs; ValueError with the ones there are."""
+    """Raise ValueError if the dataset is unknown, with the names of those that exist, before anything runs."""
     there = (paths.data() / name).is_dir() or any(paths.data().glob(f"{glob.escape(name)}-seed*"))
     if name == _DEFAULT_DATASET or there:
         return

@@ -60,15 +60,13 @@ def run(
     ] = None,
     trained_only: Annotated[
         bool,
-        typer.Option(
-            "--trained-only", help="Leave out models that are not in ckpts/ instead of training them."
-        ),
+        typer.Option("--trained-only", help="Skip models that are not in ckpts/ instead of training them."),
     ] = False,
     device: Device = None,
 ) -> None:
     """Compute the table of a study, print it, and write it to reports/tables with its machine and commit.
 
-    Missing models are trained first; a training that is stopped goes on from its last finished epoch.
+    Missing models are trained first; an interrupted training resumes from its last complete epoch.
 
     Examples:
 
@@ -110,7 +108,7 @@ def _options(words: list[str]) -> dict[str, str]:
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table without columns that hold one text for all rows, which are printed above it."""
+    """The table without columns that have one text for all rows; those are printed above it."""
     constant = [c for c in table if table[c].dtype == "str" and len(table) > 1 and table[c].nunique() == 1]
     for column in constant:
         typer.echo(f"{column}: {table[column].iloc[0]}")

@@ -210,7 +210,7 @@ def _missing(folder: Path, dataset: Dataset) -> list[str]:
 
 
 def _published_checksum(dataset: Dataset) -> Checksum | None:
-    """The MD5 that lies beside the archive; None where there is none to be had."""
+    """The MD5 that lies beside the archive; None if there is none to be had."""
     if dataset.checksum_address is None:
         return None
     try:

@@ -13,7 +13,7 @@ from workbench.data.prepare import Preparation
 
 @dataclass(frozen=True)
 class Published:
-    """Counts that a source states for one stage; None where it does not say."""
+    """Counts that a source states for one stage; None if it does not say."""
 
     stage: Literal["as read", "prepared"]
     source: str

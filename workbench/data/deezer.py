@@ -67,7 +67,7 @@ def as_deezer(sequences: Sequences, width: int = 64, seed: int = 0, known: int =
     these is what is listened to. Embeddings are the truncated singular value
     decomposition U S V of the training users' interactions (0 or 1): items √S V, users U √S, `width` wide (TT-SVD).
 
-    Raises ValueError where no column of the user table can be a feature, there are fewer than 10 users, or `known` is negative.
+    Raises ValueError if no column of the user table can be a feature, there are fewer than 10 users, or `known` is negative.
     """
     if known < 0:
         raise ValueError(f"known must be at least 0, not {known}")

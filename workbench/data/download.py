@@ -75,7 +75,7 @@ def download(
     continues: with a Range request, or from the start where the server does not know it or the file there has
     changed. The file takes its name only after `size` (bytes) and `checksum` agree; one that is there already
     and agrees is not fetched again. No more than `limit` bytes are ever accepted. The caller holds the lock of `target`.
-    Raises DownloadError where every address fails, OSError where the disk is full (the partial file is
+    Raises DownloadError if every address fails, OSError if the disk is full (the partial file is
     removed), and ValueError for an address of another kind.
     """
     if wrong := [address for address in addresses if not address.startswith(("http://", "https://"))]:

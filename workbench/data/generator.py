@@ -268,7 +268,7 @@ class Truth:
 
 
 def generate(size: Size, seed: int) -> Interactions:
-    """The embedded dataset of a size; ValueError where the size is unknown."""
+    """The embedded dataset of a size; ValueError if the size is unknown."""
     if size not in SIZES:
         raise ValueError(f"no embedded dataset of size {size!r}; there are {', '.join(SIZES)}")
     return generate_with(SIZES[size], seed)

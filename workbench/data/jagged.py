@@ -32,7 +32,7 @@ def unflatten(
     """The right-padded tensor of which `flatten` took the valid positions; 0 elsewhere.
 
     `length` is L.
-    Raises ValueError where `lengths` do not add up to T, or one exceeds L.
+    Raises ValueError if `lengths` do not add up to T, or one exceeds L.
 
     >>> unflatten(torch.tensor([5, 6, 7]), torch.tensor([2, 1]), 3).tolist()
     [[5, 6, 0], [7, 0, 0]]

@@ -29,7 +29,7 @@ class Sequences:
     """Every user's interactions in time order, stored end to end.
 
     User u (dense, 0..U−1) owns `item_ids[offsets[u]:offsets[u + 1]]` and the same slice of `timestamps`
-    (int64 seconds) and `ratings` (float32, NaN where the source has none). Item ids are dense, 1..N. `items`
+    (int64 seconds) and `ratings` (float32, NaN if the source has none). Item ids are dense, 1..N. `items`
     is the item table: one row per dense id in order (row i is item i + 1) with at least `item_id` (the
     source's id, int64 or text) and `title`; `users` likewise with `user_id`. `name` is the dataset's name. `ordered`: whether
     the source has an order in time; if not, a user's interactions stand in the order of the source, which means nothing.
@@ -77,7 +77,7 @@ class Sequences:
         """Every item before each user's target, oldest first and padded with 0: int64 (B, H).
 
         `held_out` interactions follow the target; H is the longest history, whatever an encoder's window.
-        Raises ValueError where a user has fewer than held_out + 1 interactions, and so no target.
+        Raises ValueError if a user has fewer than held_out + 1 interactions, and so no target.
         """
         lengths = self.lengths[users] - 1 - held_out
         if (lengths < 0).any():
@@ -128,7 +128,7 @@ def batch_of(
     """The last `max_length` interactions before each user's target, which `held_out` interactions follow.
 
     Shapes: B = len(users), L = the longest history among them, at most `max_length`; `held_out` is one for all, or (B,).
-    Raises ValueError where a user has fewer than held_out + 2 interactions.
+    Raises ValueError if a user has fewer than held_out + 2 interactions.
     """
     targets = sequences.offsets[users + 1] - 1 - held_out
     lengths = np.minimum(targets - sequences.offsets[users], max_length)
@@ -167,7 +167,7 @@ class Batches:
     every epoch ("anywhere": as late as leaves `max_length` interactions before the target, where there are so many), so that
     short histories are learned from all of a user's interactions. `rank` of `world` processes takes every world-th batch.
 
-    Raises ValueError where batch_size or max_length is below 1, or a window "anywhere" has no seed to be drawn with.
+    Raises ValueError if batch_size or max_length is below 1, or a window "anywhere" has no seed to be drawn with.
     """
 
     sequences: Sequences

@@ -81,7 +81,7 @@ def popularity(sequences: Sequences) -> pd.DataFrame:
 def gini(counts: NDArray[np.int64]) -> float:
     """How unequally counts are spread: 0 where all are equal, towards 1 where one has all.
 
-    G = Σ_i (2i − n − 1) c_i / (n Σ_i c_i), counts ascending, i from 1. NaN where there is nothing to share.
+    G = Σ_i (2i − n − 1) c_i / (n Σ_i c_i), counts ascending, i from 1. NaN if there is nothing to share.
 
     >>> gini(np.array([2, 2, 2])), gini(np.array([0, 0, 6]))
     (0.0, 0.6666666666666666)

@@ -81,7 +81,7 @@ def load_folder(folder: Path) -> Sequences:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """`meta.json` of a prepared dataset. Raises FileNotFoundError, and DataError where it is no such file."""
+    """`meta.json` of a prepared dataset. Raises FileNotFoundError, and DataError if it is no such file."""
     path = files.recover(folder) / META
     meta = read_json(path, "prepare the dataset again", DataError)
     if meta.get("format") != FORMAT:

@@ -11,7 +11,7 @@ from workbench.data.sequences import Sequences
 def keep(sequences: Sequences, chosen: NDArray[np.bool_], name: str) -> Sequences:
     """The interactions that are `chosen`, bool (interactions,), of all users, under another name; items stay as they are.
 
-    A user may be left with none. Raises ValueError where `chosen` has another length.
+    A user may be left with none. Raises ValueError if `chosen` has another length.
     """
     if len(chosen) != len(sequences.item_ids):
         raise ValueError(
@@ -54,7 +54,7 @@ def of_users(sequences: Sequences, users: NDArray[np.int64], name: str) -> Seque
 def first_counts(sequences: Sequences, share: float = 0.5) -> NDArray[np.int64]:
     """The interactions in the first `share` of each user's, rounded up, but for one that is always left: int64 (U,).
 
-    Raises ValueError where `share` does not lie between 0 and 1.
+    Raises ValueError if `share` does not lie between 0 and 1.
     """
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, not {share}")

@@ -1,4 +1,4 @@
-"""How far a mean over users would move with other users of the same kind: percentile bootstrap intervals.
+"""Percentile bootstrap intervals: the variation of a mean over users under resampling.
 
 Users with the same values are exchangeable, so a resample need not draw users: it draws how many of each kind come up. That is
 the same distribution, and as many users share a rank it is many times less work.
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 RESAMPLES = 1000
 LEVEL = 0.95
 CHUNK = 1 << 22
-"""Drawn counts at once: bounds the memory of resampling, whatever the number of users."""
+"""Counts drawn at once, which bounds the memory of resampling for any number of users."""
 
 
 def resampled_means(
@@ -19,10 +19,10 @@ def resampled_means(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """Means (R, M) of R resamples, with replacement, of U users, where `counts` (G,) users each have `values` (G, M).
+    """Means (R, M) of R resamples, with replacement, of U users; `counts` (G,) users each have `values` (G, M).
 
-    All M columns are resampled together, so that differences between them keep their pairing. NaN where there are no users.
-    Raises ValueError where `resamples` is below 1.
+    All M columns are resampled together, so that differences between them keep their pairing. NaN if there are no users.
+    Raises ValueError if `resamples` is below 1.
     """
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, not {resamples}")
@@ -47,7 +47,7 @@ def intervals(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower and upper ends (M,) of the percentile interval of each column's mean over users; see `resampled_means`.
 
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Raises ValueError where `level` is not
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Raises ValueError if `level` is not
     inside (0, 1).
     """
     if not 0 < level < 1:

@@ -16,7 +16,7 @@ def measure(
 ) -> pd.DataFrame:
     """One row per timed call: `repeat` (0, 1, …) and `seconds`, synchronised with `device` at both ends.
 
-    `warmup` calls come first and are not timed. Timing changes nothing about what is computed. Raises ValueError where
+    `warmup` calls come first and are not timed. Timing changes nothing about what is computed. Raises ValueError if
     `repeats` is below 1 or `warmup` below 0.
     """
     if repeats < 1 or warmup < 0:
@@ -34,8 +34,8 @@ def measure(
 def percentiles(times: pd.DataFrame, queries: int, by: Sequence[str] = ()) -> pd.DataFrame:
     """Latency of a call from raw `seconds`: `calls`, `p50_ms`, `p95_ms`, `p99_ms`, and `qps`, queries per second.
 
-    One row per group of the columns `by`; one row in all without them. Percentiles are in milliseconds, linearly interpolated;
-    qps = queries · calls / total seconds, where each call served `queries` queries. Raises ValueError where `queries` is
+    One row per group of the columns `by`; one row in all without them. Percentiles are in milliseconds, linearly
+    interpolated; qps = queries · calls / total seconds; each call served `queries` queries. Raises ValueError if `queries` is
     below 1 or there are no times.
 
     >>> percentiles(pd.DataFrame({"seconds": [0.25, 0.5, 0.25]}), queries=8)[["calls", "p50_ms", "qps"]].values.tolist()

@@ -20,7 +20,7 @@ MRR_CUT = f"MRR (cut at {PUBLISHED_CUT})"
 
 
 def as_ranks(ranks: ArrayLike) -> NDArray[np.float64]:
-    """Ranks as float64 (U,); ValueError where one is below 1 or NaN."""
+    """Ranks as float64 (U,); ValueError if one is below 1 or NaN."""
     values = np.asarray(ranks, dtype=np.float64)
     if not (values >= 1).all():
         raise ValueError(f"ranks begin at 1; {np.sum(~(values >= 1))} of {values.size} are below it or NaN")
@@ -28,7 +28,7 @@ def as_ranks(ranks: ArrayLike) -> NDArray[np.float64]:
 
 
 def hits(ranks: ArrayLike, k: int) -> NDArray[np.float64]:
-    """1 where the target is among the best k, else 0; its mean over users is HR@k (= recall@k for one target).
+    """1 if the target is among the best k, else 0; its mean over users is HR@k (= recall@k for one target).
 
     >>> hits([1, 3, np.inf], 2).tolist()
     [1.0, 0.0, 0.0]
@@ -37,7 +37,7 @@ def hits(ranks: ArrayLike, k: int) -> NDArray[np.float64]:
 
 
 def discounted_gains(ranks: ArrayLike, k: int) -> NDArray[np.float64]:
-    """1 / log₂(1 + rank) where the target is among the best k, else 0; its mean over users is NDCG@k.
+    """1 / log₂(1 + rank) if the target is among the best k, else 0; its mean over users is NDCG@k.
 
     With one relevant item the ideal gain is 1, so no further normalisation is needed.
 
@@ -90,7 +90,7 @@ def per_user(ranks: ArrayLike, ks: Sequence[int] = KS) -> pd.DataFrame:
 
 
 def metrics(ranks: ArrayLike, ks: Sequence[int] = KS) -> dict[str, float]:
-    """Every metric by its label: the mean over users, NaN where there are no users.
+    """Every metric by its label: the mean over users, NaN if there are no users.
 
     >>> metrics([1, 4], ks=[1])
     {'HR@1': 0.5, 'NDCG@1': 0.5, 'MRR': 0.625, 'MRR (cut at 2500)': 0.625}

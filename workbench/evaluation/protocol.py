@@ -1,4 +1,4 @@
-"""How an evaluation was done, as a value that travels with its numbers, and the tables of metrics with intervals."""
+"""Evaluation protocols as values that are stored with the results, and tables of metrics with intervals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from workbench.evaluation.metrics import KS, per_user
 Exclude = Callable[[SequenceBatch], Tensor | None]
 
 EXCLUDED_TARGETS = "excluded targets"
-"""The label of the share of users whose target their own history mask left out: hits that no model can make."""
+"""The label of the share of users whose target is excluded by their history mask: no model can find these."""
 
 MEANINGS: dict[str, dict[object, str]] = {
     "split": {"leave-one-out": "each user's interactions in time order; one of the last is the target"},
@@ -42,16 +42,16 @@ MEANINGS: dict[str, dict[object, str]] = {
         "test": "the epoch was chosen on the test targets themselves: an optimistic figure",
     },
 }
-"""What each setting of a protocol says, for its card."""
+"""The meaning of each setting of a protocol, for its card."""
 
 
 @dataclass(frozen=True)
 class Protocol:
     """How targets, candidates and models were chosen. `MEANINGS` explains every value.
 
-    `history_mask` says which items are left out of the candidates; a target that occurs in the masked history can
-    never be hit, and the share of such users is part of every summary. `request_time` is whether the encoder sees the
-    target's timestamp.
+    `history_mask` decides which items are excluded from the candidates; a target that occurs in the masked history can never
+    be hit, and the share of such users is part of every summary. `request_time` is whether the encoder sees the target's
+    timestamp.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Protocol:
         )
 
     def exclude(self, whole_history: Exclude) -> Exclude:
-        """What gives the item ids (B, H) to leave out of the candidates of a batch, or None.
+        """A function that returns the item ids (B, H) to exclude from the candidates of a batch, or None.
 
         `whole_history` gives all items before the target, however long ago, padded with 0; asked for only where the mask
         is "all".
@@ -111,17 +111,17 @@ STRICT = Protocol("strict")
 - History mask "all": what may be recommended must not depend on how long a history the model reads. With "window", a model of a
   shorter window faces more candidates, among them items the user is done with, so two encoders would be compared on different
   tasks; with "none", most of the top of the list is what was just seen. Where users do return to items the mask makes their
-  targets unreachable: the share of `excluded targets` says how often, and MovieLens, where nobody rates twice, has none.
+  targets unreachable: `excluded targets` is their share, which is 0 on MovieLens, where nobody rates twice.
 - Corpus "catalogue": which items will be rated at all is known only from the held-out data.
 - Request time hidden: a server knows what time it is, but in a log the request is observed only because the target was chosen
   at that moment. MovieLens ratings come in bursts (in 1M, 89 % follow the previous one within a minute, 35 % in the same
-  second), so this time says whether a session goes on. Nothing recorded with the target may enter the query. (The published
-  code lets HSTU see it; that is a switch of the encoder.)
+  second), so this time reveals whether a session continues. Nothing recorded with the target may enter the query. (The
+  published code lets HSTU see it; that is a switch of the encoder.)
 - Model choice on validation: the best of a hundred epochs on the test users is not an estimate of anything.
 """
 
 STRICT_VALIDATION = Protocol("strict, validation", part="validation")
-"""`STRICT` on the second-to-last interaction: what early stopping and choices of settings look at."""
+"""`STRICT` on the second-to-last interaction, for early stopping and the choice of settings."""
 
 RAILS = Protocol("RAILS, as published", history_mask="window", request_time=True, model_choice="test")
 """As the published RAILS code evaluates, for comparison with its tables only.
@@ -133,7 +133,7 @@ Its MRR is the one `cut at 2500`.
 
 
 def effective_ranks(ranks: pd.DataFrame) -> NDArray[np.float64]:
-    """The ranks of a rank table, inf where the target was excluded: what metrics are computed from."""
+    """The ranks of a rank table, from which metrics are computed; inf if the target was excluded."""
     return np.where(ranks["target_excluded"].to_numpy(), np.inf, ranks["rank"].to_numpy(dtype="float64"))
 
 
@@ -185,7 +185,7 @@ def compare(
     The interval is of the difference, and users are resampled in pairs: what makes a user easy for both cancels, so it is
     narrower than the two intervals suggest. A difference whose interval excludes 0 is more than chance among users (it says
     nothing about other training seeds).
-    Raises ValueError where the rank tables are not of the same users with the same targets.
+    Raises ValueError if the rank tables are not of the same users with the same targets.
     """
     keys = ["user_id", "target_id"]
     pair = [table.sort_values("user_id", kind="stable", ignore_index=True) for table in (first, second)]
@@ -215,7 +215,7 @@ def compare(
 
 
 def _mean(values: pd.DataFrame, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Column means over users, of whom `counts` have each row; NaN without any."""
+    """Column means over users, of whom `counts` have each row; NaN without users."""
     if not len(counts):
         return np.full(values.shape[1], np.nan)
     means: NDArray[np.float64] = counts @ values.to_numpy() / counts.sum()

@@ -1,4 +1,4 @@
-"""Published figures, each with its source, to print beside measured ones."""
+"""Published results, each with its source, to compare with measured ones."""
 
 from collections.abc import Collection
 from functools import cache
@@ -23,10 +23,10 @@ def published(
     metrics: Collection[str] | None = None,
     source: str | None = None,
 ) -> pd.DataFrame:
-    """The published figures as `source`, `dataset`, `method`, `metric`, `value`; every argument given narrows them.
+    """The published results as `source`, `dataset`, `method`, `metric`, `value`; every argument given narrows them.
 
-    `dataset` is compared without case ("ml-1m" finds ML-1M); `source` is any part of a source's name. A dataset that nobody
-    published figures for gives an empty table. Several sources print different numbers for one model: look at `source`.
+    `dataset` is compared without case ("ml-1m" finds ML-1M); `source` is any part of a source's name. A dataset without
+    published results gives an empty table. Sources differ for some models: look at `source`.
     """
     rows = _table()
     if dataset is not None:
@@ -41,7 +41,7 @@ def published(
 
 
 def comparable(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same figures under our labels: RAILS' MRR on its recommendation datasets is the one cut at 2500.
+    """The same results with our labels: RAILS' MRR on its recommendation datasets is the one cut at 2500.
 
     Its code counts a target beyond rank 2500 as rank 2501 (see `reciprocal_ranks_cut`).
     """
@@ -52,7 +52,7 @@ def comparable(rows: pd.DataFrame) -> pd.DataFrame:
 def beside_published(summary: pd.DataFrame, dataset: str, methods: Collection[str]) -> pd.DataFrame:
     """A summary (see `summarize`) with one more column for each published source and method of `methods`.
 
-    Columns: those of `summary`, then "method · source", NaN where that source does not print the metric. The order of
+    Columns: those of `summary`, then "method · source", NaN if that source does not print the metric. The order of
     the rows is the summary's. With no published figures the summary comes back as it is.
     """
     rows = comparable(published(dataset, methods))

@@ -27,9 +27,9 @@ COLUMNS = {
 
 
 class TargetRanks(NamedTuple):
-    """The place of each query's target: tensors of one value per query.
+    """The rank of each query's target: tensors of one value per query.
 
-    `ranks` int64: 1 for the best; N + 1 where the target is itself excluded. `scores`: the target's score. `candidates` int64:
+    `ranks` int64: 1 for the best; N + 1 if the target itself is excluded. `scores`: the target's score. `candidates` int64:
     items that were not excluded. `excluded` bool: the target was among the excluded, so that no searcher could return it.
     """
 
@@ -49,11 +49,11 @@ def target_ranks(
 ) -> TargetRanks:
     """The exact rank of each query's target among the items of the corpus that are not excluded.
 
-    rank = 1 + items that score higher + items that score the same and stand in a lower row: the place at which brute
-    force would return the target. All scores of a query are held together, so that equal items compare as
-    equal; memory beyond the item state stays under `memory_budget` bytes, or that of one query's scores if that is more.
+    rank = 1 + items that score higher + items that score the same and have a lower row: the place at which brute force would
+    return the target. All scores of a query are held together, so that equal items compare as equal; memory beyond the item
+    state stays under `memory_budget` bytes, or that of one query's scores if that is more.
 
-    Raises ValueError where a target is not in the corpus, `exclude` or `target_ids` has another batch size, the
+    Raises ValueError if a target is not in the corpus, `exclude` or `target_ids` has another batch size, the
     similarity is in training mode, or a score is NaN.
     """
     if len(target_ids) != len(queries):
@@ -115,10 +115,10 @@ def found_ranks(
     target_ids: Int[Tensor, "B"],
     exclude: Int[Tensor, "B H"] | None = None,
 ) -> TargetRanks:
-    """The place of each query's target in all that `searcher` returns for it from its corpus of `size` items.
+    """The rank of each query's target in everything that `searcher` returns from its corpus of `size` items.
 
     A target that it does not return has rank `size` + 1, a miss at every cut-off, and score −inf. What an index leaves out is
-    so counted against it, where `target_ranks` asks what its score alone would do.
+    so counted against it, whereas `target_ranks` considers its score alone.
     """
     with torch.no_grad():
         found = searcher.search(queries, size, exclude)

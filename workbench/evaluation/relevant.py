@@ -16,7 +16,7 @@ from workbench.evaluation.bootstrap import LEVEL, RESAMPLES, intervals
 
 @dataclass(frozen=True)
 class Relevant:
-    """The relevant items of U users, end to end: user u has `ids[offsets[u]:offsets[u + 1]]`, each once, at least one."""
+    """The relevant items of U users, concatenated: user u has `ids[offsets[u]:offsets[u + 1]]`, each once, at least one."""
 
     offsets: NDArray[np.int64]
     ids: NDArray[np.int64]
@@ -34,9 +34,9 @@ class Relevant:
 def list_metrics(found: NDArray[np.int64], relevant: Relevant, ks: Sequence[int]) -> pd.DataFrame:
     """One row per user, one column per label: P@k, R@k, F1@k, NDCG@k of the lists `found`, int64 (U, K), best first.
 
-    With h relevant items among the first k: P = h / k, R = h / r for r relevant items, F1 = 2 P R / (P + R), 0 where h is 0;
-    NDCG = Σ_hits 1 / log₂(1 + place) over the same sum for min(k, r) hits in front. A place with id −1 is a miss.
-    Raises ValueError where the lists are of other users, shorter than a k, or name an item twice.
+    With h relevant items among the first k: P = h / k, R = h / r for r relevant items, F1 = 2 P R / (P + R), 0 if h is 0;
+    NDCG = Σ_hits 1 / log₂(1 + place) over the same sum for min(k, r) hits in front. A place with id −1 is a miss. Raises
+    ValueError if the lists are of other users, shorter than a k, or contain an item twice.
 
     >>> relevant = Relevant(np.array([0, 2]), np.array([5, 7]))
     >>> list_metrics(np.array([[7, 3]]), relevant, [2]).round(3).to_dict("records")

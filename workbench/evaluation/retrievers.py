@@ -24,12 +24,12 @@ def rank_users(
     progress: bool = False,
     brute_force: bool = False,
 ) -> pd.DataFrame:
-    """The rank of every user's held-out item (see `evaluation.ranks.rank_table`), as `protocol` asks for it.
+    """The rank of every user's held-out item (see `evaluation.ranks.rank_table`), under `protocol`.
 
-    Deep Retrieval scores only what its beam reaches, and is ranked so, by its own index; `brute_force` asks what its reranker
+    Deep Retrieval scores only what its beam reaches, so it is ranked by its own index; `brute_force` ranks what its reranker
     alone would do over the whole corpus. All other similarities are ranked by brute force.
 
-    Raises ValueError where the retriever has another number of items than the dataset.
+    Raises ValueError if the retriever has another number of items than the dataset.
     """
     check_same_items(retriever, sequences)
     device = retriever.device
@@ -62,17 +62,17 @@ def rank_users(
 
 
 def own_index(similarity: Similarity, items: ItemState) -> Searcher | None:
-    """The index that a similarity cannot be told apart from, since it decides what is scored at all; None for most."""
+    """The index that is part of a similarity, because it decides what is scored at all; None for most."""
     if isinstance(similarity, DeepRetrieval) and isinstance(items, DeepRetrievalItems):
         return PathBeam.of(similarity, items)
     return None
 
 
 def check_same_items(retriever: Retriever, sequences: Sequences) -> None:
-    """ValueError where `retriever` was built for another number of items than `sequences` has."""
+    """ValueError if `retriever` was built for another number of items than `sequences` has."""
     if retriever.num_items != sequences.num_items:
         raise ValueError(
-            f"the retriever knows {retriever.num_items} items and {sequences.name} has {sequences.num_items}:"
+            f"the retriever has {retriever.num_items} items and {sequences.name} has {sequences.num_items}:"
             " it was trained on another dataset"
         )
 

@@ -1,4 +1,4 @@
-"""Text retrieval judged: Hit@k, MRR and NDCG@10 per query, and intervals that respect groups of queries."""
+"""Metrics of text retrieval: Hit@k, MRR and NDCG@10 per query, and intervals clustered by groups of queries."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Protocols of held-out users: who trains, who is queried, and what a way of finding items is worth to them."""
+"""Protocols of held-out users: which users train, which are queried, and how well a searcher serves the latter."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from workbench.evaluation.relevant import Relevant, list_metrics
 from workbench.retriever import Retriever
 
 Find = Callable[[SequenceBatch, Int[Tensor, "B H"], int], Int[Tensor, "B K"]]
-"""Item ids found for a batch of first parts, best first, −1 past the end; the second argument holds the ids to leave out."""
+"""Item ids found for a batch of first parts, best first, −1 past the end; the second argument holds the ids to exclude."""
 QUESTIONS = 250
-"""Users that are asked for together."""
+"""Users per batch of queries."""
 
 
 @dataclass(frozen=True)
 class HeldOutUsers:
-    """Which interactions count, which users are held out, and what is asked of them.
+    """Which interactions count, which users are held out, and which of their items are predicted.
 
     Interactions rated below `min_rating` are left out, then users with fewer than `min_items` of the rest. Of those that
     remain `validation_users` and `test_users` are drawn by `seed` and held out whole; the others train. Of a held-out user the
@@ -56,7 +56,7 @@ class HeldOutUsers:
 
     @property
     def part_name(self) -> str:
-        """What the training users' part of a dataset is called: "halves", or "first-80" for another share, in percent."""
+        """The name of the training users' part of a dataset: "halves", or "first-80" for another share, in percent."""
         return "halves" if self.query_fraction == 0.5 else f"first-{100 * self.query_fraction:.0f}"
 
     @property
@@ -105,7 +105,7 @@ PAPER = HeldOutUsers()
 
 @dataclass(frozen=True)
 class UserSplit:
-    """A dataset cut by users: `training` has its users' whole histories, `held_out` those of the part that is asked."""
+    """A dataset cut by users: `training` has its users' whole histories, `held_out` those of the users who are queried."""
 
     training: Sequences
     held_out: Sequences
@@ -114,7 +114,7 @@ class UserSplit:
 def split_users(sequences: Sequences, protocol: HeldOutUsers) -> UserSplit:
     """The training users and the users of the protocol's part; those of the other part are in neither.
 
-    Raises ValueError where fewer users remain than are to be held out, and one more.
+    Raises ValueError if fewer users remain than are to be held out, and one more.
     """
     liked = rated_at_least(sequences, protocol.min_rating)
     users = np.flatnonzero(liked.lengths >= protocol.min_items)
@@ -134,7 +134,7 @@ def split_users(sequences: Sequences, protocol: HeldOutUsers) -> UserSplit:
 
 
 def relevant_items(held_out: Sequences, protocol: HeldOutUsers) -> Relevant:
-    """What comes after the asked part of each user, each item once."""
+    """The items after the first part of each user, each once."""
     second = keep(held_out, ~first_part(held_out, protocol.query_fraction), held_out.name)
     users = np.repeat(np.arange(second.num_users), second.lengths)
     pairs = np.unique(users * (held_out.num_items + 1) + second.item_ids)
@@ -143,9 +143,10 @@ def relevant_items(held_out: Sequences, protocol: HeldOutUsers) -> Relevant:
 
 
 def ask(find: Find, held_out: Sequences, k: int, protocol: HeldOutUsers) -> Int[Tensor, "U K"]:
-    """What `find` gives for each user's first part, of which an encoder reads the last `history` items and all are left out."""
+    """The lists of `find` for each user's first part; an encoder reads its last `history` items, and all of it is
+    excluded."""
     first = first_part(held_out, protocol.query_fraction)
-    # The item after it is the target that a batch is made with; nothing is asked of it.
+    # The item after it is the target that a batch needs; it is not used.
     first[held_out.offsets[:-1] + first_counts(held_out, protocol.query_fraction)] = True
     asked = keep(held_out, first, held_out.name)
     found = []

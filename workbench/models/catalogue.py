@@ -1,4 +1,4 @@
-"""The items of a model by the user's own ids, and what stands in a list of recommendations."""
+"""The items of a model by the user's own ids, and the tables of recommendations."""
 
 import warnings
 from collections.abc import Iterable, Sequence

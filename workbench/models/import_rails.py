@@ -1,8 +1,8 @@
 """Published RAILS checkpoints into retrievers.
 
-The checkpoint is the published code's `torch.save`d dictionary, read with `weights_only=True`. Shapes tell widths, depths,
-groups and table sizes; what they cannot tell (heads, temperatures, dropouts, the kind of GLU) comes from a JSON file in the
-published code's own parameter names. Of two gate dropouts that it can tell apart the item's is taken (training alone sees it).
+The checkpoint is the published code's `torch.save`d dictionary, read with `weights_only=True`. Widths, depths, groups and
+table sizes follow from shapes; the rest (heads, temperatures, dropouts, the kind of GLU) comes from a JSON file with the
+published code's parameter names. If it has two gate dropouts, the item's is used (dropout only affects training).
 """
 
 import math
@@ -32,15 +32,15 @@ def import_rails(checkpoint: Path, settings: Path | None = None) -> Retriever:
     """The retriever in a published checkpoint, in evaluation mode.
 
     `settings`: JSON with `max_sequence_length` and groups `hstu` or `sasrec`, `mol`, in the published names (by default the
-    file beside the checkpoint with the suffix .json, where there is one). Raises ValueError where the file is not such a
-    checkpoint, where a tensor is missing or left over, where settings and tensors disagree, or where neither tells what is
-    needed. Nothing in the file is executed.
+    file next to the checkpoint with the suffix .json, if there is one). Raises ValueError if the file is not such a
+    checkpoint, if a tensor is missing or left over, if settings and tensors disagree, or if neither gives what is needed.
+    Nothing in the file is executed.
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {checkpoint}")
-    beside = checkpoint.with_suffix(".json")
-    if settings is None and beside.is_file():
-        settings = beside
+    default = checkpoint.with_suffix(".json")
+    if settings is None and default.is_file():
+        settings = default
     given = _read_settings(settings)
     check_zip(checkpoint)
     try:
@@ -89,7 +89,7 @@ def _read_settings(path: Path | None) -> dict[str, Any]:
 
 
 def _agree(given: dict[str, Any], found: dict[str, Any], group: str = "") -> None:
-    """ValueError where the settings name another value than the tensors tell."""
+    """ValueError if the settings contradict the shapes of the tensors."""
     for name, value in found.items():
         if given.get(name, value) != value:
             raise ValueError(f"the settings say {group}{name} = {given[name]}, but the tensors {value}")
@@ -112,7 +112,7 @@ def _config(state: dict[str, Tensor], given: dict[str, Any]) -> RetrieverConfig:
 def _heads(values: dict[str, Any], group: str) -> int:
     if "num_heads" not in values:
         raise ValueError(
-            f"the tensors do not tell the number of heads: give {group}.num_heads in the settings"
+            f"the number of heads does not follow from the tensors: give {group}.num_heads in the settings"
         )
     heads = values["num_heads"]
     if not isinstance(heads, int) or heads < 1:
@@ -208,9 +208,9 @@ def _similarity_config(state: dict[str, Tensor], given: dict[str, Any]) -> Simil
         "gating_item_hidden_dim": config.gate_item,
         "gating_qi_hidden_dim": config.gate_pair,
     }
-    # The published code writes a linear part as -1 or 0, and leaves a width in place where a part is off.
-    told = {name: max(int(values[name]), 0) for name in widths if name in values}
-    _agree(told, {name: width for name, width in widths.items() if width is not None}, "mol.")
+    # The published code writes a linear part as -1 or 0, and keeps a width even if the part is off.
+    stated = {name: max(int(values[name]), 0) for name in widths if name in values}
+    _agree(stated, {name: width for name, width in widths.items() if width is not None}, "mol.")
     return config
 
 
@@ -234,7 +234,7 @@ def _table(name: str) -> int:
 
 
 def _hidden(state: dict[str, Tensor], prefix: str) -> int | None:
-    """Hidden units of one part of the gate: None where it is absent, 0 where it is one linear layer."""
+    """Hidden units of one part of the gate: None if it is absent, 0 if it is one linear layer."""
     layers = sorted((n for n in state if n.startswith(prefix) and n.endswith(".weight")), key=_layer)
     if not layers:
         return None

@@ -49,7 +49,7 @@ class StaleError(ValueError):
 class TrainedModel:
     """A finished retriever: its folder and what is in it.
 
-    `metadata` are what its `config.json` says, `history` has one row per epoch, `metrics` one per metric (see
+    `metadata` is the content of its `config.json`, `history` has one row per epoch, `metrics` one per metric (see
     `evaluation.protocol.summarize`).
     """
 
@@ -95,7 +95,7 @@ class TrainedModel:
     def ranks(self, sequences: Sequences) -> pd.DataFrame:
         """The rank of every user's test item (see `evaluation.ranks.rank_table`), from disk or measured now and kept.
 
-        The table tells users' items: it is data, and stays out of what is handed on with a checkpoint.
+        The table reveals users' items: it is data, and is not shipped with a checkpoint.
         """
         path = self.folder / RANKS
         measured_on = _measured_on(self.folder, sequences.fingerprint())
@@ -119,7 +119,7 @@ def name_of(preset: Preset, sequences: Sequences) -> str:
 def folder_of(checkpoint: str | Path) -> Path:
     """The folder of a checkpoint, given by its folder or by its name in `ckpts/`.
 
-    Raises FileNotFoundError if there is none, which says what the checkpoint is called now if it was renamed.
+    Raises FileNotFoundError if there is none; the message has the new name if the checkpoint was renamed.
     """
     given = Path(checkpoint)
     for folder in (given, paths.checkpoints() / given):
@@ -160,10 +160,10 @@ def load_or_train(
     device: str | None = None,
     progress: bool = True,
 ) -> TrainedModel:
-    """The measured retriever of a preset on a dataset: from `ckpts/` where it is there and fits, else trained now.
+    """The measured retriever of a preset on a dataset: loaded from `ckpts/` if there is a match, else trained now.
 
-    One that was trained on other data, with another seed or with other settings does not fit; it stays where it is, and
-    the new one is kept under a name of its own. A training that is stopped goes on where it was.
+    A model trained on other data, with another seed or with other settings does not match; it is left unchanged, and the new
+    one gets another name. An interrupted training resumes.
     """
     training = changed(preset.training, seed=seed)
     if found := find_trained(preset, sequences, seed=seed):
@@ -268,8 +268,8 @@ def store_model(
     `metadata` and `history` are those of its training. Raises ValueError, before it measures, if `folder` holds something
     else than a checkpoint of the same settings (`replace`: than a checkpoint).
     """
-    told = metadata | {"retriever": retriever.config.to_dict()}
-    settings = _settings_in(told)
+    stored = metadata | {"retriever": retriever.config.to_dict()}
+    settings = _settings_in(stored)
     files.check_folder(folder, CHECKPOINT, settings, replace=replace)
     ranks = rank_users(retriever, sequences, STRICT, progress=progress)
     metrics = summarize(ranks, STRICT, KS)
@@ -279,32 +279,30 @@ def store_model(
         history.to_csv(new / HISTORY, index=False)
         ranks.assign(**measured_on).to_parquet(new / RANKS, index=False)
         metrics.assign(**measured_on).to_csv(new / METRICS, index=False)
-        if sequences.name not in CATALOG:  # whose licences leave the item tables where they are
+        if sequences.name not in CATALOG:  # their licences forbid redistribution of the item tables
             Catalogue.of(sequences).save(new)
-        (new / CARD).write_text(card(folder.name, told, history, metrics, sequences), encoding="utf-8")
+        (new / CARD).write_text(card(folder.name, stored, history, metrics, sequences), encoding="utf-8")
     return TrainedModel.load(folder)
 
 
 PUBLISHED_TABLE = "RAILS v4 (arXiv 2407.15462v4) Table 3"
 
 
-def beside(shelved: Sequence[TrainedModel]) -> pd.DataFrame:
-    """Measured rows above published ones: `model`, `whose`, then a column per metric of `SHOWN` (text, "" where none).
+def with_published(models: Sequence[TrainedModel]) -> pd.DataFrame:
+    """Measured rows above published ones: `model`, `whose`, then a column per metric of `SHOWN` (text, "" if there is none).
 
-    A measured value stands with the half-width of its 95 % interval. Raises ValueError where the retrievers were trained
-    on different data.
+    A measured value is followed by the half-width of its 95 % interval. Raises ValueError if the retrievers were trained on
+    different data.
     """
-    data = {s.metadata.get("fingerprint") for s in shelved}
+    data = {model.metadata.get("fingerprint") for model in models}
     if len(data) != 1:
-        raise ValueError(
-            "these checkpoints were trained on different data: their metrics cannot stand in one table"
-        )
+        raise ValueError("these checkpoints were trained on different data: their metrics are not comparable")
     rows: list[dict[str, str]] = []
-    for s in shelved:
+    for s in models:
         measured = s.metrics.assign(half=(s.metrics["high"] - s.metrics["low"]) / 2).set_index("metric")
         cells = {m: f"{measured['value'][m]:.4f} ± {measured['half'][m]:.4f}" for m in SHOWN}
         rows.append({"model": s.folder.name, "whose": f"here, {len(s.history)} epochs"} | cells)
-    theirs = published(shelved[0].metadata["dataset"], source=PUBLISHED_TABLE)
+    theirs = published(models[0].metadata["dataset"], source=PUBLISHED_TABLE)
     for method, found in theirs.groupby("method", sort=False):
         values = found.set_index("metric")["value"]
         rows.append(
@@ -323,7 +321,7 @@ def markdown(table: pd.DataFrame) -> str:
 def card(
     name: str, metadata: dict[str, Any], history: pd.DataFrame, metrics: pd.DataFrame, sequences: Sequences
 ) -> str:
-    """The model card: what it is, what it learned from, how, how good it is, and what it is not for."""
+    """The model card: the model, its training data and settings, its metrics, and its limits."""
     training = TrainingConfig.from_dict(metadata["training"])
     config = metadata["retriever"]
     encoder, similarity = (
@@ -357,7 +355,7 @@ Measured on {metrics["users"].iloc[0]:,} users with 95 % bootstrap intervals; th
 | --- | --- | --- |
 {rows}
 
-For research and teaching on the same data. It knows no item or user beyond its table, and repeats the popularity and
+For research and teaching on the same data. It has no items or users beyond its table, and repeats the popularity and
 selection biases of its data.
 
 <details><summary>All settings</summary>

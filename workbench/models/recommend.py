@@ -18,7 +18,7 @@ from workbench.search import BruteForce
 def history(sequences: Sequences, user: int, count: int = 8) -> pd.DataFrame:
     """The last `count` items before a user's test item, and that item: `when`, `title`, `genres`, `held_out`.
 
-    Raises IndexError where there is no such user (dense number), ValueError where the user has no held-out item.
+    Raises IndexError if there is no such user (dense number), ValueError if the user has no held-out item.
     """
     last = _held_out(sequences, user)
     rows = np.arange(max(sequences.offsets[user], last - count), last + 1)
@@ -31,8 +31,8 @@ def history(sequences: Sequences, user: int, count: int = 8) -> pd.DataFrame:
 def recommendations(retriever: Retriever, sequences: Sequences, user: int, k: int = 10) -> pd.DataFrame:
     """The best `k` items for a user before the test item, none of them from the history.
 
-    Columns: `place` (from 1), `title`, `genres` where the item table has them, `score`, `held_out` (is it the item that
-    came next?). Raises as `history` does.
+    Columns: `place` (from 1), `title`, `genres` if the item table has them, `score`, `held_out` (is it the item that came
+    next?). Raises as `history` does.
     """
     target = int(sequences.item_ids[_held_out(sequences, user)])
     users = np.array([user])
@@ -50,7 +50,8 @@ def recommendations(retriever: Retriever, sequences: Sequences, user: int, k: in
 
 @torch.no_grad()
 def queries(retriever: Retriever, sequences: Sequences, users: NDArray[np.int64]) -> QueryState:
-    """What `users` ask before their test item, the time of which is not told. ValueError where one has no history before it."""
+    """The query states of `users` before their test item, whose time is hidden. ValueError if one has no history before
+    it."""
     batch = batch_of(sequences, users, 0, retriever.config.max_length)
     return retriever.query_state(batch.at_last_interaction().to(retriever.device))
 
@@ -62,14 +63,14 @@ def score_matrix(retriever: Retriever, sequences: Sequences, users: int = 8, ite
     """
     counts = popularity(sequences)
     ids = np.argsort(-counts, kind="stable")[:items] + 1
-    asked = sequences.users_with("test")[:users]
-    batch = batch_of(sequences, asked, 0, retriever.config.max_length).to(retriever.device)
+    shown = sequences.users_with("test")[:users]
+    batch = batch_of(sequences, shown, 0, retriever.config.max_length).to(retriever.device)
     with torch.no_grad():
         state = retriever.item_state(torch.from_numpy(ids).to(retriever.device))
         scores = retriever.similarity.score(retriever.query_state(batch), state).cpu().numpy()
     titles = sequences.items["title"].iloc[ids - 1].astype(str)
     centred = scores - scores.mean(axis=1, keepdims=True)
-    return pd.DataFrame(centred, index=[f"user {u}" for u in asked], columns=titles)
+    return pd.DataFrame(centred, index=[f"user {u}" for u in shown], columns=titles)
 
 
 def by_popularity(ranks: pd.DataFrame, sequences: Sequences, groups: int = 5, k: int = 10) -> pd.DataFrame:

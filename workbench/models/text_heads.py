@@ -60,7 +60,7 @@ class EncodedCollection:
 
     @cached_property
     def examples(self) -> Examples:
-        """Training queries with their answers and hard negatives, mined by cosine and kept beside the vectors."""
+        """Training queries with their answers and hard negatives, mined by cosine and stored next to the vectors."""
         queries, relevant = self.queries("train"), self.relevant("train")
         path = paths.data() / "encoded" / f"hard-{self.digest}-{MINED}.npy"
         if path.is_file():
@@ -79,7 +79,7 @@ class EncodedCollection:
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A head, ready to search, and where it lies; `seconds` is what its training took."""
+    """A trained head and its folder; `seconds` is its training time."""
 
     head: TextHead
     folder: Path | None

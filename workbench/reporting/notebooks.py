@@ -24,7 +24,7 @@ class Notebook:
     """A notebook of the report.
 
     `cells` holds the kind, text and tags of each cell; `parameters` the defaults of its parameters cell; `after` the
-    names of the notebooks that it waits for when several run at once, None where it does not say (then it waits for every
+    names of the notebooks that it waits for when several run at once, None if it does not say (then it waits for every
     notebook before it).
     """
 
@@ -43,7 +43,7 @@ class Notebook:
 def catalog(folder: Path) -> list[Notebook]:
     """Every notebook of the report, in the order of its number: the files `NN_name.ipynb` of `folder`.
 
-    Other files of the folder (a scratch notebook, say) are no part of the report. Raises ValueError where there is none, or
+    Other files of the folder (a scratch notebook, say) are no part of the report. Raises ValueError if there is none, or
     where one has no source beside it, no kernelspec, not exactly one `parameters` cell, lacks one of the parameters
     `dataset`, `profile` and `seed`, or waits for a notebook that does not come before it.
     """
@@ -60,7 +60,7 @@ def catalog(folder: Path) -> list[Notebook]:
 
 
 def read(path: Path) -> Notebook:
-    """The notebook at `path`; ValueError where it cannot be part of a report (see `catalog`)."""
+    """The notebook at `path`; ValueError if it cannot be part of a report (see `catalog`)."""
     if not path.with_suffix(".py").is_file():
         raise ValueError(f"{path} has no pair: its source {path.with_suffix('.py').name} is missing")
     try:

@@ -112,7 +112,7 @@ def inputs(root: Path, dataset: str) -> dict[str, str]:
 
 
 def _dataset_of(checkpoint: Path) -> str | None:
-    """The dataset that a checkpoint was trained on; None where it does not tell."""
+    """The dataset that a checkpoint was trained on; None if it does not tell."""
     try:
         told = read_json(checkpoint / "config.json", "").get("dataset")
     except (OSError, ValueError):

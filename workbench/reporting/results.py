@@ -70,7 +70,7 @@ class Report:
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
-        """The report in `folder`; None where there is none, or one of another format."""
+        """The report in `folder`; None if there is none, or one of another format."""
         try:
             content = read_json(folder / FILE, "")
             if content.pop("format", None) != FORMAT:

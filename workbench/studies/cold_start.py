@@ -179,7 +179,7 @@ def judge_cold(model: ColdRetriever, part: Listeners, ks: Sequence[int] = KS) ->
 def over_seeds(data: Deezer, seeds: int = 5, configs: Mapping[str, ColdConfig] = COLD) -> pd.DataFrame:
     """One row per method and metric on the test users: `method`, `metric`, `mean`, `deviation` over seeds, `seeds`.
 
-    Popularity is the last method and has no seeds; deviations are those of a sample (n − 1). Raises ValueError where `seeds`
+    Popularity is the last method and has no seeds; deviations are those of a sample (n − 1). Raises ValueError if `seeds`
     is below 1.
     """
     if seeds < 1:

@@ -69,7 +69,7 @@ def training_rows(
 def with_paths(base: Retriever, config: DeepRetrievalConfig, seed: int = 0) -> Retriever:
     """A retriever with the encoder, the items and the reranker of `base`, and a structure and paths that know nothing yet.
 
-    How the reranker normalises is `base`'s, whatever `config` says of it. Raises ValueError where the similarity of `base` is
+    How the reranker normalises is `base`'s, whatever `config` says of it. Raises ValueError if the similarity of `base` is
     neither a dot product nor Deep Retrieval.
     """
     match base.similarity:
@@ -142,7 +142,7 @@ def store_paths(
 ) -> TrainedModel:
     """Fit paths to a shelved retriever, measure them on the test part, and write a checkpoint with its card to `folder`.
 
-    Raises ValueError where the retriever was trained on other data.
+    Raises ValueError if the retriever was trained on other data.
     """
     fit = fit or PathFit()
     if base.metadata["fingerprint"] != sequences.fingerprint():

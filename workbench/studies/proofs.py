@@ -39,7 +39,7 @@ class OneQuery(NamedTuple):
 def one_query(workload: Workload, query: int, k: int, count: int) -> OneQuery:
     """How query number `query` is searched for its best `k`, with lists of `count` (N1) items per component.
 
-    Raises ValueError where the workload has no such query, or k or N1 does not fit the items that it may find.
+    Raises ValueError if the workload has no such query, or k or N1 does not fit the items that it may find.
     """
     state, items = workload.alone(query)
     similarity = workload.similarity
@@ -85,7 +85,7 @@ def _array(values: Tensor) -> np.ndarray:
 def sharpened(workload: Workload, factor: float) -> Workload:
     """The workload with every gate pre-activation a multiplied by `factor`: 0 makes all weights equal, above 1 is sharper.
 
-    Raises ValueError where its similarity is no Mixture-of-Logits, or `factor` is negative or not finite.
+    Raises ValueError if its similarity is no Mixture-of-Logits, or `factor` is negative or not finite.
     """
     if not isinstance(workload.similarity, MixtureOfLogits):
         raise ValueError(f"{workload.name} has a {type(workload.similarity).__name__}, which has no gate")

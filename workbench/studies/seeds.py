@@ -10,7 +10,7 @@ def over_seeds(values: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     `values` has a table for each method: a row per seed, the same seeds for all, and a column per metric. Deviations are those
     of a sample (n − 1), NaN for one seed; `over_first` is the mean difference to the first method, `difference_deviation` its
-    deviation. Raises ValueError where there is no method or no seed, or the seeds differ.
+    deviation. Raises ValueError if there is no method or no seed, or the seeds differ.
 
     >>> scores = {"dot": pd.DataFrame({"MRR": [0.1, 0.3]}), "MoL": pd.DataFrame({"MRR": [0.2, 0.4]})}
     >>> over_seeds(scores).round(3)[["method", "mean", "over_first", "difference_deviation"]].values.tolist()

@@ -39,7 +39,7 @@ class Served:
 def served(retriever: Retriever, sequences: Sequences) -> Served:
     """Every test user's query under the leave-one-out protocol, the whole history masked.
 
-    Raises ValueError where the retriever has no SparCode with codes.
+    Raises ValueError if the retriever has no SparCode with codes.
     """
     similarity = retriever.similarity
     if not isinstance(similarity, SparCode) or similarity.quantizer is None:

@@ -80,7 +80,7 @@ def first_stages(workload: Workload, k: int) -> pd.DataFrame:
 
     Candidates are the best by the average of the component scores, or all items that stand in the first N1 places for some
     component, with the largest N1 that leaves x of them at most. Only the latter prove anything (see `bench.proofs`).
-    ValueError where a query may find fewer than `k` items.
+    ValueError if a query may find fewer than `k` items.
     """
     found: dict[str, list[list[float]]] = {
         "average component": [],

@@ -40,7 +40,7 @@ def over_seeds(
     """The table of `evaluation.seeds.over_seeds` for ways of finding items.
 
     Each of `ways` gives, for a split and a seed, how items are found; the seed draws the users and the weights, the same users
-    for all. Raises ValueError where `seeds` is below 1 or there is no way.
+    for all. Raises ValueError if `seeds` is below 1 or there is no way.
     """
     if seeds < 1 or not ways:
         raise ValueError(f"seeds must be at least 1, not {seeds}, and there must be a way of finding items")

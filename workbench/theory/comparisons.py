@@ -1,4 +1,4 @@
-"""Fits side by side: by width, by number of components, by parts of the gate, by where they start; over several seeds."""
+"""Fits compared: by width, number of components, parts of the gate and initialisation; over several seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,7 +36,7 @@ def by_components(config: FitConfig) -> dict[str, FitConfig]:
 
 
 def by_start(config: FitConfig, target: Target) -> dict[str, FitConfig]:
-    """The same MoL from random embeddings, from the best dot product's, and from the target's latents where it has any.
+    """The same MoL from random embeddings, from the best dot product's, and from the target's latents if it has any.
 
     With latents the width is theirs, so that all starts have the same.
     """
@@ -52,8 +52,8 @@ def compare(target: Target, configs: Mapping[str, FitConfig], seeds: Sequence[in
     """Every configuration fitted with every seed: a row for each fit.
 
     Columns: `fit` (its name), `seed`, `width`, `components` (P; 1 for a dot product), `error`, `signs`, `rank`, `floats`,
-    `equal_width`, `floor` (of a dot product of this width) and `equal_floor` (of one with as many floats). The seed draws
-    embeddings and networks; the target stays.
+    `equal_width`, `floor` (of a dot product of this width) and `equal_floor` (of one with the same number of parameters). The
+    seed draws embeddings and networks; the target stays.
     """
     rows = []
     for seed in seeds:
@@ -75,7 +75,8 @@ def compare(target: Target, configs: Mapping[str, FitConfig], seeds: Sequence[in
 
 
 def over_seeds(fits: pd.DataFrame) -> pd.DataFrame:
-    """Each fit's mean error with its least and largest over the seeds, in order of appearance; the rest from its first seed.
+    """Each fit's mean error with the minimum and maximum over seeds, in order of appearance; other columns from its first
+    seed.
 
     Columns as those of `compare` less `seed`, and `low`, `high`, `seeds`.
     """

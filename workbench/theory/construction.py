@@ -1,8 +1,8 @@
-"""Universality in numbers: two components and a free gate give any score matrix; where the printed lemma does not.
+"""Universality in numbers: two components and a free gate give any score matrix; the printed lemma does not.
 
 Claim (RAILS, arXiv 2407.15462, theorem 1): a mixture of logits approximates any score matrix A, whatever the width of its
-components. The printed proof factors A, keeps a part of rank d, and lets the gate scale each of its entries to A's. That needs
-an entry to scale: where the kept part is 0 and A is not, no gate helps. Two constant components need no such luck.
+components. The printed proof factors A, keeps a part of rank d, and lets the gate scale each of its entries to A's. That
+needs an entry to scale: if the kept part is 0 and A is not, no gate helps. Two constant components have no such condition.
 """
 
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def circle(n: int) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N 2"]]:
     """Query and item vectors of width 2, n points of a circle: ⟨q_i, x_j⟩ = cos(2π(i − j)/n) is largest where i = j.
 
     A dot product of width 2 that ranks as the identity does, first place for first place, though no matrix of rank 2 is near
-    the identity: the floor speaks of values, and a retriever needs the order alone.
+    the identity: the floor bounds the values, and a retriever needs only the order.
     """
     angle = 2 * torch.pi * torch.arange(n, dtype=torch.float64) / n
     points = torch.stack([angle.cos(), angle.sin()], dim=-1)

@@ -1,4 +1,4 @@
-"""A similarity between free embeddings, trained to give a target's scores, a few steps at a time."""
+"""A similarity between free embeddings, trained to reproduce a target's scores, a few steps at a time."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,10 +108,10 @@ class _FreeScores(nn.Module):
 
 
 class Fit:
-    """A similarity on its way to a target: `advance` it by some steps, look at it, advance it further.
+    """A similarity being fitted to a target: `advance` it by some steps, inspect it, advance it further.
 
     The loss is the squared error over all entries, in units of the target's squares: the square of the relative error. Raises
-    ValueError where the start needs latents that the target does not have, or of another width.
+    ValueError if the start needs latents that the target does not have, or of another width.
     """
 
     def __init__(self, target: Target, config: FitConfig) -> None:
@@ -134,12 +134,12 @@ class Fit:
 
     @property
     def parameters(self) -> int:
-        """Floats that are learned: embeddings, projections and gate."""
+        """The number of learned parameters: embeddings, projections and gate."""
         return sum(p.numel() for p in self._model.parameters())
 
     @property
     def equal_width(self) -> int:
-        """The width of a dot product that spends as many floats, to the nearest."""
+        """The width of a dot product with the same number of parameters, rounded."""
         return width_of_floats(self.parameters, *self.target.scores.shape)
 
     @property
@@ -164,7 +164,7 @@ class Fit:
 
     @torch.no_grad()
     def scores(self) -> Float[Tensor, "B N"]:
-        """What the similarity says now, in the target's units; computed in float64, so that its rank means something."""
+        """The current scores, in the target's units; in float64, so that their rank is meaningful."""
         self._model.double()
         scores = self._model() * self._scale
         self._model.float()
@@ -177,14 +177,14 @@ class Fit:
 
 @lru_cache(maxsize=KEPT)
 def fitted(target: Target, config: FitConfig) -> Fit:
-    """`target` fitted to the end; the last fits are kept, so that studies which share one do not fit it twice."""
+    """The finished fit of `target`; recent fits are cached, so that studies which share one do not fit it twice."""
     fit = Fit(target, config)
     fit.advance()
     return fit
 
 
 def outcome(fit: Fit) -> dict[str, float | int]:
-    """What a fit came to: `error`, `signs` (share that agree), `rank` of the scores, `floats`, `equal_width`."""
+    """The result of a fit: `error`, `signs` (share that agree), `rank` of the scores, `floats`, `equal_width`."""
     scores = fit.scores()
     return {
         "error": relative_error(scores, fit.target.scores),

@@ -1,4 +1,4 @@
-"""The best that any dot product of a width can do: Eckart and Young's theorem, from singular values."""
+"""The smallest error of any dot product of a width: Eckart and Young's theorem, from singular values."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def relative_error(scores: Float[Tensor, "B N"], target: Float[Tensor, "B N"]) -> float:
-    """‖scores − A‖ / ‖A‖ in the Frobenius norm: 0 is exact, 1 is what answering 0 everywhere gives.
+    """‖scores − A‖ / ‖A‖ in the Frobenius norm: 0 is exact, 1 is the error of predicting 0 everywhere.
 
     >>> relative_error(torch.tensor([[3.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
     0.8
@@ -30,7 +30,7 @@ def spectrum(scores: Float[Tensor, "B N"]) -> Float[Tensor, "S"]:
 
 
 def rank(scores: Float[Tensor, "B N"]) -> int:
-    """How many singular values rise above rounding: σ_i > max(B, N) · ε · σ_1, ε of float64.
+    """The number of singular values above rounding: σ_i > max(B, N) · ε · σ_1, ε of float64.
 
     Scores must have been computed in float64 for this to say anything: float32 arithmetic alone makes any matrix full rank.
     """
@@ -49,7 +49,7 @@ def floor_curve(target: Float[Tensor, "B N"]) -> Float[Tensor, "W"]:
 
 
 def floor(target: Float[Tensor, "B N"], width: int) -> float:
-    """The least relative error that a dot product of `width` can have on this target; ValueError where width < 0.
+    """The smallest relative error of a dot product of `width` on this target; ValueError if width < 0.
 
     >>> round(floor(torch.eye(4), 3), 3)
     0.5
@@ -76,7 +76,7 @@ def best_factors(
 
 
 def width_of_floats(floats: int, queries: int, items: int) -> int:
-    """The width at which a dot product of free vectors spends as many floats, to the nearest: floats / (B + N).
+    """The width at which a dot product of free vectors has the same number of parameters, rounded: floats / (B + N).
 
     >>> width_of_floats(2 * 128 * 4 + 4976, 128, 128)
     23

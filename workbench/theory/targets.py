@@ -18,7 +18,7 @@ MOST_SIDE = 256
 """Rows or columns that a matrix from a file may have: every entry is trained on at every step."""
 MOST_BYTES = 4 * 2**20
 SMALLEST, LARGEST = 1e-6, 1e6
-"""How large the largest entry of a matrix from a file may be: beyond, float32 arithmetic tells nothing."""
+"""Bounds of the largest entry of a matrix from a file: outside, float32 arithmetic is meaningless."""
 
 LATENT_WIDTH = 4
 BLOCKS = 8
@@ -29,8 +29,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 class Target:
     """A score matrix A: a row for each of B queries, a column for each of N items. Equal to itself alone.
 
-    `scores` float64 (B, N). `rank`: what theory says it is, None where only a computation can tell. `query_latents` (B, L),
-    `item_latents` (N, L): the vectors that the scores were made from, None where there are none.
+    `scores` float64 (B, N). `rank`: its theoretical value, None if it can only be computed. `query_latents` (B, L),
+    `item_latents` (N, L): the vectors that the scores were made from, None if there are none.
     """
 
     name: str
@@ -62,19 +62,19 @@ def identity(n: int) -> Target:
 
 
 def random_signs(n: int, seed: int) -> Target:
-    """A_ij = ±1, each by the toss of a coin: nothing to learn, all to remember. Rank n, but for a vanishing chance."""
+    """A_ij = ±1 at random: no structure to learn. Rank n, almost surely."""
     signs = torch.randint(0, 2, (n, n), generator=generator(seed), dtype=torch.float64)
-    return Target("random signs", 2 * signs - 1, None, "every entry is the toss of a coin")
+    return Target("random signs", 2 * signs - 1, None, "every entry is a random sign")
 
 
 def gaussian(n: int, seed: int) -> Target:
-    """A_ij drawn from the standard normal distribution: real numbers, that binary fractions do not hold exactly. Rank n."""
+    """A_ij drawn from the standard normal distribution: not exact in binary. Rank n."""
     scores = torch.randn(n, n, generator=generator(seed), dtype=torch.float64)
     return Target("gaussian", scores, None, "every entry is a normal random number")
 
 
 def block(n: int, blocks: int = BLOCKS) -> Target:
-    """A_ij = +1 where query i and item j are in the same of `blocks` groups of (nearly) equal size, −1 elsewhere.
+    """A_ij = +1 if query i and item j are in the same of `blocks` groups of (nearly) equal size, else −1.
 
     Rank `blocks`, for two blocks 1; n blocks give 2I − 1. ValueError unless 1 ≤ blocks ≤ n.
 
@@ -90,7 +90,7 @@ def block(n: int, blocks: int = BLOCKS) -> Target:
 
 
 def circulant(n: int, reach: int | None = None) -> Target:
-    """A_ij = +1 where item j stands at most `reach` (n/8) places from query i on a circle of n places, −1 elsewhere.
+    """A_ij = +1 if item j is at most `reach` (n/8) places from query i on a circle of n places, else −1.
 
     Every row is the one above it, moved by one place. The eigenvalues of a circulant matrix are the discrete Fourier
     transform of its first row: λ_0 = 2w − n, λ_k = 2 sin(πkw/n) / sin(πk/n) with the window w = 2 reach + 1, and the rank is
@@ -109,11 +109,11 @@ def circulant(n: int, reach: int | None = None) -> Target:
 
 
 def similar_not_identical(n: int, seed: int, width: int = LATENT_WIDTH) -> Target:
-    """A_ij = +1 where 0.2 < ⟨u_i, v_j⟩ < 0.7 for random points u, v of the unit sphere in `width` dimensions, −1 elsewhere.
+    """A_ij = +1 if 0.2 < ⟨u_i, v_j⟩ < 0.7 for random points u, v of the unit sphere in `width` dimensions, else −1.
 
     "More of the kind, but not the same again": each query has a few latent tastes, and still no dot product of these tastes
-    gives its scores, for it grows as items come nearer. Full rank (by computation). Users and items are numbered by their first
-    coordinate, so that a picture of the matrix shows what there is to see.
+    gives its scores, for it grows as items come nearer. Full rank (by computation). Users and items are numbered by their
+    first coordinate, so that a heatmap of the matrix shows its structure.
     """
     points = torch.randn(2, n, width, generator=generator(seed), dtype=torch.float64)
     unit = points / points.norm(dim=-1, keepdim=True)
@@ -135,7 +135,7 @@ TARGETS: dict[str, Callable[[int, int], Target]] = {
 
 
 def read_matrix(path: Path) -> Target:
-    """The matrix in the CSV file `path`; raises as `parse_matrix` does, and FileNotFoundError where there is no file."""
+    """The matrix in the CSV file `path`; raises as `parse_matrix` does, and FileNotFoundError if there is no file."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no matrix at {path}")
     if (size := path.stat().st_size) > MOST_BYTES:
@@ -146,9 +146,9 @@ def read_matrix(path: Path) -> Target:
 def parse_matrix(content: bytes, source: str) -> Target:
     """The matrix in `content`, the bytes of a CSV file: numbers separated by commas, a line for each query, no header.
 
-    `source` names it in messages. Raises ValueError, which names line and column, where a cell is empty, no number, NaN or
-    infinite, or a line has another length than the first; and where the matrix is smaller than 2 × 2, larger than 256 × 256,
-    all 0, or so large or small that rounding would drown it.
+    `source` names it in messages. Raises ValueError, which names line and column, if a cell is empty, not a number, NaN or
+    infinite, or a line has another length than the first; and if the matrix is smaller than 2 × 2, larger than 256 × 256, all
+    0, or so large or small that rounding dominates.
 
     >>> parse_matrix(b"1,0\\n0,1\\n", "mine.csv").scores.tolist()
     [[1.0, 0.0], [0.0, 1.0]]
