@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from workbench.kernels import mixture_loss as module
+from workbench.kernels.dropout import kept
 from workbench.kernels.mixture import Combination, MixtureGate, gate_weights
-from workbench.kernels.mixture_loss import GateDropout, kept, mixture_loss, plain_mixture_loss
+from workbench.kernels.mixture_loss import GateDropout, mixture_loss, plain_mixture_loss
 
 needs_library = pytest.mark.skipif(module._library() is None, reason="there is no C++ compiler here")
 NAMES = ("query components", "query gate", "item components", "item gate", "W1", "b1", "W2", "b2")
@@ -80,7 +81,7 @@ def literal(given: Pairs, dropout: GateDropout) -> Tensor:
         "tid,tcjd->tcij", given.query_components, given.item_components[given.rows]
     ).flatten(2)
     positions, (_, c, p) = torch.arange(len(logits)), logits.shape
-    inputs = logits * kept(dropout.inputs, ~dropout.seed, positions, c, p) if dropout.inputs else logits
+    inputs = logits * kept(dropout.inputs, ~dropout.seed, positions, (c, p)) if dropout.inputs else logits
     query_part = None if given.query_gate is None else given.query_gate[:, None]
     item_part = None if given.item_gate is None else given.item_gate[given.rows]
     pi = gate_weights(given.gate.pair_part(inputs), query_part, item_part, given.gate.combination)
@@ -88,7 +89,7 @@ def literal(given: Pairs, dropout: GateDropout) -> Tensor:
         scores = logits.mean(-1)
     else:
         if dropout.gate:
-            pi = pi * kept(dropout.gate, dropout.seed, positions, c, p)
+            pi = pi * kept(dropout.gate, dropout.seed, positions, (c, p))
             pi = pi / pi.sum(-1, keepdim=True).clamp(min=1e-6)
         scores = (pi * logits).sum(-1)
     total = torch.zeros((), dtype=logits.dtype)
@@ -181,7 +182,7 @@ def test_weights_of_which_dropout_leaves_next_to_nothing(sharpness):
     assert given.query_gate is not None
     given = given._replace(query_gate=(given.query_gate * sharpness).detach().clamp(-14, 14))
     dropout = GateDropout(0.5, 0.0, seed=2)
-    pi = given.query_gate.softmax(-1)[:, None] * kept(0.5, 2, torch.arange(7), 19, 12)
+    pi = given.query_gate.softmax(-1)[:, None] * kept(0.5, 2, torch.arange(7), (19, 12))
     assert bool(((pi.sum(-1) < 1e-6) & (pi.sum(-1) > 0)).any()) == (sharpness > 1)
     agree(
         differentiated(mixture_loss, given, torch.float32, dropout),
@@ -216,7 +217,7 @@ def test_a_frozen_part_and_a_factor_on_the_loss():
 
 
 def test_dropout_leaves_its_share_and_does_not_repeat_itself():
-    drawn = kept(0.2, 1, torch.arange(400), 129, 32)
+    drawn = kept(0.2, 1, torch.arange(400), (129, 32))
     share = (drawn == 0).double().mean()
     assert abs(share - 0.2) < 5 * (0.2 * 0.8 / drawn.numel()) ** 0.5
     for size in (0, 1, 2):  # as even along each dimension as chance has it
@@ -226,8 +227,8 @@ def test_dropout_leaves_its_share_and_does_not_repeat_itself():
     dropped = (drawn == 0).double().flatten(1) - 0.2
     correlation = dropped @ dropped.T / (0.16 * dropped.shape[1])  # of positions
     assert correlation.fill_diagonal_(0).abs().max() < 6 / dropped.shape[1] ** 0.5
-    assert not torch.equal(drawn, kept(0.2, 2, torch.arange(400), 129, 32))
-    assert torch.equal(drawn[7:9], kept(0.2, 1, torch.tensor([7, 8]), 129, 32))
+    assert not torch.equal(drawn, kept(0.2, 2, torch.arange(400), (129, 32)))
+    assert torch.equal(drawn[7:9], kept(0.2, 1, torch.tensor([7, 8]), (129, 32)))
 
 
 @needs_library

@@ -190,7 +190,7 @@ def _jagged_hstu(
         )
         weights = F.silu(q @ k.transpose(-1, -2) + bias[:, None]) / block.padded_length * causal
         attended = F.layer_norm(layout.unpad((weights @ v).transpose(1, 2).flatten(2)), (v_width,), eps=EPS)
-        x = x + block.project_out(block.dropout(u * attended))
+        x = x + block.project_out(F.dropout(u * attended, block.dropout, block.training))
     return x
 
 

@@ -1,6 +1,7 @@
 """HSTU (Zhai et al. 2024, "Actions Speak Louder than Words"), as configured in the published RAILS runs."""
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 
 from workbench.contracts import Encoder, SequenceBatch
 from workbench.encoders.inputs import OUTPUT_SLOTS, PositionalInput, check_length, last_positions
-from workbench.encoders.jagged import Group, by_length
+from workbench.encoders.jagged import ByLength, Group, by_length
 from workbench.encoders.registry import register
-from workbench.kernels.dropout import Dropout
+from workbench.kernels.dropout import kept
+from workbench.kernels.hstu_attention import AttentionShape, Events, events, hstu_attention, serves
 
 EPS = 1e-6
 TIME_BUCKETS = 128
@@ -66,6 +68,43 @@ def time_buckets(later: Int[Tensor, "*#S"], earlier: Int[Tensor, "*#S"]) -> Int[
     return (seconds.float().log() / BUCKET_WIDTH).long().clamp(max=TIME_BUCKETS)
 
 
+@cache
+def _least_seconds() -> Int[Tensor, "R"]:
+    """The least time difference of bucket 1, 2, …, 128: where `time_buckets` first gives it."""
+    low, high = torch.zeros(TIME_BUCKETS, dtype=torch.int64), torch.full((TIME_BUCKETS,), 2**63 - 1)
+    while (high - low > 1).any():
+        middle = low + (high - low) // 2
+        reached = time_buckets(middle, torch.zeros_like(middle)) > torch.arange(TIME_BUCKETS)
+        low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+    return high
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Histories by length, with the times (B, L) at which each position happened, and at which it was asked for the next."""
+
+    histories: ByLength
+    seen_at: Int[Tensor, "B L"]
+    happened_at: Int[Tensor, "B L"]
+
+    @cached_property
+    def events(self) -> Events:
+        """The time buckets of pairs of jagged rows, for the C++ version."""
+        whole = self.histories.whole
+        seen_at, happened_at = (t.flatten()[whole.positions] for t in (self.seen_at, self.happened_at))
+        return events(whole.offsets, seen_at, happened_at, _least_seconds())
+
+    @cached_property
+    def buckets(self) -> list[Int[Tensor, "b l l"]]:
+        """The time buckets of all pairs of positions, group by group, for the torch version."""
+        parts = []
+        for group in self.histories.groups:
+            rows, longest = group.histories, group.layout.length
+            seen_at, happened_at = self.seen_at[rows, :longest], self.happened_at[rows, :longest]
+            parts.append(time_buckets(seen_at[:, :, None], happened_at[:, None, :]))
+        return parts
+
+
 class _RelativeBias(nn.Module):
     """rab[i, j] = w_pos[j − i] + w_time[bucket(t_request(i) − t_j)], shared by all heads."""
 
@@ -97,18 +136,27 @@ class HSTUBlock(nn.Module):
         self.project_out = nn.Linear(config.heads * config.v_dim, dim)
         nn.init.xavier_uniform_(self.project_out.weight)
         self.bias = _RelativeBias(padded_length)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = config.dropout
 
-    def forward(
-        self, x: Float[Tensor, "T D"], groups: list[Group], buckets: list[Tensor]
-    ) -> Float[Tensor, "T D"]:
-        """The layer's output (T, D) for the jagged rows of all groups, with the time buckets (B, L, L) of each."""
+    def forward(self, x: Float[Tensor, "T D"], timeline: Timeline) -> Float[Tensor, "T D"]:
+        """The layer's output (T, D) for the jagged rows of all histories."""
+        projected = F.layer_norm(x, x.shape[-1:], eps=EPS) @ self.project_in
+        position, time = self.bias.position, self.bias.time
+        dropout = self.dropout if self.training else 0.0
+        seed = int(torch.randint(2**62, ())) if dropout else 0
+        if serves(projected, position, time):
+            sizes = self.heads, self.qk_dim, self.v_dim, self.padded_length
+            shape = AttentionShape(*sizes, EPS, dropout, seed)
+            return x + self.project_out(hstu_attention(projected, position, time, timeline.events, shape))
         v_width, qk_width = self.heads * self.v_dim, self.heads * self.qk_dim
-        projected = F.silu(F.layer_norm(x, x.shape[-1:], eps=EPS) @ self.project_in)
-        u, vqk = projected.split([v_width, v_width + 2 * qk_width], dim=-1)
-        parts = [self._attend(vqk[g.rows], g, b) for g, b in zip(groups, buckets, strict=True)]
-        attended = F.layer_norm(torch.cat(parts), (v_width,), eps=EPS)
-        return x + self.project_out(self.dropout(u * attended))
+        u, vqk = F.silu(projected).split([v_width, v_width + 2 * qk_width], dim=-1)
+        groups = zip(timeline.histories.groups, timeline.buckets, strict=True)
+        attended = torch.cat([self._attend(vqk[group.rows], group, buckets) for group, buckets in groups])
+        gated = u * F.layer_norm(attended, (v_width,), eps=EPS)
+        if dropout:
+            rows = torch.arange(len(gated), device=gated.device)
+            gated = gated * kept(dropout, seed, rows, (v_width,)).to(gated.dtype)
+        return x + self.project_out(gated)
 
     def _attend(
         self, vqk: Float[Tensor, "t W"], group: Group, buckets: Int[Tensor, "B L L"]
@@ -139,28 +187,21 @@ class HSTU(Encoder):
         padded_length = max_length + OUTPUT_SLOTS
         self.blocks = nn.ModuleList(HSTUBlock(config, dim, padded_length) for _ in range(config.blocks))
 
-    def _buckets(
-        self, timestamps: Int[Tensor, "B L"], lengths: Int[Tensor, "B"], requests: Int[Tensor, "B"] | None
-    ) -> Int[Tensor, "B L L"]:
-        seen_at = timestamps
-        if requests is not None:
-            seen_at = torch.roll(timestamps, -1, dims=1).scatter(1, lengths[:, None] - 1, requests[:, None])
-        return time_buckets(seen_at[:, :, None], timestamps[:, None, :])
+    def _timeline(self, histories: ByLength, batch: SequenceBatch) -> Timeline:
+        happened_at, lengths = batch.timestamps[histories.order], batch.lengths[histories.order]
+        if not self.request_time:
+            return Timeline(histories, happened_at, happened_at)
+        requests = batch.need("target_timestamps")[histories.order]
+        seen_at = torch.roll(happened_at, -1, dims=1).scatter(1, lengths[:, None] - 1, requests[:, None])
+        return Timeline(histories, seen_at, happened_at)
 
     def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
         """One output per position (B, L, D); position i sees 0..i."""
         check_length(batch, self.max_length)
         histories = by_length(batch.lengths, embeddings.shape[1])
-        x = histories.flat(self.inputs(embeddings, batch))
-        lengths, timestamps = batch.lengths[histories.order], batch.timestamps[histories.order]
-        requests = batch.need("target_timestamps")[histories.order] if self.request_time else None
-        buckets = []
-        for group in histories.groups:
-            h, longest = group.histories, group.layout.length
-            asked = None if requests is None else requests[h]
-            buckets.append(self._buckets(timestamps[h, :longest], lengths[h], asked))
+        x, timeline = histories.flat(self.inputs(embeddings, batch)), self._timeline(histories, batch)
         for block in self.blocks:
-            x = block(x, histories.groups, buckets)
+            x = block(x, timeline)
         return histories.padded(x)
 
     def encode(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B D"]:

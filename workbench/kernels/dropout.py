@@ -1,7 +1,10 @@
 """Dropout that does not wait for the random generator."""
 
+import math
+
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -34,3 +37,50 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
         return dropout(x, self.probability, self.training)
+
+
+def kept(
+    probability: float, seed: int, rows: Int[Tensor, "t"], shape: tuple[int, ...]
+) -> Float[Tensor, "t *S"]:
+    """What dropout multiplies each row's elements with: 0 with `probability`, else 1 / (1 − probability), by a hash; float64.
+
+    The same for the same seed, row and number of the element within it, in this version and in C++ (`dropout.h`).
+
+    >>> kept(0.5, 7, torch.tensor([3]), (1, 4)).tolist()
+    [[[2.0, 0.0, 0.0, 0.0]]]
+    """
+    least = drop_threshold(probability)
+    key = _scrambled((rows + 1) * signed(0x9E3779B97F4A7C15, 64) + signed(seed, 64))
+    add, flip = (k.to(torch.int32)[:, None] for k in (key, key >> 32))
+    x = torch.arange(math.prod(shape), device=rows.device).to(torch.int32)
+    x = x * signed(0x9E3779B1, 32) + add
+    x = x ^ _shifted(x, 16, 32)
+    x = x * signed(0x7FEB352D, 32) ^ flip
+    x = x ^ _shifted(x, 15, 32)
+    x = x * signed(0x846CA68B, 32)
+    x = x ^ _shifted(x, 16, 32)
+    above = (x ^ signed(2**31, 32)) >= least - 2**31  # the order of numbers without a sign
+    return above.view(-1, *shape).double() * (2**32 / (2**32 - least))
+
+
+def drop_threshold(probability: float) -> int:
+    """The hashes below it are dropped, of 2³²."""
+    return round(probability * 2**32)
+
+
+def signed(value: int, bits: int) -> int:
+    """The same bits as a number with a sign."""
+    value %= 2**bits
+    return value - 2**bits if value >= 2 ** (bits - 1) else value
+
+
+def _shifted(x: Tensor, by: int, bits: int) -> Tensor:
+    """x >> by with zeros from the left."""
+    return (x >> by) & (2 ** (bits - by) - 1)
+
+
+def _scrambled(x: Tensor) -> Tensor:
+    """splitmix64."""
+    x = (x ^ _shifted(x, 30, 64)) * signed(0xBF58476D1CE4E5B9, 64)
+    x = (x ^ _shifted(x, 27, 64)) * signed(0x94D049BB133111EB, 64)
+    return x ^ _shifted(x, 31, 64)

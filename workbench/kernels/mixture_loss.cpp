@@ -9,8 +9,9 @@
 #include <new>
 #include <vector>
 
-#include "products.h"
+#include "dropout.h"
 #include "parallel_for.h"
+#include "products.h"
 
 extern "C" {
 
@@ -46,44 +47,8 @@ constexpr int64_t CHUNK = 3 * LANES;  // candidates whose components are transpo
 constexpr int64_t AHEAD = 4;          // rows of items that are fetched into the cache before their turn
 constexpr float LEAST_SUM = 1e-6f;    // of the weights that dropout leaves
 
-uint64_t scrambled(uint64_t x) {  // splitmix64
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-    return x ^ (x >> 31);
-}
-
-inline Unsigned every(uint32_t value) { return value - Unsigned{}; }
-
-// Dropout that depends on a key, the position, the candidate and the component alone: `dropped` of mixture_loss.py.
-struct Mask {
-    uint32_t threshold, add, flip;
-    float scale;
-
-    Mask(int64_t threshold, uint64_t seed, int64_t position) : threshold(uint32_t(threshold)) {
-        uint64_t key = scrambled(seed + (uint64_t(position) + 1) * 0x9E3779B97F4A7C15u);
-        add = uint32_t(key), flip = uint32_t(key >> 32);
-        scale = float(4294967296.0 / (4294967296.0 - double(threshold)));
-    }
-
-    Vector operator()(Unsigned pair) const {
-        Unsigned x = pair * 0x9E3779B1u + add;
-        x ^= x >> 16;
-        x = x * 0x7FEB352Du ^ flip;
-        x ^= x >> 15;
-        x *= 0x846CA68Bu;
-        x ^= x >> 16;
-        return x >= every(threshold) ? all(scale) : Vector{};
-    }
-};
-
 inline void fetch(const float* row, int64_t length) {
     for (int64_t i = 0; i < length; i += 16) __builtin_prefetch(row + i, 1);
-}
-
-inline float sum_of(Vector x) {
-    float sum = 0;
-    for (int lane = 0; lane < LANES; ++lane) sum += x[lane];
-    return sum;
 }
 
 // Weights as matrices of whole vectors, zeros where there is nothing.

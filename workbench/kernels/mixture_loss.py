@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from workbench.contracts import sampled_softmax
+from workbench.kernels.dropout import drop_threshold, kept, signed
 from workbench.kernels.mixture import PAIRS_AT_ONCE, MixtureGate, gate_weights
 from workbench.kernels.mixture_native import COMBINATIONS, NO_SUCH_ROW, OUT_OF_MEMORY
 from workbench.kernels.native import library
@@ -103,7 +104,7 @@ def plain_mixture_loss(
         logits = flat.unflatten(1, g.shape[1:3]).transpose(2, 3).flatten(2)  # (t, C, P)
         inputs = logits
         if gate.layers and dropout.inputs:
-            inputs = logits * kept(dropout.inputs, ~dropout.seed, positions, *pairs).to(logits.dtype)
+            inputs = logits * kept(dropout.inputs, ~dropout.seed, positions, pairs).to(logits.dtype)
         of_query = query_part[0][:, None] if query_part else None
         pi = gate_weights(
             gate.pair_part(inputs), of_query, item_part[0] if item_part else None, gate.combination
@@ -111,7 +112,7 @@ def plain_mixture_loss(
         if pi is None:
             return logits.mean(-1)
         if dropout.gate:
-            pi = pi * kept(dropout.gate, dropout.seed, positions, *pairs).to(pi.dtype)
+            pi = pi * kept(dropout.gate, dropout.seed, positions, pairs).to(pi.dtype)
             pi = pi / pi.sum(-1, keepdim=True).clamp(min=LEAST_SUM)
         return (pi * logits).sum(-1)
 
@@ -125,51 +126,6 @@ def plain_mixture_loss(
         max(1, PAIRS_AT_ONCE // max(1, rows.shape[1])),
     )
     return sampled_softmax(scores, rows)
-
-
-def kept(
-    probability: float, seed: int, positions: Int[Tensor, "t"], candidates: int, components: int
-) -> Float[Tensor, "t C P"]:
-    """What dropout multiplies with: 0 with `probability`, else 1 / (1 − probability), by a hash; float64.
-
-    The same for the same seed, position, candidate and component, in this version and in C++.
-
-    >>> kept(0.5, 7, torch.tensor([3]), 1, 4).tolist()
-    [[[2.0, 0.0, 0.0, 0.0]]]
-    """
-    threshold = _threshold(probability)
-    key = _scrambled((positions + 1) * _signed(0x9E3779B97F4A7C15, 64) + _signed(seed, 64))
-    add, flip = (k.to(torch.int32)[:, None] for k in (key, key >> 32))
-    x = torch.arange(candidates * components, device=positions.device).to(torch.int32)
-    x = x * _signed(0x9E3779B1, 32) + add
-    x = x ^ _shifted(x, 16, 32)
-    x = x * _signed(0x7FEB352D, 32) ^ flip
-    x = x ^ _shifted(x, 15, 32)
-    x = x * _signed(0x846CA68B, 32)
-    x = x ^ _shifted(x, 16, 32)
-    above = (x ^ _signed(2**31, 32)) >= threshold - 2**31  # the order of numbers without a sign
-    return above.view(-1, candidates, components).double() * (2**32 / (2**32 - threshold))
-
-
-def _threshold(probability: float) -> int:
-    return round(probability * 2**32)
-
-
-def _signed(value: int, bits: int) -> int:
-    value %= 2**bits
-    return value - 2**bits if value >= 2 ** (bits - 1) else value
-
-
-def _shifted(x: Tensor, by: int, bits: int) -> Tensor:
-    """x >> by with zeros from the left."""
-    return (x >> by) & (2 ** (bits - by) - 1)
-
-
-def _scrambled(x: Tensor) -> Tensor:
-    """splitmix64."""
-    x = (x ^ _shifted(x, 30, 64)) * _signed(0xBF58476D1CE4E5B9, 64)
-    x = (x ^ _shifted(x, 27, 64)) * _signed(0x94D049BB133111EB, 64)
-    return x ^ _shifted(x, 31, 64)
 
 
 _INTEGERS = (
@@ -245,8 +201,8 @@ def _solve(plan: _Plan, rows: Tensor, tensors: Sequence[Tensor | None]) -> tuple
     drop = plan.dropout
     problem = _Problem(
         *(t, rows.shape[1], n, query_groups, item_groups, width + padding, hidden),
-        *(COMBINATIONS[plan.combination], shares, _signed(drop.seed, 64)),
-        *(_threshold(drop.gate), _threshold(drop.inputs)),
+        *(COMBINATIONS[plan.combination], shares, signed(drop.seed, 64)),
+        *(drop_threshold(drop.gate), drop_threshold(drop.inputs)),
         *(None if x is None else x.data_ptr() for x in (*read, chosen, losses, *found)),
     )
     native = _library()

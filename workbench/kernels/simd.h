@@ -96,6 +96,12 @@ inline Vector sigmoid(Vector x) { return reciprocal(1.0f + exponential(at_most(-
 
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
+inline float sum_of(Vector x) {
+    float sum = 0;
+    for (int lane = 0; lane < LANES; ++lane) sum += x[lane];
+    return sum;
+}
+
 // ---- transposing items into lanes
 
 inline Vector widened(const float* from) { return load<Vector>(from); }
