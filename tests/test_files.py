@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from holder import held
 from safetensors import SafetensorError
 
 from workbench import files
@@ -290,13 +291,33 @@ def test_one_process_at_a_time_and_the_error_names_the_holder(tmp_path):
     with files.lock(path):
         done = in_process("with files.lock(Path(sys.argv[1])): pass", path)
         assert f"run is in use by process {os.getpid()} on" in done.stderr.splitlines()[-1]
-        with pytest.raises(BlockingIOError), files.lock(path):
-            pass
         with files.lock(tmp_path / "other"):
             pass
     with files.lock(path):
         pass
     assert names_in(tmp_path) == []
+
+
+def test_threads_exclude_each_other_and_a_thread_not_itself(tmp_path):
+    folder = tmp_path / "thing"
+    with held(folder), pytest.raises(BlockingIOError, match="thing is in use by process"), files.lock(folder):
+        pass
+    with files.lock(folder):
+        with files.lock(folder), files.lock(folder / "part", wait=True):
+            build(folder, 1)
+        assert names_in(tmp_path) == [".thing.lock", "thing"]  # the outer lock is still held
+    assert names_in(tmp_path) == ["thing"] and number_in(folder) == 1
+
+
+def test_a_lock_where_nothing_can_be_written_names_the_place(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(
+            OSError, match=r"file/thing cannot be written \(Not a directory\); choose another place"
+        ),
+        files.lock(tmp_path / "file" / "thing"),
+    ):
+        pass
 
 
 def test_a_lock_ends_with_its_process(tmp_path):

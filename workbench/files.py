@@ -12,8 +12,9 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -27,6 +28,7 @@ LONGEST_NAME = 128
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ABSENT = object()
+_held = threading.local()
 
 
 @dataclass(frozen=True)
@@ -184,18 +186,17 @@ def new_folder(
     *,
     sources: Iterable[Path] = (),
     replace: bool = False,
-    locked: bool = False,
 ) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`; what the block puts there becomes `folder` if the block succeeds.
 
     What `folder` held steps aside for the rename, and is deleted after it. If the block fails or its process is killed
     at any moment, `folder` holds what it held before or all of the new, at the latest after `recover`. The folder is
-    locked meanwhile, unless the caller holds a lock that covers it (`locked`). `kind.settings` of the new folder must be
-    `settings`. Raises as `check_folder` does, and OSError that names the folder if the disk is full.
+    locked meanwhile. `kind.settings` of the new folder must be `settings`. Raises as `check_folder` does, and OSError that
+    names the folder if the disk is full.
     """
     folder = Path(os.path.realpath(folder))
     check_folder(folder, kind, settings, sources=sources, replace=replace)
-    with nullcontext() if locked else lock(folder, wait=True), explained_disk_full(folder):
+    with lock(folder, wait=True), explained_disk_full(folder):
         _recover(folder)
         check_folder(folder, kind, settings, sources=sources, replace=replace)
         temporary = _beside(folder, "partial")
@@ -228,13 +229,10 @@ def remove(path: Path) -> None:
     _remove_previous(path, path)
 
 
-def recover(folder: Path, *, locked: bool = False) -> Path:
-    """`folder`, put back from its temporary name if a process was killed while replacing it. Call it before reading.
-
-    `locked`: the caller holds the lock of `folder`.
-    """
+def recover(folder: Path) -> Path:
+    """`folder`, put back from its temporary name if a process was killed while replacing it. Call it before reading."""
     if not folder.exists() and any(True for _ in _left_beside(folder)):
-        with nullcontext() if locked else lock(folder, wait=True):
+        with lock(folder, wait=True):
             _recover(folder)
     return folder
 
@@ -244,21 +242,29 @@ def recover(folder: Path, *, locked: bool = False) -> Path:
 
 @contextmanager
 def lock(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the file or folder `path` for this process: only one process at a time holds it.
+    """Hold the file or folder `path`, with all that is in it, for this thread: only one process at a time holds it.
 
-    The lock is on a file beside it, `.NAME.lock`, and ends with the block or with its process.
-    Raises BlockingIOError that names the process which holds it, unless `wait`.
+    The lock is on a file beside it, `.NAME.lock`, and ends with the block or with its process. Nothing is locked twice: in
+    the block of a lock, one of the same path or of a path in it has no effect.
+    Raises BlockingIOError that names the process which holds it, unless `wait`, and OSError if nothing can be written there.
     """
     path = Path(os.path.realpath(path))
+    held: list[Path] = _held.__dict__.setdefault("paths", [])
+    if any(path.is_relative_to(outer) for outer in held):
+        yield
+        return
     file = path.with_name(f".{path.name}.lock")
+    _check_place(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _locked(file, path, wait)
+    held.append(path)
     try:
         holder = {"process": os.getpid(), "machine": socket.gethostname()}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
     finally:
+        held.remove(path)
         file.unlink(
             missing_ok=True
         )  # while it is held: whoever waits for it sees that it is gone, and opens it again

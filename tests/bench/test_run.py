@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from holder import held
 
-from workbench import files
 from workbench.bench import run as module
 from workbench.bench.entries import BenchmarkEntry, chosen
 from workbench.bench.plans import Plan, named
@@ -133,7 +133,7 @@ def test_two_benches_do_not_share_a_folder(plan: Plan, tmp_path: Path) -> None:
     small = replace(plan, workloads=plan.workloads[:1], batch_sizes=(1,), rounds=1)
     quiet(small, tmp_path)
     (folder,) = tmp_path.iterdir()
-    with files.lock(folder), pytest.raises(BlockingIOError, match="is in use by process"):
+    with held(folder), pytest.raises(BlockingIOError, match="is in use by process"):
         quiet(small, tmp_path)
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from holder import held
 
-from workbench import files, runtime
+from workbench import runtime
 from workbench.cli import main
 from workbench.data import storage
 from workbench.models.model_store import CARD, RANKS, TrainedModel, folder_of, run_folder
@@ -287,7 +288,7 @@ def test_places_with_the_same_last_name_do_not_share_a_run(root: Path, workbench
 
 
 def test_two_trainings_do_not_share_a_folder(root: Path, trained: Path, workbench, capsys) -> None:
-    with files.lock(run_folder_in(root, trained.name)):
+    with held(run_folder_in(root, trained.name)):
         assert workbench(*TRAIN, "--epochs", "2", "--batch-size", "8") == 1
     assert f"is in use by process {os.getpid()}" in capsys.readouterr().err
 

@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from holder import held
 
 from workbench import data
 from workbench.data import storage
@@ -15,7 +16,6 @@ from workbench.data.catalog import CATALOG
 from workbench.data.download import Checksum, DownloadError
 from workbench.data.errors import DataError
 from workbench.data.prepare import Preparation
-from workbench.files import lock
 
 
 def archive_of(folder, path):
@@ -119,8 +119,8 @@ def find_missing(folder):
 
 def test_one_process_fetches_a_dataset_at_a_time(root, served):
     archive = root / "data" / "raw" / served.archive
-    held = pytest.raises(BlockingIOError, match=r"ml-1m.zip is in use by process \d+ on")
-    with lock(archive), held:
+    refused = pytest.raises(BlockingIOError, match=r"ml-1m.zip is in use by process \d+ on")
+    with held(archive), refused:
         fetch(served, progress=False)
     assert fetch(served, progress=False).folder.is_dir()
 

@@ -42,11 +42,22 @@ def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         path.write_text("half")
         raise OSError("disk full")
 
-    (tmp_path / "v.csv").write_text("before")
     monkeypatch.setattr(pd.DataFrame, "to_csv", fails)
     with pytest.raises(OSError, match="disk full"):
         save_table(TABLE, tmp_path / "v.csv")
-    assert [p.name for p in tmp_path.iterdir()] == ["v.csv"] and (tmp_path / "v.csv").read_text() == "before"
+    assert not list(tmp_path.iterdir())
+
+
+def test_nobodys_file_is_replaced_and_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("mine")
+    (tmp_path / "v.html").write_text("mine")
+    with pytest.raises(ValueError, match=r"v\.csv exists: name another file, or delete it"):
+        save_table(TABLE, tmp_path / "v.csv")
+    with pytest.raises(ValueError, match=r"v\.html exists"):
+        save_figure(FIGURE, tmp_path / "v.html")
+    with pytest.raises(OSError, match=r"w\.csv cannot be written \(Not a directory\); choose another place"):
+        save_table(TABLE, tmp_path / "v.csv" / "w.csv")
+    assert {p.read_text() for p in tmp_path.iterdir()} == {"mine"}
 
 
 def test_other_endings_are_refused(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import nbformat
 import psutil
 import pytest
+from holder import held
 
-from workbench.files import lock
 from workbench.reporting import pages
 from workbench.reporting.runner import CELL_TIMEOUT, Finished, ReportSpec, run_report
 
@@ -218,8 +218,8 @@ def test_a_swap_that_was_cut_off_is_undone(ran: Any) -> None:
 
 def test_one_run_writes_a_report_at_a_time(ran: Any) -> None:
     workshop, _, _ = ran
-    held = pytest.raises(BlockingIOError, match=r"quick-embedded-small is in use by process \d+ on")
-    with lock(workshop.reports / "quick-embedded-small"), held:
+    refused = pytest.raises(BlockingIOError, match=r"quick-embedded-small is in use by process \d+ on")
+    with held(workshop.reports / "quick-embedded-small"), refused:
         run_report(ReportSpec(), lambda _: None)
 
 

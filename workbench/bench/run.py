@@ -98,6 +98,7 @@ def run(
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
     folder = (runs or paths.reports() / "bench") / f"{plan.name}-{digest}"
+    files.check_file(folder / FACTS)
     with files.lock(folder):
         return _run(plan, folder, described, on, found.commit_words(), progress=progress, anew=anew)
 

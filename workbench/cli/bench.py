@@ -8,7 +8,7 @@ import typer
 
 from workbench import paths
 from workbench.cli.options import Device, seed_from_zero
-from workbench.cli.printing import origin, print_table, write_csv
+from workbench.cli.printing import new_table, origin, print_table, write_csv
 
 app = typer.Typer(
     add_completion=False,
@@ -43,9 +43,10 @@ def bench_train(
     chosen = presets or ["ml-1m/sasrec-dot", "ml-1m/hstu-mol"]
     for name in chosen:
         preset(name)
-    raw = compare(chosen, steps, threads)
     path = out or paths.reports() / "tables" / "bench-train.csv"
-    write_csv(raw.assign(**origin()), path)
+    with new_table(path):
+        raw = compare(chosen, steps, threads)
+        write_csv(raw.assign(**origin()), path)
     print_table(summary(raw))
     typer.echo(str(path))
 
@@ -180,14 +181,15 @@ def bench_search(
         plan = plans.named(preset or "standard", checkpoint, threads)
         if changes:
             plan = replace(plan, name="custom", **changes)
-    raw = run(plan, runs, device=device, anew=anew)
-    table = summary(raw)
     path = out or paths.reports() / "tables" / f"search-{plan.name}.csv"
-    write_csv(
-        table.assign(machine=raw.metadata["machine"], commit=", ".join(raw.metadata["commits"])),
-        path,
-        digits=6,
-    )
+    with new_table(path):
+        raw = run(plan, runs, device=device, anew=anew)
+        table = summary(raw)
+        write_csv(
+            table.assign(machine=raw.metadata["machine"], commit=", ".join(raw.metadata["commits"])),
+            path,
+            digits=6,
+        )
     for (workload, queries_at_once, results), rows in shown(table).groupby(
         ["workload", "B", "k"], sort=False
     ):

@@ -13,6 +13,7 @@ from workbench.cli.printing import origin, print_table
 from workbench.data import load
 from workbench.front_door import Index
 from workbench.front_door import load as open_model
+from workbench.front_door.index import check_place
 from workbench.models.model_store import TrainedModel, folder_of, load_or_train
 from workbench.search.registry import SEARCHERS
 from workbench.training.presets import preset
@@ -45,8 +46,11 @@ def build_index(
 
     Example: workbench index build ml-1m-cpu-hstu-mol --searcher average --set n2=1000 --out /tmp/my-index
     """
-    index = open_model(model, dataset).index(searcher, **_parameters(parameters or []))
-    typer.echo(str(index.save(out, replace=replace)))
+    with files.lock(out):
+        chosen = open_model(model, dataset)
+        settings = chosen.searcher_settings(searcher, **_parameters(parameters or []))
+        check_place(out, chosen, settings, replace=replace)
+        typer.echo(str(chosen.index(settings).save(out, replace=replace)))
 
 
 @app.command("search")
@@ -142,8 +146,8 @@ def fit_paths(
     model = TrainedModel.load(folder_of(base))
     sequences = load(str(model.metadata["dataset"]))
     folder = paths.checkpoints() / files.check_name(out or f"{model.folder.name}-paths")
-    made = store_paths(
-        model, sequences, PATHS_OF_THOUSANDS, folder, PathFit(rounds=rounds, rows=rows), metadata=origin()
-    )
+    fit = PathFit(rounds=rounds, rows=rows)
+    with files.lock(folder):
+        made = store_paths(model, sequences, PATHS_OF_THOUSANDS, folder, fit, metadata=origin())
     print_table(made.metrics[["metric", "value", "low", "high"]])
     typer.echo(str(folder))

@@ -14,24 +14,28 @@ import typer
 from workbench import files, paths, runtime
 from workbench.cli import options
 from workbench.cli.options import Dataset, Device, Model, seed_from_zero
-from workbench.cli.printing import origin, print_table, write_csv
+from workbench.cli.printing import new_table, origin, print_table, write_csv
 from workbench.data import load
 from workbench.encoders import ENCODERS
 from workbench.evaluation.protocol import RAILS, STRICT, summarize
+from workbench.evaluation.ranks import COLUMNS
 from workbench.evaluation.retrievers import check_same_items, rank_users
 from workbench.front_door import load as open_model
 from workbench.models.import_rails import import_rails
 from workbench.models.model_store import (
+    METRIC_COLUMNS,
     METRICS,
     TrainedModel,
     check_place,
     folder_of,
     is_trained,
+    markdown,
     measure_again,
     name_of,
     run_folder,
     store_run,
     store_weights,
+    with_published,
 )
 from workbench.registry import load_entry_points
 from workbench.retriever import CONFIG, Retriever, read_metadata
@@ -250,26 +254,27 @@ def evaluate_model(
             f"{folder} was trained on {metadata['dataset']} with fingerprint {metadata['fingerprint']}, and {name} here has"
             f" {sequences.fingerprint()}: its numbers would not be comparable. Pass --other-data to measure it all the same"
         )
-    for path in filter(None, (ranks_to, metrics_to)):
-        files.check_file(path)
+    if ranks_to is not None and ranks_to == metrics_to:
+        raise ValueError(f"--ranks and --metrics both name {ranks_to}; give two files")
     rules = replace(STRICT if protocol == "strict" else RAILS, part=part)
     if store and (rules != STRICT or metadata.get("fingerprint") != sequences.fingerprint()):
         raise ValueError(
             "--store keeps the strict protocol's test metrics on the data of the training, and no others"
         )
-    if store:
-        measured = measure_again(folder, sequences, progress=True)
-        ranks, table = measured.ranks(sequences), measured.metrics
-    else:
-        retriever = Retriever.load(folder, runtime.device(device))
-        check_same_items(retriever, sequences)
-        ranks = rank_users(retriever, sequences, rules, progress=True)
-        table = summarize(ranks, rules)
-    if ranks_to is not None:
-        with files.atomic_write(ranks_to) as temporary:
-            ranks.to_parquet(temporary, index=False)
-    if metrics_to is not None:
-        write_csv(table, metrics_to)
+    with new_table(ranks_to, COLUMNS), new_table(metrics_to, METRIC_COLUMNS):
+        if store:
+            measured = measure_again(folder, sequences, progress=True)
+            ranks, table = measured.ranks(sequences), measured.metrics
+        else:
+            retriever = Retriever.load(folder, runtime.device(device))
+            check_same_items(retriever, sequences)
+            ranks = rank_users(retriever, sequences, rules, progress=True)
+            table = summarize(ranks, rules)
+        if ranks_to is not None:
+            with files.atomic_write(ranks_to) as temporary:
+                ranks.to_parquet(temporary, index=False)
+        if metrics_to is not None:
+            write_csv(table, metrics_to)
     _print(table, str(rules))
 
 
@@ -289,14 +294,10 @@ def compare_models(
 
     Example: workbench model compare ml-1m-cpu-sasrec-dot ml-1m-cpu-sasrec-mol ml-1m-cpu-hstu-dot ml-1m-cpu-hstu-mol
     """
-    from workbench.models.model_store import markdown, with_published
-
-    if csv is not None:
-        files.check_file(csv)
-    trained = [TrainedModel.load(folder_of(folder)) for folder in models]
-    table = with_published(trained)
-    if csv is not None:
-        write_csv(table, csv)
+    with new_table(csv, ("model", "whose")):
+        table = with_published([TrainedModel.load(folder_of(folder)) for folder in models])
+        if csv is not None:
+            write_csv(table, csv)
     typer.echo(markdown(table))
 
 
@@ -333,21 +334,22 @@ def recommend(
         raise ValueError("give one of --user, --history and --all")
     if everyone and out is None:
         raise ValueError("--all needs a file: give --out recommendations.parquet")
-    chosen = open_model(model, dataset, device=str(runtime.device(device)))
-    if everyone:
-        assert out is not None
-        typer.echo(str(chosen.recommend_all(k=k, path=out, exclude_history=not repeats)))
-        return
-    ids = None if history is None else [item.strip() for item in history.split(",")]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        table = chosen.recommend(ids, user, k, exclude_history=not repeats)
-    for warning in caught:
-        typer.echo(f"note: {warning.message}", err=True)
-    if out is not None:
-        write_csv(table, out)
-        typer.echo(str(out))
-        return
+    with new_table(out, ("rank", "item_id")):
+        chosen = open_model(model, dataset, device=str(runtime.device(device)))
+        if everyone:
+            assert out is not None
+            typer.echo(str(chosen.recommend_all(k=k, path=out, exclude_history=not repeats)))
+            return
+        ids = None if history is None else [item.strip() for item in history.split(",")]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            table = chosen.recommend(ids, user, k, exclude_history=not repeats)
+        for warning in caught:
+            typer.echo(f"note: {warning.message}", err=True)
+        if out is not None:
+            write_csv(table, out)
+            typer.echo(str(out))
+            return
     print_table(table.assign(exact=np.where(table["exact"], "yes", "no")))
 
 

@@ -1,8 +1,12 @@
 """Output shared by several commands: a table on the terminal, a CSV file with machine and commit."""
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -11,11 +15,47 @@ from workbench import files, paths
 from workbench.reporting.provenance import provenance
 from workbench.visible import visible
 
+ORIGIN = ("machine", "commit")
+"""The columns of a stored table that say where its numbers come from."""
+
 
 def origin() -> dict[str, str]:
     """Machine and commit as text."""
     found = provenance(paths.root())
-    return {"machine": found.machine.words(), "commit": found.commit_words()}
+    return dict(zip(ORIGIN, (found.machine.words(), found.commit_words()), strict=True))
+
+
+@contextmanager
+def new_table(path: Path | None, columns: Collection[str] = ORIGIN) -> Iterator[None]:
+    """Hold the file of a table while it is computed in the block; None: there is no such file.
+
+    Raises before the work: ValueError if `path` is a folder or holds anything else than a table with these `columns`, CSV or
+    Parquet, OSError if it cannot be written, BlockingIOError if another process computes it.
+    """
+    if path is None:
+        yield
+        return
+    files.check_file(path)
+    if path.exists() and not _is_table(path, columns):
+        raise ValueError(
+            f"{path} is not a table of this command (with columns {', '.join(columns)}) and is not replaced;"
+            " choose another path, or move it away"
+        )
+    with files.lock(path):
+        yield
+
+
+def _is_table(path: Path, columns: Collection[str]) -> bool:
+    """Whether a file is empty, or a CSV or Parquet table that has these columns."""
+    if not path.stat().st_size:
+        return True
+    try:
+        with path.open("rb") as file:
+            is_parquet = file.read(4) == b"PAR1"
+        names = pyarrow.parquet.read_schema(path).names if is_parquet else pd.read_csv(path, nrows=0).columns
+    except (ValueError, OSError, pa.ArrowException):
+        return False
+    return set(columns) <= set(names)
 
 
 def print_table(frame: pd.DataFrame) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from workbench import paths
 from workbench.cli.options import Device
-from workbench.cli.printing import origin, print_table, write_csv
+from workbench.cli.printing import new_table, origin, print_table, write_csv
 from workbench.files import write_text
 from workbench.studies.study import Models, studies, study
 
@@ -77,12 +77,15 @@ def run(
       workbench study run sparcode-users dataset=ml-10m models=sparcode/sa-two-tower-plain,sparcode/sa-sparcode
     """
     chosen = study(name, _options(options or []))
-    if not trained_only and (missing := chosen.missing()):
-        typer.echo(f"training {len(missing)} of {len(chosen.presets())} models first: {', '.join(missing)}")
-    where = origin()
-    found = chosen.table(Models(trained_only, device, where, typer.echo))
     path = paths.reports() / "tables" / f"{chosen.file}.csv"
-    write_csv(found.assign(**where), path, digits=6)
+    with new_table(path):
+        if not trained_only and (missing := chosen.missing()):
+            typer.echo(
+                f"training {len(missing)} of {len(chosen.presets())} models first: {', '.join(missing)}"
+            )
+        where = origin()
+        found = chosen.table(Models(trained_only, device, where, typer.echo))
+        write_csv(found.assign(**where), path, digits=6)
     print_table(_readable(found))
     typer.echo(str(path))
 

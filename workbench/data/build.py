@@ -110,7 +110,8 @@ def build(
     Without a `preparation` the one of the published runs is taken. `meta.json` keeps it, the counts of every
     stage, size and SHA-256 of each source file, and this package's version. A dataset of another preparation or other
     source files is replaced only with `replace`.
-    Raises DataError for what cannot be read, ValueError, before it reads, if `data/<name>` must not be replaced.
+    Raises DataError for what cannot be read, ValueError, before it reads, if `data/<name>` must not be replaced, and
+    BlockingIOError if another process prepares it.
     """
     dataset = CATALOG[name]
     sources = [stored(folder, file) for file in dataset.files]
@@ -133,7 +134,7 @@ def build_own(
 
     A dataset of another preparation or other files is replaced only with `replace`.
     Raises ValueError for a name that is taken or unfit for a folder, or if `data/<name>` must not be replaced; DataError for
-    what cannot be read.
+    what cannot be read; BlockingIOError if another process prepares it.
     """
     if (
         name in CATALOG
@@ -193,13 +194,14 @@ def _build(
     }
     settings = storage.settings_in(made_from)
     replaced = files.check_folder(folder, storage.DATASET, settings, sources=sources, replace=replace)
-    prepared = prepare(read(), name, preparation)
-    meta = made_from | {
-        "stages": [asdict(stage) for stage in prepared.stages],
-        "remarks": list(prepared.remarks),
-        "package": f"retrieval-workbench {version('retrieval-workbench')}",
-    }
-    storage.save(prepared.sequences, folder, meta, sources=sources, replace=replace)
+    with files.lock(folder):
+        prepared = prepare(read(), name, preparation)
+        meta = made_from | {
+            "stages": [asdict(stage) for stage in prepared.stages],
+            "remarks": list(prepared.remarks),
+            "package": f"retrieval-workbench {version('retrieval-workbench')}",
+        }
+        storage.save(prepared.sequences, folder, meta, sources=sources, replace=replace)
     if replaced:
         return changed(prepared, remarks=(*prepared.remarks, f"replaced {replaced}"))
     return prepared

@@ -14,7 +14,10 @@ NO_PNG = "a PNG from Python needs kaleido (pip install kaleido); without it, the
 
 
 def save_table(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table as CSV or Parquet, by the ending of `path`; ValueError for another. Returns the path."""
+    """Write a table as CSV or Parquet, by the ending of `path`, which is returned.
+
+    Raises ValueError for another ending or if `path` exists, OSError if it cannot be written.
+    """
     match path.suffix:
         case ".csv":
             return _whole(path, lambda part: table.to_csv(part, index=False))
@@ -24,9 +27,10 @@ def save_table(table: pd.DataFrame, path: Path) -> Path:
 
 
 def save_figure(figure: go.Figure, path: Path) -> Path:
-    """Write a figure as HTML, self-contained, or as PNG, by the ending of `path`. Returns the path.
+    """Write a figure as HTML, with all that draws it inside, or as PNG, by the ending of `path`, which is returned.
 
-    Raises ValueError for another ending, ImportError that says what to do if PNG cannot be written here.
+    Raises ValueError for another ending or if `path` exists, OSError if it cannot be written, and ImportError that says what
+    to do if PNG cannot be written here.
     """
     still = go.Figure(figure)  # a copy: the shown figure stays as it is
     match path.suffix:
@@ -55,8 +59,16 @@ def unused(folder: Path, name: str, suffix: str) -> Path:
     return path
 
 
+def check_view(path: Path) -> None:
+    """Raise ValueError if `path` exists, OSError if it cannot be written: call it before what is saved is computed."""
+    files.check_file(path)
+    if path.exists():
+        raise ValueError(f"{path} exists: name another file, or delete it")
+
+
 def _whole(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write under a temporary name, then rename: no partial file stays."""
+    """Write under a temporary name, then rename: no partial file stays, and nobody's file is replaced."""
+    check_view(path)
     with files.atomic_write(path) as temporary:
         write(temporary)
     return path

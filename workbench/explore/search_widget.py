@@ -13,7 +13,7 @@ from workbench.bench.methods import METHODS, REFERENCE, Method, Parameter, Searc
 from workbench.bench.plans import Plan, chosen_points, command
 from workbench.bench.workloads import Inflated, Trained, WorkloadSpec
 from workbench.explore.live_widget import LiveDashboard, Progress
-from workbench.explore.saving import save_figure, save_table, unused
+from workbench.explore.saving import check_view, save_figure, save_table, unused
 from workbench.explore.search_figures import frontier, nothing_yet, proofs
 from workbench.explore.template import CONFIG
 from workbench.visible import html_text
@@ -186,6 +186,7 @@ class SearchExplorer(LiveDashboard):
         """Save the view: its table as ".csv" or ".parquet", its figure as ".html" or ".png"; returns the path."""
         name = f"{self._workload(self.values).name}-b{self.values['batch']}-k{self.values['k']}"
         path = unused(self.folder, name, suffix)
+        check_view(path)
         if suffix in (".csv", ".parquet"):
             return save_table(self.view(), path)
         return save_figure(go.Figure(self.figure), path)

@@ -123,11 +123,7 @@ class Index:
         written.
         """
         target = Path(folder)
-        described = {
-            "searcher": registry.SEARCHERS.to_dict(self.settings),
-            "model": self.model.name,
-            "weights": self.model.fingerprint(),
-        }
+        described = _described(self.model, self.settings)
         with files.new_folder(target, KIND, described, replace=replace) as temporary:
             self.model.save(temporary)
             self.model.item_state.save(temporary / STATE)
@@ -158,6 +154,19 @@ class Index:
             )
         model.__dict__["item_state"] = state
         return cls(model, settings, registry.build(settings, model.retriever.similarity, state, source))
+
+
+def check_place(folder: Path, model: "Recommender", settings: Settings, *, replace: bool = False) -> None:
+    """Raise what `Index.save` of this index into `folder` would raise: call it before the index is built."""
+    files.check_folder(folder, KIND, _described(model, settings), replace=replace)
+
+
+def _described(model: "Recommender", settings: Settings) -> dict[str, Any]:
+    return {
+        "searcher": registry.SEARCHERS.to_dict(settings),
+        "model": model.name,
+        "weights": model.fingerprint(),
+    }
 
 
 def as_vectors(values: Any, what: str) -> Tensor:

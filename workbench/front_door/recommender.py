@@ -282,17 +282,21 @@ class Recommender:
         `registry.SEARCHERS` lists the names. Raises ValueError if there is no such searcher or parameter, or it does not suit
         the similarity; ImportError if it needs a package that is not installed.
         """
-        similarity = self.retriever.similarity
+        settings = self.searcher_settings(searcher, **parameters)
+        return Index(self, settings, registry.build(settings, self.retriever.similarity, self.item_state))
+
+    def searcher_settings(
+        self, searcher: str | Settings | None = None, **parameters: int | float
+    ) -> Settings:
+        """The settings that `index` with the same arguments builds with. Raises ValueError if there is no such searcher."""
         if searcher is None:
-            searcher = registry.default(similarity)
-        settings: Settings = (
-            registry.SEARCHERS.from_dict({"kind": searcher, **parameters})
-            if isinstance(searcher, str)
-            else searcher
-        )
-        if parameters and settings is searcher:
+            searcher = registry.default(self.retriever.similarity)
+        if isinstance(searcher, str):
+            settings: Settings = registry.SEARCHERS.from_dict({"kind": searcher, **parameters})
+            return settings
+        if parameters:
             raise ValueError("parameters go with a searcher's name; settings have their own")
-        return Index(self, settings, registry.build(settings, similarity, self.item_state))
+        return searcher
 
     def evaluate(
         self, data: Sequences | None = None, part: Literal["validation", "test"] = "test"

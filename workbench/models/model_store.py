@@ -211,6 +211,15 @@ def check_place(
     return files.check_folder(folder, CHECKPOINT, settings, replace=replace)
 
 
+def check_model(
+    folder: Path, metadata: dict[str, Any], config: RetrieverConfig, *, replace: bool = False
+) -> dict[str, Any]:
+    """The settings of a model with these metadata, if `store_model` may write it to `folder`; ValueError otherwise."""
+    settings = _settings_in(metadata | {"retriever": config.to_dict()})
+    files.check_folder(folder, CHECKPOINT, settings, replace=replace)
+    return settings
+
+
 def run_folder(folder: Path) -> Path:
     """Where the training that ends in `folder` keeps its states: `ckpts/runs/NAME`, for a folder elsewhere with a digest."""
     whole = Path(os.path.realpath(folder))
@@ -268,9 +277,7 @@ def store_model(
     `metadata` and `history` are those of its training. Raises ValueError, before it measures, if `folder` holds something
     else than a checkpoint of the same settings (`replace`: than a checkpoint).
     """
-    stored = metadata | {"retriever": retriever.config.to_dict()}
-    settings = _settings_in(stored)
-    files.check_folder(folder, CHECKPOINT, settings, replace=replace)
+    settings = check_model(folder, metadata, retriever.config, replace=replace)
     ranks = rank_users(retriever, sequences, STRICT, progress=progress)
     metrics = summarize(ranks, STRICT, KS)
     with files.new_folder(folder, CHECKPOINT, settings, replace=replace) as new:
@@ -281,6 +288,7 @@ def store_model(
         metrics.assign(**measured_on).to_csv(new / METRICS, index=False)
         if sequences.name not in CATALOG:  # their licences forbid redistribution of the item tables
             Catalogue.of(sequences).save(new)
+        stored = metadata | {"retriever": retriever.config.to_dict()}
         (new / CARD).write_text(card(folder.name, stored, history, metrics, sequences), encoding="utf-8")
     return TrainedModel.load(folder)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from workbench import paths
 from workbench.data.text.collection import TextCollection
 from workbench.evaluation.relevant import Relevant
-from workbench.files import Kind, atomic_write, new_folder, recover, write_text
+from workbench.files import Kind, atomic_write, lock, new_folder, recover, write_text
 from workbench.search.brute_force import BruteForce
 from workbench.text_encoders import TextEncoder, encode_cached
 from workbench.training.text_heads import Examples, HeadConfig, HeadTraining, TextHead, train_head
@@ -107,12 +107,13 @@ def find_or_train(
         return TrainedHead(head.eval(), folder, seconds)
     if trained_only:
         return None
-    start = time.perf_counter()
-    train_head(head, encoded.examples, encoded.documents, training, seed)
-    seconds = time.perf_counter() - start
-    with new_folder(folder, _KIND, settings) as temporary:
-        safetensors.torch.save_file(head.state_dict(), temporary / _WEIGHTS)
-        write_text(json.dumps(settings | {"seconds": seconds}, indent=2), temporary / _CONFIG)
+    with lock(folder):
+        start = time.perf_counter()
+        train_head(head, encoded.examples, encoded.documents, training, seed)
+        seconds = time.perf_counter() - start
+        with new_folder(folder, _KIND, settings) as temporary:
+            safetensors.torch.save_file(head.state_dict(), temporary / _WEIGHTS)
+            write_text(json.dumps(settings | {"seconds": seconds}, indent=2), temporary / _CONFIG)
     return TrainedHead(head, folder, seconds)
 
 

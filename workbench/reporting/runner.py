@@ -139,7 +139,7 @@ class _Run:
         self.spec, self.chosen, self.bound, self.say = spec, chosen, bound, say
         self.order = [notebook.name for notebook in every]
         self.root = paths.root()
-        self.folder = files.recover(paths.reports() / spec.run, locked=True)
+        self.folder = files.recover(paths.reports() / spec.run)
         self.staging = paths.reports() / f".{spec.run}.partial"
         self.provenance: Provenance = provenance(self.root)
         self.rows: dict[str, Row] = {}

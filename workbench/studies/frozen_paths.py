@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.data import Batches, Sequences
-from workbench.models.model_store import TrainedModel, store_model
+from workbench.models.model_store import TrainedModel, check_model, store_model
 from workbench.retriever import Retriever
 from workbench.runtime import derived_seed, generator, stopwatch
 from workbench.similarities import DeepRetrieval, DeepRetrievalConfig, DotProduct
@@ -142,14 +142,11 @@ def store_paths(
 ) -> TrainedModel:
     """Fit paths to a shelved retriever, measure them on the test part, and write a checkpoint with its card to `folder`.
 
-    Raises ValueError if the retriever was trained on other data.
+    Raises ValueError, before it fits, if the retriever was trained on other data, or `folder` holds anything else.
     """
     fit = fit or PathFit()
     if base.metadata["fingerprint"] != sequences.fingerprint():
         raise ValueError(f"{base.folder} was trained on other data than {sequences.name} here holds")
-    made, history = fit_paths(
-        base.retriever(), sequences, TrainingConfig.from_dict(base.metadata["training"]), config, fit
-    )
     kept = {
         k: v
         for k, v in base.metadata.items()
@@ -159,5 +156,10 @@ def store_paths(
         f"paths fitted to the frozen queries of {base.folder.name}, whose encoder and items these are: {fit}"
     )
     own = kept | {"source": source, "best_epoch": fit.rounds} | (metadata or {})
+    retriever = base.retriever()
+    check_model(folder, own, with_paths(retriever, config, fit.seed).config)
+    made, history = fit_paths(
+        retriever, sequences, TrainingConfig.from_dict(base.metadata["training"]), config, fit
+    )
     told = history.rename(columns={"round": "epoch", "structure": "loss"})
     return store_model(made, own, told, folder, sequences)

@@ -48,7 +48,7 @@ def save(
 
     Raises OSError where it cannot be written (a full disk); the states before it are then whole, and nothing of it stays.
     """
-    with files.new_folder(_folder(run, progress.epoch), _KIND, {}, locked=True) as new:
+    with files.new_folder(_folder(run, progress.epoch), _KIND, {}) as new:
         retriever.save(new, **metadata)
         safetensors.torch.save_file(_optimizer_tensors(retriever, optimizer), new / OPTIMIZER)
         (new / STATE).write_text(json.dumps(asdict(progress)))

@@ -11,7 +11,8 @@ from workbench.data.text import gcide, generator, wordnet
 from workbench.data.text.beir import is_beir, read_beir
 from workbench.data.text.collection import Step, TextCollection
 from workbench.data.text.reverse_dictionary import reverse_dictionary, wordnet_examples
-from workbench.data.text.storage import META, load_folder, prepared_names, save
+from workbench.data.text.storage import COLLECTION, META, load_folder, prepared_names, save
+from workbench.files import check_folder, check_name, lock
 
 EMBEDDED = "embedded-text"
 REVERSE, EXAMPLES = "reverse-dictionary", "wordnet-examples"
@@ -33,7 +34,8 @@ def prepare(name: str, source: Path | None, seed: int = 0) -> TextCollection:
     The dictionaries take a folder with WordNet's `data.*` files (or its archive `wordnet-3.0.tar.gz`) and, for
     reverse-dictionary, `gcide.dict.dz` and `gcide.index`: in the folder itself, or in `wordnet/` and `dictd/` of it, as
     Debian's wordnet-base and dict-gcide have them in `/usr/share`. Any other name takes a folder of BEIR's layout.
-    Raises FileNotFoundError that says what is missing, and DataError for what cannot be read.
+    Raises FileNotFoundError that says what is missing, DataError for what cannot be read, ValueError, before it reads, if
+    `data/<name>` holds anything else, and BlockingIOError if another process prepares it.
     """
     if name == EMBEDDED:
         return generator.generate(seed)
@@ -42,17 +44,22 @@ def prepare(name: str, source: Path | None, seed: int = 0) -> TextCollection:
             f"{name} is made from local files: give their folder with --from PATH (Debian's packages wordnet-base and"
             " dict-gcide have them: --from /usr/share)"
         )
-    if name in DICTIONARIES:
-        with _wordnet(source) as folder:
-            synsets = wordnet.read_wordnet(folder)
-        if name == EXAMPLES:
-            collection = wordnet_examples(synsets)
-        else:
-            collection = reverse_dictionary(gcide.read_gcide(_holding(source, gcide.FILES)), synsets)
-    else:
-        collection = read_beir(source, name)
-    save(collection, paths.data() / name)
+    target = paths.data() / check_name(name, "a text collection")
+    check_folder(target, COLLECTION, {"name": name}, sources=[source])
+    with lock(target):
+        collection = _read(name, source)
+        save(collection, target)
     return collection
+
+
+def _read(name: str, source: Path) -> TextCollection:
+    if name not in DICTIONARIES:
+        return read_beir(source, name)
+    with _wordnet(source) as folder:
+        synsets = wordnet.read_wordnet(folder)
+    if name == EXAMPLES:
+        return wordnet_examples(synsets)
+    return reverse_dictionary(gcide.read_gcide(_holding(source, gcide.FILES)), synsets)
 
 
 def load_text(name_or_path: str | Path, *, seed: int = 0) -> TextCollection:

@@ -27,7 +27,7 @@ def _settings(folder: Path) -> Mapping[str, Any] | None:
     return {"name": meta["name"]}
 
 
-_KIND = Kind("text collection", (META, *(f"{name}.parquet" for name in TABLES)), _settings)
+COLLECTION = Kind("text collection", (META, *(f"{name}.parquet" for name in TABLES)), _settings)
 
 
 def save(collection: TextCollection, folder: Path) -> None:
@@ -36,7 +36,7 @@ def save(collection: TextCollection, folder: Path) -> None:
     Raises ValueError if `folder` holds anything else, and OSError if it cannot be written.
     """
     check_name(collection.name, "a text collection")
-    with new_folder(folder, _KIND, {"name": collection.name}) as temporary:
+    with new_folder(folder, COLLECTION, {"name": collection.name}) as temporary:
         for name in TABLES:
             getattr(collection, name).to_parquet(temporary / f"{name}.parquet", index=False)
         meta = {"name": collection.name, "steps": [asdict(step) for step in collection.steps]}
