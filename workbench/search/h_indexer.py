@@ -6,6 +6,7 @@ mixture; here it is fitted to a trained similarity, without touching it (`Averag
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -275,12 +276,23 @@ class HIndexer(CandidateSearcher):
         assert items.scales is not None
         values = items.values[start:stop]
         on_cpu = values.device.type == "cpu"
-        if on_cpu or len(values) % MULTIPLE == 0:
+        if integer_products_are_exact() if on_cpu else len(values) % MULTIPLE == 0:
             more = 0 if on_cpu else max(0, FEWEST_QUERIES - len(queries))
             products = torch._int_mm(F.pad(queries, (0, 0, 0, more)), values.T)[: len(queries)].float()
         else:
             products = queries.float() @ values.float().T
         return products.mul_(items.scales[start:stop, 0])
+
+
+@cache
+def integer_products_are_exact() -> bool:
+    """Whether torch's product of int8 matrices is exact on this CPU.
+
+    Without dot product instructions (VNNI) oneDNN adds products in pairs, in 16 bits, where two large ones are cut off. Sums in
+    float32, which take its place, are exact up to a width of 1,040.
+    """
+    largest_values = torch.full((FEWEST_QUERIES, MULTIPLE), 127, dtype=torch.int8)
+    return bool((torch._int_mm(largest_values, largest_values.T) == 127 * 127 * MULTIPLE).all())
 
 
 def _quantised(vectors: Float[Tensor, "M w"]) -> QuantizedVectors:
