@@ -17,6 +17,7 @@ from workbench.bench.workloads import Inflated
 from workbench.explore import live_widget
 from workbench.explore.search_figures import frontier, searcher_style
 from workbench.explore.search_widget import HEIGHT, SearchExplorer
+from workbench.explore.stored_states import MIME, unpack
 from workbench.explore.widgets import HEADLESS
 
 pytestmark = pytest.mark.usefixtures("workbench_root")
@@ -105,11 +106,12 @@ def test_measuring_puts_ringed_points_over_the_sweep(explorer: SearchExplorer) -
 
 def test_every_control_to_its_ends(explorer: SearchExplorer) -> None:
     for name, control in explorer.controls.items():
-        if name in ("rounds", "methods", "log"):
+        if name in ("rounds", "methods", "log", "searcher"):
             ends: list[Any] = {
                 "rounds": [1, 20, 1],
                 "methods": [(), tuple(explorer.controls["methods"].options), ("average",)],
                 "log": [False, True],
+                "searcher": [("average",), tuple(explorer.controls["searcher"].options)],
             }[name]
         else:
             options = [o[1] if isinstance(o, tuple) else o for o in control.options]
@@ -135,9 +137,11 @@ def test_other_views_of_the_same_rows(explorer: SearchExplorer) -> None:
     explorer.controls["recall"].value = "relative HR"
     assert "hit rate@5" in explorer.figure.layout.xaxis.title.text
     explorer.controls["view"].value = "proofs"
-    bars = [trace for trace in explorer.figure.data if trace.x is not None and len(trace.x) > 1]
+    bars = [trace for trace in explorer.figure.data if trace.legendgroup == "average"]
     assert [b.name for b in bars] == ["matches brute force", "certified"]
     assert "now: average (n2=10)" in bars[0].y and "average (n2=10)" in bars[0].y
+    explorer.controls["searcher"].value = ("brute force",)
+    assert {trace.legendgroup for trace in explorer.figure.data} == {"brute force", None}
     assert explorer.figure.layout.height == HEIGHT
 
 
@@ -328,9 +332,23 @@ def test_headless_it_shows_its_twin(explorer: SearchExplorer, monkeypatch: pytes
 
     shown: list[Any] = []
     monkeypatch.setenv(HEADLESS, "1")
-    monkeypatch.setattr(widgets, "display", shown.append)
+    monkeypatch.setattr(widgets, "display", lambda bundle, raw: shown.append(bundle))
+    command = explorer.command_line
     explorer._ipython_display_()
-    assert isinstance(shown[1], go.Figure) and len(shown[1].data) == 3
+    assert explorer.command_line == command  # storing the states moves nothing
+    assert len(shown[0]["application/vnd.plotly.v1+json"]["data"]) == 3
+    page = shown[0][MIME]
+    kinds = {c["name"]: (c["kind"], c.get("labels")) for group in page["groups"] for c in group["controls"]}
+    assert page["action"] == "measure"
+    assert kinds["rounds"][0] == kinds["methods"][0] == "fixed"
+    assert kinds["searcher"][0] == "many"
+    assert kinds["recall"] == ("choice", ["overlap", "relative HR"])
+    assert kinds["k"][0] == kinds["batch"][0] == kinds["corpus"][0] == "fixed"  # the sweep has one of each
+    explorer.controls["recall"].value = "relative HR"
+    stored = unpack(page["states"])
+    assert len(stored) == 2 * 2 * 2
+    titles = {state["layout"]["xaxis"]["title"]["text"] for state in stored}
+    assert explorer.figure.layout.xaxis.title.text in titles and len(titles) == 3
 
 
 def test_the_camera_saves_a_large_png(explorer: SearchExplorer) -> None:

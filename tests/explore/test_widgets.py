@@ -10,9 +10,9 @@ import plotly.io as pio
 import pytest
 from comm import DummyComm
 
-from workbench.explore import live_figure_widget, widgets
+from workbench.explore import live_figure_widget, stored_states, widgets
 from workbench.explore.widgets import Dashboard, MetricExplorer
-from workbench.reporting import execute
+from workbench.reporting import execute, pages
 
 RESULTS = pd.DataFrame(
     [
@@ -155,19 +155,21 @@ def test_the_static_twin_is_what_the_controls_say_now() -> None:
 def test_headless_the_twin_is_shown_and_otherwise_the_live_widget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLOTLY_RENDERER", "plotly_mimetype")
     shown: list[Any] = []
-    monkeypatch.setattr(widgets, "display", shown.append)
+    monkeypatch.setattr(widgets, "display", lambda what, raw=False: shown.append(what))
     monkeypatch.setenv(widgets.HEADLESS, "1")
     bars = Bars()
     bars._ipython_display_()
-    assert "<td>count</td>" in shown[0].data
-    assert type(shown[1]) is go.Figure
+    assert "<td>count</td>" in shown[0]["text/html"]
+    assert shown[0]["application/vnd.plotly.v1+json"]["layout"]["title"]["text"] == "2 bars"
+    assert shown[0][stored_states.MIME]["title"] == "Bars & <b>lines</b>"
     monkeypatch.delenv(widgets.HEADLESS)
     bars._ipython_display_()
-    assert shown[2] is bars.widget
+    assert shown[1] is bars.widget
 
 
 def test_the_runner_sets_what_dashboards_ask_for() -> None:
     assert widgets.HEADLESS == execute.HEADLESS
+    assert stored_states.MIME == pages.DASHBOARD
 
 
 def test_methods_are_compared_at_one_k() -> None:
@@ -204,7 +206,7 @@ def test_a_metric_without_a_cut_off_is_shown_as_it_is() -> None:
 def test_no_method_chosen_is_told() -> None:
     explorer = MetricExplorer(RESULTS)
     explorer.controls["methods"].value = ()
-    assert "choose at least one method" in explorer.status.value
+    assert "choose at least one of the methods" in explorer.status.value
     assert len(explorer.figure.data) == 2
 
 

@@ -94,7 +94,7 @@ def quick(
         "quick",
         (Inflated(checkpoint, items, title=title),),
         batch_sizes=(32,),
-        ks=(100,),
+        ks=(10, 100),
         rounds=3,
         calls=2,
         warmup=1,

@@ -1,7 +1,7 @@
 """One query in detail: what a searcher found, what it missed, and its bound. May import bench."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +24,10 @@ from workbench.explore.search_widget import (
     parameter_slider,
     show_parameters,
 )
+
+PAGE_QUERIES = 2
+PAGE_PARAMETERS = ("per component", "average")
+"""On a page: the number of queries, and the searchers whose parameters can be moved there."""
 
 
 class QueryLens(LiveDashboard):
@@ -78,12 +82,48 @@ class QueryLens(LiveDashboard):
     def _show_parameters(self, _change: object = None) -> None:
         show_parameters(self._boxes, [self.controls["searcher"].value])
 
+    def page_values(self) -> Mapping[str, Sequence[Any]]:
+        """Searchers that have no index to build, with their parameters, and the first queries; k stays."""
+        ready = [
+            name
+            for name in self.controls["searcher"].options
+            if self._ready({**self.values, "searcher": name})
+        ]
+        parameters = {
+            name: [step for _, step in self.controls[name].options]
+            for method in PAGE_PARAMETERS
+            for name in self._parameters(method)
+        }
+        queries = range(min(PAGE_QUERIES, self.controls["query"].max + 1))
+        return {"searcher": ready, **parameters, "query": [*queries, self.values["query"]]}
+
+    def page_state(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Parameters of other searchers change nothing."""
+        others = [method for method in PAGE_PARAMETERS if method != values["searcher"]]
+        return {
+            **values,
+            **{name: self.values[name] for method in others for name in self._parameters(method)},
+        }
+
+    def _parameters(self, method: str) -> list[str]:
+        """The controls of a searcher's parameters, by name."""
+        return [f"{method} {parameter.name}" for parameter in METHODS[method].parameters]
+
+    def page_groups(self) -> Mapping[str, tuple[str, Any]]:
+        """The parameters of the chosen searcher."""
+        return {heading(METHODS[name]): ("searcher", name) for name in self.controls["searcher"].options}
+
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """The query's items and lists."""
         point = self.point(values)
-        if not self.bench.ready(self._plan((point,)), point):
+        if not self._ready(values):
             raise ValueError(f"the index of {point.method} is not built yet: press the button")
         return self._figure(point, values)
+
+    def _ready(self, values: Mapping[str, Any]) -> bool:
+        """Whether the searcher that these values name can search at once."""
+        point = self.point(values)
+        return self.bench.ready(self._plan((point,)), point)
 
     def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
         """Builds the index, if there is one, then shows what it finds."""

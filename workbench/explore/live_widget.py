@@ -39,6 +39,7 @@ class LiveDashboard(Dashboard):
     def __init__(
         self, title: str, groups: Mapping[str, Mapping[str, widgets.ValueWidget]], action: str
     ) -> None:
+        self.action = action
         self._ticket: object | None = None
         self._task: asyncio.Task[None] | None = None
         self.start_button = widgets.Button(

@@ -114,7 +114,7 @@ def frontier(
         for method, line in rows[fresh == is_fresh].groupby("method", sort=False):
             style = searcher_style(str(method))
             figure.add_scatter(
-                x=_along(line[measure], measure), y=line["p50_ms"], name=plain(method), legendgroup=str(method),
+                x=_along(line[measure], measure), y=line["p50_ms"], name=plain(method), legendgroup=plain(method),
                 showlegend=method not in named, mode="markers" if is_fresh else "lines+markers",
                 line={"color": style.color, "dash": style.dash, "width": 1.5},
                 marker={"symbol": style.symbol, "size": areas[line.index], "color": style.color, "opacity": 0.85,
@@ -141,10 +141,12 @@ def frontier(
 
 def _ring(figure: go.Figure, rows: pd.DataFrame, measure: str, areas: pd.Series) -> None:
     """A ring around each mark."""
-    figure.add_scatter(
-        x=_along(rows[measure], measure), y=rows["p50_ms"], name="measured now", mode="markers", hoverinfo="skip",
-        marker={"symbol": "circle-open", "size": areas[rows.index] + 9, "color": GREY, "line": {"width": 2}},
-    )  # fmt: skip
+    for number, (method, marks) in enumerate(rows.groupby("method", sort=False)):
+        figure.add_scatter(
+            x=_along(marks[measure], measure), y=marks["p50_ms"], name="measured now", mode="markers", hoverinfo="skip",
+            marker={"symbol": "circle-open", "size": areas[marks.index] + 9, "color": GREY, "line": {"width": 2}},
+            legendgroup=plain(method), showlegend=number == 0,
+        )  # fmt: skip
 
 
 WITHIN_AXES, LINE = 0.65, 15
@@ -167,7 +169,8 @@ def _label(figure: go.Figure, rows: pd.DataFrame, measure: str, heights: pd.Seri
         lowest = max(height, lowest + LINE)
         latency = float(row["p50_ms"])
         figure.add_annotation(
-            x=float(places[index]), y=math.log10(latency) if log else latency, text=plain(row["setting"] or row["method"]),
+            x=float(places[index]), y=math.log10(latency) if log else latency,
+            text=plain(row["setting"] or row["method"]), name=plain(row["method"]),
             ax=-56, ay=height - lowest, xanchor="right", font={"size": 12}, arrowhead=0, arrowwidth=1, arrowcolor=GREY,
             standoff=10,
         )  # fmt: skip
@@ -227,23 +230,23 @@ def proofs(table: pd.DataFrame) -> go.Figure:
     """
     need(table, "label", "method", "certified", "in_fact_exact")
     rows = table.dropna(subset=["certified", "in_fact_exact"])[::-1]
-    names = [plain(label) for label in rows["label"]]
-    colors = [searcher_style(str(m)).color for m in rows["method"]]
     figure = go.Figure()
-    for column, name, faint in (
-        ("in_fact_exact", "matches brute force", True),
-        ("certified", "certified", False),
-    ):
-        figure.add_bar(
-            y=names,
-            x=rows[column],
-            orientation="h",
-            name=name,
-            marker={"color": [translucent(c, 0.35) if faint else c for c in colors], "line": {"width": 0}},
-            hovertemplate=f"%{{y}}: %{{x:.1%}} {name}<extra></extra>",
-            legendrank=1 if faint else 0,
-            showlegend=False,
-        )
+    for method, bars in rows.groupby("method", sort=False):
+        color = searcher_style(str(method)).color
+        for column, name, faint in (
+            ("in_fact_exact", "matches brute force", True),
+            ("certified", "certified", False),
+        ):
+            figure.add_bar(
+                y=[plain(label) for label in bars["label"]],
+                x=bars[column],
+                orientation="h",
+                name=name,
+                marker={"color": translucent(color, 0.35) if faint else color, "line": {"width": 0}},
+                hovertemplate=f"%{{y}}: %{{x:.1%}} {name}<extra></extra>",
+                legendgroup=plain(method),
+                showlegend=False,
+            )
     for name, color in (("certified", GREY), ("matches brute force", translucent(GREY, 0.35))):
         figure.add_bar(y=[None], x=[None], orientation="h", name=name, marker={"color": color})
     # Explicit types: a live figure that had others before does not infer them again.

@@ -41,6 +41,8 @@ class SearchExplorer(LiveDashboard):
     Raises ValueError if no checkpoint has component scores, or if two with a score of their own have the same method.
     """
 
+    shows = "searcher"
+
     def __init__(
         self,
         checkpoints: Mapping[str, str],
@@ -68,6 +70,7 @@ class SearchExplorer(LiveDashboard):
         self._sizes = {AS_IT_IS: 0} | {f"{n:,} items": n for n in sorted(inflated)}
         start = f"{items:,} items" if isinstance(first, Inflated) else AS_IT_IS
         methods = [m for m in METHODS.values() if m.name != REFERENCE and self._possible(m)]
+        shown = list(dict.fromkeys([REFERENCE, *self.stored.get("method", ()), *(m.name for m in methods)]))
         most_at_once = max(plan.batch_sizes)
         groups = {
             "Model and corpus": {
@@ -99,6 +102,9 @@ class SearchExplorer(LiveDashboard):
                     options=list(RECALLS), tooltip="share of the true top k, or hits on labels relative to brute force"
                 ),
                 "log": widgets.Checkbox(value=True, indent=True, tooltip="latency on a logarithmic axis"),
+                "searcher": widgets.SelectMultiple(
+                    options=shown, value=shown, rows=4, tooltip="whose marks are shown"
+                ),
             },
         }  # fmt: skip
         for group in groups.values():
@@ -116,7 +122,7 @@ class SearchExplorer(LiveDashboard):
         self.controls["methods"].description = ""
         self.controls["methods"].observe(self._show_parameters, names="value")
         self._show_parameters()
-        for name in ("view", "recall", "log"):  # another view of the same work does not end it
+        for name in ("view", "recall", "log", "searcher"):  # another view of the same work does not end it
             self.controls[name].unobserve(self._abandon, names="value")
         self.figure._config = camera("recall-latency")
         self.widget.children = [*self.widget.children, self._save_row(), self._command]
@@ -127,9 +133,33 @@ class SearchExplorer(LiveDashboard):
     def _show_parameters(self, _change: object = None) -> None:
         show_parameters(self._boxes, self.controls["methods"].value)
 
+    def page_values(self) -> Mapping[str, Sequence[Any]]:
+        """Views of what is measured by now; a page measures nothing."""
+        tables = [table for table in (self.stored, self.bench.table) if len(table)]
+        measured = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"workload": []})
+        workloads, now = set(measured["workload"]), self.values
+        corpora = [
+            corpus for corpus in self._sizes if self._workload({**now, "corpus": corpus}).name in workloads
+        ]
+        found = {
+            name: sorted(set(measured.get(column, ())))
+            for name, column in (("k", "k"), ("batch", "batch_size"))
+        }
+        return {
+            "view": VIEWS, "recall": list(RECALLS), **found, "corpus": corpora, "log": [True, False]
+        }  # fmt: skip
+
+    def page_state(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Proofs have no recall and no logarithm."""
+        return {**values, "recall": "overlap", "log": True} if values["view"] == "proofs" else values
+
+    def figure_of(self, values: Mapping[str, Any]) -> go.Figure:
+        """The figure for these values of the controls; the command that repeats them is shown below it."""
+        self._tell_command(values)
+        return super().figure_of(values)
+
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """The stored sweep with these settings, and over it what was measured here."""
-        self._tell_command(values)
         stored, now = self._rows(values)
         workload, k = self._workload(values), values["k"]
         title = f"{workload.name}, {values['batch']} queries a call, k = {k}"
@@ -159,7 +189,7 @@ class SearchExplorer(LiveDashboard):
     def _refresh(self) -> None:
         """Show what has been measured so far, in the current view, which may have changed since the work began."""
         with self.lock:
-            self._show(self.draw(self.values))
+            self._show(self.figure_of(self.values))
 
     def asked(self, values: Mapping[str, Any]) -> Plan:
         """The plan for these values of the controls; a ValueError names the one that does not fit."""

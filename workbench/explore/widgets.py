@@ -1,19 +1,22 @@
 """Dashboards: labelled controls that call figure functions. The only room that imports ipywidgets. May import evaluation."""
 
+import json
 import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import ipywidgets as widgets
 import pandas as pd
 import plotly.graph_objects as go
-from IPython.display import HTML, display
+from IPython.display import display
 
 from workbench.explore.figures import metric_bars, metric_by_k
 from workbench.explore.live_figure_widget import LiveFigure
+from workbench.explore.stored_states import LARGEST, MIME, Choice, only, problem, store
+from workbench.explore.template import CONFIG, plain
 from workbench.visible import html_text, visible
 
 HEADLESS = "WORKBENCH_HEADLESS"
@@ -34,9 +37,19 @@ class Dashboard(ABC):
 
     A browser's messages reach the kernel on several threads (JupyterLab sends them to subshells): one reaction at a time holds
     `lock`.
+
+    On a report's page, which has no kernel, the controls of `page_values` work too: `page` stores the figure of every state.
     """
 
+    shows: ClassVar[str] = ""
+    """The name of a control that chooses which of the drawn traces are shown; `draw` draws all of its options."""
+    page_largest: ClassVar[int] = LARGEST
+    """Characters that the stored states may take."""
+    action = ""
+    """What a button starts, which a page without a kernel cannot do."""
+
     def __init__(self, title: str, groups: Mapping[str, Mapping[str, widgets.ValueWidget]]) -> None:
+        self.title, self.groups = title, groups
         self.controls = {name: control for group in groups.values() for name, control in group.items()}
         if len(self.controls) != sum(len(group) for group in groups.values()):
             raise ValueError(f"two controls of the dashboard {title!r} have the same name")
@@ -58,6 +71,43 @@ class Dashboard(ABC):
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """The figure for these values of the controls, by name; ValueError if they make no sense together."""
 
+    def figure_of(self, values: Mapping[str, Any]) -> go.Figure:
+        """The figure for these values of the controls: what `draw` draws, without the traces that are not chosen."""
+        figure = self.draw(self._with_all(values))
+        if not self.shows:
+            return figure
+        if not values[self.shows]:
+            raise ValueError(f"choose at least one of the {self.shows}")
+        return only(figure, self._with_all(values)[self.shows], values[self.shows])
+
+    def _with_all(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values, with all options of the control that chooses among traces."""
+        every = tuple(value for value, _ in _options(self.controls[self.shows])) if self.shows else ()
+        return {**values, self.shows: every} if self.shows else dict(values)
+
+    def page_values(self) -> Mapping[str, Sequence[Any]]:
+        """The controls that work on a page, with the values they take there; the last ones are the first to be left out.
+
+        By default those that offer certain values, as they offer them.
+        """
+        return {
+            name: [value for value, _ in offered]
+            for name, control in self.controls.items()
+            if not isinstance(control, widgets.SelectMultiple) and len(offered := _options(control)) > 1
+        }
+
+    def page_state(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The values that are drawn on a page where `values` are chosen: the same for all that look the same."""
+        return values
+
+    def page_fixed(self) -> Mapping[str, str]:
+        """What a page says of the controls that do not work there, by name."""
+        return {name: visible(_told(value)) for name, value in self.values.items()}
+
+    def page_groups(self) -> Mapping[str, tuple[str, Any]]:
+        """Labels of groups that a page shows only while a control, by name, has a value."""
+        return {}
+
     @property
     def values(self) -> dict[str, Any]:
         """The values of the controls, by name."""
@@ -73,11 +123,66 @@ class Dashboard(ABC):
         figure = go.Figure(self.figure).update_layout(width=None)  # the page sets the width
         return pd.DataFrame(settings, columns=["setting", "value"]), figure
 
+    def page(self) -> dict[str, Any]:
+        """The dashboard for a page without a kernel, as JSON: its controls in groups, and the stored figure of every state."""
+        offered = self.page_values()
+        choices = {name: _choice(name, self.controls[name], offered[name]) for name in offered}
+        now = self._with_all(self.values)
+        kept, states = store(
+            self.draw,
+            list(choices.values()),
+            lambda changed: self.page_state({**now, **changed}),
+            self.page_largest,
+        )
+        stored = {choice.name: choice for choice in kept if len(choice.values) > 1}
+        return {
+            "title": self.title,
+            "action": self.action,
+            "groups": [
+                {
+                    "label": label,
+                    "controls": [
+                        self._page_control(name, control, stored.get(name))
+                        for name, control in group.items()
+                        if control.layout.display != "none" or name in stored
+                    ],
+                    "only": self._page_condition(label, stored),
+                }
+                for label, group in self.groups.items()
+            ],
+            "order": [choice.name for choice in kept if choice.name in stored],
+            "states": states,
+        }
+
+    def _page_condition(self, group: str, stored: Mapping[str, Choice]) -> list[str] | None:
+        """The control whose value shows a group of the page, and the label of that value."""
+        name, value = self.page_groups().get(group, ("", None))
+        if name not in stored or value not in stored[name].values:
+            return None
+        return [name, stored[name].labels[stored[name].values.index(value)]]
+
+    def _page_control(self, name: str, control: Any, choice: Choice | None) -> dict[str, Any]:
+        about = {"name": name, "label": control.description or name, "hint": control.tooltip or ""}
+        if name == self.shows:
+            options = [value for value, _ in _options(control)]
+            return {
+                **about,
+                "kind": "many",
+                "labels": [label for _, label in _options(control)],
+                "traces": [plain(value) for value in options],
+                "start": [options.index(value) for value in control.value],
+            }
+        if choice is None:
+            return {**about, "kind": "fixed", "value": self.page_fixed()[name]}
+        kind = "slider" if choice.ordered else "choice"
+        return {**about, "kind": kind, "labels": list(choice.labels), "start": choice.start}
+
     def _ipython_display_(self) -> None:
         if os.environ.get(HEADLESS) == "1":
             settings, figure = self.static()
-            display(HTML(settings.to_html(index=False)))
-            display(figure)
+            picture = {**json.loads(figure.to_json()), "config": CONFIG}
+            shown = {MIME: self.page(), "application/vnd.plotly.v1+json": picture}
+            display({**shown, "text/html": settings.to_html(index=False)}, raw=True)
         else:
             display(self.widget)
 
@@ -91,15 +196,13 @@ class Dashboard(ABC):
             return
         started = time.perf_counter()
         try:
-            figure = self.draw(values)
+            figure = self.figure_of(values)
             if self.values != values:  # a control was moved meanwhile, and that change is drawn on its own
                 return
             show(figure)
         except Exception as error:  # nobody sees a traceback inside a callback
             self._drawn = None
-            self.status.value = (
-                f'<span style="color:#c0392b">{html_text(f"{type(error).__name__}: {error}")}</span>'
-            )
+            self.status.value = f'<span style="color:#c0392b">{html_text(problem(error))}</span>'
         else:
             self._drawn = values
             self.status.value = f"drawn in {time.perf_counter() - started:.2f} s"
@@ -133,6 +236,8 @@ class MetricExplorer(Dashboard):
     if a column is missing or the table is empty.
     """
 
+    shows = "methods"
+
     def __init__(self, results: pd.DataFrame) -> None:
         missing = {"method", "metric", "value"} - set(results.columns)
         if missing or results.empty:
@@ -153,11 +258,13 @@ class MetricExplorer(Dashboard):
             {"Measure": {"metric": metric, "view": view, "k": k}, "Methods": {"methods": chosen}},
         )
 
+    def page_state(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Every k looks the same at any k."""
+        return {**values, "k": self.values["k"]} if values["view"] == "every k" else values
+
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """Bars at the chosen k, or lines over every k."""
-        if not values["methods"]:
-            raise ValueError("choose at least one method")
-        rows = self.results[self.results["method"].isin(values["methods"])]
+        rows = self.results
         family = values["metric"]
         plain = family in set(rows["metric"])
         if values["view"] == "every k" and not plain:
@@ -185,6 +292,41 @@ def _group(label: str, controls: Mapping[str, widgets.ValueWidget]) -> widgets.V
             control.add_class("widget-inline-hbox")  # the name left of the buttons, as for other controls
             control.style.button_width = "7em"
     return widgets.VBox([widgets.HTML(f"<small>{html_text(label)}</small>"), *controls.values()])
+
+
+def _options(control: Any) -> list[tuple[Any, str]]:
+    """The values that a control offers one by one, with their labels; none if it takes any number or text."""
+    if isinstance(control, widgets.Checkbox):
+        return [(False, "no"), (True, "yes")]
+    if isinstance(control, widgets.IntSlider):
+        return [(value, f"{value:,}") for value in range(control.min, control.max + 1, control.step)]
+    if hasattr(control, "_options_full"):  # every kind of selection
+        return [(value, str(label)) for label, value in control._options_full]
+    return []
+
+
+def _choice(name: str, control: Any, values: Sequence[Any]) -> Choice:
+    """The control on a page, with these values; the present one is among them."""
+    labels = dict(_options(control))
+    ordered = not labels or isinstance(control, widgets.SelectionSlider | widgets.IntSlider)
+    kept = list(dict.fromkeys([*values, control.value]))
+    kept = sorted(kept) if ordered else kept
+    texts = tuple(labels[value] if value in labels else _label(value) for value in kept)
+    return Choice(name, tuple(kept), texts, kept.index(control.value), ordered)
+
+
+def _label(value: Any) -> str:
+    """A value that a control does not offer by name, in words.
+
+    >>> _label(1000), _label(0.12345), _label(("a", "b")), _label(())
+    ('1,000', '0.123', 'a, b', 'none')
+    """
+    match value:
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.3g}"
+    return _told(value) or "none"
 
 
 def _replacement(old: Any, new: Any) -> dict[str, Any]:

@@ -26,7 +26,10 @@ from workbench.visible import visible
 _HERE = Path(__file__).resolve().parent
 _PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _PLOT = "application/vnd.plotly.v1+json"
+DASHBOARD = "application/vnd.workbench.dashboard+json"
+"""Controls with a stored figure for each of their states."""
 _SHOWN = (
+    DASHBOARD,
     _PLOT,
     "text/html",
     "text/markdown",

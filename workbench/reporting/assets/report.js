@@ -5,23 +5,69 @@ const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 // No button of a plot sends it to another machine.
+const NARROW = 560; // pixels of a figure below which it is drawn for a phone
 const CONFIG = { responsive: true, displaylogo: false, showTips: false, showSendToCloud: false };
 
+// The figures of the page by the elements that show them, to be drawn again when the reader changes between light and dark.
+const figures = new Map();
+
+function show(target, figure) {
+  figures.set(target, figure);
+  const layout = structuredClone(figure.layout ?? {});
+  // A figure that shows the page behind it takes the page's colour of text; one with a ground of its own keeps its own.
+  const ground = layout.paper_bgcolor ?? layout.template?.layout?.paper_bgcolor;
+  if (ground === "rgba(0,0,0,0)") layout.font = { ...layout.font, color: css("--text") };
+  if (target.clientWidth < NARROW) fold(layout, figure.data ?? [], target.clientWidth);
+  // Plotly fills the height of its place, which is that of the figure.
+  target.style.height = `${layout.height ?? layout.template?.layout?.height ?? 450}px`;
+  return Plotly.react(target, figure.data ?? [], layout, CONFIG);
+}
+
+// On a phone: the legend at the foot of the figure, in a height of its own, and titles of several lines.
+function fold(layout, data, width) {
+  const template = layout.template?.layout ?? {};
+  const named = data.filter((trace) => trace.showlegend !== false).length;
+  const height = layout.height ?? template.height ?? 450;
+  const foot = { orientation: "h", x: 0, xanchor: "left", yref: "container", y: 0.01, yanchor: "bottom" };
+  layout.legend = { ...layout.legend, ...foot, entrywidth: undefined };
+  layout.margin = { ...template.margin, ...layout.margin, l: 48, r: 8 };
+  const title = layout.title?.text ?? "";
+  const lines = wrapped(title, Math.floor(width / 9));
+  if (lines.length > 1) {
+    layout.title = { ...layout.title, text: lines.join("<br>"), font: { ...layout.title.font, size: 15 } };
+    layout.margin.t = (layout.margin.t ?? 56) + 20 * (lines.length - 1);
+  }
+  for (const axis of Object.keys(layout).filter((name) => /^[xy]axis/.test(name) && layout[name].title?.text)) {
+    const text = wrapped(layout[axis].title.text, Math.floor((axis[0] === "x" ? width : 300) / 9)).join("<br>");
+    layout[axis] = { ...layout[axis], title: { ...layout[axis].title, text } };
+  }
+  layout.height = height + (layout.showlegend !== false && named > 1 ? 21 * named : 0);
+}
+
+// Lines of a title; markup and entities count as nothing and stay whole.
+function wrapped(text, most) {
+  const lines = [""];
+  let used = 0;
+  for (const word of text.split(" ")) {
+    const length = word.replace(/<[^>]*>/g, "").replace(/&[^;]+;/g, "-").length;
+    if (used && used + length > most) {
+      lines.push(word);
+      used = length;
+    } else {
+      lines[lines.length - 1] += (used ? " " : "") + word;
+      used += length + 1;
+    }
+  }
+  return lines;
+}
+
 function drawPlots() {
-  for (const place of document.querySelectorAll(".plot")) {
-    const figure = JSON.parse(place.querySelector("script").textContent);
+  for (const place of document.querySelectorAll(".plot:has(> script)")) {
     const target = document.createElement("div");
     place.append(target);
-    const draw = () => {
-      const layout = structuredClone(figure.layout ?? {});
-      // A figure that shows the page behind it takes the page's colour of text; one with a ground of its own keeps its own.
-      const ground = layout.paper_bgcolor ?? layout.template?.layout?.paper_bgcolor;
-      if (ground === "rgba(0,0,0,0)") layout.font = { ...layout.font, color: css("--text") };
-      Plotly.react(target, figure.data ?? [], layout, CONFIG);
-    };
-    draw();
-    dark.addEventListener("change", draw);
+    show(target, JSON.parse(place.querySelector("script").textContent));
   }
+  dark.addEventListener("change", () => figures.forEach((figure, target) => show(target, figure)));
 }
 
 function setFormulas() {

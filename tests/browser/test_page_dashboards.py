@@ -1,0 +1,210 @@
+"""Dashboards on a report's page in Chromium: a key moves a control, and the figure is the one that Python draws."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from workbench.explore import widgets
+from workbench.explore.curve_explorer import Axes
+from workbench.explore.curve_explorer_widget import ReadOff
+from workbench.explore.stored_states import MIME
+from workbench.explore.widgets import Dashboard, MetricExplorer
+from workbench.reporting import pages
+from workbench.reporting.results import Entry, Report
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = "<img src='data:,' onerror='window.hacked = 1'>"
+METHODS = ["SASRec + dot", "HSTU + MoL", HOSTILE]
+RESULTS = pd.DataFrame(
+    [
+        (method, f"{family}@{k}", value := scale * k / 1000, 0.9 * value, 1.1 * value)
+        for scale, method in enumerate(METHODS, start=1)
+        for family in ("HR", "NDCG")
+        for k in (1, 10, 100, 1000)
+    ],
+    columns=["method", "metric", "value", "low", "high"],
+)
+X = (1, 10, 100, 1000)
+CURVES = {
+    name: pd.DataFrame({"curve": curve, "x": x, "y": (place + 1) * x / 4000} for curve in "ab" for x in X)
+    for place, name in enumerate(("first", "second"))
+}
+VALUES = """plot => plot.data.map(trace => [trace.type, ...['x', 'y'].map(name => {
+    const values = trace[name]?._inputArray ?? trace[name]
+    return values === undefined ? null : Array.from(values?.bdata ? [values.dtype, values.bdata] : values)
+})])"""
+
+
+def dashboards() -> tuple[Dashboard, Dashboard]:
+    return MetricExplorer(RESULTS), ReadOff("Read off", CURVES, Axes("k", "share"), "k", "Where", start=10)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The address of a page with two dashboards, which have a control of the same name."""
+    folder = tmp_path_factory.mktemp("reports") / "quick-made"
+    folder.mkdir()
+    shown: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(widgets.HEADLESS, "1")
+        patch.setattr(widgets, "display", lambda bundle, raw: shown.append(bundle))
+        for dashboard in dashboards():
+            dashboard._ipython_display_()
+    assert all(MIME in bundle for bundle in shown)
+    outputs = [nbformat.v4.new_output("display_data", data=bundle) for bundle in shown]
+    cells = [
+        nbformat.v4.new_markdown_cell("# Two\n\n## A place"),
+        nbformat.v4.new_code_cell("", outputs=outputs),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "03_two.ipynb")
+    entry = Entry("03_two", "Two", "ok", 1.0, "2026-01-31T12:00:00+00:00", "", {}, "", {}, (), {"commit": ""})
+    report = Report("quick", "made", {"03_two": entry})
+    pages.write_pages(report, folder)
+    return folder / "03_two.html"
+
+
+def plain_values(array: Any) -> list[Any] | None:
+    """An array of a trace, whether plotly got it as a list or in its form of base64."""
+    if array is None:
+        return None
+    if len(array) == 2 and isinstance(array[0], str) and array[0][0] in "fiu" and isinstance(array[1], str):
+        array = np.frombuffer(base64.b64decode(array[1]), dtype=array[0]).tolist()
+    return [round(float(v), 6) if isinstance(v, int | float) else v for v in array]
+
+
+def drawn(figure: go.Figure) -> list[Any]:
+    """Kind, x and y of each trace, as Python has them."""
+    return [
+        [trace.type, *(None if trace[n] is None else plain_values(list(trace[n])) for n in "xy")]
+        for trace in figure.data
+    ]
+
+
+def on_page(plot: Any) -> list[Any]:
+    return [[kind, *map(plain_values, arrays)] for kind, *arrays in plot.evaluate(VALUES)]
+
+
+def expect_same(page: Any, number: int, dashboard: Dashboard) -> None:
+    """The plot of a dashboard on the page comes to show what the dashboard in Python shows."""
+    wanted = drawn(go.Figure(dashboard.figure))
+    plot = page.locator(".dashboard .js-plotly-plot").nth(number)
+    plot.wait_for()
+    for _ in range(100):
+        if on_page(plot) == wanted:
+            return
+        page.wait_for_timeout(20)
+    assert on_page(plot) == wanted
+
+
+def test_controls_show_what_python_draws(visit: Any, page: Path, record_property: Any) -> None:
+    browser = visit.page
+    browser.context.set_offline(True)
+    browser.goto(page.as_uri())
+    explorer, curves = dashboards()
+    expect_same(browser, 0, explorer)
+    expect_same(browser, 1, curves)
+
+    # Keys alone: a slider, a list, a box.
+    first = browser.locator(".dashboard").first
+    first.get_by_role("slider", name="k").focus()
+    browser.keyboard.press("ArrowRight")
+    explorer.controls["k"].value = 100
+    expect_same(browser, 0, explorer)
+    assert first.locator("output").inner_text() == "100"
+    assert first.get_by_role("slider", name="k").get_attribute("aria-valuetext") == "100"
+    first.get_by_label("view").select_option("every k")
+    explorer.controls["view"].value = "every k"
+    expect_same(browser, 0, explorer)
+    first.get_by_label("HSTU + MoL").focus()
+    browser.keyboard.press("Space")
+    explorer.controls["methods"].value = (METHODS[0], HOSTILE)
+    expect_same(browser, 0, explorer)
+    browser.locator(".dashboard").nth(1).get_by_label("show").select_option("second")
+    curves.controls["show"].value = "second"
+    expect_same(browser, 1, curves)
+    assert browser.evaluate("decodeURIComponent(location.hash.replaceAll('+', ' '))").startswith(
+        f"#view=every k&1.k=100&methods={METHODS[0]}"
+    )
+
+    # The address brings a reader to the same view.
+    address = browser.url
+    browser.goto("about:blank")
+    browser.goto(address)
+    expect_same(browser, 0, explorer)
+    expect_same(browser, 1, curves)
+    browser.evaluate("location.hash = '#2.k=1000'")
+    curves.controls["show"].value, curves.controls["k"].value = "first", 1000
+    expect_same(browser, 1, curves)
+    expect_same(browser, 0, dashboards()[0])
+    browser.evaluate("location.hash = '#2.k=37'")
+    browser.get_by_text("2.k = 37, which is not stored on this page").wait_for()
+
+    # From a key to the new figure.
+    milliseconds = []
+    slider = browser.locator(".dashboard").first.get_by_role("slider", name="k")
+    slider.focus()
+    for key in ("ArrowRight", "ArrowLeft", "Home", "End", "ArrowLeft", "ArrowLeft"):
+        milliseconds.append(
+            slider.evaluate(
+                """async (slider, key) => {
+                    const plot = document.querySelector('.dashboard .js-plotly-plot')
+                    const drawn = new Promise(done => plot.once('plotly_afterplot', done))
+                    const most = Number(slider.max), now = Number(slider.value)
+                    slider.value = {ArrowRight: now + 1, ArrowLeft: now - 1, Home: 0, End: most}[key]
+                    const began = performance.now()
+                    slider.dispatchEvent(new Event('input'))
+                    await drawn
+                    return performance.now() - began
+                }""",
+                key,
+            )
+        )
+    print(f"control to new figure on a page: p95 {np.percentile(milliseconds, 95):.0f} ms")
+    record_property("page_update_ms_p95", round(float(np.percentile(milliseconds, 95))))
+    assert browser.evaluate("window.hacked") is None
+    assert (visit.errors, visit.outside) == ([], [])
+
+
+def test_nothing_chosen_is_said_and_every_control_has_a_name(visit: Any, page: Path) -> None:
+    browser = visit.page
+    browser.goto(page.as_uri())
+    first = browser.locator(".dashboard").first
+    for method in METHODS:
+        first.get_by_label(method, exact=True).uncheck()
+    browser.get_by_text("choose at least one of the methods").wait_for()
+    first.get_by_label("HSTU + MoL").check()
+    browser.wait_for_function("document.querySelector('.dashboard .status').textContent === ''")
+    unnamed = """inputs => inputs.filter(input => !input.labels?.length
+        || ![...input.labels].some(label => label.textContent.trim())).length"""
+    assert browser.locator(".dashboard :is(input, select)").evaluate_all(unnamed) == 0
+    assert first.locator(".kernel").count() == 0
+
+
+def test_what_needs_a_kernel_says_how_to_start_one(visit: Any, page: Path, tmp_path: Path) -> None:
+    text = page.read_text(encoding="utf-8").replace('\\"', '"')
+    bundle = json.loads(
+        text.split('data-command="workbench lab 03_two"><script type="application/json">')[1].split(
+            "</script>"
+        )[0]
+    )
+    assert bundle["action"] == ""
+    bundle["action"] = "measure"
+    bundle["groups"][0]["controls"].append(
+        {"name": "user", "label": "user", "hint": "", "kind": "fixed", "value": HOSTILE}
+    )
+    copy = page.with_name("changed.html")
+    first = json.dumps(bundle).replace("<", "\\u003c")
+    head, rest = page.read_text(encoding="utf-8").split('<script type="application/json">', 1)
+    copy.write_text(f'{head}<script type="application/json">{first}</script>{rest.split("</script>", 1)[1]}')
+    visit.page.goto(copy.as_uri())
+    told = visit.page.locator(".kernel").first.inner_text()
+    assert told == f"Needs a kernel: the button “measure”, user (here {HOSTILE}). Run workbench lab 03_two."
+    assert visit.page.evaluate("window.hacked") is None

@@ -1,0 +1,202 @@
+// Dashboards of a page: every state of one is stored, drawn when the notebook ran. A control looks a state up; nothing is computed.
+"use strict";
+
+const SEPARATOR = "=";
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+class Dashboard {
+  constructor(place) {
+    const stored = JSON.parse(place.querySelector("script").textContent);
+    Object.assign(this, { place, title: stored.title, action: stored.action, order: stored.order });
+    this.controls = new Map(stored.groups.flatMap((group) => group.controls).map((control) => [control.name, control]));
+    this.plot = element("div", { class: "plot-target" });
+    this.status = element("p", { class: "status", role: "status" });
+    this.groups = stored.groups.map((group) => [this.group(group), group.only]).filter(([group]) => group);
+    place.append(
+      element("p", { class: "dashboard-title" }, this.title),
+      element("div", { class: "groups" }, ...this.groups.map(([group]) => group)),
+      element("div", { class: "plot" }, this.plot),
+      this.status,
+      ...this.beyond(),
+    );
+    this.content = unpacked(stored.states);
+    this.reset();
+  }
+
+  movable() {
+    return [...this.controls.values()].filter((control) => control.kind !== "fixed");
+  }
+
+  group({ label, controls }) {
+    const movable = controls.filter((control) => control.kind !== "fixed");
+    if (!movable.length) return null;
+    return element("fieldset", {}, element("legend", {}, label), ...movable.map((control) => this.input(control)));
+  }
+
+  input(control) {
+    const changed = (place) => this.set(control, place);
+    if (control.kind === "many") {
+      const boxes = control.labels.map((label, place) => {
+        const box = element("input", { type: "checkbox" });
+        box.addEventListener("change", () => {
+          const others = control.place.filter((other) => other !== place);
+          changed(box.checked ? [...others, place].sort((a, b) => a - b) : others);
+        });
+        return [box, element("label", { class: "one" }, box, label)];
+      });
+      control.show = (chosen) => boxes.forEach(([box], place) => (box.checked = chosen.includes(place)));
+      return element("div", { class: "many", role: "group", "aria-label": control.label }, ...boxes.map((box) => box[1]));
+    }
+    const label = element("label", { title: control.hint }, element("span", {}, control.label));
+    if (control.kind === "slider") {
+      const slider = element("input", { type: "range", "aria-label": control.label, min: 0, max: control.labels.length - 1, step: 1 });
+      const told = element("output");
+      slider.addEventListener("input", () => changed(Number(slider.value)));
+      control.show = (place) => {
+        slider.value = place;
+        slider.setAttribute("aria-valuetext", control.labels[place]);
+        told.textContent = control.labels[place];
+      };
+      label.append(slider, told);
+    } else {
+      const list = element("select", {}, ...control.labels.map((text, place) => element("option", { value: place }, text)));
+      list.addEventListener("change", () => changed(Number(list.value)));
+      control.show = (place) => (list.value = place);
+      label.append(list);
+    }
+    return label;
+  }
+
+  // What only a kernel can do, and how to start one.
+  beyond() {
+    const fixed = [...this.controls.values()].filter((control) => control.kind === "fixed");
+    const what = [
+      ...(this.action ? [`the button “${this.action}”`] : []),
+      ...fixed.map((control) => (control.value ? `${control.name} (here ${control.value})` : control.name)),
+    ];
+    if (!what.length) return [];
+    const command = element("code", {}, this.place.dataset.command);
+    return [element("p", { class: "kernel" }, `Needs a kernel: ${what.join(", ")}. Run `, command, ".")];
+  }
+
+  reset() {
+    for (const control of this.movable()) control.place = control.start;
+  }
+
+  set(control, place) {
+    control.place = place;
+    this.draw();
+    writeAddress();
+  }
+
+  // The page's order of states is Python's `itertools.product` over the controls in `order`.
+  number() {
+    return this.order.reduce((sum, name) => {
+      const control = this.controls.get(name);
+      return sum * control.labels.length + control.place;
+    }, 0);
+  }
+
+  async draw() {
+    for (const control of this.movable()) control.show(control.place);
+    for (const [group, only] of this.groups) {
+      const control = only && this.controls.get(only[0]);
+      group.hidden = Boolean(control) && control.labels[control.place] !== only[1];
+    }
+    const { parts, states } = await this.content;
+    const whole = (value) => {
+      if (Array.isArray(value)) return value.map(whole);
+      if (value === null || typeof value !== "object") return value;
+      if ("$" in value) return whole(parts[value.$]);
+      return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, whole(part)]));
+    };
+    const figure = whole(states[this.number()]);
+    const problem = figure.error ?? this.filter(figure);
+    this.status.textContent = problem ?? "";
+    if (!problem) show(this.plot, figure);
+  }
+
+  // As `stored_states.only`: leaves out the traces and annotations of what is not chosen.
+  filter(figure) {
+    const many = this.movable().find((control) => control.kind === "many");
+    if (!many) return null;
+    if (!many.place.length) return `ValueError: choose at least one of the ${many.name}`;
+    const left = new Set(many.traces.filter((_, place) => !many.place.includes(place)));
+    figure.data = figure.data.filter((trace) => !left.has(trace.legendgroup || trace.name));
+    figure.layout.annotations = (figure.layout.annotations ?? []).filter((note) => !left.has(note.name));
+    return null;
+  }
+
+  // What a control is set to, as the address bar says it, and back; null if it has no such value.
+  told(control) {
+    return control.kind === "many"
+      ? control.place.map((place) => control.labels[place]).join("|")
+      : control.labels[control.place].replace(/(?<=\d),(?=\d{3})/g, "");
+  }
+
+  heard(control, text) {
+    const labels = control.labels.map((label) => label.replace(/(?<=\d),(?=\d{3})/g, ""));
+    if (control.kind !== "many") return labels.includes(text) ? labels.indexOf(text) : null;
+    const places = text.split("|").map((part) => control.labels.indexOf(part));
+    return places.includes(-1) ? null : places;
+  }
+}
+
+const dashboards = [...document.querySelectorAll(".dashboard")].map((place) => new Dashboard(place));
+
+// A control is called by its name where one dashboard alone has it, else by the dashboard's number on the page, too: "2.k".
+const addresses = new Map();
+{
+  const names = dashboards.flatMap((dashboard) => dashboard.movable().map((control) => control.name));
+  dashboards.forEach((dashboard, number) => {
+    for (const control of dashboard.movable()) {
+      const alone = names.filter((name) => name === control.name).length === 1;
+      addresses.set(alone ? control.name : `${number + 1}.${control.name}`, [dashboard, control]);
+    }
+  });
+}
+
+function writeAddress() {
+  const state = new URLSearchParams();
+  for (const [name, [dashboard, control]] of addresses) {
+    if (String(control.place) !== String(control.start)) state.set(name, dashboard.told(control));
+  }
+  const text = state.toString();
+  history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
+}
+
+// Sets the controls as the address says, and returns the first dashboard that it names.
+function readAddress() {
+  const hash = location.hash.slice(1);
+  let first = null;
+  const unknown = new Map();
+  if (hash && !hash.includes(SEPARATOR)) return null; // a heading of the page
+  for (const dashboard of dashboards) dashboard.reset();
+  for (const [name, text] of new URLSearchParams(hash)) {
+    const [dashboard, control] = addresses.get(name) ?? [];
+    if (!dashboard) continue;
+    first ??= dashboard;
+    const place = dashboard.heard(control, text);
+    if (place === null) unknown.set(dashboard, `The address names ${name} = ${text}, which is not stored on this page.`);
+    else control.place = place;
+  }
+  for (const dashboard of dashboards) {
+    dashboard.draw().then(() => unknown.has(dashboard) && (dashboard.status.textContent = unknown.get(dashboard)));
+  }
+  return first;
+}
+
+addEventListener("hashchange", readAddress);
+readAddress()?.place.scrollIntoView();
