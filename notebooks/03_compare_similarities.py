@@ -34,7 +34,9 @@ from workbench import data, paths
 from workbench.data.examples import example_user
 from workbench.evaluation.protocol import STRICT, compare
 from workbench.evaluation.published import published
+from workbench.evaluation.switchboard import one_switch, switchboard
 from workbench.explore import figures, findings
+from workbench.explore.protocol_widget import ProtocolSwitchboard
 from workbench.explore.tables import table
 from workbench.explore.widgets import MetricExplorer
 from workbench.models.model_store import load_or_train
@@ -135,6 +137,37 @@ stored = sorted((paths.reports() / "tables").glob(f"seeds-{dataset}-*.csv"))
 over = [format_seeds(pd.read_csv(path)) for path in stored]
 columns = ["model", "seeds", "HR@10", "HR@50", "NDCG@10", "MRR"]
 table(pd.concat(over, ignore_index=True)[columns]) if over else "run `workbench study run seeds`"
+
+# %% [markdown]
+# ## What the protocol is worth
+#
+# The same weights, evaluated in other ways. Publications differ in all of these choices: which interaction is the target, whether
+# the encoder sees the time of the target, which items of the history are left out, and whether items that nobody rated are
+# candidates. The first row is our protocol; each other row changes one choice and shows what it adds to NDCG@10.
+
+# %%
+boards = [
+    switchboard(t.retriever(), sequences).assign(method=m)
+    for m, t in trained.items()
+    if m in lineup(profile, dataset)
+]
+choices = pd.concat(boards, ignore_index=True)
+effect = one_switch(choices, "NDCG@10")
+record("protocol", effect)
+table(effect)
+
+# %%
+findings.protocol(effect)
+
+# %% [markdown]
+# Change several choices at once. The grey mark is the strict protocol.
+
+# %%
+ProtocolSwitchboard(choices)
+
+# %% [markdown]
+# **To answer with the controls.** Which single choice moves the metrics most? Is there a protocol under which another method is
+# the best? Two published numbers can only be compared if all of these choices agree.
 
 # %% [markdown]
 # ## For which items?

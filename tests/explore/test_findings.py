@@ -138,3 +138,18 @@ def test_how_wide_a_beam_must_be() -> None:
         " more hits among an equal number of the most popular items than on the paths. Some beams have more hits than"
         " brute force: the items that the paths leave out include its mistakes."
     )
+
+
+def test_the_choice_of_protocol_that_moves_most_is_named():
+    effect = pd.DataFrame(
+        {
+            "switch": ["strict", "targets", "history mask"],
+            "value": ["", "validation", "none"],
+            "a": [0.2, 0.01, -0.1],
+            "b": [0.25, 0.03, -0.06],
+        }
+    )
+    assert text(findings.protocol(effect)) == (
+        "The choice that moves the mean most is *history mask: none* (-0.0800 on average). Between the best and the worst"
+        " method lie 0.0500 under the strict protocol."
+    )

@@ -114,6 +114,7 @@ def found_ranks(
     queries: QueryState,
     target_ids: Int[Tensor, "B"],
     exclude: Int[Tensor, "B H"] | None = None,
+    allowed: Bool[Tensor, "N"] | None = None,
 ) -> TargetRanks:
     """The rank of each query's target in everything that `searcher` returns from its corpus of `size` items.
 
@@ -121,7 +122,7 @@ def found_ranks(
     so counted against it, whereas `target_ranks` considers its score alone.
     """
     with torch.no_grad():
-        found = searcher.search(queries, size, exclude)
+        found = searcher.search(queries, size, exclude, allowed)
     at = found.ids == target_ids[:, None]  # (B, size)
     there = at.any(1)
     places = at.int().argmax(1)

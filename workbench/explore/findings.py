@@ -163,6 +163,20 @@ def list_lengths(curves: pd.DataFrame, items: int) -> Markdown:
     return finding(*sentences)
 
 
+def protocol(effect: pd.DataFrame) -> Markdown:
+    """The choice of protocol that moves a metric most, next to the spread between methods; `effect` is from `one_switch`."""
+    methods = list(effect.columns[2:])
+    strict, changed = effect[methods].astype(float).iloc[0], effect.iloc[1:].reset_index(drop=True)
+    mean = changed[methods].astype(float).mean(axis=1)
+    most = int(mean.abs().argmax())
+    spread = strict.max() - strict.min()
+    return finding(
+        f"The choice that moves the mean most is *{changed['switch'].iloc[most]}: {changed['value'].iloc[most]}*"
+        f" ({mean.iloc[most]:+.4f} on average).",
+        f"Between the best and the worst method lie {spread:.4f} under the strict protocol.",
+    )
+
+
 def beams(found: pd.DataFrame) -> Markdown:
     """How wide a beam finds nine tenths of brute force's list and of its hits; `found` is from `beam_recall`."""
     sentences = []
