@@ -75,7 +75,7 @@ def test_prepare_takes_options_and_archives(root, folder, tmp_path):
     assert "replaced the prepared dataset in" in output
     assert "2-core, 1 pass" in output
     output = run("prepare", "ml-latest-small", "--k-core", 9, "--replace", code=1)
-    assert output.endswith("leaves no interaction; ask for fewer per user and item")
+    assert output.endswith("leaves no interaction; require fewer per user and item")
 
 
 def test_own_data(root, tmp_path):

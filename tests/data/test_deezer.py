@@ -134,7 +134,7 @@ def test_another_dataset_in_the_same_shape(cycles):
         np.testing.assert_allclose(begun.test.features[place, -6:], begun.songs[own[:3]].mean(0), rtol=1e-5)
     with pytest.raises(ValueError, match="known must be at least 0"):
         as_deezer(dataclasses.replace(whole, users=known), known=-1)
-    with pytest.raises(ValueError, match="nothing is known of the users"):
+    with pytest.raises(ValueError, match="have no column that could be a feature"):
         as_deezer(whole)
     with pytest.raises(ValueError, match="5 users"):
         as_deezer(cycles(users=5))

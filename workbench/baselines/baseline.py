@@ -18,14 +18,14 @@ class Baseline(ABC):
     def scores(self, histories: Int[Tensor, "B H"]) -> Float[Tensor, "B N"]:
         """The score of every item, in the order of ids 1..N, for histories of item ids that are padded with 0.
 
-        −inf for an item that the baseline says nothing of.
+        −inf for an item without a score.
         """
 
     @final
     def find(self, batch: SequenceBatch, exclude: Int[Tensor, "B H"], k: int) -> Int[Tensor, "B K"]:
         """The ids of the `k` best items for each history `exclude`, whose items are left out.
 
-        Items that score −inf are not found: −1 stands in their place.
+        Items that score −inf are not returned: −1 takes their place.
         """
         scores = self.scores(exclude)
         mask_rows(scores, exclude - 1)

@@ -17,7 +17,7 @@ MOST_ITEMS = 40_000
 
 
 def interaction_matrix(sequences: Sequences, held_out: int) -> Float[Tensor, "U N"]:
-    """A sparse 0/1 matrix: which user met which item in training, each pair once."""
+    """A sparse 0/1 matrix of users and their training items, each pair once."""
     users = np.repeat(np.arange(sequences.num_users), sequences.lengths)[training_part(sequences, held_out)]
     items = sequences.item_ids[training_part(sequences, held_out)] - 1
     pairs = np.unique(users * sequences.num_items + items)

@@ -16,10 +16,10 @@ BLOCK = 256
 class ItemCF(Baseline):
     """score(u, x) = Σ_{i in history of u} w(i, x),  w(i, x) = c_ix / √(c_i c_x), kept for the `neighbours` largest per item i.
 
-    c_i is the number of users who met item i, c_ix of those who met both: the cosine of the items' user vectors.
-    `held_out`: how many of each user's last interactions are not counted (the protocols of held-out users count all).
-    Source: "Item-Based Collaborative Filtering Recommendation Algorithms" (Sarwar et al., WWW 2001). All of the history counts,
-    however long an encoder's window is.
+    c_i is the number of users of item i, c_ix the number of users of both: the cosine of the items' user vectors. `held_out`:
+    how many of each user's last interactions are not counted (the protocols of held-out users count all). Source: "Item-Based
+    Collaborative Filtering Recommendation Algorithms" (Sarwar et al., WWW 2001). All of the history counts, however long an
+    encoder's window is.
     """
 
     neighbours: Int[Tensor, "N M"]

@@ -62,7 +62,7 @@ def raw_kind(files: tuple[str, ...]) -> Kind:
 
 
 def mark(folder: Path, source: Path) -> None:
-    """Mark a folder as one of copies, which may be replaced; `source` is where they came from."""
+    """Mark a folder of copies as replaceable; `source` is their origin."""
     (folder / MARK).write_text(json.dumps({"copied from": source.name}) + "\n", encoding="utf-8")
 
 
@@ -142,7 +142,7 @@ def _tar_members(archive: Path, limit: int) -> Iterator[tuple[str, int, _Readabl
 
 
 def _single_file(archive: Path, files: tuple[str, ...]) -> Iterator[tuple[str, int, _Readable]]:
-    """A packed file, or one as it is: it stands for the one file that is expected."""
+    """A file, packed or not, that is used as the one expected file."""
     if len(files) != 1:
         raise ArchiveError(f"{archive} is neither a zip nor a tar archive, or is damaged at its start or end")
     with archive.open("rb") as file:

@@ -33,18 +33,17 @@ class Fetched:
 
 
 def raw_folder(dataset: Dataset) -> Path:
-    """Where the unpacked files of a dataset lie: `data/raw/<name>`."""
+    """The folder of a dataset's unpacked files: `data/raw/<name>`."""
     return paths.data() / "raw" / dataset.name
 
 
 def fetch(dataset: Dataset, source: Path | None = None, *, progress: bool = True) -> Fetched:
     """The dataset's files in `data/raw/<name>`: downloaded, or taken from a local archive or folder.
 
-    What is there already is kept where no `source` is given. A download must agree with the published
-    checksum; a local archive that does not is taken with a remark, since `prepare` compares the counts
-    anyway. The archive of a download is removed once it is unpacked.
-    Raises FileNotFoundError, DownloadError, ArchiveError, BlockingIOError if another process fetches it, and OSError if the
-    disk is full.
+    Existing files are kept if no `source` is given. A download must agree with the published checksum; a local archive that
+    does not is taken with a remark, since `prepare` compares the counts anyway. The archive of a download is removed once it
+    is unpacked. Raises FileNotFoundError, DownloadError, ArchiveError, BlockingIOError if another process fetches it, and
+    OSError if the disk is full.
     """
     folder = raw_folder(dataset)
     if source is None:
@@ -74,7 +73,7 @@ def fetch(dataset: Dataset, source: Path | None = None, *, progress: bool = True
 
 
 def locate(dataset: Dataset, source: Path | None = None) -> Fetched:
-    """A folder with the dataset's files, for reading: `source` where it is a folder, else `data/raw/<name>`.
+    """A folder with the dataset's files, for reading: `source` if it is a folder, else `data/raw/<name>`.
 
     A `source` that is an archive is unpacked there first; nothing is downloaded.
     Raises FileNotFoundError that names the command which fetches the dataset, and ArchiveError.
@@ -160,7 +159,7 @@ def build_own(
 
 
 def comparison(dataset: Dataset, stages: tuple[Stage, ...]) -> pd.DataFrame:
-    """The dataset's counts beside the published ones: one row per published number.
+    """The dataset's counts next to the published ones: one row per published number.
 
     Columns: `stage`, `count` (users, items, catalogue, interactions), `here`, `published`, `source`.
     """
@@ -212,7 +211,7 @@ def _missing(folder: Path, dataset: Dataset) -> list[str]:
 
 
 def _published_checksum(dataset: Dataset) -> Checksum | None:
-    """The MD5 that lies beside the archive; None if there is none to be had."""
+    """The MD5 published next to the archive; None if there is none."""
     if dataset.checksum_address is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The public datasets: where they lie, under which licence, how they are read, and which counts to expect."""
+"""The public datasets: their addresses, licences, readers and expected counts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -27,10 +27,10 @@ class Published:
 class Dataset:
     """One public dataset.
 
-    `addresses` are tried in turn for a file called `archive`, of `size` bytes and `checksum` where those are
-    published; `checksum_address` is a small file beside the archive that holds its MD5. `files` are unpacked
-    from it and nothing else, `unpacked` bytes at most. `read` takes the folder with `files`. `preparation` is
-    what the published runs did. `published` are counts to compare with.
+    `addresses` are tried in turn for a file called `archive`, of `size` bytes and `checksum` if those are published;
+    `checksum_address` is a small file next to the archive with its MD5. `files` are unpacked from it and nothing else,
+    `unpacked` bytes at most. `read` takes the folder with `files`. `preparation` is what the published runs did. `published`
+    are counts to compare with.
     """
 
     name: str

@@ -67,9 +67,9 @@ class Reading:
         self._read.update(zip(positions, self.table.read(positions), strict=True))
 
     def position(self, role: Role, name: str | None = None) -> int | None:
-        """Where the column of `role` stands: the one called `name`, or of the first usual spelling; None if there is none.
+        """The position of the column of `role`: the one called `name`, or of the first usual spelling; None if there is none.
 
-        Raises DataError if `name` is missing, or the column's name stands twice.
+        Raises DataError if `name` is missing, or two columns have that name.
         """
         names = list(self.table.names)
         if name is None:
@@ -90,7 +90,7 @@ class Reading:
         return names.index(name)
 
     def required(self, columns: ColumnNames, *roles: Literal["user", "item"]) -> list[int]:
-        """Where these columns stand. Raises DataError that names all that are missing, and the options for them."""
+        """The positions of these columns. Raises DataError that names all missing ones, and the options for them."""
         found = {role: self.position(role, getattr(columns, role)) for role in roles}
         missing = [role for role, position in found.items() if position is None]
         if missing:
@@ -102,7 +102,7 @@ class Reading:
         return [position for position in found.values() if position is not None]
 
     def named(self, name: str) -> int:
-        """Where the column `name` stands. Raises DataError if it is missing."""
+        """The position of the column `name`. Raises DataError if it is missing."""
         names = list(self.table.names)
         if name not in names:
             raise DataError(f"{self.table.name}: column {name!r} is missing (columns found: {listed(names)})")
@@ -118,7 +118,7 @@ class Reading:
         self.complain(name, wrong, lambda row: f"{what}, found {shown(column[row].as_py())}")
 
     def finish(self) -> None:
-        """Raises DataError that tells all problems, if there is one."""
+        """Raises DataError with all problems, if there are any."""
         if self.problems:
             raise complaint(self.table, self.problems, self.problem_count)
 
@@ -185,8 +185,8 @@ class Reading:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
         """A column of times as whole seconds since 1970, and, if it has fractions of a second, the order of rows by them.
 
-        `unit` is that of times which are numbers; None lets the largest one tell it (see `times.moments`), and a remark says
-        what was found.
+        `unit` is that of numeric times; if it is None, it is inferred from the largest one (see `times.moments`), and a
+        remark says what was found.
         """
         name, column = self._column(position)
         try:

@@ -21,7 +21,7 @@ SOURCES: dict[Source, str] = {"svd": "TT-SVD, 128 wide", "mf": "UT-ALS, 256 wide
 
 SONGS, USERS = "song_embeddings.parquet", "user_embeddings.parquet"
 MOST_VALUES = 50
-"""A column with more values than this tells users apart rather than what they are like."""
+"""A column with more values than this identifies users rather than describing them."""
 LISTENED = "d1d30_songs"
 """The column of songs that a user listened to from day 1 to day 30: what is to be predicted."""
 
@@ -45,7 +45,7 @@ class Listeners:
 @dataclass(frozen=True)
 class Deezer:
     """`song_ids` (N,) and `songs` float32 (N, D), the songs' embeddings; `train` are warm users, `users` float32 (U, D) their
-    embeddings; `validation` and `test` are cold: nothing but features is known of them when they are asked.
+    embeddings; `validation` and `test` are cold: they have only features at query time.
 
     As published: 50,000 songs; 70,000 users to train, 20,000 to validate, 10,000 to test.
     """
@@ -60,12 +60,12 @@ class Deezer:
 
 
 def as_deezer(sequences: Sequences, width: int = 64, seed: int = 0, known: int = 0) -> Deezer:
-    """Another dataset in Deezer's shape: items by embeddings that are given, cold users by what is known of them otherwise.
+    """Another dataset in Deezer's shape: items have given embeddings, cold users other known features.
 
-    Users 8 : 1 : 1, drawn by `seed`; their features are the values of the user table's columns that have at most 50, one number
-    (0 or 1) each, and, where `known` is not 0, the mean embedding of their first `known` items; what they interacted with after
-    these is what is listened to. Embeddings are the truncated singular value
-    decomposition U S V of the training users' interactions (0 or 1): items √S V, users U √S, `width` wide (TT-SVD).
+    Users 8 : 1 : 1, drawn by `seed`; their features are the values of the user table's columns that have at most 50, one
+    number (0 or 1) each, and, if `known` is not 0, the mean embedding of their first `known` items; what they interacted with
+    after these is what is listened to. Embeddings are the truncated singular value decomposition U S V of the training users'
+    interactions (0 or 1): items √S V, users U √S, `width` wide (TT-SVD).
 
     Raises ValueError if no column of the user table can be a feature, there are fewer than 10 users, or `known` is negative.
     """
@@ -78,7 +78,7 @@ def as_deezer(sequences: Sequences, width: int = 64, seed: int = 0, known: int =
     values = sequences.users.drop(columns="user_id").astype(str)
     values = values[[c for c in values if 2 <= values[c].nunique() <= MOST_VALUES]]
     if values.empty:
-        raise ValueError(f"nothing is known of the users of {sequences.name} that could be a feature")
+        raise ValueError(f"the users of {sequences.name} have no column that could be a feature")
     features = pd.get_dummies(values).to_numpy(dtype=np.float32)
     order = np.random.default_rng(seed).permutation(sequences.num_users)
     tenth = sequences.num_users // 10

@@ -26,7 +26,7 @@ _NETWORK = (urllib.error.URLError, TimeoutError, ConnectionError, ssl.SSLError, 
 
 
 class DownloadError(OSError):
-    """A file that no address could deliver whole; the message says for each address why."""
+    """A file that no address delivered completely; the message gives the reason for each address."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _NoSpace(OSError):
 
 
 class _Failed(Exception):
-    """Why one address did not deliver; `fresh` asks for one more try without the bytes at hand."""
+    """The reason that one address failed; `fresh` requests one more try without the bytes downloaded so far."""
 
     def __init__(self, reason: str, fresh: bool = False):
         super().__init__(reason)
@@ -71,12 +71,11 @@ def download(
 ) -> Path:
     """`target`, downloaded from the first of `addresses` (http or https) that delivers it whole and unharmed.
 
-    Bytes collect in `<target>.partial`, which an interrupted download leaves behind and the next one
-    continues: with a Range request, or from the start where the server does not know it or the file there has
-    changed. The file takes its name only after `size` (bytes) and `checksum` agree; one that is there already
-    and agrees is not fetched again. No more than `limit` bytes are ever accepted. The caller holds the lock of `target`.
-    Raises DownloadError if every address fails, OSError if the disk is full (the partial file is
-    removed), and ValueError for an address of another kind.
+    Bytes collect in `<target>.partial`, which an interrupted download leaves behind and the next one continues: with a Range
+    request, or from the start if the server does not support it or the file there has changed. The file takes its name only
+    after `size` (bytes) and `checksum` agree; one that is there already and agrees is not fetched again. No more than `limit`
+    bytes are ever accepted. The caller holds the lock of `target`. Raises DownloadError if every address fails, OSError if
+    the disk is full (the partial file is removed), and ValueError for an address of another kind.
     """
     if wrong := [address for address in addresses if not address.startswith(("http://", "https://"))]:
         raise ValueError(f"not an http(s) address: {wrong[0]}")
@@ -120,9 +119,9 @@ def fetch_text(address: str, timeout: float = 30.0, limit: int = 1 << 16) -> str
 
 @dataclass(frozen=True)
 class _Partial:
-    """The unfinished file, and beside it where it came from: bytes of two versions must not be joined.
+    """The partial file, with its origin stored next to it: bytes of two versions must not be joined.
 
-    Where a checksum is known a mix would be found out, so bytes may then come from any address.
+    A checksum, if there is one, would detect a mix, so bytes may then come from any address.
     """
 
     path: Path
@@ -136,7 +135,7 @@ class _Partial:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def headers(self, address: str) -> dict[str, str]:
-        """The request headers that continue this file from `address`; none where it must start again."""
+        """The request headers that continue this file from `address`; none if it must start again."""
         if self.size() == 0:
             return {}
         wanted = {"Range": f"bytes={self.size()}-"}
@@ -190,7 +189,7 @@ def _deliver(
 def _transfer(
     address: str, partial: _Partial, size: int | None, limit: int, timeout: float, progress: bool
 ) -> None:
-    """Append what `address` sends to the partial file, or write it anew where it sends all."""
+    """Append what `address` sends to the partial file, or overwrite it if it sends the whole file."""
     headers = partial.headers(address)
     try:
         with _open(address, headers, timeout) as response:
@@ -237,14 +236,14 @@ def _open(address: str, headers: dict[str, str], timeout: float) -> Any:
     return response
 
 
-def _start(response: Any, asked: int) -> int:
-    """The offset at which the answer begins: 0 where the server sends the whole file."""
+def _start(response: Any, requested: int) -> int:
+    """The offset at which the response begins: 0 if the server sends the whole file."""
     if response.status != 206:
         return 0
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    if match is None or int(match[1]) != asked:
-        raise _Failed("answers with another range than was asked for", fresh=True)
-    return asked
+    if match is None or int(match[1]) != requested:
+        raise _Failed("responds with a different range than requested", fresh=True)
+    return requested
 
 
 def _total(response: Any, start: int) -> int | None:
@@ -253,7 +252,7 @@ def _total(response: Any, start: int) -> int | None:
 
 
 def _validator(response: Any) -> str | None:
-    """A strong ETag or the modification date, by which If-Range tells whether the file is still the same."""
+    """A strong ETag or the modification date, for If-Range, which checks that the file is unchanged."""
     etag = response.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 

@@ -251,7 +251,7 @@ SIZES: dict[Size, GeneratorConfig] = {
 
 @dataclass(frozen=True)
 class Truth:
-    """What the process knows and a model must find out.
+    """The hidden parameters of the process, which a model must learn.
 
     `niche` (N,): the niche of each item, in the order of the item table. `places` (C, latent): z, of unit length.
     `transitions` (C, C): R, rows sum to one.
@@ -343,7 +343,7 @@ def _times(
 class _Shop:
     """Draws items of a niche by their popularity at a time, all users at once.
 
-    Items stand sorted by niche, each period has a cumulative sum of their weights, and a draw is one binary search in them.
+    Items are sorted by niche, each period has a cumulative sum of their weights, and a draw is one binary search in them.
     """
 
     PERIODS = 12
@@ -364,7 +364,7 @@ class _Shop:
     def draw(
         self, niche: NDArray[np.int64], seconds: NDArray[np.int64], random: np.random.Generator
     ) -> NDArray[np.int64]:
-        """One item for each niche and time; niche −1 stands for the whole corpus."""
+        """One item for each niche and time; niche −1 is the whole corpus."""
         period = np.minimum(seconds * self.PERIODS // self.span, self.PERIODS - 1)
         first = period * self.size + np.where(niche < 0, 0, self.bounds[niche])
         last = period * self.size + np.where(
@@ -378,7 +378,7 @@ class _Shop:
 
 
 def _titles(count: int, random: np.random.Generator) -> list[str]:
-    """`count` different titles: "The Amber Lighthouse", and where these run out "… of the Narrow Valley"."""
+    """`count` different titles: "The Amber Lighthouse", and, once these run out, "… of the Narrow Valley"."""
     plain = len(ADJECTIVES) * len(NOUNS)
     if count > plain * plain:
         raise ValueError(f"there are words for {plain * plain:,} titles, not for {count:,}")

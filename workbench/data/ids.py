@@ -18,7 +18,7 @@ _LISTED, _SUGGESTED, _SEARCHED = 5, 3, 50_000
 
 
 def source_ids(values: pd.Series, name: str, column: str) -> "pd.Series[Any]":
-    """Ids as int64 where the type is a whole number of 64 bits, and as text (`str`) otherwise, each kept exactly.
+    """Ids as int64 if the type is an integer of at most 64 bits, and as text (`str`) otherwise, each kept exactly.
 
     Fractional numbers count as integers if all of them are whole. Unsigned integers beyond 63 bits become text.
     Raises DataError with the row for an id that is missing, empty, or of a type that identifies nothing (a truth value,
@@ -144,7 +144,7 @@ class SourceIds:
 
 
 def _number(value: object) -> int | None:
-    """The integer of 64 bits that a source id says; None if it says none."""
+    """The 64-bit integer that a source id represents; None if it represents none."""
     text = isinstance(value, str) and re.fullmatch(WHOLE_NUMBER, value)
     if not text and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
         return None

@@ -1,4 +1,4 @@
-"""The one table every dataset becomes: who met which item, when, and how it was rated if that is known."""
+"""The common form of every dataset: a table of users, items, times, and ratings if there are any."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -23,7 +23,7 @@ class Interactions:
     `users`: `user_id` and further columns. Ids are the source's own: a column of them is int64 or text (`str`), kept exactly
     as written (see `ids.source_ids`). An item or user may have no interaction.
 
-    `ordered`: whether timestamps (and, among equal ones, rows) tell what came first. `remarks`: what a reader recognised or
+    `ordered`: whether timestamps (and, among equal ones, rows) are in time order. `remarks`: what a reader recognised or
     assumed, one sentence each.
 
     Duplicates are kept: a user may meet an item again, and only `Preparation(duplicates="drop")` removes rows

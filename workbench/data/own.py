@@ -1,4 +1,4 @@
-"""Interactions and items of one's own, in files as people have them."""
+"""The user's own interactions and items, in common file formats."""
 
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ def read_own(
 ) -> Interactions:
     """One's own interactions, from a file, a folder of Parquet files or a pandas table, with a table of items if there is one.
 
-    Files are told by their content (see `tables.open_table`). Columns are those that `columns` names, or the first of the
-    usual spellings (`user_id`, `userId`, `customer`, …). Ratings and times may be missing: without times the order of rows is
-    taken. Times are dates or numbers of any unit (see `times.moments`), and seconds in the result, whose rows are sorted by
-    time if they differ in fractions of a second. The item table needs the items' ids, again by `columns.item` or a usual
-    spelling; `title` and `genres` (lists are joined by "|") are recognised, further columns are kept. An item without a title
-    has its id as title.
+    The format of a file is recognised by its content (see `tables.open_table`). Columns are those that `columns` names, or
+    the first of the usual spellings (`user_id`, `userId`, `customer`, …). Ratings and times may be missing: without times the
+    order of rows is taken. Times are dates or numbers of any unit (see `times.moments`), and seconds in the result, whose
+    rows are sorted by time if they differ in fractions of a second. The item table needs the items' ids, again by
+    `columns.item` or a usual spelling; `title` and `genres` (lists are joined by "|") are recognised, further columns are
+    kept. An item without a title has its id as title.
 
     `remarks` of the result say what was recognised and assumed. Every row becomes one interaction.
     Raises FileNotFoundError, and DataError of one line that names file, line (row in Parquet) and column of the first three

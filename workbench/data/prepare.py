@@ -16,12 +16,11 @@ from workbench.data.sequences import Sequences
 class Preparation:
     """What is done to interactions before they become sequences, in this order.
 
-    `duplicates`: "drop" removes rows that agree in user, item and timestamp, but the first. `k_core`: keep
-    items and users with at least so many interactions (0 or 1: everyone), counted on the rows before each
-    pass; `passes`: how often, None until nothing changes any more (the k-core proper). `min_length`: then
-    keep users with at least so many interactions left; the catalogue stays as it is. `corpus`: "catalogue"
-    keeps every row of the item table that the k-core left (all of them without one), "rated" those with an
-    interaction left.
+    `duplicates`: "drop" removes rows that agree in user, item and timestamp, but the first. `k_core`: keep items and users
+    with at least that many interactions (0 or 1: everyone), counted on the rows before each pass; `passes`: how often, None
+    until nothing changes any more (the k-core proper). `min_length`: then keep users with at least that many interactions
+    left; the catalogue is unchanged. `corpus`: "catalogue" keeps every row of the item table that the k-core left (all of
+    them without one), "rated" those with an interaction left.
 
     The published RAILS preprocessing is Preparation() for MovieLens, and for Amazon Books
     Preparation(k_core=5, passes=1, min_length=5): its 5-filter runs once, and items are counted before users
@@ -97,7 +96,7 @@ def prepare(interactions: Interactions, name: str, preparation: Preparation | No
         rows = rows[np.bincount(rows.users)[rows.users] >= preparation.min_length]
         stages.append(rows.stage(f"users of {preparation.min_length} or more", catalogue))
     if not len(rows.users):
-        raise DataError(f"{name}: {preparation} leaves no interaction; ask for fewer per user and item")
+        raise DataError(f"{name}: {preparation} leaves no interaction; require fewer per user and item")
     if preparation.corpus == "rated":
         catalogue = _present(rows.items, len(items))
         stages.append(rows.stage("rated items alone", catalogue))

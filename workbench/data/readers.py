@@ -110,14 +110,14 @@ def read_amazon_ratings(path: Path) -> Interactions:
 def read_book_crossing(folder: Path) -> Interactions:
     """Book-Crossing (2004): `BX-Book-Ratings.csv` and `BX-Books.csv`, as published or gzipped: ";", quotes, Latin-1.
 
-    Editions of a book become one item: those whose title (without what stands in parentheses) and author have the
-    same words, whatever case and punctuation. Its `item_id` is the first of their ISBNs in order; `title`, `author`, `year` and
-    `publisher` are that edition's. A user's rows of several editions become one, with the highest rating. Ratings are 1 to
-    10, NaN for an implicit one (0 in the source). Rows of ISBNs that `BX-Books.csv` lacks are left out; a remark counts them.
+    Editions of a book become one item: those whose title (without parentheses) and author have the same words, whatever case
+    and punctuation. Its `item_id` is the first of their ISBNs in order; `title`, `author`, `year` and `publisher` are that
+    edition's. A user's rows of several editions become one, with the highest rating. Ratings are 1 to 10, NaN for an implicit
+    one (0 in the source). Rows of ISBNs that `BX-Books.csv` lacks are left out; a remark counts them.
 
-    The source has no times, and a user's rows stand in the order of ISBNs. So the result is not `ordered`, its timestamps
-    are 0, and its rows are shuffled (always in the same way): holding out a user's last row holds out any.
-    Raises FileNotFoundError, and DataError that names and counts the lines which do not fit.
+    The source has no times, and a user's rows are in the order of ISBNs. So the result is not `ordered`, its timestamps are
+    0, and its rows are shuffled (always in the same way): holding out a user's last row holds out any. Raises
+    FileNotFoundError, and DataError that names and counts the lines which do not fit.
     """
     text = TextFormat(";", encodings=("latin-1",), escape="\\")
     _, books = _typed(stored(folder, "BX-Books.csv"), text, dict.fromkeys(_BOOKS, "text"))
@@ -186,7 +186,7 @@ def _movielens_dat(folder: Path, users: pd.DataFrame | None, encodings: tuple[st
 
 
 def _without_genre_note(movies: pd.DataFrame) -> pd.DataFrame:
-    """MovieLens writes "(no genres listed)" where there is none: an empty text here."""
+    """MovieLens writes "(no genres listed)" for none: an empty text here."""
     return movies.assign(genres=movies["genres"].replace("(no genres listed)", ""))
 
 
@@ -221,7 +221,7 @@ def _positions(user_ids: NDArray[np.int64]) -> NDArray[np.int64]:
 def _checked(
     table: Table, ratings: pd.DataFrame, items: pd.DataFrame | None, users: pd.DataFrame | None
 ) -> Interactions:
-    """Interactions of a published table, any complaint about a row told with its line; it has no item that `items` lacks."""
+    """Interactions of a published table, with the line number in any error about a row; it has no item that `items` lacks."""
     try:
         if items is None:
             return Interactions.complete(ratings, items, users)

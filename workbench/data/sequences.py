@@ -19,7 +19,7 @@ from workbench.runtime import derived_seed
 Part = Literal["train", "validation", "test"]
 Window = Literal["last", "anywhere"]
 WINDOWS = 7_654_321
-"""The stream of random numbers that windows are drawn with, beside that of the order of users."""
+"""The stream of random numbers for windows, separate from that for the order of users."""
 HELD_OUT: dict[Part, int] = {"train": 2, "validation": 1, "test": 0}
 """Interactions after the target that a part of the leave-one-out split must not see."""
 
@@ -28,11 +28,11 @@ HELD_OUT: dict[Part, int] = {"train": 2, "validation": 1, "test": 0}
 class Sequences:
     """Every user's interactions in time order, stored end to end.
 
-    User u (dense, 0..U−1) owns `item_ids[offsets[u]:offsets[u + 1]]` and the same slice of `timestamps`
-    (int64 seconds) and `ratings` (float32, NaN if the source has none). Item ids are dense, 1..N. `items`
-    is the item table: one row per dense id in order (row i is item i + 1) with at least `item_id` (the
-    source's id, int64 or text) and `title`; `users` likewise with `user_id`. `name` is the dataset's name. `ordered`: whether
-    the source has an order in time; if not, a user's interactions stand in the order of the source, which means nothing.
+    User u (dense, 0..U−1) owns `item_ids[offsets[u]:offsets[u + 1]]` and the same slice of `timestamps` (int64 seconds) and
+    `ratings` (float32, NaN if the source has none). Item ids are dense, 1..N. `items` is the item table: one row per dense id
+    in order (row i is item i + 1) with at least `item_id` (the source's id, int64 or text) and `title`; `users` likewise with
+    `user_id`. `name` is the dataset's name. `ordered`: whether the source has an order in time; if not, a user's interactions
+    are in the order of the source, which has no meaning.
     """
 
     name: str
@@ -159,13 +159,13 @@ def batch_of(
 class Batches:
     """The batches of one epoch of a part of the leave-one-out split.
 
-    `part` says which interaction is the target: the last ("test"), the one before ("validation"), or the one
-    before that ("train", whose batches hold whole training sequences: every position but the last also
-    predicts its successor). `held_out` overrides the interactions left out after the target, for protocols
-    without a validation item. With a `seed` the users are shuffled, differently in every `epoch`; without one
-    they come in order. `window`: histories end with the part ("last"), or each at a place of its own that is drawn anew in
-    every epoch ("anywhere": as late as leaves `max_length` interactions before the target, where there are so many), so that
-    short histories are learned from all of a user's interactions. `rank` of `world` processes takes every world-th batch.
+    `part` chooses the target interaction: the last ("test"), the one before ("validation"), or the one before that ("train",
+    whose batches hold whole training sequences: every position but the last also predicts its successor). `held_out`
+    overrides the interactions left out after the target, for protocols without a validation item. With a `seed` the users are
+    shuffled, differently in every `epoch`; without one they come in order. `window`: histories end with the part ("last"), or
+    each at a position that is drawn again in every epoch ("anywhere": such that `max_length` interactions precede the target,
+    if there are that many), so that short histories are learned from all of a user's interactions. `rank` of `world`
+    processes takes every world-th batch.
 
     Raises ValueError if batch_size or max_length is below 1, or a window "anywhere" has no seed to be drawn with.
     """

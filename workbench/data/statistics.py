@@ -17,7 +17,7 @@ def stage_counts(stages: tuple[Stage, ...]) -> pd.DataFrame:
     """Counts after every step of the preparation: `stage`, `users`, `items`, `catalogue`, `interactions`,
     `density`.
 
-    `density` is interactions / (users · catalogue); above 1 only where users meet items again.
+    `density` is interactions / (users · catalogue); above 1 only if users have items repeatedly.
     """
     table = pd.DataFrame(
         [(stage.name, stage.users, stage.items, stage.catalogue, stage.interactions) for stage in stages],
@@ -79,7 +79,7 @@ def popularity(sequences: Sequences) -> pd.DataFrame:
 
 
 def gini(counts: NDArray[np.int64]) -> float:
-    """How unequally counts are spread: 0 where all are equal, towards 1 where one has all.
+    """The inequality of counts: 0 if all are equal, towards 1 if one has all.
 
     G = Σ_i (2i − n − 1) c_i / (n Σ_i c_i), counts ascending, i from 1. NaN if there is nothing to share.
 
@@ -155,8 +155,8 @@ def genre_shares(sequences: Sequences) -> pd.DataFrame:
     """Genres by interactions, most first: `genre`, `items`, `item_share`, `interactions`,
     `interaction_share`.
 
-    An item of several genres counts in each, so shares add up to more than 1; "(none)" holds items without
-    one. Empty where the item table has no column `genres`.
+    An item of several genres counts in each, so shares add up to more than 1; "(none)" holds items without one. Empty if the
+    item table has no column `genres`.
     """
     columns = ["genre", "items", "item_share", "interactions", "interaction_share"]
     if "genres" not in sequences.items:

@@ -59,7 +59,7 @@ def load_folder(folder: Path) -> Sequences:
     counts = {"interactions": len(codes), "items": items.num_rows, "users": users.num_rows}
     if any(meta[name] != count for name, count in counts.items()):
         raise DataError(
-            f"{folder} is damaged: its tables hold {counts}, {META} says otherwise; prepare it again"
+            f"{folder} is damaged: its tables have {counts}, which differs from {META}; prepare it again"
         )
     with reading(folder, advice, DataError):
         if (

@@ -29,14 +29,14 @@ def keep(sequences: Sequences, chosen: NDArray[np.bool_], name: str) -> Sequence
 
 
 def rated_at_least(sequences: Sequences, rating: float) -> Sequences:
-    """The interactions with a rating of at least `rating`; all where nothing was rated (an interaction is then a like)."""
+    """The interactions with a rating of at least `rating`; all if nothing was rated (an interaction is then a like)."""
     if np.isnan(sequences.ratings).all():
         return sequences
     return keep(sequences, sequences.ratings >= rating, f"{sequences.name}-rated-{rating:g}")
 
 
 def of_users(sequences: Sequences, users: NDArray[np.int64], name: str) -> Sequences:
-    """Some users, in the order given, numbered anew from 0; items stay as they are."""
+    """Some users, in the given order, renumbered from 0; items are unchanged."""
     lengths = sequences.lengths[users]
     offsets = np.concatenate([[0], lengths.cumsum()])
     rows = np.repeat(sequences.offsets[users] - offsets[:-1], lengths) + np.arange(offsets[-1])

@@ -1,4 +1,5 @@
-"""Tables in files, whose kind is told by their content: delimited text, also packed, and Parquet. Every record is counted."""
+"""Tables in files, whose format is recognised by content: delimited text, also packed, and Parquet. Every record is
+counted."""
 
 import codecs
 import csv

@@ -1,4 +1,4 @@
-"""Times as people write them: dates, or numbers of a unit that their size tells."""
+"""Times in common formats: dates, or numbers whose unit is inferred from their size."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,9 +26,9 @@ _FORMS = "a date like 2024-01-31 or 2024-01-31T18:30:00Z, or a number of seconds
 
 @dataclass(frozen=True)
 class Moments:
-    """`values` (rows,) since 1970 in `unit`, 0 for those that are `missing` or `wrong`; `kind` says in words what was found.
+    """`values` (rows,) since 1970 in `unit`, 0 for those that are `missing` or `wrong`; `kind` describes what was found.
 
-    `wrong` are pairs of marks (rows,) and what should stand in these rows.
+    `wrong` are pairs of marks (rows,) and what these rows should contain.
     """
 
     values: NDArray[Any]

@@ -73,9 +73,8 @@ class _Block(nn.Module):
 class BERT4Rec(Encoder):
     """A bidirectional transformer over the history, with a learned embedding in place of each hidden item.
 
-    h⁰_i = LN(x_i + p_i), or LN(mask + p_i) where the item is hidden; post-norm blocks of attention and GELU
-    feed-forward networks; output LN(GELU(W h + b)). The query embedding of a history is the output at a mask
-    appended to it.
+    h⁰_i = LN(x_i + p_i), or LN(mask + p_i) if the item is masked; post-norm blocks of attention and GELU feed-forward
+    networks; output LN(GELU(W h + b)). The query embedding of a history is the output at a mask appended to it.
 
     Source: "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer"
     (Sun et al., 2019), section 3; the layer norms after the input sum and after the output projection are
@@ -86,7 +85,7 @@ class BERT4Rec(Encoder):
     objective: Literal["next item", "masked item"] = "masked item"
 
     def __init__(self, config: BERT4RecConfig, dim: int, max_length: int) -> None:
-        """Raises ValueError where `heads` does not divide `dim`, or `max_length` has no room for the mask."""
+        """Raises ValueError if `heads` does not divide `dim`, or `max_length` has no room for the mask."""
         super().__init__()
         if dim % config.heads:
             raise ValueError(f"heads ({config.heads}) must divide the embedding width ({dim})")
@@ -107,7 +106,7 @@ class BERT4Rec(Encoder):
     def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
         """One embedding per position, from both sides; items marked in `batch.masked` have no influence.
 
-        Raises ValueError where L exceeds this encoder's `max_length`, or a history is empty.
+        Raises ValueError if L exceeds this encoder's `max_length`, or a history is empty.
         """
         check_length(batch, self.max_length)
         if batch.masked is not None:
@@ -128,7 +127,7 @@ class BERT4Rec(Encoder):
         lengths = (batch.lengths + 1).clamp(max=self.max_length)
         width = min(embeddings.shape[1] + 1, self.max_length)
         positions = torch.arange(width, device=lengths.device)
-        dropped = batch.lengths + 1 - lengths  # (B,), 1 where the window shifts
+        dropped = batch.lengths + 1 - lengths  # (B,), 1 if the window shifts
         sources = (positions + dropped[:, None]).clamp(max=embeddings.shape[1] - 1)  # (B, width)
         appended = positions == (lengths - 1)[:, None]  # (B, width)
         hidden = appended if batch.masked is None else appended | batch.masked.gather(1, sources)

@@ -64,8 +64,8 @@ class GRU4Rec(Encoder):
     def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
         """One embedding per position, from the items up to it.
 
-        Padding stands on the right: the recurrence meets it only after the last valid position, so nothing
-        is packed. Raises ValueError where L exceeds this encoder's `max_length`, or a history is empty.
+        Padding is on the right: the recurrence reaches it only after the last valid position, so nothing is packed. Raises
+        ValueError if L exceeds this encoder's `max_length`, or a history is empty.
         """
         check_length(batch, self.max_length)
         states, _ = self.gru(self.dropout(embeddings))  # (B, L, hidden_dim)

@@ -14,7 +14,7 @@ OUTPUT_SLOTS = 11
 
 
 def check_length(batch: SequenceBatch, max_length: int) -> None:
-    """ValueError where a batch is longer than the encoder was built for."""
+    """ValueError if a batch is longer than the encoder was built for."""
     length = batch.item_ids.shape[1]
     if length > max_length:
         raise ValueError(

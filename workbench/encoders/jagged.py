@@ -1,4 +1,4 @@
-"""Between padded (B, L, …) and jagged (T, …) tensors: through fbgemm where it is installed, else plain torch."""
+"""Between padded (B, L, …) and jagged (T, …) tensors: through fbgemm if it is installed, else plain torch."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ _FBGEMM_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Jagged:
-    """Where the valid positions of a padded (B, L) grid lie.
+    """The valid positions of a padded (B, L) grid.
 
     `lengths` (B,), `offsets` (B + 1,) into the jagged rows, `positions` (T,) flat indices b · L + i into the grid, in order.
     """
@@ -95,7 +95,7 @@ def by_length(lengths: Int[Tensor, "B"], length: int) -> ByLength:
     whole = jagged(lengths, length)
     bounds = whole.offsets.tolist()
     groups = []
-    for start in range(0, max(1, len(lengths)), GROUP_ROWS):  # one empty group where there are no histories
+    for start in range(0, max(1, len(lengths)), GROUP_ROWS):  # one empty group if there are no histories
         end = min(start + GROUP_ROWS, len(lengths))
         longest = int(lengths[start]) if end else length
         layout = jagged(lengths[start:end], longest)

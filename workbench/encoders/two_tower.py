@@ -45,7 +45,7 @@ class TwoTowerConfig:
     marks=("longdash", "triangle-up", "-"),
 )
 class TwoTower(Encoder):
-    """The query tower: an MLP over the decayed mean of the history, with the last item beside it.
+    """The query tower: an MLP over the decayed mean of the history, concatenated with the last item.
 
     output_i = MLP([m_i; x_i]),  m_i = Σ_{j ≤ i} γ^{i−j} x_j / Σ_{j ≤ i} γ^{i−j},  γ the decay.
 
@@ -74,7 +74,7 @@ class TwoTower(Encoder):
     def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
         """One embedding per position, from the items up to it.
 
-        Raises ValueError where L exceeds this encoder's `max_length`, or a history is empty.
+        Raises ValueError if L exceeds this encoder's `max_length`, or a history is empty.
         """
         outputs: Tensor = self.tower(self._pooled(embeddings, batch))
         return outputs

@@ -41,13 +41,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an execution ended: `error` is a line, empty where it succeeded."""
+    """How an execution ended: `error` is one line, empty if it succeeded."""
 
     error: str
 
 
 def execute(job: Job) -> Outcome:
-    """Execute the notebook and write the executed copy, partial where it fails.
+    """Execute the notebook and write the executed copy, partial if it fails.
 
     The kernel is this interpreter, whatever kernels the user has installed; it sees no start-up files of the user.
     """
@@ -57,7 +57,7 @@ def execute(job: Job) -> Outcome:
     from traitlets.config import Config
 
     error, shown = "", True
-    # Sockets in a folder of its own: by default they lie in the working folder, where two kernels would meet. Its path is
+    # Sockets in a folder of its own: by default they are in the working folder, where two kernels would collide. Its path is
     # short, wherever home is: that of a socket may have some hundred characters.
     with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
         _install_kernel(job, Path(folder))
@@ -157,11 +157,11 @@ def main() -> None:
     threading.Thread(target=_die_with, args=(int(sys.argv[2]),), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     # jsonschema builds a grammar of web addresses as it is imported, which takes longer than all the rest; without the
-    # package it does without that check, and nothing here asks for it.
+    # package it does without that check, and nothing here needs it.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     try:
         outcome = execute(job)
-    except Exception as error:  # a kernel that does not start, a full disk: the report goes on and says so
+    except Exception as error:  # a kernel that does not start, a full disk: the report continues and shows it
         outcome = Outcome(_one_line(f"{type(error).__name__}: {error}"))
     Path(job.outcome).write_text(json.dumps(asdict(outcome)), encoding="utf-8")
 

@@ -43,9 +43,9 @@ class Notebook:
 def catalog(folder: Path) -> list[Notebook]:
     """Every notebook of the report, in the order of its number: the files `NN_name.ipynb` of `folder`.
 
-    Other files of the folder (a scratch notebook, say) are no part of the report. Raises ValueError if there is none, or
-    where one has no source beside it, no kernelspec, not exactly one `parameters` cell, lacks one of the parameters
-    `dataset`, `profile` and `seed`, or waits for a notebook that does not come before it.
+    Other files of the folder (a scratch notebook, say) are no part of the report. Raises ValueError if there is none, or if
+    one has no source next to it, no kernelspec, not exactly one `parameters` cell, lacks one of the parameters `dataset`,
+    `profile` and `seed`, or waits for a notebook that does not come before it.
     """
     found = [read(path) for path in sorted(folder.glob("*.ipynb")) if _NAME.fullmatch(path.stem)]
     if not found:
@@ -83,7 +83,7 @@ def read(path: Path) -> Notebook:
 
 
 def select(notebooks: Sequence[Notebook], only: Iterable[str]) -> list[Notebook]:
-    """The notebooks that `only` names, by number (`00`) or by name (`00_tour`), in their order; all where it is empty.
+    """The notebooks that `only` names, by number (`00`) or by name (`00_tour`), in their order; all if it is empty.
 
     Raises ValueError, with the names there are, for one that is not there.
     """

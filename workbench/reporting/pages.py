@@ -45,8 +45,8 @@ INDEX = "index.html"
 _MOST_HEADLINES = 8
 _NOTEBOOK = re.compile(r"(\d\d_[a-z0-9_]+)\.ipynb(#.*)?")
 
-# Scripts come from the assets folder alone: whatever text from data ends up in a page, it cannot run, nor ask the network.
-# plotly builds functions for some kinds of plots, hence unsafe-eval; `file:` is for pages opened from disk.
+# Scripts come from the assets folder alone: text from data in a page can neither run nor use the network. plotly builds
+# functions for some kinds of plots, hence unsafe-eval; `file:` is for pages opened from disk.
 _POLICY = (
     "default-src 'none'; script-src 'self' file: 'unsafe-eval'; style-src 'self' file: 'unsafe-inline'; "
     "img-src 'self' file: data: blob:; font-src 'self' file: data:; base-uri 'none'; form-action 'none'"
@@ -114,7 +114,7 @@ class _MathRenderer(IPythonRenderer):  # type: ignore[misc]
 
 
 class _TextRenderer(_MathRenderer):
-    """Text cells, whose links to other notebooks lead to their pages; where a notebook has none, its name stays as text."""
+    """Text cells, whose links to other notebooks lead to their pages; if a notebook has none, its name stays as text."""
 
     def __init__(self, pages: frozenset[str]) -> None:
         super().__init__(escape=False)
@@ -192,7 +192,7 @@ def _explain_unshown(executed: Any) -> None:
 
 
 def _page(report: Report, name: str) -> dict[str, Any]:
-    """What the template shows of one notebook beside its cells."""
+    """What the template shows of one notebook in addition to its cells."""
     entry = report.entries[name]
     order = sorted(report.entries)
     links = [

@@ -14,7 +14,7 @@ KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "nam
 
 
 def problems(folder: Path) -> list[str]:
-    """What is wrong with the pairs of `folder`, a line each; empty where all is well.
+    """The problems with the pairs of `folder`, a line each; empty if there are none.
 
     A notebook without its source or a source without its notebook; cells that differ (kind, text, tags); metadata that
     differ; outputs or execution counts in the generated half; no kernelspec.
@@ -43,7 +43,7 @@ def same_cells(source: Path, generated: Path) -> bool:
 def edited(source: Path) -> list[int]:
     """Places (from 1) of cells that were changed or added in the `.ipynb` of a source, and that the source lacks.
 
-    The identifier of a generated cell holds a digest of its text, so a cell that somebody changed is recognised.
+    The identifier of a generated cell holds a digest of its text, so an edited cell is recognised.
     """
     generated = source.with_suffix(".ipynb")
     if not generated.is_file():
@@ -58,7 +58,7 @@ def edited(source: Path) -> list[int]:
 
 
 def write(source: Path) -> Path:
-    """Write the `.ipynb` beside a source and return its path.
+    """Write the `.ipynb` next to a source and return its path.
 
     The same source always gives the same bytes: identifiers of cells are made from their place and text.
     Raises ValueError if the notebook holds cells that were changed there and that the source lacks: they would be lost.
@@ -93,7 +93,7 @@ def write(source: Path) -> Path:
 
 
 def take(source: Path) -> Path:
-    """Write the cells of the `.ipynb` beside a source into the source; return where the source as it was is kept."""
+    """Write the cells of the `.ipynb` next to a source into the source; return the path of the backup of the old source."""
     numbers = itertools.count(1)
     kept = next(path for n in numbers if not (path := source.with_name(f"{source.name}.before-{n}")).exists())
     document = jupytext.read(source)

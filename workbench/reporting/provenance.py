@@ -39,7 +39,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a notebook's results came from; `commit` is None outside a git checkout, `dirty` says whether it had changes."""
+    """The origin of a notebook's results; `commit` is None outside a git checkout, `dirty`: whether it had changes."""
 
     code: str
     versions: dict[str, str]
@@ -74,7 +74,7 @@ def versions() -> dict[str, str]:
             found[name.lower()] = version(name)
         except PackageNotFoundError:
             continue
-    found["torch"] = torch.__version__  # which tells the build too
+    found["torch"] = torch.__version__  # which includes the build
     return dict(sorted(found.items()))
 
 
@@ -92,17 +92,17 @@ def code_digest(package: Path | None = None) -> str:
 
 
 def text_digest(*parts: str) -> str:
-    """A digest of some texts, each told from the next."""
+    """A digest of several texts, with their boundaries."""
     return _digest((str(position), part.encode()) for position, part in enumerate(parts))
 
 
 def inputs(root: Path, dataset: str) -> dict[str, str]:
     """A digest of each folder that a notebook may read: `data/<dataset>`, and `ckpts/<name>` of the same dataset.
 
-    A generated dataset has a folder for each seed, `data/<dataset>-seed<n>`. A checkpoint tells its dataset in `config.json`;
-    one that does not tell counts for every dataset. The states of unfinished training in `ckpts/runs` do not count: what comes
-    of them lies in `ckpts`. Folders that are missing, or hold no file, are left out. Contents count, times of modification
-    do not.
+    A generated dataset has a folder for each seed, `data/<dataset>-seed<n>`. A checkpoint's dataset is in its `config.json`;
+    one without it counts for every dataset. The states of unfinished training in `ckpts/runs` do not count: what comes of
+    them lies in `ckpts`. Folders that are missing, or hold no file, are left out. Contents count, times of modification do
+    not.
     """
     folders = [root / "data" / dataset, *sorted((root / "data").glob(f"{dataset}-seed*"))]
     checkpoints = [path for path in sorted((root / "ckpts").glob("*/")) if path.name != "runs"]
@@ -112,7 +112,7 @@ def inputs(root: Path, dataset: str) -> dict[str, str]:
 
 
 def _dataset_of(checkpoint: Path) -> str | None:
-    """The dataset that a checkpoint was trained on; None if it does not tell."""
+    """The dataset that a checkpoint was trained on; None if it is not stored."""
     try:
         told = read_json(checkpoint / "config.json", "").get("dataset")
     except (OSError, ValueError):
@@ -121,7 +121,7 @@ def _dataset_of(checkpoint: Path) -> str | None:
 
 
 def _folder_digest(folder: Path) -> str:
-    """A digest of the names and contents of a folder's files; empty where it has none."""
+    """A digest of the names and contents of a folder's files; empty if it has none."""
     found = {}
     for path in sorted(folder.rglob("*")):
         try:

@@ -27,12 +27,12 @@ class Record:
 
 
 def record(name: str, value: object, unit: str = "") -> None:
-    """Hand a value or a table to the report that runs this notebook; does nothing where none does.
+    """Pass a value or a table to the report that runs this notebook; does nothing outside a report.
 
-    `value` is a number, a string, a boolean, None, a list or dictionary of these, a zero-dimensional array or tensor, or
-    a DataFrame of at most 10,000 rows (its index is dropped: `reset_index` first where it matters). Numbers, strings and
-    booleans become the headline figures of the index page. NaN and infinities are stored as null. A second value under
-    the same name replaces the first.
+    `value` is a number, a string, a boolean, None, a list or dictionary of these, a zero-dimensional array or tensor, or a
+    DataFrame of at most 10,000 rows (its index is dropped: call `reset_index` first if you need it). Numbers, strings and
+    booleans become the headline figures of the index page. NaN and infinities are stored as null. A second value under the
+    same name replaces the first.
 
     Raises TypeError for any other kind of value, ValueError for an empty name and for a longer table: in a report or not,
     so that a notebook that works by hand works in a report too.
@@ -53,7 +53,7 @@ def record(name: str, value: object, unit: str = "") -> None:
 
 
 def read_records(path: Path) -> list[Record]:
-    """What a notebook recorded, in the order of first mention; empty where the file is missing.
+    """What a notebook recorded, in the order of first mention; empty if the file is missing.
 
     A last line that was cut off, by a kernel that died while it wrote, is left out.
     """

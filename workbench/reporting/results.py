@@ -18,7 +18,7 @@ FILE = "results.json"
 class Entry:
     """One executed notebook.
 
-    `seconds` it took; `started` in ISO 8601, UTC; `error` in a line, empty where it succeeded; `key` stands for its source,
+    `seconds` it took; `started` in ISO 8601, UTC; `error` in one line, empty if it succeeded; `key` identifies its source,
     parameters, code and versions; `inputs` for the folders that it could read, as they were when it ended.
     """
 
@@ -44,7 +44,7 @@ class Entry:
 class Report:
     """The notebooks of one profile and dataset.
 
-    `made` are the folders that its notebooks wrote; `pages` stands for the code that made its pages; `running_from` are the
+    `made` are the folders that its notebooks wrote; `pages` identifies the code that made its pages; `running_from` are the
     folders there were when the last notebook started, None in a report that is whole.
     """
 

@@ -1,10 +1,11 @@
 """The report: notebooks executed in order, what is up to date kept, the whole put in place at once.
 
-A report of one profile and dataset lives in `reports/<profile>-<dataset>/`. It is written into a folder beside it and swapped
-in at the end, so a run that is killed leaves the report that was there; what such a run finished is used by the next one.
+A report of one profile and dataset lives in `reports/<profile>-<dataset>/`. It is written into a folder next to it and
+swapped in at the end, so a run that is killed leaves the report that was there; what such a run finished is used by the next
+one.
 
 Order: a notebook waits for every notebook before it, unless its metadata say `"workbench": {"after": [names]}`: then it waits
-for those alone, and with `jobs` above 1 the others may run beside it. A notebook that fails stops none of the others.
+for those alone, and with `jobs` above 1 the others may run in parallel. If a notebook fails, the others still run.
 """
 
 import asyncio
@@ -30,16 +31,16 @@ from workbench.reporting.records import read_records
 from workbench.reporting.results import Entry, Report
 
 CELL_TIMEOUT: Mapping[str, float] = {"quick": 600, "standard": 2 * 3600, "full": 48 * 3600}
-"""The profiles, and the seconds that a cell of each may take where nothing else is said."""
+"""The profiles, and the default time limit of a cell in each, in seconds."""
 
 
 @dataclass(frozen=True)
 class ReportSpec:
     """What to report.
 
-    `only`: numbers or names of notebooks, all where empty. `parameters`: names and values as typed on a command line, for
-    the notebooks that take them. `jobs`: notebooks at once. `timeout`: seconds that a cell may take, by default as
-    `CELL_TIMEOUT` says for the profile. `force`: run what is up to date too.
+    `only`: numbers or names of notebooks, all if empty. `parameters`: names and values as typed on a command line, for the
+    notebooks that take them. `jobs`: notebooks at once. `timeout`: seconds that a cell may take, by default as `CELL_TIMEOUT`
+    says for the profile. `force`: also run notebooks that are up to date.
 
     Raises ValueError for a value out of its range.
     """
@@ -88,7 +89,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run of the report gave: the page to open, and a row for each notebook that was asked for."""
+    """The result of a run: the page to open, and a row for each requested notebook."""
 
     index: Path
     rows: tuple[Row, ...]
@@ -117,7 +118,7 @@ def run_report(spec: ReportSpec, say: Callable[[str], None] = print) -> Finished
         run = _Run(spec, every, chosen, bound, say)
         try:
             asyncio.run(run.execute())
-        except ExceptionGroup as group:  # of the notebooks at once: the first says what happened
+        except ExceptionGroup as group:  # of notebooks in parallel: the first has the reason
             raise group.exceptions[0] from None
         run.publish()
     with files.lock(paths.reports() / pages.INDEX, wait=True):  # reports that end at once each list all
@@ -155,10 +156,10 @@ class _Run:
         self._carry_over()
 
     def _carry_over(self) -> None:
-        """Take along what the previous report has of notebooks that this run was not asked for."""
-        asked = {notebook.name for notebook in self.chosen}
+        """Keep the previous report's entries of notebooks that this run does not include."""
+        requested = {notebook.name for notebook in self.chosen}
         for name, entry in self.previous.entries.items():
-            if name in self.order and name not in asked:
+            if name in self.order and name not in requested:
                 shutil.copyfile(self.folder / f"{name}.ipynb", self.staging / f"{name}.ipynb")
                 self.report.entries[name] = entry
 
@@ -200,7 +201,7 @@ class _Run:
             )
 
     def _kept(self, name: str, key: str) -> Entry | None:
-        """The entry of an earlier run, with its file in the staging folder, where that is up to date."""
+        """The entry of an earlier run, with its file in the staging folder, if it is up to date."""
         now = inputs(self.root, self.spec.dataset)
         for report, folder in ((self.interrupted, self.staging), (self.previous, self.folder)):
             executed = folder / f"{name}.ipynb"
@@ -260,7 +261,7 @@ class _Run:
         return entry
 
     def _threads(self) -> int | None:
-        """Threads of arithmetic for each kernel, where the user does not say; None leaves it to the libraries.
+        """Threads of arithmetic for each kernel, unless the user sets them; None leaves it to the libraries.
 
         One for the quick profile: on its small arrays threads wait for each other longer than they work, and on a busy
         machine much longer. Otherwise kernels that run at once share the cores.
@@ -272,7 +273,7 @@ class _Run:
         return None if self.spec.jobs == 1 else max(1, self.provenance.machine.cores // self.spec.jobs)
 
     def publish(self) -> None:
-        """Write the pages and put the new report in the place of the previous one, where anything is new."""
+        """Write the pages and replace the previous report with the new one, if anything is new."""
         self.report.running_from = None
         self.report.pages = pages.digest()
         if self.report == self.previous:

@@ -1,4 +1,4 @@
-"""The study of plain recommenders: what counts and closed forms reach beside trained models."""
+"""The study of simple recommenders: counts and closed forms compared with trained models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,9 +29,10 @@ GRIDS: dict[str, tuple[Callable[[Sequences, float], Baseline], tuple[float, ...]
 @register
 @dataclass(frozen=True)
 class BaselineStudy(Study):
-    """Popularity, item-CF and EASE^R beside trained models under the strict protocol, each tuned on validation targets.
+    """Popularity, item-CF and EASE^R compared with trained models under the strict protocol, each tuned on validation
+    targets.
 
-    `dataset`: the data; `models`: presets that stand beside them. Only training interactions are counted and fitted.
+    `dataset`: the data; `models`: presets to compare with. Only training interactions are counted and fitted.
     """
 
     name: ClassVar[str] = "baselines"
@@ -46,7 +47,7 @@ class BaselineStudy(Study):
         return f"{self.name}-{self.dataset}"
 
     def presets(self) -> tuple[str, ...]:
-        """The models beside the baselines."""
+        """The models to compare with the baselines."""
         return self.models
 
     def table(self, models: Models) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Users known by features alone and songs with published embeddings (Deezer): a tower, a similarity, and its training."""
+"""Users with features only and songs with published embeddings (Deezer): a tower, a similarity, and its training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,8 +29,8 @@ USERS_AT_ONCE = 512
 class ColdConfig:
     """`hidden` widths of the tower over a user's features, `dropout`, the `similarity` with songs; Adam with `learning_rate`.
 
-    In each epoch every training user is asked once, for one of their songs, drawn at random. Where the file holds no
-    listening for training users, their `positives` songs nearest to their own published embedding stand for it.
+    In each epoch every training user is one example, with one of their songs drawn at random. If the file has no interactions
+    of training users, the `positives` songs nearest to a user's own published embedding are used instead.
     """
 
     similarity: SimilarityConfig
@@ -58,8 +58,8 @@ COLD: dict[str, ColdConfig] = {
     "SparCode": ColdConfig(_PUBLISHED),
     "All-to-All": ColdConfig(replace(_PUBLISHED, quantizer=None)),
 }
-"""The paper's rows with a DNN on Deezer, with its MLPs of 256 × 3, dropout .1 and Adam 1e-3; K 2, M 2, N 256 (it searches over
-them); what is not the paper's: gradients straight through, and tokenizers that start alike."""
+"""The paper's rows with a DNN on Deezer, with its MLPs of 256 × 3, dropout .1 and Adam 1e-3; K 2, M 2, N 256 (it searches
+over them); what is not the paper's: straight-through gradients, and tokenizers with the same initialisation."""
 
 
 def _given() -> dict[str, ColdConfig]:
@@ -117,7 +117,7 @@ class ColdRetriever(nn.Module):
 
 
 def positives(data: Deezer, config: ColdConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Offsets (U + 1,) and songs, end to end, that training users are asked for; users without any have an empty part."""
+    """Offsets (U + 1,) and concatenated target songs of training users; users without any have an empty part."""
     if len(data.train.songs):
         return data.train.offsets, data.train.songs
     count = min(config.positives, len(data.songs))
@@ -205,7 +205,7 @@ def over_seeds(data: Deezer, seeds: int = 5, configs: Mapping[str, ColdConfig] =
 
 
 def judge_popularity(data: Deezer, part: Listeners, ks: Sequence[int] = KS) -> pd.DataFrame:
-    """As `judge_cold`, with one list for all: the songs by how many training users are asked for them."""
+    """As `judge_cold`, with one list for all: the songs by the number of training users that have them as targets."""
     _, songs = positives(data, COLD["SparCode"])
     counts = np.bincount(songs, minlength=len(data.songs))
     best = np.argsort(-counts, kind="stable")[: max(ks)] + 1

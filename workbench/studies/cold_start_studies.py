@@ -1,4 +1,4 @@
-"""The studies of cold users, who are known by features alone, over item embeddings that are given."""
+"""The studies of cold users, who have features only, with given item embeddings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ class DeezerUsers(Study):
 @register
 @dataclass(frozen=True)
 class GivenItems(Study):
-    """As on Deezer, on MovieLens 1M: item embeddings are given and fixed, cold test users are known by features.
+    """As on Deezer, on MovieLens 1M: item embeddings are given and fixed, cold test users have features only.
 
     `known`: the first items of a user that are features too.
     """

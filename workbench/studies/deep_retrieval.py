@@ -67,25 +67,25 @@ def by_tree(retriever: Retriever, beam: int, seed: int = 0) -> Find:
 
 
 def baselines(
-    shelved: Retriever,
+    trained: Retriever,
     youtube: Retriever,
     split: UserSplit,
     protocol: HeldOutUsers,
     beams: Sequence[int] = (25, 50),
 ) -> pd.DataFrame:
     """One row per method and metric: `method`, `metric`, `value`, `low`, `high`, `users`; the paper's protocol."""
-    model, items = paths_of(shelved)
+    model, items = paths_of(trained)
     with torch.no_grad():
         youtube_items = youtube.item_state()
     ways: dict[str, Find] = {
         "Item-CF": ItemCF(split.training).find,
         "YouTube-DNN": by_searcher(youtube, BruteForce(youtube.similarity, youtube_items)),
-        "TDM, the same reranker, beam 100": by_tree(shelved, 100),
+        "TDM, the same reranker, beam 100": by_tree(trained, 100),
         **{
-            f"Deep Retrieval, beam {beam}": by_searcher(shelved, PathBeam.of(model, items, beam))
+            f"Deep Retrieval, beam {beam}": by_searcher(trained, PathBeam.of(model, items, beam))
             for beam in beams
         },
-        BRUTE_FORCE: by_searcher(shelved, BruteForce(model, items)),
+        BRUTE_FORCE: by_searcher(trained, BruteForce(model, items)),
     }
     tables = [
         summarize_lists(judge(find, split.held_out, protocol, KS)).assign(method=method)
@@ -121,9 +121,9 @@ def beams(
     }
     best = found["brute force"][:, :10]
     whole = list_metrics(found["brute force"].numpy(), relevant, KS)["F1@10"].mean()
-    # In turn, so that a noisy moment hits all alike.
+    # In turns, so that a noisy moment affects all equally.
     times: dict[str, list[float]] = {name: [] for name in searchers}
-    for _ in range(repeats):  # what was asked above has warmed them up
+    for _ in range(repeats):  # the calls above have warmed them up
         for name, searcher in searchers.items():
             with stopwatch(torch.device("cpu")) as watch:
                 searcher.search(states, 10, excluded)
@@ -251,11 +251,11 @@ def latency(
 
 
 def similarities(
-    shelved: dict[str, TrainedModel], sequences: Sequences, users: int = 256, repeats: int = 5
+    trained: dict[str, TrainedModel], sequences: Sequences, users: int = 256, repeats: int = 5
 ) -> pd.DataFrame:
     """All similarities under the leave-one-out protocol, each searched by its own index: quality, latency, bytes, build time.
 
-    `HR@10`, `NDCG@10`, `HR@50`, `MRR` as shelved; `p50_ms` per query for the best 10 in a batch of `users`, timed in turn;
+    `HR@10`, `NDCG@10`, `HR@50`, `MRR` as stored; `p50_ms` per query for the best 10 in a batch of `users`, timed in turn;
     `bytes` of the item state and the index; `build_seconds` from the weights; `scored` per query.
     """
     device = torch.device("cpu")
@@ -263,7 +263,7 @@ def similarities(
     exclude = torch.from_numpy(sequences.history(asked, 0))
     searchers: dict[str, tuple[Searcher, QueryState]] = {}
     rows: dict[str, dict[str, object]] = {}
-    for name, s in shelved.items():
+    for name, s in trained.items():
         retriever = s.retriever()
         with torch.no_grad(), stopwatch(device) as watch:
             items = retriever.item_state()
@@ -298,7 +298,7 @@ def similarities(
 
 
 def _index(similarity: Similarity, items: ItemState) -> Searcher:
-    """The index that a similarity is made for; brute force where it has none of its own."""
+    """The index that a similarity is made for; brute force if it has none of its own."""
     if (
         isinstance(similarity, SparCode)
         and isinstance(items, SparCodeItems)

@@ -24,7 +24,7 @@ SIMILARITIES = {
     "cpu-hstu": ("dot", "maxsim", "mol", "sparcode", "deep-retrieval", "dot-paths"),
     "sparcode-cpu-sa": ("two-tower-plain", "two-tower", "maxsim", "mol", "sparcode", "deep-retrieval"),
 }
-"""What stands behind a tower, by the last part of a checkpoint's name; each tower has a budget of its own."""
+"""The encoder of each tower, by the last part of a checkpoint's name; each tower has its own training budget."""
 COUNTS = (1, 2, 3, 4)
 PENALTIES = (0.0, 1e-4, 1e-2, 1.0)
 

@@ -67,10 +67,10 @@ def training_rows(
 
 
 def with_paths(base: Retriever, config: DeepRetrievalConfig, seed: int = 0) -> Retriever:
-    """A retriever with the encoder, the items and the reranker of `base`, and a structure and paths that know nothing yet.
+    """A retriever with the encoder, the items and the reranker of `base`, and an untrained structure and paths.
 
-    How the reranker normalises is `base`'s, whatever `config` says of it. Raises ValueError if the similarity of `base` is
-    neither a dot product nor Deep Retrieval.
+    The reranker normalises as in `base`, regardless of `config`. Raises ValueError if the similarity of `base` is neither a
+    dot product nor Deep Retrieval.
     """
     match base.similarity:
         case DotProduct() as dot:
@@ -105,7 +105,7 @@ def fit_paths(
 ) -> tuple[Retriever, pd.DataFrame]:
     """`base` with paths, and a row per round: `round`, `structure` (the loss), the figures of `assignment.describe`, `seconds`.
 
-    `training` says which positions predict what, as in the run that trained `base`. The same seed gives the same paths.
+    `training` decides which positions predict what, as in the run that trained `base`. The same seed gives the same paths.
     """
     fit = fit or PathFit()
     made = with_paths(base, config, fit.seed)
@@ -127,8 +127,8 @@ def fit_paths(
                 optimizer.step()
                 model.on_batch(queries[rows], ids[rows])
                 total += float(loss.detach()) * len(rows)
-            told = model.on_epoch_end([(queries[order], ids[order])])
-        history.append({"round": number, "structure": total / len(ids), **told, "seconds": watch.seconds})
+            measured = model.on_epoch_end([(queries[order], ids[order])])
+        history.append({"round": number, "structure": total / len(ids), **measured, "seconds": watch.seconds})
     return made.eval(), pd.DataFrame(history)
 
 
@@ -140,7 +140,7 @@ def store_paths(
     fit: PathFit | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> TrainedModel:
-    """Fit paths to a shelved retriever, measure them on the test part, and write a checkpoint with its card to `folder`.
+    """Fit paths to a trained retriever, measure them on the test part, and write a checkpoint with its card to `folder`.
 
     Raises ValueError, before it fits, if the retriever was trained on other data, or `folder` holds anything else.
     """
@@ -161,5 +161,5 @@ def store_paths(
     made, history = fit_paths(
         retriever, sequences, TrainingConfig.from_dict(base.metadata["training"]), config, fit
     )
-    told = history.rename(columns={"round": "epoch", "structure": "loss"})
-    return store_model(made, own, told, folder, sequences)
+    by_epoch = history.rename(columns={"round": "epoch", "structure": "loss"})
+    return store_model(made, own, by_epoch, folder, sequences)

@@ -22,11 +22,11 @@ class OneQuery(NamedTuple):
     """A search for one query, taken apart.
 
     `items`: a row per item that may be found, with `item` (id), `score` φ, `bound` (its largest component score) and
-    `outcome`: "top k", "survives" (its bound reaches S_K, so that it must be scored) or "ruled out".
-    `lists`: a row per component and place (from 1), with `component` p, `score` s_p in descending order, `item`, and
-    `listed`, whether the place is within the first N1. `s_k`: the k-th best score among the candidates, those listed for at
-    least one component; `outside`: the largest component score that an item in no list can have. The candidates hold the
-    true top k for certain where `s_k` ≥ `outside`.
+    `outcome`: "top k", "survives" (its bound reaches S_K, so that it must be scored) or "ruled out". `lists`: a row per
+    component and place (from 1), with `component` p, `score` s_p in descending order, `item`, and `listed`, whether the place
+    is within the first N1. `s_k`: the k-th best score among the candidates, those listed for at least one component;
+    `outside`: the largest component score that an item in no list can have. The candidates hold the true top k for certain if
+    `s_k` ≥ `outside`.
     """
 
     items: pd.DataFrame

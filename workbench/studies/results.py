@@ -15,7 +15,7 @@ from workbench.studies.seeds import format_seeds
 from workbench.studies.tie_studies import format_orders
 
 ORIGIN = ["machine", "commit"]
-"""The columns that say where a table comes from."""
+"""The columns with the origin of a table."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
     ),
     "Plain recommenders on MovieLens 1M": (
         Section(
-            "Popularity, item-CF and EASE^R beside trained models",
+            "Popularity, item-CF and EASE^R compared with trained models",
             "baselines-ml-1m",
             "workbench study run baselines",
             as_measured,
@@ -238,7 +238,7 @@ GLANCE = (
     ("embedded data, HSTU", "seeds-embedded-small-quick-hstu-dot"),
     ("embedded data, SASRec", "seeds-embedded-small-quick-sasrec-dot"),
 )
-"""The comparisons of a dot product with a mixture that stand on the first page, and the tables they come from."""
+"""The comparisons of a dot product with a mixture in the README, and the tables they come from."""
 
 
 def at_a_glance(tables: Path) -> pd.DataFrame:
@@ -256,7 +256,7 @@ def results_page(tables: Path) -> str:
     """The page as Markdown, from the CSV files in `tables`; sections whose file is missing are left out."""
     parts = [
         "# Results",
-        "Written by `workbench study results` from `reports/tables`. Each table names the command that measures it anew.",
+        "Written by `workbench study results` from `reports/tables`. Each table has the command that measures it again.",
     ]
     for heading, sections in SECTIONS.items():
         present = [section for section in sections if (tables / f"{section.file}.csv").is_file()]

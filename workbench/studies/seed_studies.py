@@ -1,4 +1,4 @@
-"""The study of seeds: what one seed says, and what several say."""
+"""The study of seeds: how much results vary over seeds."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -39,7 +39,7 @@ class Seeds(Study):
         return f"{self.name}-{name_of(chosen, load(self.dataset or chosen.dataset))}"
 
     def table(self, models: Models) -> pd.DataFrame:
-        """One row per preset and metric, see `seeds.over_seeds`; `first_seed` says where the seeds begin."""
+        """One row per preset and metric, see `seeds.over_seeds`; `first_seed` is the first of the seeds."""
         chosen = [preset(name) for name in self.models]
         sequences = load(self.dataset or chosen[0].dataset)
         values: dict[str, list[pd.Series]] = {p.name: [] for p in chosen}

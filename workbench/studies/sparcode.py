@@ -1,4 +1,4 @@
-"""SparCode beside its baselines: two towers, All-to-All, popularity and a tree over the same scorer; its ablations."""
+"""SparCode compared with its baselines: two towers, All-to-All, popularity and a tree over the same scorer; its ablations."""
 
 from collections.abc import Iterable
 
@@ -39,7 +39,7 @@ VARIANTS = {
 STEPS = {
     "two-tower-plain": "two-tower: an inner product",
     "tokens": "… through tokens, maps start at random",
-    "tokens-aligned": "… through tokens, maps start alike",
+    "tokens-aligned": "… through tokens, same initialisation",
     "tokens-sparse": "… and a ReLU",
     "all-to-all": "All-to-All: … and an MLP",
     "all-to-all-random": "All-to-All, all starts at random",
@@ -57,12 +57,12 @@ STEPS = {
 def measured(models: Iterable[tuple[dict[str, str], TrainedModel]]) -> pd.DataFrame:
     """One row per trained model: its labels, the metrics of `SHOWN` with the interval of NDCG@10, epochs and minutes."""
     rows = []
-    for labels, shelved in models:
-        values = shelved.metrics.set_index("metric")
+    for labels, trained in models:
+        values = trained.metrics.set_index("metric")
         row: dict[str, object] = {**labels}
         row |= {name: values.loc[name, "value"] for name in SHOWN}
         row |= {"low": values.loc["NDCG@10", "low"], "high": values.loc["NDCG@10", "high"]}
-        row |= {"epochs": len(shelved.history), "minutes": shelved.history["seconds"].sum() / 60}
+        row |= {"epochs": len(trained.history), "minutes": trained.history["seconds"].sum() / 60}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -71,8 +71,8 @@ def steps(models: Iterable[tuple[dict[str, str], TrainedModel]]) -> pd.DataFrame
     """`measured`, with NDCG@10 on the validation part after each epoch at which it was measured: `validation 10`, …"""
     kept = list(models)
     curves = []
-    for _, shelved in kept:
-        curve = shelved.history.dropna(subset=["NDCG@10"]).set_index("epoch")["NDCG@10"]
+    for _, trained in kept:
+        curve = trained.history.dropna(subset=["NDCG@10"]).set_index("epoch")["NDCG@10"]
         curves.append({f"validation {epoch}": value for epoch, value in curve.items()})
     return pd.concat([measured(kept), pd.DataFrame(curves)], axis=1)
 
@@ -84,13 +84,13 @@ def popularity(sequences: Sequences) -> dict[str, float]:
 
 
 def tree_beams(
-    shelved: TrainedModel, sequences: Sequences, beams: Iterable[int] = (10, 50, 200, 1000)
+    trained: TrainedModel, sequences: Sequences, beams: Iterable[int] = (10, 50, 200, 1000)
 ) -> pd.DataFrame:
     """A tree over the items of a SparCode retriever, searched by beams with its own scorer: `beam`, `SHORT`, `work`.
 
     Inner nodes are the means of their items' embeddings: not trained, as TDM's are.
     """
-    retriever = shelved.retriever()
+    retriever = trained.retriever()
     asked = served(retriever, sequences)
     embeddings = retriever.item_table.weight.detach()[1:]
     tree = cluster(embeddings, generator(0))

@@ -21,7 +21,7 @@ SPARSITIES = (0.0, 0.5, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 SHOWN = ("HR@10", "HR@50", "NDCG@10", "NDCG@50")
 USERS_AT_ONCE = 256
 LONGEST = 50
-"""Items of a list, fewer where the corpus is smaller."""
+"""Items of a list, fewer if the corpus is smaller."""
 
 
 @dataclass(frozen=True)

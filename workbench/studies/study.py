@@ -65,7 +65,7 @@ class Study(ABC):
     """One question and the table that answers it. The fields of a subclass are its options, plain values with defaults.
 
     `name` is what `workbench study run` takes, `question` a sentence for readers, `minutes` how long training all of its
-    models takes on two cores (0 if it trains none); the first line of the docstring says what the table holds.
+    models takes on two cores (0 if it trains none); the first line of the docstring describes the table.
     """
 
     name: ClassVar[str]
@@ -74,7 +74,7 @@ class Study(ABC):
 
     @property
     def file(self) -> str:
-        """The name of its CSV in `reports/tables`, without suffix: `name`, and what else tells results apart."""
+        """The name of its CSV in `reports/tables`, without suffix: `name`, and the options that distinguish results."""
         return self.name
 
     def presets(self) -> tuple[str, ...]:

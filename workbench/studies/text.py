@@ -39,10 +39,10 @@ class TextRetrieval(Study):
     """Hit@1, Hit@10, Hit@100, MRR@100 and NDCG@10 of heads on one text encoder, and of BM25 alone and fused with each head.
 
     `data`: a prepared text collection; `encoder`: wordllama, minilm, minilm-bfloat16, or a folder of transformers. Every head
-    is trained for `epochs` with each of `seeds` seeds from `first` on; values are means over seeds (embedded-text is generated
-    from `first`). `train_queries` and `test_queries`: at most so many of each, drawn at random, over all documents. Intervals
-    are bootstrapped over words (groups of queries); `difference` is to dot-2, paired. Subsets: queries of one answer, of
-    several, of which no answer was one in training ("unseen"), and without the name of an answer.
+    is trained for `epochs` with each of `seeds` seeds from `first` on; values are means over seeds (embedded-text is
+    generated from `first`). `train_queries` and `test_queries`: the maximum number of each, drawn at random, over all
+    documents. Intervals are bootstrapped over words (groups of queries); `difference` is to dot-2, paired. Subsets: queries
+    of one answer, of several, of which no answer was one in training ("unseen"), and without the name of an answer.
     """
 
     name: ClassVar[str] = "text"
@@ -137,7 +137,7 @@ def fuse(first: NDArray[np.int64], second: NDArray[np.int64], constant: int = FU
 
 
 def subsets(encoded: EncodedCollection) -> dict[str, NDArray[np.bool_]]:
-    """Masks (Q,) over the test queries by name; those that the collection cannot tell apart are left out."""
+    """Masks (Q,) over the test queries by name; those that the collection does not distinguish are left out."""
     test = encoded.collection.of_split("test")
     relevant, trained = encoded.relevant("test"), np.unique(encoded.relevant("train").ids)
     seen = np.isin(relevant.ids, trained)

@@ -1,4 +1,4 @@
-"""The study of ties: how far the order of equal timestamps, which nobody knows, moves metrics and the ranking of models."""
+"""The study of ties: how much the unknown order of equal timestamps moves metrics and the ranking of models."""
 
 import tempfile
 from collections.abc import Callable

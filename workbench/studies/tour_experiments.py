@@ -1,7 +1,7 @@
-"""Small experiments for the tour, each a table of curves (`curve`, `x`, `y`) that a slider can be read off from.
+"""Small experiments for the tour, each a table of curves (`curve`, `x`, `y`) for a slider along x.
 
-They run in seconds on what is trained already, and stand for the ideas of the notebooks on indexes: codes that are queries
-rounded (SparCode), groups that are walked best first (Deep Retrieval), first stages of two kinds.
+They run in seconds on trained models, and illustrate the ideas of the notebooks on indexes: rounding queries to codes
+(SparCode), searching the best groups (Deep Retrieval), two kinds of first stages.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from workbench.runtime import generator
 from workbench.search.pruning import clusters
 
 USERS = 512
-"""Test users that an experiment asks, at most."""
+"""Maximum number of test users in an experiment."""
 
 
 def steps(last: int, first: int = 1) -> NDArray[np.int64]:
@@ -37,10 +37,10 @@ def steps(last: int, first: int = 1) -> NDArray[np.int64]:
 
 
 def popular_first(sequences: Sequences) -> pd.DataFrame:
-    """What the x most popular items hold: their share of all interactions for training, and of the test users' next items.
+    """The share of training interactions, and of the test users' next items, in the x most popular items.
 
-    Popularity is counted without validation and test items; the share of next items is HR@x of a list that is the same for
-    everybody, but for the items of the user's own history, which are left out (a next item that was in it counts as a miss).
+    Popularity is counted without validation and test items; the share of next items is HR@x of one list for everybody,
+    without the items of the user's own history (a next item that was in it counts as a miss).
     """
     counts = popularity(sequences)
     order = np.argsort(-counts, kind="stable")
@@ -60,8 +60,8 @@ def popular_first(sequences: Sequences) -> pd.DataFrame:
 
 
 def against_negatives(ranks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """How often the next item scores above all of x items drawn uniformly, with replacement: the exam that a loss with x
-    negatives sets; a curve for each method of `ranks` (rank tables, see `evaluation.ranks.rank_table`).
+    """How often the next item scores above all of x items drawn uniformly, with replacement, as in a loss with x negatives; a
+    curve for each method of `ranks` (rank tables, see `evaluation.ranks.rank_table`).
 
     A target of rank r among c candidates beats x draws with probability (1 − (r − 1)/(c − 1))^x; an excluded one never.
     """
@@ -78,9 +78,9 @@ def against_negatives(ranks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def first_stages(workload: Workload, k: int) -> pd.DataFrame:
     """The share of the true best `k` among x candidates of two kinds, and how often they prove that nothing is missed.
 
-    Candidates are the best by the average of the component scores, or all items that stand in the first N1 places for some
-    component, with the largest N1 that leaves x of them at most. Only the latter prove anything (see `bench.proofs`).
-    ValueError if a query may find fewer than `k` items.
+    Candidates are the best by the average of the component scores, or all items among the first N1 of some component, with
+    the largest N1 that gives at most x of them. Only the latter prove anything (see `bench.proofs`). ValueError if a query
+    may find fewer than `k` items.
     """
     found: dict[str, list[list[float]]] = {
         "average component": [],
@@ -120,8 +120,8 @@ def first_stages(workload: Workload, k: int) -> pd.DataFrame:
 def rounded_queries(retriever: Retriever, sequences: Sequences, seed: int = 0) -> pd.DataFrame:
     """NDCG@10 of at most `USERS` test users whose query is replaced by the nearest of x codewords, and as it is.
 
-    The codewords are k-means centres of these users' encoder outputs. Whatever the similarity, x lists of scores then
-    answer everybody: the idea of an inverted index on codes, without its training.
+    The codewords are k-means centres of these users' encoder outputs. Whatever the similarity, x lists of scores then serve
+    all users: the idea of an inverted index on codes, without its training.
     """
     users = sequences.users_with("test")[:USERS]
     queries = _encoded(retriever, sequences, users)
@@ -146,7 +146,7 @@ def rounded_queries(retriever: Retriever, sequences: Sequences, seed: int = 0) -
 
 @torch.no_grad()
 def walked_groups(workload: Workload, k: int = 10, seed: int = 0) -> pd.DataFrame:
-    """What a walk to the best x groups of items finds of the best `k`, and the share of the catalogue that it scores.
+    """The share of the best `k` in the best x groups of items, and the share of the catalogue that is scored.
 
     The groups are k-means clusters of the item embeddings, about 2√N of them, fixed and not learned; a group is as good for
     a query as the similarity finds its centre, taken for an item.
@@ -179,8 +179,8 @@ def kept(workload: Workload, largest: int = 10**10) -> pd.DataFrame:
 def curves_of(
     table: pd.DataFrame, x: str, names: Mapping[str, str], whole: Mapping[str, float] | None = None
 ) -> pd.DataFrame:
-    """Columns of a measured table as curves over its column `x`: `names` gives column and curve, `whole` what counts as 1 in a
-    column (1 where it is not said)."""
+    """Columns of a measured table as curves over its column `x`: `names` maps a column to its curve, `whole` a column to the
+    value that counts as 1 (default 1)."""
     rows = table.sort_values(x)
     parts = [
         pd.DataFrame(
@@ -211,7 +211,7 @@ def _centres(vectors: Float[Tensor, "N F"], member: Int[Tensor, "N"]) -> Float[T
 
 
 def _encoded(retriever: Retriever, sequences: Sequences, users: NDArray[np.int64]) -> Float[Tensor, "B D"]:
-    """What the encoder makes of histories before the test item, whose time it is not told."""
+    """The encoder's output for histories before the test item, whose time is hidden."""
     batch = batch_of(sequences, users, 0, retriever.config.max_length)
     return retriever.encoder.encode(retriever.embed(batch), batch)
 
@@ -219,7 +219,7 @@ def _encoded(retriever: Retriever, sequences: Sequences, users: NDArray[np.int64
 def _ranks(
     scores: NDArray[np.float32], targets: NDArray[np.int64], history: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """The rank of each target among the items that are not in the history; infinite where it is in it itself."""
+    """The rank of each target among the items that are not in the history; infinite if the history contains it."""
     own = scores[np.arange(len(scores)), targets - 1]
     rows = np.repeat(np.arange(len(scores)), (history > 0).sum(1))
     unseen = scores.copy()

@@ -16,10 +16,11 @@ METRICS = tuple(f"{name}@{k}" for k in KS for name in ("P", "R", "NDCG"))
 
 
 def user_split_protocol(sequences: Sequences, seed: int = 0, min_items: int = 10) -> HeldOutUsers:
-    """Users 8 : 1 : 1, drawn by `seed`; every rating counts; the first 80 %, its last 20 items, is asked for the rest.
+    """Users 8 : 1 : 1, drawn by `seed`; every rating counts; the first 80 % of a history, of which the last 20 items are
+    read, predicts the rest.
 
-    The paper (section 4.1) says the ratio, the history of 20 and the cut-offs, not which items are asked for: the last fifth,
-    as under the protocol of the same ratio, history and cut-offs of ComiRec (Cen et al., KDD 2020, section 4).
+    The paper (section 4.1) gives the ratio, the history of 20 and the cut-offs, but not which items are predicted: the last
+    fifth, as under the protocol of the same ratio, history and cut-offs of ComiRec (Cen et al., KDD 2020, section 4).
     """
     tenth = max(1, int((sequences.lengths >= min_items).sum()) // 10)
     return HeldOutUsers(
@@ -53,9 +54,9 @@ def over_seeds(
     return spread({name: pd.DataFrame(rows) for name, rows in values.items()})
 
 
-def by_brute_force(shelved: TrainedModel) -> Find:
+def by_brute_force(trained: TrainedModel) -> Find:
     """Finding by a trained retriever over the whole corpus."""
-    retriever = shelved.retriever()
+    retriever = trained.retriever()
     with torch.no_grad():
         items = retriever.item_state().to("cpu")
     return by_searcher(retriever, BruteForce(retriever.similarity, items))

@@ -22,7 +22,7 @@ ENCODERS: dict[str, Callable[[], TextEncoder]] = {
     "minilm": lambda: BertEncoder(BertConfig()),
     "minilm-bfloat16": lambda: BertEncoder(BertConfig(precision="bfloat16")),
 }
-"""Encoders whose weights lie inside an installed package, by name."""
+"""Encoders whose weights are part of an installed package, by name."""
 
 
 def load(name: str) -> TextEncoder:

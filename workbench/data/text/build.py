@@ -88,7 +88,7 @@ def _holding(source: Path, files: tuple[str, ...]) -> Path:
 
 @contextmanager
 def _wordnet(source: Path) -> Iterator[Path]:
-    """A folder with WordNet's files: where they lie, or unpacked from an archive for as long as the block lasts."""
+    """A folder with WordNet's files: their own, or one unpacked from an archive for the duration of the block."""
     archives = [source] if source.is_file() else sorted(source.glob("[Ww]ord[Nn]et*.tar*"))
     if not archives:
         yield _holding(source, wordnet.FILES)

@@ -61,7 +61,7 @@ class TextCollection:
         return self.queries[self.queries["split"] == split].reset_index(drop=True)
 
     def sampled(self, limits: Mapping[str, int], seed: int = 0) -> Self:
-        """This collection with at most so many queries of each split in `limits`, drawn at random; all documents stay."""
+        """This collection with at most `limits[split]` queries of each split, drawn at random; all documents stay."""
         random = np.random.default_rng(seed)
         kept = np.ones(len(self.queries), dtype=np.bool_)
         for split, limit in limits.items():

@@ -103,7 +103,7 @@ def _entries(path: Path, size: int) -> list[tuple[int, int]]:
                 raise DataError(
                     f"{path}, line {number}: points past the end of the dictionary; get both again"
                 )
-            if not fields[0].startswith(b"00-"):  # what dictd says of the dictionary itself
+            if not fields[0].startswith(b"00-"):  # entries of dictd about the dictionary itself
                 entries.add(entry)
     return sorted(entries)
 
@@ -153,7 +153,7 @@ def _senses(lines: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:
-    """Paragraphs that are no quotation, each with the source that stands below it; a numbered line begins a new one."""
+    """Paragraphs other than quotations, each with the source below it; a numbered line begins a new one."""
     current: list[str] = []
     for line in [*lines, ""]:
         text = line.strip()

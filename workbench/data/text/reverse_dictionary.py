@@ -88,7 +88,7 @@ def reverse_dictionary(senses: Iterable[Sense], synsets: list[Synset]) -> TextCo
 
 def wordnet_examples(synsets: list[Synset]) -> TextCollection:
     """Queries: WordNet's example sentences, word for word; documents: the synsets without their examples; the answer: the
-    synset that the sentence stands under. The MD5 of the synset's first lemma decides the split."""
+    synset of the sentence. The MD5 of the synset's first lemma decides the split."""
     rows = [(s.lemmas[0], s.part_of_speech, text, s.id) for s in synsets for text in s.examples]
     table = pd.DataFrame(rows, columns=["group", "part_of_speech", "text", "answer"])
     steps = [Step("example sentences", len(table), table["group"].nunique())]

@@ -11,7 +11,7 @@ from pathlib import Path
 from workbench.data.errors import DataError
 
 FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
-_MARKER = re.compile(r"\((?:p|a|ip)\)$")  # where an adjective may stand: "galore(ip)"
+_MARKER = re.compile(r"\((?:p|a|ip)\)$")  # the positions an adjective may have: "galore(ip)"
 _EXAMPLE = re.compile(r'"([^"]*)"?')
 
 
