@@ -71,8 +71,10 @@ def read_tensors(path: Path, advice: str) -> tuple[dict[str, "Tensor"], dict[str
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
-def read_csv(path: Path, columns: Mapping[str, str], advice: str) -> "pd.DataFrame":
-    """The table in a CSV file: `columns` (names to dtypes) must be there, all further ones are kept.
+def read_csv(
+    path: Path, columns: Mapping[str, str], advice: str, optional: Mapping[str, str] | None = None
+) -> "pd.DataFrame":
+    """The table in a CSV file: `columns` (names to dtypes) must be there, `optional` ones need not, all further ones are kept.
 
     Raises ValueError if it is damaged, lacks a column or holds a value of another type; FileNotFoundError if there is none.
     """
@@ -82,7 +84,7 @@ def read_csv(path: Path, columns: Mapping[str, str], advice: str) -> "pd.DataFra
         reading(path, advice),
         warnings.catch_warnings(action="error"),
     ):  # a number that does not fit its type
-        table = pd.read_csv(path, dtype=dict(columns))
+        table = pd.read_csv(path, dtype={**columns, **(optional or {})})
         if lacking := sorted(columns.keys() - set(table.columns)):
             raise ValueError(f"it lacks the column {', '.join(lacking)}")
         return table

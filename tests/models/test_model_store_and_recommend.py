@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from workbench.models import model_store
 from workbench.models.model_store import TrainedModel, find_trained, load_or_train, name_of, store_model
 from workbench.models.recommend import by_popularity, history, recommendations, score_matrix
 from workbench.training.presets import LINEUPS, PRESETS, Preset, lineup, preset
@@ -168,3 +169,14 @@ def test_a_model_of_another_program_is_never_replaced(tmp_path: Path, shelved: T
     with pytest.raises(ValueError, match="not written by this program"):
         store_model(shelved.retriever(), shelved.metadata, shelved.history, folder, cycles(), replace=True)
     assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("digest", ["2416345799025756", "0012345678901234", "123456e789012345"])
+def test_a_digest_that_reads_as_a_number_stays_text(
+    digest: str, tmp_path: Path, shelved: TrainedModel, monkeypatch
+) -> None:
+    folder = Path(shutil.copytree(shelved.folder, tmp_path / "copy"))
+    metrics = pd.read_csv(folder / "metrics.csv")
+    metrics.assign(measured_on=digest).to_csv(folder / "metrics.csv", index=False)
+    monkeypatch.setattr(model_store, "_measured_on", lambda *_: digest)
+    assert len(TrainedModel.load(folder).metrics) == len(metrics)

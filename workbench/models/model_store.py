@@ -75,7 +75,7 @@ class TrainedModel:
                 f"{folder / CONFIG} does not say what it was trained on ({', '.join(unknown)}); {RETRAIN}"
             )
         history = read_csv(folder / HISTORY, HISTORY_COLUMNS, RETRAIN)
-        metrics = read_csv(folder / METRICS, METRIC_COLUMNS, RETRAIN)
+        metrics = read_csv(folder / METRICS, METRIC_COLUMNS, RETRAIN, {MEASURED: "str"})
         if not _are_of(metrics, _measured_on(folder, metadata.get("fingerprint"))):
             raise StaleError(
                 f"{folder / METRICS} was measured on other weights, data or protocol than those of its folder; measure"

@@ -1,5 +1,7 @@
 """Lists from Milvus, on its embedded engine: built, searched, changed, opened again, and refused where they are not ours."""
 
+import fcntl
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,6 +236,76 @@ def test_addresses_names_and_kinds_are_checked(address, options, message, tmp_pa
     with pytest.raises(ValueError, match=message):
         Milvus(tmp_path / address, **options)
     assert not list(tmp_path.iterdir())
+
+
+def sqlite(place: Path) -> None:
+    with sqlite3.connect(place) as database:
+        database.execute("create table a (b)")
+    database.close()
+
+
+def below_a_file(place: Path) -> None:
+    place.parent.write_text("hello\n")
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "error", "message"),
+    [
+        (sqlite, "corpus.db", ValueError, "is a database of an earlier milvus-lite"),
+        (
+            lambda place: place.write_text("hello\n"),
+            "corpus.db",
+            ValueError,
+            "is not a database of milvus-lite",
+        ),
+        (below_a_file, "text/corpus.db", OSError, "cannot be written (File exists)"),
+        (lambda place: None, "/proc/corpus.db", OSError, "cannot be written (No such file or directory)"),
+    ],
+)
+def test_what_cannot_be_opened_is_told_apart(make, name, error, message, tmp_path, caplog):
+    make(tmp_path / name)
+    with pytest.raises(error) as raised:
+        Milvus(tmp_path / name)
+    assert str(raised.value).startswith(str(tmp_path / name))
+    assert message in str(raised.value)
+    assert str(raised.value).isprintable()
+    assert caplog.text == ""
+
+
+def test_a_file_that_another_process_uses_is_told_apart(tmp_path):
+    (tmp_path / "corpus.db").mkdir()
+    with (tmp_path / "corpus.db" / "LOCK").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConnectionError, match=r"corpus\.db is in use by another process; close it there"):
+            Milvus(tmp_path / "corpus.db")
+    with Milvus(tmp_path / "corpus.db") as milvus:
+        milvus.lists("component-0", IDS, VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "flipped"),
+    [
+        ("schema.json", None),
+        ("schema.json", 400),
+        ("data_*.parquet", None),
+        ("*.flat.idx", None),
+        ("*.flat.idx", 131),  # the sign of a number of the first vector
+    ],
+)
+def test_a_damaged_database_is_one_line(pattern, flipped, tmp_path):
+    place = tmp_path / "corpus.db"
+    with Milvus(place) as milvus:
+        milvus.lists("component-0", IDS, VECTORS)
+    (file,) = place.rglob(pattern)
+    content = bytearray(file.read_bytes())
+    if flipped is None:
+        del content[len(content) // 2 :]
+    else:
+        content[flipped] ^= 0x80
+    file.write_bytes(content)
+    with Milvus(place) as milvus, pytest.raises(ValueError, match="component_0") as raised:
+        milvus.lists("component-0", IDS, VECTORS)
+    assert str(raised.value).isprintable()
 
 
 def test_a_missing_server_is_named():

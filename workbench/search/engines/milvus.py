@@ -4,9 +4,11 @@ pymilvus is optional, and milvus-lite too, which the embedded engine is; an Impo
 """
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from workbench.loading import one_line
 from workbench.runtime import require
 from workbench.search.candidates import CandidateSource, Lists
 from workbench.search.corpus_manifest import CorpusManifest, only
@@ -58,8 +61,8 @@ class Milvus:
             searcher = PerComponent(similarity, items, count=100, source=milvus.lists)
 
     A file is open in one process at a time. Raises ImportError without pymilvus or milvus-lite, ValueError for an address of
-    neither form, a prefix that is no name, or an index that milvus-lite has not, and ConnectionError where nothing answers
-    within `timeout` seconds.
+    neither form, a prefix that is no name, an index that milvus-lite has not, or a file that is damaged or of another kind,
+    OSError if it cannot be written, and ConnectionError if another process uses it or nothing answers within `timeout` seconds.
     """
 
     def __init__(
@@ -88,16 +91,17 @@ class Milvus:
                 raise ValueError(
                     "milvus-lite has no IVF-PQ index; take IVF or HNSW, or the address of a cluster"
                 )
-            Path(self.address).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.client: Any = self._pymilvus.MilvusClient(self.address, token=token, timeout=timeout)
-        except self._pymilvus.MilvusException as error:
-            hint = (
-                "is another process using this file?"
-                if self.embedded
-                else "start a server, or give a file that ends in .db to run without one"
-            )
-            raise ConnectionError(f"no Milvus answers at {address}: {error.message}; {hint}") from error
+            _prepare_place(Path(self.address))
+        with _engine_errors() as errors:
+            try:
+                self.client: Any = self._pymilvus.MilvusClient(self.address, token=token, timeout=timeout)
+            except self._pymilvus.MilvusException as error:
+                if self.embedded:
+                    raise _not_opened(self.address, errors[-1] if errors else error) from error
+                raise ConnectionError(
+                    f"no Milvus answers at {address}: {one_line(error.message)}; start a server, or give a file that ends"
+                    " in .db to run without one"
+                ) from error
         _users[self.address] += 1
         self._open = True
 
@@ -133,9 +137,62 @@ class Milvus:
     def lists(self, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> CandidateSource:
         """The source `name` of these items: opened where its collection is there, else built and filled.
 
-        Raises ValueError where the collection is not of this corpus and index: it is never written over.
+        Raises ValueError if the collection is damaged, or not of this corpus and index: it is never written over.
         """
-        return MilvusLists(self, name, ids, vectors)
+        try:
+            return MilvusLists(self, name, ids, vectors)
+        except (self._pymilvus.MilvusException, LookupError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"the collection {self.collection(name)} in {self.address} is damaged, or Milvus failed ({one_line(error)});"
+                f" drop it (Milvus.drop({name!r})) and build it again, or take another prefix"
+            ) from error
+
+
+def _prepare_place(path: Path) -> None:
+    """Make the folder of the database `path`; ValueError if `path` is a file of another kind, OSError if there can be no folder."""
+    if path.is_file():
+        with path.open("rb") as file:
+            old = file.read(15) == b"SQLite format 3"
+        kind = "a database of an earlier milvus-lite" if old else "not a database of milvus-lite"
+        raise ValueError(f"{path} is {kind} (today's are folders); give another name, and it is built there")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_opened(str(path), error) from error
+
+
+def _not_opened(address: str, error: Exception) -> Exception:
+    """What to raise if milvus-lite does not open a database because of `error`."""
+    if type(error).__name__ == "DataDirLockedError":
+        return ConnectionError(
+            f"{address} is in use by another process; close it there, or give another file"
+        )
+    if isinstance(error, OSError):
+        return OSError(
+            f"{address} cannot be written ({error.strerror or one_line(error)}); give a file in a folder of your own"
+        )
+    return ValueError(
+        f"{address} is damaged ({one_line(error)}); restore it, or remove it, and it is built again"
+    )
+
+
+@contextmanager
+def _engine_errors() -> Iterator[list[Exception]]:
+    """What milvus-lite fails on in the block: it logs errors with their tracebacks, and says nothing of them otherwise."""
+    errors: list[Exception] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], Exception):
+            errors.append(record.exc_info[1])
+            return False
+        return True
+
+    logger = logging.getLogger("milvus_lite.server_manager")
+    logger.addFilter(note)
+    try:
+        yield errors
+    finally:
+        logger.removeFilter(note)
 
 
 class MilvusLists(CandidateSource):
@@ -237,7 +294,7 @@ class MilvusLists(CandidateSource):
         """Raise ValueError where the engine's best scores are not those of the vectors: nothing could be proved by them."""
         own = vectors[self._ledger.finite].detach().float()
         probes = own[:: max(1, -(-len(own) // PROBES))]
-        count = min(len(own), 10)
+        count = min(len(own), LONGEST_LIST)
         if count == 0:
             return
         expected = (probes @ own.T).topk(count, dim=1).values
