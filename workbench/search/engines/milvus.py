@@ -149,7 +149,7 @@ class Milvus:
 
 
 def _prepare_place(path: Path) -> None:
-    """Make the folder of the database `path`; ValueError if `path` is a file of another kind, OSError if there can be no folder."""
+    """Make the folder of the database `path`; ValueError if `path` is a file of another kind, OSError if that fails."""
     if path.is_file():
         with path.open("rb") as file:
             old = file.read(15) == b"SQLite format 3"
