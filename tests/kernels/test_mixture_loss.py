@@ -163,6 +163,22 @@ def test_any_shape_agrees_with_the_plain_version(shape, groups, hidden, drops, b
     agree(differentiated(mixture_loss, given, torch.float32, dropout), wanted, 1e-4)
 
 
+@needs_library
+@pytest.mark.parametrize(("candidates", "width"), [(1, 1), (2, 50), (16, 16), (129, 50), (600, 130)])
+def test_inner_products_agree_with_the_formula(candidates, width):
+    given = pairs(9, 30, candidates, (1, 1, width), None, parts=(False, False))
+    wanted = differentiated(literal, given, torch.float64, GateDropout())
+    agree(differentiated(mixture_loss, given, torch.float32, GateDropout(0.3, 0.2, 1)), wanted, 3e-5)
+
+
+@needs_library
+def test_a_position_whose_candidates_are_all_its_positive_has_no_loss():
+    given = pairs(1, 30, 20, (1, 1, 8), None, parts=(False, False))
+    given.rows.fill_(4)
+    loss, gradients = differentiated(mixture_loss, given, torch.float32, GateDropout())
+    assert loss == 0 and not gradients[0].any()
+
+
 def test_the_gradient_is_that_of_finite_differences():
     given = pairs(t=3, n=6, candidates=4, groups=(2, 2, 3), hidden=5).fresh(torch.float64)
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from workbench.contracts import Encoder, SequenceBatch
 from workbench.encoders.inputs import PositionalInput, check_length, last_positions
-from workbench.encoders.jagged import Group, by_length
+from workbench.encoders.jagged import ByLength, Group, by_length
 from workbench.encoders.registry import register
+from workbench.kernels.causal_attention import WeightDropout, causal_attention, serves
 from workbench.kernels.dropout import Dropout
-from workbench.kernels.dropout import dropout as masked
 
 EPS = 1e-8
 
@@ -60,34 +60,45 @@ class SASRecBlock(nn.Module):
         nn.init.zeros_(self.project_in.bias)
         nn.init.zeros_(self.project_out.bias)
 
-    def forward(self, x: Float[Tensor, "T D"], groups: list[Group]) -> Float[Tensor, "T D"]:
-        """The layer's output (T, D) for the jagged rows of all groups, in their order."""
+    def forward(self, x: Float[Tensor, "T D"], histories: ByLength) -> Float[Tensor, "T D"]:
+        """The layer's output (T, D) for the jagged rows of all histories, in their order."""
         width = x.shape[-1]
         query = F.layer_norm(x, (width,), eps=EPS)
         weight, bias = self.project_in.weight, self.project_in.bias
         q = F.linear(query, weight[:width], bias[:width])
         qkv = torch.cat([q, F.linear(x, weight[width:], bias[width:])], dim=1)
-        y = query + self.project_out(torch.cat([self._attend(qkv[g.rows], g) for g in groups]))
+        y = query + self.project_out(self._attention(qkv, histories))
         z = F.layer_norm(y, (width,), eps=EPS)
         return z + self.ffn(z)
 
-    def _attend(self, qkv: Float[Tensor, "t W"], group: Group) -> Float[Tensor, "t D"]:
+    def _attention(self, qkv: Float[Tensor, "T W"], histories: ByLength) -> Float[Tensor, "T D"]:
+        dropout = WeightDropout()
+        if self.training and self.dropout:
+            dropout = WeightDropout(self.dropout, seed=int(torch.randint(2**62, ())))
+        if serves(qkv):
+            return causal_attention(qkv, histories.whole.offsets, self.heads, dropout)
+        return torch.cat([self._attend(qkv[group.rows], group, dropout) for group in histories.groups])
+
+    def _attend(
+        self, qkv: Float[Tensor, "t W"], group: Group, dropout: WeightDropout
+    ) -> Float[Tensor, "t D"]:
         grid = group.layout.pad(qkv).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, heads, D / heads)
         q, k, v = (t.transpose(1, 2) for t in grid.unbind(2))  # (B, heads, L, D / heads)
-        dropout = self.dropout if self.training else 0.0
-        if dropout and q.device.type == "cpu":  # torch would draw one element of the mask after the other
+        if dropout.probability and q.device.type == "cpu":  # the mask of the C++ version
             logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
             later = torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1)
             weights = logits.masked_fill(later, float("-inf")).softmax(-1)
-            attended = masked(weights, dropout, self.training) @ v
+            rows = group.rows.start + group.layout.offsets[:-1, None] + torch.arange(group.layout.length)
+            mask = dropout.mask(rows, self.heads, group.layout.length)  # (B, L, heads, L)
+            attended = (weights * mask.transpose(1, 2).to(weights.dtype)) @ v
         else:
-            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout.probability)
         return group.layout.unpad(attended.transpose(1, 2).flatten(2))
 
 
 @register(SASRecConfig, title="SASRec", color="#56B4E9", marks=("dash", "circle", "/"))
 class SASRec(Encoder):
-    """Causal self-attention over the history, of valid positions alone, in groups of histories of like length.
+    """Causal self-attention over the history, of valid positions alone.
 
     The published code differs from the paper in normalising the query but not keys and values, and in adding the residual
     to the normalised query; both are kept, for parity with its checkpoints.
@@ -107,7 +118,7 @@ class SASRec(Encoder):
         histories = by_length(batch.lengths, embeddings.shape[1])
         x = histories.flat(self.inputs(embeddings, batch))
         for block in self.blocks:
-            x = block(x, histories.groups)
+            x = block(x, histories)
         return histories.padded(x)
 
     def encode(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B D"]:

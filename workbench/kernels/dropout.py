@@ -60,7 +60,7 @@ def kept(
     x = x * signed(0x846CA68B, 32)
     x = x ^ _shifted(x, 16, 32)
     above = (x ^ signed(2**31, 32)) >= least - 2**31  # the order of numbers without a sign
-    return above.view(-1, *shape).double() * (2**32 / (2**32 - least))
+    return above.view(len(rows), *shape).double() * (2**32 / (2**32 - least))
 
 
 def drop_threshold(probability: float) -> int:

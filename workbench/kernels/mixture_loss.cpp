@@ -32,7 +32,7 @@ struct Problem {
     const float *last_weight, *last_bias;      // (P, hidden or P), (P) or null
     const int64_t* rows;                       // (T, C)
     float* losses;                             // (T)
-    float* to_query_components;                // (T, Pq, d); gradients of the sum of the losses
+    float* to_query_components;                // (T, Pq, d), zeros before; gradients of the sum of the losses
     float* to_query_gate;                      // (T, P)
     float* to_item_components;                 // (S, N, Px, d), zeros before
     float* to_item_gate;                       // (S, N, P), zeros before
@@ -68,6 +68,8 @@ struct Layer {
     }
 };
 
+struct Scratch;
+
 struct Work {
     const Problem& p;
     int64_t components, row_length, wide, tall, units;  // P, Px · d; P, C and hidden units in whole vectors
@@ -83,6 +85,8 @@ struct Work {
     }
 
     void run(int64_t share);
+    void run_products(Scratch& s, int64_t share, int64_t first, int64_t last);
+    float softmax(Scratch& s, const int64_t* chosen) const;
 };
 
 // The buffers of one thread. "Lanes" has candidates as lanes (component, candidate); "rows" is (candidate, component or unit).
@@ -227,9 +231,62 @@ struct Gate {
     }
 };
 
+// The loss of one position and the gradient of its scores: a softmax over candidates, without those that are the positive again.
+float Work::softmax(Scratch& s, const int64_t* chosen) const {
+    const float left_out = -std::numeric_limits<float>::infinity();
+    std::copy(s.scores, s.scores + p.candidates, s.to_scores);
+    for (int64_t c = 1; c < tall; ++c)
+        if (c >= p.candidates || chosen[c] == chosen[0]) s.to_scores[c] = left_out;
+    Vector most = all(left_out), powers{};
+    for (int64_t c = 0; c < tall; c += LANES) most = larger(load<Vector>(s.to_scores + c), most);
+    float largest = most[0];
+    for (int lane = 1; lane < LANES; ++lane) largest = std::max(largest, most[lane]);
+    for (int64_t c = 0; c < tall; c += LANES) {
+        Vector x = load<Vector>(s.to_scores + c) - largest, power = x < -87.0f ? Vector{} : exponential(x);
+        store(s.to_scores + c, power);
+        powers += power;
+    }
+    float total = sum_of(powers);
+    for (int64_t c = 0; c < tall; c += LANES) store(s.to_scores + c, load<Vector>(s.to_scores + c) / total);
+    s.to_scores[0] -= 1.0f;
+    return std::log(total) + largest - s.scores[0];
+}
+
+// One component and no gate: inner products, straight from the rows of the items.
+void Work::run_products(Scratch& s, int64_t share, int64_t first, int64_t last) {
+    float* to_items = p.to_item_components + share * p.items * p.width;
+    for (int64_t t = first; t < last; ++t) {
+        const int64_t* chosen = p.rows + t * p.candidates;
+        const float* query = p.query_components + t * p.width;
+        float* to_query = p.to_query_components + t * p.width;
+        for (int64_t start = 0; start < tall; start += LANES) {
+            Vector sums[LANES] = {};
+            for (int64_t c = start; c < std::min(start + LANES, p.candidates); ++c) {
+                const float* item = p.item_components + chosen[c] * p.width;
+                for (int64_t k = 0; k < p.width; k += LANES) sums[c - start] += load<Vector>(query + k) * load<Vector>(item + k);
+            }
+            transpose_step<1>(sums);
+            for (int lane = 1; lane < LANES; ++lane) sums[0] += sums[lane];
+            store(s.scores + start, sums[0]);
+        }
+        p.losses[t] = softmax(s, chosen);
+        for (int64_t c = 0; c < p.candidates; ++c) {
+            const float* item = p.item_components + chosen[c] * p.width;
+            float weight = s.to_scores[c];
+            float* to_item = to_items + chosen[c] * p.width;
+            if (c + AHEAD < p.candidates) fetch(to_items + chosen[c + AHEAD] * p.width, p.width);
+            for (int64_t k = 0; k < p.width; k += LANES) {
+                store(to_item + k, load<Vector>(to_item + k) + weight * load<Vector>(query + k));
+                store(to_query + k, load<Vector>(to_query + k) + weight * load<Vector>(item + k));
+            }
+        }
+    }
+}
+
 void Work::run(int64_t share) {
     Scratch s(*this);
     int64_t first = p.queries * share / p.shares, last = p.queries * (share + 1) / p.shares;
+    if (components == 1 && layers.empty() && !p.query_gate && !p.item_gate) return run_products(s, share, first, last);
     int64_t count = p.candidates, depth = layers.empty() ? 0 : layers.back().inputs;
     float* to_items = p.to_item_components + share * p.items * row_length;
     float* to_item_gate = p.to_item_gate ? p.to_item_gate + share * p.items * components : nullptr;
@@ -285,18 +342,7 @@ void Work::run(int64_t share) {
         }
         Gate gate{*this, s, of_query, p.item_gate != nullptr, Mask(p.gate_threshold, uint64_t(p.seed), t)};
         for (int64_t v = 0; v < tall; v += LANES) gate.forward(v);
-        // The softmax over candidates; one that is the positive again is left out.
-        float most = s.scores[0];
-        double total = 0;
-        for (int64_t c = 1; c < count; ++c)
-            if (chosen[c] != chosen[0]) most = std::max(most, s.scores[c]);
-        for (int64_t c = 0; c < count; ++c) {
-            s.to_scores[c] = c && chosen[c] == chosen[0] ? 0.0f : std::exp(s.scores[c] - most);
-            total += s.to_scores[c];
-        }
-        p.losses[t] = float(std::log(total) + most - s.scores[0]);
-        for (int64_t c = 0; c < count; ++c) s.to_scores[c] = float(s.to_scores[c] / total);
-        s.to_scores[0] -= 1.0f;
+        p.losses[t] = softmax(s, chosen);
         // Back through the gate.
         auto address = reinterpret_cast<uintptr_t>(sums.data());
         Vector* to_query = reinterpret_cast<Vector*>(sums.data() + (-address / sizeof(float)) % LANES);
