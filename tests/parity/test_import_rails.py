@@ -6,11 +6,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workbench.contracts import SequenceBatch
+from workbench.data import Sequences
 from workbench.models.import_rails import import_rails
 
 D, D_P, PQ, PX = 12, 6, 3, 2
@@ -197,7 +201,10 @@ def test_hstu_with_other_value_and_key_widths(tmp_path):
         ({"similarity": "dot"}, "similarity = dot.*mol"),
         ({"sasrec": {"num_heads": 2, "num_blocks": 2}}, r"sasrec\.num_blocks = 2.*1"),
         ({"sasrec": {"num_heads": 2, "ffn_hidden_dim": 12}}, r"sasrec\.ffn_hidden_dim = 12.*10"),
-        ({"sasrec": {"num_heads": 2, "ffn_activation_fn": "gelu"}}, "gelu"),
+        (
+            {"sasrec": {"num_heads": 2, "ffn_activation_fn": "tanh"}},
+            "activation",
+        ),
         ({"sasrec": {"num_heads": 5}}, "12 is not a multiple of 5 heads"),
         ({"sasrec": {"num_heads": 0}}, r"sasrec\.num_heads"),
         ({"sasrec": {}}, r"number of heads.*sasrec\.num_heads"),
@@ -352,3 +359,68 @@ def test_settings_of_another_type_are_refused(tmp_path, change):
     with pytest.raises(ValueError, match=r"\.pt") as caught:
         import_rails(written(tmp_path, published(), {**change, **settings}))
     assert "\n" not in str(caught.value)
+
+
+def test_sasrec_with_gelu_is_the_same_network_with_another_activation(tmp_path):
+    names = ("relu", "gelu")
+    settings = [{"sasrec": {"num_heads": 2, "ffn_activation_fn": name}} for name in names]
+    relu, gelu = (import_rails(written(tmp_path, published(), given)) for given in settings)
+    assert gelu.config.encoder.activation == "gelu"
+    assert all(torch.equal(a, b) for a, b in zip(relu.parameters(), gelu.parameters(), strict=True))
+    x = torch.randn(5, D, generator=torch.Generator().manual_seed(0))
+    block = gelu.encoder.blocks[0]
+    first, last = block.ffn[0], block.ffn[3]
+    hidden = first(x)
+    wanted = last(0.5 * hidden * (1 + torch.erf(hidden / 2**0.5)))
+    torch.testing.assert_close(block.ffn(x), wanted)
+    assert not torch.allclose(relu.encoder.blocks[0].ffn(x), wanted)
+
+
+def dataset_of(items: list[int] | list[str], users: list[int]) -> Sequences:
+    """One interaction with each item by each user; ids of the source in any order."""
+    rows = [(u, i) for u in range(len(users)) for i in range(len(items))]
+    return Sequences(
+        name="shop",
+        offsets=np.arange(len(users) + 1) * len(items),
+        item_ids=np.array([i + 1 for _, i in rows]),
+        timestamps=np.arange(len(rows)),
+        ratings=np.zeros(len(rows), np.float32),
+        items=pd.DataFrame({"item_id": items, "title": list(map(str, items))}),
+        users=pd.DataFrame({"user_id": users}),
+    )
+
+
+def test_rows_are_put_in_the_order_of_a_datasets_ids(tmp_path):
+    path = written(tmp_path, published(tables=(7,)), SASREC)
+    raw = import_rails(path)
+    items, users = [30, 2, 17, 5, 9, 11, 3], [12, 3, 20, 9]
+    retriever = import_rails(path, sequences=dataset_of(items, users))
+    assert retriever.num_items == len(items)
+    table = retriever.item_table.weight
+    assert torch.equal(table[1:], raw.item_table.weight[torch.tensor(items)])
+    lengths, ids = torch.tensor([3, 2]), torch.tensor([[1, 2, 3], [6, 7, 0]])
+    source = torch.cat([torch.zeros(1, dtype=torch.long), torch.tensor(items)])[ids]
+    people = torch.tensor([2, 0])
+
+    def scores(model, ids, people):
+        b = SequenceBatch(ids, ids, ids.float(), lengths, people, lengths, lengths)
+        return model.similarity.score(model.query_state(b), model.item_state())
+
+    found = scores(retriever, ids, people)
+    wanted = scores(raw, source, torch.tensor(users)[people])[:, torch.tensor(items) - 1]
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("items", "users", "message"),
+    [
+        ([30, 31, 2], [1], r"rows for items 1\.\.30.*1 others \(31, …\)"),
+        ([0, 2], [1], r"1 others \(0"),
+        (["a", "b"], [1], "item ids of shop are no whole numbers"),
+        ([1, 2], [5, 6, 7, 8, 9, 10, 11, 13], "two users that share a row here would not there"),
+    ],
+)
+def test_a_dataset_of_other_ids_is_refused(tmp_path, items, users, message):
+    path = written(tmp_path, published(tables=(7,)), SASREC)
+    with pytest.raises(ValueError, match=message):
+        import_rails(path, sequences=dataset_of(items, users))

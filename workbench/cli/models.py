@@ -361,14 +361,23 @@ def import_published(
         Path | None,
         typer.Option(help="JSON with the published parameter names; by default next to the checkpoint."),
     ] = None,
+    dataset: Dataset = None,
     replace_other: Replace = False,
 ) -> None:
     """Convert a published RAILS checkpoint to safetensors, without executing anything in it.
 
-    Example: workbench model import hstu-mol.pt --settings hstu-mol.json --out ckpts/published-hstu-mol
+    The published code numbers items and users as the source does; with --dataset, the dataset it was trained on, the model
+    takes the dense ids of that dataset, and `workbench evaluate` measures it there.
+
+    Examples:
+
+      workbench model import hstu-mol.pt --settings hstu-mol.json --out ckpts/published-hstu-mol
+
+      workbench model import hstu-mol.pt --dataset ml-1m --out ckpts/published-hstu-mol
     """
-    retriever = import_rails(checkpoint, settings)
-    replaced = store_weights(retriever, checkpoint, out, replace=replace_other)
+    sequences = None if dataset is None else load(dataset)
+    retriever = import_rails(checkpoint, settings, sequences)
+    replaced = store_weights(retriever, checkpoint, out, sequences, replace=replace_other)
     if replaced:
         typer.echo(f"replaced {replaced}")
     _list_settings(retriever.config.to_dict())

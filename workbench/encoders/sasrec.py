@@ -20,15 +20,21 @@ EPS = 1e-8
 
 @dataclass(frozen=True)
 class SASRecConfig:
-    """`blocks` of attention with `heads`, a pointwise network of `ffn_dim` hidden units (0: as wide as D), `dropout`."""
+    """`blocks` of attention with `heads`, a pointwise network of `ffn_dim` hidden units (0: as wide as D), `dropout`.
+
+    `activation` of the pointwise network: "relu", as in every published run, or "gelu" (by the error function).
+    """
 
     kind: ClassVar[str] = "sasrec"
     blocks: int = 2
     heads: int = 1
     ffn_dim: int = 0
     dropout: float = 0.2
+    activation: Literal["relu", "gelu"] = "relu"
 
     def __post_init__(self) -> None:
+        if self.activation not in ("relu", "gelu"):
+            raise ValueError(f"activation must be relu or gelu, not {self.activation!r}")
         if self.blocks < 1 or self.heads < 1 or self.ffn_dim < 0:
             raise ValueError(f"blocks and heads must be at least 1 and ffn_dim at least 0: {self}")
         if not 0 <= self.dropout < 1:
@@ -49,7 +55,7 @@ class SASRecBlock(nn.Module):
         self.project_out = nn.Linear(dim, dim)
         self.ffn = nn.Sequential(
             nn.Linear(dim, hidden),
-            nn.ReLU(),
+            nn.GELU() if config.activation == "gelu" else nn.ReLU(),
             Dropout(config.dropout),
             nn.Linear(hidden, dim),
             Dropout(config.dropout),

@@ -10,9 +10,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from workbench.data import Sequences
 from workbench.data.packed import check_zip
 from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
 from workbench.encoders.inputs import OUTPUT_SLOTS
@@ -28,13 +32,18 @@ ITEM = MOL + "_item_embeddings_fn."
 GATE = MOL + "_gating_fn."
 
 
-def import_rails(checkpoint: Path, settings: Path | None = None) -> Retriever:
+def import_rails(
+    checkpoint: Path, settings: Path | None = None, sequences: Sequences | None = None
+) -> Retriever:
     """The retriever in a published checkpoint, in evaluation mode.
+
+    The published code's rows are the source's own numbers. With `sequences`, the dataset it was trained on, the rows of items
+    and users are put in the order of its dense ids, so that the retriever can be evaluated on it; without, they stay.
 
     `settings`: JSON with `max_sequence_length` and groups `hstu` or `sasrec`, `mol`, in the published names (by default the
     file next to the checkpoint with the suffix .json, if there is one). Raises ValueError if the file is not such a
-    checkpoint, if a tensor is missing or left over, if settings and tensors disagree, or if neither gives what is needed.
-    Nothing in the file is executed.
+    checkpoint, if a tensor is missing or left over, if settings and tensors disagree, if neither gives what is needed,
+    or if the dataset's ids have no rows. Nothing in the file is executed.
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {checkpoint}")
@@ -65,7 +74,46 @@ def import_rails(checkpoint: Path, settings: Path | None = None) -> Retriever:
         raise ValueError(
             f"{checkpoint}, with its settings, is no model of the published code: {one_line(error)}"
         ) from error
-    return Retriever.of_weights(config, state[ITEM_TABLE].shape[0] - 1, renamed, str(checkpoint))
+    items = state[ITEM_TABLE].shape[0] - 1
+    if sequences is not None:
+        items, renamed = sequences.num_items, _reordered(renamed, config.similarity, sequences, checkpoint)
+    return Retriever.of_weights(config, items, renamed, str(checkpoint))
+
+
+def _reordered(
+    weights: dict[str, Tensor], similarity: SimilarityConfig, sequences: Sequences, checkpoint: Path
+) -> dict[str, Tensor]:
+    """The weights with rows of items and users by dense id instead of the source's."""
+    table = weights["item_table.weight"]
+    items = _numbers(sequences, "item")
+    if unknown := sorted({int(i) for i in items[(items < 1) | (items >= len(table))]}):
+        raise ValueError(
+            f"{checkpoint} has rows for items 1..{len(table) - 1}, and {sequences.name} has {len(unknown)} others"
+            f" ({', '.join(map(str, unknown[:3]))}, …): it was trained on other data, or its rows are not the source's ids"
+        )
+    moved = {"item_table.weight": torch.cat([table[:1], table[torch.from_numpy(items)]])}
+    for number, rows in enumerate(similarity.user_tables if isinstance(similarity, MoLConfig) else ()):
+        name = f"similarity.user_tables.{number}.table.weight"
+        source = torch.from_numpy(_numbers(sequences, "user")) % rows + 1
+        dense = torch.arange(len(source)) % rows + 1
+        moved[name] = weights[name].clone()
+        moved[name][dense] = weights[name][source]
+        if not torch.equal(moved[name][dense], weights[name][source]):
+            raise ValueError(
+                f"{checkpoint} gives {rows} rows to users by their own numbers, and those of the {len(source)} users of"
+                f" {sequences.name} do not follow each other: two users that share a row here would not there"
+            )
+    return weights | moved
+
+
+def _numbers(sequences: Sequences, what: str) -> NDArray[np.int64]:
+    """The source's ids of items or users in dense order; ValueError if they are no whole numbers."""
+    ids = (sequences.items if what == "item" else sequences.users)[f"{what}_id"]
+    if not pd.api.types.is_integer_dtype(ids):
+        raise ValueError(
+            f"the {what} ids of {sequences.name} are no whole numbers, as a published checkpoint's are"
+        )
+    return ids.to_numpy(dtype=np.int64, copy=True)
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -139,13 +187,10 @@ def _encoder_config(state: dict[str, Tensor], given: dict[str, Any]) -> EncoderC
         return HSTUConfig(blocks, heads, qk_dim, v_dim, values.get("linear_dropout_rate", 0.2))
     if blocks := _count(state, r"attention_layers\.(\d+)\."):
         values = given.get("sasrec", {})
-        if values.get("ffn_activation_fn", "relu") != "relu":
-            raise ValueError(
-                f"SASRec with activation {values['ffn_activation_fn']!r}; only relu was published"
-            )
         ffn_dim = state["forward_layers.0._conv1d.0.weight"].shape[0]
         _agree(values, {"num_blocks": blocks, "ffn_hidden_dim": ffn_dim}, "sasrec.")
-        return SASRecConfig(blocks, _heads(values, "sasrec"), ffn_dim, values.get("ffn_dropout_rate", 0.2))
+        dropout, activation = values.get("ffn_dropout_rate", 0.2), values.get("ffn_activation_fn", "relu")
+        return SASRecConfig(blocks, _heads(values, "sasrec"), ffn_dim, dropout, activation)
     raise ValueError("there is neither an HSTU nor a SASRec encoder in it")
 
 

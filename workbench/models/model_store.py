@@ -237,14 +237,24 @@ def store_run(
     return store_model(retriever, metadata, history, folder, sequences, progress=progress, replace=replace)
 
 
-def store_weights(retriever: Retriever, checkpoint: Path, folder: Path, *, replace: bool = False) -> str:
+def store_weights(
+    retriever: Retriever,
+    checkpoint: Path,
+    folder: Path,
+    sequences: Sequences | None = None,
+    *,
+    replace: bool = False,
+) -> str:
     """Write a retriever imported from the file `checkpoint` to `folder`, unmeasured; what it replaced, in words.
 
+    `sequences`: the dataset whose ids its rows have; `evaluate` then needs no other.
     Raises ValueError as `files.check_folder` does.
     """
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     metadata = {"source": f"imported from {checkpoint.name} (SHA-256 {digest}…)"}
+    if sequences is not None:
+        metadata |= {"dataset": sequences.name, "fingerprint": sequences.fingerprint()}
     settings = _settings_in(metadata | {"retriever": retriever.config.to_dict()})
     replaced = files.check_folder(folder, CHECKPOINT, settings, replace=replace)
     with files.new_folder(folder, CHECKPOINT, settings, sources=[checkpoint], replace=replace) as new:

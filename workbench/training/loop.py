@@ -205,6 +205,7 @@ def _claim(folder: Path, described: dict[str, Any], replace_run: bool) -> None:
                 raise ValueError(f"its {name} is of another type")
         # Settings that were added since the run began have the values that it ran with: the defaults.
         found["training"] = json.loads(json.dumps(TrainingConfig.from_dict(found["training"]).to_dict()))
+        found["retriever"] = json.loads(json.dumps(RetrieverConfig.from_dict(found["retriever"]).to_dict()))
         prolonged = found["training"]["epochs"] != wanted["training"]["epochs"]
         found["training"]["epochs"] = wanted["training"]["epochs"]  # a run may be prolonged
     if found != wanted and replace_run:
