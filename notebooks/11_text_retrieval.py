@@ -40,7 +40,7 @@ from workbench.reporting import record
 from workbench.studies.study import Models
 from workbench.studies.text import HEADS, TextRetrieval
 from workbench.studies.text_search import TextSearch
-from workbench.training.text_heads import HeadTraining
+from workbench.training.text_training import HeadTraining
 
 # %% [markdown]
 # ## The task
@@ -71,7 +71,7 @@ table(some[["text_x", "text_y"]].rename(columns={"text_x": "query", "text_y": "a
 encoder = text_encoders.load("wordllama")
 encoded = EncodedCollection(collection, encoder, progress=False)
 query = encoder.encode([test["text"].iloc[0]])
-cosines = (query @ encoded.documents.T)[0]
+cosines = (query @ encoded.documents().vectors.T)[0]
 nearest = collection.documents.assign(cosine=cosines.numpy()).nlargest(5, "cosine")
 table(nearest[["text", "cosine"]].reset_index(drop=True))
 
@@ -90,7 +90,7 @@ heads = {h: find_or_train(encoded, HEADS[h], training, seed).head for h in names
 # %%
 mol = heads["mol-2"]
 with torch.inference_mode():
-    q, d = mol.queries(query), mol.documents(encoded.documents[:3])
+    q, d = mol.queries(query), mol.documents(encoded.documents().vectors[:3])
     f, g = q.components[0], d.components  # (Pq, d), (N, Px, d)
     s = torch.stack([(g[:, j] @ f[i]) for i in range(2) for j in range(2)], dim=1)  # (N, P)
     pi = mol.similarity.gates(s, q.gate, d.gate)
@@ -112,7 +112,8 @@ table(collection.documents.head(3)[["text"]].assign(**parts, score=by_hand.numpy
 
 # %%
 sizes = {f"{split}_queries": count for split, count in limits.items()}
-study = TextRetrieval(data=name, heads=tuple(names), epochs=epochs, seeds=1, first=seed, **sizes)
+chosen = {"encoder": "wordllama", "heads": tuple(names), "epochs": epochs, "rates": (1e-3,)}
+study = TextRetrieval(data=name, **chosen, seeds=1, first=seed, **sizes)
 results = study.table(Models())
 everything = results[results["subset"] == "all"]
 record("text retrieval", everything)

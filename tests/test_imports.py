@@ -27,7 +27,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "search": BASE | {"kernels", "similarities"},
     "retriever": BASE | {"encoders", "similarities"},
     "evaluation": frozenset({"contracts", "runtime", "data", "similarities", "search", "retriever"}),
-    "training": BASE | {"data", "encoders", "kernels", "similarities", "search", "retriever", "evaluation"},
+    "training": BASE
+    | {"data", "encoders", "text_encoders", "kernels", "similarities", "search", "retriever", "evaluation"},
     "models": BASE
     | {"data", "encoders", "text_encoders", "similarities", "search", "retriever", "evaluation", "training"},
     "front_door": BASE

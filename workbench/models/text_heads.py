@@ -10,41 +10,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import safetensors
 import safetensors.torch
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from workbench import paths
 from workbench.data.text.collection import TextCollection
 from workbench.evaluation.relevant import Relevant
 from workbench.files import Kind, atomic_write, lock, new_folder, recover, write_text
 from workbench.search.brute_force import BruteForce
-from workbench.text_encoders import TextEncoder, encode_cached
-from workbench.training.text_heads import Examples, HeadConfig, HeadTraining, TextHead, train_head
+from workbench.text_encoders import EncodedTexts, TextEncoder, encode_cached, encode_tokens_cached
+from workbench.training.text_heads import HeadConfig, TextHead
+from workbench.training.text_training import Examples, HeadTraining, train_head
 
-MINED = 30
-"""Hard negatives per query: the best documents by cosine that are no answers."""
+MINED, MINED_FROM = 60, 30_000
+"""Documents per query among which hard negatives are looked for: the best by cosine of so many drawn at random. (The nearest of
+all documents are often answers that nobody wrote down.)"""
 QUERIES_AT_ONCE = 512
-_WEIGHTS, _CONFIG = "model.safetensors", "head.json"
+_WEIGHTS, _CONFIG, _LISTS = "model.safetensors", "head.json", "lists-*.npy"
 
 
 class EncodedCollection:
-    """A collection and its vectors: `documents` (N, D), and `queries(split)` (Q, D), from the cache or encoded now."""
+    """A collection and what its encoder makes of it: vectors, and the states of tokens, from the cache or encoded now."""
 
     def __init__(self, collection: TextCollection, encoder: TextEncoder, *, progress: bool = True) -> None:
         self.collection, self.encoder, self.progress = collection, encoder, progress
+        self._encoded: dict[tuple[str, bool], EncodedTexts] = {}
 
-    @cached_property
-    def documents(self) -> Float[Tensor, "N D"]:
-        """One vector per document."""
-        return self._vectors(list(self.collection.documents["text"]))
+    def documents(self, *, tokens: bool = False) -> EncodedTexts:
+        """All documents; with the states of their tokens if `tokens`."""
+        return self._texts("documents", self.collection.documents["text"], tokens)
 
-    def queries(self, split: str) -> Float[Tensor, "Q D"]:
-        """One vector per query of the split."""
-        return self._vectors(list(self.collection.of_split(split)["text"]))
+    def queries(self, split: str, *, tokens: bool = False) -> EncodedTexts:
+        """The queries of the split; with the states of their tokens if `tokens`."""
+        return self._texts(split, self.collection.of_split(split)["text"], tokens)
 
     def relevant(self, split: str) -> Relevant:
         """The rows of the documents that answer each query of the split."""
@@ -52,29 +53,37 @@ class EncodedCollection:
 
     @cached_property
     def digest(self) -> str:
-        """Of everything that training reads: encoder, texts, splits, relevance."""
+        """Of everything that training reads: encoder, documents, training queries and their answers."""
         digest = hashlib.sha256(self.encoder.digest.encode())
-        for table in (self.collection.documents, self.collection.queries, self.collection.relevance):
+        train = self.collection.of_split("train")
+        answers = self.collection.relevance
+        answers = answers[answers["query_id"].isin(train["query_id"])]
+        for table in (self.collection.documents, train, answers):
             digest.update(table.to_csv(index=False).encode())
         return digest.hexdigest()[:16]
 
-    @cached_property
-    def examples(self) -> Examples:
-        """Training queries with their answers and hard negatives, mined by cosine and stored next to the vectors."""
-        queries, relevant = self.queries("train"), self.relevant("train")
-        path = paths.data() / "encoded" / f"hard-{self.digest}-{MINED}.npy"
+    def examples(self, *, tokens: bool = False) -> Examples:
+        """Training queries with their answers and mined documents, which are stored next to the vectors."""
+        queries, relevant = self.queries("train", tokens=tokens), self.relevant("train")
+        path = paths.data() / "encoded" / f"mined-{self.digest}-{MINED}-{MINED_FROM}.npy"
         if path.is_file():
             hard: NDArray[np.int64] = np.load(path, allow_pickle=False)
         else:
-            hard = _mined(queries, self.documents, relevant)
+            hard = _mined(queries, self.documents())
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary, temporary.open("wb") as file:
                 np.save(file, hard)
         return Examples(queries, relevant.offsets, relevant.ids, hard)
 
-    def _vectors(self, texts: list[str]) -> Float[Tensor, "N D"]:
-        vectors = encode_cached(self.encoder, texts, progress=self.progress)
-        return torch.from_numpy(np.asarray(vectors, dtype=np.float32))
+    def _texts(self, part: str, texts: pd.Series, tokens: bool) -> EncodedTexts:
+        if (part, tokens) not in self._encoded:
+            states = (
+                encode_tokens_cached(self.encoder, list(texts), progress=self.progress) if tokens else None
+            )
+            vectors = encode_cached(self.encoder, list(texts), progress=self.progress)
+            of_part = torch.from_numpy(np.asarray(vectors, dtype=np.float32))
+            self._encoded[part, tokens] = EncodedTexts(of_part, states)
+        return self._encoded[part, tokens]
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,22 @@ class TrainedHead:
     folder: Path | None
     seconds: float
 
+    def lists(self, encoded: EncodedCollection, split: str, k: int) -> NDArray[np.int64]:
+        """Rows (Q, k) of the best documents for each query of a split, as `search`; stored next to the head."""
+        texts = list(encoded.collection.of_split(split)["text"])
+        digest = hashlib.sha256(json.dumps([encoded.digest, k, *texts]).encode()).hexdigest()[:16]
+        path = None if self.folder is None else self.folder / _LISTS.replace("*", digest)
+        if path is not None and path.is_file():
+            kept: NDArray[np.int64] = np.load(path, allow_pickle=False)
+            return kept
+        on_query, on_document = self.head.reads_tokens
+        queries = encoded.queries(split, tokens=on_query)
+        found = search(self.head, queries, encoded.documents(tokens=on_document), k)
+        if path is not None:
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
+                np.save(file, found)
+        return found
+
 
 def find_or_train(
     encoded: EncodedCollection,
@@ -94,54 +119,61 @@ def find_or_train(
     *,
     trained_only: bool = False,
 ) -> TrainedHead | None:
-    """The head in `ckpts/`, trained now if it is missing (None if `trained_only`). Zero-shot has nothing to keep."""
+    """The head in `ckpts/`, shipped or trained before; trained now if it is missing (None if `trained_only`).
+
+    What it was made from (texts, encoder, settings, seed) decides, not the name of its folder. Zero-shot has nothing to keep.
+    Raises ValueError for a damaged head.
+    """
     head = TextHead(config, encoded.encoder.dim, seed)
     if config.kind == "zero-shot":
         return TrainedHead(head.eval(), None, 0.0)
     settings = {"data": encoded.digest, "head": asdict(config), "training": asdict(training), "seed": seed}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    data = encoded.collection.name
-    folder = recover(paths.checkpoints() / f"text-{data}-{config.kind}-{config.groups}-seed{seed}-{key}")
-    if folder.is_dir():
-        seconds = _load(head, folder)
-        return TrainedHead(head.eval(), folder, seconds)
+    name = f"text-{encoded.collection.name}-{config.name}"
+    own = recover(paths.checkpoints() / f"{name}-seed{seed}-{key}")
+    for folder in (own, paths.checkpoints() / name):
+        if (folder / _CONFIG).is_file() and (folder == own or _settings(folder) == settings):
+            seconds = _load(head, folder)
+            return TrainedHead(head.eval(), folder, seconds)
     if trained_only:
         return None
-    with lock(folder):
+    on_query, on_document = head.reads_tokens
+    with lock(own):
+        examples, documents = encoded.examples(tokens=on_query), encoded.documents(tokens=on_document)
         start = time.perf_counter()
-        train_head(head, encoded.examples, encoded.documents, training, seed)
+        train_head(head, examples, documents, training, seed)
         seconds = time.perf_counter() - start
-        with new_folder(folder, _KIND, settings) as temporary:
+        with new_folder(own, _KIND, settings) as temporary:
             safetensors.torch.save_file(head.state_dict(), temporary / _WEIGHTS)
             write_text(json.dumps(settings | {"seconds": seconds}, indent=2), temporary / _CONFIG)
-    return TrainedHead(head, folder, seconds)
+    return TrainedHead(head, own, seconds)
 
 
 @torch.inference_mode()
-def search(
-    head: TextHead, queries: Float[Tensor, "Q D"], documents: Float[Tensor, "N D"], k: int = 100
-) -> NDArray[np.int64]:
+def search(head: TextHead, queries: EncodedTexts, documents: EncodedTexts, k: int = 100) -> NDArray[np.int64]:
     """Rows (Q, k) of the best documents, brute force over all of them; −1 past the end of a smaller corpus."""
-    searcher = BruteForce(head.similarity, head.documents(documents))
+    searcher = BruteForce(head.similarity, head.corpus_state(documents))
     k_found = min(k, len(documents))
-    parts = [searcher.search(head.queries(part), k_found).ids - 1 for part in queries.split(QUERIES_AT_ONCE)]
-    found = torch.cat(parts).numpy()
-    return np.pad(found, ((0, 0), (0, k - k_found)), constant_values=-1)
+    parts = [
+        searcher.search(
+            head.queries(*queries.batch(np.arange(start, min(start + QUERIES_AT_ONCE, len(queries))))),
+            k_found,
+        ).ids
+        - 1
+        for start in range(0, len(queries), QUERIES_AT_ONCE)
+    ]
+    return np.pad(torch.cat(parts).numpy(), ((0, 0), (0, k - k_found)), constant_values=-1)
 
 
-def _mined(
-    queries: Float[Tensor, "Q D"], documents: Float[Tensor, "N D"], relevant: Relevant
-) -> NDArray[np.int64]:
-    """The best MINED documents (Q, MINED) by cosine that are no answers; fewer if the corpus is smaller."""
-    most = int(np.diff(relevant.offsets).max())
-    width = min(MINED + most, len(documents))
-    zero_shot = TextHead(HeadConfig(kind="zero-shot"), documents.shape[1]).eval()
-    found = search(zero_shot, queries, documents, width)
-    base = len(documents)
-    users = np.repeat(np.arange(len(relevant)), np.diff(relevant.offsets))
-    answers = np.isin(np.arange(len(found))[:, None] * base + found, users * base + relevant.ids)
-    order = np.argsort(answers, axis=1, kind="stable")  # answers go last
-    return np.take_along_axis(found, order, axis=1)[:, : max(0, min(MINED, width - most))]
+def _mined(queries: EncodedTexts, documents: EncodedTexts) -> NDArray[np.int64]:
+    """The best MINED documents (Q, MINED) by cosine of MINED_FROM, fewer if the corpus is smaller."""
+    drawn = np.sort(np.random.default_rng(0).permutation(len(documents))[:MINED_FROM])
+    vectors = documents.vectors[torch.from_numpy(drawn)]
+    found = [
+        (part @ vectors.T).topk(min(MINED, len(drawn)), dim=1).indices
+        for part in queries.vectors.split(QUERIES_AT_ONCE)
+    ]
+    return drawn[torch.cat(found).numpy()]
 
 
 def _load(head: TextHead, folder: Path) -> float:
@@ -159,4 +191,4 @@ def _settings(folder: Path) -> Mapping[str, Any] | None:
     return {name: value for name, value in stored.items() if name != "seconds"}
 
 
-_KIND = Kind("text head", (_WEIGHTS, _CONFIG), _settings)
+_KIND = Kind("text head", (_WEIGHTS, _CONFIG, _LISTS), _settings)

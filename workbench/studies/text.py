@@ -1,6 +1,6 @@
 """Text retrieval: heads on one frozen encoder, BM25, and both together, judged on the same test queries."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,23 +11,28 @@ from numpy.typing import NDArray
 from workbench import text_encoders
 from workbench.data.text.build import load_text
 from workbench.evaluation.text import clustered_intervals, query_metrics
-from workbench.models.text_heads import EncodedCollection, find_or_train, search
+from workbench.models.text_heads import EncodedCollection, TrainedHead, find_or_train
 from workbench.runtime import optional
 from workbench.search.engines.bm25 import BM25
 from workbench.studies.study import Models, Study, register
-from workbench.training.text_heads import HeadConfig, HeadTraining
+from workbench.training.text_heads import HeadConfig
+from workbench.training.text_training import HeadTraining
 
-HEADS: dict[str, HeadConfig] = {
-    "zero-shot": HeadConfig(kind="zero-shot"),
-    "dot-1": HeadConfig(kind="dot", groups=1),
-    "dot-2": HeadConfig(kind="dot", groups=2),
-    "maxsim-2": HeadConfig(kind="maxsim", groups=2),
-    "mol-2": HeadConfig(kind="mol", groups=2),
-    "dot-2-random": HeadConfig(kind="dot", groups=2, start="random"),
-    "mol-2-random": HeadConfig(kind="mol", groups=2, start="random"),
-}
-"""Heads by name; dot-2, maxsim-2 and mol-2 have the same number of projected weights."""
-REFERENCE = "dot-2"
+_CONFIGS = (
+    HeadConfig(kind="zero-shot"),
+    *(HeadConfig(kind="dot", groups=g) for g in (1, 2, 4)),
+    *(HeadConfig(kind="maxsim", groups=g) for g in (2, 4)),
+    *(HeadConfig(kind="mol", groups=g) for g in (2, 4)),
+    *(HeadConfig(kind=kind, tokens="query") for kind in ("dot", "maxsim", "mol")),
+    *(HeadConfig(kind=kind, tokens="both") for kind in ("dot", "mol")),
+    HeadConfig(gate="pair"),
+    HeadConfig(gate="uniform"),
+    HeadConfig(kind="dot", start="random"),
+    HeadConfig(kind="mol", start="random"),
+)
+HEADS: dict[str, HeadConfig] = {config.name: config for config in _CONFIGS}
+"""Heads by name. Those of as many groups have the same number of projected weights."""
+MAIN = ("zero-shot", "dot-1", "dot-2", "maxsim-2", "mol-2", "dot-2-tokens", "mol-2-tokens")
 LENGTH = 100
 FUSION = 60
 _BM25, _UNION = "BM25", "BM25 + "
@@ -39,32 +44,35 @@ class TextRetrieval(Study):
     """Hit@1, Hit@10, Hit@100, MRR@100 and NDCG@10 of heads on one text encoder, and of BM25 alone and fused with each head.
 
     `data`: a prepared text collection; `encoder`: wordllama, minilm, minilm-bfloat16, or a folder of transformers. Every head
-    is trained for `epochs` with each of `seeds` seeds from `first` on; values are means over seeds (embedded-text is
-    generated from `first`). `train_queries` and `test_queries`: the maximum number of each, drawn at random, over all
-    documents. Intervals are bootstrapped over words (groups of queries); `difference` is to dot-2, paired. Subsets: queries
-    of one answer, of several, of which no answer was one in training ("unseen"), and without the name of an answer.
+    is trained for `epochs` with each of `seeds` seeds from `first` on, at the one of `rates` whose head of the first seed has
+    the best Hit@10 on at most `validation_queries` validation queries; values are means over seeds (embedded-text is generated
+    from `first`). `train_queries` and `test_queries`: the maximum number of each, drawn at random over all documents. Intervals
+    are bootstrapped over words (groups of queries); `difference` is paired, to the row that `against` names: a mixture is held
+    against the dot product of as many groups, a dot product against zero-shot. Subsets: queries of one answer, of
+    several, of which no answer was one in training ("unseen"), and with and without the name of an answer.
     """
 
     name: ClassVar[str] = "text"
     question: ClassVar[str] = "Can a mixture of logits read better than a dot product?"
-    minutes: ClassVar[float] = 60
+    minutes: ClassVar[float] = 120
     data: str = "reverse-dictionary"
-    encoder: str = "wordllama"
-    heads: tuple[str, ...] = tuple(HEADS)
-    epochs: int = 3
-    rate: float = 1e-3
+    encoder: str = "minilm-bfloat16"
+    heads: tuple[str, ...] = MAIN
+    epochs: int = 5
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     seeds: int = 3
     first: int = 0
     train_queries: int | None = None
+    validation_queries: int | None = 2000
     test_queries: int | None = None
 
     def __post_init__(self) -> None:
         if unknown := [head for head in self.heads if head not in HEADS]:
             raise ValueError(f"no head {unknown[0]!r}; there are {', '.join(HEADS)}")
-        if min(self.train_queries or 2, self.test_queries or 2) < 2:
-            raise ValueError(f"train_queries and test_queries must be 2 or more: {self}")
-        if not self.heads or self.seeds < 1 or self.first < 0:
-            raise ValueError(f"there must be a head, seeds must be 1 or more, first 0 or more: {self}")
+        if min(self.train_queries or 2, self.validation_queries or 2, self.test_queries or 2) < 2:
+            raise ValueError(f"train, validation and test queries must be 2 or more: {self}")
+        if not self.heads or not self.rates or self.seeds < 1 or self.first < 0:
+            raise ValueError(f"there must be a head, a rate, 1 or more seeds, and first be 0 or more: {self}")
 
     @property
     def file(self) -> str:
@@ -72,48 +80,92 @@ class TextRetrieval(Study):
         part = "" if self.train_queries is None else f"-{self.train_queries}"
         return f"{self.name}-{self.data}-{self.encoder.strip('/').replace('/', '-')}{part}"
 
+    def encoded(self) -> EncodedCollection:
+        """The collection with as many queries as the study takes, and its encoder."""
+        limits = {
+            "train": self.train_queries,
+            "validation": self.validation_queries,
+            "test": self.test_queries,
+        }
+        given = {split: limit for split, limit in limits.items() if limit is not None}
+        collection = load_text(self.data, seed=self.first).sampled(given)
+        return EncodedCollection(collection, text_encoders.load(self.encoder))
+
     def table(self, models: Models) -> pd.DataFrame:
         """One row per subset of queries, way of searching and metric."""
-        given = {"train": self.train_queries, "test": self.test_queries}
-        limits = {split: limit for split, limit in given.items() if limit is not None}
-        encoded = EncodedCollection(
-            load_text(self.data, seed=self.first).sampled(limits), text_encoders.load(self.encoder)
-        )
+        encoded = self.encoded()
         test, relevant = encoded.collection.of_split("test"), encoded.relevant("test")
-        vectors = encoded.queries("test")
-        training = HeadTraining(epochs=self.epochs, learning_rate=self.rate)
         lexical = _lexical(encoded, list(test["text"]))
         values: dict[str, pd.DataFrame] = {}
         facts: dict[str, dict[str, float]] = {}
         if lexical is not None:
             values[_BM25] = query_metrics(lexical, relevant)
         for name in self.heads:
-            config, each, fused, seconds = HEADS[name], [], [], []
-            for seed in range(self.first, self.first + (1 if name == "zero-shot" else self.seeds)):
-                found = find_or_train(encoded, config, training, seed, trained_only=models.trained_only)
-                if found is None:
-                    models.note(f"{name}, seed {seed}, is not trained: left out")
-                    continue
-                lists = search(found.head, vectors, encoded.documents, LENGTH)
-                each.append(query_metrics(lists, relevant))
-                seconds.append(found.seconds)
-                if lexical is not None:
-                    fused.append(query_metrics(fuse(lists, lexical), relevant))
-                parameters = found.head.count_parameters()
-            if each:
-                facts[name] = {
-                    "seeds": len(each),
-                    "parameters": parameters,
-                    "seconds": float(np.mean(seconds)),
-                    "std": float(np.std([table["Hit@10"].mean() for table in each])),
-                }
-                values[name] = sum(each[1:], each[0]) / len(each)
-            if fused:
+            rate, trained = self.trained(name, encoded, models)
+            lists = [found.lists(encoded, "test", LENGTH) for found in trained]
+            each = [query_metrics(found, relevant) for found in lists]
+            if not each:
+                continue
+            values[name] = sum(each[1:], each[0]) / len(each)
+            facts[name] = {
+                "seeds": len(each),
+                "parameters": trained[0].head.count_parameters(),
+                "rate": rate,
+                "seconds": float(np.mean([found.seconds for found in trained])),
+                "std": float(np.std([table["Hit@10"].mean() for table in each])),
+            }
+            if lexical is not None:
+                fused = [query_metrics(fuse(found, lexical), relevant) for found in lists]
                 values[_UNION + name] = sum(fused[1:], fused[0]) / len(fused)
         table = summarize(values, test, subsets(encoded), facts)
-        return table.assign(
-            train_queries=len(encoded.collection.of_split("train")), epochs=self.epochs, rate=self.rate
-        )
+        return table.assign(train_queries=len(encoded.collection.of_split("train")), epochs=self.epochs)
+
+    def trained(
+        self, name: str, encoded: EncodedCollection, models: Models
+    ) -> tuple[float, list[TrainedHead]]:
+        """The learning rate that is best on validation, and the head of every seed at it; missing ones are noted."""
+        config = HEADS[name]
+        if config.kind == "zero-shot":
+            found = find_or_train(encoded, config, HeadTraining(epochs=0))
+            return float("nan"), [found] if found is not None else []
+
+        def of(rate: float, seed: int) -> TrainedHead | None:
+            training = HeadTraining(epochs=self.epochs, learning_rate=rate)
+            found = find_or_train(encoded, config, training, seed, trained_only=models.trained_only)
+            if found is None:
+                models.note(f"{name}, seed {seed}, rate {rate:g}, is not trained: left out")
+            return found
+
+        if len(self.rates) == 1:
+            best = self.rates[0]
+        else:
+            relevant = encoded.relevant("validation")
+            tried = {rate: found for rate in self.rates if (found := of(rate, self.first)) is not None}
+            scores = {
+                rate: query_metrics(found.lists(encoded, "validation", LENGTH), relevant)["Hit@10"].mean()
+                for rate, found in tried.items()
+            }
+            if not scores:
+                return float("nan"), []
+            best = max(scores, key=lambda rate: scores[rate])
+        seeds = range(self.first, self.first + self.seeds)
+        return best, [found for seed in seeds if (found := of(best, seed)) is not None]
+
+
+def reference(way: str, ways: Collection[str]) -> str | None:
+    """What a way of searching is held against, if it is one of `ways`: see `TextRetrieval`."""
+    if way.startswith(_UNION):
+        other = reference(way.removeprefix(_UNION), ways)
+        return None if other is None or _UNION + other not in ways else _UNION + other
+    if way not in HEADS or HEADS[way].kind == "zero-shot":
+        return None
+    config = HEADS[way]
+    plain = config.kind == "dot" and config.start == "identity" and config.tokens == "none"
+    kin = HeadConfig(
+        kind="dot", groups=config.groups, tokens="none" if config.kind == "dot" else config.tokens
+    )
+    name = "zero-shot" if plain else kin.name
+    return name if name in ways else None
 
 
 def fuse(first: NDArray[np.int64], second: NDArray[np.int64], constant: int = FUSION) -> NDArray[np.int64]:
@@ -149,7 +201,8 @@ def subsets(encoded: EncodedCollection) -> dict[str, NDArray[np.bool_]]:
         "unseen": np.add.reduceat(seen, relevant.offsets[:-1]) == 0,
     }
     if "names_answer" in test:
-        found["answer not named"] = ~test["names_answer"].to_numpy(dtype=np.bool_)
+        named = test["names_answer"].to_numpy(dtype=np.bool_)
+        found |= {"answer named": named, "answer not named": ~named}
     return {name: mask for name, mask in found.items() if mask.any()}
 
 
@@ -159,7 +212,8 @@ def summarize(
     masks: Mapping[str, NDArray[np.bool_]],
     facts: Mapping[str, Mapping[str, float]],
 ) -> pd.DataFrame:
-    """One row per subset, way and metric: `value`, `low`, `high`, and the same of the paired difference to dot-2."""
+    """One row per subset, way and metric: `value`, `low`, `high`, and the same of the paired difference to
+    the way `against`."""
     rows = []
     for subset, mask in masks.items():
         groups = queries["group"].to_numpy()[mask]
@@ -168,8 +222,9 @@ def summarize(
             low, high = clustered_intervals(own, groups)
             row = {"subset": subset, "queries": int(mask.sum()), "way": way, **facts.get(way, {})}
             difference = np.full((3, own.shape[1]), np.nan)
-            if REFERENCE in values and way != REFERENCE:
-                gaps = own - values[REFERENCE].to_numpy()[mask]
+            other = reference(way, values.keys())
+            if other is not None:
+                gaps = own - values[other].to_numpy()[mask]
                 difference = np.stack([gaps.mean(axis=0), *clustered_intervals(gaps, groups)])
             for column, metric in enumerate(table.columns):
                 rows.append(
@@ -179,6 +234,7 @@ def summarize(
                         "value": own[:, column].mean(),
                         "low": low[column],
                         "high": high[column],
+                        "against": other or "",
                         "difference": difference[0, column],
                         "difference_low": difference[1, column],
                         "difference_high": difference[2, column],

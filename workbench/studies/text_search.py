@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from workbench.contracts import QueryState
 from workbench.models.text_heads import EncodedCollection
 from workbench.search.brute_force import BruteForce
 from workbench.similarities import MixtureOfLogits
+from workbench.text_encoders import PaddedTokens
 from workbench.training.text_heads import TextHead
 
 
@@ -37,12 +37,11 @@ class TextSearch:
 
         Raises ValueError for an empty text and k below 1.
         """
-        vector = self._vector(text)
         texts = self.encoded.collection.documents["text"]
         k = min(k, len(texts))
         rows = []
         for name, head in self.heads.items():
-            found = self._searcher(name).search(head.queries(vector), k)
+            found = self._searcher(name).search(self._queries(head, text), k)
             for place, (row, score) in enumerate(
                 zip((found.ids[0] - 1).tolist(), found.scores[0].tolist(), strict=True), start=1
             ):
@@ -57,7 +56,7 @@ class TextSearch:
         similarity = head.similarity
         if not isinstance(similarity, MixtureOfLogits):
             raise ValueError(f"{name} is no mixture: it has no components to show")
-        queries = head.queries(self._vector(text))
+        queries = self._queries(head, text)
         searcher = self._searcher(name)
         rows = searcher.search(queries, min(k, len(searcher.items))).ids[0] - 1
         items = searcher.items[rows]
@@ -80,11 +79,13 @@ class TextSearch:
             ]
         )
 
-    def _vector(self, text: str) -> Float[Tensor, "1 D"]:
-        return self.encoded.encoder.encode([text])
+    def _queries(self, head: TextHead, text: str) -> QueryState:
+        tokens = PaddedTokens(*self.encoded.encoder.token_states([text])) if head.reads_tokens[0] else None
+        return head.queries(self.encoded.encoder.encode([text]), tokens)
 
     def _searcher(self, name: str) -> BruteForce:
         if name not in self._searchers:
             head = self.heads[name]
-            self._searchers[name] = BruteForce(head.similarity, head.documents(self.encoded.documents))
+            documents = self.encoded.documents(tokens=head.reads_tokens[1])
+            self._searchers[name] = BruteForce(head.similarity, head.corpus_state(documents))
         return self._searchers[name]

@@ -4,16 +4,21 @@ from collections.abc import Callable
 
 from workbench.text_encoders.base import TextEncoder
 from workbench.text_encoders.bert import BertConfig, BertEncoder
-from workbench.text_encoders.cache import encode_cached
+from workbench.text_encoders.cache import encode_cached, encode_tokens_cached
+from workbench.text_encoders.encoded import EncodedTexts, PaddedTokens, TokenStates
 from workbench.text_encoders.wordllama import WordLlamaEncoder
 
 __all__ = [
     "ENCODERS",
     "BertConfig",
     "BertEncoder",
+    "EncodedTexts",
+    "PaddedTokens",
     "TextEncoder",
+    "TokenStates",
     "WordLlamaEncoder",
     "encode_cached",
+    "encode_tokens_cached",
     "load",
 ]
 

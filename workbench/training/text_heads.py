@@ -3,33 +3,43 @@
 Every head starts from the encoder: the first group of each side projects by the identity, the others by the identity plus
 noise. At step 0 the first component score is the cosine of the two vectors, the others are near it, and so is any mixture.
 Projections that start at random throw the pretrained geometry away.
+
+A token-aware head reads the states of the tokens instead of their mean: each group attends over them with a vector of its own,
+which is 0 at the start, so that every token weighs the same and step 0 does not change (for an encoder that pools by the mean).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from workbench import runtime
 from workbench.contracts import ItemState, QueryState, Similarity
 from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, build
+from workbench.similarities.dot import unit
 from workbench.similarities.projections import Projection
+from workbench.text_encoders import EncodedTexts, PaddedTokens
 
 NOISE = 0.5
 """What is added to the identity in every group but the first, as a share of a vector's length: it tells the groups apart."""
+State = TypeVar("State", QueryState, ItemState)
+AT_ONCE = 4096
+"""Texts whose token states are read together."""
 
 
 @dataclass(frozen=True)
 class HeadConfig:
     """`kind`: "zero-shot" (the cosine, no weights), "dot", "maxsim" or "mol". `groups` g: component groups of a side, each of
     the encoder's width; a dot product has one component of g times that width, so that all heads of one g have 2 g D² weights,
-    MoL's gate (`gate_hidden` units) aside. `start`: projections begin as the "identity", or at "random" as published.
+    MoL's gate (`gate_hidden` units) aside. `start`: projections begin as the "identity", or at "random" as published. `gate`:
+    what MoL's weights depend on: "full" (query, document and their dot products), the dot products alone ("pair", as
+    published for text), or nothing ("uniform": the mean of the components). `tokens`: the sides whose groups attend over token
+    states, g D weights each.
     """
 
     kind: Literal["zero-shot", "dot", "maxsim", "mol"] = "mol"
@@ -37,6 +47,8 @@ class HeadConfig:
     temperature: float = 0.05
     gate_hidden: int = 32
     start: Literal["identity", "random"] = "identity"
+    gate: Literal["full", "pair", "uniform"] = "full"
+    tokens: Literal["none", "query", "both"] = "none"
 
     def __post_init__(self) -> None:
         if self.kind not in ("zero-shot", "dot", "maxsim", "mol"):
@@ -45,6 +57,19 @@ class HeadConfig:
             raise ValueError(f"groups must be at least 1 and temperature positive: {self}")
         if self.start not in ("identity", "random"):
             raise ValueError(f"start must be identity or random, not {self.start!r}")
+        if self.gate not in ("full", "pair", "uniform"):
+            raise ValueError(f"gate must be full, pair or uniform, not {self.gate!r}")
+        if self.tokens not in ("none", "query", "both"):
+            raise ValueError(f"tokens must be none, query or both, not {self.tokens!r}")
+        if self.kind == "zero-shot" and self.tokens != "none":
+            raise ValueError("a zero-shot head has no weights to attend over tokens with")
+
+    @property
+    def name(self) -> str:
+        """Its name in folders: "mol-2-pair-tokens"."""
+        parts = [self.kind] + ([] if self.kind == "zero-shot" else [str(self.groups)])
+        parts += ["random"] * (self.start == "random") + [self.gate] * (self.gate != "full")
+        return "-".join(parts + {"none": [], "query": ["tokens"], "both": ["tokens", "both"]}[self.tokens])
 
     @property
     def label(self) -> str:
@@ -56,47 +81,52 @@ class HeadConfig:
             "maxsim": f"MaxSim {g}×{g}",
             "mol": f"MoL {g}×{g}",
         }
-        return name[self.kind] + (", random start" if self.start == "random" else "")
+        random = ", random start" if self.start == "random" else ""
+        gate = f", {self.gate} gate" if self.kind == "mol" and self.gate != "full" else ""
+        return (
+            name[self.kind] + random + gate + ("" if self.tokens == "none" else f", tokens of {self.tokens}")
+        )
+
+
+class GroupAttention(nn.Module):
+    """(B, L, D) to (B, g, D): group i is Σ_t softmax_t(⟨a_i, h_t⟩) h_t over the tokens of a text, of unit length."""
+
+    def __init__(self, dim: int, groups: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(groups, dim))
+
+    def weights(self, tokens: PaddedTokens) -> Float[Tensor, "B L g"]:
+        """How much each group looks at each token; they add up to 1 over a text."""
+        logits = tokens.states @ self.weight.T
+        return logits.masked_fill(~tokens.present[..., None], -torch.inf).softmax(1)
+
+    def forward(self, tokens: PaddedTokens) -> Float[Tensor, "B g D"]:
+        """One unit vector per group."""
+        return F.normalize(self.weights(tokens).transpose(1, 2) @ tokens.states, dim=-1)
 
 
 class TextHead(nn.Module):
-    """φ(query text, document text) over two frozen vectors of width `dim`."""
+    """φ(query text, document text) over frozen vectors of width `dim`, or over the states of tokens."""
 
     def __init__(self, config: HeadConfig, dim: int, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        g, temperature = config.groups, config.temperature
+        g = config.groups
         self.query_tower: nn.Module = nn.Identity()
         self.document_tower: nn.Module = nn.Identity()
         if config.kind == "dot":
             self.query_tower = Projection("linear", dim, 0, g * dim, 0.0)
             self.document_tower = Projection("linear", dim, 0, g * dim, 0.0)
-        shape = {"query_groups": g, "item_groups": g, "component_dim": dim, "temperature": temperature}
-        linear = {
-            "query_projection": "linear",
-            "item_projection": "linear",
-            "query_layer_norm": False,
-            "item_dropout": 0.0,
-        }
-        if config.kind == "mol":
-            gate = {
-                "gate_query": config.gate_hidden,
-                "gate_item": config.gate_hidden,
-                "gate_pair": config.gate_hidden,
-            }
-            of_mol = MoLConfig(**shape, **linear, **gate, gate_dropout=0.1)  # type: ignore[arg-type]
-            self.similarity: Similarity = build(of_mol, dim)
-        elif config.kind == "maxsim":
-            self.similarity = build(MaxSimConfig(**shape, **linear), dim)  # type: ignore[arg-type]
-        else:
-            self.similarity = build(DotConfig(temperature=temperature), dim)
+        self.similarity = _similarity(config, dim)
+        self.query_attention = None if config.tokens == "none" else GroupAttention(dim, g)
+        self.document_attention = GroupAttention(dim, g) if config.tokens == "both" else None
         self._start(dim, runtime.generator(seed))
 
     @torch.no_grad()
     def _start(self, dim: int, generator: torch.Generator) -> None:
         """Draw every weight from `generator`; unless the start is random, projections are the identity plus noise."""
         for name, parameter in self.named_parameters():
-            if parameter.dim() > 1:
+            if parameter.dim() > 1 and "attention" not in name:
                 std = (2 / sum(parameter.shape)) ** 0.5
                 if self.config.start == "identity" and "gate" not in name:
                     noise = NOISE / dim**0.5 * torch.randn(parameter.shape, generator=generator)
@@ -107,129 +137,105 @@ class TextHead(nn.Module):
             else:
                 parameter.zero_()
 
-    def queries(self, vectors: Float[Tensor, "B D"]) -> QueryState:
-        """What depends on the query alone."""
-        users = torch.zeros(len(vectors), dtype=torch.long, device=vectors.device)
-        return self.similarity.queries(self.query_tower(vectors), users)
+    @property
+    def reads_tokens(self) -> tuple[bool, bool]:
+        """Whether it looks at the tokens of queries, and of documents."""
+        return self.query_attention is not None, self.document_attention is not None
 
-    def documents(self, vectors: Float[Tensor, "N D"], ids: Int[Tensor, "N"] | None = None) -> ItemState:
-        """What depends on the document alone; ids are 1..N unless given."""
+    def queries(self, vectors: Float[Tensor, "B D"], tokens: PaddedTokens | None = None) -> QueryState:
+        """What depends on the query alone. Raises ValueError if the head looks at tokens and there are none."""
+        users = torch.zeros(len(vectors), dtype=torch.long, device=vectors.device)
+        if self.query_attention is None:
+            return self.similarity.queries(self.query_tower(vectors), users)
+        pooled = self.query_attention(_given(tokens, "query"))  # (B, g, D)
+        if isinstance(self.query_tower, Projection):
+            return self.similarity.queries(_grouped(self.query_tower, pooled).flatten(1), users)
+        components = unit(_grouped(self.similarity.query_network, pooled))  # type: ignore[arg-type]
+        scale = self.config.temperature * (self.config.groups if self.config.kind == "maxsim" else 1)
+        return replace(self.similarity.queries(vectors, users), components=components / scale)  # type: ignore[call-arg]
+
+    def documents(
+        self,
+        vectors: Float[Tensor, "N D"],
+        tokens: PaddedTokens | None = None,
+        ids: Int[Tensor, "N"] | None = None,
+    ) -> ItemState:
+        """What depends on the document alone; ids are 1..N unless given. Raises as `queries`."""
         if ids is None:
             ids = torch.arange(1, len(vectors) + 1, device=vectors.device)
-        return self.similarity.items(self.document_tower(vectors), ids)
+        if self.document_attention is None:
+            return self.similarity.items(self.document_tower(vectors), ids)
+        pooled = self.document_attention(_given(tokens, "document"))  # (N, g, D)
+        if isinstance(self.document_tower, Projection):
+            return self.similarity.items(_grouped(self.document_tower, pooled).flatten(1), ids)
+        components = unit(_grouped(self.similarity.item_network, pooled))  # type: ignore[arg-type]
+        return replace(self.similarity.items(vectors, ids), components=components)  # type: ignore[call-arg]
+
+    @torch.inference_mode()
+    def query_state(self, texts: EncodedTexts) -> QueryState:
+        """`queries` of all texts, their token states read in parts."""
+        if self.query_attention is None:
+            return self.queries(texts.vectors)
+        return _joined([self.queries(*texts.batch(rows)) for rows in _parts(len(texts))])
+
+    @torch.inference_mode()
+    def corpus_state(self, texts: EncodedTexts) -> ItemState:
+        """`documents` of all texts, their token states read in parts."""
+        if self.document_attention is None:
+            return self.documents(texts.vectors)
+        parts = [
+            self.documents(*texts.batch(rows), ids=torch.from_numpy(rows + 1)) for rows in _parts(len(texts))
+        ]
+        return _joined(parts)
 
     def count_parameters(self) -> int:
         """Trained weights."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-@dataclass(frozen=True)
-class HeadTraining:
-    """`negatives`: hard ones per query, drawn from those mined; every document of a batch is a negative of all its queries."""
-
-    epochs: int = 3
-    batch_size: int = 256
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.0
-    negatives: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.epochs, self.negatives) < 0 or self.batch_size < 2 or not self.learning_rate > 0:
-            raise ValueError(f"epochs and negatives must be 0 or more, batch_size 2 or more: {self}")
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Training queries (Q, D), the rows of their answers (query i: `rows[offsets[i]:offsets[i + 1]]`) and, per query, rows of
-    hard negatives (Q, M), none of which is an answer."""
-
-    queries: Float[Tensor, "Q D"]
-    offsets: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    hard: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        if len(self.queries) < 2:
-            raise ValueError(f"in-batch negatives need at least 2 training queries, not {len(self.queries)}")
+def _similarity(config: HeadConfig, dim: int) -> Similarity:
+    g, temperature = config.groups, config.temperature
+    shape = {"query_groups": g, "item_groups": g, "component_dim": dim, "temperature": temperature}
+    linear = {
+        "query_projection": "linear",
+        "item_projection": "linear",
+        "query_layer_norm": False,
+        "item_dropout": 0.0,
+    }
+    if config.kind == "mol":
+        hidden = config.gate_hidden
+        gate = {
+            "gate_query": hidden if config.gate == "full" else None,
+            "gate_item": hidden if config.gate == "full" else None,
+            "gate_pair": None if config.gate == "uniform" else hidden,
+        }
+        return build(MoLConfig(**shape, **linear, **gate, gate_dropout=0.1), dim)  # type: ignore[arg-type]
+    if config.kind == "maxsim":
+        return build(MaxSimConfig(**shape, **linear), dim)  # type: ignore[arg-type]
+    return build(DotConfig(temperature=temperature), dim)
 
 
-def train_head(
-    head: TextHead,
-    examples: Examples,
-    documents: Float[Tensor, "N D"],
-    training: HeadTraining,
-    seed: int = 0,
-    on_epoch: Callable[[int, float], None] | None = None,
-) -> None:
-    """Train `head` in place: softmax over the documents of the batch, answers and hard negatives of all its queries.
-
-    L = −log exp φ(q, x⁺) / Σ_x exp φ(q, x), x over the batch's documents less the other answers of q. Each epoch draws one
-    answer and `negatives` hard negatives per query. `on_epoch` takes the epoch (from 1) and its mean loss.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # of the gate's dropout
-        _train(head, examples, documents, training, np.random.default_rng(seed), on_epoch)
-    head.eval()
+def _given(tokens: PaddedTokens | None, side: str) -> PaddedTokens:
+    if tokens is None:
+        raise ValueError(f"this head looks at the tokens of each {side}: give their states")
+    return tokens
 
 
-def _train(
-    head: TextHead,
-    examples: Examples,
-    documents: Float[Tensor, "N D"],
-    training: HeadTraining,
-    random: np.random.Generator,
-    on_epoch: Callable[[int, float], None] | None,
-) -> None:
-    optimizer = torch.optim.AdamW(
-        head.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-    )
-    counts = np.diff(examples.offsets)
-    keys = np.repeat(np.arange(len(counts)), counts) * len(documents) + examples.rows
-    keys.sort()
-    for epoch in range(1, training.epochs + 1):
-        head.train()
-        order = random.permutation(len(counts))
-        total = 0.0
-        batches = [
-            order[start : start + training.batch_size] for start in range(0, len(order), training.batch_size)
-        ]
-        for batch in batches:
-            chosen = examples.rows[examples.offsets[batch] + random.integers(0, counts[batch])]
-            places = random.integers(0, max(1, examples.hard.shape[1]), (len(batch), training.negatives))
-            hard = (
-                np.take_along_axis(examples.hard[batch], places, axis=1).ravel()
-                if places.size
-                else chosen[:0]
-            )
-            candidates, columns = np.unique(np.concatenate([chosen, hard]), return_inverse=True)
-            targets = torch.from_numpy(columns[: len(batch)])
-            state = head.documents(documents[torch.from_numpy(candidates)])
-            queries = head.queries(examples.queries[torch.from_numpy(batch)])
-            scores = head.similarity.score(queries, state)  # (B, C)
-            scores = scores.masked_fill(
-                _other_answers(keys, batch, candidates, columns, len(documents)), -torch.inf
-            )
-            loss = F.cross_entropy(scores, targets)
-            for term in head.similarity.regularizers(queries, state, targets).values():
-                loss = loss + term
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += float(loss.detach()) * len(batch)
-        if on_epoch is not None:
-            on_epoch(epoch, total / len(order))
+def _grouped(projection: Projection, pooled: Float[Tensor, "B g D"]) -> Float[Tensor, "B g d"]:
+    """A linear projection whose group i sees the vector of group i."""
+    groups = pooled.shape[1]
+    weight = projection.linear.weight.unflatten(0, (groups, -1))  # (g, d, D)
+    return torch.einsum("bgD,gdD->bgd", pooled, weight) + projection.linear.bias.unflatten(0, (groups, -1))
 
 
-def _other_answers(
-    keys: NDArray[np.int64],
-    batch: NDArray[np.int64],
-    candidates: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    size: int,
-) -> Bool[Tensor, "B C"]:
-    """Which candidates answer a query of the batch without being its chosen answer."""
-    wanted = batch[:, None] * size + candidates
-    place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-    answers = keys[place] == wanted
-    answers[np.arange(len(batch)), columns[: len(batch)]] = False
-    return torch.from_numpy(answers)
+def _parts(size: int) -> list[NDArray[np.int64]]:
+    return [np.arange(start, min(start + AT_ONCE, size)) for start in range(0, size, AT_ONCE)]
+
+
+def _joined(parts: list[State]) -> State:
+    """The rows of several states as one."""
+    fields: dict[str, Any] = {
+        name: None if value is None else torch.cat([getattr(part, name) for part in parts])
+        for name, value in vars(parts[0]).items()
+    }
+    return type(parts[0])(**fields)
