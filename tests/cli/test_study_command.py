@@ -98,7 +98,7 @@ def test_the_list_says_what_is_trained_and_what_the_rest_takes(empty):
     result = CliRunner().invoke(app, ["list"], terminal_width=200)
     assert result.exit_code == 0, result.output
     row = next(line for line in result.output.splitlines() if "sparcode-towers" in line)
-    assert "0 of 12" in row and row.rstrip().endswith("40")
+    assert "0 of 15" in row and row.rstrip().endswith("40")
 
 
 def test_a_study_says_its_options_and_what_is_missing(empty):

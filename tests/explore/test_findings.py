@@ -153,3 +153,17 @@ def test_the_choice_of_protocol_that_moves_most_is_named():
         "The choice that moves the mean most is *history mask: none* (-0.0800 on average). Between the best and the worst"
         " method lie 0.0500 under the strict protocol."
     )
+
+
+def test_each_tower_is_compared_with_its_control():
+    rows = [
+        ("GRU", "All-to-All", 0.07, 0.065, 0.075),
+        ("GRU", "SparCode", 0.05, 0.045, 0.055),
+        ("GRU", "inner product of aligned tokens", 0.072, 0.067, 0.077),
+        ("DNN", "SparCode", 0.05, 0.045, 0.055),
+        ("none", "popularity", 0.01, 0.01, 0.01),
+    ]
+    table = pd.DataFrame(rows, columns=["tower", "method", "NDCG@10", "low", "high"])
+    assert text(findings.towers(table)) == (
+        "Behind GRU, All-to-All (0.0700) is no different from and SparCode (0.0500) is below the control (0.0720)."
+    )

@@ -177,6 +177,31 @@ def protocol(effect: pd.DataFrame) -> Markdown:
     )
 
 
+def towers(table: pd.DataFrame, control: str = "inner product of aligned tokens") -> Markdown:
+    """Behind which encoders All-to-All and SparCode beat the control without an MLP and without codes, in NDCG@10.
+
+    `table` has `tower`, `method`, `NDCG@10`, `low`, `high`; a difference counts if the intervals do not overlap.
+    """
+    sentences = []
+    for tower, rows in table[table["tower"] != "none"].groupby("tower", sort=False):
+        found = rows.set_index("method")
+        if control not in found.index:
+            continue
+        base, parts = found.loc[control], []
+        for method in ("All-to-All", "SparCode"):
+            row = found.loc[method]
+            verdict = (
+                "above"
+                if row["low"] > base["high"]
+                else "below"
+                if row["high"] < base["low"]
+                else "no different from"
+            )
+            parts.append(f"{method} ({row['NDCG@10']:.4f}) is {verdict}")
+        sentences.append(f"Behind {tower}, {' and '.join(parts)} the control ({base['NDCG@10']:.4f}).")
+    return finding(*sentences)
+
+
 def beams(found: pd.DataFrame) -> Markdown:
     """How wide a beam finds nine tenths of brute force's list and of its hits; `found` is from `beam_recall`."""
     sentences = []

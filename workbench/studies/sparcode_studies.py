@@ -14,7 +14,7 @@ from workbench.studies.sparcode import STEPS, VARIANTS, measured, popularity, st
 from workbench.studies.sparsity import sparsity_sweep
 from workbench.studies.study import Models, Study, register
 from workbench.training.presets import preset
-from workbench.training.sparcode_presets import METHODS, TOWERS
+from workbench.training.sparcode_presets import CONTROL, METHODS, TOWERS
 
 SPARCODE = "sparcode-cpu/sa-sparcode"
 
@@ -22,7 +22,7 @@ SPARCODE = "sparcode-cpu/sa-sparcode"
 @register
 @dataclass(frozen=True)
 class Towers(Study):
-    """Two towers, SparCode and All-to-All behind each encoder, and popularity, under the leave-one-out protocol.
+    """Two towers, SparCode, All-to-All and its control behind each encoder, and popularity, leave-one-out.
 
     `family`: "sparcode-cpu" (MovieLens 1M), "sparcode-quick" or "sparcode" of the presets.
     """
@@ -41,11 +41,11 @@ class Towers(Study):
         return [
             ({"tower": title, "method": method}, f"{self.family}/{tower}-{kind}")
             for tower, title in TOWERS.items()
-            for kind, method in METHODS.items()
+            for kind, method in (METHODS | CONTROL).items()
         ]
 
     def presets(self) -> tuple[str, ...]:
-        """Every method behind every tower."""
+        """Every method and the control behind every tower."""
         return tuple(name for _, name in self._names())
 
     def table(self, models: Models) -> pd.DataFrame:

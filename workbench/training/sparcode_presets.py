@@ -33,6 +33,9 @@ METHODS = {
 }
 """What is compared behind each tower."""
 
+CONTROL = {"tokens-aligned": "inner product of aligned tokens"}
+"""The null model next to them: the tokens of All-to-All, which start alike on both sides, without an MLP and without codes."""
+
 
 def _variants(base: SparCodeConfig) -> dict[str, SimilarityConfig]:
     """The ablations: of the interaction, of the tokens, of the quantizer."""
@@ -72,6 +75,7 @@ def _family(
         "two-tower-plain": DotConfig(normalize=False, temperature=1.0),
         "sparcode": base,
         "all-to-all": replace(base, quantizer=None),
+        "tokens-aligned": replace(base, quantizer=None, interaction="dot", aligned=True, leak=LINEAR),
     }
     pairs = {f"{tower}-{method}": (tower, s) for tower in towers for method, s in similarities.items()}
     pairs |= {f"sa-{variant}": ("sa", s) for variant, s in _variants(base).items()}
@@ -144,7 +148,6 @@ def cpu() -> dict[str, Preset]:
         "sa-mol": MoLConfig(4, 4, 32, query_hidden=256, gate_query=64, gate_item=64, gate_pair=64),
         "sa-deep-retrieval": PATHS_OF_THOUSANDS,
         "sa-tokens": replace(bare, interaction="dot", aligned=False, leak=LINEAR),
-        "sa-tokens-aligned": replace(bare, interaction="dot", leak=LINEAR),
         "sa-tokens-sparse": replace(bare, interaction="dot"),
         "sa-all-to-all-random": replace(bare, aligned=False),
         "sa-sparcode-random": replace(base, aligned=False),
