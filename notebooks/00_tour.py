@@ -25,8 +25,8 @@
 # how a learned similarity can still be searched.
 #
 # Ten stations preview the ten notebooks that follow, in about three minutes each. Each station has one control and one
-# **question**: move the control until you know the answer, then unfold ours. (On a report page the controls are frozen;
-# `workbench lab` opens the tour with a live kernel.)
+# **question**: move the control until you know the answer, then unfold ours. (On a report page a control takes the values
+# that were computed for it; `workbench lab` opens the tour with a live kernel, where it takes any.)
 
 # %% tags=["parameters"]
 dataset = "embedded-small"

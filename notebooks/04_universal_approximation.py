@@ -43,11 +43,11 @@ from pathlib import Path
 import pandas as pd
 
 from workbench.explore import approximation as figures
-from workbench.explore.approximation_widget import Approximation
+from workbench.explore.approximation_widget import Approximation, Widths
 from workbench.explore.tables import table
 from workbench.reporting import record
 from workbench.theory import comparisons, construction, floor, targets
-from workbench.theory.fitting import FitConfig
+from workbench.theory.fitting import FitConfig, fitted
 
 # %%
 sizes = {"quick": (96, 32, 300, 1), "standard": (128, 64, 2000, 3), "full": (256, 64, 2000, 5)}
@@ -154,6 +154,16 @@ explorer
 #
 # **To try.** *block*, $d = 8$: which is better, and why? Set the gate to *none*: what happens to the singular values?
 #
+# How wide must a dot product be to come as close as MoL of width 4? Move $d$, on a target with much structure and no low rank,
+# and on one of rank 8.
+
+# %%
+Widths(
+    {name: fitted(wanted[name], replace(mol, seed=seed)) for name in ("similar, not identical", "block")},
+    start=4,
+)
+
+# %% [markdown]
 # ## Is the comparison fair?
 #
 # Not yet. MoL has the same width but more parameters, namely the projections and the gate. So we add a second line, the floor

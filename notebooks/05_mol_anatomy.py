@@ -46,7 +46,6 @@ from workbench.explore.anatomy_widgets import (
     SideBySide,
 )
 from workbench.explore.tables import table
-from workbench.explore.update_times import answers
 from workbench.models.model_store import find_trained, load_or_train
 from workbench.models.recommend import history
 from workbench.reporting import record
@@ -236,30 +235,6 @@ ComponentMap(mol)
 #
 # </details>
 #
-# ## How fast do the dashboards respond?
-#
-# Milliseconds from the change of a control until the new figure is sent to the browser, and the processor time spent on it
-# (less than the elapsed time if the machine was busy).
-
-# %%
-others = [int(u) for u in sequences.users_with("test")[:12]]
-names = anatomy.component_names(mol.retriever.similarity)
-trials = {
-    "one score": (
-        ScoreAnatomy(mol, user),
-        [("user", u) for u in others] + [("T", 2.0), ("τ", 0.1), ("off", (names[0],)), ("τ", 0.02)],
-    ),
-    "two lists": (SideBySide([dot, mol], user), [("user", u) for u in others]),
-    "map": (
-        ComponentMap(mol),
-        [("colour", "popularity decile"), ("find", "the"), ("colour", "genre"), ("find", "")],
-    ),
-}
-answered = answers(trials)
-record("updates of the dashboards (ms)", answered)
-table(answered.round(0))
-
-# %% [markdown]
 # ## What you have seen
 #
 # - A MoL score is a weighted mean of temperature-scaled cosines; the gate, not the cosines, makes it more expressive than a dot

@@ -38,7 +38,6 @@ from workbench.explore import search_figures as figures
 from workbench.explore.lens_widget import QueryLens
 from workbench.explore.search_widget import SearchExplorer
 from workbench.explore.tables import table
-from workbench.explore.update_times import answers
 from workbench.models.model_store import find_trained, load_or_train
 from workbench.reporting import record
 from workbench.training.presets import learned_indexes, lineup
@@ -218,21 +217,6 @@ record("items whose bound reaches the last score", seen.survivors)
 #
 # </details>
 #
-# ## How fast do the dashboards respond?
-#
-# Milliseconds from the change of a control until the new figure is sent to the browser, and the processor time spent on it
-# (less than the elapsed time if the machine was busy). Measuring takes seconds, and shows its progress.
-
-# %%
-queries = [("query", q) for q in range(1, 13)]
-moves = [("view", "proofs"), ("recall", "relative HR"), ("view", "frontier"), ("log", False)]
-back = [("recall", "overlap"), ("log", True), ("k", 10), ("k", plan.ks[-1])]
-trials = {"explorer": (explorer, moves + back), "lens": (lens, queries)}
-answered = answers(trials)
-record("updates of the dashboards (ms)", answered)
-table(answered.round(0))
-
-# %% [markdown]
 # ## The shortest possible time
 #
 # A **roofline**: the operations and bytes that each algorithm needs, divided by the highest rates measured on this machine in

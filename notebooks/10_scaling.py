@@ -31,6 +31,8 @@ from workbench import data
 from workbench.bench import growth, plans, tables
 from workbench.bench.run import run
 from workbench.explore import search_figures as figures
+from workbench.explore.curve_explorer import Axes
+from workbench.explore.curve_explorer_widget import ReadOff
 from workbench.explore.tables import table
 from workbench.models.model_store import load_or_train
 from workbench.reporting import record
@@ -72,6 +74,14 @@ figures.growth(measured, fits)
 
 # %%
 table(fits[["label", "points", "exponent", "low", "high"]])
+
+# %% [markdown]
+# Move along the corpora, and read off what a call costs at each size.
+
+# %%
+grown = measured.rename(columns={"label": "curve", "items": "x", "p50_ms": "y"})
+axes = Axes("items in the corpus", "median latency of a call (ms)", unit="items", log_y=True)
+ReadOff("Grow the corpus", grown, axes, "items", "Size of the corpus", start=int(measured["items"].max()))
 
 # %% [markdown]
 # **To answer with the table.** A method that scores every item must have exponent 1. Why is brute force below that here?

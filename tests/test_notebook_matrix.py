@@ -13,6 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from workbench.data import DataError
 from workbench.encoders import ENCODERS
+from workbench.explore import stored_states
 from workbench.search.registry import SEARCHERS
 from workbench.similarities import SIMILARITIES
 
@@ -44,6 +45,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("WORKBENCH_HEADLESS", "1")
         patch.setenv("WORKBENCH_RECORDS", str(folder / "records"))
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
+        patch.setattr(stored_states, "MOST_STATES", 2)
         patch.chdir(NOTEBOOKS)
         for registry in (ENCODERS, SIMILARITIES, SEARCHERS):
             # What a notebook registers ends with this module.

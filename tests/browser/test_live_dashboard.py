@@ -70,6 +70,20 @@ def test_the_plot_follows_a_key_and_no_other_machine_is_asked(visit: Any, lab: s
     assert visit.outside == []
 
 
+def test_a_browser_too_busy_for_two_seconds_follows_all_the_same(visit: Any, lab: str) -> None:
+    """What anywidget does after two seconds is done at once here: it gives up on a model, which heard nothing from then on."""
+    page = visit.page
+    page.add_init_script(
+        "AbortSignal.timeout = () => { const now = new AbortController(); setTimeout(() => now.abort(), 0); return now.signal }"
+    )
+    run_all(page, lab, "00_metrics")
+    shown = "document.querySelector('.js-plotly-plot').data?.[0]?.x?.[0]"
+    page.wait_for_function(f"{shown} === 'HR@10'", timeout=30_000)
+    page.locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"{shown} === 'HR@100'", timeout=30_000)
+
+
 def test_training_is_started_watched_stopped_and_overtaken_by_a_key(visit: Any, lab: str) -> None:
     page = visit.page
     run_all(page, lab, "01_approximation")

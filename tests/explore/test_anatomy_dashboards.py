@@ -237,9 +237,10 @@ def test_the_callback_of_the_lasso_is_the_first_traces(mol: ModelView) -> None:
 def test_headless_each_shows_its_twin(
     mol: ModelView, dot: ModelView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workbench.explore import widgets
+    from workbench.explore import stored_states, widgets
 
     monkeypatch.setenv(HEADLESS, "1")
+    monkeypatch.setattr(stored_states, "MOST_STATES", 12)
     pairs = anatomy.held_out_pairs(mol)
     for dashboard in (
         ScoreAnatomy(mol, 3),
@@ -248,9 +249,23 @@ def test_headless_each_shows_its_twin(
         ComponentMap(mol),
     ):
         out: list[Any] = []
-        monkeypatch.setattr(widgets, "display", out.append)
+        monkeypatch.setattr(widgets, "display", lambda bundle, raw, out=out: out.append(bundle))
         dashboard._ipython_display_()
-        assert type(out[-1]) is go.Figure and len(out[-1].data) > 0
+        titles = {
+            state["layout"]["title"]["text"]
+            for state in stored_states.unpack(out[0][stored_states.MIME]["states"])
+        }
+        assert go.Figure(dashboard.figure).layout.title.text in titles
+
+
+def test_a_page_shows_the_next_item_of_another_user(mol: ModelView, monkeypatch: pytest.MonkeyPatch) -> None:
+    anatomy_of_3 = ScoreAnatomy(mol, 3)
+    other = next(user for user in anatomy_of_3.page_values()["user"] if user != 3)
+    shown = anatomy_of_3.draw(anatomy_of_3.page_state({**anatomy_of_3.values, "user": other, "T": 4.0}))
+    there = ScoreAnatomy(mol, other)
+    there.controls["T"].value = 4.0
+    assert shown.layout.title.text == there.figure.layout.title.text
+    assert shown.layout.title.text != anatomy_of_3.figure.layout.title.text
 
 
 def test_a_dot_product_is_not_taken_apart(dot: ModelView) -> None:

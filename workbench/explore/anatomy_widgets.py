@@ -1,6 +1,6 @@
 """Dashboards of a mixture's parts: one score, two lists, who uses which component, a map of items. May import anatomy."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +20,8 @@ from workbench.visible import html_text, visible
 MOST_MATCHES = 50
 """Titles that a search offers at most."""
 MOST_LISTED = 30
+PAGE_USERS, PAGE_COMPONENTS = 5, 4
+"""On a page: users next to the first one in the lists side by side, and components that can be switched off."""
 LEAST_PAIRS = 10
 """A mean over fewer pairs is hidden at first, if there are enough other groups."""
 
@@ -36,7 +38,7 @@ class ScoreAnatomy(Dashboard):
         self._titles = _unique_titles(subject.sequences.items["title"].astype(str))
         self._popular = np.argsort(-anatomy.popularity(subject.sequences), kind="stable") + 1
         self._names = anatomy.component_names(subject.retriever.similarity)
-        self._ids: dict[str, int] = {}
+        self._offers = lru_cache(maxsize=16)(self._offered)
         self._whole = lru_cache(maxsize=16)(self._dissected)
         self._curve = lru_cache(maxsize=16)(self._by_temperature)
         trained = anatomy.mixture_of(subject.retriever.similarity).config.temperature
@@ -48,7 +50,7 @@ class ScoreAnatomy(Dashboard):
         self._item = widgets.Dropdown(
             options=[""], layout=wide
         )  # a dropdown without options never selects one
-        self._offer()
+        self._search()
         if item is not None:
             self._find.value = self._titles[item - 1]
             self._search()
@@ -74,9 +76,10 @@ class ScoreAnatomy(Dashboard):
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """History, heatmaps, sum, the score without each component, and the score against τ."""
-        if values["find"] and values["item"] not in self._matches(values["find"]):
+        user, ids = int(values["user"]), self._choices(values)
+        if values["item"] not in ids:
             raise ValueError(f"no title contains {values['find']!r}")
-        user, item = int(values["user"]), self._ids[values["item"]]
+        item = ids[values["item"]]
         off = tuple(self._names.index(name) for name in values["off"])
         change = Change(float(values["τ"]), float(values["T"]), off)
         whole = self._whole(user, change)
@@ -96,17 +99,16 @@ class ScoreAnatomy(Dashboard):
 
     def _ask(self, _change: object = None) -> None:
         """Another user has other items to choose from."""
-        if self._find.value:
-            self._find.value = ""  # its observer offers them
-        else:
-            self._offer()
+        self._find.value = ""
+        self._search()
 
     def _search(self, _change: object = None) -> None:
-        found = self._matches(self._find.value) if self._find.value else {}
-        if found:
-            self._choose(found)
-        elif not self._find.value:
-            self._offer()
+        if found := self._choices({"user": self._user.value, "find": self._find.value}):
+            self._item.options = list(found)
+
+    def _choices(self, values: Mapping[str, Any]) -> dict[str, int]:
+        """The items to choose from: those that a search finds, else those that the user is offered."""
+        return self._matches(values["find"]) if values["find"] else self._offers(int(values["user"]))
 
     def _matches(self, text: str) -> dict[str, int]:
         """Titles that contain `text`, in any case, by popularity."""
@@ -114,9 +116,8 @@ class ScoreAnatomy(Dashboard):
         hits = (int(i) for i in self._popular if wanted in self._titles[i - 1].casefold())
         return {self._titles[i - 1]: i for i, _ in zip(hits, range(MOST_MATCHES), strict=False)}
 
-    def _offer(self) -> None:
+    def _offered(self, user: int) -> dict[str, int]:
         """The item that came next, and what the mixture would have recommended."""
-        user = self._user.value
         offered = {f"came next: {self._titles[(target := self.subject.target(user)) - 1]}": target}
         try:
             scores = np.where(
@@ -126,11 +127,27 @@ class ScoreAnatomy(Dashboard):
             scores = np.zeros(0)
         best = np.argsort(-scores, kind="stable")[:10] + 1
         offered |= {f"{place}. {self._titles[i - 1]}": int(i) for place, i in enumerate(best, start=1)}
-        self._choose(offered)
+        return offered
 
-    def _choose(self, offered: dict[str, int]) -> None:
-        self._ids = offered
-        self._item.options = list(offered)
+    def page_values(self) -> Mapping[str, Sequence[Any]]:
+        """Gate and components for this user and the next one, whose item is the one that came next; two other temperatures."""
+        tau = self.values["τ"]
+        return {
+            "T": [1 / 16, 1 / 4, 1.0, 4.0, 16.0],
+            "off": [(), *((name,) for name in self._names[:PAGE_COMPONENTS] if len(self._names) > 1)],
+            "user": [self.values["user"], *_others(self.subject, self.values["user"], 1)],
+            "τ": [tau / 3, tau, 3 * tau],
+        }
+
+    def page_state(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Another user's item is the one that came next."""
+        if values["user"] == self.values["user"]:
+            return values
+        return {**values, "find": "", "item": next(iter(self._offers(int(values["user"]))))}
+
+    def page_fixed(self) -> Mapping[str, str]:
+        """The figure's title names the item."""
+        return {**super().page_fixed(), "find": "", "item": ""}
 
 
 class SideBySide(Dashboard):
@@ -151,6 +168,15 @@ class SideBySide(Dashboard):
                 },
             },
         )
+
+    def page_values(self) -> Mapping[str, Sequence[Any]]:
+        """A few users, lengths and numbers of components."""
+        user = self.values["user"]
+        return {
+            "user": [user, *_others(self.subjects[0], user, PAGE_USERS)],
+            "k": [5, 10, 15],
+            "parts": [1, 3, 6],
+        }
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """The lists side by side, the held-out item marked."""
@@ -236,10 +262,14 @@ class ComponentMap(Dashboard):
                 "List titles: draw a lasso or search": {"find": find},
             },
         )
-        self.figure.data[0].on_selection(self._lassoed)
-        self.figure.data[0].on_deselect(lambda *_: self.select(None))
         self.widget.children = [*self.widget.children, self.listing]
         self.select(None)
+
+    def opened(self) -> None:
+        """A lasso lists titles."""
+        for trace in self.figure.data[:1]:
+            trace.on_selection(self._lassoed)
+            trace.on_deselect(lambda *_: self.select(None))
 
     chosen: NDArray[np.int64] | None
     """Positions of the selected points in `metadata`; None if nothing is selected."""
@@ -284,6 +314,12 @@ def _log_slider(value: float, factor: float, step: float = 0.02) -> widgets.Floa
     return widgets.FloatLogSlider(
         value=value, min=middle - reach, max=middle + reach, step=step, readout_format=".3f"
     )
+
+
+def _others(subject: ModelView, user: int, count: int) -> list[int]:
+    """`count` users with a held-out item, or all if there are fewer, spread over all of them, without `user`."""
+    users = [int(other) for other in subject.sequences.users_with("test") if other != user]
+    return users[:: max(1, len(users) // count)][:count]
 
 
 def _unique_titles(titles: pd.Series) -> list[str]:

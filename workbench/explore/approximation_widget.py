@@ -1,6 +1,6 @@
 """The dashboard of universal approximation: a dot product and a mixture of logits trained side by side. May import theory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,9 @@ OWN = "my matrix (CSV)"
 DEFAULT = FitConfig(width=4, gate_hidden=32, steps=300)
 CONTROL_WIDTH = "264px"
 """Three groups side by side on a laptop's screen."""
+
+PAGE_WIDTHS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96)
+"""Widths of the dot product on a page."""
 
 STARTS = {"random": "random", "best dot product": "spectral", "the target's latents": "latents"}
 GATES = {
@@ -160,6 +163,8 @@ class Widths(Dashboard):
     `fits` maps the name of a target to a trained mixture; ValueError if it is empty.
     """
 
+    page_largest = 900_000
+
     def __init__(self, fits: Mapping[str, Fit], start: int = 1) -> None:
         if not fits:
             raise ValueError("there is no fitted mixture to compare with")
@@ -176,6 +181,12 @@ class Widths(Dashboard):
                 "Target scores": {"target": widgets.Dropdown(options=list(self.fits))},
             },
         )
+
+    def page_values(self) -> Mapping[str, Sequence[Any]]:
+        """Every small width, and wider ones in steps that grow."""
+        slider = self.controls["d"]
+        steps = sorted({width for width in PAGE_WIDTHS if width <= slider.max} | {slider.value})
+        return {"target": list(self.fits), "d": steps}
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """Heatmaps of target, best dot product and mixture, and the floor with both errors."""

@@ -1,6 +1,5 @@
-// A live figure. The code of plotly's own widget, megabytes of it, is told by one model of the kernel that all figures name,
-// and is loaded once for a page. The figure is ready at once and not when that has come, for a browser that is busy gives up on
-// a model after two seconds; what changes meanwhile is kept, and applied afterwards.
+// A live figure. The code of plotly's own widget, megabytes of it, is sent once, by one model of the kernel that all figures name.
+// The figure is ready before that code has come; what changes meanwhile is kept, and applied afterwards.
 const CHANGES = ["addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update", "animate", "removeLayoutProps",
   "removeTraceProps"].map((name) => `_py2js_${name}`);
 
@@ -12,6 +11,15 @@ async function code(model) {
   return (await globalThis.workbenchFigureCode).default;
 }
 
+// anywidget holds every message back until its model is ready, and refuses them all, for good, if a busy browser takes longer
+// than two seconds for that: the figure is drawn later, but never hears of a change. From here on this model is ready, so its
+// messages go straight to the class below anywidget's.
+async function hear(model) {
+  const own = await model.widget_manager.get_model(model.get("_own_id"));
+  const handle = Object.getPrototypeOf(Object.getPrototypeOf(own))?._handle_comm_msg;
+  if (handle && own.comm) own.comm.on_msg((message) => handle.call(own, message));
+}
+
 export default () => {
   let figure;
   return {
@@ -19,11 +27,19 @@ export default () => {
       const missed = [];
       const listeners = CHANGES.map((name) => [`change:${name}`, () => missed.push([name, model.get(name)])]);
       for (const [event, listener] of listeners) model.on(event, listener);
-      figure = code(model).then((make) => {
+      const heard = hear(model);
+      // Tells the kernel which of its versions is shown: one that stays behind has lost an update, and is opened again.
+      const tell = () => {
+        model.set("_shown", model.get("_version"));
+        model.save_changes();
+      };
+      figure = Promise.all([code(model), heard]).then(([make]) => {
         for (const [event, listener] of listeners) model.off(event, listener);
         const made = make();
         made.initialize({ model });
         for (const [name, change] of missed) model.set(name, change);
+        model.on("change:_version", tell);
+        tell();
         return made;
       });
     },

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import anywidget
 import plotly.graph_objects as go
-from traitlets import Unicode
+from traitlets import Int, Unicode
 
 from workbench.explore.template import CONFIG
 
@@ -31,14 +32,27 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
 
     _esm = Path(__file__).with_name("live_figure.js")
     _library = Unicode().tag(sync=True)
+    _own_id = Unicode().tag(sync=True)
+    _version = Int(0).tag(sync=True)
+    _shown = Int(-1).tag(sync=True)
     _opens = False
 
-    def __init__(self, figure: go.Figure) -> None:
+    def __init__(self, figure: go.Figure, config: dict[str, Any] = CONFIG) -> None:
         super().__init__(figure)
-        self._config = CONFIG
+        self._config = config
+        self._model_id = self._own_id = uuid4().hex
         self._library = _shared_library().model_id
         self._opens = True
         self.open()
+
+    @property
+    def behind(self) -> bool:
+        """Whether a browser has opened the figure, and has not shown its latest version."""
+        return 0 <= self._shown < self._version
+
+    def changed(self) -> None:
+        """The figure has a new version, which a browser is to report as shown."""
+        self._version += 1
 
     def open(self) -> None:
         """Send the figure to the browser once it is complete."""

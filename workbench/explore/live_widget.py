@@ -3,7 +3,7 @@
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,10 @@ class LiveDashboard(Dashboard):
     @abstractmethod
     def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
         """The work for these values of the controls, piece by piece; ValueError if they make no sense together."""
+
+    def page_values(self) -> Mapping[str, Sequence[Any]]:
+        """By default no control works on a page: what counts is started by the button."""
+        return {}
 
     @property
     def running(self) -> bool:

@@ -1,7 +1,7 @@
 """The dashboard of exact search: one query, the lists of its components, and whether they prove the answer. May import
 bench."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +25,8 @@ class Proof(Dashboard):
     `titles` of items, by id, are shown on hovering. The first view shows query number `query` with lists of `count` items.
     Raises ValueError if the similarity has no gate to sharpen, or the queries may find too few items.
     """
+
+    page_largest = 900_000
 
     def __init__(
         self,
@@ -63,6 +65,15 @@ class Proof(Dashboard):
                 },
             },
         )
+
+    def page_values(self) -> Mapping[str, Sequence[Any]]:
+        """Every length of the lists and every gate, for this query and the next; k stays."""
+        query, last = self.values["query"], self.controls["query"].max
+        return {
+            "N1": [n for _, n in self.controls["N1"].options],
+            "gate ×": list(FACTORS),
+            "query": [query, query + 1 if query < last else query],
+        }
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """The items of the query by bound and score, and the lists with the two levels that decide the proof."""

@@ -24,7 +24,7 @@ MIME = "application/vnd.workbench.dashboard+json"
 LARGEST = 330_000
 """Characters that the states of a dashboard may take: the six dashboards of the largest page stay below two megabytes."""
 
-MOST_STATES, MOST_PLACES = 300, 4000
+MOST_STATES, MOST_PLACES = 150, 4000
 """Figures drawn for a dashboard at most, so that this takes seconds; and combinations of its controls that lead to them."""
 
 _SHORTEST = 48
@@ -182,13 +182,11 @@ def _packed(states: Iterable[Any]) -> str:
 
 
 def _single(value: dict[str, Any]) -> dict[str, Any]:
-    """Plotly's array of many doubles in single precision, seven digits, which no picture can tell from sixteen."""
+    """Plotly's array of many doubles in single precision, seven digits, and a matrix, whose numbers are colours, to three."""
     if value.get("dtype") == "f8" and "bdata" in value:
-        numbers = np.frombuffer(base64.b64decode(value["bdata"]), dtype="<f8")
+        numbers = np.frombuffer(base64.b64decode(value["bdata"]), dtype="<f8").astype("<f4")
+        if "shape" in value:
+            numbers = (numbers.view("<u4") + np.uint32(1 << 12) & np.uint32(0xFFFFE000)).view("<f4")
         if len(numbers) > _FEW:
-            return {
-                **value,
-                "dtype": "f4",
-                "bdata": base64.b64encode(numbers.astype("<f4").tobytes()).decode(),
-            }
+            return {**value, "dtype": "f4", "bdata": base64.b64encode(numbers.tobytes()).decode()}
     return value

@@ -26,6 +26,9 @@ WIDTH = 930
 """Width in pixels of a live figure without one, as wide as JupyterLab's notebooks on a laptop: plotly's widget does not take
 the width of its box, but falls back to 700."""
 
+PATIENCE = 3.0
+"""Seconds that a browser has to show an update before its figure is opened again."""
+
 
 class Dashboard(ABC):
     """Controls in labelled groups, a live figure below them, and a status line about the last update.
@@ -208,7 +211,31 @@ class Dashboard(ABC):
             self.status.value = f"drawn in {time.perf_counter() - started:.2f} s"
 
     def _open(self, first: go.Figure) -> None:
-        self.figure = LiveFigure(go.Figure(first).update_layout(width=first.layout.width or WIDTH))
+        config = self.figure._config if self.figure is not None else CONFIG
+        self.figure = LiveFigure(go.Figure(first).update_layout(width=first.layout.width or WIDTH), config)
+        self.figure.observe(self._reported, names="_shown")
+        self.opened()
+
+    def opened(self) -> None:  # noqa: B027
+        """A live figure was opened, the first one or another in its place: a subclass attaches what it listens to."""
+
+    def _reported(self, _change: object = None) -> None:
+        """A browser has shown a version of the figure; if that is not the latest, it has a while to show it."""
+        figure = self.figure
+        if figure.behind:
+            timer = threading.Timer(PATIENCE, self._reconnect, [figure])
+            timer.daemon = True
+            timer.start()
+
+    def _reconnect(self, figure: LiveFigure) -> None:
+        """Open another live figure in the place of one whose browser has lost an update."""
+        with self.lock:
+            if figure is not self.figure or not figure.behind:
+                return
+            self._open(go.Figure(figure))
+            children = [self.figure if child is figure else child for child in self.widget.children]
+            self.widget.children = children
+            figure.close()
 
     def _show(self, new: go.Figure) -> None:
         """Turn the live figure into `new` with one message: traces of the same kind are changed, not replaced."""
@@ -227,6 +254,7 @@ class Dashboard(ABC):
             live.data = live.data[:same]
         if len(new.data) > same:
             live.add_traces(new.data[same:])
+        live.changed()
 
 
 class MetricExplorer(Dashboard):
