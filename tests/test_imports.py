@@ -9,7 +9,9 @@ import workbench
 
 PACKAGE = Path(workbench.__file__).parent
 
-BASE = frozenset({"contracts", "registry", "runtime", "paths", "files", "loading", "tensor_files", "visible"})
+BASE = frozenset(
+    {"contracts", "registry", "runtime", "paths", "files", "loading", "source", "tensor_files", "visible"}
+)
 ROOMS: dict[str, frozenset[str]] = {
     "loading": frozenset(),
     "visible": frozenset(),
@@ -19,6 +21,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "runtime": frozenset(),
     "paths": frozenset(),
     "files": frozenset(),
+    "source": frozenset(),
     "data": BASE,
     "encoders": frozenset({"contracts", "registry", "runtime", "kernels"}),
     "text_encoders": frozenset({"contracts", "runtime", "paths", "files"}),
@@ -87,7 +90,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "visible",
         }
     ),
-    "reporting": frozenset({"paths", "files", "loading", "visible"}),
+    "reporting": frozenset({"paths", "files", "loading", "source", "visible"}),
 }
 """The table of the house: what of the package each room may import, besides itself. The command line (`cli`) may import
 everything; `retriever.py` puts an item table, an encoder and a similarity together; encoders share the kernels' dropout;

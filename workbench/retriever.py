@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from workbench import encoders, files, paths, similarities
+from workbench import encoders, files, paths, runtime, similarities
 from workbench.contracts import ItemState, QueryState, SequenceBatch
 from workbench.loading import one_line, read_json, read_tensors
 
@@ -143,6 +143,7 @@ class Retriever(nn.Module):
         Raises FileNotFoundError where a file is missing; ValueError where one is damaged, where the weights do not fit the
         configuration, or where they are not finite, and for a device that this machine does not have.
         """
+        on = runtime.device(str(device))
         folder = Path(folder)
         if not folder.exists() and (named := paths.checkpoints() / folder).is_dir():
             folder = named
@@ -151,7 +152,7 @@ class Retriever(nn.Module):
         if not path.is_file():
             raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: not a checkpoint of this workbench")
         weights, _ = read_tensors(path, "restore or retrain it")
-        return cls.of_weights(config, num_items, weights, str(path)).to(device)
+        return cls.of_weights(config, num_items, weights, str(path)).to(on)
 
     @classmethod
     def of_weights(

@@ -26,9 +26,11 @@ def device(name: str | None = None) -> torch.device:
         chosen = None
     if chosen is None or chosen.type not in ("cpu", "cuda"):
         raise ValueError(f"no device {name!r}; choose cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and not torch.cuda.is_available():
+    if chosen.type == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise ValueError(f"no device {name!r}: torch finds no GPU on this machine; choose cpu")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+    if (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"no device {name!r}: this machine has {torch.cuda.device_count()} GPUs, from cuda:0"
         )

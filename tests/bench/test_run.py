@@ -129,6 +129,15 @@ def test_other_weights_under_the_same_name_are_measured_again(
     assert first.metadata["checkpoints"] != second.metadata["checkpoints"]
 
 
+def test_what_other_code_measured_is_not_taken_for_its_own(plan: Plan, tmp_path: Path, monkeypatch) -> None:
+    small = replace(plan, workloads=plan.workloads[:1], batch_sizes=(1,), rounds=1)
+    first = quiet(small, tmp_path)
+    monkeypatch.setattr(module.source, "digest", lambda *_: "00000000")
+    second = quiet(small, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert second.metadata["code"] == "00000000" != first.metadata["code"]
+
+
 def test_two_benches_do_not_share_a_folder(plan: Plan, tmp_path: Path) -> None:
     small = replace(plan, workloads=plan.workloads[:1], batch_sizes=(1,), rounds=1)
     quiet(small, tmp_path)

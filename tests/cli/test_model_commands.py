@@ -16,7 +16,7 @@ from holder import held
 from workbench import runtime
 from workbench.cli import main
 from workbench.data import storage
-from workbench.models.model_store import CARD, RANKS, TrainedModel, folder_of, run_folder
+from workbench.models.model_store import CARD, METRICS, RANKS, TrainedModel, folder_of, run_folder
 from workbench.retriever import Retriever, read_metadata
 
 FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
@@ -351,3 +351,23 @@ def test_a_damaged_checkpoint_does_not_stop_the_list(copied: Path, root: Path, w
     finally:
         shutil.rmtree(damaged)
     assert "ml-20m/hstu-mol" in capsys.readouterr().out
+
+
+def test_compare_says_which_code_measured(copied: Path, workbench, tmp_path, capsys) -> None:
+    out, command = (
+        tmp_path / "table.csv",
+        ("model", "compare", str(copied), "--csv", str(tmp_path / "table.csv")),
+    )
+    assert workbench(*command) == 0
+    assert "note:" not in capsys.readouterr().err
+    (mine,) = pd.read_csv(copied / METRICS)["measured_by"].unique()
+    assert pd.read_csv(out)["measured_by"].dropna().tolist() == [mine]
+    other = "0123456789ab, code 00000000"
+    pd.read_csv(copied / METRICS).assign(measured_by=other).to_csv(copied / METRICS, index=False)
+    assert workbench(*command) == 0
+    note = f"note: {copied.name} was measured by {other}; measure it again with: workbench evaluate {copied} --store\n"
+    assert capsys.readouterr().err == note
+    assert pd.read_csv(out)["measured_by"].dropna().tolist() == [other]
+    assert workbench("evaluate", str(copied), "--store") == 0
+    assert workbench(*command) == 0
+    assert pd.read_csv(out)["measured_by"].dropna().tolist() == [mine]

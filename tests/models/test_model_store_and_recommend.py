@@ -8,8 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.models import model_store
-from workbench.models.model_store import TrainedModel, find_trained, load_or_train, name_of, store_model
+from workbench import files
+from workbench.models import measurements
+from workbench.models.model_store import (
+    TrainedModel,
+    find_trained,
+    load_or_train,
+    measure_again,
+    name_of,
+    store_model,
+)
 from workbench.models.recommend import by_popularity, history, recommendations, score_matrix
 from workbench.training.presets import LINEUPS, PRESETS, Preset, lineup, preset
 
@@ -162,6 +170,58 @@ def test_stale_metrics_of_a_found_checkpoint_are_measured_again(
     assert "measuring again" in caplog.text
 
 
+OTHER = "0123456789ab, code 00000000"
+
+
+@pytest.fixture
+def by_other_code(tmp_path: Path, shelved: TrainedModel, monkeypatch) -> Path:
+    """A copy of the checkpoint whose metrics and ranks were measured by other code, which gave other numbers."""
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    folder = tmp_path / "ckpts" / "any-name"
+    shutil.copytree(shelved.folder, folder)
+    metrics, ranks = pd.read_csv(folder / "metrics.csv"), pd.read_parquet(folder / "ranks.parquet")
+    metrics.assign(value=0.5, measured_by=OTHER).to_csv(folder / "metrics.csv", index=False)
+    ranks.assign(rank=1, measured_by=OTHER).to_parquet(folder / "ranks.parquet", index=False)
+    return folder
+
+
+def test_metrics_of_other_code_are_said_to_be_so_where_they_are_shown(by_other_code: Path) -> None:
+    model = TrainedModel.load(by_other_code)
+    assert model.measured_by == OTHER and set(model.metrics["value"]) == {0.5}
+    metrics = pd.read_csv(by_other_code / "metrics.csv")
+    metrics.drop(columns="measured_by").to_csv(by_other_code / "metrics.csv", index=False)
+    assert TrainedModel.load(by_other_code).measured_by == "code of an earlier version"
+
+
+def test_metrics_of_other_code_are_measured_again_and_the_stored_ones_stay(
+    by_other_code: Path, shelved: TrainedModel, cycles, caplog
+) -> None:
+    stored = (by_other_code / "metrics.csv").read_bytes()
+    for _ in range(2):  # the second time from ranks of this code
+        found = find_trained(small(), cycles())
+        assert found is not None and found.folder == by_other_code and not found.measured_by
+        assert found.metrics["value"].equals(shelved.metrics["value"])
+        assert found.metrics.columns.tolist() == shelved.metrics.columns.tolist()
+    assert caplog.text.count(f"ranks.parquet was measured by {OTHER}; measuring again") == 1
+    assert (by_other_code / "metrics.csv").read_bytes() == stored
+    made = measure_again(by_other_code, cycles())
+    assert not made.measured_by and made.metrics["value"].equals(shelved.metrics["value"])
+    code = pd.read_csv(by_other_code / "metrics.csv")["measured_by"].unique().tolist()
+    assert code[0] in (by_other_code / "README.md").read_text() and len(code) == 1 and code != [OTHER]
+
+
+def test_ranks_that_cannot_be_kept_are_measured_all_the_same(
+    by_other_code: Path, shelved: TrainedModel, cycles, monkeypatch, caplog
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "read-only", str(path))
+
+    monkeypatch.setattr(files, "atomic_write", refuse)
+    found = find_trained(small(), cycles())
+    assert found is not None and found.metrics["value"].equals(shelved.metrics["value"])
+    assert "ranks are not kept: " in caplog.text
+
+
 def test_a_model_of_another_program_is_never_replaced(tmp_path: Path, shelved: TrainedModel, cycles) -> None:
     folder = tmp_path / "bert"
     shutil.copytree(shelved.folder, folder)
@@ -178,5 +238,5 @@ def test_a_digest_that_reads_as_a_number_stays_text(
     folder = Path(shutil.copytree(shelved.folder, tmp_path / "copy"))
     metrics = pd.read_csv(folder / "metrics.csv")
     metrics.assign(measured_on=digest).to_csv(folder / "metrics.csv", index=False)
-    monkeypatch.setattr(model_store, "_measured_on", lambda *_: digest)
+    monkeypatch.setattr(measurements, "digest", lambda *_: digest)
     assert len(TrainedModel.load(folder).metrics) == len(metrics)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import workbench
+from workbench.models.model_store import RANKS
 from workbench.reporting.provenance import code_digest, inputs, provenance, text_digest, versions
 
 
@@ -50,6 +51,13 @@ def test_contents_and_names_count_and_times_do_not(root: Path) -> None:
     assert {name for name in before if before[name] != changed[name]} == {"data/ml"}
     file.rename(root / "data/ml/b.parquet")
     assert inputs(root, "ml")["data/ml"] != changed["data/ml"]
+
+
+def test_ranks_measured_from_a_checkpoint_are_no_input(root: Path) -> None:
+    before = inputs(root, "ml")
+    checkpoint = next(root / name for name in before if name.startswith("ckpts/"))
+    (checkpoint / RANKS).write_text("measured when a notebook needed them")
+    assert inputs(root, "ml") == before
 
 
 def test_code_of_notebooks_counts_and_that_of_reports_does_not(tmp_path: Path) -> None:

@@ -1,8 +1,13 @@
 """Means and deviations over seeds, and differences on the same seeds."""
 
+from dataclasses import dataclass, field
+
 import pandas as pd
 import pytest
 
+from workbench.models.model_store import SHOWN
+from workbench.studies import seed_studies
+from workbench.studies.seed_studies import Seeds
 from workbench.studies.seeds import over_seeds
 
 DOT = pd.DataFrame({"HR@10": [0.1, 0.2, 0.3], "MRR": [0.5, 0.5, 0.5]})
@@ -27,3 +32,38 @@ def test_one_seed_has_no_deviation():
 def test_seeds_that_do_not_match_are_an_error(values):
     with pytest.raises(ValueError, match="seed"):
         over_seeds(values)
+
+
+@dataclass
+class Trained:
+    """Models whose metrics are their seed, trained with the `threads` of their preset and seed."""
+
+    threads: dict[tuple[str, int], str]
+    notes: list[str] = field(default_factory=list)
+
+    def require(self, chosen, _, seed):
+        metrics = pd.DataFrame({"metric": SHOWN, "value": float(seed)})
+        return type("Model", (), {"metrics": metrics, "threads": self.threads.get((chosen.name, seed), "2")})
+
+    def note(self, line):
+        self.notes.append(line)
+
+
+@pytest.mark.parametrize(
+    ("threads", "dot", "mol"),
+    [
+        ({}, "2", "2"),
+        ({("quick/hstu-mol", 1): "1"}, "2", "2, 1"),
+        ({("quick/hstu-dot", s): "unknown" for s in (0, 1)}, "unknown", "2"),
+    ],
+)
+def test_the_threads_of_the_trainings_are_stored_and_a_mixture_is_told(monkeypatch, threads, dot, mol):
+    monkeypatch.setattr(seed_studies, "load", lambda name: None)
+    models = Trained(threads)
+    table = Seeds(models=("quick/hstu-dot", "quick/hstu-mol"), seeds=2).table(models)
+    assert table.groupby("method")["threads"].unique().map(list).to_dict() == {
+        "quick/hstu-dot": [dot],
+        "quick/hstu-mol": [mol],
+    }
+    assert len(models.notes) == bool(threads)
+    assert all("not trained with the same number of threads" in note for note in models.notes)

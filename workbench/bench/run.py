@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from workbench import files, paths, runtime
+from workbench import files, paths, runtime, source
 from workbench.bench.plans import Plan
 from workbench.bench.roofline import Ceilings, best_of, ceilings
 from workbench.bench.searcher_pool import RoundRobin, SearcherPool, described
@@ -24,6 +24,8 @@ from workbench.reporting.provenance import provenance
 FACTS = "run.json"
 TABLES = ("shape", "entries", "builds")
 REPEAT = "remove the folder and measure again"
+ROOMS = ("bench", "contracts", "encoders", "kernels", "retriever", "runtime", "search", "similarities")
+"""The code that decides what a search returns and how long it takes."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def run(
 ) -> Raw:
     """Measure `plan` in a folder of its own under `runs` (default: `reports/bench`), and hand back all that was stored.
 
-    The folder is named for the plan, the entries, the machine, the torch version and the digests of the checkpoints: what was
+    The folder is named for the plan, the entries, the machine, the torch version, the code and the checkpoints: what was
     measured before with all of them the same is kept, and what is missing is measured now. A round is stored whole or not at
     all. `anew` removes what is there first. Raises as `workloads.build` does, and BlockingIOError if another process runs it.
     """
@@ -94,6 +96,7 @@ def run(
         "machine": found.machine.words(),
         "device": str(on),
         "torch": torch.__version__,
+        "code": source.digest(*ROOMS),
         "checkpoints": {name: identity(name) for name in _checkpoints(plan)},
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]

@@ -11,7 +11,7 @@ import pandas as pd
 import torch.distributed as dist
 import typer
 
-from workbench import files, paths, runtime
+from workbench import files, paths, runtime, source
 from workbench.cli import options
 from workbench.cli.options import Dataset, Device, Model, seed_from_zero
 from workbench.cli.printing import new_table, origin, print_table, write_csv
@@ -22,6 +22,7 @@ from workbench.evaluation.ranks import COLUMNS
 from workbench.evaluation.retrievers import check_same_items, rank_users
 from workbench.front_door import load as open_model
 from workbench.models.import_rails import import_rails
+from workbench.models.measurements import MEASURED_BY, ROOMS
 from workbench.models.model_store import (
     METRIC_COLUMNS,
     METRICS,
@@ -108,13 +109,14 @@ def _trained_models() -> pd.DataFrame:
     for config in sorted(paths.checkpoints().glob(f"[!.]*/{CONFIG}")):
         metadata = read_metadata(config.parent)
         parts = [metadata["retriever"][part]["kind"] for part in ("encoder", "similarity")]
-        measured = config.parent / METRICS
-        table = TrainedModel.load(config.parent).metrics if measured.is_file() else None
-        value = None if table is None else table.set_index("metric")["value"]["NDCG@10"]
-        rows.append(
-            (config.parent.name, metadata.get("dataset", ""), *parts, "" if value is None else f"{value:.4f}")
-        )
-    return pd.DataFrame(rows, columns=["model", "dataset", "encoder", "similarity", "NDCG@10"])
+        value = by = ""
+        if (config.parent / METRICS).is_file():
+            trained = TrainedModel.load(config.parent)
+            value = f"{trained.metrics.set_index('metric')['value']['NDCG@10']:.4f}"
+            by = trained.measured_by or "this code"
+        rows.append((config.parent.name, metadata.get("dataset", ""), *parts, value, by))
+    columns = ["model", "dataset", "encoder", "similarity", "NDCG@10", "measured by"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 @app.command("train")
@@ -290,15 +292,25 @@ def compare_models(
 ) -> None:
     """Print the measured metrics of finished checkpoints as a Markdown table, followed by results published for the dataset.
 
-    The metrics are those stored with each checkpoint: on the test part, with the strict protocol.
+    The metrics are those stored with each checkpoint: on the test part, with the strict protocol. A note says which of them
+    other code measured than the one that runs now; the CSV file has the code of each.
 
     Example: workbench model compare ml-1m-cpu-sasrec-dot ml-1m-cpu-sasrec-mol ml-1m-cpu-hstu-dot ml-1m-cpu-hstu-mol
     """
     with new_table(csv, ("model", "whose")):
-        table = with_published([TrainedModel.load(folder_of(folder)) for folder in models])
+        trained = [TrainedModel.load(folder_of(folder)) for folder in models]
+        table = with_published(trained)
         if csv is not None:
-            write_csv(table, csv)
+            code = {model.folder.name: model.measured_by or source.words(*ROOMS) for model in trained}
+            write_csv(table.assign(**{MEASURED_BY: table["model"].map(code)}), csv)
     typer.echo(markdown(table))
+    for model in trained:
+        if model.measured_by:
+            typer.echo(
+                f"note: {model.folder.name} was measured by {model.measured_by}; measure it again with:"
+                f" workbench evaluate {model.folder} --store",
+                err=True,
+            )
 
 
 @app.command("recommend")

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any, Self
@@ -22,12 +22,13 @@ from workbench.evaluation.published import published
 from workbench.evaluation.ranks import COLUMNS
 from workbench.evaluation.retrievers import rank_users
 from workbench.loading import read_csv, read_json, reading
+from workbench.models import measurements
 from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.registry import did_you_mean
 from workbench.retriever import CONFIG, WEIGHTS, Retriever, RetrieverConfig, read_metadata
 from workbench.similarities import SIMILARITIES
 from workbench.training.config import TrainingConfig
-from workbench.training.loop import load_history, train
+from workbench.training.loop import THREADS, load_history, train
 from workbench.training.presets import Preset
 
 logger = logging.getLogger(__name__)
@@ -37,8 +38,6 @@ HISTORY_COLUMNS = {"epoch": "int64", "seconds": "float64", "loss": "float64"}
 METRIC_COLUMNS = {"metric": "str", "value": "float64", "low": "float64", "high": "float64", "users": "int64"}
 SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
 RETRAIN = "restore it, or remove the folder and train again"
-MEASURED = "measured_on"
-"""The column of `METRICS` and `RANKS` that holds a digest of the weights, configuration, data and protocol of their numbers."""
 
 
 class StaleError(ValueError):
@@ -50,13 +49,15 @@ class TrainedModel:
     """A finished retriever: its folder and what is in it.
 
     `metadata` is the content of its `config.json`, `history` has one row per epoch, `metrics` one per metric (see
-    `evaluation.protocol.summarize`).
+    `evaluation.protocol.summarize`). `measured_by` is the code that measured them, in words, empty if it is the one that
+    runs now.
     """
 
     folder: Path
     metadata: dict[str, Any]
     history: pd.DataFrame
     metrics: pd.DataFrame
+    measured_by: str = ""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -75,8 +76,9 @@ class TrainedModel:
                 f"{folder / CONFIG} does not say what it was trained on ({', '.join(unknown)}); {RETRAIN}"
             )
         history = read_csv(folder / HISTORY, HISTORY_COLUMNS, RETRAIN)
-        metrics = read_csv(folder / METRICS, METRIC_COLUMNS, RETRAIN, {MEASURED: "str"})
-        if not _are_of(metrics, _measured_on(folder, metadata.get("fingerprint"))):
+        labels = dict.fromkeys((measurements.MEASURED_ON, measurements.MEASURED_BY), "str")
+        metrics = read_csv(folder / METRICS, METRIC_COLUMNS, RETRAIN, labels)
+        if not measurements.is_of(metrics, folder, metadata.get("fingerprint")):
             raise StaleError(
                 f"{folder / METRICS} was measured on other weights, data or protocol than those of its folder; measure"
                 f" them again with: workbench evaluate {folder} --store"
@@ -86,7 +88,15 @@ class TrainedModel:
             raise ValueError(
                 f"{folder / METRICS} is damaged (it holds a metric twice, or lacks {', '.join(lacking) or 'none'}); {RETRAIN}"
             )
-        return cls(folder, metadata, history, metrics.drop(columns=MEASURED))
+        values = metrics.drop(columns=[name for name in labels if name in metrics])
+        return cls(folder, metadata, history, values, measurements.other_code(metrics))
+
+    @property
+    def threads(self) -> str:
+        """The threads that it was trained with: "2", "1 and 2" if it was resumed with others, "unknown" if not recorded."""
+        if THREADS not in self.history or self.history[THREADS].isna().any():
+            return "unknown"
+        return " and ".join(map(str, sorted(set(self.history[THREADS].astype(int)))))
 
     def retriever(self, device: str = "cpu") -> Retriever:
         """The retriever itself, in evaluation mode."""
@@ -97,18 +107,29 @@ class TrainedModel:
 
         The table reveals users' items: it is data, and is not shipped with a checkpoint.
         """
-        path = self.folder / RANKS
-        measured_on = _measured_on(self.folder, sequences.fingerprint())
+        path, fingerprint = self.folder / RANKS, sequences.fingerprint()
         if path.is_file():
             with reading(path, "remove it, and it is measured again"):
                 ranks = pd.read_parquet(path)
-                if _are_of(ranks, measured_on):
+                is_ours = measurements.is_of(ranks, self.folder, fingerprint)
+                if is_ours and not measurements.other_code(ranks):
                     return ranks.astype(COLUMNS)[list(COLUMNS)]
-            logger.warning("%s was measured on other weights or data; measuring again", path)
+            why = f"by {measurements.other_code(ranks)}" if is_ours else "on other weights or data"
+            logger.warning("%s was measured %s; measuring again", path, why)
         ranks = rank_users(self.retriever(), sequences, STRICT)
-        with files.atomic_write(path) as temporary:
-            ranks.assign(**{MEASURED: measured_on}).to_parquet(temporary, index=False)
+        try:
+            with files.atomic_write(path) as temporary:
+                measurements.labelled(ranks, self.folder, fingerprint).to_parquet(temporary, index=False)
+        except OSError as error:  # in a folder that is read-only, say: they are measured each time
+            logger.warning("ranks are not kept: %s", error)
         return ranks
+
+    def by_this_code(self, sequences: Sequences) -> Self:
+        """The same model, its metrics by the code that runs now: the stored ones, or measured again and not stored."""
+        if not self.measured_by:
+            return self
+        logger.info("the metrics of %s were measured by %s; measuring again", self.folder, self.measured_by)
+        return changed(self, metrics=summarize(self.ranks(sequences), STRICT, KS), measured_by="")
 
 
 def name_of(preset: Preset, sequences: Sequences) -> str:
@@ -163,7 +184,7 @@ def load_or_train(
     """The measured retriever of a preset on a dataset: loaded from `ckpts/` if there is a match, else trained now.
 
     A model trained on other data, with another seed or with other settings does not match; it is left unchanged, and the new
-    one gets another name. An interrupted training resumes.
+    one gets another name. An interrupted training resumes. The metrics are by the code that runs now (see `find_trained`).
     """
     training = changed(preset.training, seed=seed)
     if found := find_trained(preset, sequences, seed=seed):
@@ -184,18 +205,24 @@ def find_trained(preset: Preset, sequences: Sequences, *, seed: int = 0) -> Trai
     """The retriever that `load_or_train` would take from `ckpts/`; None if it would have to train.
 
     Settings, data and seed decide, whatever the folder is called; an incomplete or damaged folder counts as absent.
+    Metrics that other code measured are measured again and not stored: `measure_again` does that.
     """
+    folder = find_folder(preset, sequences, seed=seed)
+    if folder is None:
+        return None
+    try:
+        return TrainedModel.load(folder).by_this_code(sequences)
+    except StaleError as error:
+        logger.warning("%s; measuring again", error)
+        return measure_again(folder, sequences)
+
+
+def find_folder(preset: Preset, sequences: Sequences, *, seed: int = 0) -> Path | None:
+    """The folder of the retriever that `find_trained` returns; None if there is none. Nothing is measured."""
     wanted = _wanted(preset, sequences, seed)
     usual = (paths.checkpoints() / name_of(preset, sequences), _own_folder(preset, sequences, seed))
     others = sorted(config.parent for config in paths.checkpoints().glob(f"[!.]*/{CONFIG}"))
-    for folder in (*usual, *others):
-        if _fits(files.recover(folder), wanted):
-            try:
-                return TrainedModel.load(folder)
-            except StaleError as error:
-                logger.warning("%s; measuring again", error)
-                return measure_again(folder, sequences)
-    return None
+    return next((folder for folder in (*usual, *others) if _fits(files.recover(folder), wanted)), None)
 
 
 def check_place(
@@ -292,10 +319,10 @@ def store_model(
     metrics = summarize(ranks, STRICT, KS)
     with files.new_folder(folder, CHECKPOINT, settings, replace=replace) as new:
         retriever.save(new, **metadata)
-        measured_on = {MEASURED: _measured_on(new, sequences.fingerprint())}
+        ranks, metrics = (measurements.labelled(t, new, sequences.fingerprint()) for t in (ranks, metrics))
         history.to_csv(new / HISTORY, index=False)
-        ranks.assign(**measured_on).to_parquet(new / RANKS, index=False)
-        metrics.assign(**measured_on).to_csv(new / METRICS, index=False)
+        ranks.to_parquet(new / RANKS, index=False)
+        metrics.to_csv(new / METRICS, index=False)
         if sequences.name not in CATALOG:  # their licences forbid redistribution of the item tables
             Catalogue.of(sequences).save(new)
         stored = metadata | {"retriever": retriever.config.to_dict()}
@@ -366,7 +393,8 @@ up to {config["max_length"]} items.
 - trained: {len(history)} epochs, {history["seconds"].sum() / 60:.0f} minutes; epoch {metadata["best_epoch"]} chosen by
   {training.metric} on the {training.choose_on} part; seed {training.seed}
 {origin}
-Measured on {metrics["users"].iloc[0]:,} users with 95 % bootstrap intervals; the protocol:
+Measured on {metrics["users"].iloc[0]:,} users by {metrics[measurements.MEASURED_BY].iloc[0]},
+with 95 % bootstrap intervals; the protocol:
 {STRICT}.
 
 | metric | value | interval |
@@ -449,21 +477,7 @@ def _fits(folder: Path, wanted: dict[str, Any]) -> bool:
         return False
 
 
-def _are_of(measured: pd.DataFrame, measured_on: str) -> bool:
-    return MEASURED in measured and bool((measured[MEASURED] == measured_on).all())
-
-
 def identity(checkpoint: str | Path) -> str:
     """A digest of a checkpoint's weights and configuration, the data of its training and the strict protocol."""
     folder = folder_of(checkpoint)
-    return _measured_on(folder, read_metadata(folder).get("fingerprint"))
-
-
-def _measured_on(folder: Path, fingerprint: str | None) -> str:
-    """A digest of what numbers measured in `folder` belong to: weights, configuration, data, protocol."""
-    with (folder / WEIGHTS).open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
-    config = read_metadata(folder).get("retriever")
-    rules = {k: v for k, v in asdict(STRICT).items() if k != "name"}
-    text = json.dumps([weights, config, fingerprint, rules], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return measurements.digest(folder, read_metadata(folder).get("fingerprint"))

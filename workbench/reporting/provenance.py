@@ -16,9 +16,12 @@ import psutil
 import torch
 
 from workbench.loading import read_json
+from workbench.source import commit
 
 DISTRIBUTION = "retrieval-workbench"
 _NOT_NOTEBOOK_CODE = ("cli", "reporting")
+_DERIVED = "ranks.parquet"
+"""A checkpoint's ranks, measured from its other files when they are needed: no input of a notebook."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,7 @@ class Provenance:
 
 def provenance(root: Path) -> Provenance:
     """Of this moment, this machine, and the checkout at `root`."""
-    commit, dirty = _commit(root)
-    return Provenance(code_digest(), versions(), _machine(), commit, dirty)
+    return Provenance(code_digest(), versions(), _machine(), *commit(root))
 
 
 def versions() -> dict[str, str]:
@@ -125,7 +127,7 @@ def _folder_digest(folder: Path) -> str:
     found = {}
     for path in sorted(folder.rglob("*")):
         try:
-            if path.is_file():
+            if path.is_file() and path.name != _DERIVED:
                 state = path.stat()
                 found[path.relative_to(folder).as_posix()] = _file_digest(
                     path, state.st_size, state.st_mtime_ns
@@ -148,20 +150,6 @@ def _digest(parts: Iterable[tuple[str, bytes]]) -> str:
         whole.update(f"{len(name)}:{name}:{len(content)}:".encode())
         whole.update(content)
     return whole.hexdigest()
-
-
-def _commit(root: Path) -> tuple[str | None, bool | None]:
-    def git(*arguments: str) -> str | None:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if shutil.which("git") is None:
-        return None, None
-    commit = git("rev-parse", "HEAD")
-    changes = git("status", "--porcelain")
-    return commit, None if commit is None or changes is None else bool(changes)
 
 
 def _machine() -> Machine:

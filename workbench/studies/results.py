@@ -10,6 +10,7 @@ from workbench.bench.growth import readme_growth
 from workbench.bench.tables import readme, readme_sizes
 from workbench.bench.training import summary
 from workbench.evaluation.switchboard import one_switch
+from workbench.models.measurements import MEASURED_BY
 from workbench.models.model_store import markdown
 from workbench.studies.seeds import format_seeds
 from workbench.studies.tie_studies import format_orders
@@ -35,7 +36,7 @@ def as_measured(table: pd.DataFrame) -> pd.DataFrame:
     >>> as_measured(pd.DataFrame({"method": ["dot"], "HR@10": [0.26887], "scored": [3883.0]})).values.tolist()
     [['dot', '0.2689', '3,883']]
     """
-    kept = table.drop(columns=[c for c in table if c in ("protocol", *ORIGIN)])
+    kept = table.drop(columns=[c for c in table if c in ("protocol", MEASURED_BY, *ORIGIN)])
     return pd.DataFrame({str(c).replace("_", " "): [_number(v) for v in kept[c]] for c in kept})
 
 
@@ -270,6 +271,8 @@ def results_page(tables: Path) -> str:
 
 
 def _origin(table: pd.DataFrame) -> str:
+    if MEASURED_BY in table:
+        return f" · measured by {_several(table[MEASURED_BY].dropna().unique())}"
     if not set(ORIGIN) <= set(table.columns):
         return ""
     machines, commits = (_several(table[column].dropna().unique()) for column in ORIGIN)

@@ -39,13 +39,26 @@ class Seeds(Study):
         return f"{self.name}-{name_of(chosen, load(self.dataset or chosen.dataset))}"
 
     def table(self, models: Models) -> pd.DataFrame:
-        """One row per preset and metric, see `seeds.over_seeds`; `first_seed` is the first of the seeds."""
+        """One row per preset and metric, see `seeds.over_seeds`; `first_seed` is the first, `threads` those of the training.
+
+        Different numbers of threads give different weights: if the models differ in it, a note says which had which.
+        """
         chosen = [preset(name) for name in self.models]
         sequences = load(self.dataset or chosen[0].dataset)
         values: dict[str, list[pd.Series]] = {p.name: [] for p in chosen}
+        threads: dict[str, list[str]] = {p.name: [] for p in chosen}
         for seed in range(self.first, self.first + self.seeds):
             for p in chosen:
                 found = models.require(p, sequences, seed)
+                threads[p.name].append(found.threads)
                 values[p.name].append(found.metrics.set_index("metric")["value"].loc[list(SHOWN)])
         tables = {name: pd.DataFrame(rows).reset_index(drop=True) for name, rows in values.items()}
-        return over_seeds(tables).assign(first_seed=self.first)
+        table = over_seeds(tables).assign(first_seed=self.first)
+        if len({number for numbers in threads.values() for number in numbers}) > 1:
+            listed = "; ".join(f"{name}: {', '.join(numbers)}" for name, numbers in threads.items())
+            models.note(
+                "not trained with the same number of threads, which gives other weights too, by seed from"
+                f" {self.first}: {listed}"
+            )
+        told = {name: ", ".join(dict.fromkeys(numbers)) for name, numbers in threads.items()}
+        return table.assign(threads=table["method"].map(told))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from workbench import paths
 from workbench.data import Sequences, load
-from workbench.models.model_store import TrainedModel, find_trained, load_or_train
+from workbench.models.model_store import TrainedModel, find_folder, load_or_train
 from workbench.training.preset import Preset
 from workbench.training.presets import preset
 
@@ -32,7 +32,7 @@ class Models:
 
     def find(self, chosen: Preset, sequences: Sequences, seed: int = 0) -> TrainedModel | None:
         """The model of a preset on a dataset; None if it is missing and missing models are left out."""
-        if self.trained_only and find_trained(chosen, sequences, seed=seed) is None:
+        if self.trained_only and find_folder(chosen, sequences, seed=seed) is None:
             self.note(f"{chosen.name}, seed {seed}, is not trained: left out")
             return None
         return load_or_train(chosen, sequences, seed=seed, metadata=dict(self.metadata), device=self.device)
@@ -99,7 +99,7 @@ class Study(ABC):
 
 def _is_trained(chosen: Preset) -> bool:
     try:
-        return find_trained(chosen, load(chosen.dataset)) is not None
+        return find_folder(chosen, load(chosen.dataset)) is not None
     except FileNotFoundError:  # its dataset is not prepared
         return False
 

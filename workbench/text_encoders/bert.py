@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from workbench import runtime
 from workbench.runtime import require
 from workbench.text_encoders.base import TextEncoder, mean_states, require_words
 
@@ -51,7 +52,7 @@ class BertEncoder(TextEncoder):
     def __init__(self, config: BertConfig, device: torch.device | str = "cpu") -> None:
         transformers = require("transformers")
         source = str(_packaged()) if config.model == PACKAGED else config.model
-        self.config, self.name, self.device = config, config.model, torch.device(device)
+        self.config, self.name, self.device = config, config.model, runtime.device(str(device))
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source)
         model: Any = transformers.AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
         limit = model.config.max_position_embeddings

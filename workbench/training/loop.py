@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from workbench.training.validation import measure
 
 RUN = "run.json"
 _KIND = files.Kind("run", (RUN, "epoch-*", "tensorboard", WEIGHTS, CONFIG), lambda _: {})
+THREADS = "threads"
+"""The column of a run's history with the threads of each epoch: other numbers of threads sum in another order."""
 SETTLING = 1_000_003
 """The stream of random numbers that an alternating similarity's turn is drawn with, beside those of the processes."""
 
@@ -71,8 +73,13 @@ def train(
     a run; where no user has enough interactions; or where the loss or a weight stops being a finite number.
     DataError if the encoder uses the order of histories and the data has none.
     """
-    accelerator = _accelerator(device, config.precision)
-    with files.lock(folder) if accelerator.is_main_process else nullcontext():
+    on = runtime.device(device)
+    with ExitStack() as stack:
+        if on.type == "cuda" and on.index is not None:
+            stack.enter_context(torch.cuda.device(on))  # accelerate takes the current GPU
+        accelerator = _accelerator(on, config.precision)
+        if accelerator.is_main_process:
+            stack.enter_context(files.lock(folder))
         return _train(
             accelerator, sequences, retriever_config, config, folder, progress, metadata or {}, replace_run
         )
@@ -130,6 +137,14 @@ def _train(
             f"{folder} holds a run of {state.epoch} epochs, more than the {config.epochs} asked for;"
             f" ask for {state.epoch} or more, choose another folder, or remove that one"
         )
+    threads = torch.get_num_threads()
+    if accelerator.is_main_process and progress and state.history and state.epoch < config.epochs:
+        before = state.history[-1].get(THREADS)
+        if before not in (None, threads):
+            print(
+                f"{threads} threads from here, {before:g} before: the weights are those of neither alone",
+                flush=True,
+            )
     step, wrapped_optimizer = accelerator.prepare(TrainingStep(retriever, config.loss), optimizer)
     writer = None
     if accelerator.is_main_process:
@@ -143,7 +158,9 @@ def _train(
             losses = _epoch(accelerator, step, wrapped_optimizer, batches, steps, config, state, progress)
             if isinstance(retriever.similarity, AlternatingSimilarity):
                 losses |= _settle(retriever, retriever.similarity, batches, config, state.epoch)
-            row = {"epoch": state.epoch, "seconds": time.perf_counter() - started, **losses}
+            row = {
+                "epoch": state.epoch, "seconds": time.perf_counter() - started, THREADS: threads, **losses
+            }  # fmt: skip
             # The loss shows a step that diverged at the next step, and the last one has none.
             if wrong := not_finite(dict(retriever.named_parameters())):
                 raise ValueError(
@@ -156,7 +173,7 @@ def _train(
             state.history.append(row)
             if accelerator.is_main_process:
                 for name, value in row.items():
-                    if writer is not None and name != "epoch":
+                    if writer is not None and name not in ("epoch", THREADS):
                         writer.add_scalar(name, value, state.step)
                 checkpoints.save(folder, retriever, optimizer, state, **kept)
             accelerator.wait_for_everyone()
@@ -173,13 +190,22 @@ def _train(
     return Run(folder, pd.DataFrame(state.history), state.best_epoch, best_metric)
 
 
-def _accelerator(device: str | None, precision: str) -> Accelerator:
-    """A fresh accelerator: accelerate keeps the first one's device and precision for the whole life of the process."""
+def _accelerator(device: torch.device, precision: str) -> Accelerator:
+    """A fresh accelerator: accelerate keeps the first one's device and precision for the whole life of the process.
+
+    Raises ValueError if several processes are to train on one GPU.
+    """
     grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
     AcceleratorState._reset_state(reset_partial_state=not grouped)
-    return Accelerator(
-        cpu=runtime.device(device).type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no"
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no"
     )
+    if device.type == "cuda" and device.index is not None and accelerator.num_processes > 1:
+        raise ValueError(
+            f"{accelerator.num_processes} processes cannot all train on {device}: give --device cuda, and each takes its own"
+            " GPU (CUDA_VISIBLE_DEVICES says which there are)"
+        )
+    return accelerator
 
 
 def _diverged(what: str) -> str:
