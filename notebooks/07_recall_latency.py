@@ -66,7 +66,7 @@ everything = tables.summary(raw)
 group = everything[everything["workload"] == everything["workload"].iloc[-1]]
 group = group[(group["batch_size"] == 32) & (group["k"] == 100)].reset_index(drop=True)
 print(
-    f"{group['workload'].iloc[0]}, 32 queries a call, k = 100; {raw.metadata['machine']}, {raw.metadata['threads']} threads"
+    f"{group['workload'].iloc[0]}, 32 queries per call, k = 100; {raw.metadata['machine']}, {raw.metadata['threads']} threads"
 )
 
 # %% [markdown]

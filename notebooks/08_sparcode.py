@@ -223,9 +223,9 @@ shown = [c for c in ("tower", "method", "NDCG@10", "low", "high", "HR@50") if c 
 table(towers[shown]) if len(towers) else "run `workbench study run sparcode-towers`"
 
 # %% [markdown]
-# With the DNN and the GRU the published order appears: All-to-All first, SparCode next, the two-tower model last. It is tempting
-# to credit the learned interaction. The control says otherwise: *inner product of aligned tokens* has the normalised tokens of
-# All-to-All, which start alike on both sides, and neither an MLP nor codes.
+# With the DNN and the GRU the published order appears: All-to-All first, SparCode next, the two-tower model last. It is
+# tempting to credit the learned interaction. The control contradicts that: *inner product of aligned tokens* has the normalised
+# tokens of All-to-All, with the same initialisation on both sides, and neither an MLP nor codes.
 
 # %%
 findings.towers(towers) if len(towers) else "run `workbench study run sparcode-towers`"

@@ -82,7 +82,7 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """What an operation gives; RuntimeError where its tensors are not on one device."""
+    """The result of an operation; RuntimeError if its tensors are not on one device."""
     given = _tensors((args, kwargs))
     there = [t for t in given if isinstance(t, OnGPU)]
     asked = kwargs.get("device")

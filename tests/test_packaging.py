@@ -26,7 +26,7 @@ CUDA = ("nvidia-", "cuda-")
 """What torch's CUDA build brings along in the versions that it was built for: those are for torch to pin."""
 
 ON_PYTHON_312 = {"aiohappyeyeballs", "aiosignal", "frozenlist", "multidict", "propcache", "yarl"}
-"""Of aiohttp, which papermill asks for on that Python alone."""
+"""Of aiohttp, which papermill requires on that Python alone."""
 
 HOST = re.compile(
     r"[a-z]+://|@|--(extra-)?index-url|--find-links|\.(com|org|net|io|dev|local)\b", re.IGNORECASE
@@ -47,7 +47,7 @@ def environment() -> dict[str, Any]:
 
 
 def wanted(name: str, extras: tuple[str, ...] = ()) -> list[Requirement]:
-    """What an installed package asks for here, with some of its extras."""
+    """The requirements of an installed package here, with some of its extras."""
     asked = [Requirement(text) for text in importlib.metadata.requires(name) or ()]
     return [
         r for r in asked if r.marker is None or any(r.marker.evaluate({"extra": e}) for e in (*extras, ""))

@@ -74,16 +74,16 @@ def test_no_stored_certificate_is_false(run: str) -> None:
 def test_a_shipped_checkpoint_still_measures_what_its_card_says(
     movielens_1m: Path, tmp_path, monkeypatch
 ) -> None:
-    """The ranks of 6,040 users, measured anew from the raw files."""
+    """The ranks of 6,040 users, measured again from the raw files."""
     from workbench.data.build import build
     from workbench.evaluation.protocol import STRICT, summarize
     from workbench.evaluation.retrievers import rank_users
 
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
-    shelved = TrainedModel.load(ROOT / "ckpts" / "ml-1m-cpu-sasrec-dot")
+    model = TrainedModel.load(ROOT / "ckpts" / "ml-1m-cpu-sasrec-dot")
     sequences = build("ml-1m", movielens_1m).sequences
-    assert sequences.fingerprint() == shelved.metadata["fingerprint"]
-    found = summarize(rank_users(shelved.retriever(), sequences, STRICT), STRICT).set_index("metric")["value"]
-    stored = shelved.metrics.set_index("metric")["value"]
+    assert sequences.fingerprint() == model.metadata["fingerprint"]
+    found = summarize(rank_users(model.retriever(), sequences, STRICT), STRICT).set_index("metric")["value"]
+    stored = model.metrics.set_index("metric")["value"]
     for metric in ("HR@10", "NDCG@10", "MRR"):
         assert found[metric] == pytest.approx(stored[metric], abs=2e-4)

@@ -2,18 +2,10 @@
 
 The shape alphabet, used in every annotation and comment of the package:
 
-====== ===================================================
-B      queries in a batch
-L      sequence length (positions of a padded history)
-N      items of the corpus
-C      candidates of one query
-D      embedding width
-Pq, Px query and item component groups; P = Pq · Px
-d      width of one component
-K      results asked for
-H      excluded items of one query
-T      valid positions of a batch, all users together
-====== ===================================================
+====== =================================================== B      queries in a batch L      sequence length (positions of a
+padded history) N      items of the corpus C      candidates of one query D      embedding width Pq, Px query and item
+component groups; P = Pq · Px d      width of one component K requested results H      excluded items of one query T
+valid positions of a batch, all users together ====== ===================================================
 
 Item ids are dense: 1..N, with 0 for padding. The ids of the source (MovieLens' movieId, say) live in the item table only.
 """
@@ -46,7 +38,7 @@ class _TensorRecord:
     """A frozen dataclass of tensors (or None) that moves between devices and is saved without pickle."""
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """The same record on `device`; floating-point fields also take `dtype` where one is given."""
+        """The same record on `device`; floating-point fields also take `dtype` if one is given."""
 
         def move(value: Tensor | None) -> Tensor | None:
             if value is None:
@@ -99,10 +91,10 @@ class SequenceBatch(_TensorRecord):
     """Histories of B users, oldest first and right-padded with 0, and for each, if it is known, the item to predict.
 
     `item_ids` int64 (B, L), dense ids; `timestamps` int64 (B, L), seconds; `ratings` float32 (B, L); `lengths` int64 (B,),
-    each at least 1 and at most L; `user_ids` int64 (B,), dense 0..U−1; `target_ids`, `target_timestamps` int64 (B,), the
-    item that came next and when (the time of the request). The last three are None if nobody knows them: what needs one
-    takes it by `need`, which says so.
-    `masked` bool (B, L) or None: positions whose item the encoder must not see (masked-item training, BERT4Rec).
+    each at least 1 and at most L; `user_ids` int64 (B,), dense 0..U−1; `target_ids`, `target_timestamps` int64 (B,), the item
+    that came next and when (the time of the request). The last three are None if unknown: what needs one takes it by `need`,
+    which says so. `masked` bool (B, L) or None: positions whose item the encoder must not see (masked-item training,
+    BERT4Rec).
     """
 
     item_ids: Int[Tensor, "B L"]
@@ -119,7 +111,7 @@ class SequenceBatch(_TensorRecord):
 
     @property
     def valid(self) -> Bool[Tensor, "B L"]:
-        """True where a position holds an interaction and not padding."""
+        """True for positions with an interaction, False for padding."""
         positions = torch.arange(self.item_ids.shape[1], device=self.lengths.device)
         return positions[None, :] < self.lengths[:, None]
 
@@ -193,7 +185,7 @@ class ItemState(_TensorRecord):
     def upsert(self, items: Self) -> Self:
         """This corpus with `items` in it: a known id keeps its row and gets the new values, new ones are appended in order.
 
-        Raises ValueError where `items` repeats an id, or comes from a similarity of other shapes, dtypes or parts.
+        Raises ValueError if `items` repeats an id, or comes from a similarity of other shapes, dtypes or parts.
         """
         self._check_kin(items)
         mine = {item: row for row, item in enumerate(self.ids.tolist())}
@@ -211,7 +203,7 @@ class ItemState(_TensorRecord):
         )
 
     def without(self, ids: Int[Tensor, "M"]) -> Self:
-        """This corpus less the items `ids`, the others in their order; ValueError where an id is not in it."""
+        """This corpus less the items `ids`, the others in their order; ValueError if an id is not in it."""
         if len(strangers := ids[~torch.isin(ids, self.ids)]):
             raise ValueError(f"item {int(strangers[0])} is not in this corpus of {len(self)} items")
         return self[~torch.isin(self.ids, ids)]
@@ -239,8 +231,7 @@ class TopK(_TensorRecord):
     `scores` float (B, K), descending; `ids` int64 (B, K), unique per row, ties in the order of the corpus; past the end of
     what could be found the id is −1 and the score −inf. `exact` bool (B,): proof that no other item belongs in the top K.
     `gap` float (B,): how far an item that is not in the list, and so the true K-th score too, can lie above the last score
-    here; 0 where `exact`, +inf where unknown.
-    `num_scored` int64 (B,): pairs whose full similarity was computed.
+    here; 0 if `exact`, +inf if unknown. `num_scored` int64 (B,): pairs whose full similarity was computed.
     """
 
     scores: Float[Tensor, "B K"]
@@ -254,7 +245,7 @@ class TopK(_TensorRecord):
 
     @property
     def shortfall(self) -> Int[Tensor, "B"]:
-        """How many places of each list no item fills: more was asked for than could be found."""
+        """The number of empty places of each list, if more was requested than could be found."""
         return (self.ids == NO_ITEM).sum(1)
 
 
@@ -267,7 +258,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
-        """One embedding per position; what stands at padding is unspecified (and must be finite).
+        """One embedding per position; the values at padding are unspecified (and must be finite).
 
         Causal encoders ("next item"): the output at position i sees positions 0..i only. "masked item" encoders see both
         sides, except items marked in `batch.masked`.
@@ -322,7 +313,7 @@ class Similarity(nn.Module, ABC):
     ) -> Float[Tensor, ""]:
         """The loss of the function of this name for the scores of candidates; the first one is the positive.
 
-        A similarity overrides it where there is a faster way than through all scores.
+        A similarity overrides it if there is a faster way than through all scores.
         """
         return sampled_softmax(self.score_candidates(queries, items, rows), rows)
 
@@ -330,7 +321,7 @@ class Similarity(nn.Module, ABC):
     def regularizers(
         self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B"]
     ) -> dict[str, Tensor]:
-        """Weighted auxiliary losses on the positive pairs (query b, items row b); empty where there are none."""
+        """Weighted auxiliary losses on the positive pairs (query b, items row b); empty if there are none."""
 
 
 class AlternatingSimilarity(Similarity, ABC):
@@ -370,7 +361,7 @@ class ComponentSimilarity(Similarity, ABC):
     def upper_bound(self, component_logits: Float[Tensor, "*S P"]) -> Float[Tensor, "*S"]:
         """What the score of a pair with these component scores never exceeds, in exact arithmetic.
 
-        Never decreases where a component score grows: of the largest scores per component it bounds a whole set of items.
+        Never decreases if a component score grows: of the largest scores per component it bounds a whole set of items.
         """
 
     @abstractmethod
@@ -408,7 +399,7 @@ class Searcher(ABC):
         `exclude` holds item ids to leave out of each query's list, padded with 0. `allowed` says for each row of the corpus
         whether it may be found at all.
 
-        Raises ValueError where k < 1, k exceeds the corpus, `exclude` or `allowed` has another size or device, or a score
+        Raises ValueError if k < 1, k exceeds the corpus, `exclude` or `allowed` has another size or device, or a score
         is NaN.
         """
 
@@ -416,10 +407,10 @@ class Searcher(ABC):
     def upsert(self, items: ItemState) -> None:
         """Put `items` into the corpus: replace those whose ids are known, append the others.
 
-        Raises ValueError where they come from another model, and NotImplementedError, which says what to do instead,
-        where the index can only be built anew.
+        Raises ValueError if they come from another model, and NotImplementedError, which says what to do instead, if the
+        index can only be rebuilt.
         """
 
     @abstractmethod
     def remove(self, ids: Int[Tensor, "M"]) -> None:
-        """Take items out of the corpus; ValueError where an id is not in it. NotImplementedError as for `upsert`."""
+        """Take items out of the corpus; ValueError if an id is not in it. NotImplementedError as for `upsert`."""

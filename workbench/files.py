@@ -187,7 +187,7 @@ def new_folder(
     sources: Iterable[Path] = (),
     replace: bool = False,
 ) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`; what the block puts there becomes `folder` if the block succeeds.
+    """Yield a temporary folder next to `folder`; its content becomes `folder` if the block succeeds.
 
     What `folder` held steps aside for the rename, and is deleted after it. If the block fails or its process is killed
     at any moment, `folder` holds what it held before or all of the new, at the latest after `recover`. The folder is
@@ -244,9 +244,9 @@ def recover(folder: Path) -> Path:
 def lock(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the file or folder `path`, with all that is in it, for this thread: only one process at a time holds it.
 
-    The lock is on a file beside it, `.NAME.lock`, and ends with the block or with its process. Nothing is locked twice: in
-    the block of a lock, one of the same path or of a path in it has no effect.
-    Raises BlockingIOError that names the process which holds it, unless `wait`, and OSError if nothing can be written there.
+    The lock is on a file next to it, `.NAME.lock`, and ends with the block or with its process. Nothing is locked twice: in
+    the block of a lock, one of the same path or of a path in it has no effect. Raises BlockingIOError that names the process
+    which holds it, unless `wait`, and OSError if nothing can be written there.
     """
     path = Path(os.path.realpath(path))
     held: list[Path] = _held.__dict__.setdefault("paths", [])

@@ -7,8 +7,8 @@ from pathlib import Path
 def root() -> Path:
     """The folder that holds `notebooks/`, `data/`, `ckpts/` and `reports/`.
 
-    `WORKBENCH_ROOT` where it is set; otherwise the checkout that this package was installed from (an editable install), and
-    the current folder as the last resort.
+    `WORKBENCH_ROOT` if it is set; otherwise the checkout that this package was installed from (an editable install), and the
+    current folder as the last resort.
     """
     if configured := os.environ.get("WORKBENCH_ROOT"):
         return Path(configured).expanduser().resolve()

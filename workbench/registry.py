@@ -94,9 +94,9 @@ class Registry(Mapping[str, Part]):
     ) -> Callable[[Made], Made]:
         """A decorator that registers a class, or a function that builds one, under `settings.kind`; see `Part`.
 
-        `label` is the title if it is not given. Registering the same class again replaces it, so that a cell of a notebook can
-        run twice. Raises ValueError if the title is empty, the settings are no frozen dataclass with a `kind`, the class does
-        not derive from the sort's base class or needs an argument that nobody gives, or another class has the kind.
+        `label` is the title if it is not given. Registering the same class again replaces it, so that a cell of a notebook
+        can run twice. Raises ValueError if the title is empty, the settings are no frozen dataclass with a `kind`, the class
+        does not derive from the sort's base class or needs an argument that is never passed, or another class has the kind.
         """
         kind = getattr(settings, "kind", None)
         name = settings.__name__

@@ -50,7 +50,7 @@ class RetrieverConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The configuration that `to_dict` gave; ValueError where a kind or a field is unknown, missing or of another type."""
+        """The configuration that `to_dict` gave; ValueError if a kind or a field is unknown, missing or of another type."""
         try:
             encoder = encoders.ENCODERS.from_dict(values["encoder"])
             similarity = similarities.SIMILARITIES.from_dict(values["similarity"])
@@ -76,7 +76,7 @@ class Retriever(nn.Module):
         self.config = config
         self.num_items = num_items
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the CPU's alone: a GPU's goes on undisturbed
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: a GPU's is not touched
             self.item_table = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
             nn.init.trunc_normal_(self.item_table.weight, std=0.02)
             with torch.no_grad():
@@ -90,7 +90,7 @@ class Retriever(nn.Module):
         return self.item_table.weight.device
 
     def embed(self, batch: SequenceBatch) -> Float[Tensor, "B L D"]:
-        """Item embeddings of the histories; ValueError where an id is not in the table."""
+        """Item embeddings of the histories; ValueError if an id is not in the table."""
         self._check_ids(batch.item_ids, lowest=0)
         embeddings: Tensor = self.item_table(batch.item_ids)
         return embeddings
@@ -112,7 +112,7 @@ class Retriever(nn.Module):
         return self.similarity.queries(self.encoder.encode(self.embed(batch), batch), batch.user_ids)
 
     def item_state(self, ids: Int[Tensor, "N"] | None = None) -> ItemState:
-        """What the similarity needs of the items `ids` (default: all, 1..N); ValueError where an id is not in the table."""
+        """What the similarity needs of the items `ids` (default: all, 1..N); ValueError if an id is not in the table."""
         if ids is None:
             ids = torch.arange(1, self.num_items + 1, device=self.device)
         else:
@@ -122,7 +122,7 @@ class Retriever(nn.Module):
     def save(self, folder: Path, **metadata: Any) -> None:
         """Write `model.safetensors` and `config.json` into `folder`, with `metadata` (data, metrics, …) in the latter.
 
-        Raises OSError that names the file where it cannot be written (a full disk); what was there before is then whole.
+        Raises OSError that names the file if it cannot be written (a full disk); the previous files are then unchanged.
         """
         weights = {k: v.detach().contiguous().cpu() for k, v in self.state_dict().items()}
         described = {
@@ -140,8 +140,8 @@ class Retriever(nn.Module):
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
         """The retriever saved in `folder` (or under that name in `ckpts/`), in evaluation mode.
 
-        Raises FileNotFoundError where a file is missing; ValueError where one is damaged, where the weights do not fit the
-        configuration, or where they are not finite, and for a device that this machine does not have.
+        Raises FileNotFoundError if a file is missing; ValueError if one is damaged, if the weights do not fit the
+        configuration or are not finite, and for a device that this machine does not have.
         """
         on = runtime.device(str(device))
         folder = Path(folder)
@@ -180,7 +180,7 @@ class Retriever(nn.Module):
 
 @contextmanager
 def _at_most(tensors: int) -> Iterator[None]:
-    """ValueError as soon as more parameters are made in the block than could come out of a file of so many tensors."""
+    """ValueError as soon as more parameters are made in the block than a file of that many tensors could hold."""
     made, this_thread = 0, threading.get_ident()
 
     def count(module: nn.Module, name: str, parameter: Any) -> None:

@@ -54,7 +54,7 @@ def derived_seed(seed: int, *stream: int) -> int:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what was asked of it: a clock read before that measures nothing."""
+    """Wait until the device has finished its work: reading a clock before that measures nothing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -89,7 +89,7 @@ OPTIONAL = {
 
 
 def optional(name: str) -> ModuleType | None:
-    """The optional package, or None where it is not installed, or (the log says so) built for another torch or machine."""
+    """The optional package, or None if it is not installed, or (the log says so) built for another torch or machine."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -105,7 +105,7 @@ def _tell_unusable(name: str, why: str) -> None:
 
 
 def require(name: str) -> ModuleType:
-    """The optional package; ImportError that names the install command where it is missing."""
+    """The optional package; ImportError that names the install command if it is missing."""
     module = optional(name)
     if module is None:
         raise ImportError(f"{name} is not installed; install it with: {OPTIONAL[name]}")

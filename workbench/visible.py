@@ -25,8 +25,8 @@ def written_out(text: str, kept: str = "") -> str:
 def visible(text: str) -> str:
     r"""`text` with control characters written out, but line breaks and tabs, and what may run from right to left isolated.
 
-    Each line of such text stands between the marks FSI and PDI, and what it opens ends in it, so that the text before and
-    after keeps its order (Unicode Standard Annex 9, section 2.4).
+    Each line of such text is between the marks FSI and PDI, and what it opens ends in it, so that the text before and after
+    keeps its order (Unicode Standard Annex 9, section 2.4).
 
     >>> visible("\x1b[31mred"), ascii(visible("\u202eevil")), ascii(visible("a\u2069b\u2067c"))
     ('\\x1b[31mred', "'\\u2068\\u202eevil\\u2069'", "'\\u2068ab\\u2067c\\u2069\\u2069'")

@@ -54,7 +54,7 @@ def serving(root: Path) -> Iterator[str]:
 
 
 def run_all(page: Any, lab: str, name: str, seconds: float = 120) -> None:
-    """Open a notebook in the page and run all its cells; its first plot is drawn within so many seconds."""
+    """Open a notebook in the page and run all its cells; its first plot is drawn within `seconds` seconds."""
     path = f"notebooks/{name}.ipynb"
     page.goto(f"{lab}/lab/tree/{path}?reset&token={TOKEN}")
 

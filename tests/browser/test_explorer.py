@@ -24,7 +24,7 @@ LESS = {
 """The notebook is run as it is, but with less to do."""
 PLOT = (
     "[...document.querySelectorAll('.jupyter-widgets .js-plotly-plot')]"
-    ".find(p => p.layout?.title?.text?.includes('queries a call'))"
+    ".find(p => p.layout?.title?.text?.includes('queries per call'))"
 )
 RINGED = f"({PLOT}?.data?.find(t => t.name === 'measured now')?.x?.length ?? 0)"
 NUMBER_CONTROLS = """output => {

@@ -31,7 +31,7 @@ def test_it_measures_stores_and_prints(tmp_path: Path, capsys) -> None:
     assert {"p50_ms", "speed_up", "recall", "of_roofline", "machine", "commit"} <= set(table.columns)
     assert table["recall"].tolist() == [1.0, 1.0]
     printed = capsys.readouterr().out
-    assert "ml-1m, random weights, 2 queries a call, k = 10" in printed
+    assert "ml-1m, random weights, 2 queries per call, k = 10" in printed
     assert "GFLOP/s" in printed and str(out) in printed
     (folder,) = runs.iterdir()
     assert folder.name.startswith("custom-") and len(list(folder.rglob("*.parquet"))) == 6

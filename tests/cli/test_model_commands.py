@@ -71,19 +71,19 @@ def test_of_several_processes_the_first_shelves_and_all_end(root: Path) -> None:
 
 
 def test_train_writes_a_measured_checkpoint_with_a_card(trained: Path, cycles) -> None:
-    shelved = TrainedModel.load(trained)
-    assert shelved.metadata["dataset"] == "cycles"
-    assert shelved.metadata["fingerprint"] == cycles().fingerprint()
-    assert list(shelved.history["epoch"]) == [1, 2]
-    ranks = shelved.ranks(cycles())
+    stored = TrainedModel.load(trained)
+    assert stored.metadata["dataset"] == "cycles"
+    assert stored.metadata["fingerprint"] == cycles().fingerprint()
+    assert list(stored.history["epoch"]) == [1, 2]
+    ranks = stored.ranks(cycles())
     assert len(ranks) == 40
     (trained / RANKS).unlink()
-    pd.testing.assert_frame_equal(shelved.ranks(cycles()), ranks)
-    by_metric = shelved.metrics.set_index("metric")["value"]
+    pd.testing.assert_frame_equal(stored.ranks(cycles()), ranks)
+    by_metric = stored.metrics.set_index("metric")["value"]
     assert by_metric["HR@10"] == pytest.approx((ranks["rank"] <= 10).mean())
     card = (trained / CARD).read_text()
     assert "cycles" in card and f"{by_metric['NDCG@10']:.4f}" in card and "seed 0" in card
-    assert shelved.retriever().num_items == 30
+    assert stored.retriever().num_items == 30
 
 
 def test_a_name_from_before_the_presets_were_in_it_says_the_new_one(trained: Path, workbench, capsys) -> None:
@@ -184,9 +184,9 @@ def test_evaluate_repeats_the_cards_numbers(trained: Path, workbench, tmp_path: 
         workbench("evaluate", "cycles-quick-sasrec-dot", "--ranks", str(ranks), "--metrics", str(metrics))
         == 0
     )
-    shelved = TrainedModel.load(trained)
-    pd.testing.assert_frame_equal(pd.read_parquet(ranks), shelved.ranks(cycles()))
-    pd.testing.assert_frame_equal(pd.read_csv(metrics), shelved.metrics)
+    stored = TrainedModel.load(trained)
+    pd.testing.assert_frame_equal(pd.read_parquet(ranks), stored.ranks(cycles()))
+    pd.testing.assert_frame_equal(pd.read_csv(metrics), stored.metrics)
 
 
 def test_evaluate_on_other_data_needs_to_be_asked_for(trained: Path, workbench, capsys) -> None:

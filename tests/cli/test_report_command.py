@@ -34,7 +34,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def specs(monkeypatch: pytest.MonkeyPatch) -> list[ReportSpec]:
-    """What `workbench report` asks of the runner, which fails one notebook of two."""
+    """A stand-in for the runner of `workbench report`, which fails one notebook of two."""
     asked: list[ReportSpec] = []
 
     def fake(spec: ReportSpec, say: Any) -> Finished:

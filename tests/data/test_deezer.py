@@ -110,7 +110,7 @@ def test_another_dataset_in_the_same_shape(cycles):
     assert (len(made.train), len(made.validation), len(made.test)) == (32, 4, 4)
     parts = [set(p.user_ids.tolist()) for p in (made.train, made.validation, made.test)]
     assert set().union(*parts) == set(range(40)) and sum(map(len, parts)) == 40
-    assert made.train.features.shape[1] == 2 + 40 + 5  # "one" tells nothing
+    assert made.train.features.shape[1] == 2 + 40 + 5  # "one" is constant
     assert made.songs.shape == (30, 6) and made.users.shape == (32, 6)
     for place, user in enumerate(made.test.user_ids):
         own = whole.item_ids[whole.offsets[user] : whole.offsets[user + 1]]

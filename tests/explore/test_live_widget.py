@@ -1,4 +1,4 @@
-"""Long work behind a button: it goes on in pieces, is stopped, is clicked twice, fails, is overtaken by a control."""
+"""Long work behind a button: it runs in pieces, is stopped, is clicked twice, fails, is overtaken by a control."""
 
 import asyncio
 import threading

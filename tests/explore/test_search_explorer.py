@@ -69,7 +69,7 @@ def told(explorer: SearchExplorer) -> str:
 
 def test_the_first_view_is_the_stored_sweep(explorer: SearchExplorer) -> None:
     assert marks(explorer) == {"brute force": 1, "average": 1, "per component": 1}
-    assert explorer.figure.layout.title.text == "cycles, 60 items, 4 queries a call, k = 5"
+    assert explorer.figure.layout.title.text == "cycles, 60 items, 4 queries per call, k = 5"
     assert explorer.values["corpus"] == "60 items" and explorer.values["batch"] == 4
     assert explorer.controls["corpus"].options == ("as it is", "60 items", "90 items")
     assert list(explorer.controls["model"].options) == ["SASRec + MoL"]

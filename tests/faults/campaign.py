@@ -66,7 +66,7 @@ def mutations(root: Path, tries: int) -> Jobs:
 
 
 def shared_out(jobs: list[tuple[str, Callable[[], Tally]]], processes: int, place: Path) -> list[Tally]:
-    """The tallies of `jobs`, in their order, worked off by so many processes that compute nothing themselves."""
+    """The tallies of `jobs`, in their order, worked off by processes that compute nothing themselves."""
     place.mkdir()
     queue, writer = os.pipe()
     os.write(writer, bytes(range(len(jobs))))

@@ -51,7 +51,7 @@ def digest(path: Path) -> str:
 
 
 def kill(work: Work, scratch: Path, tries: int, seed: int) -> Tally:
-    """Kill the work at so many moments, drawn uniformly over the time that it takes."""
+    """Kill the work at moments drawn uniformly over the time that it takes."""
     tally = Tally(
         f"killed: {work.kind}",
         "the state before or the whole new one; done again, the result of an undisturbed run",
@@ -106,7 +106,7 @@ def _train(folder: Path) -> None:
 
 
 def _trained(folder: Path) -> str:
-    """The weights at the end, "" before it: a run that was stopped goes on, so that only its end is compared."""
+    """The weights at the end, "" before it: a stopped run resumes, so only its end is compared."""
     path = folder / "run" / "model.safetensors"
     return (
         hashlib.sha256(path.read_bytes()).hexdigest()

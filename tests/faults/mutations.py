@@ -128,7 +128,7 @@ class Target:
 
 
 def damage(target: Target, folder: Path, tries: int, seed: int) -> Tally:
-    """Damage the files of `target` in `folder` so many times, in forked processes, and count how reading them ends."""
+    """Damage the files of `target` in `folder` several times, in forked processes, and count how reading them ends."""
     tally = Tally(
         f"mutated {target.kind}",
         "a clear error of one line, or read; nothing executed, nothing written elsewhere, no hang",

@@ -34,7 +34,7 @@ def refused(do: Callable[[], Any]) -> str:
 
 @contextmanager
 def disk(place: Path) -> Iterator[Callable[[str], None] | None]:
-    """A small file system at `place`, and what sets its options; None where this user may not mount one."""
+    """A small file system at `place`, and what sets its options; None if this user may not mount one."""
     place.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(place)]
     try:

@@ -1,4 +1,4 @@
-"""Compiling on demand: once, atomically, by several processes at a time, and never an error where it cannot be done."""
+"""Compiling on demand: once, atomically, by several processes at a time, and never an error if that is impossible."""
 
 import ctypes
 import logging

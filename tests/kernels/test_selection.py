@@ -68,7 +68,7 @@ def test_a_mask_spares_nan_and_what_lies_outside():
 )
 def test_the_largest_products_are_those_of_sorting_all(items, queries, width, half, threads, seed, data):
     vectors, table = whole_numbers(queries, width, seed), whole_numbers(items, width, seed + 1)
-    if data.draw(st.booleans()):  # the best ones together: no sample tells of them
+    if data.draw(st.booleans()):  # the best ones together: no sample shows them
         table = table[(table @ vectors.sum(0)).argsort()]
     count = data.draw(st.sampled_from([c for c in (1, 5, 200, 3_000) if c <= items]))
     excluded = data.draw(st.sampled_from([None, 1, 300]))

@@ -190,17 +190,17 @@ def ties(device: str) -> list[list[int]]:
     """
     rule = MixtureGate((), "sum")
     f = torch.tensor([[[1.0, 2.0], [3.0, -1.0]]], device=device)  # one query of two components
-    alike = torch.tensor([[[2.0, 1.0], [1.0, 4.0]]], device=device).expand(300, 2, 2).contiguous()
-    turns = alike.clone()
+    same = torch.tensor([[[2.0, 1.0], [1.0, 4.0]]], device=device).expand(300, 2, 2).contiguous()
+    turns = same.clone()
     turns[::2] = torch.tensor([[1.0, 1.0], [1.0, 1.0]], device=device)
     return [
         mixture_triton.top_k(f, None, g, None, rule.layers, rule.combination, 5)[1][0].tolist()
-        for g in (alike, turns)
+        for g in (same, turns)
     ]
 
 
 def nan_first(device: str) -> list[bool]:
-    """Whether the best five scores are NaN where that of one item is, though it is not allowed."""
+    """Whether the best five scores are NaN if that of one item is, although it is not allowed."""
     given, rule = states(device, b=1), gate(device, 20, "glu_silu")
     given[2][70, 0, 0] = float("nan")
     allowed = torch.arange(75, device=device) != 70

@@ -30,26 +30,28 @@ def small(name: str = "quick/sasrec-mol") -> Preset:
 
 
 @pytest.fixture(scope="module")
-def shelved(tmp_path_factory: pytest.TempPathFactory, cycles) -> TrainedModel:
+def trained(tmp_path_factory: pytest.TempPathFactory, cycles) -> TrainedModel:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_ROOT", str(tmp_path_factory.mktemp("root")))
         return load_or_train(small(), cycles(), device="cpu", progress=False)
 
 
-def test_obtain_takes_what_fits_and_trains_what_does_not(shelved: TrainedModel, monkeypatch, cycles) -> None:
-    monkeypatch.setenv("WORKBENCH_ROOT", str(shelved.folder.parent.parent))
-    stamp = (shelved.folder / "model.safetensors").stat().st_mtime_ns
+def test_a_matching_model_is_loaded_and_another_is_trained(
+    trained: TrainedModel, monkeypatch, cycles
+) -> None:
+    monkeypatch.setenv("WORKBENCH_ROOT", str(trained.folder.parent.parent))
+    stamp = (trained.folder / "model.safetensors").stat().st_mtime_ns
     again = load_or_train(small(), cycles(), device="cpu", progress=False)
-    assert again.folder == shelved.folder
+    assert again.folder == trained.folder
     found = find_trained(small(), cycles())
-    assert found is not None and found.folder == shelved.folder
+    assert found is not None and found.folder == trained.folder
     assert find_trained(small(), cycles(), seed=5) is None
     assert (again.folder / "model.safetensors").stat().st_mtime_ns == stamp
     for other in (
         load_or_train(small(), cycles(), seed=1, device="cpu", progress=False),
         load_or_train(small(), cycles(7), device="cpu", progress=False),
     ):
-        assert other.folder != shelved.folder
+        assert other.folder != trained.folder
         assert (
             other.metadata["fingerprint"]
             == (cycles(7) if other.metadata["training"]["seed"] == 0 else cycles()).fingerprint()
@@ -64,16 +66,16 @@ def test_every_profile_has_a_lineup_of_the_same_methods() -> None:
 
 
 def test_recommendations_are_new_to_the_user_and_mark_the_held_out_item(
-    shelved: TrainedModel, cycles
+    trained: TrainedModel, cycles
 ) -> None:
     sequences = cycles()
     seen = set(sequences.items["title"].iloc[sequences.item_ids[: LENGTH - 1] - 1])
-    table = recommendations(shelved.retriever(), sequences, 0, k=ITEMS - LENGTH + 1)
+    table = recommendations(trained.retriever(), sequences, 0, k=ITEMS - LENGTH + 1)
     assert not seen & set(table["title"])
     assert list(table["place"]) == list(range(1, ITEMS - LENGTH + 2))
     assert table["score"].is_monotonic_decreasing
     assert table["held_out"].sum() == 1
-    rank = shelved.ranks(cycles()).set_index("user_id")["rank"][0]
+    rank = trained.ranks(cycles()).set_index("user_id")["rank"][0]
     assert table.loc[table["held_out"], "place"].item() == rank
 
 
@@ -85,27 +87,27 @@ def test_history_ends_with_the_held_out_item(cycles) -> None:
 
 
 @pytest.mark.parametrize("user", [-1, USERS])
-def test_an_unknown_user_is_said_to_be_unknown(shelved: TrainedModel, user: int, cycles) -> None:
+def test_an_unknown_user_is_said_to_be_unknown(trained: TrainedModel, user: int, cycles) -> None:
     with pytest.raises(IndexError, match=r"not one of 0\.\.39"):
         history(cycles(), user)
     with pytest.raises(IndexError, match=r"not one of 0\.\.39"):
-        recommendations(shelved.retriever(), cycles(), user)
+        recommendations(trained.retriever(), cycles(), user)
 
 
-def test_score_matrix_is_centred_and_labelled(shelved: TrainedModel, cycles) -> None:
-    matrix = score_matrix(shelved.retriever(), cycles(), users=3, items=5)
+def test_score_matrix_is_centred_and_labelled(trained: TrainedModel, cycles) -> None:
+    matrix = score_matrix(trained.retriever(), cycles(), users=3, items=5)
     assert matrix.shape == (3, 5)
     np.testing.assert_allclose(matrix.mean(axis=1), 0, atol=1e-5)
     assert len(set(matrix.columns)) == 5
 
 
-def test_popularity_groups_share_the_users_and_rise(shelved: TrainedModel, cycles) -> None:
+def test_popularity_groups_share_the_users_and_rise(trained: TrainedModel, cycles) -> None:
     sequences = cycles()
-    table = by_popularity(shelved.ranks(sequences), sequences, groups=4)
+    table = by_popularity(trained.ranks(sequences), sequences, groups=4)
     assert table["users"].sum() == USERS
     lows = [int(g.split(" to ")[0]) for g in table["group"]]
     assert lows == sorted(lows)
-    hits = (1 / np.log2(shelved.ranks(cycles())["rank"] + 1)).where(shelved.ranks(cycles())["rank"] <= 10, 0)
+    hits = (1 / np.log2(trained.ranks(cycles())["rank"] + 1)).where(trained.ranks(cycles())["rank"] <= 10, 0)
     assert np.average(table["NDCG@10"], weights=table["users"]) == pytest.approx(hits.mean())
     assert isinstance(table, pd.DataFrame)
 
@@ -143,30 +145,30 @@ def test_a_dataset_whose_name_is_a_path_trains_nothing_and_deletes_nothing(
 
 
 def test_an_incomplete_checkpoint_counts_as_absent_and_is_made_whole(
-    tmp_path: Path, shelved: TrainedModel, monkeypatch, cycles
+    tmp_path: Path, trained: TrainedModel, monkeypatch, cycles
 ) -> None:
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
-    folder = tmp_path / "ckpts" / shelved.folder.name
+    folder = tmp_path / "ckpts" / trained.folder.name
     for missing in ("model.safetensors", "history.csv", "metrics.csv"):
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(shelved.folder, folder)
+        shutil.copytree(trained.folder, folder)
         (folder / missing).unlink()
         assert find_trained(small(), cycles()) is None
     made = load_or_train(small(), cycles(), device="cpu", progress=False)
     assert made.folder == folder
-    assert made.metrics["value"].equals(shelved.metrics["value"])
+    assert made.metrics["value"].equals(trained.metrics["value"])
 
 
 def test_stale_metrics_of_a_found_checkpoint_are_measured_again(
-    tmp_path: Path, shelved: TrainedModel, monkeypatch, cycles, caplog
+    tmp_path: Path, trained: TrainedModel, monkeypatch, cycles, caplog
 ) -> None:
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
     folder = tmp_path / "ckpts" / "any-name"
-    shutil.copytree(shelved.folder, folder)
+    shutil.copytree(trained.folder, folder)
     stale = pd.read_csv(folder / "metrics.csv").assign(value=1.0, measured_on="0123456789abcdef")
     stale.to_csv(folder / "metrics.csv", index=False)
     found = find_trained(small(), cycles())
-    assert found is not None and found.metrics["value"].equals(shelved.metrics["value"])
+    assert found is not None and found.metrics["value"].equals(trained.metrics["value"])
     assert "measuring again" in caplog.text
 
 
@@ -174,11 +176,11 @@ OTHER = "0123456789ab, code 00000000"
 
 
 @pytest.fixture
-def by_other_code(tmp_path: Path, shelved: TrainedModel, monkeypatch) -> Path:
+def by_other_code(tmp_path: Path, trained: TrainedModel, monkeypatch) -> Path:
     """A copy of the checkpoint whose metrics and ranks were measured by other code, which gave other numbers."""
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
     folder = tmp_path / "ckpts" / "any-name"
-    shutil.copytree(shelved.folder, folder)
+    shutil.copytree(trained.folder, folder)
     metrics, ranks = pd.read_csv(folder / "metrics.csv"), pd.read_parquet(folder / "ranks.parquet")
     metrics.assign(value=0.5, measured_by=OTHER).to_csv(folder / "metrics.csv", index=False)
     ranks.assign(rank=1, measured_by=OTHER).to_parquet(folder / "ranks.parquet", index=False)
@@ -194,48 +196,48 @@ def test_metrics_of_other_code_are_said_to_be_so_where_they_are_shown(by_other_c
 
 
 def test_metrics_of_other_code_are_measured_again_and_the_stored_ones_stay(
-    by_other_code: Path, shelved: TrainedModel, cycles, caplog
+    by_other_code: Path, trained: TrainedModel, cycles, caplog
 ) -> None:
     stored = (by_other_code / "metrics.csv").read_bytes()
     for _ in range(2):  # the second time from ranks of this code
         found = find_trained(small(), cycles())
         assert found is not None and found.folder == by_other_code and not found.measured_by
-        assert found.metrics["value"].equals(shelved.metrics["value"])
-        assert found.metrics.columns.tolist() == shelved.metrics.columns.tolist()
+        assert found.metrics["value"].equals(trained.metrics["value"])
+        assert found.metrics.columns.tolist() == trained.metrics.columns.tolist()
     assert caplog.text.count(f"ranks.parquet was measured by {OTHER}; measuring again") == 1
     assert (by_other_code / "metrics.csv").read_bytes() == stored
     made = measure_again(by_other_code, cycles())
-    assert not made.measured_by and made.metrics["value"].equals(shelved.metrics["value"])
+    assert not made.measured_by and made.metrics["value"].equals(trained.metrics["value"])
     code = pd.read_csv(by_other_code / "metrics.csv")["measured_by"].unique().tolist()
     assert code[0] in (by_other_code / "README.md").read_text() and len(code) == 1 and code != [OTHER]
 
 
 def test_ranks_that_cannot_be_kept_are_measured_all_the_same(
-    by_other_code: Path, shelved: TrainedModel, cycles, monkeypatch, caplog
+    by_other_code: Path, trained: TrainedModel, cycles, monkeypatch, caplog
 ) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "read-only", str(path))
 
     monkeypatch.setattr(files, "atomic_write", refuse)
     found = find_trained(small(), cycles())
-    assert found is not None and found.metrics["value"].equals(shelved.metrics["value"])
+    assert found is not None and found.metrics["value"].equals(trained.metrics["value"])
     assert "ranks are not kept: " in caplog.text
 
 
-def test_a_model_of_another_program_is_never_replaced(tmp_path: Path, shelved: TrainedModel, cycles) -> None:
+def test_a_model_of_another_program_is_never_replaced(tmp_path: Path, trained: TrainedModel, cycles) -> None:
     folder = tmp_path / "bert"
-    shutil.copytree(shelved.folder, folder)
+    shutil.copytree(trained.folder, folder)
     (folder / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="not written by this program"):
-        store_model(shelved.retriever(), shelved.metadata, shelved.history, folder, cycles(), replace=True)
+        store_model(trained.retriever(), trained.metadata, trained.history, folder, cycles(), replace=True)
     assert (folder / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("digest", ["2416345799025756", "0012345678901234", "123456e789012345"])
 def test_a_digest_that_reads_as_a_number_stays_text(
-    digest: str, tmp_path: Path, shelved: TrainedModel, monkeypatch
+    digest: str, tmp_path: Path, trained: TrainedModel, monkeypatch
 ) -> None:
-    folder = Path(shutil.copytree(shelved.folder, tmp_path / "copy"))
+    folder = Path(shutil.copytree(trained.folder, tmp_path / "copy"))
     metrics = pd.read_csv(folder / "metrics.csv")
     metrics.assign(measured_on=digest).to_csv(folder / "metrics.csv", index=False)
     monkeypatch.setattr(measurements, "digest", lambda *_: digest)

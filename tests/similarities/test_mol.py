@@ -474,7 +474,7 @@ def test_without_a_gradient_scores_are_those_with_one(grad):
     rows = torch.randint(N, (B, 5), generator=torch.Generator().manual_seed(0))
     learned = states(similarity)
     with torch.set_grad_enabled(grad):
-        if grad:  # nothing here asks for a gradient
+        if grad:  # nothing here needs a gradient
             similarity.requires_grad_(False)
         plain = states(similarity)
         scores = similarity.score(*plain)

@@ -50,8 +50,8 @@ def world(tmp_path_factory, cycles):
 
 
 def test_a_sparser_index_is_smaller_and_never_better_than_the_whole(world):
-    sequences, shelved, _ = world
-    sweep = sparsity_sweep(shelved.retriever(), sequences, (0.0, 0.5, 0.9), repeats=2).set_index("index")
+    sequences, trained, _ = world
+    sweep = sparsity_sweep(trained.retriever(), sequences, (0.0, 0.5, 0.9), repeats=2).set_index("index")
     assert (sweep["p50_ms"] > 0).all() and sweep.loc["brute force", "relative"] == 1
     assert sweep["mebibytes"].iloc[:3].is_monotonic_decreasing
     assert sweep.loc["learned threshold", "HR@10"] <= sweep.loc["brute force", "HR@10"]
@@ -64,8 +64,8 @@ def test_a_sparser_index_is_smaller_and_never_better_than_the_whole(world):
 
 
 def test_codes_are_told_by_their_users_and_items(world):
-    sequences, shelved, _ = world
-    retriever = shelved.retriever()
+    sequences, trained, _ = world
+    retriever = trained.retriever()
     table = code_table(retriever, sequences, count=3, shown=2)
     asked = served(retriever, sequences)
     assert len(table) == 3 and table["users"].between(1, 40).all()
@@ -78,10 +78,10 @@ def test_codes_are_told_by_their_users_and_items(world):
 
 
 def test_a_tree_with_a_beam_for_all_finds_what_brute_force_finds(world):
-    sequences, shelved, _ = world
-    table = tree_beams(shelved, sequences, (2, 32)).set_index("beam")
+    sequences, trained, _ = world
+    table = tree_beams(trained, sequences, (2, 32)).set_index("beam")
     brute = (
-        sparsity_sweep(shelved.retriever(), sequences, (0.5,), repeats=1)
+        sparsity_sweep(trained.retriever(), sequences, (0.5,), repeats=1)
         .set_index("index")
         .loc["brute force"]
     )
@@ -95,19 +95,19 @@ def test_popularity_masks_histories(cycles):
 
 
 def test_measured_rows_are_those_of_the_checkpoints(world):
-    _, shelved, _ = world
-    table = measured([({"variant": "a"}, shelved), ({"variant": "b"}, shelved)])
-    assert table["NDCG@10"].iloc[0] == shelved.metrics.set_index("metric").loc["NDCG@10", "value"]
+    _, trained, _ = world
+    table = measured([({"variant": "a"}, trained), ({"variant": "b"}, trained)])
+    assert table["NDCG@10"].iloc[0] == trained.metrics.set_index("metric").loc["NDCG@10", "value"]
     assert len(interaction_bars(table).data[0].x) == 2
     with pytest.raises(ValueError, match="variant"):
         interaction_bars(table.drop(columns="variant"))
 
 
 def test_steps_have_the_validation_curve_beside_the_test_metrics(world):
-    _, shelved, _ = world
-    table = steps([({"step": "a"}, shelved)])
-    assert table["validation 2"].iloc[0] == shelved.history["NDCG@10"].iloc[1]
-    assert table["NDCG@10"].iloc[0] == shelved.metrics.set_index("metric").loc["NDCG@10", "value"]
+    _, trained, _ = world
+    table = steps([({"step": "a"}, trained)])
+    assert table["validation 2"].iloc[0] == trained.history["NDCG@10"].iloc[1]
+    assert table["NDCG@10"].iloc[0] == trained.metrics.set_index("metric").loc["NDCG@10", "value"]
 
 
 def test_every_step_is_a_preset_and_changes_one_thing():

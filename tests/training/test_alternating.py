@@ -1,4 +1,4 @@
-"""Training by turns: what the loop asks of such a similarity, and that a resumed run takes the same turns."""
+"""Alternating training: what the loop requires of such a similarity, and that a resumed run takes the same steps."""
 
 import math
 from dataclasses import replace

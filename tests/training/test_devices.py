@@ -30,7 +30,7 @@ def two_gpus(monkeypatch):
 
 
 def accelerator(processes, seen, current):
-    """accelerate's, as if it ran so many processes; it keeps what it was made with, and on which GPU."""
+    """accelerate's, as if it ran that many processes; it keeps what it was made with, and on which GPU."""
 
     class Made(Accelerator):
         num_processes, is_main_process = processes, True

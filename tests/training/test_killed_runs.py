@@ -1,4 +1,4 @@
-"""A run that is killed, whenever that is, goes on and ends with the weights of one that was not."""
+"""A run that is killed at any time resumes and ends with the weights of one that was not."""
 
 import json
 import os

@@ -18,7 +18,7 @@ from workbench.training import loop
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    # torch tells of its choice of attention kernel, cuBLAS of an option; neither is ours.
+    # torch warns about its choice of attention kernel, cuBLAS about an option; neither is ours.
     pytest.mark.filterwarnings("default"),
 ]
 

@@ -50,7 +50,7 @@ def item_map(subject: ModelView, group: int | None = None, metadata: pd.DataFram
 def item_facts(subject: ModelView, users: int = 128) -> pd.DataFrame:
     """The metadata of each item: the columns of `ItemMap.points` without `x` and `y`.
 
-    Dominant components are those for the first `users` users. Raises ValueError if the similarity is no mixture, or where no
+    Dominant components are those for the first `users` users. Raises ValueError if the similarity is not a mixture, or if no
     user has a history.
     """
     table = subject.sequences.items

@@ -18,8 +18,8 @@ def components(
     Columns: `component` (its name), `query_group` i and `item_group` j (from 1), `score` s, `weight` π, `product` π·s, `off`
     (whether `change` switches it off), `score_without`, `rank_without`: φ and the item's place (from 1, among items that are
     not in the history) when it is switched off too (NaN if no other is on). `item` is a dense id; `whole` is
-    `subject.dissect(user, change)` if that is already computed. Raises ValueError as `dissect` does, or where there is no
-    such item.
+    `subject.dissect(user, change)` if that is already computed. Raises ValueError as `dissect` does, or if there is no such
+    item.
     """
     _check(subject, item)
     whole = subject.dissect(user, change) if whole is None else whole

@@ -16,7 +16,7 @@ from workbench.reporting.provenance import provenance
 from workbench.visible import visible
 
 ORIGIN = ("machine", "commit")
-"""The columns of a stored table that say where its numbers come from."""
+"""The columns of a stored table with the origin of its numbers."""
 
 
 def origin() -> dict[str, str]:

@@ -124,7 +124,7 @@ class TextTable:
     """Delimited text: `content` is UTF-8, the records begin at byte `start`, after `header_lines` lines.
 
     A file without a quote goes through Arrow's parser, and the rows it gives are compared with the lines of the file. Any
-    other file, and one where the two differ, is read record by record by Python's strict `csv` reader.
+    other file, and one for which the two differ, is read record by record by Python's strict `csv` reader.
     """
 
     path: Path

@@ -70,7 +70,7 @@ def time_buckets(later: Int[Tensor, "*#S"], earlier: Int[Tensor, "*#S"]) -> Int[
 
 @cache
 def _least_seconds() -> Int[Tensor, "R"]:
-    """The least time difference of bucket 1, 2, …, 128: where `time_buckets` first gives it."""
+    """The smallest time difference of each bucket 1, 2, …, 128 of `time_buckets`."""
     low, high = torch.zeros(TIME_BUCKETS, dtype=torch.int64), torch.full((TIME_BUCKETS,), 2**63 - 1)
     while (high - low > 1).any():
         middle = low + (high - low) // 2

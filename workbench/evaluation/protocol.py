@@ -93,8 +93,7 @@ class Protocol:
     def exclude(self, whole_history: Exclude) -> Exclude:
         """A function that returns the item ids (B, H) to exclude from the candidates of a batch, or None.
 
-        `whole_history` gives all items before the target, however long ago, padded with 0; asked for only where the mask
-        is "all".
+        `whole_history` gives all items before the target, however long ago, padded with 0; used only if the mask is "all".
         """
         match self.history_mask:
             case "none":

@@ -290,9 +290,7 @@ def recommended(lists: pd.DataFrame, title: str = "The same user, twice", parts:
         entries = [entry for _, entry in rows.groupby("place", sort=True)]
         for trace in _stacked(entries, parts, method_style(method).color):
             figure.add_trace(trace, 1, column)
-        outside = (
-            1 < column == len(methods)
-        )  # the last list has its titles on the right, where no bar is in the way
+        outside = 1 < column == len(methods)  # the last list has its titles on the right, clear of the bars
         labels = [_entry_label(entry.iloc[0], outside) for entry in entries]
         figure.update_yaxes(
             tickvals=list(range(len(entries))),

@@ -185,7 +185,7 @@ def side_by_side(
 
     `curves` has the columns `fit`, `step`, `error`; `floors` the rows `name`, `error` of at most two lines to draw.
     `matrices` are the target and the scores of two fits, in this order, by name; an empty one leaves its place blank.
-    `values` as for `spectra`. `steps` is where the axis of steps ends. Positions and scales stay constant while the fits
+    `values` as for `spectra`. `steps` is the end of the axis of steps. Positions and scales stay constant while the fits
     continue.
     """
     (target_name, target), *fits = matrices.items()

@@ -1,6 +1,6 @@
-"""The gallery: pictures of the best figures, drawn by a headless Chromium. May import bench and figures.
+"""The gallery: pictures of the best figures and of dashboards, taken by a headless Chromium. May import bench and figures.
 
-Two figures are drawn from the stored tables of measurements, the others are taken from the pages of a finished report.
+Two figures are drawn from the stored tables of measurements, everything else is taken from the pages of a finished report.
 """
 
 import importlib
@@ -20,30 +20,41 @@ from workbench.explore.search_figures import frontier, growth
 from workbench.files import atomic_write, write_text
 
 WIDTH, HEIGHT = 860, 520
-"""Pixels of a picture; its height only if the figure has none of its own."""
+"""Pixels of a figure drawn from a table; its height only if the figure has none of its own."""
+WINDOW = {"width": 1280, "height": 900}
+"""The browser window, wide enough for the pages' widest column."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the gallery: the name of its file, what it shows, and the title of its figure on a page of the report."""
+    """A picture of the gallery: the name of its file, what it shows, and its place on the pages of the report.
+
+    `title` is part of the title of the figure, or of the dashboard, in the page of `notebook`.
+    """
 
     name: str
     caption: str
     notebook: str = ""
     title: str = ""
+    dashboard: bool = False
 
 
 STORED = (
     Picture(
         "recall-latency",
         "Recall and latency of every searcher over a trained Mixture-of-Logits: 3,883 films and noisy copies of them, 100,000"
-        " items in all, 32 queries a call, two cores (`workbench bench search`).",
+        " items in all, 32 queries per call, two cores (`workbench bench search`).",
     ),
     Picture(
         "growth", "Latency by corpus size, with fitted exponents (`workbench bench search --preset growth`)."
     ),
 )
 PAGES = (
+    Picture(
+        "explorer",
+        "The explorer of notebook 07: searchers and their parameters against recall and latency; rings mark live measurements.",
+        "07_recall_latency", "Recall and latency", dashboard=True,
+    ),
     Picture("universal-approximation", "One mixture, three starts.", "04_universal_approximation", "three starts"),
     Picture("training", "Training curves of the compared models.", "02_train", ""),
     Picture("comparison", "Metrics with their intervals.", "03_compare_similarities", ""),
@@ -66,11 +77,11 @@ def stored_figures(tables: Path) -> dict[str, go.Figure]:
 
 
 def draw(tables: Path, report: Path | None, folder: Path) -> list[Path]:
-    """Write a PNG for each picture, and `README.md` with their captions, into `folder`; returns the paths.
+    """Write a PNG for each picture, and `README.md` with their captions, into `folder`; return the paths.
 
-    `report`: the folder of a finished report; without one its pictures keep the files that they have.
+    `report`: the folder of a finished report; without one, its pictures are left unchanged.
     Raises ImportError that names the install command if playwright is missing, OSError if there is no Chromium, and
-    ValueError if a page has no figure with the title of a picture.
+    ValueError if a page lacks the figure or dashboard of a picture.
     """
     written = []
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,16 +95,7 @@ def draw(tables: Path, report: Path | None, folder: Path) -> list[Path]:
             assert report is not None
             page.goto((report / f"{picture.notebook}.html").resolve().as_uri())
             page.wait_for_selector(".plot .main-svg")
-            titled = [
-                plot
-                for plot in page.locator(".plot .js-plotly-plot").all()
-                if picture.title in (plot.evaluate("plot => plot.layout?.title?.text ?? ''"))
-            ]
-            if not titled:
-                raise ValueError(
-                    f"the page of {picture.notebook} has no figure with {picture.title!r} in its title"
-                )
-            written.append(_shoot(titled[0], folder / f"{picture.name}.png"))
+            written.append(_shoot(_place(page, picture), folder / f"{picture.name}.png"))
     shown = [picture for picture in (*STORED, *PAGES) if (folder / f"{picture.name}.png").is_file()]
     lines = [f"![{picture.caption}]({picture.name}.png)\n\n{picture.caption}\n" for picture in shown]
     write_text("# Gallery\n\nDrawn by `workbench gallery`.\n\n" + "\n".join(lines), folder / "README.md")
@@ -114,15 +116,34 @@ def _page() -> Iterator[Any]:
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
         try:
-            yield browser.new_page(viewport={"width": WIDTH + 100, "height": 900})
+            yield browser.new_page(viewport=WINDOW)
         finally:
             browser.close()
 
 
+def _place(page: Any, picture: Picture) -> Any:
+    """The element of the page that a picture shows; ValueError if there is none with its title."""
+    if picture.dashboard:
+        places = page.locator(
+            ".dashboard", has=page.locator(".dashboard-title", has_text=picture.title)
+        ).all()
+    else:
+        title = "plot => plot.layout?.title?.text ?? ''"
+        places = [
+            p for p in page.locator(".plot .js-plotly-plot").all() if picture.title in p.evaluate(title)
+        ]
+    if not places:
+        kind = "dashboard" if picture.dashboard else "figure"
+        raise ValueError(f"the page of {picture.notebook} has no {kind} with {picture.title!r} in its title")
+    if picture.dashboard:
+        places[0].locator(".main-svg").first.wait_for()
+    return places[0]
+
+
 def _shoot(place: Any, path: Path) -> Path:
-    """A picture of an element, without the toolbar that shows up under the pointer."""
+    """A picture of an element, without plotly's toolbar."""
     place.scroll_into_view_if_needed()
-    place.evaluate("plot => plot.querySelector('.modebar-container')?.remove()")
+    place.evaluate("place => place.querySelector('.modebar-container')?.remove()")
     with atomic_write(path) as temporary:
         temporary.write_bytes(place.screenshot(type="png"))
     return path

@@ -203,7 +203,7 @@ def proofs_by_count(shares: pd.DataFrame) -> go.Figure:
         gate = f"gate × {factor:g} ({line['components'].iloc[0]:.1f} components in use)"
         for column, dash, name in (
             ("certified", "solid", "certified"),
-            ("in_fact_exact", "dot", "in fact exact"),
+            ("in_fact_exact", "dot", "matches brute force"),
         ):
             figure.add_scatter(
                 x=line["count"],
@@ -216,7 +216,7 @@ def proofs_by_count(shares: pd.DataFrame) -> go.Figure:
                 marker={"symbol": "circle" if dash == "solid" else "circle-open"},
                 hovertemplate=f"{gate}<br>N1 = %{{x:,}}: %{{y:.1%}} {name}<extra></extra>",
             )
-    for dash, name in (("solid", "certified"), ("dot", "in fact exact")):
+    for dash, name in (("solid", "certified"), ("dot", "matches brute force")):
         figure.add_scatter(x=[None], y=[None], mode="lines", name=name, line={"color": GREY, "dash": dash})
     figure.update_xaxes(title_text="N1, candidates per component", type="log", dtick=1)
     figure.update_yaxes(title_text="share of queries", tickformat=".0%", range=[-0.03, 1.05])

@@ -11,7 +11,7 @@ from workbench.explore.template import method_style, plain
 
 
 def protocol_bars(table: pd.DataFrame, changed: dict[str, Any], metric: str = "NDCG@10") -> go.Figure:
-    """A bar per method under the chosen settings, and a mark where the strict protocol puts it.
+    """A bar per method under the chosen settings, and a mark at its value under the strict protocol.
 
     `table` has the rows of `switchboard` for several methods, with a column `method`; `changed` the settings that differ from
     the strict protocol. ValueError if a column is missing or there is no row of these settings.

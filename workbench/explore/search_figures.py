@@ -193,7 +193,7 @@ TOLD = (
     ("relative_hr", "relative hit rate {:.3f}"),
     ("hit_rate", "label hit rate {:.3f}"),
     ("certified", "certified {:.1%}"),
-    ("in_fact_exact", "in fact exact {:.1%}"),
+    ("in_fact_exact", "matches brute force {:.1%}"),
     ("work", "{:,.0f} items scored"),
     ("memory_mb", "{:,.1f} MB beyond the item state"),
 )

@@ -162,7 +162,7 @@ class SearchExplorer(LiveDashboard):
         """The stored sweep with these settings, and over it what was measured here."""
         stored, now = self._rows(values)
         workload, k = self._workload(values), values["k"]
-        title = f"{workload.name}, {values['batch']} queries a call, k = {k}"
+        title = f"{workload.name}, {values['batch']} queries per call, k = {k}"
         measure = RECALLS[values["recall"]]
         rows = [table for table in (stored, now) if len(table)]
         if not rows:

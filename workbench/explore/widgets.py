@@ -100,7 +100,7 @@ class Dashboard(ABC):
         }
 
     def page_state(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The values that are drawn on a page where `values` are chosen: the same for all that look the same."""
+        """The values that a page draws for `values`: the same for all that look the same."""
         return values
 
     def page_fixed(self) -> Mapping[str, str]:

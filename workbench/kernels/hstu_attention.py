@@ -106,7 +106,7 @@ def hstu_attention(
     events: Events,
     shape: AttentionShape,
 ) -> Float[Tensor, "T V"]:
-    """dropout(U ⊙ LN(SiLU(QKᵀ + bias) V / N)), causal, V = H · v_dim; only where `serves` says so.
+    """dropout(U ⊙ LN(SiLU(QKᵀ + bias) V / N)), causal, V = H · v_dim; only if `serves` is true.
 
     U, V, Q, K are the parts of SiLU(`projected`), W = 2 H (qk_dim + v_dim), heads one after the other in each; the bias of
     query i and key j is position[j − i + N − 1] + time[bucket of the pair], the same for all heads. With a

@@ -1,7 +1,7 @@
 """The arithmetic of Mixture-of-Logits, one function each: component logits → gate → mixed score, and the largest logit.
 
 On a CPU a C++ version serves float32 and bfloat16 states (`mixture_native`, compiled on demand); on a GPU a Triton version
-(`mixture_triton`); everywhere else, for other dtypes and where neither can be had, the plain torch version.
+(`mixture_triton`); otherwise, for other dtypes and if neither is available, the plain torch version.
 
 What holds of the C++ version: the score of a pair is the same bits whatever the batch, the corpus, the tile or the
 number of threads, and whether it is scored densely or as a candidate. torch's matrix products do not promise that: of the
@@ -54,7 +54,7 @@ class MixtureGate:
             raise ValueError(f"the pair gate has two layers at most, not {len(self.layers)}")
 
     def pair_part(self, logits: Float[Tensor, "*S P"]) -> Float[Tensor, "*S P"] | None:
-        """What the layers make of the component scores, in their dtype; None where there are no layers."""
+        """What the layers make of the component scores, in their dtype; None if there are no layers."""
         if not self.layers:
             return None
         a = logits
@@ -70,7 +70,7 @@ def gate_weights(
     item_part: Float[Tensor, "*#S P"] | None,
     combination: Combination,
 ) -> Float[Tensor, "*S P"] | None:
-    """π (…, P), at least 0 and with sum 1; None where there is no part at all, and all weights are equal.
+    """π (…, P), at least 0 and with sum 1; None if there is no part at all, and all weights are equal.
 
     >>> gate_weights(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 5.0]]), "sum")
     tensor([[0.1192, 0.8808]])
@@ -189,7 +189,7 @@ def candidate_scores(
     gate: MixtureGate,
     rows: Int[Tensor, "B C"],
 ) -> Float[Tensor, "B C"]:
-    """φ of each query with its own candidates, `rows` of the corpus; no gradient. IndexError where a row is none."""
+    """φ of each query with its own candidates, `rows` of the corpus; no gradient. IndexError if a row is none."""
     if mixture_native.supports(query_components, query_gate, item_components, item_gate):
         return mixture_native.mixture_scores(
             query_components,
@@ -217,7 +217,7 @@ def reaching_scores(
     gate: MixtureGate,
     floors: Float[Tensor, "B"],
 ) -> Float[Tensor, "B N"]:
-    """φ where max_p s_p, which φ never exceeds, is at least the query's floor or NaN, and −inf elsewhere; no gradient.
+    """φ if max_p s_p, which φ never exceeds, is at least the query's floor or NaN, else −inf; no gradient.
 
     The C++ version computes the gate of the former pairs alone, and their scores with the bits of `mixture_scores`.
     """
@@ -234,8 +234,8 @@ def component_maxima(
 ) -> Float[Tensor, "B N"]:
     """max_p s_p(q, x), s_p = ⟨f_i, g_j⟩, of every pair, without holding all component scores; no gradient.
 
-    Computed with the bits of the scores that `mixture_scores` mixes, where the C++ version serves both. NaN where any
-    component score is.
+    Computed with the bits of the scores that `mixture_scores` mixes, if the C++ version serves both. NaN if any component
+    score is.
 
     >>> component_maxima(torch.tensor([[[1.0, 0.0], [0.0, 2.0]]]), torch.tensor([[[3.0, 1.0]], [[0.0, 2.0]]]))
     tensor([[3., 4.]])
@@ -260,7 +260,7 @@ def _triton_version() -> ModuleType | None:
 
 
 def _triton(*components: Tensor) -> ModuleType | None:
-    """The Triton version, where it serves components on this device in these dtypes."""
+    """The Triton version, if it serves components on this device in these dtypes."""
     served = all(t.device.type == "cuda" and t.dtype in mixture_native.DTYPES for t in components)
     return _triton_version() if served else None
 
@@ -281,11 +281,11 @@ def top_k(
     excluded: Int[Tensor, "B H"] | None = None,
     allowed: Bool[Tensor, "N"] | None = None,
 ) -> tuple[Float[Tensor, "B K"], Int[Tensor, "B K"]]:
-    """The best k scores and their rows, the scores of all pairs held nowhere; only where `fuses_top_k` says so.
+    """The best k scores and their rows, without holding the scores of all pairs; only if `fuses_top_k` is true.
 
     Equal scores are in the order of rows, NaN comes first; two equal items may score differently in the last bits, by their
     places in a tile. `excluded`: rows to leave out per query (−1: none), `allowed`: whether
-    each row may be found; what is left out scores −inf. Raises ValueError where it is not available here.
+    each row may be found; what is left out scores −inf. Raises ValueError if it is not available here.
     """
     fused = _triton(query_components, item_components)
     if fused is None:

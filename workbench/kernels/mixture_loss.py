@@ -31,7 +31,7 @@ from workbench.kernels.tiles import gathered_tiles
 
 SOURCE = Path(__file__).with_name("mixture_loss.cpp")
 WIDTH_MULTIPLE = 16
-"""The library wants components of a multiple of so many coordinates; zeros fill others up."""
+"""Components must have a multiple of this many coordinates; others are padded with zeros."""
 LEAST_SUM = 1e-6
 """The weights that dropout leaves are divided by their sum, and at least by this (the published constant)."""
 SHARES_BYTES = 2**30
@@ -59,7 +59,7 @@ def mixture_loss(
     """mean_t (log Σ_c exp φ(t, rows_tc) − φ(t, rows_t0)), with a gradient for components, gate parts and the gate's weights.
 
     φ = Σ_p ρ_p s_p, s_(i·Px + j) = ⟨f_i, g_j⟩; ρ = π after dropout, divided by its sum. The first candidate is the positive;
-    others equal to it count for nothing. IndexError where a candidate is no row of the items.
+    others equal to it count for nothing. IndexError if a candidate is no row of the items.
     """
     parts = (query_components, query_gate, item_components, item_gate)
     weights = [t for layer in gate.layers for t in layer if t is not None]

@@ -5,8 +5,8 @@ A program takes a few queries and a stretch of the corpus, a tile of items at a 
 the best k reaches memory. With TRITON_INTERPRET=1 in the environment before triton is imported, the same code runs on a
 CPU, slowly.
 
-Arithmetic: float32 states in float32 throughout (TF32 stays off); where the components of the items are bfloat16, products
-take bfloat16 operands and are summed in float32.
+Arithmetic: float32 states in float32 throughout (TF32 stays off); if the components of the items are bfloat16, products take
+bfloat16 operands and are summed in float32.
 """
 
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ VALUES_OF_A_TILE = 4096
 """Component scores of a tile: with more, eight warps run out of registers."""
 
 PROGRAMS = 1024
-"""Programs to start at least, where the corpus allows: several for each of a large GPU's processors."""
+"""Minimum number of programs, if the corpus allows: several for each of a large GPU's processors."""
 
 
 EXACT, HALF, ROUNDED = 0, 1, 2
@@ -57,7 +57,7 @@ def _tile_scores(
 ):  # fmt: skip
     """Scores float32 (QUERIES, ITEMS). PQ, PX: the groups rounded up to powers of two; padded components weigh nothing.
 
-    `gathered`: the items are candidates of one query, whose rows of the corpus stand in `rows_ptr`.
+    `gathered`: the items are candidates of one query, whose rows of the corpus are in `rows_ptr`.
     """
     P: tl.constexpr = PQ * PX
     PAIRS: tl.constexpr = QUERIES * ITEMS
@@ -177,13 +177,13 @@ def _top_k_kernel(
 ):  # fmt: skip
     """The best K of a stretch of the corpus as keys (QUERIES, stretches, K), in any order.
 
-    The upper half of a key is the score, as a whole number in the same order with NaN on top, the lower half descends
-    with the row: one order settles scores and ties. `floors_ptr`: per query the largest K-th best key of any stretch so far,
-    which programs tell each other: what is not above it is not among the best of all.
+    The upper half of a key is the score, as a whole number in the same order with NaN on top, the lower half descends with
+    the row: one order settles scores and ties. `floors_ptr`: per query the largest K-th best key of any stretch so far, which
+    programs share: what is not above it is not among the best of all.
     """
     first_query, first_item = tl.program_id(0) * QUERIES, tl.program_id(1) * stretch
     q = first_query + tl.arange(0, QUERIES)
-    # No two alike, and below every key of an item.
+    # All different, and below every key of an item.
     best = tl.zeros([QUERIES, K], tl.int64) + (tl.arange(0, K).to(tl.int64) + (-(2**63) + 2))[None, :]
     for start in range(first_item, tl.minimum(first_item + stretch, num_items), ITEMS):
         scores = _tile_scores(
@@ -320,7 +320,7 @@ def mixture_scores(
 ) -> Float[Tensor, "B M"]:
     """Scores (B, N), or of the candidates `rows` (B, C), in the dtype that the components' dtypes promote to.
 
-    Raises IndexError where a row is none of the corpus.
+    Raises IndexError if a row is none of the corpus.
     """
     b, n = len(query_components), len(item_components)
     if rows is not None and rows.numel() and (int(rows.min()) < 0 or int(rows.max()) >= n):
@@ -361,7 +361,7 @@ def top_k(
     """The best k scores, descending, and their rows; ties in the order of rows, NaN first.
 
     `excluded`: rows to leave out per query (others, such as −1, are ignored); `allowed`: whether each row may be found. An
-    item left out has the score −inf. Raises ValueError where k exceeds the corpus or MOST_RESULTS.
+    item left out has the score −inf. Raises ValueError if k exceeds the corpus or MOST_RESULTS.
     """
     b, n = len(query_components), len(item_components)
     if not 1 <= k <= min(n, MOST_RESULTS):

@@ -32,12 +32,12 @@ def cache_folder() -> Path:
 
 @cache
 def library(source: Path) -> ctypes.CDLL | None:
-    """The library compiled from `source`; None, and one line in the log, where it cannot be had.
+    """The library compiled from `source`; None, and one line in the log, if it is not available.
 
-    It is compiled once for a source and the headers beside it, its flags and the processor's instruction set (a few
-    seconds), under a temporary name that is then renamed: any number of processes may ask at once, and one that is
-    interrupted leaves nothing that would be loaded.
-    `WORKBENCH_NATIVE=0` turns it off; `CXX` names the compiler (otherwise c++, g++ or clang++).
+    It is compiled once for a source and the headers next to it, its flags and the processor's instruction set (a few
+    seconds), under a temporary name that is then renamed: any number of processes may call this at once, and one that is
+    interrupted leaves nothing that would be loaded. `WORKBENCH_NATIVE=0` turns it off; `CXX` names the compiler (otherwise
+    c++, g++ or clang++).
     """
     if os.environ.get("WORKBENCH_NATIVE") == "0":
         _log.info("WORKBENCH_NATIVE=0: %s is not used, the torch version is", source.name)
@@ -50,13 +50,13 @@ def library(source: Path) -> ctypes.CDLL | None:
 
 
 def built(source: Path, folder: Path) -> Path:
-    """The library of `source` in `folder`, compiled where it is not there yet.
+    """The library of `source` in `folder`, compiled if it is not there yet.
 
-    Raises Unavailable where there is no compiler or it fails, or where others may write to the folder; OSError where the
-    folder cannot be written.
+    Raises Unavailable if there is no compiler or it fails, or if others may write to the folder; OSError if the folder cannot
+    be written.
     """
     flags = _flags()
-    read = [source, *sorted(source.parent.glob("*.h"))]  # it may include any of those beside it
+    read = [source, *sorted(source.parent.glob("*.h"))]  # it may include any header next to it
     content = [path.read_bytes() for path in read]
     key = hashlib.sha256(b"\0".join([*content, " ".join(flags).encode(), _instruction_set().encode()]))
     target = folder / f"{source.stem}-{key.hexdigest()[:20]}.so"
@@ -115,7 +115,7 @@ def _instruction_set() -> str:
 
 
 def _check_owner(folder: Path) -> None:
-    """What lies in the folder is loaded as code, so that nobody else may put it there."""
+    """The folder's content is loaded as code, so nobody else may write to it."""
     if not hasattr(os, "getuid"):
         return
     status = folder.stat()

@@ -34,7 +34,7 @@ def hidden_layer(
 
 
 def _tiles(rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices of groups and of rows: several whole groups where they are small, else some rows of one."""
+    """Slices of groups and of rows: several whole groups if they are small, else some rows of one."""
     t, k, h = rows.shape
     group = max(1, k * columns.shape[1] * h)
     if group <= TILE:

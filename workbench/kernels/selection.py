@@ -47,7 +47,7 @@ def serves(scores: Float[Tensor, "Q M"]) -> bool:
 def largest_columns(scores: Float[Tensor, "Q M"], count: int) -> Int[Tensor, "Q C"]:
     """Columns of the `count` ≤ M largest of each row, descending, NaN first, ties in the order of columns; int64.
 
-    Only where `serves` says so.
+    Only if `serves` is true.
     """
     columns = torch.empty(len(scores), count, dtype=torch.int64)
     native = _library()
@@ -59,7 +59,8 @@ def largest_columns(scores: Float[Tensor, "Q M"], count: int) -> Int[Tensor, "Q 
 
 
 def mask_columns(scores: Float[Tensor, "Q M"], chosen: Int[Tensor, "Q H"], first: int = 0) -> None:
-    """Give the score −inf, in place, to columns `chosen` − `first`; others are ignored, a NaN stays. Only where `serves`."""
+    """Give the score −inf, in place, to columns `chosen` − `first`; others are ignored, a NaN stays. Only if `serves` is
+    true."""
     native = _library()
     assert native is not None
     chosen = chosen.long().contiguous()
@@ -83,7 +84,7 @@ def largest_products(
     ordered: bool = True,
 ) -> tuple[Float[Tensor, "Q C"], Int[Tensor, "Q C"], Float[Tensor, "Q"]]:
     """The `count` largest inner products of each query with the rows of a table, these rows, and the largest product of the
-    others (−inf where there is none); only where `serves_products`.
+    others (−inf if there is none); only if `serves_products` is true.
 
     Descending, ties in the order of rows; or, not `ordered`, the same in the order of rows, which is faster. −inf and row 0
     past the end. The products of all rows are held nowhere. Rows `excluded` (−1: none) and those not `allowed` are left

@@ -37,7 +37,7 @@ def gathered_tiles(
 
 
 def _starts(rows: Tensor, tile: int) -> range:
-    """The first query of each tile; one (empty) tile where there are no queries."""
+    """The first query of each tile; one (empty) tile if there are no queries."""
     return range(0, max(1, len(rows)), tile)
 
 

@@ -58,7 +58,7 @@ def execute(job: Job) -> Outcome:
 
     error, shown = "", True
     # Sockets in a folder of its own: by default they are in the working folder, where two kernels would collide. Its path is
-    # short, wherever home is: that of a socket may have some hundred characters.
+    # short for any home folder: a socket's path may have about a hundred characters.
     with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
         _install_kernel(job, Path(folder))
         os.environ["JUPYTER_PATH"] = os.environ["JUPYTER_RUNTIME_DIR"] = folder

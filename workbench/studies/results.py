@@ -57,7 +57,7 @@ def by_metric(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_search(workload: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """The rows of one workload of `workbench bench search`, 32 queries a call, k = 100."""
+    """The rows of one workload of `workbench bench search`, 32 queries per call, k = 100."""
     return lambda table: readme(table, workload)
 
 
@@ -183,7 +183,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             "search-standard",
             "workbench bench search",
             of_search("ml-1m-cpu-hstu-mol"),
-            "MoL of 4 × 4 components of width 32, 32 queries a call, k = 100, all methods in turn in one run. *Recall* is the"
+            "MoL of 4 × 4 components of width 32, 32 queries per call, k = 100, all methods in turn in one run. *Recall* is the"
             " overlap with the true top 100, *relative HR* the hits on users' next items over those of brute force, *certified*"
             " the share of queries with a proof, *scored* the items whose full score was computed, *MB* the memory beyond the"
             " item state, *of roofline* the least time by the machine's measured rates over the median.",
@@ -207,7 +207,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             readme_sizes,
         ),
         Section(
-            "Cost by corpus size, 1,000 to 1,000,000 items, 8 queries a call",
+            "Cost by corpus size, 1,000 to 1,000,000 items, 8 queries per call",
             "search-growth",
             "workbench bench search --preset growth",
             readme_growth,

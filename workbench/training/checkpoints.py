@@ -21,7 +21,7 @@ _KIND = files.Kind("training state", (WEIGHTS, CONFIG, OPTIMIZER, STATE), lambda
 
 @dataclass
 class Progress:
-    """Where a run stands after `epoch` finished epochs: the best epoch and its metric, and one row per epoch."""
+    """The state of a run after `epoch` finished epochs: the best epoch and its metric, and one row per epoch."""
 
     epoch: int = 0
     step: int = 0
@@ -46,7 +46,7 @@ def save(
 ) -> None:
     """Write the state after an epoch, then drop the states that are neither the last nor the best.
 
-    Raises OSError where it cannot be written (a full disk); the states before it are then whole, and nothing of it stays.
+    Raises OSError if it cannot be written (a full disk); the states before it are then whole, and nothing of it stays.
     """
     with files.new_folder(_folder(run, progress.epoch), _KIND, {}) as new:
         retriever.save(new, **metadata)
@@ -58,9 +58,9 @@ def save(
 
 
 def resume(run: Path, retriever: Retriever, optimizer: torch.optim.Optimizer) -> Progress:
-    """Load the last finished epoch of `run` into `retriever` and `optimizer`; a fresh Progress where there is none.
+    """Load the last finished epoch of `run` into `retriever` and `optimizer`; a fresh Progress if there is none.
 
-    Raises ValueError that names the folder of that epoch where it is damaged, or that of the best epoch if it is missing.
+    Raises ValueError that names the folder of that epoch if it is damaged, or that of the best epoch if it is missing.
     """
     finished = epochs(run)
     if not finished:
@@ -78,7 +78,8 @@ def resume(run: Path, retriever: Retriever, optimizer: torch.optim.Optimizer) ->
 
 
 def read_progress(run: Path) -> Progress:
-    """Where the last finished epoch of `run` stands; ValueError if its file is damaged, FileNotFoundError if there is none."""
+    """The state after the last finished epoch of `run`; ValueError if its file is damaged, FileNotFoundError if there is
+    none."""
     finished = epochs(run)
     if not finished:
         raise FileNotFoundError(f"{run} holds no finished epoch")

@@ -1,4 +1,4 @@
-"""What a training run is told."""
+"""The settings of a training run."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -14,18 +14,18 @@ METRICS = ("HR@10", "NDCG@10", "MRR")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Optimisation, loss and model choice; the defaults are those of the published ML-1M runs where they exist.
+    """Optimisation, loss and model choice; the defaults are those of the published ML-1M runs if they exist.
 
-    `epochs` passes over the users in batches of `batch_size`; AdamW with `learning_rate`, `weight_decay`, `betas`; the
-    rate rises linearly over `warmup_steps`; gradients are clipped to `clip_norm` (None: not). `loss`.
-    `positions_per_step`: at most so many positions of a batch, drawn at random, are trained on (None: all).
-    `horizon`: what a position of a "next item" encoder predicts, the item after it or, drawn anew each time, any later one
-    (for protocols that ask for all of a user's future). `window`: training histories end with the user's, or anywhere, drawn
-    anew in every epoch (see `data.Batches`); it matters where histories are longer than what the encoder reads.
-    `mask_probability` and `mask_last_only`: of the masked-item objective. `precision`: "bf16" computes under autocast.
-    Every `validate_every` epochs `metric` is measured on the part `choose_on` ("test" only to compare with published
-    numbers, which were chosen there); `patience`: stop after so many measurements without improvement (None: never).
-    `seed` decides initialisation, order, negatives and dropout.
+    `epochs` passes over the users in batches of `batch_size`; AdamW with `learning_rate`, `weight_decay`, `betas`; the rate
+    rises linearly over `warmup_steps`; gradients are clipped to `clip_norm` (None: not). `loss`. `positions_per_step`: the
+    maximum number of positions of a batch, drawn at random, that are trained on (None: all). `horizon`: what a position of a
+    "next item" encoder predicts, the item after it or, drawn again each time, any later one (for protocols that evaluate all
+    of a user's future). `window`: training histories end with the user's, or anywhere, drawn again in every epoch (see
+    `data.Batches`); it matters if histories are longer than what the encoder reads. `mask_probability` and `mask_last_only`:
+    of the masked-item objective. `precision`: "bf16" computes under autocast. Every `validate_every` epochs `metric` is
+    measured on the part `choose_on` ("test" only to compare with published numbers, which were chosen there); `patience`:
+    stop after this many evaluations without improvement (None: never). `seed` decides initialisation, order, negatives and
+    dropout.
     """
 
     epochs: int = 20
@@ -80,7 +80,7 @@ class TrainingConfig:
 
     @property
     def held_out(self) -> int:
-        """Interactions after each training sequence's last target: two where a validation item is kept, else one."""
+        """Interactions after each training sequence's last target: two if a validation item is held out, else one."""
         return 2 if self.choose_on == "validation" else 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class TrainingConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The configuration that `to_dict` gave; ValueError where a field is unknown or of another type."""
+        """The configuration that `to_dict` gave; ValueError if a field is unknown or of another type."""
         try:
             return from_json(cls, {"loss": None, **values})
         except (ValueError, TypeError) as error:

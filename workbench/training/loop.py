@@ -36,7 +36,7 @@ _KIND = files.Kind("run", (RUN, "epoch-*", "tensorboard", WEIGHTS, CONFIG), lamb
 THREADS = "threads"
 """The column of a run's history with the threads of each epoch: other numbers of threads sum in another order."""
 SETTLING = 1_000_003
-"""The stream of random numbers that an alternating similarity's turn is drawn with, beside those of the processes."""
+"""The stream of random numbers for an alternating similarity's own step, separate from those of the processes."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,15 @@ def train(
 ) -> Run:
     """Train a retriever on the leave-one-out training part of `sequences`, keeping all its states in `folder`.
 
-    A run that was killed goes on after its last finished epoch and ends with the weights of an uninterrupted one (given
-    the same machine and number of threads and processes). A finished run goes on where more epochs are asked for; the
-    epoch it ended with was measured, whatever `validate_every` says. `metadata` go into the checkpoint's `config.json`.
-    Under `accelerate launch` (GPUs) or `torchrun` (CPUs, where the former starts one process alone) each process takes
-    its share of every epoch's batches. `replace_run` deletes a run of another configuration or dataset in `folder`.
+    A run that was killed resumes after its last finished epoch and ends with the weights of an uninterrupted one (given the
+    same machine and number of threads and processes). A finished run continues if more epochs are requested; the epoch it
+    ended with was measured, whatever `validate_every` says. `metadata` go into the checkpoint's `config.json`. Under
+    `accelerate launch` (GPUs) or `torchrun` (CPUs, for which the former starts only one process) each process takes its share
+    of every epoch's batches. `replace_run` deletes a run of another configuration or dataset in `folder`.
 
-    Raises BlockingIOError if another process trains in `folder`.
-    Raises ValueError where `folder` holds a run of another configuration or dataset, a longer run, or something else than
-    a run; where no user has enough interactions; or where the loss or a weight stops being a finite number.
-    DataError if the encoder uses the order of histories and the data has none.
+    Raises BlockingIOError if another process trains in `folder`. Raises ValueError if `folder` holds a run of another
+    configuration or dataset, a longer run, or something else than a run; if no user has enough interactions; or if the loss
+    or a weight stops being a finite number. DataError if the encoder uses the order of histories and the data has none.
     """
     on = runtime.device(device)
     with ExitStack() as stack:
@@ -134,8 +133,8 @@ def _train(
     state = checkpoints.resume(folder, retriever, optimizer)
     if state.epoch > config.epochs:
         raise ValueError(
-            f"{folder} holds a run of {state.epoch} epochs, more than the {config.epochs} asked for;"
-            f" ask for {state.epoch} or more, choose another folder, or remove that one"
+            f"{folder} holds a run of {state.epoch} epochs, more than the {config.epochs} requested;"
+            f" request {state.epoch} or more, choose another folder, or remove that one"
         )
     threads = torch.get_num_threads()
     if accelerator.is_main_process and progress and state.history and state.epoch < config.epochs:
@@ -220,7 +219,7 @@ def _claim(folder: Path, described: dict[str, Any], replace_run: bool) -> None:
     if not path.exists():
         if (folder / CONFIG).exists() or checkpoints.epochs(folder):
             raise ValueError(
-                f"{folder} holds a checkpoint but no {RUN}: not a run to go on with; choose another folder"
+                f"{folder} holds a checkpoint but no {RUN}: not a run to resume; choose another folder"
             )
         files.write_text(json.dumps(wanted, indent=2) + "\n", path)
         return

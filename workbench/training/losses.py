@@ -1,4 +1,4 @@
-"""From queries, items and targets to a loss: which negatives, and what is asked of the scores."""
+"""From queries, items and targets to a loss: the choice of negatives, and the loss of their scores."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -100,7 +100,7 @@ def loss(
         scores = similarity.score(queries, items[rows[negatives]])  # (T, C)
         positive = similarity.score_candidates(queries, items, target_rows[:, None])  # (T, 1)
         if candidates.log_q is not None:
-            # Every target is a candidate here, and stands first as such: after the batch's items come uniform ones.
+            # Every target is a candidate here, and comes first as such: after the batch's items come uniform ones.
             first = (negatives == targets[:, None]).int().argmax(1)  # (T,)
             scores, positive = scores - candidates.log_q, positive - candidates.log_q[first, None]
     else:

@@ -1,4 +1,4 @@
-"""What a batch asks a model to predict: the next item at every position, or the items hidden from it."""
+"""What a model must predict for a batch: the next item at every position, or the masked items."""
 
 from dataclasses import dataclass, replace
 
@@ -51,7 +51,7 @@ def next_item(batch: SequenceBatch) -> TrainingTargets:
 def later_item(batch: SequenceBatch, generator: torch.Generator) -> TrainingTargets:
     """Any item after each interaction: position i predicts item j, j uniform in i + 1..last, `batch.target_ids` the last one.
 
-    The same positions as `next_item`; for protocols that ask not for the next item but for all of a user's future. The same
+    The same positions as `next_item`; for protocols that evaluate not the next item but all of a user's future. The same
     generator state draws the same items, whatever the batch's device.
     """
     width = batch.item_ids.shape[1]
@@ -80,7 +80,7 @@ def masked_item(
     last item alone, which is the task that the encoder meets in retrieval. The appended rating is NaN: a
     batch does not hold it. The same generator state hides the same positions, whatever the batch's device.
 
-    Raises ValueError where `probability` lies outside [0, 1) (1 would leave nothing to read), `last_only`
+    Raises ValueError if `probability` lies outside [0, 1) (1 would leave nothing to read), `last_only`
     outside [0, 1], or `max_length` is less than 2.
 
     Source: BERT4Rec (Sun et al., 2019), section 3.6: the cloze task, and samples that hide the last item

@@ -8,7 +8,7 @@ from workbench.training.config import TrainingConfig
 
 @dataclass(frozen=True)
 class Preset:
-    """What to train, how, and on which dataset; `source` says where the settings come from."""
+    """What to train, how, and on which dataset; `source` is the origin of the settings."""
 
     name: str
     dataset: str

@@ -85,8 +85,8 @@ def _published() -> dict[str, Preset]:
 
 
 def _cpu() -> dict[str, Preset]:
-    """MovieLens 1M on two cores: shallower encoders, a smaller MoL without user ids, no request time
-    (it would tell when the target was chosen), a sample of positions per step."""
+    """MovieLens 1M on two cores: shallower encoders, a smaller MoL without user ids, no request time (it would reveal when
+    the target was chosen), a sample of positions per step."""
     source = "the published ML-1M settings, made smaller: see the fields"
     training = TrainingConfig(epochs=24, batch_size=64, positions_per_step=2048, validate_every=3)
     encoders: dict[str, EncoderConfig] = {
@@ -130,7 +130,7 @@ def _fair() -> dict[str, Preset]:
         f"fair/{e}-{s}": Preset(
             f"fair/{e}-{s}", published.dataset,
             RetrieverConfig(encoder, similarity, published.dim, published.max_length), training,
-            "the published ML-1M models under the strict protocol, trained alike",
+            "the published ML-1M models under the strict protocol, trained in the same way",
         )
         for e, encoder in encoders.items()
         for s, similarity in similarities.items()
@@ -214,7 +214,7 @@ LINEUPS: dict[Profile, str] = {"quick": "quick", "standard": "cpu", "full": "ml-
 
 
 def lineup(profile: Profile, dataset: str) -> dict[str, Preset]:
-    """The presets that the notebooks compare, by method ("HSTU + MoL"); a family "full" of `dataset` where it has one."""
+    """The presets that the notebooks compare, by method ("HSTU + MoL"); a family "full" of `dataset` if it has one."""
     if profile not in LINEUPS:
         raise ValueError(f"no profile {profile!r}; there are {', '.join(LINEUPS)}")
     family = dataset if profile == "full" and f"{dataset}/sasrec-dot" in PRESETS else LINEUPS[profile]

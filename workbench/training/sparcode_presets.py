@@ -1,7 +1,7 @@
 """SparCode's settings by name: its paper's comparison of towers and its ablations, small enough for a CPU, and as published.
 
-`sparcode-cpu/sa-sparcode` and its neighbours share data, encoder, history and negatives and differ in one thing each:
-what stands between the encoder and the item table. `sparcode-quick/…` are the same on the embedded dataset.
+`sparcode-cpu/sa-sparcode` and its neighbours share data, encoder, history and negatives and differ in one thing each: what is
+between the encoder and the item table. `sparcode-quick/…` are the same on the embedded dataset.
 """
 
 from collections.abc import Mapping
@@ -89,7 +89,8 @@ def _family(
 
 
 def published() -> dict[str, Preset]:
-    """MovieLens 10M as in the paper where it says: Adam 1e-3, dropout .1, MLP 256 × 3, 3 layers, width 64, history 20.
+    """MovieLens 10M with the settings stated in the paper: Adam 1e-3, dropout .1, MLP 256 × 3, 3 layers, width 64, history
+    20.
 
     It leaves open batch, epochs and negatives (here those of the published RAILS runs), where in a longer history the 20
     items lie (here anywhere), and searches over K, M and N.
@@ -120,8 +121,8 @@ def cpu() -> dict[str, Preset]:
     a ReLU), "all-to-all-random" and "sparcode-random" (not aligned); and the other similarities behind self-attention,
     and `LONGER`.
 
-    Behind the DNN b starts at 12 instead of 4: with 4 its first steps push every score below 0, where training goes on by the
-    leak alone and what is served is 0 for every item (validation NDCG@10 .004; a start at 12 gives .055).
+    Behind the DNN b starts at 12 instead of 4: with 4 its first steps push every score below 0, where training continues by
+    the leak alone and what is served is 0 for every item (validation NDCG@10 .004; a start at 12 gives .055).
     """
     towers: dict[str, EncoderConfig] = {
         "dnn": TwoTowerConfig((256,), 0.2),

@@ -14,7 +14,7 @@ from workbench.training.objectives import TrainingTargets
 WHOLE_CORPUS = 50_000
 """Up to this many items the item side is computed for the whole corpus at each step; above, for the step's items alone."""
 FEW = 4
-"""It is also computed for the step's items alone where the corpus is more than this many times larger than they are."""
+"""It is computed for the step's items alone if the corpus is more than this many times larger."""
 
 
 @dataclass(frozen=True)

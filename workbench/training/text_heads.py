@@ -26,7 +26,7 @@ from workbench.similarities.projections import Projection
 from workbench.text_encoders import EncodedTexts, PaddedTokens
 
 NOISE = 0.5
-"""What is added to the identity in every group but the first, as a share of a vector's length: it tells the groups apart."""
+"""What is added to the identity in every group but the first, as a share of a vector's length: it makes the groups differ."""
 State = TypeVar("State", QueryState, ItemState)
 AT_ONCE = 4096
 """Texts whose token states are read together."""
