@@ -32,6 +32,9 @@ def table(frame: pd.DataFrame, digits: int = 4, best: str | None = None) -> Styl
     styler = styler.set_properties(subset=numeric, **{"text-align": "right"})
     headings: dict[Any, Any] = {c: [{"selector": "th", "props": "text-align: right"}] for c in numeric}
     styler = styler.set_table_styles(headings)
+    styler = styler.set_table_attributes(
+        'class="mathjax_ignore"'
+    )  # a dollar sign is no formula in JupyterLab either
     styler = styler.format_index(lambda value: _shown(value, digits), axis=0)
     if isinstance(frame.index, pd.RangeIndex) and frame.index.name is None:
         styler = styler.hide(axis="index")

@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass
+from html import escape
 
 import plotly.graph_objects as go
 import plotly.io as pio
@@ -9,7 +10,7 @@ import plotly.io as pio
 from workbench.encoders import ENCODERS
 from workbench.registry import Part
 from workbench.similarities import SIMILARITIES
-from workbench.visible import html_text
+from workbench.visible import visible
 
 # Okabe and Ito's palette, which readers of every kind of colour vision can tell apart; without its black and its yellow,
 # which vanish on a dark and on a white ground.
@@ -59,7 +60,7 @@ def plain(text: object) -> str:
     >>> plain("<b>Heat & Dust</b> $x$")
     '&lt;b&gt;Heat &amp; Dust&lt;/b&gt; &#36;x&#36;'
     """
-    return html_text(text).replace("$", "&#36;")
+    return escape(visible(str(text)), quote=False).replace("$", "&#36;")
 
 
 _TEXT, _QUIET = "#767e88", "rgba(128,136,148,0.28)"

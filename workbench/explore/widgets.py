@@ -280,7 +280,8 @@ class MetricExplorer(Dashboard):
         )
         metric = widgets.Dropdown(options=families)
         k = widgets.SelectionSlider(options=ks, value=10 if 10 in ks else ks[0], continuous_update=False)
-        chosen = widgets.SelectMultiple(options=methods, value=methods, rows=min(6, len(methods)))
+        named = [(visible(str(method)), method) for method in methods]
+        chosen = widgets.SelectMultiple(options=named, value=methods, rows=min(6, len(methods)))
         super().__init__(
             "Compare methods",
             {"Measure": {"metric": metric, "view": view, "k": k}, "Methods": {"methods": chosen}},
@@ -339,7 +340,7 @@ def _choice(name: str, control: Any, values: Sequence[Any]) -> Choice:
     ordered = not labels or isinstance(control, widgets.SelectionSlider | widgets.IntSlider)
     kept = list(dict.fromkeys([*values, control.value]))
     kept = sorted(kept) if ordered else kept
-    texts = tuple(labels[value] if value in labels else _label(value) for value in kept)
+    texts = tuple(visible(labels[value] if value in labels else _label(value)) for value in kept)
     return Choice(name, tuple(kept), texts, kept.index(control.value), ordered)
 
 
