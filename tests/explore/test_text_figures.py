@@ -7,6 +7,7 @@ from workbench.explore.text_figures import (
     answer_columns,
     component_shares,
     critical_sizes,
+    token_attention,
     ways_with_intervals,
 )
 from workbench.explore.text_widget import SearchBox
@@ -30,12 +31,20 @@ PARTS = pd.DataFrame(
         "share": [4.0, 6.0] * 2,
     }
 )
+LOOKS = pd.DataFrame(
+    {
+        "place": [0, 1] * 2,
+        "token": ["<b>a", "fox"] * 2,
+        "group": ["q1"] * 2 + ["q2"] * 2,
+        "weight": [0.5, 0.5, 0.1, 0.9],
+    }
+)
 
 
 class Search(TextSearch):
     """Answers anything with the tables above; an empty text is an error."""
 
-    mixtures = ("mixture",)
+    mixtures = attentive = ("mixture",)
 
     def __init__(self) -> None: ...
 
@@ -46,6 +55,9 @@ class Search(TextSearch):
 
     def components(self, text: str, name: str, k: int = 5) -> pd.DataFrame:
         return PARTS
+
+    def attention(self, text: str, name: str) -> pd.DataFrame:
+        return LOOKS
 
 
 def test_answers_stand_side_by_side_in_order_and_are_escaped() -> None:
@@ -92,3 +104,15 @@ def test_critical_sizes_are_means_over_seeds_with_their_range() -> None:
     table = pd.DataFrame(rows, columns=["similarity", "floats", "seed", "documents"]).assign(largest=32)
     dot, mixture = critical_sizes(table).data
     assert list(dot.y) == [3, 9] and list(dot.error_y.array) == [0, 1] and list(mixture.x) == [4]
+
+
+def test_tokens_are_drawn_with_the_weight_that_each_group_gives_them() -> None:
+    figure = token_attention(LOOKS)
+    assert figure.data[0].z.tolist() == [[0.5, 0.5], [0.1, 0.9]]
+    assert list(figure.layout.xaxis.ticktext) == ["&lt;b&gt;a", "fox"]
+
+
+def test_the_search_box_shows_what_a_head_looks_at() -> None:
+    box = SearchBox(Search(), "a fox")
+    box.controls["show"].value = "tokens of mixture"
+    assert box.figure.data[0].type == "heatmap"

@@ -42,6 +42,22 @@ def test_parts_add_up_to_the_score_and_weights_to_one(search: TextSearch) -> Non
     assert list(parts["component"].unique()) == ["q1·d1", "q1·d2", "q2·d1", "q2·d2"]
 
 
+def test_each_group_spreads_its_attention_over_the_tokens(search: TextSearch) -> None:
+    looks = search.attention("the old whale", "mixture")
+    assert search.attentive == ("mixture",)
+    assert looks.groupby("group")["weight"].sum().tolist() == pytest.approx([1, 1])
+    assert looks["weight"].tolist() == pytest.approx(
+        [1 / len(looks) * 2] * len(looks)
+    )  # even, before training
+    assert "".join(looks[looks["group"] == "q1"]["token"]).replace("▁", " ").split() == [
+        "the",
+        "old",
+        "whale",
+    ]
+    with pytest.raises(ValueError, match="cosine looks at no tokens"):
+        search.attention("a whale", "cosine")
+
+
 def test_what_cannot_be_searched_is_refused(search: TextSearch) -> None:
     with pytest.raises(ValueError, match="is empty"):
         search.answers("  ")

@@ -62,6 +62,19 @@ def test_a_damaged_head_says_what_to_do(root: Path) -> None:
         chosen.table(Models())
 
 
+def test_texts_that_are_too_long_are_counted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "workbench.text_encoders.wordllama.WordLlamaEncoder.count_truncated", lambda _, texts: len(texts)
+    )
+    notes: list[str] = []
+    chosen = TextRetrieval(data="embedded-text", encoder="wordllama", heads=("zero-shot",))
+    chosen.table(Models(note=notes.append))
+    assert notes == [
+        f"{count} {what} are longer than wordllama reads: only their beginnings are encoded"
+        for count, what in ((400, "documents"), (300, "test queries"))
+    ]
+
+
 def test_fusion_prefers_what_both_lists_hold() -> None:
     first, second = np.array([[5, 6, 7], [-1, -1, -1]]), np.array([[7, 8, -1], [3, -1, -1]])
     assert fuse(first, second).tolist() == [[7, 5, 6], [3, -1, -1]]

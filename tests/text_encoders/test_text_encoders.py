@@ -30,7 +30,7 @@ TRIO = [
 class Letters(TextEncoder):
     """Counts letters; stops after `left` calls."""
 
-    name, dim = "letters", 4
+    name, loaded_as, dim = "letters", "letters", 4
 
     def __init__(self, left: int = 100, digest: str = "1") -> None:
         self.left, self.digest, self.calls = left, digest, 0
@@ -53,6 +53,9 @@ class Letters(TextEncoder):
             for place, letter in enumerate(text):
                 states[row, place, max(0, "abcd".find(letter))] = 1
         return states, present
+
+    def split(self, text: str) -> list[str]:
+        return list(text)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text) for text in texts]
@@ -150,6 +153,7 @@ def test_vectors_are_pooled_token_states(name: str) -> None:
     encoder = load(name)
     states, present = encoder.token_states(TRIO)
     torch.testing.assert_close(encoder.pool(states, present), encoder.encode(TRIO), rtol=1e-4, atol=1e-5)
-    assert encoder.count_tokens(TRIO) == present.sum(1).tolist()
+    assert encoder.count_tokens(TRIO) == present.sum(1).tolist() == [len(encoder.split(t)) for t in TRIO]
+    assert load(encoder.loaded_as).digest == encoder.digest
     with pytest.raises(ValueError, match="text 1 is empty"):
         encoder.token_states(["word", " "])

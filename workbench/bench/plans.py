@@ -7,7 +7,7 @@ from typing import Any
 from workbench import paths
 from workbench.bench.entries import chosen, of_points
 from workbench.bench.methods import METHODS, BenchmarkEntry, SearcherSpec
-from workbench.bench.workloads import SIZES, Inflated, RandomWeights, Trained, WorkloadSpec
+from workbench.bench.workloads import SIZES, Inflated, RandomWeights, TextCorpus, Trained, WorkloadSpec
 from workbench.models.model_store import folder_of
 
 
@@ -200,8 +200,8 @@ def chosen_points(
 def command(plan: Plan) -> str:
     """The shell command that measures a plan of `chosen_points`; ValueError where it is another, or over random weights."""
     workload = plan.workloads[0]
-    if isinstance(workload, RandomWeights):
-        raise ValueError("chosen searchers are measured on a checkpoint, not on random weights")
+    if isinstance(workload, RandomWeights | TextCorpus):
+        raise ValueError("the command measures chosen searchers on a recommender's checkpoint alone")
     words = ["workbench", "bench", "search", "--checkpoint", _short(workload.checkpoint)]
     if isinstance(workload, Inflated):
         words += ["--items", str(workload.items)]

@@ -16,9 +16,10 @@ from workbench import files, paths, runtime, source
 from workbench.bench.plans import Plan
 from workbench.bench.roofline import Ceilings, best_of, ceilings
 from workbench.bench.searcher_pool import RoundRobin, SearcherPool, described
-from workbench.bench.workloads import WorkloadSpec, build
+from workbench.bench.workloads import TextCorpus, WorkloadSpec, build
 from workbench.loading import from_json, read_json, reading
 from workbench.models.model_store import identity
+from workbench.models.text_heads import head_identity
 from workbench.reporting.provenance import provenance
 
 FACTS = "run.json"
@@ -97,7 +98,7 @@ def run(
         "device": str(on),
         "torch": torch.__version__,
         "code": source.digest(*ROOMS),
-        "checkpoints": {name: identity(name) for name in _checkpoints(plan)},
+        "checkpoints": {name: identity(name) for name in _checkpoints(plan)} | _heads(plan),
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
     folder = (runs or paths.reports() / "bench") / f"{plan.name}-{digest}"
@@ -211,6 +212,11 @@ def _checkpoints(plan: Plan) -> list[str]:
     """The checkpoints that a plan measures."""
     named = [getattr(spec, "checkpoint", None) for spec in plan.workloads]
     return sorted({name for name in (*named, *plan.own) if name is not None})
+
+
+def _heads(plan: Plan) -> dict[str, str]:
+    """The text heads that a plan measures, with a digest of each."""
+    return {spec.head: head_identity(spec.head) for spec in plan.workloads if isinstance(spec, TextCorpus)}
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:

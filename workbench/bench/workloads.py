@@ -21,6 +21,7 @@ from workbench.data.examples import users_with
 from workbench.evaluation.retrievers import check_same_items
 from workbench.models.model_store import folder_of
 from workbench.models.recommend import queries as asked
+from workbench.models.text_heads import documents_of, open_head
 from workbench.retriever import Retriever, described, read_metadata
 from workbench.similarities import MoLConfig
 from workbench.similarities.mol import MixtureOfLogits
@@ -119,9 +120,26 @@ class Inflated:
         return self.items
 
 
+@dataclass(frozen=True)
+class TextCorpus:
+    """The documents and the test queries of a text head: its folder, or its name in `ckpts/`. `title` names it in tables."""
+
+    head: str
+    title: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+        return self.title or Path(self.head).name
+
+    def num_items(self) -> int:
+        """N."""
+        return documents_of(self.head)
+
+
 Record = TypeVar("Record", QueryState, ItemState)
 
-WorkloadSpec = Trained | RandomWeights | Inflated
+WorkloadSpec = Trained | RandomWeights | Inflated | TextCorpus
 
 
 @dataclass(frozen=True)
@@ -193,6 +211,8 @@ def build(spec: WorkloadSpec, queries: int, seed: int, device: torch.device) -> 
                 return _random(spec, queries, seed, device)
             case Inflated():
                 return _inflated(spec, queries, seed, device)
+            case TextCorpus():
+                return _text(spec, queries, seed, device)
 
 
 def _opened(folder: Path, device: torch.device) -> tuple[Retriever, Sequences]:
@@ -314,6 +334,34 @@ def _inflated(spec: Inflated, queries: int, seed: int, device: torch.device) -> 
         embeddings=embeddings,
         items=item_state(base.similarity, embeddings),
         targets=targets,
+    )
+
+
+def _text(spec: TextCorpus, queries: int, seed: int, device: torch.device) -> Workload:
+    head, encoded = open_head(spec.head)
+    head = head.to(device)
+    similarity = head.similarity
+    if not isinstance(similarity, ComponentSimilarity) or head.reads_tokens[1]:
+        raise ValueError(
+            f"{spec.name}: searchers here need component scores, and documents as one vector each"
+        )
+    relevant = encoded.relevant("test")
+    drawn = np.random.default_rng(seed).permutation(len(relevant))
+    measured = min(queries, max(1, len(drawn) // 2))
+    chosen, others = np.sort(drawn[:measured]), np.sort(drawn[measured : measured + SAMPLE])
+    texts = encoded.queries("test", tokens=head.reads_tokens[0])
+    embeddings = head.document_tower(encoded.documents().vectors.to(device))
+    first = torch.from_numpy(relevant.ids[relevant.offsets[chosen]] + 1)
+    return Workload(
+        name=spec.name,
+        similarity=similarity,
+        items=item_state(similarity, embeddings),
+        queries=head.queries(*texts.batch(chosen)).to(device),
+        exclude=torch.zeros(len(chosen), 0, dtype=torch.int64, device=device),
+        targets=first.to(device),
+        users=torch.full((len(chosen),), -1, dtype=torch.int64, device=device),
+        embeddings=embeddings,
+        sample=head.queries(*texts.batch(others)).to(device),
     )
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.explore.figures import finished, need
-from workbench.explore.template import BLUE, GREY, VERMILLION, method_style, plain
+from workbench.explore.template import BLUE, GREY, SEQUENTIAL, VERMILLION, method_style, plain
 
 WIDTH = 44
 
@@ -53,6 +53,30 @@ def component_shares(components: pd.DataFrame) -> go.Figure:
         barmode="relative", yaxis={"autorange": "reversed"}, height=420, xaxis_title="part of the score, π·s"
     )
     return finished(figure, "Contributions to the score")
+
+
+def token_attention(attention: pd.DataFrame) -> go.Figure:
+    """How much each query group looks at each token of a text; `attention` is `TextSearch.attention`."""
+    need(attention, "place", "token", "group", "weight")
+    wide = attention.pivot(index="group", columns="place", values="weight")
+    tokens = attention.drop_duplicates("place").sort_values("place")["token"]
+    figure = go.Figure(
+        go.Heatmap(
+            z=wide.to_numpy(),
+            x=list(range(len(tokens))),
+            y=list(wide.index),
+            colorscale=SEQUENTIAL,
+            zmin=0,
+            customdata=[[plain(token) for token in tokens]] * len(wide),
+            hovertemplate="%{customdata}: %{z:.2f}<extra>%{y}</extra>",
+            colorbar={"title": "weight"},
+        )
+    )
+    figure.update_xaxes(
+        tickvals=list(range(len(tokens))), ticktext=[plain(token) for token in tokens], tickangle=-45
+    )
+    figure.update_layout(height=190 + 40 * len(wide), yaxis={"autorange": "reversed"})
+    return finished(figure, "What each query component looks at")
 
 
 def ways_with_intervals(table: pd.DataFrame, metric: str = "Hit@10", subset: str = "all") -> go.Figure:

@@ -16,10 +16,12 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-from workbench import paths
+from workbench import paths, text_encoders
+from workbench.data.text.build import load_text
 from workbench.data.text.collection import TextCollection
 from workbench.evaluation.relevant import Relevant
 from workbench.files import Kind, atomic_write, lock, new_folder, recover, write_text
+from workbench.loading import read_json
 from workbench.search.brute_force import BruteForce
 from workbench.text_encoders import EncodedTexts, TextEncoder, encode_cached, encode_tokens_cached
 from workbench.training.text_heads import HeadConfig, TextHead
@@ -29,6 +31,7 @@ MINED, MINED_FROM = 60, 30_000
 """Documents per query among which hard negatives are looked for: the best by cosine of so many drawn at random. (The nearest of
 all documents are often answers that nobody wrote down.)"""
 QUERIES_AT_ONCE = 512
+RETRAIN = "delete its folder to train the head again"
 _WEIGHTS, _CONFIG, _LISTS = "model.safetensors", "head.json", "lists-*.npy"
 
 
@@ -127,7 +130,16 @@ def find_or_train(
     head = TextHead(config, encoded.encoder.dim, seed)
     if config.kind == "zero-shot":
         return TrainedHead(head.eval(), None, 0.0)
-    settings = {"data": encoded.digest, "head": asdict(config), "training": asdict(training), "seed": seed}
+    settings = {
+        "data": encoded.digest,
+        "collection": encoded.collection.name,
+        "encoder": encoded.encoder.loaded_as,
+        "documents": len(encoded.collection.documents),
+        "train_queries": len(encoded.collection.of_split("train")),
+        "head": asdict(config),
+        "training": asdict(training),
+        "seed": seed,
+    }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     name = f"text-{encoded.collection.name}-{config.name}"
     own = recover(paths.checkpoints() / f"{name}-seed{seed}-{key}")
@@ -147,6 +159,63 @@ def find_or_train(
             safetensors.torch.save_file(head.state_dict(), temporary / _WEIGHTS)
             write_text(json.dumps(settings | {"seconds": seconds}, indent=2), temporary / _CONFIG)
     return TrainedHead(head, own, seconds)
+
+
+def head_folder(head: str | Path) -> Path:
+    """The folder of a trained head, given by its folder or by its name in `ckpts/`.
+
+    Raises FileNotFoundError if there is none.
+    """
+    for folder in (Path(head), paths.checkpoints() / head):
+        if (recover(folder) / _CONFIG).is_file():
+            return folder
+    raise FileNotFoundError(
+        f"{head} is neither the folder of a text head (with {_CONFIG}) nor a name in {paths.checkpoints()};"
+        " `workbench study run text` trains heads"
+    )
+
+
+def documents_of(head: str | Path) -> int:
+    """How many documents a trained head was trained over. Raises as `open_head` does for a missing or damaged head."""
+    folder = head_folder(head)
+    count = read_json(folder / _CONFIG, RETRAIN).get("documents")
+    if type(count) is not int or count < 1:
+        raise ValueError(f"{folder / _CONFIG} does not say how many documents there are; {RETRAIN}")
+    return count
+
+
+def head_identity(head: str | Path) -> str:
+    """A digest of a trained head's weights and of what it was trained from."""
+    folder = head_folder(head)
+    digest = hashlib.sha256((folder / _CONFIG).read_bytes())
+    digest.update((folder / _WEIGHTS).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def open_head(head: str | Path) -> tuple[TextHead, EncodedCollection]:
+    """A trained head and the texts that it was trained on, which are encoded now if they are not in the cache.
+
+    Raises FileNotFoundError if the head or its collection is missing, and ValueError for a damaged head and for texts or an
+    encoder that are not those it was trained with.
+    """
+    folder = head_folder(head)
+    stored = read_json(folder / _CONFIG, RETRAIN)
+    try:
+        config, seed = HeadConfig(**stored["head"]), int(stored["seed"])
+        name, encoder, digest = stored["collection"], stored["encoder"], stored["data"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / _CONFIG} describes no head ({error}); {RETRAIN}") from None
+    encoded = EncodedCollection(load_text(name, seed=seed), text_encoders.load(encoder))
+    trained_on = stored.get("train_queries")
+    if isinstance(trained_on, int) and trained_on < len(encoded.collection.of_split("train")):
+        encoded = EncodedCollection(encoded.collection.sampled({"train": trained_on}), encoded.encoder)
+    if encoded.digest != digest:
+        raise ValueError(
+            f"{folder.name} was trained on other texts than the {name} that is prepared here, or with another {encoder}"
+        )
+    found = TextHead(config, encoded.encoder.dim, seed)
+    _load(found, folder)
+    return found.eval(), encoded
 
 
 @torch.inference_mode()

@@ -95,6 +95,14 @@ class TextRetrieval(Study):
         """One row per subset of queries, way of searching and metric."""
         encoded = self.encoded()
         test, relevant = encoded.collection.of_split("test"), encoded.relevant("test")
+        for what, texts in (
+            ("documents", encoded.collection.documents["text"]),
+            ("test queries", test["text"]),
+        ):
+            if cut := encoded.encoder.count_truncated(list(texts)):
+                models.note(
+                    f"{cut:,} {what} are longer than {encoded.encoder.name} reads: only their beginnings are encoded"
+                )
         lexical = _lexical(encoded, list(test["text"]))
         values: dict[str, pd.DataFrame] = {}
         facts: dict[str, dict[str, float]] = {}

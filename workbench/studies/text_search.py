@@ -79,6 +79,35 @@ class TextSearch:
             ]
         )
 
+    @property
+    def attentive(self) -> tuple[str, ...]:
+        """The names of the heads that `attention` opens."""
+        return tuple(name for name, head in self.heads.items() if head.query_attention is not None)
+
+    @torch.inference_mode()
+    def attention(self, text: str, name: str) -> pd.DataFrame:
+        """What each query group of a head looks at: `place`, `token`, `group` ("q1"), `weight`, which add up to 1 per group.
+
+        Raises ValueError if the head does not look at tokens.
+        """
+        attention = self.heads[name].query_attention
+        if attention is None:
+            raise ValueError(f"{name} looks at no tokens")
+        weights = attention.weights(PaddedTokens(*self.encoded.encoder.token_states([text])))[0]
+        tokens = self.encoded.encoder.split(text)
+        return pd.DataFrame(
+            [
+                {
+                    "place": place,
+                    "token": token,
+                    "group": f"q{group + 1}",
+                    "weight": float(weights[place, group]),
+                }
+                for group in range(weights.shape[1])
+                for place, token in enumerate(tokens)
+            ]
+        )
+
     def _queries(self, head: TextHead, text: str) -> QueryState:
         tokens = PaddedTokens(*self.encoded.encoder.token_states([text])) if head.reads_tokens[0] else None
         return head.queries(self.encoded.encoder.encode([text]), tokens)

@@ -11,9 +11,11 @@ class TextEncoder(ABC):
     """A frozen map from a text to one state per token, of width `dim`, and to one vector of the same width.
 
     `digest` identifies the weights and every setting that changes the vectors: two encoders of one digest give the same ones.
+    `loaded_as` is the name under which `text_encoders.load` returns it.
     """
 
     name: str
+    loaded_as: str
     dim: int
     digest: str
 
@@ -24,6 +26,10 @@ class TextEncoder(ABC):
     @abstractmethod
     def token_states(self, texts: Sequence[str]) -> tuple[Float[Tensor, "N L D"], Bool[Tensor, "N L"]]:
         """One state per token, float32, and which places hold a token. Raises ValueError for a text without a word."""
+
+    @abstractmethod
+    def split(self, text: str) -> list[str]:
+        """The tokens that `token_states` gives a state for, as text."""
 
     @abstractmethod
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

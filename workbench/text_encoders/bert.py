@@ -53,6 +53,8 @@ class BertEncoder(TextEncoder):
         transformers = require("transformers")
         source = str(_packaged()) if config.model == PACKAGED else config.model
         self.config, self.name, self.device = config, config.model, runtime.device(str(device))
+        short = "minilm" if config.precision == "float32" else "minilm-bfloat16"
+        self.loaded_as = short if config.model == PACKAGED else config.model
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source)
         model: Any = transformers.AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
         limit = model.config.max_position_embeddings
@@ -86,6 +88,12 @@ class BertEncoder(TextEncoder):
         """Texts of more than `max_tokens` tokens, the special ones included."""
         lengths = (len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"])
         return sum(length > self.config.max_tokens for length in lengths)
+
+    def split(self, text: str) -> list[str]:
+        """Word pieces, with the special tokens."""
+        ids = self.tokenizer(text, truncation=True, max_length=self.config.max_tokens)["input_ids"]
+        pieces: list[str] = self.tokenizer.convert_ids_to_tokens(ids)
+        return pieces
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens that are read of each text, the special ones included."""

@@ -19,7 +19,7 @@ MAX_TOKENS = 256
 class WordLlamaEncoder(TextEncoder):
     """The 32,000 × 256 token vectors inside the package wordllama (MIT); nothing is downloaded."""
 
-    name = "wordllama"
+    name = loaded_as = "wordllama"
 
     def __init__(self) -> None:
         package = require("wordllama")
@@ -48,6 +48,11 @@ class WordLlamaEncoder(TextEncoder):
         ids = torch.tensor([encoding.ids for encoding in encodings]).clamp(max=len(embedding) - 1)
         present = torch.tensor([encoding.attention_mask for encoding in encodings], dtype=torch.bool)
         return embedding[ids].float(), present
+
+    def split(self, text: str) -> list[str]:
+        """Word pieces; "▁" marks the start of a word."""
+        pieces: list[str] = self._encodings([text])[0].tokens
+        return pieces
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens that are read of each text."""

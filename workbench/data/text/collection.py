@@ -62,11 +62,11 @@ class TextCollection:
 
     def sampled(self, limits: Mapping[str, int], seed: int = 0) -> Self:
         """This collection with at most `limits[split]` queries of each split, drawn at random; all documents stay."""
-        random = np.random.default_rng(seed)
         kept = np.ones(len(self.queries), dtype=np.bool_)
         for split, limit in limits.items():
             rows = np.flatnonzero(self.queries["split"] == split)
-            kept[random.permutation(rows)[limit:]] = False
+            draw = np.random.default_rng([seed, SPLITS.index(split)])
+            kept[draw.permutation(rows)[limit:]] = False
         queries = self.queries[kept].reset_index(drop=True)
         relevance = self.relevance[self.relevance["query_id"].isin(queries["query_id"])].reset_index(
             drop=True
