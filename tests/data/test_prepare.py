@@ -133,3 +133,26 @@ def test_real_latest_small_in_its_5_core(movielens_small):
     counts = [np.bincount(prepared.sequences.item_ids)[1:], prepared.sequences.lengths]
     assert all(count.min() >= 5 for count in counts)
     assert prepared.stages[-1].interactions < prepared.stages[0].interactions == 100_836
+
+
+@given(rows)
+def test_ties_as_pandas_leaves_them_are_those_of_the_published_preprocessing(triples):
+    check_pandas_order(triples)
+
+
+def test_pandas_moves_ties_of_a_longer_table():
+    draws = np.random.default_rng(0).integers(0, [5, 7, 40], (20_000, 3))
+    triples = [tuple(row) for row in draws.tolist()]
+    ratings = check_pandas_order(triples)
+    assert ratings != prepare(interactions_of(triples), "x").sequences.ratings.tolist()
+
+
+def check_pandas_order(triples):
+    """The published code's own lines; the rows in their order."""
+    given = interactions_of(triples)
+    sequences = prepare(given, "x", Preparation(ties="pandas")).sequences
+    groups = given.table.sort_values(by=["timestamp"]).groupby("user_id")
+    ratings = sequences.ratings.tolist()
+    assert ratings == [row for _, group in groups for row in group["rating"]]
+    assert sequences.ties == "pandas"
+    return ratings

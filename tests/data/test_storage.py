@@ -128,7 +128,7 @@ def test_tables_of_two_datasets_are_not_mixed(tmp_path, sequences, random_intera
     other = data.prepare(random_interactions(1, users=5), "b").sequences
     storage.save(other, tmp_path / "b", {})
     shutil.copy(tmp_path / "b" / "users.parquet", tmp_path / "a")
-    with pytest.raises(DataError, match="is damaged: its tables hold"):
+    with pytest.raises(DataError, match="is damaged: its tables have"):
         storage.load_folder(tmp_path / "a")
 
 
@@ -171,3 +171,24 @@ def test_a_missing_dataset_names_the_commands(root):
         FileNotFoundError, match=r"no dataset is called 'nothing'.*known: embedded-tiny, .*ml-1m"
     ):
         data.load("nothing")
+
+
+def test_the_order_of_ties_is_kept_and_an_unknown_one_is_damage(tmp_path, sequences):
+    folder = tmp_path / "random"
+    storage.save(dataclasses.replace(sequences, ties="pandas"), folder, {"preparation": {"ties": "pandas"}})
+    assert storage.load_folder(folder).ties == "pandas"
+    meta = json.loads((folder / "meta.json").read_text())
+    for wrong in ("stable", 3, None):
+        meta["preparation"]["ties"] = wrong
+        (folder / "meta.json").write_text(json.dumps(meta))
+        with pytest.raises(DataError, match=r"ties are .*prepare random again"):
+            storage.load_folder(folder)
+
+
+def test_what_was_prepared_without_a_choice_of_ties_has_the_default(tmp_path, sequences):
+    folder = tmp_path / "random"
+    storage.save(sequences, folder, {"preparation": {"k_core": 2}})
+    assert storage.load_folder(folder).ties == "source"
+    storage.save(sequences, folder, {"preparation": {"k_core": 2, "ties": "source"}})
+    with pytest.raises(ValueError, match="--replace"):
+        storage.save(sequences, folder, {"preparation": {"k_core": 2, "ties": "pandas"}})

@@ -1,6 +1,7 @@
 """Protocols as values, summaries with intervals, and comparisons of two models on the same users."""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from workbench.contracts import SequenceBatch
+from workbench.data import load
 from workbench.evaluation import (
     RAILS,
     STRICT,
@@ -64,6 +66,7 @@ def test_a_card_explains_every_setting(protocol):
         "corpus",
         "request time",
         "model choice",
+        "ties",
     ]
     assert card["meaning"].str.len().min() > 20
     assert protocol.name in str(protocol)
@@ -226,3 +229,13 @@ def test_comparison_matches_users_and_not_rows():
 def test_only_tables_of_the_same_users_are_compared(second, message):
     with pytest.raises(ValueError, match=message):
         compare(table([1, 2]), second)
+
+
+def test_a_card_names_the_order_of_ties_of_the_data():
+    sequences = load("embedded-small")
+    assert STRICT.on(sequences) == STRICT and "ties" not in str(STRICT)
+    protocol = RAILS.on(replace(sequences, ties="pandas"))
+    assert protocol == replace(RAILS, ties="pandas")
+    row = protocol.card().set_index("setting").loc["ties"]
+    assert row["value"] == "pandas" and "not stable" in row["meaning"]
+    assert str(protocol).endswith("ties as pandas sorts them")

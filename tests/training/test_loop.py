@@ -18,7 +18,7 @@ from workbench.runtime import derived_seed, generator
 from workbench.similarities import DotConfig
 from workbench.training import checkpoints, loop
 from workbench.training.config import TrainingConfig
-from workbench.training.losses import LossConfig
+from workbench.training.losses import LossConfig, draw
 from workbench.training.objectives import next_item
 
 QUICK = replace(training_config(), warmup_steps=0, positions_per_step=None)
@@ -411,3 +411,23 @@ def test_a_corpus_wider_than_the_history(tmp_path):
         cyclic(items=200), config, training_config(epochs=1), tmp_path, device="cpu", progress=False
     )
     assert Retriever.load(run.folder).num_items == 200
+
+
+def test_frequencies_of_the_stream_are_those_of_all_training_targets(tmp_path, monkeypatch):
+    given = []
+
+    def watching(config, targets, num_items, draws, frequencies=None):
+        given.append(frequencies)
+        return draw(config, targets, num_items, draws, frequencies)
+
+    monkeypatch.setattr(loop, "draw", watching)
+    config = replace(QUICK, epochs=1, loss=LossConfig(negatives="in-batch", log_q=True, frequencies="stream"))
+    trained(tmp_path, "sasrec-dot", config)
+    sequences, counts = cyclic(), np.zeros(26)
+    for user in sequences.users_with("train"):
+        items = sequences.history(np.array([user]), config.held_out - 1)[0]
+        for target in items[items > 0][1:][-LENGTH:]:
+            counts[target] += 1
+    wanted = np.maximum(counts, 1) / counts.sum()
+    for frequencies in given:
+        np.testing.assert_allclose(frequencies.numpy(), wanted, rtol=1e-6)

@@ -262,3 +262,15 @@ def test_a_step_of_mol_learns_alike_with_and_without_a_compiler(
 def test_unknown_settings_are_refused(change):
     with pytest.raises((ValueError, TypeError), match=str(next(iter(change.values())))):
         LossConfig(**change)
+
+
+@pytest.mark.parametrize("negatives", ["in-batch", "mixed"])
+def test_frequencies_of_the_stream_take_the_place_of_the_batchs(negatives):
+    config = LossConfig("sampled softmax", negatives, 4, log_q=True, frequencies="stream")
+    shares = torch.arange(N + 1) / 45
+    candidates = draw(config, TARGETS, N, generator(), shares)
+    assert candidates is not None and candidates.log_q is not None
+    torch.testing.assert_close(candidates.log_q[:4].exp(), torch.tensor([1, 3, 7, 9]) / 45)
+    torch.testing.assert_close(candidates.log_q[4:].exp(), torch.full((len(candidates.ids) - 4,), 1 / N))
+    with pytest.raises(ValueError, match="the share of each item"):
+        draw(config, TARGETS, N, generator())

@@ -18,6 +18,7 @@ from workbench.data.build import build, build_own, comparison, fetch, locate
 from workbench.data.catalog import Dataset
 from workbench.data.columns import ColumnNames
 from workbench.data.prepare import Preparation, Stage
+from workbench.data.sequences import Ties
 from workbench.data.text import build as text
 from workbench.data.text.collection import TextCollection
 from workbench.data.times import TimeUnit
@@ -125,6 +126,12 @@ def prepare_dataset(
         Literal["catalogue", "rated"] | None,
         typer.Option(help="Items to recommend: the whole item table, or those with an interaction."),
     ] = None,
+    ties: Annotated[
+        Ties | None,
+        typer.Option(
+            help="Order of one user's interactions at the same time: the source's, or that of pandas' sort."
+        ),
+    ] = None,
     user_col: Annotated[
         str | None, typer.Option(metavar="NAME", help="Your own data: the column of users.")
     ] = None,
@@ -164,6 +171,8 @@ def prepare_dataset(
 
       workbench data prepare ml-1m --from ../ml-1m --k-core 5 --corpus rated
 
+      workbench data prepare ml-1m --ties pandas --replace
+
       workbench data prepare my-shop --from orders.csv --items products.csv
 
       workbench data prepare my-shop --from orders.csv.gz --user-col buyer --item-col code --time-unit ms
@@ -172,7 +181,7 @@ def prepare_dataset(
 
       workbench data prepare scifact --from ~/Downloads/scifact
     """
-    given = {"k_core": k_core, "passes": passes, "min_length": min_length, "corpus": corpus}
+    given = {"k_core": k_core, "passes": passes, "min_length": min_length, "corpus": corpus, "ties": ties}
     options: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if passes is not None:
         options["passes"] = passes or None

@@ -258,8 +258,8 @@ def evaluate_model(
         )
     if ranks_to is not None and ranks_to == metrics_to:
         raise ValueError(f"--ranks and --metrics both name {ranks_to}; give two files")
-    rules = replace(STRICT if protocol == "strict" else RAILS, part=part)
-    if store and (rules != STRICT or metadata.get("fingerprint") != sequences.fingerprint()):
+    rules = replace(STRICT if protocol == "strict" else RAILS, part=part).on(sequences)
+    if store and (rules != STRICT.on(sequences) or metadata.get("fingerprint") != sequences.fingerprint()):
         raise ValueError(
             "--store keeps the strict protocol's test metrics on the data of the training, and no others"
         )
@@ -379,7 +379,7 @@ def import_published(
     """Convert a published RAILS checkpoint to safetensors, without executing anything in it.
 
     The published code numbers items and users as the source does; with --dataset, the dataset it was trained on, the model
-    takes the dense ids of that dataset, and `workbench evaluate` measures it there.
+    takes the dense ids of that dataset, and can be evaluated on it.
 
     Examples:
 

@@ -1,7 +1,7 @@
 """From interactions to sequences: filters, dense ids, the stable sort by time."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from workbench.data.errors import DataError
 from workbench.data.interactions import Interactions
-from workbench.data.sequences import Sequences
+from workbench.data.sequences import Sequences, Ties
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Preparation:
     with at least that many interactions (0 or 1: everyone), counted on the rows before each pass; `passes`: how often, None
     until nothing changes any more (the k-core proper). `min_length`: then keep users with at least that many interactions
     left; the catalogue is unchanged. `corpus`: "catalogue" keeps every row of the item table that the k-core left (all of
-    them without one), "rated" those with an interaction left.
+    them without one), "rated" those with an interaction left. `ties`: the order of a user's interactions at the same time, see
+    `sequences.Ties`.
 
     The published RAILS preprocessing is Preparation() for MovieLens, and for Amazon Books
     Preparation(k_core=5, passes=1, min_length=5): its 5-filter runs once, and items are counted before users
@@ -32,6 +33,7 @@ class Preparation:
     passes: int | None = None
     min_length: int = 0
     corpus: Literal["catalogue", "rated"] = "catalogue"
+    ties: Ties = "source"
 
     def __post_init__(self) -> None:
         if self.duplicates not in ("keep", "drop"):
@@ -42,6 +44,8 @@ class Preparation:
             raise ValueError(f"passes must be 1 or more (None: until nothing changes), not {self.passes}")
         if self.corpus not in ("catalogue", "rated"):
             raise ValueError(f"corpus must be 'catalogue' or 'rated', not {self.corpus!r}")
+        if self.ties not in get_args(Ties):
+            raise ValueError(f"ties must be one of {get_args(Ties)}, not {self.ties!r}")
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def prepare(interactions: Interactions, name: str, preparation: Preparation | No
 
     Users with an interaction become 0..U−1 and items of the corpus 1..N, both in the order of their source
     ids: numbers by value, text by code point. Rows are sorted by user, then timestamp; rows of one user at the same
-    second keep the order of the source.
+    second keep the order of the source, or the one that `preparation.ties` says.
     Raises DataError if the filters leave nothing.
     """
     preparation = preparation or Preparation()
@@ -103,7 +107,7 @@ def prepare(interactions: Interactions, name: str, preparation: Preparation | No
     present = _present(rows.users, len(user_ids))
     new_users = np.cumsum(present, dtype=np.int64) - 1  # old code to 0..U−1
     new_items = np.cumsum(catalogue, dtype=np.int64)  # old code to 1..N
-    rows = rows[_time_order(rows.users, rows.timestamps)]
+    rows = rows[_time_order(rows.users, rows.timestamps, preparation.ties)]
     sequences = Sequences(
         name=name,
         offsets=np.concatenate([[0], np.cumsum(np.bincount(new_users[rows.users]))]),
@@ -113,6 +117,7 @@ def prepare(interactions: Interactions, name: str, preparation: Preparation | No
         items=items[catalogue].reset_index(drop=True),
         users=_user_table(interactions.users, pd.Index(user_ids)[present]),
         ordered=interactions.ordered,
+        ties=preparation.ties,
     )
     remarks = interactions.remarks
     if sequences.lengths.max() < 2:
@@ -151,8 +156,11 @@ def _present(codes: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
     return np.bincount(codes, minlength=size) > 0
 
 
-def _time_order(users: NDArray[np.int64], timestamps: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows by user, then timestamp, then their order in the source; what is sorted is not sorted again."""
+def _time_order(users: NDArray[np.int64], timestamps: NDArray[np.int64], ties: Ties) -> NDArray[np.int64]:
+    """Rows by user, then timestamp, then as `ties` says; what is sorted is not sorted again."""
+    if ties == "pandas":
+        order = pd.DataFrame({"time": timestamps}).sort_values(by=["time"]).index.to_numpy()
+        return order[np.argsort(users[order], kind="stable")]
     user_step, time_step = np.diff(users), np.diff(timestamps)
     if ((user_step > 0) | ((user_step == 0) & (time_step >= 0))).all():
         return np.arange(len(users))

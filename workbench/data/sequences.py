@@ -18,6 +18,9 @@ from workbench.runtime import derived_seed
 
 Part = Literal["train", "validation", "test"]
 Window = Literal["last", "anywhere"]
+Ties = Literal["source", "pandas"]
+"""Interactions of one user at the same time stand as in the source ("source"), or as pandas' default sort of all rows by time
+leaves them ("pandas"), which is not stable: the published code's order, which depends on numpy's version and the processor."""
 WINDOWS = 7_654_321
 """The stream of random numbers for windows, separate from that for the order of users."""
 HELD_OUT: dict[Part, int] = {"train": 2, "validation": 1, "test": 0}
@@ -32,7 +35,7 @@ class Sequences:
     `ratings` (float32, NaN if the source has none). Item ids are dense, 1..N. `items` is the item table: one row per dense id
     in order (row i is item i + 1) with at least `item_id` (the source's id, int64 or text) and `title`; `users` likewise with
     `user_id`. `name` is the dataset's name. `ordered`: whether the source has an order in time; if not, a user's interactions
-    are in the order of the source, which has no meaning.
+    are in the order of the source, which has no meaning. `ties`: the order of a user's interactions at the same time.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Sequences:
     items: pd.DataFrame
     users: pd.DataFrame
     ordered: bool = True
+    ties: Ties = "source"
 
     @cached_property
     def item_lookup(self) -> SourceIds:

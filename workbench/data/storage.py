@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from workbench import files
 from workbench.data.errors import DataError
-from workbench.data.sequences import Sequences
+from workbench.data.sequences import Sequences, Ties
 from workbench.loading import read_json, reading
 
 FORMAT = 1
@@ -77,7 +77,17 @@ def load_folder(folder: Path) -> Sequences:
             items=items.to_pandas(),
             users=users.to_pandas(),
             ordered=meta.get("ordered", True),
+            ties=_ties(meta),
         )
+
+
+def _ties(meta: Mapping[str, Any]) -> Ties:
+    """The order of ties that the dataset was prepared with; ValueError if its meta.json holds none that exists."""
+    preparation = meta.get("preparation") or {}
+    ties = preparation.get("ties", "source") if isinstance(preparation, dict) else None
+    if ties not in get_args(Ties):
+        raise ValueError(f"its preparation's ties are {ties!r:.50}, not one of {get_args(Ties)}")
+    return cast(Ties, ties)
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -113,6 +123,10 @@ def settings_in(meta: Mapping[str, Any]) -> dict[str, Any]:
     settings = {
         key: meta[key] for key in ("preparation", "columns", "encoding", "generator", "seed") if key in meta
     }
+    if isinstance(
+        settings.get("preparation"), dict
+    ):  # what was prepared before there was a choice has the default
+        settings["preparation"] = {"ties": "source"} | settings["preparation"]
     if "sources" in meta:
         settings["sources (SHA-256)"] = sorted(source["sha256"] for source in meta["sources"].values())
     return settings or {"fingerprint": meta["fingerprint"]}

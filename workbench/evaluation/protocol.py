@@ -1,8 +1,8 @@
 """Evaluation protocols as values that are stored with the results, and tables of metrics with intervals."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.contracts import SequenceBatch
+from workbench.data.sequences import Sequences, Ties
 from workbench.evaluation.bootstrap import LEVEL, RESAMPLES, intervals
 from workbench.evaluation.metrics import KS, per_user
 
@@ -37,6 +38,10 @@ MEANINGS: dict[str, dict[object, str]] = {
         True: "the encoder is given the time of the target interaction",
         False: "the encoder knows no time after the last interaction of the history",
     },
+    "ties": {
+        "source": "interactions of one user at the same time stand as in the source",
+        "pandas": "interactions of one user at the same time stand as pandas' default sort, which is not stable, leaves them",
+    },
     "model_choice": {
         "validation": "epoch and settings were chosen on the validation targets",
         "test": "the epoch was chosen on the test targets themselves: an optimistic figure",
@@ -51,7 +56,7 @@ class Protocol:
 
     `history_mask` decides which items are excluded from the candidates; a target that occurs in the masked history can never
     be hit, and the share of such users is part of every summary. `request_time` is whether the encoder sees the target's
-    timestamp.
+    timestamp. `ties` belongs to the data (`workbench data prepare --ties`); `on` takes it from there.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Protocol:
     corpus: Literal["catalogue", "rated"] = "catalogue"
     request_time: bool = False
     model_choice: Literal["validation", "test"] = "validation"
+    ties: Ties = "source"
 
     def __post_init__(self) -> None:
         for setting, meanings in MEANINGS.items():
@@ -68,6 +74,10 @@ class Protocol:
             if value not in meanings:
                 known = ", ".join(map(repr, meanings))
                 raise ValueError(f"{setting} of protocol {self.name!r} must be one of {known}, not {value!r}")
+
+    def on(self, sequences: Sequences) -> Self:
+        """The same protocol on data whose ties stand in an order of their own."""
+        return replace(self, ties=sequences.ties)
 
     def card(self) -> pd.DataFrame:
         """One row per setting: `setting`, `value`, `meaning`; printed with every result."""
@@ -85,9 +95,10 @@ class Protocol:
     def __str__(self) -> str:
         """The card in one line."""
         time = "visible" if self.request_time else "hidden"
+        ties = "" if self.ties == "source" else f", ties as {self.ties} sorts them"
         return (
             f"{self.name}: {self.split}, {self.part} targets, history mask {self.history_mask}, corpus {self.corpus},"
-            f" target time {time}, model chosen on {self.model_choice}"
+            f" target time {time}, model chosen on {self.model_choice}{ties}"
         )
 
     def exclude(self, whole_history: Exclude) -> Exclude:

@@ -308,7 +308,7 @@ class Recommender:
         """
         sequences = self._need_data("evaluate") if data is None else data
         check_same_items(self.retriever, sequences)
-        rules = replace(STRICT, part=part)
+        rules = replace(STRICT, part=part).on(sequences)
         return summarize(rank_users(self.retriever, sequences, rules), rules)
 
     def batch(

@@ -116,7 +116,7 @@ class TrainedModel:
                     return ranks.astype(COLUMNS)[list(COLUMNS)]
             why = f"by {measurements.other_code(ranks)}" if is_ours else "on other weights or data"
             logger.warning("%s was measured %s; measuring again", path, why)
-        ranks = rank_users(self.retriever(), sequences, STRICT)
+        ranks = rank_users(self.retriever(), sequences, STRICT.on(sequences))
         try:
             with files.atomic_write(path) as temporary:
                 measurements.labelled(ranks, self.folder, fingerprint).to_parquet(temporary, index=False)
@@ -129,7 +129,9 @@ class TrainedModel:
         if not self.measured_by:
             return self
         logger.info("the metrics of %s were measured by %s; measuring again", self.folder, self.measured_by)
-        return changed(self, metrics=summarize(self.ranks(sequences), STRICT, KS), measured_by="")
+        return changed(
+            self, metrics=summarize(self.ranks(sequences), STRICT.on(sequences), KS), measured_by=""
+        )
 
 
 def name_of(preset: Preset, sequences: Sequences) -> str:
@@ -315,8 +317,9 @@ def store_model(
     else than a checkpoint of the same settings (`replace`: than a checkpoint).
     """
     settings = check_model(folder, metadata, retriever.config, replace=replace)
-    ranks = rank_users(retriever, sequences, STRICT, progress=progress)
-    metrics = summarize(ranks, STRICT, KS)
+    rules = STRICT.on(sequences)
+    ranks = rank_users(retriever, sequences, rules, progress=progress)
+    metrics = summarize(ranks, rules, KS)
     with files.new_folder(folder, CHECKPOINT, settings, replace=replace) as new:
         retriever.save(new, **metadata)
         ranks, metrics = (measurements.labelled(t, new, sequences.fingerprint()) for t in (ranks, metrics))
@@ -395,7 +398,7 @@ up to {config["max_length"]} items.
 {origin}
 Measured on {metrics["users"].iloc[0]:,} users by {metrics[measurements.MEASURED_BY].iloc[0]},
 with 95 % bootstrap intervals; the protocol:
-{STRICT}.
+{STRICT.on(sequences)}.
 
 | metric | value | interval |
 | --- | --- | --- |

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState, sampled_softmax
 from workbench.kernels import mixture
 from workbench.kernels.dropout import dropout
 from workbench.kernels.mixture import PAIRS_AT_ONCE
@@ -33,6 +33,8 @@ class MoLConfig:
     each part of the gate, 0 for a linear part, None for no such part. `gate_combination`: softmax(w) of w = a·σ(a)
     ("glu_silu") or a·σ(LN(a)) ("glu_silu_ln"), where a = query part ⊙ item part + pair part, or of w = query part + item
     part + pair part ("sum"). `gate_dropout`: of the softmax. `balance_weight`: of the mutual-information load-balancing loss.
+    `dropout_per_candidate`: in training, draw the dropouts of the item side for each position and candidate, as the published
+    code does, which computes the item side as often; otherwise once for each item of a step.
     """
 
     kind: ClassVar[str] = "mol"
@@ -59,6 +61,7 @@ class MoLConfig:
     gate_combination: Literal["glu_silu", "glu_silu_ln", "sum"] = "glu_silu"
     gate_dropout: float = 0.2
     balance_weight: float = 0.001
+    dropout_per_candidate: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "user_tables", tuple(self.user_tables))
@@ -108,10 +111,12 @@ class MoLQueries(QueryState):
 
 @dataclass(frozen=True)
 class MoLItems(ItemState):
-    """`components` (N, Px, d); `gate` (N, P), the item part, or None where there is none."""
+    """`components` (N, Px, d); `gate` (N, P), the item part, or None where there is none; `embeddings` (N, D) that both are
+    computed from for each candidate again, if their dropout is drawn for each."""
 
     components: Float[Tensor, "N Px d"]
     gate: Float[Tensor, "N P"] | None
+    embeddings: Float[Tensor, "N D"] | None = None
 
 
 class _UserTable(nn.Module):
@@ -198,10 +203,17 @@ class MixtureOfLogits(ComponentSimilarity):
 
     def items(self, embeddings: Float[Tensor, "N D"], ids: Int[Tensor, "N"]) -> MoLItems:
         """Item components (N, Px, d) and the item part of the gate (N, P)."""
+        c = self.config
+        again = self.training and c.dropout_per_candidate and max(c.item_dropout, c.gate_input_dropout) > 0
+        return MoLItems(ids, *self._item_side(embeddings), embeddings if again else None)
+
+    def _item_side(
+        self, embeddings: Float[Tensor, "*S D"]
+    ) -> tuple[Float[Tensor, "*S Px d"], Float[Tensor, "*S P"] | None]:
         components = self.item_network(embeddings).unflatten(-1, (-1, self.config.component_dim))
         if self.config.normalize:
             components = unit(components)
-        return MoLItems(ids, components, None if self.gate_item is None else self.gate_item(embeddings))
+        return components, None if self.gate_item is None else self.gate_item(embeddings)
 
     def query_components(self, queries: MoLQueries) -> Float[Tensor, "B Pq d"]:  # type: ignore[override]
         """f_i(q), already divided by τ."""
@@ -293,16 +305,21 @@ class MixtureOfLogits(ComponentSimilarity):
                 queries.components, queries.gate, items.components, items.gate, self._gate(), rows
             )
 
+        drawn = items.embeddings is not None  # the dropouts of the item side, for each candidate
+
         def mixed(of_queries: Sequence[Tensor], of_items: Sequence[Tensor]) -> Float[Tensor, "t C"]:
-            pi, logits = self._mix(*_part(of_queries), *_part(of_items))
+            item_side = self._item_side(of_items[0]) if drawn else _part(of_items)
+            pi, logits = self._mix(*_part(of_queries), *item_side)
             return (pi * logits).sum(-1)
 
+        parts = (items.embeddings,) if drawn else (items.components, items.gate)
+        modules = (self.gate_pair, *((self.item_network, self.gate_item) if drawn else ()))
         return gathered_tiles(
             mixed,
             [t for t in (queries.components, queries.gate) if t is not None],
-            [t for t in (items.components, items.gate) if t is not None],
+            [t for t in parts if t is not None],
             rows,
-            [] if self.gate_pair is None else list(self.gate_pair.parameters()),
+            [p for module in modules if module is not None for p in module.parameters()],
             max(1, PAIRS_AT_ONCE // max(1, rows.shape[1])),
         )
 
@@ -310,6 +327,8 @@ class MixtureOfLogits(ComponentSimilarity):
         self, queries: MoLQueries, items: MoLItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, ""]:
         """See `Similarity.sampled_softmax`; by `kernels.mixture_loss`, with the gradient in one pass."""
+        if items.embeddings is not None:
+            return sampled_softmax(self.score_candidates(queries, items, rows), rows)
         c, drop = self.config, GateDropout()
         if self.training and max(c.gate_dropout, c.gate_input_dropout):
             drop = GateDropout(c.gate_dropout, c.gate_input_dropout, seed=int(torch.randint(2**62, ())))

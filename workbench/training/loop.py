@@ -35,6 +35,8 @@ RUN = "run.json"
 _KIND = files.Kind("run", (RUN, "epoch-*", "tensorboard", WEIGHTS, CONFIG), lambda _: {})
 THREADS = "threads"
 """The column of a run's history with the threads of each epoch: other numbers of threads sum in another order."""
+COUNTING = 1_000_033
+"""The stream of random numbers that frequencies of targets are counted with."""
 SETTLING = 1_000_003
 """The stream of random numbers for an alternating similarity's own step, separate from those of the processes."""
 
@@ -144,6 +146,9 @@ def _train(
                 f"{threads} threads from here, {before:g} before: the weights are those of neither alone",
                 flush=True,
             )
+    frequencies = None
+    if config.loss.log_q and config.loss.frequencies == "stream":
+        frequencies = _frequencies(batches, retriever, config)
     step, wrapped_optimizer = accelerator.prepare(TrainingStep(retriever, config.loss), optimizer)
     writer = None
     if accelerator.is_main_process:
@@ -154,7 +159,9 @@ def _train(
             started = time.perf_counter()
             if isinstance(retriever.similarity, AlternatingSimilarity):
                 retriever.similarity.on_epoch_start(state.epoch + 1)
-            losses = _epoch(accelerator, step, wrapped_optimizer, batches, steps, config, state, progress)
+            losses = _epoch(
+                accelerator, step, wrapped_optimizer, batches, steps, config, state, progress, frequencies
+            )
             if isinstance(retriever.similarity, AlternatingSimilarity):
                 losses |= _settle(retriever, retriever.similarity, batches, config, state.epoch)
             row = {
@@ -295,6 +302,7 @@ def _epoch(
     config: TrainingConfig,
     state: Progress,
     progress: bool,
+    frequencies: Tensor | None,
 ) -> dict[str, float]:
     """One pass over the users. All of its randomness derives from (seed, epoch, process), so that it can be repeated."""
     retriever: Retriever = accelerator.unwrap_model(step).retriever
@@ -321,7 +329,7 @@ def _epoch(
                 retriever.config.max_length,
                 draws,
             )
-            candidates = draw(config.loss, targets.target_ids, retriever.num_items, draws)
+            candidates = draw(config.loss, targets.target_ids, retriever.num_items, draws, frequencies)
             _set_rate(optimizer, config, state.step)
             with accelerator.autocast():
                 losses = step(batch, targets, candidates)
@@ -342,6 +350,18 @@ def _epoch(
             bar.update()
     state.epoch = epoch
     return {name: value / steps for name, value in sums.items()}
+
+
+def _frequencies(batches: Batches, retriever: Retriever, config: TrainingConfig) -> Tensor:
+    """The share of each item (N + 1,) among the targets of one pass of all processes; at least that of one target."""
+    draws = runtime.generator(runtime.derived_seed(config.seed, COUNTING))
+    counts = torch.zeros(retriever.num_items + 1, dtype=torch.int64)
+    for batch in replace(batches.at(1), rank=0, world=1):
+        _, targets = targets_of(
+            batch, retriever.encoder.objective, config, retriever.config.max_length, draws
+        )
+        counts += targets.target_ids.bincount(minlength=len(counts))
+    return counts.clamp(min=1) / counts.sum()
 
 
 def _settle(

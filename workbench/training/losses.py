@@ -21,13 +21,16 @@ class LossConfig:
     cross-entropy of each ("bce"). `negatives`: `count` items drawn uniformly for each position ("uniform") or once for all
     positions of the batch ("shared": nothing is gathered, so many more cost the same), the distinct targets of the batch
     ("in-batch"), or those together with `count` uniform items shared by the batch ("mixed").
-    `log_q`: subtract the logarithm of each in-batch item's sampling probability (Yi et al. 2019; not in the published runs).
+    `log_q`: subtract the logarithm of each in-batch item's sampling probability (Yi et al. 2019; not in the published runs):
+    its share of the targets of the batch, or of all that a training pass goes through (`frequencies` "stream", as in the
+    paper, which estimates it on the way).
     """
 
     kind: Literal["sampled softmax", "full softmax", "bce"] = "sampled softmax"
     negatives: SampledNegatives = "uniform"
     count: int = 128
     log_q: bool = False
+    frequencies: Literal["batch", "stream"] = "batch"
 
     def __post_init__(self) -> None:
         if self.kind not in ("sampled softmax", "full softmax", "bce"):
@@ -36,6 +39,8 @@ class LossConfig:
             raise ValueError(
                 f"unknown negatives {self.negatives!r}: choose uniform, shared, in-batch or mixed"
             )
+        if self.frequencies not in ("batch", "stream"):
+            raise ValueError(f"frequencies must be batch or stream, not {self.frequencies!r}")
         if self.count < 1:
             raise ValueError(f"count must be at least 1, not {self.count}")
 
@@ -49,12 +54,17 @@ class Candidates:
 
 
 def draw(
-    config: LossConfig, targets: Int[Tensor, "T"], num_items: int, generator: torch.Generator
+    config: LossConfig,
+    targets: Int[Tensor, "T"],
+    num_items: int,
+    generator: torch.Generator,
+    frequencies: Float[Tensor, "R"] | None = None,
 ) -> Candidates | None:
     """The negatives of one step; None for the full softmax, which needs none.
 
     Uniform negatives are drawn with replacement from 1..num_items. The generator may live on the CPU whatever the device,
-    so that the same seed gives the same negatives everywhere.
+    so that the same seed gives the same negatives everywhere. `frequencies[id]`: the share of each item (R = N + 1) among all
+    training targets. Raises ValueError if the configuration takes them from the stream and they are not given.
     """
     if config.kind == "full softmax":
         return None
@@ -66,6 +76,10 @@ def draw(
         return Candidates(shared.to(targets.device))
     ids, counts = targets.unique(return_counts=True)
     probabilities = counts / len(targets)
+    if config.log_q and config.frequencies == "stream":
+        if frequencies is None:
+            raise ValueError("log_q by the stream's frequencies needs them: give the share of each item")
+        probabilities = frequencies.to(targets.device)[ids]
     if config.negatives == "mixed":
         extra = torch.randint(1, num_items + 1, (config.count,), generator=generator).to(targets.device)
         ids = torch.cat([ids, extra])

@@ -4,7 +4,7 @@
 checkpoints (two cores, under an hour each), `fair/…` the published sizes under the strict protocol, `quick/…` those of the
 quick notebooks on the embedded dataset. Each `…/hstu-mol` has a sister `…/hstu-mol-unbalanced`, trained without the
 load-balancing loss and otherwise the same; each dot product and Mixture-of-Logits of `cpu/…` one that is trained twice as
-long, `…-longer`.
+long, `…-longer`; the published MoL of MovieLens 1M one whose item dropout is drawn as there, `…-dropout-per-candidate`.
 """
 
 from dataclasses import dataclass, replace
@@ -174,6 +174,15 @@ def _without_balance(chosen: Preset) -> Preset:
     return replace(chosen, name=f"{chosen.name}-unbalanced", retriever=config, source=source)
 
 
+def _dropout_as_published(chosen: Preset) -> Preset:
+    mol = chosen.retriever.similarity
+    if not isinstance(mol, MoLConfig):
+        raise ValueError(f"{chosen.name} is no Mixture-of-Logits: its items have no dropout")
+    config = replace(chosen.retriever, similarity=replace(mol, dropout_per_candidate=True))
+    source = f"{chosen.source}; item dropout drawn for each candidate, as there"
+    return replace(chosen, name=f"{chosen.name}-dropout-per-candidate", retriever=config, source=source)
+
+
 _LINED_UP = _published() | _cpu() | _fair() | _quick()
 PRESETS: dict[str, Preset] = (
     _LINED_UP
@@ -182,6 +191,10 @@ PRESETS: dict[str, Preset] = (
     | {
         sister.name: sister
         for sister in (_without_balance(p) for name, p in _LINED_UP.items() if name.endswith("/hstu-mol"))
+    }
+    | {
+        sister.name: sister
+        for sister in (_dropout_as_published(_LINED_UP[f"ml-1m/{e}-mol"]) for e in ("sasrec", "hstu"))
     }
     | {
         sister.name: sister
