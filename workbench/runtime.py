@@ -79,6 +79,7 @@ def stopwatch(device: torch.device) -> Iterator[Stopwatch]:
 OPTIONAL = {
     "fbgemm_gpu": "pip install 'retrieval-workbench[cpu]' (or '[gpu]')",
     "faiss": "pip install 'retrieval-workbench[cpu]' (or '[gpu]')",
+    "gin": "pip install gin-config",
     "pymilvus": "pip install 'retrieval-workbench[milvus]'",
     "milvus_lite": "pip install 'retrieval-workbench[milvus]'",
     "transformers": "pip install 'retrieval-workbench[text]'",

@@ -11,7 +11,9 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
@@ -22,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench import runtime
+from workbench.bench.published_code import check_checkout, published_step
 from workbench.contracts import SequenceBatch
 from workbench.encoders import sasrec
 from workbench.encoders.hstu import EPS, HSTU, HSTUBlock, time_buckets
@@ -32,11 +35,11 @@ from workbench.similarities.dot import DotProduct, unit
 from workbench.similarities.mol import MixtureOfLogits
 from workbench.training.losses import FORBIDDEN, draw
 from workbench.training.objectives import next_item
+from workbench.training.preset import Preset
 from workbench.training.presets import preset
 from workbench.training.step import TrainingStep
 
-Implementation = Literal["workbench", "reference implementation"]
-IMPLEMENTATIONS: tuple[Implementation, ...] = ("workbench", "reference implementation")
+Implementation = Literal["workbench", "reference implementation", "published code"]
 USERS_AT_ONCE = 8
 ML_1M_LENGTHS = (4.57, 1.02)
 """Mean and deviation of the logarithm of users' lengths in MovieLens 1M (median 96), for synthetic batches of its shape."""
@@ -72,19 +75,41 @@ def batch(size: int, max_length: int, items: int, seed: int) -> SequenceBatch:
     )
 
 
-def measure(name: str, implementation: Implementation, steps: int, threads: int | None) -> Measured:
-    """Time `steps` training steps (forward, backward, update) of a preset after one that is not counted."""
+def measure(
+    name: str, implementation: Implementation, steps: int, threads: int | None, checkout: Path | None = None
+) -> Measured:
+    """Time `steps` training steps (forward, backward, update) of a preset after one that is not counted.
+
+    `checkout`: that of the published code, which is run if it is the implementation.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = preset(name)
-    retriever = Retriever(chosen.retriever, ITEMS).train()
-    optimizer = torch.optim.AdamW(retriever.parameters(), chosen.training.learning_rate)
-    step = TrainingStep(retriever, chosen.training.loss)
-    draws = runtime.generator(0)
+    if implementation == "published code":
+        if checkout is None:
+            raise ValueError("the published code is run from a checkout of it: give its folder")
+        take_step = published_step(checkout, name, ITEMS, USERS_AT_ONCE)
+    else:
+        take_step = _own_step(chosen, implementation)
     seconds, counts = [], []
     for number in range(steps + 1):
         b = batch(chosen.training.batch_size, chosen.retriever.max_length, ITEMS, number)
         start = time.perf_counter()
+        take_step(b)
+        if number:
+            seconds.append(time.perf_counter() - start)
+            counts.append(int(b.lengths.sum()))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return Measured(seconds, peak, counts)
+
+
+def _own_step(chosen: Preset, implementation: Implementation) -> Callable[[SequenceBatch], None]:
+    retriever = Retriever(chosen.retriever, ITEMS).train()
+    optimizer = torch.optim.AdamW(retriever.parameters(), chosen.training.learning_rate)
+    step = TrainingStep(retriever, chosen.training.loss)
+    draws = runtime.generator(0)
+
+    def take_step(b: SequenceBatch) -> None:
         if implementation == "workbench":
             targets = next_item(b)
             step(b, targets, draw(chosen.training.loss, targets.target_ids, ITEMS, draws)).total.backward()
@@ -95,11 +120,8 @@ def measure(name: str, implementation: Implementation, steps: int, threads: int 
                 reference_loss(retriever, part, chosen.training.loss.count, total, draws).backward()
         optimizer.step()
         optimizer.zero_grad()
-        if number:
-            seconds.append(time.perf_counter() - start)
-            counts.append(int(b.lengths.sum()))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return Measured(seconds, peak, counts)
+
+    return take_step
 
 
 def reference_loss(
@@ -194,22 +216,29 @@ def _jagged_hstu(
     return x
 
 
-def compare(presets: list[str], steps: int, threads: int | None) -> pd.DataFrame:
+def compare(
+    presets: list[str], steps: int, threads: int | None, checkout: Path | None = None
+) -> pd.DataFrame:
     """One row per measured step of each preset and implementation, each in a process of its own, in turn.
+
+    With a `checkout` of the published code, it is an implementation too; raises as `check_checkout` does.
 
     Columns: preset, implementation, round, seconds, positions (valid ones), memory_gib (peak of the process).
     """
+    implementations: list[Implementation] = ["workbench", "reference implementation"]
+    if checkout is not None:
+        check_checkout(checkout, presets)
+        implementations.append("published code")
     rows = []
     for name in presets:
         for number in range(2):  # in turn: what slows the machine for a while slows both
-            for implementation in IMPLEMENTATIONS:
+            for implementation in implementations:
                 count = steps // 2 + (steps % 2 if number == 0 else 0)
                 if count == 0:
                     continue
                 command = [sys.executable, "-m", "workbench.bench.training", name, implementation, str(count)]
-                done = subprocess.run(
-                    [*command, str(threads or 0)], capture_output=True, text=True, check=False
-                )
+                command += [str(threads or 0), *([] if checkout is None else [str(checkout.resolve())])]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     raise RuntimeError(f"{name}, {implementation} failed:\n{done.stderr[-2000:]}")
                 measured = Measured(**json.loads(done.stdout.splitlines()[-1]))
@@ -226,12 +255,18 @@ def summary(raw: pd.DataFrame) -> pd.DataFrame:
     """Per preset and implementation: median, least and most seconds a step, peak memory, and the ratio of medians."""
     grouped = raw.groupby(["preset", "implementation"], sort=False)
     table = grouped["seconds"].agg(["median", "min", "max"]).join(grouped["memory_gib"].max()).reset_index()
-    slow = table[table["implementation"] != "workbench"].set_index("preset")["median"]
+    slow = table[table["implementation"] == "reference implementation"].set_index("preset")["median"]
     table["speed-up"] = table["preset"].map(slow) / table["median"]
     return table
 
 
 if __name__ == "__main__":
-    given_name, given_implementation, given_steps, given_threads = sys.argv[1:]
-    found = measure(given_name, given_implementation, int(given_steps), int(given_threads) or None)  # type: ignore[arg-type]
+    given_name, given_implementation, given_steps, given_threads, *given_checkout = sys.argv[1:]
+    found = measure(
+        given_name,
+        given_implementation,  # type: ignore[arg-type]
+        int(given_steps),
+        int(given_threads) or None,
+        Path(given_checkout[0]) if given_checkout else None,
+    )
     print(json.dumps(found.__dict__))

@@ -26,6 +26,10 @@ def bench_train(
         int, typer.Option(help="Measured steps of each implementation, after one warm-up step.")
     ] = 5,
     threads: Annotated[int | None, typer.Option(help="Threads; by default all cores.")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="A checkout of the published RAILS code, which is then run and timed as well."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="CSV of every step; by default reports/tables/bench-train.csv.")
     ] = None,
@@ -33,19 +37,24 @@ def bench_train(
     """Seconds per step and peak memory of training, compared with a reference implementation, in turns.
 
     The reference implementation is the published code's arithmetic: the negatives of each valid position gathered, the
-    item side recomputed for each of them, attention over the whole padded length.
+    item side recomputed for each of them, attention over the whole padded length. --reference runs and times a checkout of
+    the published code as well.
 
-    Example: workbench bench train --preset ml-1m/sasrec-dot --preset ml-1m/hstu-mol --steps 5
+    Examples:
+
+      workbench bench train --preset ml-1m/sasrec-dot --preset ml-1m/hstu-mol --steps 5
+
+      workbench bench train --preset ml-1m/hstu-dot --reference ../rails
     """
     from workbench.bench.training import compare, summary
     from workbench.training.presets import preset
 
-    chosen = presets or ["ml-1m/sasrec-dot", "ml-1m/hstu-mol"]
+    chosen = presets or ["ml-1m/sasrec-dot", "ml-1m/hstu-dot", "ml-1m/hstu-mol"]
     for name in chosen:
         preset(name)
     path = out or paths.reports() / "tables" / "bench-train.csv"
     with new_table(path):
-        raw = compare(chosen, steps, threads)
+        raw = compare(chosen, steps, threads, reference)
         write_csv(raw.assign(**origin()), path)
     print_table(summary(raw))
     typer.echo(str(path))
