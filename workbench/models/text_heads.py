@@ -28,8 +28,8 @@ from workbench.training.text_heads import HeadConfig, TextHead
 from workbench.training.text_training import Examples, HeadTraining, train_head
 
 MINED, MINED_FROM = 60, 30_000
-"""Documents per query among which hard negatives are looked for: the best by cosine of so many drawn at random. (The nearest of
-all documents are often answers that nobody wrote down.)"""
+"""Hard negative candidates per query, the best by cosine, and the number of random documents they are chosen from. (The
+nearest of all documents are often answers that nobody wrote down.)"""
 QUERIES_AT_ONCE = 512
 RETRAIN = "delete its folder to train the head again"
 _WEIGHTS, _CONFIG, _LISTS = "model.safetensors", "head.json", "lists-*.npy"

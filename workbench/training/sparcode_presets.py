@@ -34,7 +34,8 @@ METHODS = {
 """What is compared behind each tower."""
 
 CONTROL = {"tokens-aligned": "inner product of aligned tokens"}
-"""The null model next to them: the tokens of All-to-All, which start alike on both sides, without an MLP and without codes."""
+"""The null model next to them: the tokens of All-to-All, with the same initialisation on both sides, without an MLP and
+without codes."""
 
 
 def _variants(base: SparCodeConfig) -> dict[str, SimilarityConfig]:
