@@ -1,5 +1,6 @@
-"""Every command that README, CONTRIBUTING, the help texts and the notebooks print is one that the command line takes."""
+"""Every command that READMEs, CONTRIBUTING, the help texts, the notebooks, messages and errors print is one that works."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -53,11 +54,48 @@ def _helps() -> Iterator[str]:
     yield from (inspect.getdoc(command.callback) or "" for command in cli.app.registered_commands)
 
 
+VERBS = "|".join([*cli.LAZY, *(command.name or "" for command in cli.app.registered_commands)])
+FIELDS = {"evaluate": "ml-1m-cpu-hstu-mol", "data": "ml-1m", "study": "seeds", "pairs": "00_tour"}
+"""What stands for the field of a message's command, by the command; a preset for all others."""
+NAMED = ("workbench evaluate", "workbench index build")
+"""Commands that a text names without what they need."""
+
+
+def _texts(source: str) -> Iterator[str]:
+    """The strings of a module that are no docstrings, each field of an f-string as {}."""
+    nodes = list(ast.walk(ast.parse(source)))
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in nodes:
+        match node:
+            case ast.Constant(value=str(text)) if id(node) not in docstrings | parts:
+                yield text
+            case ast.JoinedStr(values=values):
+                yield "".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in values)
+
+
+def _of_message(text: str) -> Iterator[str]:
+    """The commands in a message: up to the closing backtick, or to the end of the phrase."""
+    for mention in re.finditer(rf"\bworkbench ({VERBS})\b", text):
+        rest = text[mention.start() :]
+        quoted = text[: mention.start()].endswith("`")
+        command = rest.partition("`")[0] if quoted else re.split(r"[;()\n]|, ", rest)[0]
+        yield (
+            command.replace("{}", FIELDS.get(mention[1], "quick/hstu-mol"))
+            .replace(" STUDY", " seeds")
+            .strip()
+        )
+
+
 def documented() -> list[str]:
     """The commands, each once, as one types them."""
-    found = [c for name in ("README.md", "CONTRIBUTING.md") for c in _of_markdown((ROOT / name).read_text())]
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("*/README.md")]
+    found = [c.replace("<name>", "ml-1m") for path in pages for c in _of_markdown(path.read_text())]
     found += [c for text in _helps() for c in _of_markdown(text)]
     found += [c for path in sorted((ROOT / "notebooks").glob("*.py")) for c in _of_notebook(path.read_text())]
+    modules = sorted(Path(workbench.__file__).parent.rglob("*.py"))
+    found += [c for path in modules for text in _texts(path.read_text()) for c in _of_message(text)]
+    found = [f"{command} --help" if command in NAMED else command for command in found]
     return sorted({" ".join(shlex.split(command, comments=True)): command for command in found}.values())
 
 
@@ -120,7 +158,7 @@ def run(command: str) -> None:
 @pytest.mark.parametrize("command", documented())
 def test_the_command_line_takes_it(command: str, parsed: list[click.Context]) -> None:
     run(command)
-    if "--help" in command or command.split()[1:] in (["bench"], ["data"]):
+    if "--help" in command or command.split()[1:] in (["bench"], ["data"], ["model"], ["study"], ["index"]):
         return
     (context,) = parsed
     if context.command_path == "workbench report":
@@ -144,6 +182,21 @@ def test_the_command_line_takes_it(command: str, parsed: list[click.Context]) ->
 def test_what_takes_no_time_runs(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(command)
     assert capsys.readouterr().out.strip() or command.endswith("pairs")
+
+
+def test_commands_of_messages_are_found() -> None:
+    source = '''"""A docstring: `workbench nothing`."""
+raise ValueError(
+    f"{folder} is not there: run `workbench data fetch {name}` and then `workbench data"
+    f" prepare {name} --from PATH`, or again with: workbench evaluate {a.b} --store; see workbench report, too"
+)
+'''
+    assert [c for text in _texts(source) for c in _of_message(text)] == [
+        "workbench data fetch ml-1m",
+        "workbench data prepare ml-1m --from PATH",
+        "workbench evaluate ml-1m-cpu-hstu-mol --store",
+        "workbench report",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -348,9 +348,15 @@ def test_a_damaged_checkpoint_does_not_stop_the_list(copied: Path, root: Path, w
     (damaged / "config.json").write_text("{")
     try:
         assert workbench("train", "--list") == 0
+        assert "ml-20m/hstu-mol" in capsys.readouterr().out
+        for text in ("{", '{"format": 1}', '{"format": 1, "num_items": 3, "retriever": 5}'):
+            (damaged / "config.json").write_text(text)
+            assert workbench("model", "list", "--trained") == 0
+            shown = capsys.readouterr()
+            assert f"note: {damaged.name} is left out: " in shown.err and shown.err.count("\n") == 1
+            assert copied.name in shown.out or "cycles-quick-sasrec-dot" in shown.out
     finally:
         shutil.rmtree(damaged)
-    assert "ml-20m/hstu-mol" in capsys.readouterr().out
 
 
 def test_compare_says_which_code_measured(copied: Path, workbench, tmp_path, capsys) -> None:

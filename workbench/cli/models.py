@@ -21,11 +21,13 @@ from workbench.evaluation.protocol import RAILS, STRICT, summarize
 from workbench.evaluation.ranks import COLUMNS
 from workbench.evaluation.retrievers import check_same_items, rank_users
 from workbench.front_door import load as open_model
+from workbench.loading import reading
 from workbench.models.import_rails import import_rails
 from workbench.models.measurements import MEASURED_BY, ROOMS
 from workbench.models.model_store import (
     METRIC_COLUMNS,
     METRICS,
+    RETRAIN,
     TrainedModel,
     check_place,
     folder_of,
@@ -107,14 +109,20 @@ def _presets() -> pd.DataFrame:
 def _trained_models() -> pd.DataFrame:
     rows = []
     for config in sorted(paths.checkpoints().glob(f"[!.]*/{CONFIG}")):
-        metadata = read_metadata(config.parent)
-        parts = [metadata["retriever"][part]["kind"] for part in ("encoder", "similarity")]
+        folder = config.parent
         value = by = ""
-        if (config.parent / METRICS).is_file():
-            trained = TrainedModel.load(config.parent)
-            value = f"{trained.metrics.set_index('metric')['value']['NDCG@10']:.4f}"
-            by = trained.measured_by or "this code"
-        rows.append((config.parent.name, metadata.get("dataset", ""), *parts, value, by))
+        try:
+            metadata = read_metadata(folder)
+            with reading(config, RETRAIN):
+                parts = [metadata["retriever"][part]["kind"] for part in ("encoder", "similarity")]
+            if (folder / METRICS).is_file():
+                trained = TrainedModel.load(folder)
+                value = f"{trained.metrics.set_index('metric')['value']['NDCG@10']:.4f}"
+                by = trained.measured_by or "this code"
+        except (ValueError, OSError) as error:
+            typer.echo(f"note: {folder.name} is left out: {error}", err=True)
+            continue
+        rows.append((folder.name, metadata.get("dataset", ""), *parts, value, by))
     columns = ["model", "dataset", "encoder", "similarity", "NDCG@10", "measured by"]
     return pd.DataFrame(rows, columns=columns)
 
