@@ -68,7 +68,7 @@ titles = sequences.items["title"].set_axis(range(1, sequences.num_items + 1))
 # computed.
 
 # %%
-one = one_query(workload, query, k, count=listed)
+one = one_query(workload, query, k, n1=listed)
 figures.bound_and_score(one.items, one.s_k, titles)
 
 # %% [markdown]
@@ -106,7 +106,7 @@ print("proved" if one.s_k >= one.outside else f"no proof: off by at most {one.ou
 # bound leaves.
 
 # %%
-Proof(workload, titles, query, k, count=listed)
+Proof(workload, titles, query, k, n1=listed)
 
 # %% [markdown]
 # **To answer with the controls.** Longer lists raise $S_K$ and lower the red line. Which of the two matters more for the proof?
@@ -132,7 +132,7 @@ shares = proof_shares(
     workload, [n for n in lengths if 2 * n <= sequences.num_items], (0.0, 0.5, 1.0, 2.0, 8.0), k
 )
 record("proofs", shares)
-figures.proofs_by_count(shares)
+figures.proofs_by_n1(shares)
 
 # %%
 as_trained = shares[shares["factor"] == 1.0]

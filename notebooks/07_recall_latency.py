@@ -77,7 +77,16 @@ print(
 # addition to the item state, for index and call together.
 
 # %%
-columns = ["method", "p50 ms", "p95 ms", "× baseline", "recall", "relative HR", "scored", "MB"]
+columns = [
+    "method",
+    "p50 ms",
+    "p95 ms",
+    "× reference implementation",
+    "recall",
+    "relative HR",
+    "scored",
+    "MB",
+]
 view = tables.shown(group)[columns]
 record("searchers", view)
 table(view)
@@ -85,7 +94,7 @@ table(view)
 # %%
 fast = group[group["recall"] >= 0.99].nsmallest(1, "p50_ms").iloc[0]
 record("fastest at recall .99 or more", fast["label"])
-record("its speed-up over the baseline", fast["speed_up"], unit="×")
+record("its speed-up over the reference implementation", fast["speed_up"], unit="×")
 
 # %% [markdown]
 # ## Recall against the true top 100
@@ -180,7 +189,7 @@ print(explorer.command_line)
 #
 # A graph avoids scoring every vector, but each step has a cost and less regular memory access. At some ten thousand items one
 # matrix product over all of them costs a fraction of rescoring $n_2$ candidates: there is little to save, and recall to lose.
-# Raise *efSearch* until the recall recovers and compare again, then try a larger corpus.
+# Raise *ef_search* until the recall recovers and compare again, then try a larger corpus.
 #
 # </details>
 

@@ -242,7 +242,7 @@ findings.towers(towers) if len(towers) else "run `workbench study run sparcode-t
 features = {"": "gender, age, occupation", "-known-5": "and their first five items"}
 written = {f: paths.reports() / "tables" / f"sparcode-given-ml-1m{end}.csv" for end, f in features.items()}
 given = [pd.read_csv(path).assign(features=f) for f, path in written.items() if path.is_file()]
-shown = ["features", "method", "mean", "deviation", "seeds"]
+shown = ["features", "method", "mean", "std", "seeds"]
 rows = pd.concat(given).query("metric == 'NDCG@50'")[shown].reset_index(drop=True) if given else None
 table(rows) if given else "run `workbench study run sparcode-given`"
 

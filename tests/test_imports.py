@@ -84,6 +84,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "bench",
             "encoders",
             "evaluation",
+            "search",
             "similarities",
             "studies",
             "theory",

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from workbench.models.measurements import MEASURED_BY
-from workbench.models.model_store import TrainedModel, markdown, with_published
+from workbench.models.model_store import TrainedModel, with_published
 from workbench.studies.results import SECTIONS, at_a_glance, results_page
+from workbench.studies.table_formats import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("ml-1m-cpu-sasrec-dot", "ml-1m-cpu-sasrec-mol", "ml-1m-cpu-hstu-dot", "ml-1m-cpu-hstu-mol")

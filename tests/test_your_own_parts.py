@@ -2,23 +2,32 @@
 
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import pandas as pd
 import pytest
 import torch
 from hadamard import HadamardConfig, HadamardMLP, RecentConfig
 from worlds import cyclic
 
+import workbench as wb
+from workbench.bench.live import LiveBench
+from workbench.bench.methods import METHODS
+from workbench.bench.plans import chosen_points
+from workbench.bench.workloads import Trained
 from workbench.cli import main
 from workbench.contracts import Similarity
 from workbench.data import Batches, storage
+from workbench.explore.search_figures import searcher_style
+from workbench.explore.search_widget import SearchExplorer
 from workbench.explore.template import method_style
 from workbench.models.model_store import load_or_train
 from workbench.registry import Registry, import_parts
 from workbench.retriever import Retriever, RetrieverConfig
 from workbench.search import BruteForce
+from workbench.search.registry import SEARCHERS
 from workbench.similarities import SIMILARITIES, DotConfig
 from workbench.training.presets import add_preset, preset
 
@@ -40,6 +49,72 @@ def test_an_own_encoder_and_similarity_are_trained_measured_stored_loaded_and_se
         expected = retriever.similarity.score(queries, items).topk(5)
     torch.testing.assert_close(found.scores, expected.values)
     assert found.exact.all()
+
+
+@pytest.fixture
+def own_searcher(monkeypatch) -> Path:
+    """The file of a searcher of a user's own, imported for one test."""
+    monkeypatch.setattr(SEARCHERS, "_parts", dict(SEARCHERS._parts))
+    monkeypatch.delitem(sys.modules, "every_nth", raising=False)
+    path = Path(__file__).with_name("every_nth.py")
+    import_parts(str(path))
+    yield path
+    del sys.modules["every_nth"]
+
+
+def test_an_own_searcher_is_an_index_a_way_to_measure_and_a_choice_of_the_explorer(
+    own_searcher, checkpoint, workbench_root, tmp_path
+):
+    model = wb.from_embeddings([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]], ids=["a", "b", "c"])
+    index = model.index("every-nth", step=2)
+    assert index.search_embeddings([[1.0, 0.1]], k=2).to_source()["item_id"].tolist() == ["a", "c"]
+    method = METHODS["every nth"]
+    assert [(p.name, p.default) for p in method.parameters] == [("step", 2)]
+    assert searcher_style("every nth").color == "#123456"
+    bench, plan = (
+        LiveBench("cpu"),
+        chosen_points(Trained(checkpoint), (), k=5, batch_size=4, rounds=1, queries=8),
+    )
+    explorer = SearchExplorer(
+        {"model": checkpoint}, replace(plan, methods=("every nth",)), bench=bench, folder=tmp_path
+    )
+    explorer.controls["methods"].value = ("every nth",)
+    explorer.controls["every nth step"].value = 4
+    explorer.run()
+    row = bench.table.set_index("method").loc["every nth"]
+    assert row["num_scored"] == -(-Trained(checkpoint).num_items() // 4) and row["setting"] == "step=4"
+    assert "'every nth step=4'" in explorer.command_line
+
+
+def test_the_command_line_measures_an_own_searcher(
+    own_searcher, checkpoint, workbench_root, tmp_path, capsys
+):
+    arguments = [
+        "--import",
+        str(own_searcher),
+        "bench",
+        "search",
+        "--checkpoint",
+        checkpoint,
+        "-k",
+        "5",
+        "--rounds",
+        "1",
+    ]
+    given = [
+        "--searcher",
+        "every nth step=2",
+        "--queries",
+        "8",
+        "--runs",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "t.csv"),
+    ]
+    with suppress(SystemExit):
+        main([*arguments, *given])
+    assert "every nth" in capsys.readouterr().out
+    assert "every nth" in pd.read_csv(tmp_path / "t.csv")["method"].tolist()
 
 
 def test_figures_draw_an_own_part_as_it_is_registered():

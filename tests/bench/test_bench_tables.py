@@ -22,8 +22,8 @@ CALLS = pd.DataFrame(
         ("w", "brute force", 2, 3, 0, 0, 0.010, 1.0),
         ("w", "brute force", 2, 3, 1, 0, 0.030, 1.0),
         ("w", "brute force", 2, 3, 2, 0, 0.020, 1.0),
-        ("w", "baseline", 2, 3, 0, 0, 0.010, 0.125),
-        ("w", "baseline", 2, 3, 1, 0, 0.010, 0.125),
+        ("w", "reference implementation", 2, 3, 0, 0, 0.010, 0.125),
+        ("w", "reference implementation", 2, 3, 1, 0, 0.010, 0.125),
         ("w", "fast (n=1)", 2, 3, 0, 0, 0.002, 1.0),
         ("v", "fast (n=1)", 2, 3, 0, 0, 0.002, 1.0),
     ],
@@ -36,7 +36,7 @@ def test_latency_is_percentiles_rates_and_ratios_of_medians_with_a_part_scaled_t
     brute = table.loc[("w", "brute force")]
     assert (brute["calls"], brute["p50_ms"], brute["p95_ms"]) == (3, pytest.approx(20), pytest.approx(29))
     assert brute["qps"] == pytest.approx(2 * 3 / 0.060)
-    assert table.loc[("w", "baseline"), "p50_ms"] == pytest.approx(80)
+    assert table.loc[("w", "reference implementation"), "p50_ms"] == pytest.approx(80)
     assert table["speed_up"].tolist() == pytest.approx([4, 1, 40, np.nan], nan_ok=True)
     assert table["vs_brute_force"].tolist() == pytest.approx([1, 0.25, 10, np.nan], nan_ok=True)
 
@@ -66,7 +66,7 @@ def test_overlap_where_less_than_k_can_be_found():
 
 
 def answers(label: str, *rows: tuple[int, int, list[int], list[float], bool, int]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=["query", "target", "ids", "scores", "exact", "work"])
+    frame = pd.DataFrame(rows, columns=["query", "target", "ids", "scores", "exact", "num_scored"])
     frame["ids"] = [np.array(ids) for ids in frame["ids"]]
     frame["scores"] = [np.array(scores) for scores in frame["scores"]]
     return frame.assign(workload="w", label=label, batch_size=1, k=2, round=0, call=0, gap=0.0)
@@ -92,9 +92,9 @@ def test_quality_is_recall_label_hits_proofs_and_work_over_the_same_queries():
     )
     assert table["label_hits"].to_dict() == {"brute force": 2, "fast": 2, "liar": 0}
     assert table["certified"].to_dict() == {"brute force": 1, "fast": 0.5, "liar": 1}
-    assert table["in_fact_exact"].to_dict() == {"brute force": 1, "fast": 0.5, "liar": 0}
+    assert table["matches_brute_force"].to_dict() == {"brute force": 1, "fast": 0.5, "liar": 0}
     assert table["false_certificates"].to_dict() == {"brute force": 0, "fast": 0, "liar": 1}
-    assert table["work"].to_dict() == {"brute force": 9, "fast": 3, "liar": 1}
+    assert table["num_scored"].to_dict() == {"brute force": 9, "fast": 3, "liar": 1}
 
 
 def test_a_query_counts_once_and_unknown_targets_are_neither_hit_nor_miss():
@@ -115,10 +115,10 @@ def test_a_summary_has_a_row_for_each_contender_and_group_in_order(finished: Raw
     assert (table["roofline_ms"] > 0).sum() == (table["scan"] != "unknown").sum()
 
 
-def test_brute_force_and_baseline_agree_and_no_certificate_is_false(finished: Raw):
+def test_brute_force_and_the_reference_implementation_agree_and_no_certificate_is_false(finished: Raw):
     table = quality(finished.answers)
-    exact = table[table["label"].isin(["baseline", "brute force"])]
-    assert (exact["recall"] == 1).all() and (exact["in_fact_exact"] == 1).all()
+    exact = table[table["label"].isin(["reference implementation", "brute force"])]
+    assert (exact["recall"] == 1).all() and (exact["matches_brute_force"] == 1).all()
     assert (table["false_certificates"] == 0).all()
     assert table["recall"].between(0, 1).all()
 

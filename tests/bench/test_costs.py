@@ -61,7 +61,7 @@ def test_the_roofline_takes_the_lower_ceiling():
             "workload": "w",
             "scan": ["pairs", "components", "average", "unknown", "int8"],
             "batch_size": 4,
-            "work": [1000.0, 5.0, 5.0, 5.0, 5.0],
+            "num_scored": [1000.0, 5.0, 5.0, 5.0, 5.0],
             "p50_ms": 10.0,
         }
     )

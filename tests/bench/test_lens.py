@@ -27,7 +27,7 @@ def test_a_short_list_misses_items_and_has_others_instead(workload: Workload) ->
     one = look(workload, "average n2=6", k=5)
     by = one.items.set_index("item")
     missed, extra = one.places["missed"].sum(), (one.places["true_place"] == 0).sum()
-    assert missed == extra > 0 and not one.in_fact_exact and not one.certified
+    assert missed == extra > 0 and not one.matches_brute_force and not one.certified
     assert (by.loc[one.places["true"][one.places["missed"]], "outcome"] == "missed").all()
     assert (by.loc[one.places["found"][one.places["true_place"] == 0], "outcome"] == "extra").all()
     assert one.scored == 6 and one.s_k < one.true_s_k
@@ -61,7 +61,7 @@ def test_candidates_are_those_that_the_searcher_scores(workload: Workload, text:
 
 def test_brute_force_leaves_nothing_and_an_index_does_not_tell(workload: Workload) -> None:
     one = look(workload, "brute force")
-    assert one.outside == -math.inf and one.certified and one.in_fact_exact and one.s_k == one.true_s_k
+    assert one.outside == -math.inf and one.certified and one.matches_brute_force and one.s_k == one.true_s_k
     assert math.isnan(look(workload, "h-indexer width=4,keep=6").outside)
     assert math.isnan(look(workload, "exact with a bound").outside)
 
@@ -77,7 +77,7 @@ def test_every_method_can_be_looked_at(workload: Workload, name: str) -> None:
     small = {"n1": 4, "n2": 6, "keep": 6, "width": 4}
     point = SearcherSpec.of(name, **{p.name: small[p.name] for p in METHODS[name].parameters})
     one = seen(workload, SearcherPool(workload).get(point.entry(), 1), point, 0, 5)
-    assert len(one.places) == 5 and (one.in_fact_exact or not one.certified)
+    assert len(one.places) == 5 and (one.matches_brute_force or not one.certified)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,16 @@ from workbench.bench.tables import quality, summary
 from workbench.bench.workloads import Inflated, Trained
 
 POINTS = tuple(map(SearcherSpec.read, ("average n2=8", "per component n1=4", "h-indexer width=4,keep=8")))
-QUALITY = ["label", "recall", "relative_hr", "hit_rate", "certified", "in_fact_exact", "work", "queries"]
+QUALITY = [
+    "label",
+    "recall",
+    "relative_hr",
+    "hit_rate",
+    "certified",
+    "matches_brute_force",
+    "num_scored",
+    "queries",
+]
 
 
 def small(checkpoint: str, points: tuple[SearcherSpec, ...] = POINTS, **more) -> Plan:
@@ -109,7 +118,7 @@ def test_references_are_told_apart() -> None:
     answers = pd.DataFrame(
         [
             {"workload": "w", "label": label, "k": 2, "query": 0, "target": 3, "ids": ids, "scores": [9.0, 1.0 + i],
-             "exact": False, "gap": 0.0, "work": 2}
+             "exact": False, "gap": 0.0, "num_scored": 2}
             for i, (label, ids) in enumerate(rows)
         ]
     )  # fmt: skip

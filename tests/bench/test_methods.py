@@ -40,7 +40,7 @@ def test_parameters_may_be_spaced_and_left_out() -> None:
     ("text", "said"),
     [
         ("", "no searcher ''"),
-        ("magic", "no searcher 'magic'; there are baseline, brute force"),
+        ("magic", "no searcher 'magic'; there are reference implementation, brute force"),
         ("n2=5", "no searcher 'n2=5'"),
         ("average n3=5", "average has no parameter 'n3'; it has n2"),
         ("brute force n2=5", "has no parameter 'n2'; it has none"),
@@ -138,7 +138,7 @@ def test_queries_that_are_nobodys_have_no_other_score(checkpoint: str, monkeypat
     [
         ("h-indexer width=4,keep=5", "h-indexer width=4,keep=20"),
         ("average, FAISS IVF n2=5,nlist=4,nprobe=1", "average, FAISS IVF n2=20,nlist=4,nprobe=4"),
-        ("average, FAISS HNSW n2=5,efSearch=8", "average, FAISS HNSW n2=20,efSearch=64"),
+        ("average, FAISS HNSW n2=5,ef_search=8", "average, FAISS HNSW n2=20,ef_search=64"),
     ],
 )
 def test_settings_that_share_an_index_find_what_each_alone_would(

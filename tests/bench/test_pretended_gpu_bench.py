@@ -29,7 +29,7 @@ def test_every_searcher_is_measured(plan, tmp_path, monkeypatch):
     table = summary(raw)
     expected = {m.name for m in METHODS.values() if not m.own_score and m.installed}
     assert set(table["method"]) == expected
-    whole = table["method"].isin(["baseline", "brute force", "exact with a bound"])
+    whole = table["method"].isin(["reference implementation", "brute force", "exact with a bound"])
     assert table.loc[whole, "recall"].dropna().tolist() == 6 * [1.0]
 
 
@@ -56,7 +56,7 @@ def test_proofs_are_those_of_the_cpu(checkpoint, monkeypatch):
 
     def shares(device: torch.device) -> pd.DataFrame:
         workload = build(Trained(checkpoint), 8, 0, device)
-        return proof_shares(workload, counts=(2, 8), factors=(1.0, 4.0), k=5)
+        return proof_shares(workload, n1=(2, 8), factors=(1.0, 4.0), k=5)
 
     here = shares(torch.device("cpu"))
     with pretended_gpu() as device:

@@ -42,19 +42,21 @@ def test_every_call_and_every_answer_is_a_row(plan: Plan, tmp_path: Path) -> Non
     assert raw.memory["peak_bytes"].ge(0).all() and len(raw.memory) == 8
     assert raw.shapes["items"].tolist() == [30, 60]
     assert raw.metadata["finished"] and raw.metadata["threads"] == 1 and len(raw.metadata["commits"]) == 1
-    assert raw.metadata["plan"]["workloads"][0]["entries"] == ["baseline", "brute force"]
+    assert raw.metadata["plan"]["workloads"][0]["entries"] == ["reference implementation", "brute force"]
 
 
 def test_turns_move_on_from_round_to_round(plan: Plan, tmp_path: Path) -> None:
     calls = quiet(replace(plan, batch_sizes=(1,)), tmp_path).calls
     first = calls[calls["turn"] == 0].groupby("round")["label"].unique().map(list).to_dict()
-    assert first == {0: ["baseline"], 1: ["brute force"]}
+    assert first == {0: ["reference implementation"], 1: ["brute force"]}
 
 
 def test_contenders_are_asked_the_same_queries(plan: Plan, tmp_path: Path) -> None:
     answers = quiet(plan, tmp_path).answers
     asked = answers.groupby(["workload", "batch_size", "label"])["query"].apply(list)
-    assert (asked.xs("baseline", level="label") == asked.xs("brute force", level="label")).all()
+    assert (
+        asked.xs("reference implementation", level="label") == asked.xs("brute force", level="label")
+    ).all()
 
 
 def test_a_stopped_run_goes_on_where_it_was(plan: Plan, tmp_path: Path, monkeypatch) -> None:
@@ -82,10 +84,10 @@ def test_a_stopped_run_goes_on_where_it_was(plan: Plan, tmp_path: Path, monkeypa
     assert not list(folder.rglob("*.partial"))
 
 
-def test_a_finished_run_is_read_and_anew_measures_again(plan: Plan, tmp_path: Path) -> None:
+def test_a_finished_run_is_read_and_a_fresh_one_measures_again(plan: Plan, tmp_path: Path) -> None:
     first = quiet(plan, tmp_path)
     pd.testing.assert_frame_equal(quiet(plan, tmp_path).calls, first.calls)
-    assert not quiet(plan, tmp_path, anew=True).calls["seconds"].equals(first.calls["seconds"])
+    assert not quiet(plan, tmp_path, fresh=True).calls["seconds"].equals(first.calls["seconds"])
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -168,7 +170,7 @@ def test_no_run_is_said_to_be_none(tmp_path: Path) -> None:
         ({"ks": (31,)}, "exceeds the 30 items"),
         ({"rounds": 0}, "rounds"),
         ({"warmup": -1}, "warmup"),
-        ({"methods": ("guessing",)}, "no method 'guessing'; there are baseline, brute force"),
+        ({"methods": ("guessing",)}, "no method 'guessing'; there are reference implementation, brute force"),
     ],
 )
 def test_impossible_plans_are_refused(plan: Plan, changes, said: str) -> None:
@@ -192,5 +194,5 @@ def test_plans_have_names(checkpoint: str) -> None:
 def test_labels_name_contenders_apart() -> None:
     for items in (1_000, 1_000_000):
         labels = [c.label for c in chosen(items, ())]
-        assert len(set(labels)) == len(labels) and labels[:2] == ["baseline", "brute force"]
+        assert len(set(labels)) == len(labels) and labels[:2] == ["reference implementation", "brute force"]
     assert BenchmarkEntry("m", lambda w, b: None, {"n": 3, "p": "x"}).label == "m (n=3, p=x)"  # type: ignore[arg-type, return-value]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workbench.bench import workloads
-from workbench.bench.baseline import Baseline, pair_bytes
+from workbench.bench.reference_implementation import ReferenceImplementation, pair_bytes
 from workbench.bench.workloads import (
     SIZES,
     Inflated,
@@ -113,20 +113,20 @@ def test_data_that_changed_are_noticed(checkpoint: str, root, monkeypatch, tmp_p
         build(Trained(checkpoint), 10, 0, CPU)
 
 
-def test_the_baseline_finds_what_brute_force_finds(checkpoint: str) -> None:
+def test_the_reference_implementation_finds_what_brute_force_finds(checkpoint: str) -> None:
     workload = build(Inflated(checkpoint, 60), 10, 0, CPU)
     _, queries, exclude = workload.batch(0, 10)
-    baseline = Baseline(workload, 10)
-    assert baseline.fraction == 1
-    found = baseline.search(queries, 7, exclude)
+    published = ReferenceImplementation(workload, 10)
+    assert published.fraction == 1
+    found = published.search(queries, 7, exclude)
     true = BruteForce(workload.similarity, workload.items).search(queries, 7, exclude)
     assert torch.equal(found.ids, true.ids)
     assert torch.allclose(found.scores, true.scores, atol=1e-5)
 
 
-def test_the_baseline_takes_as_many_items_as_memory_allows(checkpoint: str) -> None:
+def test_the_reference_implementation_takes_as_many_items_as_memory_allows(checkpoint: str) -> None:
     workload = build(Inflated(checkpoint, 60), 10, 0, CPU)
-    part = Baseline(workload, 2, held_bytes=2 * pair_bytes(workload.similarity) * 15)
+    part = ReferenceImplementation(workload, 2, held_bytes=2 * pair_bytes(workload.similarity) * 15)
     assert (part.rows, part.fraction) == (15, 0.25)
     _, queries, exclude = workload.batch(0, 2)
     found = part.search(queries, 5, exclude)

@@ -51,7 +51,7 @@ def test_the_tour_leads_from_station_to_station(visit: Any, lab: str) -> None:
         assert after != before
 
     page.wait_for_function(f"{PLOT.format(title='not proved')} !== undefined", timeout=30_000)
-    count = page.locator(".widget-hslider", has_text="N1").locator(".noUi-handle")
+    count = page.locator(".widget-hslider", has_text="n1").locator(".noUi-handle")
     count.focus()
     page.keyboard.press("End")
     page.wait_for_function(f"{PLOT.format(title='proved: the best 10')} !== undefined", timeout=30_000)

@@ -23,11 +23,11 @@ def call(*arguments: str) -> int:
 
 def test_it_measures_stores_and_prints(tmp_path: Path, capsys) -> None:
     out, runs = tmp_path / "tables" / "x.csv", tmp_path / "runs"
-    arguments = ("--size", "ml-1m", "--method", "baseline", "--batch-size", "2", "-k", "10", "--rounds", "1",
+    arguments = ("--size", "ml-1m", "--method", "reference implementation", "--batch-size", "2", "-k", "10", "--rounds", "1",
                  "--queries", "6", "--threads", "1", "--runs", str(runs), "--out", str(out))  # fmt: skip
     assert call(*arguments) == 0
     table = pd.read_csv(out)
-    assert table["label"].tolist() == ["baseline", "brute force"]
+    assert table["label"].tolist() == ["reference implementation", "brute force"]
     assert {"p50_ms", "speed_up", "recall", "of_roofline", "machine", "commit"} <= set(table.columns)
     assert table["recall"].tolist() == [1.0, 1.0]
     printed = capsys.readouterr().out
@@ -64,7 +64,7 @@ def test_chosen_searchers_are_measured_as_the_explorer_measures_them(
     ]
     assert call(*given) == 0
     table = pd.read_csv(out)
-    columns = ["label", "recall", "relative_hr", "hit_rate", "certified", "in_fact_exact", "work"]
+    columns = ["label", "recall", "relative_hr", "hit_rate", "certified", "matches_brute_force", "num_scored"]
     pd.testing.assert_frame_equal(table[columns], bench.table[columns], check_dtype=False, rtol=1e-5)
     assert len(table) == 6 and "SparCode (sparsity=0.5)" in capsys.readouterr().out
 
@@ -90,7 +90,7 @@ def test_chosen_searchers_may_be_asked_in_several_ways(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--searcher", "magic"), "no searcher 'magic'; there are baseline"),
+        (("--searcher", "magic"), "no searcher 'magic'; there are reference implementation"),
         (("--searcher", "average n3=5"), "average has no parameter 'n3'; it has n2"),
         (("--searcher", "average n2=five"), "n2 must be a number, not 'five'"),
         (("--searcher", "average n2=31"), "n2 is 31, but the corpus has 30 items"),
@@ -98,10 +98,10 @@ def test_chosen_searchers_may_be_asked_in_several_ways(
         (("--searcher", "average n2=5", "--preset", "quick"), "give --preset or --searcher"),
         (("--searcher", "average n2=5", "--method", "average"), "not both"),
         (
-            ("--searcher", "SparCode", "--own", "cycles-sasrec-sparcode", "--items", "60"),
+            ("--searcher", "SparCode", "--scorer", "cycles-sasrec-sparcode", "--items", "60"),
             "the catalogue alone",
         ),
-        (("--own", "cycles-sasrec-sparcode"), "named with --searcher"),
+        (("--scorer", "cycles-sasrec-sparcode"), "named with --searcher"),
         (("--searcher", "average n2=5", "-k", "31"), "k = 31 exceeds the 30 items"),
     ],
 )

@@ -34,6 +34,32 @@ def test_towers_leave_out_what_is_not_trained(empty):
     assert {"machine", "commit", "HR@10"} <= set(table.columns)
 
 
+@pytest.mark.parametrize(
+    ("form", "start", "line"),
+    [("markdown", "| tower | method | HR@10 |", "| none | popularity | 0."),
+     ("latex", r"\begin{tabular}{llr", "none & popularity & 0.")],
+)  # fmt: skip
+def test_a_table_is_printed_for_pages_and_papers(empty, form, start, line):
+    result = CliRunner().invoke(app, ["run", "sparcode-towers", "--trained-only", "--format", form])
+    assert result.exit_code == 0, result.output
+    assert (
+        result.stdout.startswith(start) and line in result.stdout
+    )  # and nothing else: it can be piped into a file
+
+
+def test_results_are_written_as_latex_floats(empty):
+    (empty / "reports" / "tables").mkdir(parents=True)
+    rows = pd.DataFrame(
+        {"method": ["popularity"], "HR@10": [0.25], "machine": ["one_cpu"], "commit": ["abc"]}
+    )
+    rows.to_csv(empty / "reports" / "tables" / "sparcode-towers.csv", index=False)
+    result = CliRunner().invoke(app, ["results", "--format", "latex"])
+    assert result.exit_code == 0, result.output
+    page = (empty / "reports" / "results.tex").read_text()
+    assert page.count(r"\begin{table}") == page.count(r"\end{table}") == 1
+    assert r"one\_cpu" in page and "popularity & 0.25" in page
+
+
 def test_deezer_from_files_in_the_published_format(empty, monkeypatch):
     random = np.random.default_rng(0)
     songs = random.normal(size=(60, 8))
@@ -53,7 +79,7 @@ def test_deezer_from_files_in_the_published_format(empty, monkeypatch):
     table = pd.read_csv(empty / "reports" / "tables" / "sparcode-deezer-mf.csv")
     assert set(table["method"]) == {*cold_start.COLD, "popularity"}
     assert table["mean"].between(0, 1).all() and (table["mean"] > 0).any()
-    assert {"machine", "commit", "deviation"} <= set(table.columns)
+    assert {"machine", "commit", "std"} <= set(table.columns)
     refused = CliRunner().invoke(app, ["run", "sparcode-deezer", f"folder={empty / 'nowhere'}"])
     assert isinstance(refused.exception, FileNotFoundError)
     assert "unpack the published archive" in str(refused.exception)
@@ -83,7 +109,7 @@ def test_movielens_10m_by_tenths_of_users_from_files_in_the_published_format(emp
     table = pd.read_csv(empty / "reports" / "tables" / "sparcode-users-ml-10m.csv")
     assert set(table["method"]) == {*asked, "popularity"}
     assert set(table["metric"]) == {f"{m}@{k}" for m in ("P", "R", "NDCG") for k in (20, 50)}
-    assert table["mean"].between(0, 1).all() and (table["deviation"].notna()).all()
+    assert table["mean"].between(0, 1).all() and (table["std"].notna()).all()
     assert (table.loc[table["metric"] == "R@50", "mean"] > 0.5).all()  # 50 of 60 films, less the 12 known
 
 

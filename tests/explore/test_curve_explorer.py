@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from workbench.explore.curve_explorer import Axes, read_off
+from workbench.explore.curve_explorer import Axes, curve_explorer
 from workbench.explore.curve_explorer_widget import ReadOff
 from workbench.explore.template import method_style
 
@@ -16,7 +16,7 @@ AXES = Axes("items <b>", "share", unit="items", share=True)
 
 
 def test_each_curve_says_its_value_where_the_mark_stands() -> None:
-    figure = read_off(CURVES, 10, AXES)
+    figure = curve_explorer(CURVES, 10, AXES)
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     marks = [trace for trace in figure.data if trace.mode == "markers"]
     assert [mark.y[0] for mark in marks] == [0.5, 0.3]
@@ -26,7 +26,7 @@ def test_each_curve_says_its_value_where_the_mark_stands() -> None:
 
 
 def test_a_curve_may_end_before_the_others() -> None:
-    figure = read_off(CURVES.iloc[:-1], 100, AXES)
+    figure = curve_explorer(CURVES.iloc[:-1], 100, AXES)
     assert [len(trace.y) for trace in figure.data if trace.mode == "markers"] == [1, 0]
     assert figure.data[2].name.endswith("<b>none</b>")
 
@@ -41,14 +41,14 @@ def test_a_curve_may_end_before_the_others() -> None:
 )
 def test_what_cannot_be_read_off_is_refused(table: pd.DataFrame, at: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_off(table, at, AXES)
+        curve_explorer(table, at, AXES)
 
 
 def test_axes_for_amounts() -> None:
-    figure = read_off(CURVES.assign(y=CURVES["y"] * 1e4), 100, Axes("items", "GB", log_y=True))
+    figure = curve_explorer(CURVES.assign(y=CURVES["y"] * 1e4), 100, Axes("items", "GB", log_y=True))
     assert figure.layout.yaxis.type == "log"
     assert figure.data[0].name == "HSTU + dot: <b>10,000</b>"
-    assert read_off(CURVES, 1, Axes("items", "GB")).layout.yaxis.range[0] == 0
+    assert curve_explorer(CURVES, 1, Axes("items", "GB")).layout.yaxis.range[0] == 0
 
 
 def test_the_slider_moves_the_mark_to_both_ends_and_the_plot_keeps_its_size() -> None:

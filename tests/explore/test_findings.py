@@ -92,14 +92,14 @@ def test_which_grouping_the_components_follow() -> None:
 
 def test_what_lists_prove() -> None:
     shares = pd.DataFrame(
-        {"factor": 1.0, "count": [10, 30], "in_fact_exact": [0.5, 0.95], "certified": [0.0, 0.4]}
+        {"factor": 1.0, "n1": [10, 30], "matches_brute_force": [0.5, 0.95], "certified": [0.0, 0.4]}
     )
     assert text(findings.proofs(shares)) == (
         "Lists of 30 contain the true answer for 95% of the queries, and prove it for 40%."
         " Nine of ten are correct with lists of 30, but none of these lengths proves nine of ten."
     )
     assert text(findings.proofs(shares.assign(certified=[0.9, 1.0]))).endswith("and proved with lists of 10.")
-    assert "No list is long enough" in text(findings.proofs(shares.assign(in_fact_exact=0.1)))
+    assert "No list is long enough" in text(findings.proofs(shares.assign(matches_brute_force=0.1)))
 
 
 def test_what_tighter_bounds_gain() -> None:

@@ -24,9 +24,9 @@ SHARES = pd.DataFrame(
     {
         "factor": [0.0, 0.0, 1.0, 1.0],
         "components": [4.0, 4.0, 1.5, 1.5],
-        "count": [10, 100, 10, 100],
+        "n1": [10, 100, 10, 100],
         "certified": [0.0, 0.2, 0.5, 1.0],
-        "in_fact_exact": [0.5, 1.0, 0.9, 1.0],
+        "matches_brute_force": [0.5, 1.0, 0.9, 1.0],
         "surviving": [0.9, 0.9, 0.1, 0.1],
     }
 )
@@ -49,7 +49,7 @@ def test_lists_are_drawn_with_the_two_levels():
 
 
 def test_proofs_are_drawn_by_count_and_gate():
-    figure = figures.proofs_by_count(SHARES)
+    figure = figures.proofs_by_n1(SHARES)
     solid = [t for t in figure.data if t.line.dash == "solid" and t.x[0] is not None]
     assert [list(t.y) for t in solid] == [[0.0, 0.2], [0.5, 1.0]]
 
@@ -63,7 +63,7 @@ def test_survivors_are_drawn_once_per_gate():
     assert list(bars.y) == [0.9, 0.1]
 
 
-@pytest.mark.parametrize("draw", [figures.proofs_by_count, figures.survivors_by_sharpness])
+@pytest.mark.parametrize("draw", [figures.proofs_by_n1, figures.survivors_by_sharpness])
 def test_a_table_without_its_columns_is_refused(draw):
     with pytest.raises(ValueError, match="factor"):
         draw(SHARES.drop(columns="factor"))

@@ -40,7 +40,7 @@ def workload() -> Workload:
 @pytest.fixture
 def proof(workload: Workload) -> Proof:
     titles = pd.Series([HOSTILE] * ITEMS, index=range(1, ITEMS + 1))
-    return Proof(workload, titles, k=5, count=10)
+    return Proof(workload, titles, k=5, n1=10)
 
 
 def heading(proof: Proof) -> str:
@@ -66,7 +66,7 @@ def test_every_control_to_its_ends_keeps_the_size_and_the_kinds_of_traces(proof:
     for name, ends in {
         "query": (0, QUERIES - 1),
         "k": (1, proof.controls["k"].max),
-        "N1": (1, proof.controls["N1"].options[-1][1]),
+        "n1": (1, proof.controls["n1"].options[-1][1]),
         "gate ×": (FACTORS[0], FACTORS[-1]),
     }.items():
         for value in ends:
@@ -78,9 +78,9 @@ def test_every_control_to_its_ends_keeps_the_size_and_the_kinds_of_traces(proof:
 
 
 def test_lists_of_all_items_prove_and_lists_of_too_few_do_not(proof: Proof) -> None:
-    proof.controls["N1"].value = proof.controls["N1"].options[-1][1]
+    proof.controls["n1"].value = proof.controls["n1"].options[-1][1]
     assert heading(proof).startswith("proved")
-    proof.controls["N1"].value = 1
+    proof.controls["n1"].value = 1
     proof.controls["k"].value = proof.controls["k"].max
     assert heading(proof).startswith("neither proved nor complete; 57 of 57")
 

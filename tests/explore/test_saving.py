@@ -1,8 +1,10 @@
 """Views in files: read back as they were, whole or not there, and an error that says what to do."""
 
 import doctest
-from importlib.machinery import ModuleSpec
+import re
+import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -28,13 +30,27 @@ def test_a_page_holds_all_that_draws_it(tmp_path: Path) -> None:
     assert FIGURE.layout.width == 930
 
 
-def test_png_needs_a_package_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install kaleido.*camera"):
-        save_figure(FIGURE, tmp_path / "v.png")
-    monkeypatch.setattr(saving, "find_spec", lambda name: ModuleSpec(name, None))
-    monkeypatch.setattr(go.Figure, "write_image", lambda self, path, format, scale: path.write_bytes(b"png"))
-    assert save_figure(FIGURE, tmp_path / "v.png").read_bytes() == b"png"
+@pytest.mark.browser
+def test_figures_are_saved_as_vectors_for_papers(tmp_path: Path) -> None:
+    svg = save_figure(FIGURE, tmp_path / "v.svg").read_text()
+    root = ElementTree.fromstring(svg)
+    assert root.attrib["width"] == "930" and any(e.tag.endswith("path") for e in root.iter())
+    pdf = save_figure(FIGURE, tmp_path / "v.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF") and b"/Subtype /Image" not in pdf and b"/Font" in pdf
+    assert re.search(rb"/MediaBox \[0 0 697\.\d+ 390", pdf)  # 930 × 520 pixels in points, on one page
+    assert pdf.count(b"/Type /Page\n") == 1
+    assert save_figure(FIGURE, tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
+    assert FIGURE.layout.width == 930 and FIGURE.layout.height is None
+
+
+def test_what_a_picture_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CHROMIUM", "no-such-browser")
+    with pytest.raises(FileNotFoundError, match="need Chromium: install one"):
+        save_figure(FIGURE, tmp_path / "v.pdf")
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
+    with pytest.raises(ImportError, match="pip install playwright"):
+        save_figure(FIGURE, tmp_path / "v.pdf")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,8 +79,8 @@ def test_nobodys_file_is_replaced_and_a_place_that_cannot_be_written_is_told(tmp
 def test_other_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\.csv or \.parquet, not as v\.xlsx"):
         save_table(TABLE, tmp_path / "v.xlsx")
-    with pytest.raises(ValueError, match=r"\.html or \.png, not as v\.pdf"):
-        save_figure(FIGURE, tmp_path / "v.pdf")
+    with pytest.raises(ValueError, match=r"\.svg or \.png, not as v\.gif"):
+        save_figure(FIGURE, tmp_path / "v.gif")
 
 
 @pytest.mark.parametrize(

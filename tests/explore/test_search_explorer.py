@@ -96,7 +96,7 @@ def test_measuring_puts_ringed_points_over_the_sweep(explorer: SearchExplorer) -
         "recall",
         "hit rate",
         "certified",
-        "in fact",
+        "matches brute force",
         "scored",
         "MB",
     ):
@@ -204,7 +204,7 @@ def test_learned_indexes_search_the_catalogue_under_their_own_score(explorer: Se
     assert "Retrieval" not in told(explorer) and "SparCode" not in told(
         explorer
     )  # it compares the same score only
-    assert explorer.command_line.count("--own") == 2 and "--items" not in explorer.command_line
+    assert explorer.command_line.count("--scorer") == 2 and "--items" not in explorer.command_line
 
 
 def test_a_second_click_a_stop_and_a_change_of_view_while_it_runs(
@@ -254,10 +254,10 @@ def test_an_error_inside_a_searcher_shows_in_the_status_line(
 
 def test_saved_views_are_read_back(explorer: SearchExplorer) -> None:
     explorer.run()
-    csv, parquet, html = (explorer.save(suffix) for suffix in (".csv", ".parquet", ".html"))
+    csv, parquet, html = (explorer.save_view(suffix) for suffix in (".csv", ".parquet", ".html"))
     assert (
         csv.name == "cycles-60-items-b4-k5.csv"
-        and explorer.save(".csv").name == "cycles-60-items-b4-k5-2.csv"
+        and explorer.save_view(".csv").name == "cycles-60-items-b4-k5-2.csv"
     )
     table = pd.read_parquet(parquet)
     assert table["when"].tolist() == ["stored"] * 3 + ["now"] * 4
@@ -266,7 +266,7 @@ def test_saved_views_are_read_back(explorer: SearchExplorer) -> None:
     assert "measured now" in html.read_text()
     explorer.controls["k"].value = 10
     with pytest.raises(ValueError, match="no table to save"):
-        explorer.save(".csv")
+        explorer.save_view(".csv")
     buttons = {b.description: b for b in explorer.widget.children[-2].children if hasattr(b, "click")}
     buttons["table, CSV"].click()
     assert "no table to save" in explorer._saved.value
@@ -311,7 +311,7 @@ def test_hostile_names_stay_text(checkpoint: str, tmp_path: Path) -> None:
     explorer.run()
     page = go.Figure(explorer.figure).to_json() + explorer.status.value + explorer._command.value
     assert "<img" not in page and "&lt;img" in page
-    path = explorer.save(".csv")
+    path = explorer.save_view(".csv")
     assert path.parent == tmp_path and "<" not in path.name
     explorer._saver(".csv")(None)
     assert "<img" not in explorer._saved.value

@@ -1,6 +1,7 @@
 """Dashboards, driven from Python: a control is set, the figure follows."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import ipywidgets
@@ -66,6 +67,14 @@ def test_live_figures_have_a_width_and_their_twins_take_the_pages() -> None:
     bars = Bars()
     assert bars.figure.layout.width == widgets.WIDTH
     assert bars.static()[1].layout.width is None
+
+
+@pytest.mark.browser
+def test_a_dashboard_is_saved_as_it_stands(tmp_path: Path) -> None:
+    bars = Bars()
+    bars.controls["count"].value = 5
+    assert "5 bars" in bars.save(tmp_path / "bars.svg").read_text()
+    assert bars.save(tmp_path / "bars.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_traces_are_changed_and_not_replaced() -> None:

@@ -254,10 +254,10 @@ def _flat(folder: Path) -> Any:
     found = FaissLists.load(folder / "flat.faiss", Flat(), "average", ids, vectors).lists(asked, K)
     true = (asked @ vectors.T).topk(K + 1)
     return [
-        f"a list is wrong and closed at {found.beyond[i]}, where an item scores {true.values[i, K - 1]}"
+        f"a list is wrong and closed at {found.outside_bound[i]}, where an item scores {true.values[i, K - 1]}"
         for i in range(4)
         if found.rows[i].tolist() != true.indices[i, :K].tolist()
-        and found.beyond[i] < true.values[i, K - 1] - 1e-4
+        and found.outside_bound[i] < true.values[i, K - 1] - 1e-4
     ]
 
 

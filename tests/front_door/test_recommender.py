@@ -12,7 +12,7 @@ from worlds import ENCODERS, SIMILARITIES, cyclic
 
 import workbench as wb
 from workbench.data import DataError, Sequences
-from workbench.front_door import Recommender
+from workbench.front_door import Index, Recommender
 from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.retriever import Retriever, RetrieverConfig
 from workbench.training.config import TrainingConfig
@@ -212,3 +212,52 @@ def test_the_readme_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         index.save("my-index")
     assert len(best) == 3 and best["exact"].all()
     assert index.search([["003", "004"]], k=3).to_source()["item_id"].tolist() == best["item_id"].tolist()
+
+
+ITEM_ROWS, QUERY_ROWS = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], [[0.2, 0.9], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"queries": QUERY_ROWS, "query_ids": ["ann", "007"]},
+        {"queries": pd.DataFrame(QUERY_ROWS, index=["ann", "007"])},
+        {"queries": pd.DataFrame(QUERY_ROWS).assign(query_id=["ann", "007"])},
+    ],
+    ids=["ids", "index", "column"],
+)
+def test_query_embeddings_are_recommended_to_by_their_own_ids(given, tmp_path):
+    model = wb.from_embeddings(ITEM_ROWS, ids=["a", "b", "c"], **given)
+    assert model.recommend(user="ann", k=2)["item_id"].tolist() == ["c", "b"]
+    table = model.recommend(user="007", k=3)
+    assert table["item_id"].tolist() == ["a", "b", "c"] and table["exact"].all()
+    assert table["score"].tolist() == pytest.approx([1.0, 0.8, 0.0])
+    written = pd.read_parquet(model.recommend_all(k=1, path=tmp_path / "all.parquet", progress=False))
+    assert written[["user_id", "item_id"]].to_numpy().tolist() == [["ann", "c"], ["007", "a"]]
+    assert model.recommend(["a"], k=1)["item_id"].tolist() == ["b"]  # histories still work
+    again = Index.load(model.index().save(tmp_path / "index")).model
+    assert again.recommend(user="ann", k=3).equals(model.recommend(user="ann", k=3))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"queries": [[1.0]]}, "query embeddings have 1 numbers each, the items' have 2"),
+        ({"queries": QUERY_ROWS, "query_ids": ["one"]}, "2 query embeddings and 1 query ids"),
+        ({"queries": QUERY_ROWS, "query_ids": ["x", "x"]}, "query ids: 'x' appears twice"),
+        ({"query_ids": ["x"]}, "query_ids without queries"),
+        ({"queries": pd.DataFrame(QUERY_ROWS), "query_ids": ["x", "y"]}, "leave query_ids out"),
+        ({"queries": [[1.0, np.nan]]}, "row 0 holds NaN"),
+    ],
+)
+def test_a_query_table_that_does_not_fit_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        wb.from_embeddings(ITEM_ROWS, ids=["a", "b", "c"], **given)
+
+
+def test_an_unknown_query_and_a_missing_history_are_told():
+    model = wb.from_embeddings(ITEM_ROWS, queries=QUERY_ROWS, query_ids=["ann", "bob"])
+    with pytest.raises(ValueError, match="has no query 'an'; did you mean 'ann'"):
+        model.recommend(user="an")
+    with pytest.raises(ValueError, match="needs a history: this model knows its queries"):
+        model.explain(0, user="ann")

@@ -10,13 +10,11 @@ from workbench import runtime
 from workbench.contracts import ItemState, Searcher, Similarity
 from workbench.kernels import selection
 from workbench.search import (
-    Average,
+    Approximate,
     AveragedComponents,
     BruteForce,
-    Combined,
     Exact,
-    HIndexer,
-    PerComponent,
+    FirstStageFilter,
     candidates,
 )
 from workbench.search.candidates import Scan
@@ -57,18 +55,24 @@ SEARCHERS: dict[str, Build] = {
     "exact": lambda similarity, items: Exact(
         similarity, items, max_scored_fraction=1.0, initial_per_k=1, memory_budget=4096
     ),
-    "per component, until certified": lambda similarity, items: PerComponent(
-        similarity, items, 5, lookahead=1, until_certified=True
+    "per component, until certified": lambda similarity, items: Approximate.of(
+        similarity, items, n1=5, lookahead=1, until_certified=True
     ),
-    "average": lambda similarity, items: Average(similarity, items, 60),
-    "combined": lambda similarity, items: Combined(
-        similarity, items, 60, 3, lookahead=4, source=partial(Scan, precision="int8")
+    "average": lambda similarity, items: Approximate.of(similarity, items, n2=60),
+    "combined": lambda similarity, items: Approximate.of(
+        similarity, items, n1=60, n2=3, lookahead=4, source=partial(Scan, precision="int8")
     ),
-    "h-indexer": lambda similarity, items: HIndexer(
-        similarity, items, AveragedComponents(similarity, items, 8), 60, runtime.generator(0), sampled=7
+    "h-indexer": lambda similarity, items: Approximate(
+        similarity,
+        items,
+        [
+            FirstStageFilter(
+                items, AveragedComponents(similarity, items, 8), 60, runtime.generator(0), sampled=7
+            )
+        ],
     ),
-    "per component by faiss": lambda similarity, items: PerComponent(
-        similarity, items, 60, source=faiss_lists(Flat())
+    "per component by faiss": lambda similarity, items: Approximate.of(
+        similarity, items, n1=60, source=faiss_lists(Flat())
     ),
     "tree beam": tree_beam,
     "sharded": lambda similarity, items: Sharded(

@@ -38,8 +38,8 @@ def test_lists_hold_the_largest_and_beyond_bounds_the_rest(seed, n, count, exclu
         rows = [r for r in found.rows[b].tolist() if r >= 0]
         assert sorted(rows) == sorted(best)
         rest = [exact[r] for r in open_rows if r not in rows]
-        assert all(score <= float(found.beyond[b]) for score in rest)
-        assert (found.beyond[b] == -INF) == (not rest)
+        assert all(score <= float(found.outside_bound[b]) for score in rest)
+        assert (found.outside_bound[b] == -INF) == (not rest)
 
 
 def test_a_source_follows_the_corpus():
@@ -57,13 +57,13 @@ def test_leaving_out_after_fetching_more_equals_leaving_out_inside():
     inside = source.lists(queries, 7, exclude)
     after = leave_out(source.lists(queries, 13), exclude, 7)
     assert torch.equal(inside.rows, after.rows)
-    assert (after.beyond >= inside.beyond - 1e-4).all()
+    assert (after.outside_bound >= inside.outside_bound - 1e-4).all()
 
 
 def test_what_is_cut_off_counts_for_what_lies_beyond():
     lists = Lists(torch.tensor([[4.0, 3.0, 2.0]]), torch.tensor([[8, 5, 1]]), torch.tensor([-INF]))
     found = leave_out(lists, torch.tensor([[8, -1]]), 1)
-    assert (found.rows.tolist(), found.beyond.tolist()) == ([[5]], [2.0])
+    assert (found.rows.tolist(), found.outside_bound.tolist()) == ([[5]], [2.0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

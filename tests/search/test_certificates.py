@@ -11,14 +11,12 @@ from torch import Tensor
 from workbench import runtime
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState, TopK
 from workbench.search import (
-    Average,
+    Approximate,
     AveragedComponents,
     BruteForce,
-    Combined,
     Exact,
+    FirstStageFilter,
     FittedScores,
-    HIndexer,
-    PerComponent,
     h_indexer,
 )
 from workbench.search.bounds import ComponentBounds
@@ -73,16 +71,22 @@ def searchers(similarity: ComponentSimilarity, items: ItemState, queries: QueryS
         ),
         "exact, int8": Exact(similarity, items, max_scored_fraction=1.0, initial_per_k=1, precision="int8"),
         "exact, adaptive": Exact(similarity, items, max_scored_fraction=0.5),
-        "per component": PerComponent(similarity, items, 3),
-        "per component, lookahead": PerComponent(similarity, items, 3, lookahead=4),
-        "per component, bfloat16": PerComponent(similarity, items, 4, lookahead=2, source=halved),
-        "per component, certified": PerComponent(similarity, items, 1, lookahead=2, until_certified=True),
-        "average": Average(similarity, items, 8),
-        "combined": Combined(similarity, items, 2, 6, lookahead=5),
-        "combined, int8": Combined(similarity, items, 3, 4, lookahead=5, source=quartered),
-        "h-indexer": HIndexer(similarity, items, averaged, 6, drawn, sampled=11),
-        "h-indexer, fitted": HIndexer(
-            similarity, items, FittedScores(similarity, items, queries, 4), 6, drawn
+        "per component": Approximate.of(similarity, items, n1=3),
+        "per component, lookahead": Approximate.of(similarity, items, n1=3, lookahead=4),
+        "per component, bfloat16": Approximate.of(similarity, items, n1=4, lookahead=2, source=halved),
+        "per component, certified": Approximate.of(
+            similarity, items, n1=1, lookahead=2, until_certified=True
+        ),
+        "average": Approximate.of(similarity, items, n2=8),
+        "combined": Approximate.of(similarity, items, n1=2, n2=6, lookahead=5),
+        "combined, int8": Approximate.of(similarity, items, n1=3, n2=4, lookahead=5, source=quartered),
+        "h-indexer": Approximate(
+            similarity, items, [FirstStageFilter(items, averaged, 6, drawn, sampled=11)]
+        ),
+        "h-indexer, fitted": Approximate(
+            similarity,
+            items,
+            [FirstStageFilter(items, FittedScores(similarity, items, queries, 4), 6, drawn)],
         ),
     }
 
@@ -157,8 +161,8 @@ def test_whole_numbers_leave_no_room_for_rounding(data, n, k, count):
     k = min(k, n)
     brute = BruteForce(similarity, items).search(queries, k)
     certain = [
-        PerComponent(similarity, items, count).search(queries, k),
-        Combined(similarity, items, count, 2, lookahead=3).search(queries, k),
+        Approximate.of(similarity, items, n1=count).search(queries, k),
+        Approximate.of(similarity, items, n1=count, n2=2, lookahead=3).search(queries, k),
         Exact(similarity, items, max_scored_fraction=1.0, initial_per_k=1, precision="int8").search(
             queries, k
         ),
@@ -214,19 +218,19 @@ def test_a_flat_gate_goes_to_brute_force():
 def test_work_counts_what_was_scored_and_lists_are_as_long_as_asked():
     similarity = SIMILARITIES["mol"]
     queries, items = states(similarity, 1, 4, 500, 1.0)
-    found = Average(similarity, items, 50).search(queries, 20)
+    found = Approximate.of(similarity, items, n2=50).search(queries, 20)
     assert (found.num_scored == 50).all() and not found.exact.any() and (found.gap == INF).all()
-    short = Average(similarity, items, 7).search(queries, 20)
+    short = Approximate.of(similarity, items, n2=7).search(queries, 20)
     assert ((short.ids > 0).sum(1) == 7).all()
-    union = PerComponent(similarity, items, 10).search(queries, 20)
+    union = Approximate.of(similarity, items, n1=10).search(queries, 20)
     assert ((union.num_scored > 10) & (union.num_scored <= 60)).all()
 
 
 def test_watching_more_proves_more():
     similarity = SIMILARITIES["mol, sharp gate"]
     queries, items = states(similarity, 2, 40, 800, 1.0)
-    plain = PerComponent(similarity, items, 60).search(queries, 5)
-    lookahead = PerComponent(similarity, items, 60, lookahead=60).search(queries, 5)
+    plain = Approximate.of(similarity, items, n1=60).search(queries, 5)
+    lookahead = Approximate.of(similarity, items, n1=60, lookahead=60).search(queries, 5)
     assert (lookahead.gap <= plain.gap).all()
     assert lookahead.exact.sum() >= plain.exact.sum() > 0
 
@@ -238,7 +242,9 @@ def test_a_fit_to_scores_ranks_better_than_the_average_of_its_width(monkeypatch)
     brute = BruteForce(similarity, items).search(asked, 10)
 
     def recall(stage: object) -> float:
-        found = HIndexer(similarity, items, stage, 60, runtime.generator(1)).search(asked, 10)
+        found = Approximate(
+            similarity, items, [FirstStageFilter(items, stage, 60, runtime.generator(1))]
+        ).search(asked, 10)
         return float((found.scores >= brute.scores[:, -1:] - 1e-4).float().mean())
 
     averaged = recall(AveragedComponents(similarity, items, 4))
@@ -253,28 +259,32 @@ def test_vectors_made_in_parts_are_those_made_at_once(monkeypatch):
     similarity = SIMILARITIES["mol"]
     queries, items = states(similarity, 3, 20, 500, 1.0)
     stage = AveragedComponents(similarity, items, 4)
-    whole = HIndexer(similarity, items, stage, 60, runtime.generator(1))
+    whole = FirstStageFilter(items, stage, 60, runtime.generator(1))
     monkeypatch.setattr(h_indexer, "ITEMS_AT_ONCE", 64)
-    parts = HIndexer(similarity, items, stage, 60, runtime.generator(1))
+    parts = FirstStageFilter(items, stage, 60, runtime.generator(1))
     assert torch.equal(parts._vectors.values, whole._vectors.values)
     assert (parts._vectors.error, parts._vectors.norm) == (whole._vectors.error, whole._vectors.norm)
-    assert torch.equal(parts.search(queries, 10).ids, whole.search(queries, 10).ids)
-    parts.upsert(items[:0])
+    in_parts, at_once = (Approximate(similarity, items, [kept]) for kept in (parts, whole))
+    assert torch.equal(in_parts.search(queries, 10).ids, at_once.search(queries, 10).ids)
+    in_parts.upsert(items[:0])
     assert torch.equal(parts._vectors.values, whole._vectors.values)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda s, x: PerComponent(s, x, 0), "at least 1 item, not 0"),
-        (lambda s, x: PerComponent(s, x, 1, lookahead=-1), "lookahead must be 0 or more"),
-        (lambda s, x: Average(s, x, -2), "at least 1 item, not -2"),
-        (lambda s, x: Combined(s, x, 1, 0), "at least 1 item, not 0"),
+        (lambda s, x: Approximate.of(s, x, n1=0), "at least 1 item, not 0"),
+        (lambda s, x: Approximate.of(s, x, n1=1, lookahead=-1), "lookahead must be 0 or more"),
+        (lambda s, x: Approximate.of(s, x, n2=-2), "at least 1 item, not -2"),
+        (lambda s, x: Approximate.of(s, x, n1=1, n2=0), "n2: .* at least 1 item, not 0"),
+        (lambda s, x: Approximate.of(s, x), "give n1, n2 or both"),
         (lambda s, x: Exact(s, x, initial_per_k=0), "initial_per_k must be at least 1"),
         (lambda s, x: Exact(s, x, max_scored_fraction=1.5), "0 to 1, not 1.5"),
         (lambda s, x: AveragedComponents(s, x, 0), "width must be at least 1"),
         (
-            lambda s, x: HIndexer(s, x, AveragedComponents(s, x, 2), 5, runtime.generator(0), sampled=0),
+            lambda s, x: Approximate(
+                s, x, [FirstStageFilter(x, AveragedComponents(s, x, 2), 5, runtime.generator(0), sampled=0)]
+            ),
             "sample of at least 1 item",
         ),
     ],
@@ -289,6 +299,6 @@ def test_settings_that_make_no_sense_are_refused(make, message):
 def test_lists_longer_than_the_corpus_hold_all_of_it():
     similarity = SIMILARITIES["mol"]
     queries, items = states(similarity, 0, 2, 9, 1.0)
-    for searcher in (PerComponent(similarity, items, 99), Average(similarity, items, 99)):
+    for searcher in (Approximate.of(similarity, items, n1=99), Approximate.of(similarity, items, n2=99)):
         found = searcher.search(queries, 9)
         assert found.exact.all() and (found.num_scored == 9).all()

@@ -7,7 +7,7 @@ import torch
 
 from workbench.contracts import ItemState, QueryState
 from workbench.search import BruteForce
-from workbench.search.approximate import Average, Combined, PerComponent
+from workbench.search.approximate import Approximate
 from workbench.search.candidates import Scan, SourceBuilder
 from workbench.search.engines.faiss import faiss_lists
 from workbench.search.engines.milvus import Milvus
@@ -58,7 +58,8 @@ def shares(ids: torch.Tensor, others: torch.Tensor) -> float:
 
 def test_proofs_are_those_of_a_scan_and_changes_reach_the_engine(similarity, items, queries, exact_source):
     searchers = [
-        Combined(similarity, items, 100, 30, lookahead=10, source=source) for source in (exact_source, Scan)
+        Approximate.of(similarity, items, n1=100, n2=30, lookahead=10, source=source)
+        for source in (exact_source, Scan)
     ]
     whole = BruteForce(similarity, items)
     exclude = torch.randint(0, ITEMS, (12, 5), generator=torch.Generator().manual_seed(3))
@@ -85,9 +86,9 @@ def test_a_file_opened_again_serves_the_same_searcher(similarity, items, queries
     found = []
     for _ in range(2):
         with Milvus(tmp_path / "corpus.db") as milvus:
-            searcher = PerComponent(similarity, items, 40, source=milvus.lists)
+            searcher = Approximate.of(similarity, items, n1=40, source=milvus.lists)
             found.append(searcher.search(queries, 5))
-        built = PerComponent(similarity, items, 40, source=faiss_lists(Flat(), tmp_path / "indexes"))
+        built = Approximate.of(similarity, items, n1=40, source=faiss_lists(Flat(), tmp_path / "indexes"))
         found.append(built.search(queries, 5))
     assert sorted(path.name for path in (tmp_path / "indexes").iterdir()) == [
         "component-0.faiss",
@@ -97,9 +98,9 @@ def test_a_file_opened_again_serves_the_same_searcher(similarity, items, queries
 
 
 @pytest.mark.parametrize("kind", [IVF(nlist=8, nprobe=6), HNSW()], ids=["ivf", "hnsw"])
-@pytest.mark.parametrize("make", [PerComponent, Average])
-def test_approximate_indexes_find_much_and_prove_nothing(similarity, items, queries, kind, make):
-    searcher: PerComponent | Average = make(similarity, items, 100, source=faiss_lists(kind))
+@pytest.mark.parametrize("lists", [{"n1": 100}, {"n2": 100}], ids=["n1", "n2"])
+def test_approximate_indexes_find_much_and_prove_nothing(similarity, items, queries, kind, lists):
+    searcher = Approximate.of(similarity, items, **lists, source=faiss_lists(kind))
     found = searcher.search(queries, 5)
     assert not found.exact.any() and (found.gap == float("inf")).all()
     assert shares(found.ids, BruteForce(similarity, items).search(queries, 5).ids) > 0.5
@@ -114,8 +115,8 @@ def test_approximate_indexes_find_much_and_prove_nothing(similarity, items, quer
 
 
 def test_shards_of_engines_prove_what_each_proves(similarity, items, queries):
-    def build(part: ItemState) -> PerComponent:
-        return PerComponent(similarity, part, 20, until_certified=True, source=faiss_lists(Flat()))
+    def build(part: ItemState) -> Approximate:
+        return Approximate.of(similarity, part, n1=20, until_certified=True, source=faiss_lists(Flat()))
 
     found = Sharded(build, split(items, 3)).search(queries, 5)
     truth = BruteForce(similarity, items).search(queries, 5)

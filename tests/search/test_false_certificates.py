@@ -13,14 +13,12 @@ from torch import Tensor
 from workbench import runtime
 from workbench.contracts import QueryState, Searcher
 from workbench.search import (
-    Average,
+    Approximate,
     AveragedComponents,
     BruteForce,
-    Combined,
     Exact,
+    FirstStageFilter,
     FittedScores,
-    HIndexer,
-    PerComponent,
     Sharded,
     split,
 )
@@ -41,8 +39,8 @@ CERTIFIED: dict[str, Callable[..., Searcher]] = {
     "exact": partial(Exact, max_scored_fraction=1.0, initial_per_k=1),
     "exact, bfloat16": partial(Exact, max_scored_fraction=1.0, initial_per_k=1, precision="bfloat16"),
     "exact, int8": partial(Exact, max_scored_fraction=1.0, initial_per_k=1, precision="int8"),
-    "per component": lambda s, x: PerComponent(s, x, 4, lookahead=2, until_certified=True),
-    "combined": lambda s, x: Combined(s, x, 3, 5, lookahead=2, until_certified=True),
+    "per component": lambda s, x: Approximate.of(s, x, n1=4, lookahead=2, until_certified=True),
+    "combined": lambda s, x: Approximate.of(s, x, n1=3, n2=5, lookahead=2, until_certified=True),
     "sharded": lambda s, x: Sharded(
         lambda part: Exact(s, part, max_scored_fraction=1.0, initial_per_k=1), split(x, 3)
     ),
@@ -169,7 +167,10 @@ def test_items_whose_average_overflows_are_not_lost(count):
     q = replace(q, components=q.components * 1e-38)
     x = replace(x, components=components)
     expected = BruteForce(similarity, x).search(q, 5)
-    for searcher in (Average(similarity, x, count), Combined(similarity, x, count, count)):
+    for searcher in (
+        Approximate.of(similarity, x, n2=count),
+        Approximate.of(similarity, x, n1=count, n2=count),
+    ):
         found = searcher.search(q, 5)
         torch.testing.assert_close(found.scores[found.exact], expected.scores[found.exact])
     assert not AveragedComponents(similarity, x, 4).item_vectors(x).isnan().any()
@@ -235,11 +236,10 @@ def one_refuses(name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"])
 def test_a_change_that_fails_changes_nothing(kind, monkeypatch):
     similarity, q, x = states("mol", 0)
     makers: dict[str, Callable[[], Searcher]] = {
-        "per component": lambda: PerComponent(similarity, x, 4, until_certified=True, source=one_refuses),
-        "combined": lambda: Combined(similarity, x, 4, 9, until_certified=True, source=one_refuses),
+        "per component": lambda: Approximate.of(similarity, x, n1=4, until_certified=True, source=one_refuses),
+        "combined": lambda: Approximate.of(similarity, x, n1=4, n2=9, until_certified=True, source=one_refuses),
         "sharded": lambda: Sharded(
-            lambda part: PerComponent(
-                similarity, part, 4, until_certified=True,
+            lambda part: Approximate.of(similarity, part, n1=4, until_certified=True,
                 source=one_refuses if int(part.ids[0]) == int(x.ids[75]) else Scan,
             ),
             split(x, 2),
@@ -272,11 +272,11 @@ def test_an_upsert_of_nothing_does_nothing():
     for searcher in (
         BruteForce(similarity, x),
         Exact(similarity, x),
-        PerComponent(similarity, x, 5),
-        Average(similarity, x, 5),
-        Combined(similarity, x, 5, 5),
-        HIndexer(similarity, x, AveragedComponents(similarity, x, 4), 20, drawn),
-        HIndexer(similarity, x, FittedScores(similarity, x, q, 4), 20, drawn),
+        Approximate.of(similarity, x, n1=5),
+        Approximate.of(similarity, x, n2=5),
+        Approximate.of(similarity, x, n1=5, n2=5),
+        Approximate(similarity, x, [FirstStageFilter(x, AveragedComponents(similarity, x, 4), 20, drawn)]),
+        Approximate(similarity, x, [FirstStageFilter(x, FittedScores(similarity, x, q, 4), 20, drawn)]),
     ):
         before = searcher.search(q, 3)
         searcher.upsert(x[:0])
@@ -303,7 +303,7 @@ def test_masks_of_another_kind_are_refused(change, message):
 
 def test_a_change_that_cannot_be_undone_says_so(monkeypatch):
     similarity, _, x = states("mol", 0)
-    searcher = PerComponent(similarity, x, 4, source=one_refuses)
+    searcher = Approximate.of(similarity, x, n1=4, source=one_refuses)
     monkeypatch.setattr(Refusing, "armed", True)
 
     def stuck(self: Scan) -> Callable[[], None]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from workbench.search import h_indexer
-from workbench.search.h_indexer import HIndexer, integer_products_are_exact
+from workbench.search.h_indexer import FirstStageFilter, integer_products_are_exact
 from workbench.search.quantized_vectors import QuantizedVectors
 
 
@@ -34,7 +34,7 @@ def test_scores_are_sums_of_integers_on_every_processor(processor: None) -> None
     items = QuantizedVectors.of(torch.randn(300, 64, generator=g), "int8")
     assert items.scales is not None
     exact = (queries.long() @ items.values.long().T).float() * items.scales[:, 0]
-    assert torch.equal(HIndexer._scores(queries, items, 0, 300), exact)
+    assert torch.equal(FirstStageFilter._scores(queries, items, 0, 300), exact)
 
 
 def test_a_processor_that_cuts_off_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:

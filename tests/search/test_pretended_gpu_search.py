@@ -14,14 +14,12 @@ from workbench import runtime
 from workbench.contracts import ItemState, QueryState, Searcher
 from workbench.kernels import mixture
 from workbench.search import (
-    Average,
+    Approximate,
     AveragedComponents,
     BruteForce,
-    Combined,
     Exact,
+    FirstStageFilter,
     FittedScores,
-    HIndexer,
-    PerComponent,
 )
 from workbench.search.candidates import Scan
 from workbench.search.inverted_index import InvertedIndex
@@ -90,21 +88,25 @@ SEARCHERS = {
     "exact": partial(Exact, max_scored_fraction=1.0),
     "exact, int8": partial(Exact, max_scored_fraction=1.0, precision="int8"),
     "exact, measured": Exact,
-    "per component": partial(PerComponent, count=30, lookahead=2, until_certified=True),
-    "average": partial(Average, count=60),
+    "per component": partial(Approximate.of, n1=30, lookahead=2, until_certified=True),
+    "average": partial(Approximate.of, n2=60),
     "average, bfloat16": partial(
-        Average, count=60, source=partial(Scan, precision="bfloat16", block_bytes=4096)
+        Approximate.of, n2=60, source=partial(Scan, precision="bfloat16", block_bytes=4096)
     ),
-    "combined": partial(Combined, per_component=20, average=30),
-    "h-indexer": lambda s, x: HIndexer(
-        s, x, AveragedComponents(s, x, 4), 80, runtime.generator(0), sampled=100
+    "combined": partial(Approximate.of, n1=20, n2=30),
+    "h-indexer": lambda s, x: Approximate(
+        s, x, [FirstStageFilter(x, AveragedComponents(s, x, 4), 80, runtime.generator(0), sampled=100)]
     ),
     "sharded": lambda s, x: Sharded(partial(BruteForce, s), split(x, parts=3)),
 }
 
 
-def fitted(similarity, items, queries) -> HIndexer:
-    return HIndexer(similarity, items, FittedScores(similarity, items, queries, 4), 80, runtime.generator(0))
+def fitted(similarity, items, queries) -> Approximate:
+    return Approximate(
+        similarity,
+        items,
+        [FirstStageFilter(items, FittedScores(similarity, items, queries, 4), 80, runtime.generator(0))],
+    )
 
 
 def tree(similarity, items) -> TreeBeam:

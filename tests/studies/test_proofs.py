@@ -20,7 +20,7 @@ def workload(checkpoint: str) -> Workload:
 
 
 def test_one_query_is_taken_apart_as_it_is_searched(workload: Workload) -> None:
-    one = one_query(workload, 3, k=5, count=4)
+    one = one_query(workload, 3, k=5, n1=4)
     history = set(workload.exclude[3].tolist()) - {0}
     assert len(one.items) == 30 - len(history) and not history & set(one.items["item"])
     top = one.items[one.items["outcome"] == "top k"].sort_values("score", ascending=False)
@@ -40,18 +40,18 @@ def test_one_query_is_taken_apart_as_it_is_searched(workload: Workload) -> None:
 
 def test_lists_of_everything_leave_nothing_outside(workload: Workload) -> None:
     allowed = 30 - int((workload.exclude[0] != 0).sum())
-    one = one_query(workload, 0, k=allowed, count=allowed)
+    one = one_query(workload, 0, k=allowed, n1=allowed)
     assert one.outside == float("-inf") and one.lists["listed"].all()
     assert (one.items["outcome"] == "top k").all()
 
 
 @pytest.mark.parametrize(
-    ("query", "k", "count", "message"),
-    [(8, 1, 1, "query 8 is not one of the 8"), (0, 0, 1, "k and N1"), (0, 1, 31, "k and N1")],
+    ("query", "k", "n1", "message"),
+    [(8, 1, 1, "query 8 is not one of the 8"), (0, 0, 1, "k and n1"), (0, 1, 31, "k and n1")],
 )
-def test_what_cannot_be_taken_apart_is_said(workload: Workload, query, k, count, message) -> None:
+def test_what_cannot_be_taken_apart_is_said(workload: Workload, query, k, n1, message) -> None:
     with pytest.raises(ValueError, match=message):
-        one_query(workload, query, k, count)
+        one_query(workload, query, k, n1)
 
 
 def test_a_gate_times_nothing_weighs_all_components_alike(workload: Workload) -> None:
@@ -81,8 +81,8 @@ def test_a_similarity_without_a_gate_is_refused(workload: Workload) -> None:
 def test_shares_are_those_of_the_searchers(workload: Workload) -> None:
     shares = proof_shares(workload, [1, 5, 30], (0.0, 1.0), k=3)
     assert isinstance(shares, pd.DataFrame) and len(shares) == 6
-    assert (shares["certified"] <= shares["in_fact_exact"]).all()
-    whole = shares[shares["count"] == 30]
+    assert (shares["certified"] <= shares["matches_brute_force"]).all()
+    whole = shares[shares["n1"] == 30]
     assert (whole["certified"] == 1).all() and (whole["gap"] == 0).all()
     assert shares.loc[shares["factor"] == 0, "components"].iloc[0] == pytest.approx(
         workload.similarity.config.components, rel=1e-4

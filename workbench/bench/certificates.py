@@ -24,13 +24,11 @@ from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Sear
 from workbench.kernels import mixture_native
 from workbench.registry import Settings
 from workbench.search import (
-    Average,
+    Approximate,
     AveragedComponents,
     BruteForce,
-    Combined,
     Exact,
-    HIndexer,
-    PerComponent,
+    FirstStageFilter,
     Sharded,
     faiss_lists,
     split,
@@ -89,11 +87,11 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
     """Small lists, so that a proof is there for some queries and not for others."""
     exact = partial(Exact, similarity, max_scored_fraction=1.0, initial_per_k=1)
     half, int8 = (partial(Scan, precision=p) for p in ("bfloat16", "int8"))
-    certain = partial(PerComponent, similarity, lookahead=2, until_certified=True)
+    certain = partial(Approximate.of, similarity, lookahead=2, until_certified=True)
 
     def h_indexer(x: ItemState) -> Searcher:
         stage = AveragedComponents(similarity, x, 4)
-        return HIndexer(similarity, x, stage, 6, runtime.generator(0), sampled=11)
+        return Approximate(similarity, x, [FirstStageFilter(x, stage, 6, runtime.generator(0), sampled=11)])
 
     return {
         "brute force, small tiles": lambda x: BruteForce(similarity, x, memory_budget=4096),
@@ -101,18 +99,20 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
         "exact, bfloat16 bounds": partial(exact, precision="bfloat16"),
         "exact, int8 bounds": partial(exact, precision="int8"),
         "exact, adaptive": lambda x: Exact(similarity, x, max_scored_fraction=0.5),
-        "per component": lambda x: PerComponent(similarity, x, 3),
-        "per component, lookahead": lambda x: PerComponent(similarity, x, 3, lookahead=4),
-        "per component, bfloat16 lists": lambda x: PerComponent(similarity, x, 4, lookahead=2, source=half),
-        "per component, until certified": lambda x: certain(x, 1),
-        "per component, FAISS": lambda x: PerComponent(similarity, x, 6, source=faiss_lists(Flat())),
-        "per component, failing changes": lambda x: certain(x, 2, source=Unreliable),
-        "average": lambda x: Average(similarity, x, 8),
-        "combined": lambda x: Combined(similarity, x, 2, 6, lookahead=5),
-        "combined, int8 lists": lambda x: Combined(similarity, x, 3, 4, lookahead=5, source=int8),
+        "per component": lambda x: Approximate.of(similarity, x, n1=3),
+        "per component, lookahead": lambda x: Approximate.of(similarity, x, n1=3, lookahead=4),
+        "per component, bfloat16 lists": lambda x: Approximate.of(
+            similarity, x, n1=4, lookahead=2, source=half
+        ),
+        "per component, until certified": lambda x: certain(x, n1=1),
+        "per component, FAISS": lambda x: Approximate.of(similarity, x, n1=6, source=faiss_lists(Flat())),
+        "per component, failing changes": lambda x: certain(x, n1=2, source=Unreliable),
+        "average": lambda x: Approximate.of(similarity, x, n2=8),
+        "combined": lambda x: Approximate.of(similarity, x, n1=2, n2=6, lookahead=5),
+        "combined, int8 lists": lambda x: Approximate.of(similarity, x, n1=3, n2=4, lookahead=5, source=int8),
         "h-indexer": h_indexer,
         "sharded": lambda x: Sharded(lambda part: exact(part), split(x, 3)),
-        "sharded lists": lambda x: Sharded(lambda part: certain(part, 2), split(x, 2)),
+        "sharded lists": lambda x: Sharded(lambda part: certain(part, n1=2), split(x, 2)),
     }
 
 
@@ -296,7 +296,7 @@ def _change(searcher: Searcher, change: ItemState | Tensor) -> None:
         else:
             searcher.upsert(change)
 
-    if isinstance(searcher, PerComponent):
+    if isinstance(searcher, Approximate):
         Unreliable.failing = True
         try:
             make()

@@ -1,10 +1,11 @@
-"""Who is measured: each searcher over a grid of its parameters. A new searcher joins by a line in `entries`."""
+"""Who is measured: each searcher over a grid of its parameters; one of your own, if it is named, as it is registered."""
 
 from dataclasses import replace
 
 from workbench import runtime
 from workbench.bench.methods import (
-    BASELINE,
+    METHODS,
+    PUBLISHED,
     REFERENCE,
     BenchmarkEntry,
     SearcherSpec,
@@ -31,7 +32,7 @@ does fitting the h-indexer's first stage for each setting."""
 
 def entries(items: int) -> list[BenchmarkEntry]:
     """Every searcher over its grid, for a corpus of so many items; settings that exceed it are left out."""
-    found = [SearcherSpec(name).entry() for name in (BASELINE, REFERENCE, "exact with a bound")]
+    found = [SearcherSpec(name).entry() for name in (PUBLISHED, REFERENCE, "exact with a bound")]
     for n in _fitting(LISTED, items):
         found.append(replace(SearcherSpec.of("per component", n1=n).entry(), typical=n == 50))
     for n in _fitting(AVERAGED, items):
@@ -79,6 +80,12 @@ def chosen(items: int, methods: tuple[str, ...], typical: bool = False) -> list[
     Raises ValueError where a method is not known.
     """
     every = entries(items)
+    known = list(dict.fromkeys(c.method for c in every))
+    every += [
+        SearcherSpec(m).entry()
+        for m in methods
+        if m not in known and m in METHODS and not METHODS[m].own_score
+    ]
     known = list(dict.fromkeys(c.method for c in every))
     if wrong := [m for m in methods if m not in known]:
         raise ValueError(f"no method {wrong[0]!r}; there are {', '.join(known)}")

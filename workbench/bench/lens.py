@@ -40,7 +40,7 @@ class Seen(NamedTuple):
     scored: int
 
     @property
-    def in_fact_exact(self) -> bool:
+    def matches_brute_force(self) -> bool:
         """Whether every true item was found."""
         return not bool(self.places["missed"].any())
 
@@ -99,7 +99,7 @@ def candidates(point: SearcherSpec, logits: Float[Tensor, "N P"]) -> Bool[Tensor
     values = {name: int(value) for name, value in point.values.items()}
     listed = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     match point.method:
-        case "baseline" | "brute force":
+        case "reference implementation" | "brute force":
             return ~listed
         case "per component" | "average" | "combined":
             if "n1" in values:

@@ -5,8 +5,7 @@
 
 import copy
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Self
@@ -16,17 +15,20 @@ from jaxtyping import Int
 from torch import Tensor
 
 from workbench import runtime
-from workbench.bench.baseline import Baseline
+from workbench.bench.reference_implementation import ReferenceImplementation
 from workbench.bench.roofline import FIRST_STAGE_WIDTH
 from workbench.bench.workloads import Asked, Workload
 from workbench.contracts import QueryState, Searcher, TopK
 from workbench.models.model_store import folder_of
+from workbench.registry import Part
 from workbench.retriever import described
-from workbench.search import Average, BruteForce, Combined, Exact, FittedScores, HIndexer, PerComponent
+from workbench.search import Approximate, BruteForce, FittedScores, registry
 from workbench.search.candidates import CandidateSource
 from workbench.search.engines.faiss import FaissLists
+from workbench.search.h_indexer import FirstStageFilter
 from workbench.search.indexes import HNSW, IVF, IndexKind
 from workbench.search.inverted_index import InvertedIndex
+from workbench.search.parameters import MOST, Parameter, parameters
 from workbench.search.path_beam import PathBeam
 from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
 from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems, SparCodeQueries
@@ -36,7 +38,7 @@ Scan = Literal["pairs", "components", "average", "int8", "unknown"]
 """What the first stage computes for every item: the whole φ, its P inner products, one inner product of their width, one of
 `FIRST_STAGE_WIDTH` in int8, or who knows."""
 
-BASELINE, REFERENCE = "baseline", "brute force"
+PUBLISHED, REFERENCE = "reference implementation", "brute force"
 SPARCODE, PATHS = "SparCode", "Deep Retrieval"
 OWN_SCORE = {"sparcode": SPARCODE, "deep_retrieval": PATHS}
 """Methods that search under the score of a checkpoint of their own, by the kind of its similarity."""
@@ -89,57 +91,8 @@ class BenchmarkEntry:
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """A number that a method is set by: `low` to `high`, whole where `default` is; `steps` are those that a slider offers.
-
-    `counts_items`: it cannot exceed the corpus.
-    """
-
-    name: str
-    default: int | float
-    low: int | float
-    high: int | float
-    steps: tuple[int | float, ...]
-    meaning: str
-    counts_items: bool = False
-
-    def check(self, value: object) -> None:
-        """ValueError where `value` is of another type or out of range."""
-        whole = isinstance(self.default, int)
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            kind = "a whole number" if whole else "a number"
-            raise ValueError(f"{self.name} must be {kind}, not {value!r}")
-        if not self.low <= value <= self.high:
-            raise ValueError(f"{self.name} must lie in {self.low:,} to {self.high:,}, not {value:,}")
-
-    def read(self, text: str) -> int | float:
-        """The value that a text gives; ValueError where it is none."""
-        if re.fullmatch(r"[+-]?\d+", text):
-            return int(text)
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise ValueError(f"{self.name} must be a number, not {text!r}")
-        return value
-
-
-MOST = 10**9
-COUNTS = (5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000)
-
-
-def _count(name: str, default: int, meaning: str) -> Parameter:
-    return Parameter(name, default, 1, MOST, COUNTS, meaning, counts_items=True)
-
-
-def _number(name: str, default: int, steps: tuple[int, ...], meaning: str) -> Parameter:
-    return Parameter(name, default, 1, MOST, steps, meaning)
-
-
-@dataclass(frozen=True)
 class Method:
-    """A way of searching: its parameters, what it does in a line, and how a entry is made of their values."""
+    """A way of searching: its parameters, what it does in a line, and how an entry is made from their values."""
 
     name: str
     meaning: str
@@ -273,44 +226,34 @@ def own_reference(method: str, checkpoint: str) -> BenchmarkEntry:
 
 
 def _searcher(make: Callable[..., Searcher]) -> Callable[[Asked, int, Any], Built]:
-    """Builds a searcher from a similarity and an item state."""
-    return lambda asked, batch_size, index: Built(make(asked.similarity, asked.items).search)
+    """Builds a searcher from a similarity and an item state; it searches without gradients, also if it is a user's own."""
+    return lambda asked, batch_size, index: Built(torch.no_grad()(make(asked.similarity, asked.items).search))
 
 
-def _baseline(workload: Workload, batch_size: int, index: None) -> Built:
-    baseline = Baseline(workload, batch_size)
-    return Built(baseline.search, baseline.fraction)
+def _published(workload: Workload, batch_size: int, index: None) -> Built:
+    published = ReferenceImplementation(workload, batch_size)
+    return Built(published.search, published.fraction)
 
 
-def _whole(name: str, make: Callable[..., Searcher], scan: Scan) -> Callable[..., BenchmarkEntry]:
-    return lambda: BenchmarkEntry(name, _searcher(make), scan=scan)
+def _registered(part: Part) -> Callable[..., BenchmarkEntry]:
+    """Makes entries of a registered searcher, built as an index of it is."""
 
+    def entry(**values: int | float) -> BenchmarkEntry:
+        build = _searcher(partial(registry.build, part.settings(**values)))
+        return BenchmarkEntry(part.label, build, values, SCANS.get(part.kind, "unknown"))
 
-def _per_component(n1: int) -> BenchmarkEntry:
-    build = _searcher(partial(PerComponent, count=n1))
-    return BenchmarkEntry("per component", build, {"n1": n1}, "components")
-
-
-def _average(n2: int) -> BenchmarkEntry:
-    return BenchmarkEntry("average", _searcher(partial(Average, count=n2)), {"n2": n2}, "average")
-
-
-def _combined(n1: int, n2: int) -> BenchmarkEntry:
-    build = _searcher(partial(Combined, per_component=n1, average=n2))
-    return BenchmarkEntry("combined", build, {"n1": n1, "n2": n2}, "components")
+    return entry
 
 
 def _h_indexer(width: int, keep: int) -> BenchmarkEntry:
     """Its index, for all that it may keep, has a first stage that is fitted to the scores of the sample."""
 
-    def fit(workload: Workload) -> HIndexer:
+    def fit(workload: Workload) -> FirstStageFilter:
         stage = FittedScores(workload.similarity, workload.items, workload.sample, width)
-        return HIndexer(workload.similarity, workload.items, stage, 1, runtime.generator(0))
+        return FirstStageFilter(workload.items, stage, 1, runtime.generator(0))
 
-    def build(workload: Workload, batch_size: int, index: HIndexer) -> Built:
-        searcher = copy.copy(index)
-        searcher.keep = keep
-        return Built(searcher.search)
+    def build(workload: Workload, batch_size: int, index: FirstStageFilter) -> Built:
+        return Built(Approximate(workload.similarity, workload.items, [index.keeping(keep)]).search)
 
     scan: Scan = "int8" if width == FIRST_STAGE_WIDTH else "unknown"
     parameters = {"width": width, "keep": keep}
@@ -331,7 +274,7 @@ def _from_index(kind: IndexKind, key: str, n2: int) -> tuple[Callable[[Workload,
         def held(name: str, ids: Tensor, vectors: Tensor) -> CandidateSource:
             return lists
 
-        return Built(Average(workload.similarity, workload.items, n2, source=held).search)
+        return Built(Approximate.of(workload.similarity, workload.items, n2=n2, source=held).search)
 
     return build, Index(key, fill)
 
@@ -342,9 +285,9 @@ def _ivf(n2: int, nlist: int, nprobe: int) -> BenchmarkEntry:
     return BenchmarkEntry("average, FAISS IVF", build, parameters, "unknown", index=index)
 
 
-def _hnsw(n2: int, efSearch: int) -> BenchmarkEntry:
-    build, index = _from_index(HNSW(ef_search=efSearch), "HNSW", n2)
-    parameters = {"n2": n2, "efSearch": efSearch}
+def _hnsw(n2: int, ef_search: int) -> BenchmarkEntry:
+    build, index = _from_index(HNSW(ef_search=ef_search), "HNSW", n2)
+    parameters = {"n2": n2, "ef_search": ef_search}
     return BenchmarkEntry("average, FAISS HNSW", build, parameters, "unknown", index=index)
 
 
@@ -380,71 +323,56 @@ def _paths(beam: int, checkpoint: str) -> BenchmarkEntry:
     return BenchmarkEntry(PATHS, build, {"beam": beam}, "unknown", checkpoint=checkpoint, reference=reference)
 
 
-_N1 = _count("n1", 50, "items of each component's list")
-_N2 = _count("n2", 1_000, "items of the list by the average component")
-_EFFORT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method(
-            BASELINE,
-            "as published: the item side anew on each call",
-            lambda: BenchmarkEntry(BASELINE, _baseline, per_batch_size=True),
-        ),
-        Method(REFERENCE, "every item scored: the reference", _whole(REFERENCE, BruteForce, "pairs")),
-        Method(
-            "exact with a bound",
-            "only items whose bound reaches S_K are scored",
-            _whole("exact with a bound", Exact, "components"),
-        ),
-        Method("per component", "a list per component, with a proof", _per_component, (_N1,)),
-        Method("average", "one list, by the average", _average, (_N2,)),
-        Method("combined", "lists per component and by the average", _combined, (_N1, _N2)),
-        Method(
-            "h-indexer",
-            "a narrow first stage in int8",
-            _h_indexer,
-            (
-                _number("width", FIRST_STAGE_WIDTH, (8, 16, 32, 64, 128), "numbers of the first stage's vectors"),
-                _count("keep", 4_000, "items that the first stage is to keep"),
-            ),
-        ),
-        Method(
-            "average, FAISS IVF",
-            "the average's list from the nearest cells",
-            _ivf,
-            (
-                _N2,
-                _number("nlist", 128, (16, 32, 64, 128, 256, 512, 1024), "cells of the index"),
-                _number("nprobe", 16, _EFFORT, "cells that are looked at"),
-            ),
-            needs_faiss=True,
-        ),
-        Method(
-            "average, FAISS HNSW",
-            "the average's list from a graph",
-            _hnsw,
-            (_N2, _number("efSearch", 128, _EFFORT[3:], "list kept while the graph is walked")),
-            needs_faiss=True,
-        ),
-        Method(
-            SPARCODE,
-            "codes and an inverted index, under its own score",
-            _sparcode,
-            (
-                Parameter(
-                    "sparsity", 0.98, 0.0, 1.0, (0.0, 0.5, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999),
-                    "share of (code, item) scores that is left out",
-                ),
-            ),
-        ),
-        Method(
-            PATHS,
-            "a beam of learned paths, under its own score",
-            _paths,
-            (_number("beam", 25, (1, 2, 5, 10, 25, 50, 100), "paths that are walked to the end"),),
-        ),
-    )
+SCANS: dict[str, Scan] = {
+    "brute-force": "pairs", "exact": "components", "per-component": "components", "average": "average",
+    "combined": "components",
 }  # fmt: skip
+"""What the registered searchers compute for every item, by kind."""
+
+MAKERS: dict[str, Callable[..., BenchmarkEntry]] = {
+    "h-indexer": _h_indexer, "faiss-ivf": _ivf, "faiss-hnsw": _hnsw, "paths": _paths,
+}  # fmt: skip
+"""Registered searchers, by kind, whose index the bench builds once for several settings, or with queries to learn from."""
+
+BEAM = Parameter("beam", 25, 1, MOST, (1, 2, 5, 10, 25, 50, 100), "paths that are walked to the end")
+SPARSITY = Parameter(
+    "sparsity", 0.98, 0.0, 1.0, (0.0, 0.5, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999),
+    "share of (code, item) scores that is left out",
+)  # fmt: skip
+
+
+def _of_part(part: Part) -> Method:
+    return Method(
+        part.label,
+        part.title,
+        MAKERS.get(part.kind) or _registered(part),
+        (BEAM,) if part.label == PATHS else parameters(part.settings),
+        needs_faiss=part.kind.startswith("faiss-"),
+    )
+
+
+class _Methods(Mapping[str, Method]):
+    """The reference implementation, every registered searcher by its label, and SparCode's codes: read when it is asked for."""
+
+    def _all(self) -> dict[str, Method]:
+        published = Method(
+            PUBLISHED,
+            "as published: the item side computed on each call",
+            lambda: BenchmarkEntry(PUBLISHED, _published, per_batch_size=True),
+        )
+        codes = Method(SPARCODE, "codes and an inverted index, under its own score", _sparcode, (SPARSITY,))
+        found = [published, *map(_of_part, registry.SEARCHERS.values()), codes]
+        return {method.name: method for method in found}
+
+    def __getitem__(self, name: str) -> Method:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+METHODS = _Methods()
 """Every way of searching, by name."""

@@ -210,7 +210,7 @@ def command(plan: Plan) -> str:
     for point in plan.points:
         words += ["--searcher", point.text]
     for checkpoint in plan.own:
-        words += ["--own", _short(checkpoint)]
+        words += ["--scorer", _short(checkpoint)]
     same = chosen_points(
         workload, plan.points, batch_size=plan.batch_sizes[0], k=plan.ks[0], rounds=plan.rounds, queries=plan.queries,
         seed=plan.seed, own=plan.own, threads=plan.threads,

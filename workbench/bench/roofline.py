@@ -101,10 +101,10 @@ def roofline(table: pd.DataFrame, shapes: pd.DataFrame, limits: Ceilings) -> pd.
 
     A call looks at all N items for each of B queries (`scan`: whole pairs, P inner products, one, or a narrow one in int8,
     whose operations count as fp32's) and then computes φ for
-    `work` pairs. operations = B · (N · scan + work · pair); bytes = what the scan reads of the corpus, once, and the item
-    state of each rescored pair. NaN where the scan is unknown (an index that skips items).
+    `num_scored` pairs. operations = B · (N · scan + num_scored · pair); bytes = what the scan reads of the corpus, once, and
+    the item state of each rescored pair. NaN where the scan is unknown (an index that skips items).
 
-    `table` has workload, scan, batch_size, work, fraction and p50_ms; `shapes` is a row of `Shape` per workload.
+    `table` has workload, scan, batch_size, num_scored, fraction and p50_ms; `shapes` is a row of `Shape` per workload.
     """
     wide = table[["workload"]].merge(shapes, on="workload", how="left")
     p = wide["query_groups"] * wide["item_groups"]
@@ -115,7 +115,7 @@ def roofline(table: pd.DataFrame, shapes: pd.DataFrame, limits: Ceilings) -> pd.
     scan_operations = np.select(kinds, [pair, 2 * p * wide["width"], 2 * wide["width"], 2 * narrow], np.nan)
     of_components = 4 * wide["item_groups"] * wide["width"]
     scan_bytes = np.select(kinds, [state, of_components, 4 * wide["width"], narrow], np.nan)
-    rescored = np.where(scan == "pairs", 0, table["work"].to_numpy(float))
+    rescored = np.where(scan == "pairs", 0, table["num_scored"].to_numpy(float))
     b, n = table["batch_size"].to_numpy(), wide["items"].to_numpy()
     operations = b * (n * scan_operations + rescored * pair.to_numpy())
     moved = n * scan_bytes + b * rescored * state.to_numpy()

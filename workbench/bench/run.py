@@ -35,10 +35,10 @@ class Raw:
 
     `calls`: workload, label, batch_size, k, round, call, turn (its place in the round), seconds, fraction (of the corpus
     that was searched). `answers`: workload, label, batch_size, k, round, call, query, target (0: unknown), and of the `TopK`
-    ids, scores, exact, gap, work. `builds`: workload, label, batch_size (0: any), seconds, kept_bytes (held beyond the item
-    state). `memory`: workload, label, batch_size, k, peak_bytes (of one call). `entries`: label, method, setting, scan,
-    reference (the label that its recall is against). `shapes`: workload, and the fields of `Shape`. `metadata`: the plan, the
-    machine, versions, commits.
+    ids, scores, exact, gap, num_scored. `builds`: workload, label, batch_size (0: any), seconds, kept_bytes (held beyond
+    the item state). `memory`: workload, label, batch_size, k, peak_bytes (of one call). `entries`: label, method, setting,
+    scan, reference (the label that its recall is against). `shapes`: workload, and the fields of `Shape`. `metadata`: the
+    plan, the machine, versions, commits.
     """
 
     calls: pd.DataFrame
@@ -82,13 +82,13 @@ def run(
     *,
     device: str | None = None,
     progress: bool = True,
-    anew: bool = False,
+    fresh: bool = False,
 ) -> Raw:
     """Measure `plan` in a folder of its own under `runs` (default: `reports/bench`), and hand back all that was stored.
 
     The folder is named for the plan, the entries, the machine, the torch version, the code and the checkpoints: what was
     measured before with all of them the same is kept, and what is missing is measured now. A round is stored whole or not at
-    all. `anew` removes what is there first. Raises as `workloads.build` does, and BlockingIOError if another process runs it.
+    all. `fresh` removes what is there first. Raises as `workloads.build` does, and BlockingIOError if another process runs it.
     """
     on = runtime.device(device)
     found = provenance(paths.root())
@@ -104,7 +104,7 @@ def run(
     folder = (runs or paths.reports() / "bench") / f"{plan.name}-{digest}"
     files.check_file(folder / FACTS)
     with files.lock(folder):
-        return _run(plan, folder, described, on, found.commit_words(), progress=progress, anew=anew)
+        return _run(plan, folder, described, on, found.commit_words(), progress=progress, fresh=fresh)
 
 
 def _run(
@@ -115,9 +115,9 @@ def _run(
     commit: str,
     *,
     progress: bool,
-    anew: bool,
+    fresh: bool,
 ) -> Raw:
-    if anew and (folder / FACTS).is_file():
+    if fresh and (folder / FACTS).is_file():
         files.remove(folder)
     metadata = read_json(folder / FACTS, REPEAT) if (folder / FACTS).is_file() else None
     if metadata is not None and metadata.get("finished") is True:

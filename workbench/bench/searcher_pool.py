@@ -164,6 +164,6 @@ def _answers(found: TopK, asked: torch.Tensor, targets: torch.Tensor) -> pd.Data
             "scores": list(found.scores.float().cpu().numpy()),
             "exact": found.exact.cpu().numpy(),
             "gap": found.gap.float().cpu().numpy(),
-            "work": found.num_scored.cpu().numpy(),
+            "num_scored": found.num_scored.cpu().numpy(),
         }
     )

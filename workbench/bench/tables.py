@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workbench.bench.methods import BASELINE, REFERENCE
+from workbench.bench.methods import PUBLISHED, REFERENCE
 from workbench.bench.roofline import roofline
 from workbench.bench.run import Raw
 from workbench.evaluation.latency import percentiles
@@ -20,9 +20,10 @@ GROUP = ["workload", "batch_size", "k"]
 
 def latency(calls: pd.DataFrame) -> pd.DataFrame:
     """One row per workload, label, batch size and k: `calls`, `p50_ms`, `p95_ms`, `p99_ms`, `qps`, `fraction`, and the
-    ratios of medians `speed_up` (over the baseline) and `vs_brute_force`, 1 or more where faster; NaN without the other.
+    ratios of medians `speed_up` (over the reference implementation) and `vs_brute_force`, 1 or more if faster; NaN without the
+    other.
 
-    Times of a part of the corpus are divided by its `fraction` of the items: see `Baseline`.
+    Times of a part of the corpus are divided by its `fraction` of the items: see `ReferenceImplementation`.
     """
     whole = calls.assign(seconds=calls["seconds"] / calls["fraction"])
     parts = []
@@ -31,7 +32,7 @@ def latency(calls: pd.DataFrame) -> pd.DataFrame:
     table = pd.concat(parts, ignore_index=True)
     fractions = calls.groupby(["workload", "label", "batch_size", "k"])["fraction"].first().reset_index()
     table = table.merge(fractions, on=["workload", "label", "batch_size", "k"])
-    for name, label in (("speed_up", BASELINE), ("vs_brute_force", REFERENCE)):
+    for name, label in (("speed_up", PUBLISHED), ("vs_brute_force", REFERENCE)):
         other = table[table["label"] == label][[*GROUP, "p50_ms"]].rename(columns={"p50_ms": "other"})
         table[name] = table[GROUP].merge(other, on=GROUP, how="left")["other"].to_numpy() / table["p50_ms"]
     return table
@@ -66,7 +67,7 @@ def overlap(
 
 def per_query(answers: pd.DataFrame, references: Mapping[str, str] | None = None) -> pd.DataFrame:
     """A row for each answered query that its reference answered too: workload, label, k, query, `recall`, `exact`, `hit`,
-    `true_hit` (the target was in the list, and in that of brute force; NaN without a target), `work`, `gap`.
+    `true_hit` (the target was in the list, and in that of brute force; NaN without a target), `num_scored`, `gap`.
 
     `references`: by label, the one whose lists recall is against, where it is not brute force. A query that was answered
     more than once (in batches of several sizes) counts once, as it was answered last.
@@ -88,7 +89,7 @@ def per_query(answers: pd.DataFrame, references: Mapping[str, str] | None = None
         target = rows["target"].to_numpy()
         known = target > 0
         parts.append(
-            rows[["workload", "label", "k", "query", "exact", "gap", "work"]].assign(
+            rows[["workload", "label", "k", "query", "exact", "gap", "num_scored"]].assign(
                 recall=overlap(
                     ids.astype("int64"),
                     scores.astype("float64"),
@@ -108,17 +109,18 @@ def quality(answers: pd.DataFrame, references: Mapping[str, str] | None = None) 
     `queries`; `recall`, the mean overlap, under a score of its own with brute force under that score (see `per_query`);
     `hit_rate`, the share of queries whose label it found; `relative_hr`, its label hits over the `label_hits` of brute force
     (the measure of the published tables; NaN without labels or hits, and rough where hits are few); `certified`, the share
-    with a proof; `in_fact_exact`, the share with recall 1; `false_certificates`, proofs of what was wrong (a bug, if not 0);
-    `work`, the mean number of pairs scored in full.
+    with a proof; `matches_brute_force`, the share with recall 1; `false_certificates`, proofs of what was wrong (a bug, if not
+    0); `num_scored`, the mean number of pairs scored in full.
     """
     rows = per_query(answers, references)
     rows = rows.assign(
-        in_fact_exact=rows["recall"] == 1, false_certificates=rows["exact"] & (rows["recall"] < 1)
+        matches_brute_force=rows["recall"] == 1, false_certificates=rows["exact"] & (rows["recall"] < 1)
     )
     grouped = rows.groupby(["workload", "label", "k"], sort=False)
     table = grouped.agg(
         queries=("query", "size"), recall=("recall", "mean"), certified=("exact", "mean"),
-        in_fact_exact=("in_fact_exact", "mean"), false_certificates=("false_certificates", "sum"), work=("work", "mean"),
+        matches_brute_force=("matches_brute_force", "mean"), false_certificates=("false_certificates", "sum"),
+        num_scored=("num_scored", "mean"),
         hit_rate=("hit", "mean"),
     )  # fmt: skip
     hits, true = grouped["hit"].sum(min_count=1), grouped["true_hit"].sum(min_count=1)
@@ -166,7 +168,7 @@ def side_by_side(
     table = table.merge(shapes[["workload", "items", "item_bytes"]], on="workload", how="left")
     table["index_mb"] = table["index_mb"].fillna(0.0)
     table["memory_mb"] = table["index_mb"] + table["call_mb"]
-    # The baseline on a part: its memory grows with N as its time does.
+    # The reference implementation on a part: its memory grows with N as its time does.
     for name in ("call_mb", "memory_mb"):
         table[name] = table[name] / table["fraction"]
     places = {name: place for place, name in enumerate(calls["workload"].unique())}  # as they were measured
@@ -187,12 +189,12 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
             ),
             "p50 ms": table["p50_ms"].map(_three),
             "p95 ms": table["p95_ms"].map(_three),
-            "× baseline": table["speed_up"].map(_three),
+            "× reference implementation": table["speed_up"].map(_three),
             "recall": table["recall"].map(_share),
             "relative HR": table["relative_hr"].map(_share),
             "certified": table["certified"].map(_share),
-            "in fact exact": table["in_fact_exact"].map(_share),
-            "scored": table["work"].map(lambda w: "" if np.isnan(w) else f"{w:,.0f}"),
+            "matches brute force": table["matches_brute_force"].map(_share),
+            "scored": table["num_scored"].map(lambda w: "" if np.isnan(w) else f"{w:,.0f}"),
             "MB": table["memory_mb"].map(_three),
             "of roofline": table["of_roofline"].map(_share),
         }
@@ -207,22 +209,22 @@ def readme(table: pd.DataFrame, workload: str, batch_size: int = 32, k: int = 10
 
 
 def readme_sizes(table: pd.DataFrame) -> pd.DataFrame:
-    """What the README shows of the published sizes with random weights: brute force beside the baseline, by size and batch."""
+    """Brute force next to the reference implementation at the published sizes with random weights, by size and batch."""
     random = table[
-        table["workload"].str.endswith(", random weights") & table["method"].isin([BASELINE, REFERENCE])
+        table["workload"].str.endswith(", random weights") & table["method"].isin([PUBLISHED, REFERENCE])
     ]
     text = shown(random).assign(items=random["items"].map("{:,}".format))
-    baseline, brute = (
-        text[random["method"] == name].reset_index(drop=True) for name in (BASELINE, REFERENCE)
+    published, brute = (
+        text[random["method"] == name].reset_index(drop=True) for name in (PUBLISHED, REFERENCE)
     )
     return pd.DataFrame(
         {
             "size": brute["workload"].str.removesuffix(", random weights"),
             "items": brute["items"],
             "queries": brute["B"],
-            "baseline ms": baseline["p50 ms"],
+            "reference implementation ms": published["p50 ms"],
             "brute force ms": brute["p50 ms"],
-            "× baseline": brute["× baseline"],
+            "× reference implementation": brute["× reference implementation"],
             "MB": brute["MB"],
             "of roofline": brute["of roofline"],
         }

@@ -154,18 +154,19 @@ def _scores(
     """φ of every position and each of its candidates, the item side computed for each pair."""
     similarity = retriever.similarity
     embedded = retriever.item_table(ids)  # (T, C, D)
-    queries = similarity.queries(outputs, users)
     if isinstance(similarity, DotProduct):
+        vectors = similarity.queries(outputs, users).vectors
         items = unit(embedded) if similarity.config.normalize else embedded
-        return torch.einsum("td,tcd->tc", queries.vectors, items)  # type: ignore[attr-defined]
+        return torch.einsum("td,tcd->tc", vectors, items)
     if not isinstance(similarity, MixtureOfLogits):
         raise ValueError(f"no reference implementation of {type(similarity).__name__}: choose dot or MoL")
+    queries = similarity.queries(outputs, users)
     state = similarity.items(embedded.flatten(0, 1), ids.flatten())
     width = similarity.config.item_groups
     components = state.components.view(*ids.shape, width, -1)  # (T, C, Px, d)
-    logits = torch.einsum("tqd,tcxd->tcqx", queries.components, components).flatten(2)  # type: ignore[attr-defined]
+    logits = torch.einsum("tqd,tcxd->tcqx", queries.components, components).flatten(2)
     item_part = None if state.gate is None else state.gate.view(*ids.shape, -1)
-    query_part = None if queries.gate is None else queries.gate[:, None]  # type: ignore[attr-defined]
+    query_part = None if queries.gate is None else queries.gate[:, None]
     return (similarity.gates(logits, query_part, item_part) * logits).sum(-1)
 
 

@@ -116,7 +116,7 @@ def bench_search(
             " more. Measured in a few rounds on the checkpoint's corpus, or on that resized to --items."
         ),
     ] = None,
-    own: Annotated[
+    scorer: Annotated[
         list[str] | None,
         typer.Option(
             help="A checkpoint of the same data for the searchers SparCode and Deep Retrieval, which have a score of their own."
@@ -136,8 +136,8 @@ def bench_search(
     threads: Annotated[int | None, typer.Option(help="Threads; by default torch's choice.")] = None,
     device: Device = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of raw runs; by default reports/bench.")] = None,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Discard earlier measurements and measure again.")
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Discard earlier measurements and measure again.")
     ] = False,
     out: Annotated[
         Path | None,
@@ -180,19 +180,19 @@ def bench_search(
         if preset is not None:
             raise ValueError("give --preset or --searcher, not both: a preset has its own grid of searchers")
         plan = plans.chosen_points(
-            workloads[0] if workloads else Trained(checkpoint), tuple(map(SearcherSpec.read, searcher)), own=tuple(own or ()),
-            threads=threads, k=k[0] if k else 100,
+            workloads[0] if workloads else Trained(checkpoint), tuple(map(SearcherSpec.read, searcher)),
+            own=tuple(scorer or ()), threads=threads, k=k[0] if k else 100,
         )  # fmt: skip
         plan = replace(plan, **changes)
-    elif own:
-        raise ValueError("--own is for searchers that are named with --searcher")
+    elif scorer:
+        raise ValueError("--scorer is for searchers that are named with --searcher")
     else:
         plan = plans.named(preset or "standard", checkpoint, threads)
         if changes:
             plan = replace(plan, name="custom", **changes)
     path = out or paths.reports() / "tables" / f"search-{plan.name}.csv"
     with new_table(path):
-        raw = run(plan, runs, device=device, anew=anew)
+        raw = run(plan, runs, device=device, fresh=fresh)
         table = summary(raw)
         write_csv(
             table.assign(machine=raw.metadata["machine"], commit=", ".join(raw.metadata["commits"])),

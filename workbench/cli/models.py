@@ -1,4 +1,4 @@
-"""`workbench model`: list, train, evaluate, compare, recommend, import; three of them are commands of their own too."""
+"""`workbench model`: list, train, evaluate, compare, recommend, import, export; three of them are commands of their own too."""
 
 import json
 import warnings
@@ -32,7 +32,6 @@ from workbench.models.model_store import (
     check_place,
     folder_of,
     is_trained,
-    markdown,
     measure_again,
     name_of,
     run_folder,
@@ -43,6 +42,7 @@ from workbench.models.model_store import (
 from workbench.registry import load_entry_points
 from workbench.retriever import CONFIG, Retriever, read_metadata
 from workbench.similarities import SIMILARITIES
+from workbench.studies.table_formats import latex, markdown
 from workbench.training.presets import PRESETS, preset
 
 Replace = Annotated[
@@ -51,7 +51,7 @@ Replace = Annotated[
 
 app = typer.Typer(
     add_completion=False,
-    help="Models: list, train, evaluate, compare, recommend, import.",
+    help="Models: list, train, evaluate, compare, recommend, import, export.",
     no_args_is_help=True,
 )
 
@@ -156,6 +156,13 @@ def train_model(
     device: Device = None,
     out: Annotated[Path | None, typer.Option(help="Output folder; by default ckpts/DATASET-PRESET.")] = None,
     replace_other: Replace = False,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="mlflow or wandb: send each epoch's numbers there too, besides TensorBoard's files; repeat for both. Needs"
+            " pip install 'retrieval-workbench[trackers]'."
+        ),
+    ] = None,
 ) -> None:
     """Train an encoder with a similarity, evaluate it, and write a checkpoint with its model card.
 
@@ -171,6 +178,8 @@ def train_model(
       workbench train cpu/hstu-mol
 
       workbench train ml-1m/sasrec-dot --epochs 20 --patience 3
+
+      workbench train cpu/hstu-mol --tracker mlflow
 
       workbench train cpu/sasrec-mol --dataset ml-latest-small --out ckpts/mine
     """
@@ -198,6 +207,7 @@ def train_model(
         device=device,
         metadata=metadata,
         replace_run=replace_other,
+        trackers=tracker or (),
     )
     if not _first_of_its_group():
         return
@@ -297,8 +307,11 @@ def compare_models(
         ),
     ],
     csv: Annotated[Path | None, typer.Option(help="Write the table to this CSV file too.")] = None,
+    format: Annotated[
+        Literal["markdown", "latex"], typer.Option(help="How to print the table.")
+    ] = "markdown",
 ) -> None:
-    """Print the measured metrics of finished checkpoints as a Markdown table, followed by results published for the dataset.
+    """Print the measured metrics of finished checkpoints as a table, followed by results published for the dataset.
 
     The metrics are those stored with each checkpoint: on the test part, with the strict protocol. A note says which of them
     other code measured than the one that runs now; the CSV file has the code of each.
@@ -311,7 +324,7 @@ def compare_models(
         if csv is not None:
             code = {model.folder.name: model.measured_by or source.words(*ROOMS) for model in trained}
             write_csv(table.assign(**{MEASURED_BY: table["model"].map(code)}), csv)
-    typer.echo(markdown(table))
+    typer.echo(latex(table) if format == "latex" else markdown(table))
     for model in trained:
         if model.measured_by:
             typer.echo(
@@ -402,6 +415,24 @@ def import_published(
         typer.echo(f"replaced {replaced}")
     _list_settings(retriever.config.to_dict())
     typer.echo(str(out))
+
+
+@app.command("export")
+def export_model(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder of the result: new, or of an export.")],
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Also as ONNX; needs pip install 'retrieval-workbench[onnx]'.")
+    ] = False,
+) -> None:
+    """Write a model's query side and scorer as torch programs, and as ONNX, checked against the model.
+
+    Example: workbench model export ml-1m-cpu-hstu-mol --onnx --out /tmp/hstu-mol
+    """
+    from workbench.models.export import write
+
+    source = folder_of(model)
+    typer.echo(str(write(Retriever.load(source), out, onnx=onnx, described={"model": source.name})))
 
 
 def _list_settings(values: dict[str, Any]) -> None:

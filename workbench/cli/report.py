@@ -13,6 +13,14 @@ from workbench.files import check_folder
 
 _DEFAULT_DATASET = "embedded-small"
 
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the notebooks, data, checkpoints and reports; a new one gets those of this package. By default the"
+        " checkout, or the current folder."
+    ),
+]
+
 
 def report(
     profile: Annotated[
@@ -43,6 +51,7 @@ def report(
         Path | None,
         typer.Option(help="Then copy all reports to this folder, as static pages for a web server."),
     ] = None,
+    folder: Folder = None,
 ) -> None:
     """Execute the notebooks and write the report: reports/index.html.
 
@@ -61,10 +70,13 @@ def report(
       workbench report --jobs 2 --timeout 600
 
       workbench report --publish docs
+
+      workbench report --folder my-workbench
     """
     from workbench.reporting import publish as published
     from workbench.reporting.runner import ReportSpec, run_report
 
+    _work_in(folder)
     _check_dataset(dataset)
     if publish is not None:
         check_folder(publish, published.SITE, published.SETTINGS)
@@ -112,6 +124,7 @@ def lab(
     ip: Annotated[
         str, typer.Option(help="The address to listen on; other machines reach any but localhost.")
     ] = "localhost",
+    folder: Folder = None,
 ) -> None:
     """Open JupyterLab on a notebook, by default the tour.
 
@@ -125,9 +138,12 @@ def lab(
       workbench lab 03
 
       workbench lab --no-browser --port 8899
+
+      workbench lab --folder my-workbench
     """
     from workbench.reporting import notebooks
 
+    _work_in(folder)
     chosen = notebooks.select(notebooks.catalog(paths.notebooks()), [notebook])[0]
     command = [
         sys.executable,
@@ -188,6 +204,18 @@ def pairs(
         typer.echo(problem, err=True)
     if found:
         raise typer.Exit(1)
+
+
+def _work_in(folder: Path | None) -> None:
+    """Work in this folder, with the package's notebooks if it has none; ValueError if there are no notebooks to work with."""
+    from workbench.reporting import shipped
+
+    if folder is not None:
+        target = folder.expanduser().resolve()
+        if shipped.unpack(target):
+            typer.echo(f"notebooks, quick checkpoints and tables are in {target}")
+        os.environ["WORKBENCH_ROOT"] = str(target)
+    shipped.check_notebooks()
 
 
 def _pairs(given: list[str]) -> dict[str, str]:

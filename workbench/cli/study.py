@@ -2,7 +2,8 @@
 
 import dataclasses
 import inspect
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Literal
 
 import pandas as pd
 import typer
@@ -12,6 +13,7 @@ from workbench.cli.options import Device
 from workbench.cli.printing import new_table, origin, print_table, write_csv
 from workbench.files import write_text
 from workbench.studies.study import Models, studies, study
+from workbench.studies.table_formats import Format, latex, markdown, with_digits
 
 app = typer.Typer(add_completion=False, help="Studies: one question, one table each.", no_args_is_help=True)
 
@@ -63,6 +65,7 @@ def run(
         typer.Option("--trained-only", help="Skip models that are not in ckpts/ instead of training them."),
     ] = False,
     device: Device = None,
+    format: Annotated[Format, typer.Option(help="How to print the table.")] = "text",
 ) -> None:
     """Compute the table of a study, print it, and write it to reports/tables with its machine and commit.
 
@@ -72,34 +75,49 @@ def run(
 
       workbench study run sparcode-towers --trained-only
 
+      workbench study run sparcode-towers --trained-only --format latex
+
       workbench study run seeds models=cpu/sasrec-dot,cpu/sasrec-mol seeds=5
 
       workbench study run sparcode-users dataset=ml-10m models=sparcode/sa-two-tower-plain,sparcode/sa-sparcode
     """
     chosen = study(name, _options(options or []))
+    say = partial(typer.echo, err=format != "text")  # the table alone can be piped into a file
     path = paths.reports() / "tables" / f"{chosen.file}.csv"
     with new_table(path):
         if not trained_only and (missing := chosen.missing()):
-            typer.echo(
-                f"training {len(missing)} of {len(chosen.presets())} models first: {', '.join(missing)}"
-            )
+            say(f"training {len(missing)} of {len(chosen.presets())} models first: {', '.join(missing)}")
         where = origin()
-        found = chosen.table(Models(trained_only, device, where, typer.echo))
+        found = chosen.table(Models(trained_only, device, where, say))
         write_csv(found.assign(**where), path, digits=6)
-    print_table(_readable(found))
-    typer.echo(str(path))
+    match format:
+        case "text":
+            print_table(_readable(found))
+        case "markdown":
+            typer.echo(markdown(with_digits(found)))
+        case "latex":
+            typer.echo(latex(with_digits(found)))
+    say(str(path))
 
 
 @app.command()
-def results() -> None:
+def results(
+    format: Annotated[
+        Literal["markdown", "latex"], typer.Option(help="Markdown in results.md, or LaTeX in results.tex.")
+    ] = "markdown",
+) -> None:
     """Write reports/results.md: every stored table, with the command, machine and commit it comes from.
 
-    Example: workbench study results
+    Examples:
+
+      workbench study results
+
+      workbench study results --format latex
     """
     from workbench.studies.results import results_page
 
-    path = paths.reports() / "results.md"
-    write_text(results_page(paths.reports() / "tables"), path)
+    path = paths.reports() / ("results.tex" if format == "latex" else "results.md")
+    write_text(results_page(paths.reports() / "tables", format), path)
     typer.echo(str(path))
 
 

@@ -24,7 +24,7 @@ def check_length(batch: SequenceBatch, max_length: int) -> None:
 
 def last_positions(outputs: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B D"]:
     """The output at the last valid position of each history: the query of a causal encoder."""
-    return outputs[torch.arange(len(batch), device=outputs.device), batch.lengths - 1]
+    return outputs[torch.arange(outputs.shape[0], device=outputs.device), batch.lengths - 1]
 
 
 class PositionalInput(nn.Module):

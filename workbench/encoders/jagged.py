@@ -27,6 +27,8 @@ class Jagged:
 
     def pad(self, values: Tensor) -> Tensor:
         """(T, W) to (B, L, W), zero at padding."""
+        if torch.compiler.is_exporting():  # every position counts as valid: see `_whole_grid`
+            return values.unflatten(0, (-1, self.length))
         if _FBGEMM and values.dtype in _FBGEMM_TYPES:
             padded: Tensor = torch.ops.fbgemm.jagged_to_padded_dense(
                 values, [self.offsets], [self.length], 0.0
@@ -37,6 +39,8 @@ class Jagged:
 
     def unpad(self, values: Tensor) -> Tensor:
         """(B, L, W) to (T, W)."""
+        if torch.compiler.is_exporting():
+            return values.flatten(0, 1)
         if _FBGEMM and values.dtype in _FBGEMM_TYPES:
             jagged: Tensor = torch.ops.fbgemm.dense_to_jagged(values, [self.offsets], len(self.positions))[0]
             return jagged
@@ -90,6 +94,8 @@ def by_length(lengths: Int[Tensor, "B"], length: int) -> ByLength:
     >>> by_length(torch.tensor([1, 3, 2]), 3).order.tolist()
     [1, 2, 0]
     """
+    if torch.compiler.is_exporting():
+        return _whole_grid(lengths, length)
     order = torch.argsort(lengths, descending=True, stable=True)
     lengths = lengths[order]
     whole = jagged(lengths, length)
@@ -101,3 +107,14 @@ def by_length(lengths: Int[Tensor, "B"], length: int) -> ByLength:
         layout = jagged(lengths[start:end], longest)
         groups.append(Group(slice(start, end), slice(bounds[start], bounds[end]), layout))
     return ByLength(order, whole, groups)
+
+
+def _whole_grid(lengths: Int[Tensor, "B"], length: int) -> ByLength:
+    """One group of all positions, in the order of the batch: an exported program has one shape for all lengths.
+
+    Causal encoders give the same outputs at the valid positions: padding comes after them.
+    """
+    size = lengths.shape[0]
+    order, starts, every = (torch.arange(n, device=lengths.device) for n in (size, size + 1, size * length))
+    whole = Jagged(torch.full_like(lengths, length), starts * length, every, length)
+    return ByLength(order, whole, [Group(slice(None), slice(None), whole)])

@@ -38,7 +38,7 @@ class Axes:
     log_y: bool = False
 
 
-def read_off(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
+def curve_explorer(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
     """Curves over a logarithmic x; `at` is marked, and the legend shows each curve's value there.
 
     `curves` has `curve`, `x` and `y`; `at` must be one of the values of x. A curve that is named after a method has the

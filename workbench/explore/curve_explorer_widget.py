@@ -8,7 +8,7 @@ import ipywidgets as widgets
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.explore.curve_explorer import Axes, read_off
+from workbench.explore.curve_explorer import Axes, curve_explorer
 from workbench.explore.widgets import Dashboard
 
 
@@ -52,4 +52,4 @@ class ReadOff(Dashboard):
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """The curves, with their values at the slider's position."""
         chosen = values.get(self._choice, next(iter(self.tables)))
-        return read_off(self.tables[chosen], values[self._slider], self.axes)
+        return curve_explorer(self.tables[chosen], values[self._slider], self.axes)

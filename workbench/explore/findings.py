@@ -117,10 +117,10 @@ def proofs(shares: pd.DataFrame) -> Markdown:
     trained = shares[shares["factor"] == 1.0]
     last = trained.iloc[-1]
     found = (
-        f"Lists of {last['count']:,.0f} contain the true answer for {last['in_fact_exact']:.0%} of the queries,"
+        f"Lists of {last['n1']:,.0f} contain the true answer for {last['matches_brute_force']:.0%} of the queries,"
         f" and prove it for {last['certified']:.0%}."
     )
-    right, proved = (reached(trained, "count", column, 0.9) for column in ("in_fact_exact", "certified"))
+    right, proved = (reached(trained, "n1", column, 0.9) for column in ("matches_brute_force", "certified"))
     if right is None:
         return finding(found, "No list is long enough for nine of ten queries.")
     if proved is None:

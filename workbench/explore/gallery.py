@@ -3,11 +3,6 @@
 Two figures are drawn from the stored tables of measurements, everything else is taken from the pages of a finished report.
 """
 
-import importlib
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +11,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.bench.growth import exponents
+from workbench.explore import rendering
+from workbench.explore.rendering import HEIGHT, WIDTH
 from workbench.explore.search_figures import frontier, growth
 from workbench.files import atomic_write, write_text
 
-WIDTH, HEIGHT = 860, 520
-"""Pixels of a figure drawn from a table; its height only if the figure has none of its own."""
 WINDOW = {"width": 1280, "height": 900}
 """The browser window, wide enough for the pages' widest column."""
 
@@ -85,7 +80,7 @@ def draw(tables: Path, report: Path | None, folder: Path) -> list[Path]:
     """
     written = []
     folder.mkdir(parents=True, exist_ok=True)
-    with _page() as page:
+    with rendering.page(**WINDOW) as page:
         for name, figure in stored_figures(tables).items():
             figure.update_layout(width=WIDTH, height=figure.layout.height or HEIGHT)
             page.set_content(figure.to_html(include_plotlyjs=True, full_html=True), wait_until="load")
@@ -100,25 +95,6 @@ def draw(tables: Path, report: Path | None, folder: Path) -> list[Path]:
     lines = [f"![{picture.caption}]({picture.name}.png)\n\n{picture.caption}\n" for picture in shown]
     write_text("# Gallery\n\nDrawn by `workbench gallery`.\n\n" + "\n".join(lines), folder / "README.md")
     return written
-
-
-@contextmanager
-def _page() -> Iterator[Any]:
-    try:
-        playwright = importlib.import_module("playwright.sync_api")
-    except ImportError as error:
-        raise ImportError("pictures need playwright; install it with: pip install playwright") from error
-    executable = shutil.which(os.environ.get("WORKBENCH_CHROMIUM", "chromium"))
-    if executable is None:
-        raise FileNotFoundError(
-            "pictures need Chromium: install one as `chromium`, or name it in WORKBENCH_CHROMIUM"
-        )
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            yield browser.new_page(viewport=WINDOW)
-        finally:
-            browser.close()
 
 
 def _place(page: Any, picture: Picture) -> Any:

@@ -189,24 +189,24 @@ def _log_places(longest: int) -> list[int]:
     return np.unique(np.geomspace(1, longest, 80).round().astype(int)).tolist()
 
 
-def proofs_by_count(shares: pd.DataFrame) -> go.Figure:
-    """Share of queries against N1, certified (solid) and matching brute force (dotted), a colour for each sharpness of the
+def proofs_by_n1(shares: pd.DataFrame) -> go.Figure:
+    """Share of queries against n1, certified (solid) and matching brute force (dotted), a colour for each sharpness of the
     gate.
 
-    `shares` has `factor`, `components`, `count`, `certified`, `in_fact_exact`.
+    `shares` has `factor`, `components`, `n1`, `certified`, `matches_brute_force`.
     """
-    need(shares, "factor", "components", "count", "certified", "in_fact_exact")
+    need(shares, "factor", "components", "n1", "certified", "matches_brute_force")
     figure = go.Figure()
     for number, (factor, unsorted) in enumerate(shares.groupby("factor", sort=True)):
-        line = unsorted.sort_values("count")
+        line = unsorted.sort_values("n1")
         color = PALETTE[number % len(PALETTE)]
         gate = f"gate × {factor:g} ({line['components'].iloc[0]:.1f} components in use)"
         for column, dash, name in (
             ("certified", "solid", "certified"),
-            ("in_fact_exact", "dot", "matches brute force"),
+            ("matches_brute_force", "dot", "matches brute force"),
         ):
             figure.add_scatter(
-                x=line["count"],
+                x=line["n1"],
                 y=line[column],
                 mode="lines+markers",
                 name=gate if column == "certified" else "",
@@ -214,11 +214,11 @@ def proofs_by_count(shares: pd.DataFrame) -> go.Figure:
                 showlegend=column == "certified",
                 line={"color": color, "dash": dash},
                 marker={"symbol": "circle" if dash == "solid" else "circle-open"},
-                hovertemplate=f"{gate}<br>N1 = %{{x:,}}: %{{y:.1%}} {name}<extra></extra>",
+                hovertemplate=f"{gate}<br>n1 = %{{x:,}}: %{{y:.1%}} {name}<extra></extra>",
             )
     for dash, name in (("solid", "certified"), ("dot", "matches brute force")):
         figure.add_scatter(x=[None], y=[None], mode="lines", name=name, line={"color": GREY, "dash": dash})
-    figure.update_xaxes(title_text="N1, candidates per component", type="log", dtick=1)
+    figure.update_xaxes(title_text="n1, candidates per component", type="log", dtick=1)
     figure.update_yaxes(title_text="share of queries", tickformat=".0%", range=[-0.03, 1.05])
     figure.update_layout(height=480, legend={"orientation": "h", "y": -0.2, "yanchor": "top"})
     return finished(figure, "Certified, and matching brute force, by the length of the lists")

@@ -22,7 +22,7 @@ FACTORS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 class Proof(Dashboard):
     """A bound at work: longer lists, another query, a flatter or sharper gate.
 
-    `titles` of items, by id, are shown on hovering. The first view shows query number `query` with lists of `count` items.
+    `titles` of items, by id, are shown on hovering. The first view shows query number `query` with lists of `n1` items.
     Raises ValueError if the similarity has no gate to sharpen, or the queries may find too few items.
     """
 
@@ -34,13 +34,13 @@ class Proof(Dashboard):
         titles: pd.Series | None = None,
         query: int = 0,
         k: int = 10,
-        count: int = 50,
+        n1: int = 50,
     ) -> None:
         self.titles = titles
         self._at = lru_cache(maxsize=len(FACTORS))(lambda factor: sharpened(workload, factor))
         self._at(1.0)
         fewest = len(workload.items) - int((workload.exclude != 0).sum(1).max())
-        places = [int(n) for n in np.union1d(steps(fewest), [min(count, fewest)])]
+        places = [int(n) for n in np.union1d(steps(fewest), [min(n1, fewest)])]
         wide = {"width": "360px"}
         super().__init__(
             "Which items can be ruled out, and is the list proved?",
@@ -50,9 +50,9 @@ class Proof(Dashboard):
                     "k": widgets.IntSlider(value=k, min=1, max=min(100, fewest), continuous_update=False),
                 },
                 "Items in the list of each component; factor of the gate's logits": {
-                    "N1": widgets.SelectionSlider(
+                    "n1": widgets.SelectionSlider(
                         options=[(f"{n:,}", n) for n in places],
-                        value=min(count, fewest),
+                        value=min(n1, fewest),
                         continuous_update=False,
                         layout=wide,
                     ),
@@ -77,8 +77,8 @@ class Proof(Dashboard):
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """The items of the query by bound and score, and the lists with the two levels that decide the proof."""
-        k, count = int(values["k"]), int(values["N1"])
-        one = one_query(self._at(values["gate ×"]), int(values["query"]), k, count)
+        k, n1 = int(values["k"]), int(values["n1"])
+        one = one_query(self._at(values["gate ×"]), int(values["query"]), k, n1)
         outcomes = one.items["outcome"].value_counts()
         scored = int(outcomes.get("top k", 0) + outcomes.get("survives", 0))
         listed = set(one.lists.loc[one.lists["listed"], "item"])

@@ -1,16 +1,16 @@
-"""Views written to files: a table as CSV or Parquet, a figure as an HTML page or PNG. May import nothing of ours."""
+"""Views written to files: a table as CSV or Parquet, a figure as an HTML page, vectors or PNG. May import files."""
 
 import re
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from workbench import files
+from workbench.explore.rendering import Format, rendered
 
-NO_PNG = "a PNG from Python needs kaleido (pip install kaleido); without it, the camera in the figure's own toolbar saves one"
+FORMATS: dict[str, Format] = {".pdf": "pdf", ".svg": "svg", ".png": "png"}
 
 
 def save_table(table: pd.DataFrame, path: Path) -> Path:
@@ -26,24 +26,23 @@ def save_table(table: pd.DataFrame, path: Path) -> Path:
     raise ValueError(f"a table is saved as .csv or .parquet, not as {path.name}")
 
 
-def save_figure(figure: go.Figure, path: Path) -> Path:
-    """Write a figure as HTML, with all that draws it inside, or as PNG, by the ending of `path`, which is returned.
+def save_figure(figure: go.Figure, path: Path | str) -> Path:
+    """Write a figure by the ending of `path`: a self-contained HTML page, vectors as PDF or SVG, or PNG. Returns the path.
 
-    Raises ValueError for another ending or if `path` exists, OSError if it cannot be written, and ImportError that says what
-    to do if PNG cannot be written here.
+    Raises ValueError for another ending; for all but HTML ImportError if playwright is missing, FileNotFoundError if there is
+    no Chromium.
     """
-    still = go.Figure(figure)  # a copy: the shown figure stays as it is
+    path = Path(path)
     match path.suffix:
         case ".html":
-            still.update_layout(width=None)
+            still = go.Figure(figure).update_layout(width=None)  # a copy: the shown figure stays as it is
             return _whole(
                 path, lambda part: still.write_html(part, include_plotlyjs=True, include_mathjax=False)
             )
-        case ".png":
-            if find_spec("kaleido") is None:
-                raise ImportError(NO_PNG)
-            return _whole(path, lambda part: still.write_image(part, format="png", scale=2))
-    raise ValueError(f"a figure is saved as .html or .png, not as {path.name}")
+        case ".pdf" | ".svg" | ".png":
+            drawn = rendered(figure, FORMATS[path.suffix])
+            return _whole(path, lambda part: part.write_bytes(drawn))
+    raise ValueError(f"a figure is saved as .html, .pdf, .svg or .png, not as {path.name}")
 
 
 def unused(folder: Path, name: str, suffix: str) -> Path:

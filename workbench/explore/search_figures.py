@@ -26,7 +26,7 @@ from workbench.explore.template import (
 )
 
 STYLES = {
-    "baseline": Style(GREY, "solid", "x", ""),
+    "reference implementation": Style(GREY, "solid", "x", ""),
     "brute force": Style(BLUE, "solid", "star", ""),
     "exact with a bound": Style(GREEN, "solid", "diamond", ""),
     "per component": Style(VERMILLION, "solid", "square", ""),
@@ -193,8 +193,8 @@ TOLD = (
     ("relative_hr", "relative hit rate {:.3f}"),
     ("hit_rate", "label hit rate {:.3f}"),
     ("certified", "certified {:.1%}"),
-    ("in_fact_exact", "matches brute force {:.1%}"),
-    ("work", "{:,.0f} items scored"),
+    ("matches_brute_force", "matches brute force {:.1%}"),
+    ("num_scored", "{:,.0f} items scored"),
     ("memory_mb", "{:,.1f} MB beyond the item state"),
 )
 """What hovering shows, of the columns that a table has."""
@@ -226,15 +226,15 @@ def nothing_yet(text: str, title: str) -> go.Figure:
 def proofs(table: pd.DataFrame) -> go.Figure:
     """Bars for each entry: the share of queries with a certificate of exactness, and the share that matches brute force.
 
-    `table` has `label`, `method`, `certified` and `in_fact_exact`.
+    `table` has `label`, `method`, `certified` and `matches_brute_force`.
     """
-    need(table, "label", "method", "certified", "in_fact_exact")
-    rows = table.dropna(subset=["certified", "in_fact_exact"])[::-1]
+    need(table, "label", "method", "certified", "matches_brute_force")
+    rows = table.dropna(subset=["certified", "matches_brute_force"])[::-1]
     figure = go.Figure()
     for method, bars in rows.groupby("method", sort=False):
         color = searcher_style(str(method)).color
         for column, name, faint in (
-            ("in_fact_exact", "matches brute force", True),
+            ("matches_brute_force", "matches brute force", True),
             ("certified", "certified", False),
         ):
             figure.add_bar(

@@ -9,13 +9,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.bench.live import LiveBench
-from workbench.bench.methods import METHODS, REFERENCE, Method, Parameter, SearcherSpec, own_method
+from workbench.bench.methods import METHODS, REFERENCE, Method, SearcherSpec, own_method
 from workbench.bench.plans import Plan, chosen_points, command
 from workbench.bench.workloads import Inflated, Trained, WorkloadSpec
 from workbench.explore.live_widget import LiveDashboard, Progress
 from workbench.explore.saving import check_view, save_figure, save_table, unused
 from workbench.explore.search_figures import frontier, nothing_yet, proofs
 from workbench.explore.template import CONFIG
+from workbench.search.parameters import Parameter
 from workbench.visible import html_text
 
 HEIGHT = 350
@@ -212,8 +213,8 @@ class SearchExplorer(LiveDashboard):
         whole = pd.concat(parts, ignore_index=True).drop(columns="run", errors="ignore")
         return whole.assign(machine=self.bench.machine, command=self.command_line)
 
-    def save(self, suffix: str) -> Path:
-        """Save the view: its table as ".csv" or ".parquet", its figure as ".html" or ".png"; returns the path."""
+    def save_view(self, suffix: str) -> Path:
+        """Save the view: its table as ".csv" or ".parquet", its figure as ".html", ".pdf", ".svg" or ".png"."""
         name = f"{self._workload(self.values).name}-b{self.values['batch']}-k{self.values['k']}"
         path = unused(self.folder, name, suffix)
         check_view(path)
@@ -275,7 +276,13 @@ class SearchExplorer(LiveDashboard):
                 (".csv", "table, CSV", "the rows of the figure, with machine and command"),
                 (".parquet", "table, Parquet", "the same, with column types"),
                 (".html", "figure, HTML", "one self-contained file"),
-                (".png", "figure, PNG", "needs kaleido; without it, use the camera above the figure"),
+                (".pdf", "figure, PDF", "vectors for a paper; needs playwright and Chromium"),
+                (".svg", "figure, SVG", "vectors for a page; needs playwright and Chromium"),
+                (
+                    ".png",
+                    "figure, PNG",
+                    "needs playwright and Chromium; without them, use the camera above the figure",
+                ),
             )
         ]
         label = widgets.HTML("<small>Save the view</small>")
@@ -287,7 +294,7 @@ class SearchExplorer(LiveDashboard):
         def save(_button: object) -> None:
             try:
                 with self.lock:
-                    path = self.save(suffix)
+                    path = self.save_view(suffix)
                 self._saved.value = f"<code>{html_text(path)}</code>"
             except Exception as error:  # nobody would see a traceback
                 self._saved.value = (
@@ -302,7 +309,7 @@ def _bars(stored: pd.DataFrame, now: pd.DataFrame, methods: Sequence[str]) -> pd
     fresh = now[::-1].assign(label="now: " + now["label"].astype(str)) if len(now) else now
     kept = stored[stored["method"].isin([*methods, REFERENCE])] if len(stored) else stored
     rows = pd.concat([part for part in (fresh, kept) if len(part)] or [stored], ignore_index=True)
-    return rows.dropna(subset=["certified", "in_fact_exact"]).head(MOST_BARS)
+    return rows.dropna(subset=["certified", "matches_brute_force"]).head(MOST_BARS)
 
 
 def parameter_slider(parameter: Parameter, items: int) -> widgets.SelectionSlider:

@@ -9,6 +9,7 @@ import plotly.io as pio
 
 from workbench.encoders import ENCODERS
 from workbench.registry import Part
+from workbench.search.registry import SEARCHERS
 from workbench.similarities import SIMILARITIES
 from workbench.visible import visible
 
@@ -34,12 +35,13 @@ class Style:
 
 
 def registered() -> dict[str, Part]:
-    """The registered encoders and similarities by their label in figures."""
-    return {part.label: part for part in (*ENCODERS.values(), *SIMILARITIES.values())}
+    """The registered searchers, encoders and similarities by their label in figures."""
+    return {part.label: part for part in (*SEARCHERS.values(), *ENCODERS.values(), *SIMILARITIES.values())}
 
 
 def method_style(method: str) -> Style:
-    """How to draw `method`: `"HSTU + MoL"` has the colour of MoL and the marks of HSTU, as they are registered.
+    """How to draw `method`: `"HSTU + MoL"` has the colour of MoL and the marks of HSTU, as they are registered; a
+    searcher has its own.
 
     A name that is not registered, or without a colour, gets one by its spelling, the same in every figure.
 
@@ -49,7 +51,7 @@ def method_style(method: str) -> Style:
     encoder, _, similarity = method.rpartition(" + ")
     parts = registered()
     color = parts[similarity].color if similarity in parts else GREY if similarity in REFERENCES else ""
-    marks = parts[encoder].marks if encoder in parts else None
+    marks = parts[encoder or method].marks if (encoder or method) in parts else None
     by_spelling = PALETTE[zlib.crc32(similarity.encode()) % len(PALETTE)]
     return Style(color or by_spelling, *(marks or ("solid", "circle", "")))
 

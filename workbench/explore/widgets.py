@@ -6,6 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import ipywidgets as widgets
@@ -15,6 +16,7 @@ from IPython.display import display
 
 from workbench.explore.figures import metric_bars, metric_by_k
 from workbench.explore.live_figure_widget import LiveFigure
+from workbench.explore.saving import save_figure
 from workbench.explore.stored_states import LARGEST, MIME, Choice, only, problem, store
 from workbench.explore.template import CONFIG, plain
 from workbench.visible import html_text, visible
@@ -179,6 +181,15 @@ class Dashboard(ABC):
             return {**about, "kind": "fixed", "value": self.page_fixed()[name]}
         kind = "slider" if choice.ordered else "choice"
         return {**about, "kind": kind, "labels": list(choice.labels), "start": choice.start}
+
+    def save(self, path: Path | str) -> Path:
+        """Save the current figure as vectors (".pdf", ".svg") for a paper, as ".png", or as an ".html" page; returns the path.
+
+        Raises as `saving.save_figure` does.
+        """
+        with self.lock:
+            figure = go.Figure(self.figure)
+        return save_figure(figure, path)
 
     def _ipython_display_(self) -> None:
         if os.environ.get(HEADLESS) == "1":

@@ -17,6 +17,7 @@ from workbench.contracts import QueryState, Searcher, TopK
 from workbench.files import Kind
 from workbench.loading import read_json
 from workbench.models.catalogue import ITEMS, Catalogue
+from workbench.models.query_table import QUERIES, as_vectors
 from workbench.registry import Settings
 from workbench.retriever import CONFIG, WEIGHTS
 from workbench.search import registry
@@ -32,7 +33,7 @@ def _made_with(folder: Path) -> Mapping[str, Any] | None:
     return read_json(path, "build the index again") if path.is_file() else None
 
 
-KIND = Kind("an index", (MANIFEST, STATE, ITEMS, WEIGHTS, CONFIG, "*.faiss"), _made_with)
+KIND = Kind("an index", (MANIFEST, STATE, ITEMS, QUERIES, WEIGHTS, CONFIG, "*.faiss"), _made_with)
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,7 @@ class Index:
         >>> index.search_embeddings([[0.2, 0.9]], k=2).to_source()["item_id"].tolist()
         ['b', 'a']
         """
-        vectors = as_vectors(embeddings, "query embeddings").to(self.model.retriever.device)
-        width = self.model.retriever.config.dim
-        if vectors.shape[1] != width:
-            raise ValueError(
-                f"query embeddings have {vectors.shape[1]} numbers each, the items' have {width}"
-            )
-        with torch.no_grad():
-            return self._search(self.model.retriever.similarity.queries(vectors), k, None)
+        return self._search(self.model.embedded(as_vectors(embeddings, "query embeddings")), k, None)
 
     def _search(self, queries: QueryState, k: int, exclude: Tensor | None) -> Found:
         with torch.no_grad():
@@ -167,17 +161,3 @@ def _described(model: "Recommender", settings: Settings) -> dict[str, Any]:
         "model": model.name,
         "weights": model.fingerprint(),
     }
-
-
-def as_vectors(values: Any, what: str) -> Tensor:
-    """Rows of numbers as a float32 tensor (n, D); ValueError if they are no matrix or not finite."""
-    try:
-        vectors = torch.as_tensor(np.asarray(values, dtype=np.float32))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{what} must be rows of numbers of one length ({error})") from None
-    if vectors.ndim != 2 or not vectors.numel():
-        raise ValueError(f"{what} must be a matrix of at least one row, not of shape {tuple(vectors.shape)}")
-    if not bool(vectors.isfinite().all()):
-        row = int((~vectors.isfinite()).any(1).nonzero()[0, 0])
-        raise ValueError(f"{what}: row {row} holds NaN or infinite numbers")
-    return vectors

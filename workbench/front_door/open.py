@@ -15,10 +15,10 @@ from workbench.data.columns import ColumnNames
 from workbench.data.ids import source_ids
 from workbench.data.own import read_own
 from workbench.encoders import TwoTowerConfig
-from workbench.front_door.index import as_vectors
 from workbench.front_door.recommender import Recommender
 from workbench.models.catalogue import Catalogue
 from workbench.models.model_store import load_or_train
+from workbench.models.query_table import QueryTable, as_vectors
 from workbench.retriever import Retriever, RetrieverConfig
 from workbench.similarities import DotConfig
 from workbench.training.config import TrainingConfig
@@ -121,18 +121,26 @@ def from_embeddings(
     ids: Sequence[object] | None = None,
     *,
     titles: Sequence[str] | None = None,
+    queries: Any = None,
+    query_ids: Sequence[object] | None = None,
     normalize: bool = False,
     name: str = "embeddings",
 ) -> Recommender:
-    """Item embeddings from anywhere as a retriever: `index().search_embeddings(queries, k)`, `recommend`, `similar_items`.
+    """Embeddings from anywhere as a retriever: `index().search_embeddings(queries, k)`, `recommend`, `similar_items`.
 
     `items`: numbers (N, D); `ids`: the N source ids (default 0..N−1); `titles`: default the ids. A score is the inner product
     ⟨query, item⟩, or with `normalize` the cosine; the query of a history is the mean of its items' embeddings.
-    Raises ValueError if the embeddings are no finite matrix, or ids and titles are not N or repeat.
+    `queries`: embeddings (Q, D) of the users or queries too, with `query_ids` (default 0..Q−1), or a DataFrame whose index or
+    column `query_id` holds the ids and whose other columns hold the numbers. Then `recommend(user=…)` and `recommend_all` take
+    a query's id.
+    Raises ValueError if the embeddings are no finite matrices of one width, or ids and titles are not one each or repeat.
 
     >>> import workbench as wb
     >>> model = wb.from_embeddings([[1.0, 0.0], [0.0, 1.0]], ids=["left", "up"])
     >>> model.index().search_embeddings([[0.1, 0.9]], k=1).to_source()["item_id"].tolist()
+    ['up']
+    >>> model = wb.from_embeddings([[1.0, 0.0], [0.0, 1.0]], ids=["left", "up"], queries=[[0.1, 0.9]], query_ids=["ann"])
+    >>> model.recommend(user="ann", k=1)["item_id"].tolist()
     ['up']
     """
     vectors = as_vectors(items, "item embeddings")
@@ -159,4 +167,7 @@ def from_embeddings(
             if isinstance(layer, torch.nn.Linear):
                 torch.nn.init.eye_(layer.weight)
                 torch.nn.init.zeros_(layer.bias)
-    return Recommender(name, retriever, Catalogue(name, table))
+    asked = None if queries is None else QueryTable.of(name, queries, query_ids)
+    if asked is None and query_ids is not None:
+        raise ValueError("query_ids without queries: give the embeddings of the queries too")
+    return Recommender(name, retriever, Catalogue(name, table), queries=asked)

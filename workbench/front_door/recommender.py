@@ -26,6 +26,7 @@ from workbench.evaluation.retrievers import check_same_items, own_index, rank_us
 from workbench.front_door.index import Index
 from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.models.model_store import folder_of
+from workbench.models.query_table import QueryTable
 from workbench.registry import Settings
 from workbench.retriever import Retriever, read_metadata
 from workbench.search import BruteForce, registry
@@ -55,13 +56,17 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class Recommender:
-    """A `retriever` with the `catalogue` of its items and, where it is at hand, the `data` with its users' histories."""
+    """A `retriever` with the `catalogue` of its items and, if it is at hand, the `data` with its users' histories.
+
+    `queries`: embeddings of users or queries, from which the model recommends instead of from histories.
+    """
 
     name: str
     retriever: Retriever
     catalogue: Catalogue
     data: Sequences | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    queries: QueryTable | None = None
 
     def __post_init__(self) -> None:
         if self.retriever.num_items != len(self.catalogue):
@@ -69,6 +74,8 @@ class Recommender:
                 f"{self.name} has {self.retriever.num_items:,} items and {self.catalogue.name} {len(self.catalogue):,}:"
                 " it was trained on other data"
             )
+        if self.queries is not None:
+            self._check_width(self.queries.vectors)
         self.retriever.eval()
 
     def __repr__(self) -> str:
@@ -98,7 +105,8 @@ class Recommender:
         catalogue = (
             Catalogue.load(folder, str(dataset or folder.name)) if data is None else Catalogue.of(data)
         )
-        return cls(folder.name, Retriever.load(folder, device), catalogue, data, metadata)
+        queries = QueryTable.load(folder, catalogue.name)
+        return cls(folder.name, Retriever.load(folder, device), catalogue, data, metadata, queries)
 
     def save(self, folder: Path | str) -> None:
         """Write the model into `folder`, with its ids unless the licence of its data forbids it."""
@@ -106,6 +114,8 @@ class Recommender:
         self.retriever.save(Path(folder), **described)
         if self.data is None or self.catalogue.name not in CATALOG:
             self.catalogue.save(Path(folder))
+        if self.queries is not None:
+            self.queries.save(Path(folder))
 
     def fingerprint(self) -> str:
         """A digest of the weights."""
@@ -136,7 +146,8 @@ class Recommender:
     ) -> pd.DataFrame:
         """The best `k` items now, after the whole history: `rank` (from 1), `item_id`, `title`, `score`, `exact`.
 
-        `history`: item ids of the source, oldest first; without it the data's history of `user` (an id of the source).
+        `history`: item ids of the source, oldest first; without it the data's history of `user` (an id of the source), or, if
+        the model has a table of queries, the embedding of the query `user`, which has no history to exclude.
         `timestamps`: seconds since 1970, one per item of `history`, for encoders that read them; without them all count as
         simultaneous. The request is made right after the last interaction. `exact` says whether the list is proved.
         Raises ValueError if there is neither a history nor a known user, no item of the history is known, or the model
@@ -147,10 +158,13 @@ class Recommender:
         >>> model.recommend(["a"], k=2)["item_id"].tolist()
         ['b', 'c']
         """
+        if history is None and self.queries is not None and user is not None:
+            row = self.queries.lookup.to_dense([user])
+            return self.catalogue.table(self._best(self.embedded(self.queries.vectors[row]), k, None))
         dense, times, known = self._request(history, user, timestamps)
         batch = self.batch([dense], None if times is None else [times], None if known is None else [known])
         exclude = self.exclusion([dense]) if exclude_history else None
-        return self.catalogue.table(self._search(batch, k, exclude))
+        return self.catalogue.table(self._best(self.query_state(batch), k, exclude))
 
     def recommend_all(
         self,
@@ -162,23 +176,27 @@ class Recommender:
         exclude_history: bool = True,
         progress: bool = True,
     ) -> Path:
-        """Write the best `k` items of `users` (ids of the source; default: all users of the data) to a Parquet file.
+        """Write the best `k` items of `users` (ids of the source; default: all of the data, or all queries) to a Parquet file.
 
         A row per user and place: `user_id`, `rank`, `item_id`, `title`, `score`, `exact`. Memory holds one batch at a time;
         nothing is at `path` until all is written. Raises ValueError if a user is unknown or there is a file at `path` already.
         """
-        data = self._need_data("recommend_all")
+        known = (
+            self.queries.lookup if self.queries is not None else self._need_data("recommend_all").user_lookup
+        )
         target = Path(path)
         files.check_file(target)
         if target.exists():
             raise ValueError(f"{target} exists: name another file, or delete it")
-        dense = np.arange(data.num_users) if users is None else data.user_lookup.to_dense(users)
+        dense = np.arange(len(known.ids)) if users is None else known.to_dense(users)
         starts = range(0, len(dense), batch_size)
         with files.atomic_write(target) as temporary:
             writer: pyarrow.parquet.ParquetWriter | None = None
             try:
                 for start in tqdm(starts, desc="recommending", unit="batch", disable=not progress):
-                    rows = self._rows(data, dense[start : start + batch_size], k, exclude_history)
+                    part = dense[start : start + batch_size]
+                    found = self._best_of_users(part, k, exclude_history)
+                    rows = self._rows(found, known.to_source(part))
                     table = pa.Table.from_pandas(rows, preserve_index=False)
                     writer = writer or pyarrow.parquet.ParquetWriter(temporary, table.schema)
                     writer.write_table(table)
@@ -189,11 +207,16 @@ class Recommender:
                 raise ValueError("there are no users to recommend to")
         return target
 
-    def _rows(self, data: Sequences, users: NDArray[np.int64], k: int, exclude_history: bool) -> pd.DataFrame:
+    def _best_of_users(self, users: NDArray[np.int64], k: int, exclude_history: bool) -> TopK:
+        """The best of some rows of the query table, or of some users of the data, by dense id."""
+        if self.queries is not None:
+            return self._best(self.embedded(self.queries.vectors[users]), k, None)
+        data = self._need_data("recommend_all")
         histories, times = zip(*(_of_user(data, int(user)) for user in users), strict=True)
         batch = self.batch(histories, times, users.tolist())
-        found = self._search(batch, k, self.exclusion(histories) if exclude_history else None)
-        names = data.user_lookup.to_source(users)
+        return self._best(self.query_state(batch), k, self.exclusion(histories) if exclude_history else None)
+
+    def _rows(self, found: TopK, names: NDArray[Any]) -> pd.DataFrame:
         tables = (self.catalogue.table(found, row).assign(user_id=name) for row, name in enumerate(names))
         return pd.concat(tables, ignore_index=True)[["user_id", "rank", "item_id", "title", "score", "exact"]]
 
@@ -333,17 +356,32 @@ class Recommender:
         with torch.no_grad():
             return self.retriever.query_state(batch)
 
+    def embedded(self, vectors: Tensor) -> QueryState:
+        """The query side of query embeddings (B, D); ValueError if they are of another width than the items'."""
+        self._check_width(vectors)
+        with torch.no_grad():
+            return self.retriever.similarity.queries(vectors.to(self.retriever.device))
+
+    def _check_width(self, vectors: Tensor) -> None:
+        if vectors.shape[1] != (width := self.retriever.config.dim):
+            raise ValueError(
+                f"query embeddings have {vectors.shape[1]} numbers each, the items' have {width}"
+            )
+
     def exclusion(self, histories: Sequence[NDArray[np.int64]]) -> Tensor:
         """Dense ids (B, H) of whole histories, padded with 0."""
         rows = [torch.from_numpy(history) for history in histories]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.retriever.device)
 
-    def _search(self, batch: SequenceBatch, k: int, exclude: Tensor | None) -> TopK:
-        queries = self.query_state(batch)
+    def _best(self, queries: QueryState, k: int, exclude: Tensor | None) -> TopK:
         with torch.no_grad():
             return self._searcher.search(queries, k, exclude)
 
     def _need_data(self, purpose: str) -> Sequences:
+        if self.data is None and self.queries is not None:
+            raise ValueError(
+                f"{purpose} needs a history: this model knows its queries by their embeddings alone"
+            )
         if self.data is None:
             raise ValueError(
                 f"{purpose} needs the histories of {self.catalogue.name}, which are not here: prepare that dataset, or load"

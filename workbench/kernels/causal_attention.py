@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from workbench.kernels.dropout import drop_threshold, kept, signed
 from workbench.kernels.mixture_native import OUT_OF_MEMORY
-from workbench.kernels.native import library
+from workbench.kernels.native import library, reads
 
 SOURCE = Path(__file__).with_name("causal_attention.cpp")
 
@@ -39,7 +39,7 @@ class WeightDropout:
 
 def serves(qkv: Tensor) -> bool:
     """Whether the C++ version takes these: float32 on a CPU, and the library is there."""
-    return qkv.device.type == "cpu" and qkv.dtype == torch.float32 and _library() is not None
+    return reads(qkv) and _library() is not None
 
 
 def causal_attention(

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from workbench.kernels.dropout import drop_threshold, signed
 from workbench.kernels.mixture_native import OUT_OF_MEMORY
-from workbench.kernels.native import library
+from workbench.kernels.native import library, reads
 
 SOURCE = Path(__file__).with_name("hstu_attention.cpp")
 MOST_BUCKETS = 256
@@ -94,9 +94,7 @@ def events(
 
 def serves(*tensors: Tensor) -> bool:
     """Whether the C++ version takes these: float32 on a CPU, and the library is there."""
-    return (
-        all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors) and _library() is not None
-    )
+    return reads(*tensors) and _library() is not None
 
 
 def hstu_attention(

@@ -26,7 +26,7 @@ from workbench.contracts import sampled_softmax
 from workbench.kernels.dropout import drop_threshold, kept, signed
 from workbench.kernels.mixture import PAIRS_AT_ONCE, MixtureGate, gate_weights
 from workbench.kernels.mixture_native import COMBINATIONS, NO_SUCH_ROW, OUT_OF_MEMORY
-from workbench.kernels.native import library
+from workbench.kernels.native import library, reads
 from workbench.kernels.tiles import gathered_tiles
 
 SOURCE = Path(__file__).with_name("mixture_loss.cpp")
@@ -78,11 +78,7 @@ def mixture_loss(
 def serves(*tensors: Tensor) -> bool:
     """Whether the C++ version takes these: float32 on a CPU, one of them with a gradient, and the library is there."""
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return (
-        learns
-        and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-        and _library() is not None
-    )
+    return learns and reads(*tensors) and _library() is not None
 
 
 def plain_mixture_loss(

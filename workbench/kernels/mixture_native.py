@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.kernels.native import library
+from workbench.kernels.native import library, reads
 
 SOURCE = Path(__file__).with_name("mixture.cpp")
 INTERFACE = 2
@@ -49,8 +49,7 @@ def available() -> bool:
 
 def supports(*tensors: Tensor | None) -> bool:
     """Whether all of these are on a CPU in a dtype that is read, and the library is there."""
-    present = [t for t in tensors if t is not None]
-    return all(t.device.type == "cpu" and t.dtype in DTYPES for t in present) and available()
+    return reads(*tensors, dtypes=DTYPES) and available()
 
 
 def mixture_scores(

@@ -10,6 +10,9 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from workbench import files
 
 _log = logging.getLogger(__name__)
@@ -28,6 +31,13 @@ def cache_folder() -> Path:
         return Path(configured).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "retrieval-workbench"
+
+
+def reads(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
+    """Whether C++ can read these (None: nothing to read): all on a CPU in one of `dtypes`; never in an exported program."""
+    return not torch.compiler.is_exporting() and all(
+        t is None or (t.device.type == "cpu" and t.dtype in dtypes) for t in tensors
+    )
 
 
 @cache

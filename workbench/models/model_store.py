@@ -360,12 +360,6 @@ def with_published(models: Sequence[TrainedModel]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "whose", *SHOWN])
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A table of text as Markdown."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
 def card(
     name: str, metadata: dict[str, Any], history: pd.DataFrame, metrics: pd.DataFrame, sequences: Sequences
 ) -> str:

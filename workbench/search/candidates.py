@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import NO_ITEM
+from workbench.contracts import NO_ITEM, Upsert
 from workbench.kernels import selection
 from workbench.search.partition import largest
 from workbench.search.quantized_vectors import Precision, QuantizedVectors
@@ -35,15 +35,15 @@ class Lists(NamedTuple):
 
     `scores` (Q, C): the inner products as the source knows them, descending where that was asked for; −inf past the end.
     `rows` int64 (Q, C): rows of the corpus, unique within a list; −1 past the end.
-    `beyond` float64 (Q,): no row outside the list, of those that are allowed and not excluded, has an inner product above this:
-    in exact arithmetic on the vectors handed in, so whatever the source loses by rounding or quantising is added to it.
+    `outside_bound` float64 (Q,): no row outside the list, of those that are allowed and not excluded, has an inner product
+    above this: in exact arithmetic on the vectors handed in, so whatever the source loses by rounding or quantising is added.
     −inf where there is no such row; +inf where nothing is known, as with an approximate index.
     `error` float64 (Q,): how far `scores` can be from these exact inner products; None if that is unknown.
     """
 
     scores: Float[Tensor, "Q C"]
     rows: Int[Tensor, "Q C"]
-    beyond: Float[Tensor, "Q"]
+    outside_bound: Float[Tensor, "Q"]
     error: Float[Tensor, "Q"] | None = None
 
 
@@ -121,24 +121,24 @@ def _searched_for(rows: Int[Tensor, "Q C"], exclude: Int[Tensor, "Q H"]) -> Bool
 
 
 def leave_out(lists: Lists, exclude: Int[Tensor, "Q H"], count: int) -> Lists:
-    """The first `count` of each list that are not in `exclude`; what is cut off at the end counts for `beyond`.
+    """The first `count` of each list that are not in `exclude`; what is cut off at the end counts for `outside_bound`.
 
     What is cut off is bounded by its score and the `error` of the lists, 0 where that is None: a source whose scores are
-    rounded states their error, or adds it to `beyond` afterwards.
+    rounded states their error, or adds it to `outside_bound` afterwards.
     """
     out = listed_among(lists.rows, exclude)
     scores = lists.scores.masked_fill(out, NO_SCORE)
     rows = lists.rows.masked_fill(out, NO_ITEM)
     order = out.to(torch.int8).argsort(dim=1, stable=True)  # what is left out goes to the end
     scores, rows = scores.gather(1, order), rows.gather(1, order)
-    cut = scores[:, count] if scores.shape[1] > count else torch.full_like(lists.beyond, NO_SCORE)
+    cut = scores[:, count] if scores.shape[1] > count else torch.full_like(lists.outside_bound, NO_SCORE)
     if lists.error is not None:
         cut = torch.where(cut > NO_SCORE, cut + lists.error, cut)
-    return Lists(scores[:, :count], rows[:, :count], torch.maximum(lists.beyond, cut), lists.error)
+    return Lists(scores[:, :count], rows[:, :count], torch.maximum(lists.outside_bound, cut), lists.error)
 
 
 class Scan(CandidateSource):
-    """Every vector looked at: the lists are exact up to the rounding that `beyond` accounts for.
+    """Every vector looked at: the lists are exact up to the rounding that `outside_bound` accounts for.
 
     On a CPU with a compiler the inner products of a large corpus are ranked as they are made; otherwise they are held block by
     block. The vectors are kept in `precision`: half or a quarter of the memory, and what is read, for lists that are off by
@@ -220,13 +220,13 @@ class Scan(CandidateSource):
         last: Float[Tensor, "Q"],
         error: Float[Tensor, "Q"],
     ) -> Lists:
-        """The lists; beyond them lies the `last` score that is not listed, and all it may be off by.
+        """The lists; their bound is the `last` score that is not listed, and all it may be off by.
 
         Nothing is known if the products may overflow: one that is −inf looks like no item.
         """
-        beyond = torch.where(last > NO_SCORE, last + error, NO_SCORE).where(error.isfinite(), UNKNOWN)
-        beyond = beyond.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN, neginf=NO_SCORE)
-        return Lists(scores, rows.masked_fill(scores == NO_SCORE, NO_ITEM), beyond, error)
+        outside_bound = torch.where(last > NO_SCORE, last + error, NO_SCORE).where(error.isfinite(), UNKNOWN)
+        outside_bound = outside_bound.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN, neginf=NO_SCORE)
+        return Lists(scores, rows.masked_fill(scores == NO_SCORE, NO_ITEM), outside_bound, error)
 
     def snapshot(self) -> Callable[[], None]:
         """See `CandidateSource.snapshot`."""
@@ -235,10 +235,9 @@ class Scan(CandidateSource):
 
     def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
         """See `CandidateSource.upsert`: the vectors are copied once."""
-        rows = self._rows.of(ids)
-        known = rows >= 0
+        put = Upsert(self._rows.of(ids))
         new = QuantizedVectors.of(vectors, self.precision)
-        self._hold(torch.cat([self._ids, ids[~known]]), self._stored.changed(rows[known], new, known))
+        self._hold(put(self._ids, ids), self._stored.upserted(put, new))
 
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """See `CandidateSource.remove`."""

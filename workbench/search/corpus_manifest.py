@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import NO_ITEM
+from workbench.contracts import NO_ITEM, Upsert
 from workbench.search.candidates import Lists, leave_out
 from workbench.search.indexes import digests, fingerprint
 from workbench.search.topk import NO_SCORE, CorpusRows
@@ -59,15 +59,10 @@ class CorpusManifest:
             raise ValueError(f"{self.name} holds vectors of width {self.width}, not {vectors.shape[1]}")
 
     def upserted(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> "CorpusManifest":
-        """The ledger after `CandidateSource.upsert`."""
+        """The manifest after `CandidateSource.upsert`."""
         self.check_width(vectors)
-        rows = self.rows.of(ids)
-        known = rows >= 0
+        put = Upsert(self.rows.of(ids))
         finite, content = vectors.float().isfinite().all(1), digests(vectors)
-
-        def put(old: Tensor, new: Tensor) -> Tensor:
-            return torch.cat([old.index_copy(0, rows[known], new[known]), new[~known]])
-
         return CorpusManifest(
             self.name,
             self.width,
@@ -78,7 +73,7 @@ class CorpusManifest:
         )
 
     def without(self, ids: Int[Tensor, "M"]) -> "CorpusManifest":
-        """The ledger after `CandidateSource.remove`."""
+        """The manifest after `CandidateSource.remove`."""
         kept = ~torch.isin(self.ids, ids)
         return CorpusManifest(
             self.name, self.width, self.ids[kept], self.content[kept], self.finite[kept], self.norm
@@ -103,20 +98,22 @@ class CorpusManifest:
     ) -> Lists:
         """What `CandidateSource.lists` gives, of what an engine gave that computes in float32 and was asked for H more.
 
-        Where the engine did not look at every vector nothing is known `beyond`; nor where a product may overflow or a vector
-        is not finite, since engines then leave items out that may have the largest.
+        `outside_bound` is +inf if the engine did not look at every vector, and if a product may overflow or a vector is not
+        finite: engines then leave items out that may have the largest.
         """
         error = self.rounding(vectors)
         sound = (
             error.isfinite() if looked_at_all and bool(self.finite.all()) else torch.zeros_like(error).bool()
         )
-        beyond = torch.where(found.beyond > NO_SCORE, found.beyond + error, found.beyond)
-        found = leave_out(found._replace(beyond=beyond, error=error), exclude, count)
+        outside_bound = torch.where(
+            found.outside_bound > NO_SCORE, found.outside_bound + error, found.outside_bound
+        )
+        found = leave_out(found._replace(outside_bound=outside_bound, error=error), exclude, count)
         scores, rows = found.scores, found.rows
         if (short := min(count, len(self)) - rows.shape[1]) > 0:
             scores = torch.nn.functional.pad(scores, (0, short), value=NO_SCORE)
             rows = torch.nn.functional.pad(rows, (0, short), value=NO_ITEM)
-        return Lists(scores, rows, torch.where(sound, found.beyond, UNKNOWN), error)
+        return Lists(scores, rows, torch.where(sound, found.outside_bound, UNKNOWN), error)
 
 
 def only(found: Lists, allowed: Bool[Tensor, "N"]) -> Lists:

@@ -4,23 +4,25 @@ Source: "Revisiting Neural Retrieval on Accelerators" (Zhai et al., 2023). There
 mixture; here it is fitted to a trained similarity, without touching it (`AveragedComponents`, `FittedScores`).
 """
 
+import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import ComponentSimilarity, ItemState, QueryState
-from workbench.search.approximate import check_count
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Upsert
 from workbench.search.bounds import not_finite
-from workbench.search.certificates import stated_precision
+from workbench.search.certificates import Revertible, stated_precision
+from workbench.search.generators import CandidateGenerator, Candidates, check_count
 from workbench.search.partition import largest
 from workbench.search.quantized_vectors import QuantizedVectors
 from workbench.search.ranking import Pairs, marked, union
-from workbench.search.rescoring import Candidates, CandidateSearcher
 from workbench.search.tiles import DEFAULT_BUDGET, score_block, tiling
 from workbench.search.topk import NO_SCORE, CorpusRows, count_open, forbid, mask_rows
 from workbench.similarities.rounding import UNKNOWN
@@ -56,7 +58,7 @@ class FirstStage(ABC):
 class AveragedComponents(FirstStage):
     """Σ_i f_i and mean_j g_j, projected on the `width` principal directions of the items' averages: needs the corpus alone.
 
-    With `width` at least d this is the score of `Average`, up to a factor for each query.
+    With `width` at least d this is the score of `generators.AverageList`, up to a factor for each query.
     """
 
     def __init__(self, similarity: ComponentSimilarity, items: ItemState, width: int) -> None:
@@ -147,19 +149,18 @@ def check_width(width: int) -> None:
         raise ValueError(f"width must be at least 1, not {width}")
 
 
-class HIndexer(CandidateSearcher):
-    """About `keep` items by a first stage in int8, rescored by the full similarity.
+class FirstStageFilter(CandidateGenerator):
+    """About `keep` items by a first stage in int8.
 
     Per query: first-stage scores of `sampled` random items give the threshold that `keep` items of the corpus are expected to
     reach; one pass over the corpus keeps those that do (a second one everything, should they be fewer than k). Vectors are
     quantised row by row on both sides, products are sums of integers. Proves nothing, unless all items are kept. `generator`
-    draws the sample when the searcher is built and when its corpus changes.
+    draws the sample when the filter is built and when its corpus changes.
     """
 
     @stated_precision()
     def __init__(
         self,
-        similarity: ComponentSimilarity,
         items: ItemState,
         stage: FirstStage,
         keep: int,
@@ -168,14 +169,19 @@ class HIndexer(CandidateSearcher):
         sampled: int = 4096,
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
-        super().__init__(similarity, items, memory_budget)
-        check_count(keep)
+        check_count("keep", keep)
         if sampled < 1:
             raise ValueError(f"the threshold needs a sample of at least 1 item, not {sampled}")
-        self.stage, self.keep, self.sampled = stage, keep, sampled
-        self._vectors = self._first_stage(items)
+        self.stage, self.keep, self.sampled, self.memory_budget = stage, keep, sampled, memory_budget
         self._generator = generator
-        self._draw()
+        self._hold(items.ids, self._first_stage(items))
+
+    def keeping(self, keep: int) -> Self:
+        """The same filter, of the same vectors and the same sample, for another number of items."""
+        check_count("keep", keep)
+        other = copy.copy(self)
+        other.keep = keep
+        return other
 
     def _first_stage(self, items: ItemState) -> QuantizedVectors:
         """The vectors of items in int8, as many at a time as fit beside a corpus that fills the memory."""
@@ -183,34 +189,44 @@ class HIndexer(CandidateSearcher):
         parts = [_quantised(self.stage.item_vectors(items[s : s + ITEMS_AT_ONCE])) for s in starts]
         return parts[0] if len(parts) == 1 else QuantizedVectors.joined(parts)
 
-    def _draw(self) -> None:
-        size = len(self._vectors)
+    def _hold(self, ids: Int[Tensor, "N"], vectors: QuantizedVectors) -> None:
+        self._ids, self._vectors = ids, vectors
+        size = len(vectors)
         whole = self.sampled >= size
         drawn = torch.randint(size, (self.sampled,), generator=self._generator)
-        self._sample = (torch.arange(size) if whole else drawn).to(self.items.ids.device)
-        scales = self._vectors.scales
+        self._sample = (torch.arange(size) if whole else drawn).to(ids.device)
+        scales = vectors.scales
         self._sampled_vectors = replace(
-            self._vectors,
-            values=self._vectors.values[self._sample],
+            vectors,
+            values=vectors.values[self._sample],
             scales=None if scales is None else scales[self._sample],
         )
 
-    def _upsert_candidates(self, items: ItemState) -> None:
-        """The first stage stays as it was fitted, and gives the new items their vectors."""
-        places = self._rows.of(items.ids)
-        known = places >= 0
-        self._vectors = self._vectors.changed(places[known], self._first_stage(items), known)
-        self._draw()
+    def upsert(self, items: ItemState) -> None:
+        """See `CandidateGenerator.upsert`: the first stage stays as it was fitted, and gives the new items their vectors."""
+        put = Upsert(CorpusRows(self._ids).of(items.ids))
+        self._hold(put(self._ids, items.ids), self._vectors.upserted(put, self._first_stage(items)))
 
-    def _remove_candidates(self, ids: Int[Tensor, "M"]) -> None:
-        self._vectors = self._vectors.kept(~torch.isin(self.items.ids, ids))
-        self._draw()
+    def remove(self, ids: Int[Tensor, "M"]) -> None:
+        """See `CandidateGenerator.remove`."""
+        kept = ~torch.isin(self._ids, ids)
+        self._hold(self._ids[kept], self._vectors.kept(kept))
+
+    def in_place(self) -> Sequence[Revertible]:
+        """The filter itself."""
+        return [self]
+
+    def snapshot(self) -> Callable[[], None]:
+        """What brings the filter back to what it is now."""
+        state = dict(vars(self))
+        return lambda: vars(self).update(state)
 
     @property
-    def _listed(self) -> int:
+    def listed(self) -> int:
+        """See `CandidateGenerator.listed`."""
         return 2 * self.keep
 
-    def _candidates(
+    def candidates(
         self,
         queries: QueryState,
         k: int,
@@ -218,6 +234,7 @@ class HIndexer(CandidateSearcher):
         allowed: Bool[Tensor, "N"] | None,
         times: int,
     ) -> Candidates:
+        """See `CandidateGenerator.candidates`."""
         size = len(queries)
         vectors = _quantised(self.stage.query_vectors(queries)).values
         keep = torch.full((size,), max(k, self.keep * times), device=vectors.device)
@@ -228,13 +245,14 @@ class HIndexer(CandidateSearcher):
         block = max(MULTIPLE, self.memory_budget // (32 * size) // MULTIPLE * MULTIPLE)
         pairs = self._passing(vectors, threshold, block, excluded, allowed)
         counts = pairs.queries.bincount(minlength=size)
-        open_to = torch.as_tensor(count_open(len(self.items), excluded, allowed), device=counts.device)
+        open_to = torch.as_tensor(count_open(len(self._ids), excluded, allowed), device=counts.device)
         short = counts < open_to.clamp(max=k)
         if bool(short.any()):  # the sample misled, or nearly everything is masked: these queries keep all
             threshold = threshold.masked_fill(short[:, None], NO_SCORE)
             pairs = self._passing(vectors, threshold, block, excluded, allowed)
             counts = pairs.queries.bincount(minlength=size)
-        return Candidates(pairs, torch.where(counts == open_to, NO_SCORE, UNKNOWN))
+        bound = torch.where(counts == open_to, NO_SCORE, UNKNOWN).double()
+        return Candidates(pairs, lambda others: bound)
 
     def _passing(
         self,
@@ -246,15 +264,15 @@ class HIndexer(CandidateSearcher):
     ) -> Pairs:
         """The pairs whose first-stage score is at least the threshold and not masked."""
         parts = []
-        for start in range(0, len(self.items), block):
-            scores = self._scores(vectors, self._vectors, start, min(start + block, len(self.items)))
+        for start in range(0, len(self._ids), block):
+            scores = self._scores(vectors, self._vectors, start, min(start + block, len(self._ids)))
             if excluded is not None:
                 mask_rows(scores, excluded, start)
             if allowed is not None:
                 forbid(scores, allowed[start : start + block])
             lowest = threshold.clamp(min=torch.finfo(scores.dtype).min)
             parts.append(marked(scores >= lowest, start))
-        return parts[0] if len(parts) == 1 else union(parts, len(self.items))
+        return parts[0] if len(parts) == 1 else union(parts, len(self._ids))
 
     def _threshold(
         self, vectors: Int[Tensor, "B w"], keep: Int[Tensor, "B"], allowed: Bool[Tensor, "N"] | None
@@ -264,9 +282,9 @@ class HIndexer(CandidateSearcher):
         scores = self._scores(vectors, self._sampled_vectors, 0, drawn)
         if allowed is not None:
             forbid(scores, allowed[self._sample])
-        places = (keep * drawn / len(self.items)).round().long().clamp(1, drawn)[:, None]
+        places = (keep * drawn / len(self._ids)).round().long().clamp(1, drawn)[:, None]
         thresholds = largest(scores, int(places.max()))[0].gather(1, places - 1)
-        return thresholds.masked_fill((keep >= len(self.items))[:, None], NO_SCORE)
+        return thresholds.masked_fill((keep >= len(self._ids))[:, None], NO_SCORE)
 
     @staticmethod
     def _scores(

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from workbench.contracts import Upsert
 from workbench.similarities.rounding import largest_norm
 
 Precision = Literal["full", "bfloat16", "int8"]
@@ -82,14 +83,8 @@ class QuantizedVectors:
         values = self.values[start:stop].to(self.dtype)
         return values if self.scales is None else values * self.scales[start:stop]
 
-    def changed(
-        self, rows: Int[Tensor, "R"], stored: "QuantizedVectors", known: Bool[Tensor, "M"]
-    ) -> "QuantizedVectors":
-        """These vectors with `stored` put in: the `known` ones, in order, at `rows`, the others at the end."""
-
-        def put(old: Tensor, new: Tensor) -> Tensor:
-            return torch.cat([old.index_copy(0, rows, new[known]), new[~known]])
-
+    def upserted(self, put: Upsert, stored: "QuantizedVectors") -> "QuantizedVectors":
+        """These vectors with `stored` put in."""
         return QuantizedVectors(
             put(self.values, stored.values),
             None if self.scales is None or stored.scales is None else put(self.scales, stored.scales),

@@ -132,6 +132,19 @@ def merged(first: Best, second: Best, k: int) -> Best:
     return Best(values[:, :k], rows.gather(1, order[:, :k]))
 
 
+def contains(pairs: Pairs, rows: Int[Tensor, "B C"]) -> Bool[Tensor, "B C"]:
+    """Which rows of each query are among its `pairs`; −1 is not.
+
+    >>> contains(Pairs(torch.tensor([0, 1]), torch.tensor([3, 4])), torch.tensor([[4, 3], [4, -1]])).tolist()
+    [[False, True], [True, False]]
+    """
+    if not rows.numel() or not len(pairs.rows):
+        return torch.zeros_like(rows, dtype=torch.bool)
+    total = 1 + int(torch.maximum(rows.amax(), pairs.rows.amax()))
+    queries = torch.arange(len(rows), device=rows.device)[:, None]
+    return torch.isin(queries * total + rows, pairs.queries * total + pairs.rows) & (rows >= 0)
+
+
 def less(pairs: Pairs, others: Pairs, total: int) -> Pairs:
     """The pairs that are not among `others`; `total` is the size of the corpus.
 
@@ -144,5 +157,8 @@ def less(pairs: Pairs, others: Pairs, total: int) -> Pairs:
 
 def union(parts: list[Pairs], total: int) -> Pairs:
     """The pairs that are in any of `parts`; `total` is the size of the corpus."""
-    keys = torch.cat([part.queries * total + part.rows for part in parts]).unique()
+    if len(parts) == 1:
+        return parts[0]
+    keys = ascending_rows(torch.cat([part.queries * total + part.rows for part in parts])[None])[0]
+    keys = keys.unique_consecutive()
     return Pairs(keys // total, keys % total)

@@ -11,14 +11,18 @@ from typing import ClassVar
 from workbench import runtime
 from workbench.contracts import ComponentSimilarity, ItemState, Searcher, Similarity
 from workbench.registry import Registry, Settings
-from workbench.search.approximate import Average, Combined, PerComponent
+from workbench.search.approximate import Approximate
 from workbench.search.brute_force import BruteForce
 from workbench.search.engines.faiss import faiss_lists
 from workbench.search.exact import Exact
-from workbench.search.h_indexer import AveragedComponents, HIndexer
+from workbench.search.h_indexer import AveragedComponents, FirstStageFilter
 from workbench.search.indexes import HNSW, IVF
+from workbench.search.parameters import fixed, number
 from workbench.search.path_beam import PathBeam
 from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
+
+EFFORT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+"""Steps of what an index looks at."""
 
 SEARCHERS = Registry("searcher", Searcher, ("similarity", "items", "folder"))
 register = SEARCHERS.register
@@ -68,12 +72,12 @@ class PerComponentSettings:
     """`n1` items of each component's list are scored; the answer carries a proof if there is one."""
 
     kind: ClassVar[str] = "per-component"
-    n1: int = 50
+    n1: int = number(50, "items of each component's list", counts_items=True)
 
 
-@register(PerComponentSettings, title="a list per component")
+@register(PerComponentSettings, title="a list per component, with a proof", label="per component")
 def _per_component(settings: PerComponentSettings, similarity: Similarity, items: ItemState) -> Searcher:
-    return PerComponent(_components(similarity), items, settings.n1)
+    return Approximate.of(_components(similarity), items, n1=settings.n1)
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,12 @@ class AverageSettings:
     """The `n2` items with the largest average component score are scored."""
 
     kind: ClassVar[str] = "average"
-    n2: int = 1000
+    n2: int = number(1000, "items of the list by the average component", counts_items=True)
 
 
-@register(AverageSettings, title="one list by the average component")
+@register(AverageSettings, title="one list by the average component", label="average")
 def _average(settings: AverageSettings, similarity: Similarity, items: ItemState) -> Searcher:
-    return Average(_components(similarity), items, settings.n2)
+    return Approximate.of(_components(similarity), items, n2=settings.n2)
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,13 @@ class CombinedSettings:
     """`n1` items of each component's list and `n2` by the average are scored."""
 
     kind: ClassVar[str] = "combined"
-    n1: int = 50
-    n2: int = 1000
+    n1: int = number(50, "items of each component's list", counts_items=True)
+    n2: int = number(1000, "items of the list by the average component", counts_items=True)
 
 
-@register(CombinedSettings, title="lists per component and by the average")
+@register(CombinedSettings, title="lists per component and by the average", label="combined")
 def _combined(settings: CombinedSettings, similarity: Similarity, items: ItemState) -> Searcher:
-    return Combined(_components(similarity), items, settings.n1, settings.n2)
+    return Approximate.of(_components(similarity), items, n1=settings.n1, n2=settings.n2)
 
 
 @dataclass(frozen=True)
@@ -108,16 +112,18 @@ class HIndexerSettings:
     """A first stage of `width` numbers in int8 keeps `keep` items, which are scored. `seed` draws its sample."""
 
     kind: ClassVar[str] = "h-indexer"
-    width: int = 64
-    keep: int = 4000
-    seed: int = 0
+    width: int = number(64, "numbers of the first stage's vectors", (8, 16, 32, 64, 128))
+    keep: int = number(4000, "items that the first stage is to keep", counts_items=True)
+    seed: int = fixed(0)
 
 
-@register(HIndexerSettings, title="a narrow first stage in int8")
+@register(HIndexerSettings, title="a narrow first stage in int8", label="h-indexer")
 def _h_indexer(settings: HIndexerSettings, similarity: Similarity, items: ItemState) -> Searcher:
     known = _components(similarity)
     stage = AveragedComponents(known, items, settings.width)
-    return HIndexer(known, items, stage, settings.keep, runtime.generator(settings.seed))
+    return Approximate(
+        known, items, [FirstStageFilter(items, stage, settings.keep, runtime.generator(settings.seed))]
+    )
 
 
 @dataclass(frozen=True)
@@ -125,17 +131,17 @@ class IVFSettings:
     """The average's list of `n2` items from the `nprobe` nearest of `nlist` cells of a FAISS index."""
 
     kind: ClassVar[str] = "faiss-ivf"
-    n2: int = 1000
-    nlist: int = 128
-    nprobe: int = 16
+    n2: int = number(1000, "items of the list by the average component", counts_items=True)
+    nlist: int = number(128, "cells of the index", (16, 32, 64, 128, 256, 512, 1024))
+    nprobe: int = number(16, "cells that are looked at", EFFORT)
 
 
-@register(IVFSettings, title="the average's list from FAISS IVF")
+@register(IVFSettings, title="the average's list from the nearest cells", label="average, FAISS IVF")
 def _ivf(
     settings: IVFSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
 ) -> Searcher:
     source = faiss_lists(IVF(settings.nlist, settings.nprobe), folder)
-    return Average(_components(similarity), items, settings.n2, source=source)
+    return Approximate.of(_components(similarity), items, n2=settings.n2, source=source)
 
 
 @dataclass(frozen=True)
@@ -143,16 +149,16 @@ class HNSWSettings:
     """The average's list of `n2` items from a FAISS graph, with `ef_search` items kept while it is walked."""
 
     kind: ClassVar[str] = "faiss-hnsw"
-    n2: int = 1000
-    ef_search: int = 128
+    n2: int = number(1000, "items of the list by the average component", counts_items=True)
+    ef_search: int = number(128, "list kept while the graph is walked", EFFORT[3:])
 
 
-@register(HNSWSettings, title="the average's list from FAISS HNSW")
+@register(HNSWSettings, title="the average's list from a graph", label="average, FAISS HNSW")
 def _hnsw(
     settings: HNSWSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
 ) -> Searcher:
     source = faiss_lists(HNSW(ef_search=settings.ef_search), folder)
-    return Average(_components(similarity), items, settings.n2, source=source)
+    return Approximate.of(_components(similarity), items, n2=settings.n2, source=source)
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,7 @@ class PathBeamSettings:
     beam: int | None = None
 
 
-@register(PathBeamSettings, title="a beam of learned paths")
+@register(PathBeamSettings, title="a beam of learned paths, under its own score", label="Deep Retrieval")
 def _paths(settings: PathBeamSettings, similarity: Similarity, items: ItemState) -> Searcher:
     if not isinstance(similarity, DeepRetrieval) or not isinstance(items, DeepRetrievalItems):
         raise ValueError(f"the searcher 'paths' is Deep Retrieval's own, not for {type(similarity).__name__}")

@@ -39,14 +39,14 @@ def split(items: ItemState, parts: int) -> list[ItemState]:
 class Found(NamedTuple):
     """What some shards hold: their best (B, K), descending, and what is known of the items they did not return.
 
-    `places` int64 (B, K): where the items stand in the whole corpus. `beyond` float64 (B,): no item that was not returned
-    scores above this, but those of shards whose answer is exact. `num_scored` int64 (B,).
+    `places` int64 (B, K): where the items stand in the whole corpus. `outside_bound` float64 (B,): no item that was not
+    returned scores above this, but those of shards whose answer is exact. `num_scored` int64 (B,).
     """
 
     scores: Float[Tensor, "B K"]
     ids: Int[Tensor, "B K"]
     places: Int[Tensor, "B K"]
-    beyond: Float[Tensor, "B"]
+    outside_bound: Float[Tensor, "B"]
     num_scored: Int[Tensor, "B"]
 
 
@@ -64,12 +64,12 @@ def merged(found: Sequence[Found], k: int) -> Found:
         scores[:, :k],
         ids.gather(1, order).gather(1, best),
         places.gather(1, best),
-        torch.stack([one.beyond for one in found]).amax(0),
+        torch.stack([one.outside_bound for one in found]).amax(0),
         torch.stack([one.num_scored for one in found]).sum(0),
     )
 
 
-def beyond(answer: TopK) -> Float[Tensor, "B"]:
+def outside_bound(answer: TopK) -> Float[Tensor, "B"]:
     """What no item outside an inexact answer exceeds, in float64: last score + gap and what rounding took from them.
 
     −inf where the answer is exact, +inf where it says nothing.
@@ -180,7 +180,7 @@ class _Shard:
             None if allowed is None else allowed.to(here)[self.places],
         )
         places = self.places_of(answer.ids).masked_fill(answer.ids == NO_ITEM, NOWHERE)
-        return Found(answer.scores, answer.ids, places, beyond(answer), answer.num_scored)
+        return Found(answer.scores, answer.ids, places, outside_bound(answer), answer.num_scored)
 
 
 class Sharded(Searcher):
@@ -272,7 +272,7 @@ class Sharded(Searcher):
             return merged(here or [nothing], k)
 
         found = self._together(self._processes.agreed(search_here), k)
-        exact, gap = certificate(found.scores[:, -1], found.beyond)
+        exact, gap = certificate(found.scores[:, -1], found.outside_bound)
         return TopK(found.scores, found.ids, exact, gap, found.num_scored)
 
     def _together(self, mine: Found, k: int) -> Found:
@@ -286,7 +286,7 @@ class Sharded(Searcher):
             raise ValueError(
                 f"the processes were asked for different searches, of (queries, k) {asked[:, :2].tolist()}"
             )
-        ends = torch.stack([mine.beyond.view(torch.int64), mine.num_scored], dim=1)
+        ends = torch.stack([mine.outside_bound.view(torch.int64), mine.num_scored], dim=1)
         packed = torch.cat([mine.scores.double().view(torch.int64), mine.ids, mine.places, ends], dim=1)
         found = []
         for theirs in self._processes.gather(packed):  # (B, 3K + 2)

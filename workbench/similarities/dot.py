@@ -59,7 +59,7 @@ def unit(x: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
 
 
 @register(DotConfig, title="a dot product", label="dot", color="#0072B2")
-class DotProduct(ComponentSimilarity):
+class DotProduct(ComponentSimilarity[DotQueries, DotItems]):
     """φ(q, x) = ⟨q, x⟩ / τ, with q and x of unit length where `normalize` is set."""
 
     def __init__(self, config: DotConfig) -> None:
@@ -82,11 +82,11 @@ class DotProduct(ComponentSimilarity):
         """Item vectors (N, D)."""
         return DotItems(ids, unit(embeddings) if self.config.normalize else embeddings)
 
-    def query_components(self, queries: DotQueries) -> Float[Tensor, "B Pq D"]:  # type: ignore[override]
+    def query_components(self, queries: DotQueries) -> Float[Tensor, "B Pq D"]:
         """The one component of a query, the query vector itself (B, 1, D)."""
         return queries.vectors[:, None]
 
-    def item_components(self, items: DotItems) -> Float[Tensor, "N Px D"]:  # type: ignore[override]
+    def item_components(self, items: DotItems) -> Float[Tensor, "N Px D"]:
         """The one component of an item (N, 1, D)."""
         return items.vectors[:, None]
 
@@ -95,17 +95,16 @@ class DotProduct(ComponentSimilarity):
         return component_logits[..., 0]
 
     def score_error(
-        self, queries: QueryState, item_norm: Float[Tensor, ""], dtype: torch.dtype
+        self, queries: DotQueries, item_norm: Float[Tensor, ""], dtype: torch.dtype
     ) -> Float[Tensor, "B"]:
         """The error of one inner product."""
-        assert isinstance(queries, DotQueries)
         return product_error(norms(queries.vectors), item_norm, queries.vectors.shape[1], dtype)
 
-    def score(self, queries: DotQueries, items: DotItems) -> Float[Tensor, "B N"]:  # type: ignore[override]
+    def score(self, queries: DotQueries, items: DotItems) -> Float[Tensor, "B N"]:
         """One matrix product (B, N)."""
         return queries.vectors @ items.vectors.T
 
-    def score_candidates(  # type: ignore[override]
+    def score_candidates(
         self, queries: DotQueries, items: DotItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
         """Scores of chosen rows (B, C): one matrix product and a gather where the corpus is small, else a gather first."""
@@ -113,7 +112,7 @@ class DotProduct(ComponentSimilarity):
             return gathered_product(queries.vectors, items.vectors, rows)
         return torch.einsum("bd,bcd->bc", queries.vectors, F.embedding(rows, items.vectors))
 
-    def sampled_softmax(  # type: ignore[override]
+    def sampled_softmax(
         self, queries: DotQueries, items: DotItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, ""]:
         """See `Similarity.sampled_softmax`; on a CPU by the kernel of Mixture-of-Logits, of which this is the one component."""
@@ -124,8 +123,6 @@ class DotProduct(ComponentSimilarity):
             )
         return super().sampled_softmax(queries, items, rows)
 
-    def regularizers(
-        self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B"]
-    ) -> dict[str, Tensor]:
+    def regularizers(self, queries: DotQueries, items: DotItems, rows: Int[Tensor, "B"]) -> dict[str, Tensor]:
         """None."""
         return {}

@@ -70,7 +70,7 @@ class MaxSimItems(ItemState):
 
 
 @register(MaxSimConfig, title="MaxSim", color="#009E73")
-class MaxSim(ComponentSimilarity):
+class MaxSim(ComponentSimilarity[MaxSimQueries, MaxSimItems]):
     """φ(q, x) = 1/Pq Σ_i max_j ⟨f_i(q), g_j(x)⟩ / τ: the mean, so that the scale is that of one inner product.
 
     Source: Khattab and Zaharia, "ColBERT" (2020), equation 3, with learned projections in the place of tokens.
@@ -109,11 +109,11 @@ class MaxSim(ComponentSimilarity):
         components = self.item_network(embeddings).unflatten(-1, (-1, self.config.component_dim))
         return MaxSimItems(ids, unit(components) if self.config.normalize else components)
 
-    def query_components(self, queries: MaxSimQueries) -> Float[Tensor, "B Pq d"]:  # type: ignore[override]
+    def query_components(self, queries: MaxSimQueries) -> Float[Tensor, "B Pq d"]:
         """f_i(q), already divided by τ · Pq."""
         return queries.components
 
-    def item_components(self, items: MaxSimItems) -> Float[Tensor, "N Px d"]:  # type: ignore[override]
+    def item_components(self, items: MaxSimItems) -> Float[Tensor, "N Px d"]:
         """g_j(x)."""
         return items.components
 
@@ -122,18 +122,17 @@ class MaxSim(ComponentSimilarity):
         return component_logits.unflatten(-1, (self.config.query_groups, -1)).amax(-1).sum(-1)
 
     def score_error(
-        self, queries: QueryState, item_norm: Float[Tensor, ""], dtype: torch.dtype
+        self, queries: MaxSimQueries, item_norm: Float[Tensor, ""], dtype: torch.dtype
     ) -> Float[Tensor, "B"]:
         """The error of Pq inner products, and of adding them up."""
-        assert isinstance(queries, MaxSimQueries)
         lengths, (_, groups, width) = norms(queries.components).amax(1), queries.components.shape
         return combination_error(lengths, item_norm, width, groups, groups, dtype)
 
-    def score(self, queries: MaxSimQueries, items: MaxSimItems) -> Float[Tensor, "B N"]:  # type: ignore[override]
+    def score(self, queries: MaxSimQueries, items: MaxSimItems) -> Float[Tensor, "B N"]:
         """φ for every pair (B, N)."""
         return self.upper_bound(self.component_logits(queries, items))
 
-    def score_candidates(  # type: ignore[override]
+    def score_candidates(
         self, queries: MaxSimQueries, items: MaxSimItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
         """φ for chosen rows (B, C), in tiles of queries."""
@@ -147,7 +146,7 @@ class MaxSim(ComponentSimilarity):
         return gathered_tiles(matched, [queries.components], [items.components], rows, [], tile)
 
     def regularizers(
-        self, queries: QueryState, items: ItemState, rows: Int[Tensor, "B"]
+        self, queries: MaxSimQueries, items: MaxSimItems, rows: Int[Tensor, "B"]
     ) -> dict[str, Tensor]:
         """None."""
         return {}

@@ -137,7 +137,7 @@ class _UserTable(nn.Module):
 
 
 @register(MoLConfig, title="Mixture-of-Logits", label="MoL", color="#D55E00")
-class MixtureOfLogits(ComponentSimilarity):
+class MixtureOfLogits(ComponentSimilarity[MoLQueries, MoLItems]):
     """φ(q, x) = Σ_p π_p(q, x) s_p(q, x), s_(i,j) = ⟨f_i(q), g_j(x)⟩ / τ, π ≥ 0, Σ π = 1 (in evaluation).
 
     The item's components and its part of the gate are computed once per corpus, the query's once per query; per pair only the
@@ -215,11 +215,11 @@ class MixtureOfLogits(ComponentSimilarity):
             components = unit(components)
         return components, None if self.gate_item is None else self.gate_item(embeddings)
 
-    def query_components(self, queries: MoLQueries) -> Float[Tensor, "B Pq d"]:  # type: ignore[override]
+    def query_components(self, queries: MoLQueries) -> Float[Tensor, "B Pq d"]:
         """f_i(q), already divided by τ."""
         return queries.components
 
-    def item_components(self, items: MoLItems) -> Float[Tensor, "N Px d"]:  # type: ignore[override]
+    def item_components(self, items: MoLItems) -> Float[Tensor, "N Px d"]:
         """g_j(x)."""
         return items.components
 
@@ -228,10 +228,9 @@ class MixtureOfLogits(ComponentSimilarity):
         return component_logits.amax(-1)
 
     def score_error(
-        self, queries: QueryState, item_norm: Float[Tensor, ""], dtype: torch.dtype
+        self, queries: MoLQueries, item_norm: Float[Tensor, ""], dtype: torch.dtype
     ) -> Float[Tensor, "B"]:
         """The error of an inner product, and of a mixture with weights that sum to one."""
-        assert isinstance(queries, MoLQueries)
         lengths, width = norms(queries.components).amax(1), queries.components.shape[2]
         return combination_error(lengths, item_norm, width, self.config.components, 1, dtype)
 
@@ -278,7 +277,7 @@ class MixtureOfLogits(ComponentSimilarity):
             tuple((layer.weight, layer.bias) for layer in layers), self.config.gate_combination
         )
 
-    def score(self, queries: MoLQueries, items: MoLItems) -> Float[Tensor, "B N"]:  # type: ignore[override]
+    def score(self, queries: MoLQueries, items: MoLItems) -> Float[Tensor, "B N"]:
         """φ for every pair (B, N); without a gradient and in evaluation by `kernels.mixture`, nothing else held."""
         if not self._learns(queries, items):
             return mixture.mixture_scores(
@@ -296,7 +295,7 @@ class MixtureOfLogits(ComponentSimilarity):
             *(queries.components, queries.gate, items.components, items.gate), self._gate(), floors
         )
 
-    def score_candidates(  # type: ignore[override]
+    def score_candidates(
         self, queries: MoLQueries, items: MoLItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
         """φ for chosen rows (B, C), as in `score`; with a gradient in tiles of queries, whose activations it recomputes."""
@@ -323,7 +322,7 @@ class MixtureOfLogits(ComponentSimilarity):
             max(1, PAIRS_AT_ONCE // max(1, rows.shape[1])),
         )
 
-    def sampled_softmax(  # type: ignore[override]
+    def sampled_softmax(
         self, queries: MoLQueries, items: MoLItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, ""]:
         """See `Similarity.sampled_softmax`; by `kernels.mixture_loss`, with the gradient in one pass."""
@@ -354,9 +353,7 @@ class MixtureOfLogits(ComponentSimilarity):
             *(self._gate(), k, excluded, allowed),
         )
 
-    def regularizers(  # type: ignore[override]
-        self, queries: MoLQueries, items: MoLItems, rows: Int[Tensor, "B"]
-    ) -> dict[str, Tensor]:
+    def regularizers(self, queries: MoLQueries, items: MoLItems, rows: Int[Tensor, "B"]) -> dict[str, Tensor]:
         """−H(mean_b π) + mean_b H(π) on the positive pairs ("balance"), and the user embeddings' norm ("user norm").
 
         Like the published code, and unlike the paper's expectation over all pairs, only positive pairs are looked at.

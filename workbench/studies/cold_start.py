@@ -177,7 +177,7 @@ def judge_cold(model: ColdRetriever, part: Listeners, ks: Sequence[int] = KS) ->
 
 
 def over_seeds(data: Deezer, seeds: int = 5, configs: Mapping[str, ColdConfig] = COLD) -> pd.DataFrame:
-    """One row per method and metric on the test users: `method`, `metric`, `mean`, `deviation` over seeds, `seeds`.
+    """One row per method and metric on the test users: `method`, `metric`, `mean`, `std` over seeds, `seeds`.
 
     Popularity is the last method and has no seeds; deviations are those of a sample (n − 1). Raises ValueError if `seeds`
     is below 1.
@@ -193,12 +193,12 @@ def over_seeds(data: Deezer, seeds: int = 5, configs: Mapping[str, ColdConfig] =
             ]
         )
         rows += [
-            {"method": name, "metric": m, "mean": v.mean(), "deviation": v.std(ddof=1), "seeds": seeds}
+            {"method": name, "metric": m, "mean": v.mean(), "std": v.std(ddof=1), "seeds": seeds}
             for m, v in values.items()
         ]
     popular = judge_popularity(data, data.test)[list(METRICS)].mean()
     rows += [
-        {"method": "popularity", "metric": m, "mean": v, "deviation": float("nan"), "seeds": 1}
+        {"method": "popularity", "metric": m, "mean": v, "std": float("nan"), "seeds": 1}
         for m, v in popular.items()
     ]
     return pd.DataFrame(rows)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.bench.workloads import Workload
-from workbench.search import BruteForce, Exact, PerComponent
+from workbench.search import Approximate, BruteForce, Exact
 from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
 
 TOLERANCE = 1e-4
@@ -24,7 +24,7 @@ class OneQuery(NamedTuple):
     `items`: a row per item that may be found, with `item` (id), `score` φ, `bound` (its largest component score) and
     `outcome`: "top k", "survives" (its bound reaches S_K, so that it must be scored) or "ruled out". `lists`: a row per
     component and place (from 1), with `component` p, `score` s_p in descending order, `item`, and `listed`, whether the place
-    is within the first N1. `s_k`: the k-th best score among the candidates, those listed for at least one component;
+    is within the first n1. `s_k`: the k-th best score among the candidates, those listed for at least one component;
     `outside`: the largest component score that an item in no list can have. The candidates hold the true top k for certain if
     `s_k` ≥ `outside`.
     """
@@ -36,25 +36,23 @@ class OneQuery(NamedTuple):
 
 
 @torch.no_grad()
-def one_query(workload: Workload, query: int, k: int, count: int) -> OneQuery:
-    """How query number `query` is searched for its best `k`, with lists of `count` (N1) items per component.
+def one_query(workload: Workload, query: int, k: int, n1: int) -> OneQuery:
+    """How query number `query` is searched for its best `k`, with lists of `n1` items per component.
 
-    Raises ValueError if the workload has no such query, or k or N1 does not fit the items that it may find.
+    Raises ValueError if the workload has no such query, or k or n1 does not fit the items that it may find.
     """
     state, items = workload.alone(query)
     similarity = workload.similarity
-    if not 1 <= k <= len(items) or not 1 <= count <= len(items):
-        raise ValueError(
-            f"k and N1 must lie in 1 to {len(items)}, the items it may find; they are {k}, {count}"
-        )
+    if not 1 <= k <= len(items) or not 1 <= n1 <= len(items):
+        raise ValueError(f"k and n1 must lie in 1 to {len(items)}, the items it may find; they are {k}, {n1}")
     logits = similarity.component_logits(state, items)[0]  # (N, P)
     scores, bounds = similarity.score(state, items)[0], similarity.upper_bound(logits)
     ranked = logits.sort(dim=0, descending=True)
     listed = torch.zeros(len(items), dtype=torch.bool, device=logits.device)
-    listed[ranked.indices[:count].flatten()] = True
+    listed[ranked.indices[:n1].flatten()] = True
     best_listed = scores[listed].sort(descending=True).values
     s_k = float(best_listed[k - 1]) if len(best_listed) >= k else float("-inf")
-    last = ranked.values[count] if count < len(items) else torch.full_like(ranked.values[0], float("-inf"))
+    last = ranked.values[n1] if n1 < len(items) else torch.full_like(ranked.values[0], float("-inf"))
     top = torch.zeros_like(listed)
     top[scores.topk(k).indices] = True
     outcome = np.where(top.cpu(), "top k", np.where((bounds >= s_k).cpu(), "survives", "ruled out"))
@@ -70,7 +68,7 @@ def one_query(workload: Workload, query: int, k: int, count: int) -> OneQuery:
                 "place": places,
                 "score": _array(ranked.values.T.flatten()),
                 "item": _array(items.ids[ranked.indices.T.flatten()]),
-                "listed": places <= count,
+                "listed": places <= n1,
             }
         ),
         s_k,
@@ -111,14 +109,14 @@ def sharpened(workload: Workload, factor: float) -> Workload:
 
 @torch.no_grad()
 def proof_shares(
-    workload: Workload, counts: Sequence[int], factors: Sequence[float] = (1.0,), k: int = 100
+    workload: Workload, n1: Sequence[int], factors: Sequence[float] = (1.0,), k: int = 100
 ) -> pd.DataFrame:
-    """What lists of N1 items per component find and prove, and what the bound rules out, as the gate gets sharper.
+    """What lists of n1 items per component find and prove, and what the bound rules out, as the gate gets sharper.
 
-    A row for each of `factors` and `counts`: `factor`; `components`, the effective number in use, exp of the mean entropy of π
-    over the true top k; `count` N1; `candidates`, their mean number; `certified`, the share of queries with a proof of
-    exactness; `in_fact_exact`, the share whose list is that of brute force (scores up to rounding); `gap`, the median of how
-    far the k-th score can be off; `surviving`, the mean share of items that exact search must score.
+    A row for each of `factors` and of `n1`: `factor`; `components`, the effective number in use, exp of the mean entropy of π
+    over the true top k; `n1`; `candidates`, their mean number; `certified`, the share of queries with a proof of
+    exactness; `matches_brute_force`, the share whose list is that of brute force (scores up to rounding); `gap`, the median of
+    how far the k-th score can be off; `surviving`, the mean share of items that exact search must score.
     """
     rows = []
     for factor in factors:
@@ -131,14 +129,14 @@ def proof_shares(
             "components": _components_in_use(sharper, truth.ids),
             "surviving": float(exact.num_scored.double().mean()) / len(items),
         }
-        for count in counts:
-            found = PerComponent(similarity, items, count).search(queries, k, workload.exclude)
+        for length in n1:
+            found = Approximate.of(similarity, items, n1=length).search(queries, k, workload.exclude)
             same = torch.isclose(found.scores, truth.scores, rtol=0, atol=TOLERANCE).all(1)
             measured = {
-                "count": count,
+                "n1": length,
                 "candidates": float(found.num_scored.double().mean()),
                 "certified": float(found.exact.double().mean()),
-                "in_fact_exact": float(same.double().mean()),
+                "matches_brute_force": float(same.double().mean()),
                 "gap": float(found.gap.median()),
             }
             rows.append(shared | measured)

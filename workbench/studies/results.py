@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -11,8 +12,8 @@ from workbench.bench.tables import readme, readme_sizes
 from workbench.bench.training import summary
 from workbench.evaluation.switchboard import one_switch
 from workbench.models.measurements import MEASURED_BY
-from workbench.models.model_store import markdown
 from workbench.studies.seeds import format_seeds
+from workbench.studies.table_formats import escaped, latex, markdown
 from workbench.studies.tie_studies import format_orders
 
 ORIGIN = ["machine", "commit"]
@@ -49,7 +50,7 @@ def by_metric(table: pd.DataFrame) -> pd.DataFrame:
     cells = (
         table["value"].map("{:.4f}".format)
         if "value" in table
-        else table["mean"].map("{:.4f}".format) + table["deviation"].map(" ± {:.4f}".format)
+        else table["mean"].map("{:.4f}".format) + table["std"].map(" ± {:.4f}".format)
     )
     wide = table.assign(cell=cells).pivot(index="method", columns="metric", values="cell")
     order = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["metric"]))
@@ -233,6 +234,14 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
 }  # fmt: skip
 
 
+MARKDOWN_HEAD = (
+    "Written by `workbench study results` from `reports/tables`. Each table names the command that measures it"
+    " again."
+)
+LATEX_HEAD = (
+    "% Written by workbench study results --format latex from reports/tables. Needs the package booktabs."
+)
+
 GLANCE = (
     ("MovieLens 1M, HSTU, 24 epochs", "seeds-ml-1m-cpu-hstu-dot"),
     ("MovieLens 1M, HSTU, 48 epochs", "seeds-ml-1m-cpu-hstu-dot-longer"),
@@ -253,20 +262,29 @@ def at_a_glance(tables: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).rename(columns={"dot product": "NDCG@10, dot product", "MoL": "NDCG@10, MoL"})
 
 
-def results_page(tables: Path) -> str:
-    """The page as Markdown, from the CSV files in `tables`; sections whose file is missing are left out."""
-    parts = [
-        "# Results",
-        "Written by `workbench study results` from `reports/tables`. Each table has the command that measures it again.",
-    ]
+def results_page(tables: Path, format: Literal["markdown", "latex"] = "markdown") -> str:
+    """All stored tables, from the CSV files in `tables`, as one page of Markdown or as LaTeX floats to copy from.
+
+    Sections whose file is missing are left out.
+    """
+    parts = [LATEX_HEAD] if format == "latex" else ["# Results", MARKDOWN_HEAD]
     for heading, sections in SECTIONS.items():
         present = [section for section in sections if (tables / f"{section.file}.csv").is_file()]
         if present:
-            parts.append(f"## {heading}")
+            parts.append(f"% {heading}" if format == "latex" else f"## {heading}")
         for section in present:
             table = pd.read_csv(tables / f"{section.file}.csv")
+            shown = section.shown(table)
+            if format == "latex":
+                parts.append(
+                    latex(
+                        shown,
+                        f"{escaped(section.title)} ({escaped(section.command)}){escaped(_origin(table))}",
+                    )
+                )
+                continue
             parts += [f"### {section.title}", *([section.note] if section.note else [])]
-            parts += [markdown(section.shown(table)), f"`{section.command}`{_origin(table)}"]
+            parts += [markdown(shown), f"`{section.command}`{_origin(table)}"]
     return "\n\n".join(parts) + "\n"
 
 

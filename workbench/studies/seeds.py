@@ -6,14 +6,14 @@ import pandas as pd
 
 
 def over_seeds(values: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row per method and metric: `method`, `metric`, `mean`, `deviation`, `over_first`, `difference_deviation`, `seeds`.
+    """One row per method and metric: `method`, `metric`, `mean`, `std`, `over_first`, `difference_std`, `seeds`.
 
     `values` has a table for each method: a row per seed, the same seeds for all, and a column per metric. Deviations are those
-    of a sample (n − 1), NaN for one seed; `over_first` is the mean difference to the first method, `difference_deviation` its
+    of a sample (n − 1), NaN for one seed; `over_first` is the mean difference to the first method, `difference_std` its
     deviation. Raises ValueError if there is no method or no seed, or the seeds differ.
 
     >>> scores = {"dot": pd.DataFrame({"MRR": [0.1, 0.3]}), "MoL": pd.DataFrame({"MRR": [0.2, 0.4]})}
-    >>> over_seeds(scores).round(3)[["method", "mean", "over_first", "difference_deviation"]].values.tolist()
+    >>> over_seeds(scores).round(3)[["method", "mean", "over_first", "difference_std"]].values.tolist()
     [['dot', 0.2, 0.0, 0.0], ['MoL', 0.3, 0.1, 0.0]]
     """
     if not values or not len(next(iter(values.values()))):
@@ -30,9 +30,9 @@ def over_seeds(values: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "method": name,
                     "metric": metric,
                     "mean": table[metric].mean(),
-                    "deviation": table[metric].std(ddof=1),
+                    "std": table[metric].std(ddof=1),
                     "over_first": difference.mean(),
-                    "difference_deviation": difference.std(ddof=1),
+                    "difference_std": difference.std(ddof=1),
                     "seeds": len(table),
                 }
             )
@@ -47,13 +47,13 @@ def format_seeds(table: pd.DataFrame) -> pd.DataFrame:
     [['dot', '2', '0.2000 ± 0.1414'], ['MoL', '2', '0.3000 ± 0.1414'], ['MoL − dot', '2', '+0.1000 ± 0.0000']]
     """
     methods = list(dict.fromkeys(table["method"]))
-    own = [_row(m, table[table["method"] == m], "mean", "deviation", "{:.4f}") for m in methods]
+    own = [_row(m, table[table["method"] == m], "mean", "std", "{:.4f}") for m in methods]
     over = [
         _row(
             f"{m} − {methods[0]}",
             table[table["method"] == m],
             "over_first",
-            "difference_deviation",
+            "difference_std",
             "{:+.4f}",
         )
         for m in methods[1:]
@@ -61,8 +61,8 @@ def format_seeds(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(own + over)
 
 
-def _row(name: str, rows: pd.DataFrame, mean: str, deviation: str, form: str) -> dict[str, str]:
-    spread = [f" ± {d:.4f}" if pd.notna(d) else "" for d in rows[deviation]]
+def _row(name: str, rows: pd.DataFrame, mean: str, std: str, form: str) -> dict[str, str]:
+    spread = [f" ± {d:.4f}" if pd.notna(d) else "" for d in rows[std]]
     values = zip(rows["metric"], rows[mean], spread, strict=True)
     cells = {metric: form.format(value) + more for metric, value, more in values}
     return {"model": name, "seeds": str(rows["seeds"].iloc[0])} | cells

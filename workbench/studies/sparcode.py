@@ -86,7 +86,7 @@ def popularity(sequences: Sequences) -> dict[str, float]:
 def tree_beams(
     trained: TrainedModel, sequences: Sequences, beams: Iterable[int] = (10, 50, 200, 1000)
 ) -> pd.DataFrame:
-    """A tree over the items of a SparCode retriever, searched by beams with its own scorer: `beam`, `SHORT`, `work`.
+    """A tree over the items of a SparCode retriever, searched by beams with its own scorer: `beam`, `SHORT`, `num_scored`.
 
     Inner nodes are the means of their items' embeddings: not trained, as TDM's are.
     """
@@ -106,7 +106,7 @@ def tree_beams(
             {
                 "beam": beam,
                 **list_quality(found.ids, asked.targets),
-                "work": float(found.num_scored.float().mean()),
+                "num_scored": float(found.num_scored.float().mean()),
             }
         )
     return pd.DataFrame(rows)

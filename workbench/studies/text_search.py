@@ -10,6 +10,7 @@ from workbench.contracts import QueryState
 from workbench.models.text_heads import EncodedCollection
 from workbench.search.brute_force import BruteForce
 from workbench.similarities import MixtureOfLogits
+from workbench.similarities.mol import MoLItems, MoLQueries
 from workbench.text_encoders import PaddedTokens
 from workbench.training.text_heads import TextHead
 
@@ -58,11 +59,12 @@ class TextSearch:
             raise ValueError(f"{name} is no mixture: it has no components to show")
         queries = self._queries(head, text)
         searcher = self._searcher(name)
+        assert isinstance(queries, MoLQueries) and isinstance(searcher.items, MoLItems)
         rows = searcher.search(queries, min(k, len(searcher.items))).ids[0] - 1
         items = searcher.items[rows]
         logits = similarity.component_logits(queries, items)  # (1, K, P)
-        query_part = None if queries.gate is None else queries.gate[:, None]  # type: ignore[attr-defined]
-        weights = similarity.gates(logits, query_part, items.gate)[0]  # type: ignore[attr-defined]
+        query_part = None if queries.gate is None else queries.gate[:, None]
+        weights = similarity.gates(logits, query_part, items.gate)[0]
         groups = similarity.config.item_groups
         texts = self.encoded.collection.documents["text"]
         return pd.DataFrame(

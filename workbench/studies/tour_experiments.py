@@ -78,8 +78,8 @@ def against_negatives(ranks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def first_stages(workload: Workload, k: int) -> pd.DataFrame:
     """The share of the true best `k` among x candidates of two kinds, and how often they prove that nothing is missed.
 
-    Candidates are the best by the average of the component scores, or all items among the first N1 of some component, with
-    the largest N1 that gives at most x of them. Only the latter prove anything (see `bench.proofs`). ValueError if a query
+    Candidates are the best by the average of the component scores, or all items among the first n1 of some component, with
+    the largest n1 that gives at most x of them. Only the latter prove anything (see `bench.proofs`). ValueError if a query
     may find fewer than `k` items.
     """
     found: dict[str, list[list[float]]] = {

@@ -24,7 +24,7 @@ def user_split_protocol(sequences: Sequences, seed: int = 0, min_items: int = 10
     """
     tenth = max(1, int((sequences.lengths >= min_items).sum()) // 10)
     return HeldOutUsers(
-        "tenths of users",
+        "user split",
         min_rating=0.0,
         min_items=min_items,
         validation_users=tenth,

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import GeneralTracker
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -32,6 +33,9 @@ from workbench.training.step import TrainingStep
 from workbench.training.validation import measure
 
 RUN = "run.json"
+TRACKERS = ("mlflow", "wandb")
+PROJECT = "retrieval-workbench"
+"""The name of the project, or experiment, that trackers put runs under."""
 _KIND = files.Kind("run", (RUN, "epoch-*", "tensorboard", WEIGHTS, CONFIG), lambda _: {})
 THREADS = "threads"
 """The column of a run's history with the threads of each epoch: other numbers of threads sum in another order."""
@@ -61,6 +65,7 @@ def train(
     progress: bool = True,
     metadata: dict[str, Any] | None = None,
     replace_run: bool = False,
+    trackers: Sequence[str | GeneralTracker] = (),
 ) -> Run:
     """Train a retriever on the leave-one-out training part of `sequences`, keeping all its states in `folder`.
 
@@ -68,17 +73,23 @@ def train(
     same machine and number of threads and processes). A finished run continues if more epochs are requested; the epoch it
     ended with was measured, whatever `validate_every` says. `metadata` go into the checkpoint's `config.json`. Under
     `accelerate launch` (GPUs) or `torchrun` (CPUs, for which the former starts only one process) each process takes its share
-    of every epoch's batches. `replace_run` deletes a run of another configuration or dataset in `folder`.
+    of every epoch's batches. `replace_run` deletes a run of another configuration or dataset in `folder`. `trackers`: "mlflow",
+    "wandb", or trackers of accelerate's, which get each epoch's numbers besides TensorBoard's files.
 
     Raises BlockingIOError if another process trains in `folder`. Raises ValueError if `folder` holds a run of another
-    configuration or dataset, a longer run, or something else than a run; if no user has enough interactions; or if the loss
-    or a weight stops being a finite number. DataError if the encoder uses the order of histories and the data has none.
+    configuration or dataset, a longer run, or something else than a run; if no user has enough interactions; if the loss
+    or a weight stops being a finite number; or if there is no such tracker. ImportError if a tracker's package is missing.
+    DataError if the encoder uses the order of histories and the data has none.
     """
+    for name in filter(lambda tracker: isinstance(tracker, str), trackers):
+        if name not in TRACKERS:
+            raise ValueError(f"no tracker {name!r}; there are {', '.join(TRACKERS)}")
+        runtime.require(str(name))
     on = runtime.device(device)
     with ExitStack() as stack:
         if on.type == "cuda" and on.index is not None:
             stack.enter_context(torch.cuda.device(on))  # accelerate takes the current GPU
-        accelerator = _accelerator(on, config.precision)
+        accelerator = _accelerator(on, config.precision, trackers)
         if accelerator.is_main_process:
             stack.enter_context(files.lock(folder))
         return _train(
@@ -150,6 +161,9 @@ def _train(
     if config.loss.log_q and config.loss.frequencies == "stream":
         frequencies = _frequencies(batches, retriever, config)
     step, wrapped_optimizer = accelerator.prepare(TrainingStep(retriever, config.loss), optimizer)
+    if accelerator.log_with:
+        names = {"mlflow": {"run_name": folder.name}, "wandb": {"name": folder.name}}
+        accelerator.init_trackers(PROJECT, config=_flat(described), init_kwargs=names)
     writer = None
     if accelerator.is_main_process:
         writer = SummaryWriter(folder / "tensorboard", purge_step=state.step + 1)
@@ -177,6 +191,7 @@ def _train(
                 row |= measure(retriever, sequences, config)
                 _judge(state, row[config.metric])
             state.history.append(row)
+            accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.step)
             if accelerator.is_main_process:
                 for name, value in row.items():
                     if writer is not None and name not in ("epoch", THREADS):
@@ -188,6 +203,8 @@ def _train(
     finally:
         if writer is not None:
             writer.close()
+        for tracker in accelerator.trackers:  # `end_training` would end the process group too
+            tracker.finish()
     if accelerator.is_main_process:
         chosen = Retriever.load(checkpoints.best(folder, state))
         chosen.save(folder, best_epoch=state.best_epoch, best={config.metric: state.best_metric}, **kept)
@@ -196,7 +213,9 @@ def _train(
     return Run(folder, pd.DataFrame(state.history), state.best_epoch, best_metric)
 
 
-def _accelerator(device: torch.device, precision: str) -> Accelerator:
+def _accelerator(
+    device: torch.device, precision: str, trackers: Sequence[str | GeneralTracker] = ()
+) -> Accelerator:
     """A fresh accelerator: accelerate keeps the first one's device and precision for the whole life of the process.
 
     Raises ValueError if several processes are to train on one GPU.
@@ -204,7 +223,9 @@ def _accelerator(device: torch.device, precision: str) -> Accelerator:
     grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
     AcceleratorState._reset_state(reset_partial_state=not grouped)
     accelerator = Accelerator(
-        cpu=device.type == "cpu", mixed_precision="bf16" if precision == "bf16" else "no"
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        log_with=list(trackers) or None,
     )
     if device.type == "cuda" and device.index is not None and accelerator.num_processes > 1:
         raise ValueError(
@@ -212,6 +233,17 @@ def _accelerator(device: torch.device, precision: str) -> Accelerator:
             " GPU (CUDA_VISIBLE_DEVICES says which there are)"
         )
     return accelerator
+
+
+def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings with dotted names, as trackers compare them; what is no number or truth value as text."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{above}{name}.")
+        else:
+            found[above + name] = value if isinstance(value, int | float) else str(value)
+    return found
 
 
 def _diverged(what: str) -> str:

@@ -152,7 +152,7 @@ class TextHead(nn.Module):
             return self.similarity.queries(_grouped(self.query_tower, pooled).flatten(1), users)
         components = unit(_grouped(self.similarity.query_network, pooled))  # type: ignore[arg-type]
         scale = self.config.temperature * (self.config.groups if self.config.kind == "maxsim" else 1)
-        return replace(self.similarity.queries(vectors, users), components=components / scale)  # type: ignore[call-arg]
+        return replace(self.similarity.queries(vectors, users), components=components / scale)
 
     def documents(
         self,
@@ -169,7 +169,7 @@ class TextHead(nn.Module):
         if isinstance(self.document_tower, Projection):
             return self.similarity.items(_grouped(self.document_tower, pooled).flatten(1), ids)
         components = unit(_grouped(self.similarity.item_network, pooled))  # type: ignore[arg-type]
-        return replace(self.similarity.items(vectors, ids), components=components)  # type: ignore[call-arg]
+        return replace(self.similarity.items(vectors, ids), components=components)
 
     @torch.inference_mode()
     def query_state(self, texts: EncodedTexts) -> QueryState:

@@ -59,7 +59,7 @@ def test_lists_are_descending_distinct_and_scored_as_the_vectors_are(corpus, kin
 def test_an_approximate_index_proves_nothing(corpus, kind):
     ids, vectors, queries = corpus
     found = FaissLists(kind, "average", ids, vectors).lists(queries, 400)
-    assert (found.beyond == INF).all()
+    assert (found.outside_bound == INF).all()
     # Cells that were not looked at leave the end of the lists empty.
     assert torch.equal(found.rows == -1, found.scores == -INF)
     assert found.rows.shape == (6, 400)
@@ -113,7 +113,7 @@ def test_a_flat_index_lists_what_a_scan_lists(data):
         for source in (Scan("average", ids, vectors), FaissLists(Flat(), "average", ids, vectors))
     )
     assert torch.equal(found.scores, expected.scores)
-    assert torch.equal(found.beyond == -INF, expected.beyond == -INF)
+    assert torch.equal(found.outside_bound == -INF, expected.outside_bound == -INF)
     assert_a_bound(found, queries, vectors, exclude, allowed)
 
 
@@ -143,21 +143,21 @@ def test_more_is_fetched_for_those_alone_whose_lists_are_excluded(corpus, kind, 
             products[query, out[out >= 0]] = -INF
         expected = products.topk(21, dim=1)
         assert torch.equal(found.rows, expected.indices[:, :20])
-        assert (found.beyond >= expected.values[:, 20] - 1e-6).all()
-        assert (found.beyond <= expected.values[:, 19] + 1e-4).all()
+        assert (found.outside_bound >= expected.values[:, 20] - 1e-6).all()
+        assert (found.outside_bound <= expected.values[:, 19] + 1e-4).all()
 
 
 def assert_a_bound(
     found: Lists, queries: Tensor, vectors: Tensor, exclude: Tensor, allowed: Tensor | None
 ) -> None:
-    """No row outside a list has an inner product above `beyond`."""
+    """No row outside a list has an inner product above `outside_bound`."""
     products = queries.double() @ vectors.double().T
     if allowed is not None:
         products[:, ~allowed] = -INF
     for query in range(len(queries)):
         rows = torch.cat([found.rows[query], exclude[query]])
         products[query, rows[rows >= 0]] = -INF
-    assert (products.amax(1) <= found.beyond.double()).all()
+    assert (products.amax(1) <= found.outside_bound.double()).all()
     assert found.error is not None and found.error.isfinite().all()
 
 
@@ -168,9 +168,11 @@ def test_rounding_is_in_the_bound(dtype):
     vectors = (base + 1e-8 * torch.randn(200, 32, generator=chance(5), dtype=torch.float64)).to(dtype)
     queries = base.to(dtype)
     found = FaissLists(Flat(), "average", torch.arange(1, 201), vectors).lists(queries, 10)
-    assert found.beyond.isfinite().all()
+    assert found.outside_bound.isfinite().all()
     assert_a_bound(found, queries, vectors, torch.empty(1, 0, dtype=torch.int64), None)
-    assert found.beyond.item() - found.scores[0, -1].item() < 1e-4 * queries.double().norm().item() ** 2
+    assert (
+        found.outside_bound.item() - found.scores[0, -1].item() < 1e-4 * queries.double().norm().item() ** 2
+    )
 
 
 def test_a_query_that_is_not_finite_is_certain_of_nothing(corpus):
@@ -178,9 +180,9 @@ def test_a_query_that_is_not_finite_is_certain_of_nothing(corpus):
     queries = torch.full((3, 16), 1.0)
     queries[0, 3], queries[1, 3] = float("nan"), INF
     found = FaissLists(Flat(), "average", ids, vectors).lists(queries, 400)
-    assert found.beyond.tolist() == [INF, INF, -INF]
+    assert found.outside_bound.tolist() == [INF, INF, -INF]
     huge = FaissLists(Flat(), "average", ids, vectors * 3e38).lists(queries[2:] * 3e38, 400)
-    assert huge.beyond.tolist() == [INF]
+    assert huge.outside_bound.tolist() == [INF]
 
 
 def test_a_vector_that_is_not_finite_leaves_all_open(corpus):
@@ -189,11 +191,11 @@ def test_a_vector_that_is_not_finite_leaves_all_open(corpus):
     vectors[3, 2], vectors[5, 0] = INF, float("nan")
     source = FaissLists(Flat(), "average", ids, vectors)
     found = source.lists(queries, 400)
-    assert (found.beyond == INF).all()
+    assert (found.outside_bound == INF).all()
     assert not torch.isin(found.rows, torch.tensor([3, 5])).any()
     source.upsert(ids[[3]], vectors[[4]])
     source.remove(ids[[5]])
-    assert (source.lists(queries, 400).beyond == -INF).all()
+    assert (source.lists(queries, 400).outside_bound == -INF).all()
 
 
 def same_lists(first: CandidateSource, second: CandidateSource, queries: Tensor) -> bool:

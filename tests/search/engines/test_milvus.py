@@ -61,18 +61,18 @@ def test_a_flat_index_lists_what_a_scan_lists(flat):
             found, expected = (source.lists(QUERIES, count, exclude, allowed) for source in (flat, scan))
             assert torch.equal(found.rows, expected.rows)
             torch.testing.assert_close(found.scores, expected.scores)
-            assert_a_bound(found.beyond, found.rows, exclude, allowed)
-            torch.testing.assert_close(found.beyond, expected.beyond, rtol=0, atol=1e-3)
+            assert_a_bound(found.outside_bound, found.rows, exclude, allowed)
+            torch.testing.assert_close(found.outside_bound, expected.outside_bound, rtol=0, atol=1e-3)
 
 
-def assert_a_bound(beyond: Tensor, rows: Tensor, exclude: Tensor, allowed: Tensor | None) -> None:
+def assert_a_bound(outside_bound: Tensor, rows: Tensor, exclude: Tensor, allowed: Tensor | None) -> None:
     products = QUERIES.double() @ VECTORS.double().T
     if allowed is not None:
         products[:, ~allowed] = -INF
     for query, (row, left_out) in enumerate(zip(rows, exclude, strict=True)):
         known = torch.cat([row, left_out])
         products[query, known[known >= 0]] = -INF
-    assert (products.amax(1) <= beyond.double()).all()
+    assert (products.amax(1) <= outside_bound.double()).all()
 
 
 def test_no_queries_and_queries_of_another_width(flat):
@@ -101,7 +101,7 @@ def test_limits_are_kept_or_named(flat, monkeypatch):
     exclude = (QUERIES @ VECTORS.T).topk(20, dim=1).indices
     found = flat.lists(QUERIES, 50, exclude)
     assert ((found.rows >= 0).sum(1) == 30).all()
-    assert_a_bound(found.beyond, found.rows, exclude, None)
+    assert_a_bound(found.outside_bound, found.rows, exclude, None)
     # A filter too long to send is applied to the results.
     monkeypatch.setattr(room, "FILTERED_IDS", 10)
     allowed = torch.arange(200) % 2 == 0
@@ -109,7 +109,7 @@ def test_limits_are_kept_or_named(flat, monkeypatch):
     assert allowed[found.rows[found.rows >= 0]].all()
     expected = Scan("component-0", IDS, VECTORS).lists(QUERIES, 20, None, allowed)
     assert torch.equal(found.rows[:, :10], expected.rows[:, :10])
-    assert (found.beyond >= (QUERIES @ VECTORS.T).sort(dim=1, descending=True).values[:, 50]).all()
+    assert (found.outside_bound >= (QUERIES @ VECTORS.T).sort(dim=1, descending=True).values[:, 50]).all()
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_an_approximate_index_proves_nothing(file, kind, parameters):
         described = other.client.describe_index(other.collection("average"), VECTOR)
         assert described["params"] == parameters
         found = source.lists(QUERIES, 20)
-        assert (found.beyond == INF).all()
+        assert (found.outside_bound == INF).all()
         expected = Scan("average", IDS, VECTORS).lists(QUERIES, 20)
         assert (found.rows[:, :, None] == expected.rows[:, None, :]).any(2).float().mean() > 0.9
     with (
@@ -167,12 +167,12 @@ def test_a_vector_that_is_not_finite_stays_out(milvus):
     vectors[3, 2] = float("nan")
     source = milvus.lists("undefined", IDS, vectors)
     found = source.lists(QUERIES, 200)
-    assert (found.beyond == INF).all() and not (found.rows == 3).any()
+    assert (found.outside_bound == INF).all() and not (found.rows == 3).any()
     source.upsert(IDS[[3, 4]], torch.stack([VECTORS[3], torch.full((8,), INF)]))
     found = source.lists(QUERIES, 200)
-    assert (found.beyond == INF).all() and (found.rows == 3).any() and not (found.rows == 4).any()
+    assert (found.outside_bound == INF).all() and (found.rows == 3).any() and not (found.rows == 4).any()
     source.upsert(IDS[[4]], VECTORS[[4]])
-    assert (source.lists(QUERIES, 200).beyond == -INF).all()
+    assert (source.lists(QUERIES, 200).outside_bound == -INF).all()
 
 
 def test_collections_that_are_not_of_this_corpus_are_refused(milvus, flat):

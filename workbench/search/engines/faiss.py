@@ -61,8 +61,8 @@ class FaissLists(CandidateSource):
 
     On a GPU where the vectors are there and faiss and the kind of index can be (flat, IVF, IVF-PQ; not HNSW): then at most
     2,048 candidates per query, with those that are left out. A flat index is exact but for the rounding of float32, which
-    `beyond` makes up for; of all others `beyond` is +inf. A vector that is not finite stays out of the index, and nothing
-    is known `beyond` any list then.
+    `outside_bound` makes up for; of all others it is +inf. A vector that is not finite stays out of the index, and then
+    `outside_bound` is +inf too.
 
     What is excluded is left out of what the index lists. So a little more is fetched than is asked for, and only for the
     queries of whose lists more was excluded a second time, as much more: a long history costs little that is not listed.
@@ -74,21 +74,23 @@ class FaissLists(CandidateSource):
     def __init__(
         self, kind: IndexKind, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]
     ) -> None:
-        ledger = CorpusManifest.of(name, ids, vectors)
-        array = _array(vectors[ledger.finite])
+        manifest = CorpusManifest.of(name, ids, vectors)
+        array = _array(vectors[manifest.finite])
         check_size(kind, len(array), array.shape[1])
         index = _untrained(_faiss(), kind, array.shape[1])
         if len(array):
             index.train(array)
-            index.add_with_ids(array, ids[ledger.finite].cpu().numpy())
-        self._hold(kind, ledger, index)
+            index.add_with_ids(array, ids[manifest.finite].cpu().numpy())
+        self._hold(kind, manifest, index)
 
-    def _hold(self, kind: IndexKind, ledger: CorpusManifest, index: Any) -> None:
+    def _hold(self, kind: IndexKind, manifest: CorpusManifest, index: Any) -> None:
         """Copy the index to the GPU of the items, where there is one; that on the CPU stays the one that changes."""
         faiss = _faiss()
-        self.kind, self._ledger, self._index = kind, ledger, index
-        on_gpu = ledger.ids.device.type == "cuda" and faiss.get_num_gpus() > 0 and not isinstance(kind, HNSW)
-        self._place = ledger.ids.device if on_gpu else torch.device("cpu")
+        self.kind, self._manifest, self._index = kind, manifest, index
+        on_gpu = (
+            manifest.ids.device.type == "cuda" and faiss.get_num_gpus() > 0 and not isinstance(kind, HNSW)
+        )
+        self._place = manifest.ids.device if on_gpu else torch.device("cpu")
         if isinstance(kind, IVF | IVFPQ):
             index.nprobe = kind.nprobe
         self._searched = index
@@ -104,13 +106,13 @@ class FaissLists(CandidateSource):
     @property
     def fingerprint(self) -> str:
         """What identifies the items and vectors in the index: it is written beside it, and compared on loading."""
-        return self._ledger.fingerprint
+        return self._manifest.fingerprint
 
     def tune(self, kind: IndexKind) -> None:
         """Search with other parameters from now on (nprobe, ef_search); ValueError where `kind` would need another index."""
         if built_with(kind) != built_with(self.kind):
             raise ValueError(f"the index was built as {self.kind}; {kind} needs another")
-        self._hold(kind, self._ledger, self._index)
+        self._hold(kind, self._manifest, self._index)
 
     def lists(
         self,
@@ -122,12 +124,12 @@ class FaissLists(CandidateSource):
     ) -> Lists:
         """See `CandidateSource.lists`; ValueError too where a GPU is asked for more than 2,048 candidates."""
         gpu = self._place.type == "cuda"
-        if gpu and min(count, len(self._ledger)) > GPU_LONGEST_LIST:
+        if gpu and min(count, len(self._manifest)) > GPU_LONGEST_LIST:
             raise ValueError(
                 f"faiss lists at most {GPU_LONGEST_LIST} items per query on a GPU, not {count};"
                 " ask for fewer, or keep the vectors on the CPU"
             )
-        self._ledger.check_width(vectors)
+        self._manifest.check_width(vectors)
         if exclude is None:
             exclude = torch.empty(len(vectors), 0, dtype=torch.int64, device=vectors.device)
         if allowed is not None and bool(allowed.all()):
@@ -135,7 +137,7 @@ class FaissLists(CandidateSource):
         most = count + exclude.shape[1] + 1
         if gpu:  # which cannot filter while it searches
             most = GPU_LONGEST_LIST if allowed is not None else min(most, GPU_LONGEST_LIST)
-        most = min(most, self._ledger.held)
+        most = min(most, self._manifest.held)
         fetched = most if gpu and allowed is not None else min(most, count + 1 + count // 4 + SPARE)
         asked = torch.arange(len(vectors), device=vectors.device)
         lists: Lists | None = None
@@ -143,7 +145,7 @@ class FaissLists(CandidateSource):
             found = self._search(vectors[asked], fetched, None if gpu else allowed)
             if gpu and allowed is not None:
                 found = only(found, allowed)
-            here = self._ledger.lists(
+            here = self._manifest.lists(
                 found, vectors[asked], count, exclude[asked], isinstance(self.kind, Flat)
             )
             lists = here if lists is None else _replaced(lists, asked, here)
@@ -177,16 +179,18 @@ class FaissLists(CandidateSource):
                     parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=self.kind.ef_search)
         products, keys = self._searched.search(_array(vectors), fetched, params=parameters)
         ids = torch.from_numpy(keys).to(vectors.device)
-        rows = self._ledger.rows.of(ids)
+        rows = self._manifest.rows.of(ids)
         scores = torch.from_numpy(products).to(vectors.device).masked_fill(rows < 0, NO_SCORE)
         # Fewer than were asked for: there are no others. As many as there are: none either.
-        beyond = torch.full_like(scores[:, -1], NO_SCORE) if fetched == self._ledger.held else scores[:, -1]
-        return Lists(scores, rows, beyond)
+        outside_bound = (
+            torch.full_like(scores[:, -1], NO_SCORE) if fetched == self._manifest.held else scores[:, -1]
+        )
+        return Lists(scores, rows, outside_bound)
 
     def _selector(self, faiss: ModuleType, allowed: Bool[Tensor, "N"]) -> Any:
-        ids = self._ledger.ids[allowed].cpu().numpy()
-        largest = int(self._ledger.ids.max())
-        if largest > BITMAP_SPREAD * len(self._ledger):
+        ids = self._manifest.ids[allowed].cpu().numpy()
+        largest = int(self._manifest.ids.max())
+        if largest > BITMAP_SPREAD * len(self._manifest):
             return faiss.IDSelectorBatch(ids)
         chosen = np.zeros(largest + 1, dtype=bool)
         chosen[ids] = True
@@ -194,12 +198,12 @@ class FaissLists(CandidateSource):
 
     def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
         """See `CandidateSource.upsert`: an HNSW graph takes new items only. The cells of IVF stay those it was built with."""
-        known = self._ledger.rows.of(ids) >= 0
+        known = self._manifest.rows.of(ids) >= 0
         if isinstance(self.kind, HNSW) and known.any():
             raise NotImplementedError(
                 f"item {int(ids[known][0])} is in the HNSW graph, which cannot replace items; build it anew"
             )
-        after, fine = self._ledger.upserted(ids, vectors), vectors.float().isfinite().all(1)
+        after, fine = self._manifest.upserted(ids, vectors), vectors.float().isfinite().all(1)
         changed = _faiss().clone_index(self._index)  # this one stays whole whatever happens
         if known.any():
             changed.remove_ids(_faiss().IDSelectorBatch(ids[known].cpu().numpy()))
@@ -211,14 +215,14 @@ class FaissLists(CandidateSource):
         """See `CandidateSource.remove`; NotImplementedError from an HNSW graph."""
         if isinstance(self.kind, HNSW):
             raise NotImplementedError("an HNSW graph cannot lose items; build it anew from those that remain")
-        after, changed = self._ledger.without(ids), _faiss().clone_index(self._index)
+        after, changed = self._manifest.without(ids), _faiss().clone_index(self._index)
         changed.remove_ids(_faiss().IDSelectorBatch(ids.cpu().numpy()))
         self._hold(self.kind, after, changed)
 
     def snapshot(self) -> Callable[[], None]:
         """See `CandidateSource.snapshot`."""
-        kind, ledger, index = self.kind, self._ledger, self._index
-        return lambda: self._hold(kind, ledger, index)
+        kind, manifest, index = self.kind, self._manifest, self._index
+        return lambda: self._hold(kind, manifest, index)
 
     def save(self, path: Path) -> None:
         """Write the index, its kind, the fingerprint of its vectors and a digest of all, whole or not at all.
@@ -247,14 +251,14 @@ class FaissLists(CandidateSource):
         Raises FileNotFoundError where there is no file, and ValueError that names the file where it is cut short or
         damaged, is no index, is one of another kind, or was built of other vectors.
         """
-        ledger = CorpusManifest.of(name, ids, vectors)
-        index = _read(path, kind, ledger.fingerprint)
-        if (index.d, index.ntotal) != (ledger.width, ledger.held):
+        manifest = CorpusManifest.of(name, ids, vectors)
+        index = _read(path, kind, manifest.fingerprint)
+        if (index.d, index.ntotal) != (manifest.width, manifest.held):
             raise ValueError(
                 f"{path} holds {index.ntotal} vectors of width {index.d}: it is damaged; build it anew"
             )
         lists = cls.__new__(cls)
-        lists._hold(kind, ledger, index)
+        lists._hold(kind, manifest, index)
         return lists
 
 

@@ -58,7 +58,7 @@ class Milvus:
     `lists` is what a searcher takes as its maker of sources:
 
         with Milvus(Path("corpus.db")) as milvus:
-            searcher = PerComponent(similarity, items, count=100, source=milvus.lists)
+            searcher = Approximate.of(similarity, items, n1=100, source=milvus.lists)
 
     A file is open in one process at a time. Raises ImportError without pymilvus or milvus-lite, ValueError for an address of
     neither form, a prefix that is no name, an index that milvus-lite has not, or a file that is damaged or of another kind,
@@ -198,7 +198,7 @@ def _engine_errors() -> Iterator[list[Exception]]:
 class MilvusLists(CandidateSource):
     """Candidates from a collection of Milvus with the metric "inner product"; see `Milvus`.
 
-    `beyond` is finite only where the index is flat: its scores are those of every vector, in float32, which is made sure of
+    `outside_bound` is finite only where the index is flat: its scores are those of every vector, in float32, which is checked
     on a few vectors when the collection is opened. At most 16,384 candidates per query, history left out included.
 
     The collection carries a fingerprint of its items and vectors, empty while it is written to: one that was left half built
@@ -212,8 +212,8 @@ class MilvusLists(CandidateSource):
         self.collection = milvus.collection(name)
         self._client, self._pymilvus = milvus.client, milvus._pymilvus
         self._progress = milvus.progress
-        self._ledger, self._settled = CorpusManifest.of(name, ids, vectors), True
-        check_size(self.kind, self._ledger.held, self._ledger.width)
+        self._manifest, self._settled = CorpusManifest.of(name, ids, vectors), True
+        check_size(self.kind, self._manifest.held, self._manifest.width)
         if self._client.has_collection(self.collection):
             self._check_kin()
         else:
@@ -221,7 +221,9 @@ class MilvusLists(CandidateSource):
             self._put(ids, vectors)
             self._client.flush(self.collection)
             self._index()
-            self._client.alter_collection_properties(self.collection, {FINGERPRINT: self._ledger.fingerprint})
+            self._client.alter_collection_properties(
+                self.collection, {FINGERPRINT: self._manifest.fingerprint}
+            )
         self._client.load_collection(self.collection)
         self._check_held()
         if isinstance(self.kind, Flat):
@@ -231,7 +233,7 @@ class MilvusLists(CandidateSource):
         types = self._pymilvus.DataType
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(ITEM, types.INT64, is_primary=True)
-        schema.add_field(VECTOR, types.FLOAT_VECTOR, dim=self._ledger.width)
+        schema.add_field(VECTOR, types.FLOAT_VECTOR, dim=self._manifest.width)
         self._client.create_collection(
             self.collection,
             schema=schema,
@@ -263,9 +265,9 @@ class MilvusLists(CandidateSource):
         advice = f"drop it (Milvus.drop({self.name!r})) or take another prefix"
         if BUILT_WITH not in found:
             raise ValueError(f"the collection {self.collection} was not made here; take another prefix")
-        if [int(width) for width in widths] != [self._ledger.width]:
+        if [int(width) for width in widths] != [self._manifest.width]:
             raise ValueError(
-                f"the collection {self.collection} holds vectors of width {widths[0]}, not {self._ledger.width}:"
+                f"the collection {self.collection} holds vectors of width {widths[0]}, not {self._manifest.width}:"
                 f" another model's; {advice}"
             )
         if not found.get(FINGERPRINT):
@@ -276,7 +278,7 @@ class MilvusLists(CandidateSource):
             raise ValueError(
                 f"the collection {self.collection} was built with {found[BUILT_WITH]}, not as {self.kind}; {advice}"
             )
-        if found[FINGERPRINT] != self._ledger.fingerprint:
+        if found[FINGERPRINT] != self._manifest.fingerprint:
             raise ValueError(
                 f"the collection {self.collection} is of other vectors: of another model or corpus, or of these before"
                 f" they were computed anew (keep item states with ItemState.save); {advice}"
@@ -284,22 +286,22 @@ class MilvusLists(CandidateSource):
 
     def _check_held(self) -> None:
         held = self._client.query(self.collection, filter="", output_fields=["count(*)"])[0]["count(*)"]
-        if held != self._ledger.held:
+        if held != self._manifest.held:
             raise ValueError(
-                f"the collection {self.collection} holds {held} vectors, not {self._ledger.held}: it was changed elsewhere;"
+                f"the collection {self.collection} holds {held} vectors, not {self._manifest.held}: it was changed elsewhere;"
                 f" drop it (Milvus.drop({self.name!r})) and build it anew"
             )
 
     def _check_scores(self, vectors: Float[Tensor, "N d"]) -> None:
         """Raise ValueError where the engine's best scores are not those of the vectors: nothing could be proved by them."""
-        own = vectors[self._ledger.finite].detach().float()
+        own = vectors[self._manifest.finite].detach().float()
         probes = own[:: max(1, -(-len(own) // PROBES))]
         count = min(len(own), LONGEST_LIST)
         if count == 0:
             return
         expected = (probes @ own.T).topk(count, dim=1).values
         answered = self._search(probes, count, None).scores
-        error = 2 * self._ledger.rounding(probes)[:, None]
+        error = 2 * self._manifest.rounding(probes)[:, None]
         if bool(((answered - expected).abs() > error).any()):
             raise ValueError(
                 f"the collection {self.collection} answers with other inner products than its vectors have:"
@@ -319,22 +321,22 @@ class MilvusLists(CandidateSource):
         Raises RuntimeError if a change of the collection failed half way.
         """
         self._check_settled()
-        if min(count, len(self._ledger)) > LONGEST_LIST:
+        if min(count, len(self._manifest)) > LONGEST_LIST:
             raise ValueError(
                 f"Milvus lists at most {LONGEST_LIST} items per query, not {count}; ask for fewer"
             )
-        self._ledger.check_width(vectors)
+        self._manifest.check_width(vectors)
         if exclude is None:
             exclude = torch.empty(len(vectors), 0, dtype=torch.int64, device=vectors.device)
         if allowed is not None and bool(allowed.all()):
             allowed = None
         filtered = allowed is None or min(int(allowed.sum()), int((~allowed).sum())) <= FILTERED_IDS
         fetched = count + exclude.shape[1] + 1 if filtered else LONGEST_LIST
-        fetched = min(fetched, LONGEST_LIST, self._ledger.held)
+        fetched = min(fetched, LONGEST_LIST, self._manifest.held)
         found = self._search(vectors, fetched, allowed if filtered else None)
         if allowed is not None and not filtered:
             found = only(found, allowed)
-        lists = self._ledger.lists(found, vectors, count, exclude, isinstance(self.kind, Flat))
+        lists = self._manifest.lists(found, vectors, count, exclude, isinstance(self.kind, Flat))
         return lists._replace(error=None) if isinstance(self.kind, IVFPQ) else lists
 
     def _search(
@@ -358,11 +360,11 @@ class MilvusLists(CandidateSource):
             for row, hits in enumerate(answers, start):
                 scores[row, : len(hits)] = torch.tensor(hits.distances)
                 ids[row, : len(hits)] = torch.tensor(hits.ids, dtype=torch.int64)
-        rows = self._ledger.rows.of(ids.to(vectors.device))
+        rows = self._manifest.rows.of(ids.to(vectors.device))
         scores = scores.to(vectors.device).masked_fill(rows < 0, NO_SCORE)
         nothing = torch.full((len(vectors),), NO_SCORE, device=vectors.device)
-        beyond = nothing if fetched in (0, self._ledger.held) else scores[:, -1]
-        return Lists(scores, rows, beyond)
+        outside_bound = nothing if fetched in (0, self._manifest.held) else scores[:, -1]
+        return Lists(scores, rows, outside_bound)
 
     def _effort(self, fetched: int) -> dict[str, int]:
         match self.kind:
@@ -378,13 +380,13 @@ class MilvusLists(CandidateSource):
         if allowed is None:
             return ""
         word, named = ("in", allowed) if int(allowed.sum()) * 2 <= len(allowed) else ("not in", ~allowed)
-        return f"{ITEM} {word} {self._ledger.ids[named].tolist()}"
+        return f"{ITEM} {word} {self._manifest.ids[named].tolist()}"
 
     def _put(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
         """Send vectors that are finite, in batches."""
         finite = vectors.float().isfinite().all(1)
         keys, array = ids[finite].tolist(), vectors[finite].detach().float().cpu().numpy()
-        batch = max(1, BATCH_BYTES // (4 * self._ledger.width))
+        batch = max(1, BATCH_BYTES // (4 * self._manifest.width))
         with tqdm(total=len(keys), desc=self.collection, unit="items", disable=not self._progress) as bar:
             for start in range(0, len(keys), batch):
                 rows = [
@@ -402,7 +404,7 @@ class MilvusLists(CandidateSource):
 
     def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
         """See `CandidateSource.upsert`."""
-        after = self._ledger.upserted(ids, vectors)
+        after = self._manifest.upserted(ids, vectors)
         lost = ~vectors.float().isfinite().all(1)
         self._unsettle()
         self._delete(ids[lost])
@@ -411,17 +413,17 @@ class MilvusLists(CandidateSource):
 
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """See `CandidateSource.remove`."""
-        after = self._ledger.without(ids)
+        after = self._manifest.without(ids)
         self._unsettle()
         self._delete(ids)
         self._settle(after)
 
     def snapshot(self) -> Callable[[], None]:
         """See `CandidateSource.snapshot`: the engine keeps no earlier vectors, so a change cannot be undone."""
-        before = self._ledger
+        before = self._manifest
 
         def restore() -> None:
-            if self._ledger is not before:
+            if self._manifest is not before:
                 self._unsettle()
             self._check_settled()
 
@@ -434,7 +436,7 @@ class MilvusLists(CandidateSource):
 
     def _settle(self, after: CorpusManifest) -> None:
         self._client.alter_collection_properties(self.collection, {FINGERPRINT: after.fingerprint})
-        self._ledger, self._settled = after, True
+        self._manifest, self._settled = after, True
 
     def _check_settled(self) -> None:
         if not self._settled:

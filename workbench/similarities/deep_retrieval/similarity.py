@@ -142,7 +142,10 @@ class DeepRetrievalItems(ItemState):
 
 
 @register(DeepRetrievalConfig, title="Deep Retrieval", color="#CC79A7")
-class DeepRetrieval(AlternatingSimilarity, PathWalker):
+class DeepRetrieval(
+    AlternatingSimilarity[DeepRetrievalQueries, DeepRetrievalItems],
+    PathWalker[DeepRetrievalQueries, DeepRetrievalItems],
+):
     """φ(q, x) is the reranker's logit; which items are scored at all is for the structure model and its paths to say.
 
     As a similarity it scores any pair, by the reranker; `search.PathBeam` scores what stands on the paths of a query's beam.
@@ -205,11 +208,11 @@ class DeepRetrieval(AlternatingSimilarity, PathWalker):
         own = embeddings if self.output is None else self.output(ids)
         return DeepRetrievalItems(ids, self.reranker.items(own, ids).vectors, self.paths[ids])
 
-    def score(self, queries: DeepRetrievalQueries, items: DeepRetrievalItems) -> Float[Tensor, "B N"]:  # type: ignore[override]
+    def score(self, queries: DeepRetrievalQueries, items: DeepRetrievalItems) -> Float[Tensor, "B N"]:
         """The reranker's logits of every pair (B, N)."""
         return self.reranker.score(DotQueries(queries.vectors), DotItems(items.ids, items.vectors))
 
-    def score_candidates(  # type: ignore[override]
+    def score_candidates(
         self, queries: DeepRetrievalQueries, items: DeepRetrievalItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
         """The reranker's logits of chosen rows (B, C)."""
@@ -217,7 +220,7 @@ class DeepRetrieval(AlternatingSimilarity, PathWalker):
             DotQueries(queries.vectors), DotItems(items.ids, items.vectors), rows
         )
 
-    def regularizers(  # type: ignore[override]
+    def regularizers(
         self, queries: DeepRetrievalQueries, items: DeepRetrievalItems, rows: Int[Tensor, "B"]
     ) -> dict[str, Tensor]:
         """−mean_b log Σ_j p(π_j(y_b) | x_b) on the positive pairs ("structure"), while structure and reranker learn jointly."""
@@ -231,11 +234,11 @@ class DeepRetrieval(AlternatingSimilarity, PathWalker):
         """(D, K)."""
         return self.config.depth, self.config.width
 
-    def beam(self, queries: DeepRetrievalQueries, width: int, within: Prefixes | None = None) -> Beam:  # type: ignore[override]
+    def beam(self, queries: DeepRetrievalQueries, width: int, within: Prefixes | None = None) -> Beam:
         """Up to `width` probable paths of each query; see `StructureModel.beam`."""
         return self.structure.beam(queries.users, width, within)
 
-    def paths_of(self, items: DeepRetrievalItems) -> Int[Tensor, "N J"]:  # type: ignore[override]
+    def paths_of(self, items: DeepRetrievalItems) -> Int[Tensor, "N J"]:
         """The paths of each item, as they were when the item state was made."""
         return items.paths
 

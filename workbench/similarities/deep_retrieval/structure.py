@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from workbench.contracts import ItemState, QueryState
+from workbench.contracts import Items, Queries
 
 NO_PATH = -1
 MOST_PATHS = 2**40
@@ -74,7 +74,7 @@ class Prefixes:
         return marks[places] == codes
 
 
-class PathWalker(ABC):
+class PathWalker(ABC, Generic[Queries, Items]):
     """What a search along paths needs: which paths a query is likely to take, and which an item stands on."""
 
     @property
@@ -83,11 +83,11 @@ class PathWalker(ABC):
         """(D, K): layers, and nodes of each."""
 
     @abstractmethod
-    def beam(self, queries: QueryState, width: int, within: Prefixes | None = None) -> Beam:
+    def beam(self, queries: Queries, width: int, within: Prefixes | None = None) -> Beam:
         """Up to `width` probable paths of each query; with `within`, of those paths only."""
 
     @abstractmethod
-    def paths_of(self, items: ItemState) -> Int[Tensor, "N J"]:
+    def paths_of(self, items: Items) -> Int[Tensor, "N J"]:
         """The J paths of each item, −1 where it has none."""
 
 

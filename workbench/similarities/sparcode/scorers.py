@@ -206,7 +206,8 @@ class InnerPDNN(Scorer):
         width = self.hidden[0]
         products = _products(codes[..., :-width], items[..., :-width], self.item_tokens)  # (t, K, C, Px)
         own, other = codes[..., -width:], items[..., -width:]
-        if len(self.hidden) == 1 and products.dtype == own.dtype == other.dtype:  # not under autocast
+        same = products.dtype == own.dtype == other.dtype  # not under autocast
+        if len(self.hidden) == 1 and same and not torch.compiler.is_exporting():
             mlp = hidden_layer(
                 own, other, products, self.of_products.weight, self.output.weight, self.output.bias
             )

@@ -116,7 +116,7 @@ class _Squeeze(nn.Module):
 
 
 @register(SparCodeConfig, title="SparCode", color="#E69F00")
-class SparCode(Similarity):
+class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
     """φ(q, x) = Σ_k ReLU(f(t̂_k, x) + b), t̂_k the quantised k-th token of the query, f the scorer, b learned.
 
     No gradient reaches the codebooks: they follow the tokens by moving averages. Since f sees a query only through codes,
@@ -198,24 +198,26 @@ class SparCode(Similarity):
         """ReLU(f + b); in training with a leak, since a model whose every score is 0 has no gradient to leave that state."""
         return F.leaky_relu(f + self.threshold, self.config.leak if self.training else 0.0)
 
-    def score(self, queries: SparCodeQueries, items: SparCodeItems) -> Float[Tensor, "B N"]:  # type: ignore[override]
+    def score(self, queries: SparCodeQueries, items: SparCodeItems) -> Float[Tensor, "B N"]:
         """φ for every pair (B, N); without gradients each code that occurs is scored once."""
-        if len(queries) == 0:
+        size = queries.tokens.shape[0]  # an exported program keeps it variable, as len() does not
+        if size == 0:
             return queries.tokens.new_empty(0, len(items))
         tokens = queries.tokens.flatten(0, 1)  # (B·K, d)
-        places = torch.arange(len(tokens), device=tokens.device)
-        if queries.codes is not None and not torch.is_grad_enabled():
+        places = torch.arange(tokens.shape[0], device=tokens.device)
+        once = not torch.is_grad_enabled() and not torch.compiler.is_exporting()
+        if queries.codes is not None and once:
             codes, places = queries.codes.flatten().unique(return_inverse=True)
             first = places.new_zeros(len(codes)).scatter_(0, places, torch.arange(len(places)).to(places))
             tokens = tokens[first]
         sparse = self._sparse(self.interactions(tokens, items))  # (U, N)
-        by_token = places.unflatten(0, (len(queries), -1)).unbind(1)
+        by_token = places.unflatten(0, (size, -1)).unbind(1)
         total = sparse[by_token[0]]
         for rows in by_token[1:]:  # in the order of tokens, as a search adds up its lists
             total = total + sparse[rows]
         return total
 
-    def score_candidates(  # type: ignore[override]
+    def score_candidates(
         self, queries: SparCodeQueries, items: SparCodeItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
         """φ for chosen rows (B, C), in tiles of queries; the gradient recomputes a tile's activations."""
@@ -232,7 +234,7 @@ class SparCode(Similarity):
             max(1, PAIRS_AT_ONCE // max(1, rows.shape[1] * self.config.query_tokens)),
         )
 
-    def regularizers(  # type: ignore[override]
+    def regularizers(
         self, queries: SparCodeQueries, items: SparCodeItems, rows: Int[Tensor, "B"]
     ) -> dict[str, Tensor]:
         """β · mean |t − sg(t̂)|² / d, where there is a quantizer with such a loss."""

@@ -1,4 +1,4 @@
-"""The baseline: top-k as the published code computes it, with nothing kept between calls and nothing cut into tiles."""
+"""The reference implementation: top-k as the published code computes it, nothing kept between calls, nothing in tiles."""
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,10 @@ from workbench.search.topk import mask_rows
 from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
 
 HELD_BYTES = 2**30
-"""What the baseline may materialise; where (B, N, P) needs more it runs on a part of the corpus."""
+"""What the reference implementation may materialise; where (B, N, P) needs more it runs on a part of the corpus."""
 
 
-class Baseline:
+class ReferenceImplementation:
     """Per call: the item side of all N items anew, logits (B, N, P), the gate over all of them, one top-k.
 
     Runs on the first `rows` items of the corpus, as many as `held_bytes` admits for `batch_size` queries. All its steps

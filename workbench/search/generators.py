@@ -1,0 +1,208 @@
+"""Where the approximate searcher's candidates come from: a list per component, one list by their average.
+
+A generator turns queries into vectors and looks them up in one or several sources (`candidates.CandidateSource`).
+The h-indexer's first stage (`h_indexer.FirstStageFilter`) is one too.
+Source: "Retrieval with Learned Similarities", Algorithm 2 (TopKPerEmbedding, TopKAvg, CombTopK) and Theorems 2 and 3.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.search.candidates import CandidateSource, Lists, Scan, SourceBuilder
+from workbench.search.certificates import Revertible
+from workbench.search.ranking import Pairs, contains, unique
+from workbench.search.topk import NO_SCORE
+from workbench.similarities.rounding import UNKNOWN
+
+
+class Candidates(NamedTuple):
+    """Items to rescore: `pairs`, none of them masked.
+
+    `outside_bound` takes a set of pairs that holds these, and returns (B,): no item of the corpus outside that set, if it
+    may be found, has a score above this in exact arithmetic. −inf if there is no such item, +inf if nothing is known.
+    """
+
+    pairs: Pairs
+    outside_bound: Callable[[Pairs], Float[Tensor, "B"]]
+
+
+class CandidateGenerator(ABC):
+    """Lists items that are likely to score high, for each query; `Approximate` scores those of all its generators."""
+
+    @property
+    @abstractmethod
+    def listed(self) -> int:
+        """How many candidates a query has at most: queries are cut so that they fit the memory budget."""
+
+    @abstractmethod
+    def candidates(
+        self,
+        queries: QueryState,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+        times: int,
+    ) -> Candidates:
+        """The candidates of each query; `excluded` are rows, −1 for none; lists are `times` as long as they were set."""
+
+    @abstractmethod
+    def upsert(self, items: ItemState) -> None:
+        """Follow `ItemState.upsert`."""
+
+    @abstractmethod
+    def remove(self, ids: Int[Tensor, "M"]) -> None:
+        """Follow `ItemState.without`."""
+
+    @abstractmethod
+    def in_place(self) -> Sequence[Revertible]:
+        """The parts that a change of the corpus changes."""
+
+
+class ComponentLists(CandidateGenerator):
+    """The `n1` items with the largest component score, for each of the P components, from one source per item group.
+
+    The safe choice, which carries a proof: an item in none of the lists has component scores of at most t_p each, the last in
+    list p, and so φ ≤ u(t) (Theorem 2). With `lookahead`, that many items after each list are looked at too: those that are
+    candidates through another list do not count for t_p (Theorem 3).
+    """
+
+    def __init__(
+        self,
+        similarity: ComponentSimilarity,
+        items: ItemState,
+        n1: int,
+        *,
+        lookahead: int = 0,
+        source: SourceBuilder = Scan,
+    ) -> None:
+        check_count("n1", n1)
+        if lookahead < 0:
+            raise ValueError(f"lookahead must be 0 or more items after each list, not {lookahead}")
+        self.similarity, self.n1, self.lookahead = similarity, n1, lookahead
+        components = similarity.item_components(items)
+        self.sources: list[CandidateSource] = [
+            source(f"component-{j}", items.ids, components[:, j].contiguous())
+            for j in range(components.shape[1])
+        ]
+
+    @property
+    def listed(self) -> int:
+        """See `CandidateGenerator.listed`: for as many query groups as item groups."""
+        return (self.n1 + self.lookahead) * len(self.sources) ** 2
+
+    def upsert(self, items: ItemState) -> None:
+        """Put the components of `items` into every source."""
+        components = self.similarity.item_components(items)
+        for j, source in enumerate(self.sources):
+            source.upsert(items.ids, components[:, j].contiguous())
+
+    def remove(self, ids: Int[Tensor, "M"]) -> None:
+        """Take items out of every source."""
+        for source in self.sources:
+            source.remove(ids)
+
+    def in_place(self) -> Sequence[Revertible]:
+        """The sources."""
+        return self.sources
+
+    def candidates(
+        self,
+        queries: QueryState,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+        times: int,
+    ) -> Candidates:
+        """See `CandidateGenerator.candidates`."""
+        f = self.similarity.query_components(queries)  # (B, Pq, d)
+        count = self.n1 * times
+        size, groups = f.shape[:2]
+        repeated = None if excluded is None else excluded.repeat_interleave(groups, dim=0)
+        flat = f.flatten(0, 1)
+        most, ordered = count + self.lookahead, self.lookahead > 0
+        found = [source.lists(flat, most, repeated, allowed, ordered) for source in self.sources]
+
+        def by_component(values: list[Tensor]) -> Tensor:
+            return torch.stack([v.unflatten(0, (size, groups)) for v in values], dim=2).flatten(1, 2)
+
+        rows = by_component([lists.rows for lists in found])  # (B, P, C)
+        scores = by_component([lists.scores for lists in found])
+        last = by_component([lists.outside_bound for lists in found])  # (B, P)
+        error = by_component([_error(lists) for lists in found])
+
+        def outside_bound(pairs: Pairs) -> Float[Tensor, "B"]:
+            """u of the largest score of each component: of the first lookahead item not in `pairs`, or of the rest."""
+            largest = last
+            if len(later := rows[0, 0, count:]):
+                passed = contains(pairs, rows[..., count:].flatten(1)).unflatten(1, (-1, len(later)))
+                passed |= rows[..., count:] < 0
+                seen = (scores[..., count:] + error[..., None]).masked_fill(passed, NO_SCORE)
+                largest = torch.maximum(largest, seen.amax(2))
+            return self.similarity.upper_bound(largest)
+
+        return Candidates(unique(rows[..., :count].flatten(1)), outside_bound)
+
+
+def _error(lists: Lists) -> Float[Tensor, "Q"]:
+    return torch.full_like(lists.outside_bound, UNKNOWN) if lists.error is None else lists.error
+
+
+class AverageList(CandidateGenerator):
+    """The `n2` items with the largest ⟨Σ_i f_i(q), mean_j g_j(x)⟩, from one source.
+
+    The fast choice, one inner product per item: the score under equal weights, times Pq. It proves nothing, unless
+    the list holds every item that may be found.
+    """
+
+    def __init__(
+        self, similarity: ComponentSimilarity, items: ItemState, n2: int, *, source: SourceBuilder = Scan
+    ) -> None:
+        check_count("n2", n2)
+        self.similarity, self.n2 = similarity, n2
+        self.source = source("average", items.ids, self._mean(items))
+
+    def _mean(self, items: ItemState) -> Float[Tensor, "N d"]:
+        return self.similarity.item_components(items).mean(1)
+
+    @property
+    def listed(self) -> int:
+        """See `CandidateGenerator.listed`."""
+        return self.n2
+
+    def upsert(self, items: ItemState) -> None:
+        """Put the averages of `items` into the source."""
+        self.source.upsert(items.ids, self._mean(items))
+
+    def remove(self, ids: Int[Tensor, "M"]) -> None:
+        """Take items out of the source."""
+        self.source.remove(ids)
+
+    def in_place(self) -> Sequence[Revertible]:
+        """The source."""
+        return [self.source]
+
+    def candidates(
+        self,
+        queries: QueryState,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+        times: int,
+    ) -> Candidates:
+        """See `CandidateGenerator.candidates`."""
+        total = self.similarity.query_components(queries).sum(1)  # (B, d)
+        lists = self.source.lists(total, self.n2 * times, excluded, allowed, ordered=False)
+        bound = torch.where(lists.outside_bound == NO_SCORE, NO_SCORE, UNKNOWN).to(lists.outside_bound)
+        return Candidates(unique(lists.rows), lambda pairs: bound)
+
+
+def check_count(name: str, count: int) -> None:
+    """Raise ValueError if a list would have no items."""
+    if count < 1:
+        raise ValueError(f"{name}: a list of candidates needs at least 1 item, not {count}")
