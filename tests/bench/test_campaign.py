@@ -1,5 +1,6 @@
 """The campaign against certificates: no searcher certifies a wrong list, and the campaign would notice one that does."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,15 @@ def test_no_certificate_is_false(seed):
     given_problem = problem(seed)
     for name in NAMES:
         assert attempt(given_problem, name) != "false", f"{name}: seed {seed}"
+
+
+@pytest.mark.skipif("per component, FAISS" not in NAMES, reason="FAISS is not installed")
+def test_a_query_that_overflows_in_an_engine_is_certain_of_nothing():
+    """A seed that once gave a false certificate: its float64 queries are infinite in FAISS's float32."""
+    given_problem = problem(40112)
+    components = given_problem.similarity.query_components(given_problem.queries)
+    assert components.isfinite().all() and not components.float().isfinite().all()
+    assert attempt(given_problem, "per component, FAISS") == "not certified"
 
 
 def test_a_problem_is_the_same_for_the_same_seed():
