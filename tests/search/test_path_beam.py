@@ -243,6 +243,20 @@ def test_a_damaged_index_is_refused(tmp_path, damage):
         PathBeam.load(tmp_path / "index", m)
 
 
+@pytest.mark.parametrize("change", [{"beam": 1}, {"beam": 9}, {"occupied_only": "swapped"}, {"items": 3}])
+def test_a_changed_description_is_refused_and_one_without_a_digest_is_read(tmp_path, change):
+    saved(tmp_path)
+    described = tmp_path / "index" / "index.json"
+    written = json.loads(described.read_text())
+    if "occupied_only" in change:
+        change = {"occupied_only": not written["occupied_only"]}
+    described.write_text(json.dumps(written | change))
+    with pytest.raises(ValueError, match=r"index\.json is damaged \(its content is not what was written\)"):
+        PathBeam.load(tmp_path / "index", model())
+    described.write_text(json.dumps({name: value for name, value in written.items() if name != "digest"}))
+    PathBeam.load(tmp_path / "index", model())
+
+
 def test_nothing_is_left_of_an_index_that_cannot_be_written(tmp_path):
     m = model()
     _, x = states(m)

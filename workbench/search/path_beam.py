@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -197,6 +198,7 @@ class PathBeam(CorpusSearcher):
                 "beam": self.beam,
                 "occupied_only": self.occupied_only,
             }
+            described["digest"] = _digest(described)
             (temporary / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
 
     @classmethod
@@ -213,6 +215,9 @@ class PathBeam(CorpusSearcher):
             raise FileNotFoundError(f"there is no path index at {folder}: it holds no {DESCRIPTION}")
         with reading(path, "build the index anew"):
             metadata = json.loads(path.read_text())
+            written = metadata.pop("digest", None)  # earlier versions wrote none
+            if written is not None and written != _digest(metadata):
+                raise ValueError("its content is not what was written")
             found, corpus = one_line(str(metadata["model"])), metadata["corpus"]
             version, occupied = one_line(repr(metadata["format"])), bool(metadata["occupied_only"])
             width = int(metadata["beam"])
@@ -247,6 +252,10 @@ def fingerprint(model: DeepRetrieval) -> str:
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _digest(description: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def corpus_fingerprint(ids: Int[Tensor, "N"]) -> str:
