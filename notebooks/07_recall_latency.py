@@ -55,7 +55,7 @@ from workbench.training.presets import learned_indexes, lineup
 sequences = data.load(dataset)
 trained = load_or_train(lineup(profile, dataset)["HSTU + MoL"], sequences, seed=seed)
 plan = plans.of_profile(profile, str(trained.folder), title=dataset)
-raw = run(plan, anew=profile == "quick", progress=False)
+raw = run(plan, fresh=profile == "quick", progress=False)
 everything = tables.summary(raw)
 
 # %% [markdown]

@@ -182,18 +182,18 @@ def test_items_are_added_replaced_and_removed():
     index.upsert(new)
     index.remove(torch.tensor([3, 91]))
     corpus = x.upsert(new).without(torch.tensor([3, 91]))
-    anew = InvertedIndex.build(similarity, corpus, threshold=0.1, loosest=torch.inf)
-    assert torch.equal(index.postings.offsets, anew.postings.offsets)
-    assert torch.equal(index.postings.rows, anew.postings.rows)
-    torch.testing.assert_close(index.postings.values, anew.postings.values)
-    assert_same(index.search(q, 30), anew.search(q, 30))
+    rebuilt = InvertedIndex.build(similarity, corpus, threshold=0.1, loosest=torch.inf)
+    assert torch.equal(index.postings.offsets, rebuilt.postings.offsets)
+    assert torch.equal(index.postings.rows, rebuilt.postings.rows)
+    torch.testing.assert_close(index.postings.values, rebuilt.postings.values)
+    assert_same(index.search(q, 30), rebuilt.search(q, 30))
     with pytest.raises(ValueError, match="item 3 is not in this corpus"):
         index.remove(torch.tensor([3]))
     with pytest.raises(ValueError, match="corpus"):
         index.remove(corpus.ids)
     with pytest.raises(ValueError, match="corpus is made of"):
         index.upsert(DotProduct(DotConfig()).items(torch.randn(1, DIM), torch.tensor([5])))
-    assert_same(index.search(q, 30), anew.search(q, 30))
+    assert_same(index.search(q, 30), rebuilt.search(q, 30))
 
 
 def test_a_saved_index_is_the_same_and_mapped(tmp_path):

@@ -266,7 +266,7 @@ def test_nan_is_found_behind_ties_and_masks(build):
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([1, 2, 2, 3], r"item id 2 stands in rows \[1, 2\]"),
+        ([1, 2, 2, 3], r"item id 2 is in rows \[1, 2\]"),
         ([0, 1, 2, 3], "row 0 has id 0"),
         ([], "corpus is empty"),
     ],

@@ -55,10 +55,10 @@ class Partly(Searcher):
         return TopK(listed, ids, exact, gap, top.num_scored)
 
     def upsert(self, items: ItemState) -> None:
-        raise NotImplementedError("build it anew")
+        raise NotImplementedError("rebuild it")
 
     def remove(self, ids: Tensor) -> None:
-        raise NotImplementedError("build it anew")
+        raise NotImplementedError("rebuild it")
 
 
 def test_a_corpus_is_cut_into_even_runs():
@@ -152,7 +152,7 @@ def test_a_shard_may_become_empty_and_is_filled_first():
 def test_refusals_leave_the_corpus_as_it_was():
     queries, items = states([1.0], [1.0, 2.0, 3.0])
     searcher = Sharded(lambda part: Partly(part, 9), split(items, 2))
-    with pytest.raises(NotImplementedError, match="anew"):
+    with pytest.raises(NotImplementedError, match="rebuild"):
         searcher.upsert(states([1.0], [5.0, 5.0], [2, 7])[1])
     with pytest.raises(ValueError, match="another model"):
         searcher.upsert(items.to(dtype=torch.float64))

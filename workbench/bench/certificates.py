@@ -316,9 +316,9 @@ def _holds(given: Problem, found: TopK) -> bool:
     mine, theirs = found.scores[sure].double(), given.expected.scores[sure].double()
     same = (mine == theirs) | ((mine - theirs).abs() <= given.tolerance[sure, None])
     ids = found.ids[sure]
-    alike = torch.equal(ids == -1, given.expected.ids[sure] == -1)
+    empty = torch.equal(ids == -1, given.expected.ids[sure] == -1)
     to_the_bit = bool((given.tolerance[sure] > 0).all()) or torch.equal(ids, given.expected.ids[sure])
-    return bool(same.all()) and alike and to_the_bit
+    return bool(same.all()) and empty and to_the_bit
 
 
 class Attempt(NamedTuple):

@@ -31,7 +31,7 @@ does fitting the h-indexer's first stage for each setting."""
 
 
 def entries(items: int) -> list[BenchmarkEntry]:
-    """Every searcher over its grid, for a corpus of so many items; settings that exceed it are left out."""
+    """Every searcher over its grid, for a corpus of this many items; settings that exceed it are left out."""
     found = [SearcherSpec(name).entry() for name in (PUBLISHED, REFERENCE, "exact with a bound")]
     for n in _fitting(LISTED, items):
         found.append(replace(SearcherSpec.of("per component", n1=n).entry(), typical=n == 50))
@@ -77,7 +77,7 @@ def chosen(items: int, methods: tuple[str, ...], typical: bool = False) -> list[
 
     `typical` leaves out settings that are not.
 
-    Raises ValueError where a method is not known.
+    Raises ValueError if a method is not known.
     """
     every = entries(items)
     known = list(dict.fromkeys(c.method for c in every))
@@ -94,12 +94,12 @@ def chosen(items: int, methods: tuple[str, ...], typical: bool = False) -> list[
 
 
 def of_points(points: tuple[SearcherSpec, ...], own: tuple[str, ...], items: int) -> list[BenchmarkEntry]:
-    """The entries of chosen points, for a corpus of so many items: brute force, the reference, is always among them.
+    """The entries of chosen points, for a corpus of this many items: brute force, the reference, is always among them.
 
     `own` are checkpoints with a score of their own, for the points that search under one; brute force under
     that score is measured too, as the reference of theirs.
 
-    Raises ValueError where a point is given twice, does not fit the corpus, or has no checkpoint of its own; and as
+    Raises ValueError if a point is given twice, does not fit the corpus, or has no checkpoint of its own; and as
     `retriever.read_metadata` does.
     """
     checkpoints: dict[str, str] = {}

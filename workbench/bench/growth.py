@@ -125,7 +125,7 @@ def per_item(table: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:
     """Bytes kept for an item by each entry at the largest corpus of `table`: a row per label and part.
 
     Columns: label, `part`, `bytes`. Parts: the item's `components` (fp32), what the state holds besides (`gate and id`), and
-    the searcher's own `index`, as measured when it was built; memory is counted in pages, so a small corpus tells little.
+    the searcher's own `index`, as measured when it was built; memory is counted in pages, so a small corpus says little.
     """
     largest = table[table["items"] == table["items"].max()].drop_duplicates("label")
     wide = largest[["label", "workload", "index_mb", "items"]].merge(
@@ -148,7 +148,7 @@ STORED = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
 def state_sizes(shapes: pd.DataFrame, items: int) -> pd.DataFrame:
-    """GB of an item state of so many items, its components stored in each of `STORED`, the rest as it is: one row each.
+    """GB of an item state of this many items, its components stored in each of `STORED`, the rest as it is: one row each.
 
     Columns: `components stored as`, `components_gb`, `gate_and_id_gb`, `total_gb`. `shapes` describes one similarity.
     """

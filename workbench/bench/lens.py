@@ -1,4 +1,4 @@
-"""One query under the lens: what a searcher found beside what exact search has, and what its bounds say of the rest."""
+"""One query in detail: what a searcher found compared with exact search, and the bounds of the rest."""
 
 from typing import NamedTuple
 
@@ -17,16 +17,16 @@ UNKNOWN = float("nan")
 
 
 class Seen(NamedTuple):
-    """A searcher's answer to one query, beside the true one.
+    """A searcher's answer to one query, with the true one.
 
     `items`: a row per item that may be found, with `item` (id), `score` φ, `bound` (its largest component score) and
     `outcome`: "found" (rightly), "extra" (found, and not among the best k), "missed" (the other way round), "survives"
-    (neither, and its bound reaches S_K, so that the bound cannot rule it out) or "ruled out".
-    `places`: a row per place from 1, with `found` and `true` (ids, −1 past the end), their scores, `true_place` of what was
-    found (0 where it is not among the best k) and `missed`, whether the true item of this place was not found at all.
-    `s_k`: the k-th best score that was found, `true_s_k` that of exact search; `survivors`: items that may be found whose bound
-    reaches `s_k`; `outside`: the largest component score among items that were no candidates, NaN where the
-    candidates are not known; `certified`, `gap` and `scored` as the searcher tells them.
+    (neither, and its bound reaches S_K, so that the bound cannot rule it out) or "ruled out". `places`: a row per place from
+    1, with `found` and `true` (ids, −1 past the end), their scores, `true_place` of what was found (0 where it is not among
+    the best k) and `missed`, whether the true item of this place was not found at all. `s_k`: the k-th best score that was
+    found, `true_s_k` that of exact search; `survivors`: items that may be found whose bound reaches `s_k`; `outside`: the
+    largest component score among items that were no candidates, NaN if the candidates are unknown; `certified`, `gap` and
+    `scored` as the searcher reports them.
     """
 
     items: pd.DataFrame
@@ -49,7 +49,7 @@ class Seen(NamedTuple):
 def seen(workload: Workload, built: Built, point: SearcherSpec, query: int, k: int) -> Seen:
     """How a searcher, built from `point`, answers query number `query` with its best `k`.
 
-    Raises ValueError where the workload has no such query, or k does not fit the items that it may find.
+    Raises ValueError if the workload has no such query, or k does not fit the items that it may find.
     """
     state, items = workload.alone(query)
     similarity, exclude = workload.similarity, workload.exclude[query : query + 1]
@@ -92,7 +92,7 @@ def seen(workload: Workload, built: Built, point: SearcherSpec, query: int, k: i
 
 
 def candidates(point: SearcherSpec, logits: Float[Tensor, "N P"]) -> Bool[Tensor, "N"] | None:
-    """Which items of one query, given their component scores, a method scores in full; None where only the searcher knows.
+    """Which items of one query, given their component scores, a method scores in full; None if only the searcher knows.
 
     Of the first stage's ties it may score others.
     """

@@ -33,7 +33,7 @@ class LiveBench:
     """Measures plans of one workload, one batch size and one k, a call or an index at a time.
 
     `table` holds all that was measured, in the columns of `tables.side_by_side` and `run`, the number of the measurement, from
-    1. Measured again, a searcher's row is replaced. Torch keeps the threads that it has: a plan's are not asked for.
+    1. Measured again, a searcher's row is replaced. Torch keeps the threads that it has: a plan's are ignored.
     """
 
     def __init__(self, device: str | None = None) -> None:
@@ -76,7 +76,7 @@ class LiveBench:
         return plan.workloads[0], plan.queries, plan.seed
 
     def measure(self, plan: Plan) -> Iterator[Step]:
-        """Measures a plan step by step; each tells what the next will do, so that it can be shown meanwhile.
+        """Measures a plan step by step; each step announces the next, so that it can be shown meanwhile.
 
         After the first round the table has rows of the plan, and better ones after each further round; whoever stops keeps
         them. Raises as `workloads.build` and `Plan.entries` do.

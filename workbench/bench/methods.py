@@ -36,7 +36,7 @@ from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems, 
 Search = Callable[[QueryState, int, "Int[Tensor, 'B H'] | None"], TopK]
 Scan = Literal["pairs", "components", "average", "int8", "unknown"]
 """What the first stage computes for every item: the whole φ, its P inner products, one inner product of their width, one of
-`FIRST_STAGE_WIDTH` in int8, or who knows."""
+`FIRST_STAGE_WIDTH` in int8, or unknown."""
 
 PUBLISHED, REFERENCE = "reference implementation", "brute force"
 SPARCODE, PATHS = "SparCode", "Deep Retrieval"
@@ -46,7 +46,7 @@ OWN_SCORE = {"sparcode": SPARCODE, "deep_retrieval": PATHS}
 
 @dataclass(frozen=True)
 class Built:
-    """A searcher ready to be asked; `fraction` of the corpus is what it searches."""
+    """A built searcher; it searches `fraction` of the corpus."""
 
     search: Search
     fraction: float = 1.0
@@ -54,7 +54,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Index:
-    """What takes long to build, and is the same for several settings of a method: `key` tells it from others."""
+    """What takes long to build, and is the same for several settings of a method: `key` identifies it."""
 
     key: str
     build: Callable[[Any], Any]
@@ -62,11 +62,11 @@ class Index:
 
 @dataclass(frozen=True)
 class BenchmarkEntry:
-    """A searcher with its parameters. `build` takes the workload, the batch size that it will be asked with, and its index.
+    """A searcher with its parameters. `build` takes the workload, the batch size of its calls, and its index.
 
-    `per_batch_size`: it is built anew for each batch size. `typical`: one of the few that stand for their method where the
-    whole grid would take too long. `checkpoint`: it searches under the score of this one, and is asked its queries, and
-    its recall is against the entry labelled `reference`.
+    `per_batch_size`: it is rebuilt for each batch size. `typical`: one of the few that represent their method if the whole
+    grid would take too long. `checkpoint`: it searches with the score of this one, with its queries, and its recall is
+    against the entry labelled `reference`.
     """
 
     method: str
@@ -115,7 +115,7 @@ class Method:
 class SearcherSpec:
     """A method with a value for each of its parameters; those that are not given are at their defaults.
 
-    Raises ValueError where there is no such method or parameter, or a value is of another type or out of range.
+    Raises ValueError if there is no such method or parameter, or a value is of another type or out of range.
 
     >>> SearcherSpec.read("h-indexer keep=500").text
     'h-indexer width=64,keep=500'
@@ -186,7 +186,7 @@ class SearcherSpec:
         return f"{self.method} {settings}" if settings else self.method
 
     def check(self, items: int) -> None:
-        """ValueError where a list would be longer than a corpus of so many `items`, or have more cells than it has items."""
+        """ValueError if a list would be longer than a corpus of `items` items, or have more cells than it has items."""
         for parameter in METHODS[self.method].parameters:
             value = self.values[parameter.name]
             if (parameter.counts_items or parameter.name == "nlist") and value > items:
@@ -197,7 +197,7 @@ class SearcherSpec:
     def entry(self, checkpoint: str = "") -> BenchmarkEntry:
         """What is measured; `checkpoint` is the one whose score it searches under, where the method has a score of its own.
 
-        Raises ValueError where such a method is given none, ImportError where it needs a package that is not installed.
+        Raises ValueError if such a method is given none, ImportError if it needs a package that is not installed.
         """
         method = METHODS[self.method]
         if method.needs_faiss:
@@ -210,7 +210,7 @@ class SearcherSpec:
 
 
 def own_method(checkpoint: str) -> str | None:
-    """The method that searches under the score of this checkpoint; None where its similarity is one of components.
+    """The method that searches under the score of this checkpoint; None if its similarity is one of components.
 
     Raises as `retriever.read_metadata` does.
     """

@@ -65,7 +65,7 @@ class Plan:
                 )
 
     def entries(self, items: int) -> list[BenchmarkEntry]:
-        """Who is measured on a corpus of so many items; raises as `entries.chosen` and `entries.of_points` do."""
+        """The entries to measure on a corpus of this many items; raises as `entries.chosen` and `entries.of_points` do."""
         if self.points:
             return of_points(self.points, self.own, items)
         return chosen(items, self.methods, self.typical)
@@ -198,7 +198,7 @@ def chosen_points(
 
 
 def command(plan: Plan) -> str:
-    """The shell command that measures a plan of `chosen_points`; ValueError where it is another, or over random weights."""
+    """The shell command that measures a plan of `chosen_points`; ValueError if it is another, or over random weights."""
     workload = plan.workloads[0]
     if isinstance(workload, RandomWeights | TextCorpus):
         raise ValueError("the command measures chosen searchers on a recommender's checkpoint alone")

@@ -15,7 +15,7 @@ HELD_BYTES = 2**30
 
 
 class ReferenceImplementation:
-    """Per call: the item side of all N items anew, logits (B, N, P), the gate over all of them, one top-k.
+    """Per call: the item side of all N items again, logits (B, N, P), the gate over all of them, one top-k.
 
     Runs on the first `rows` items of the corpus, as many as `held_bytes` admits for `batch_size` queries. All its steps
     are linear in N, so its whole cost is what is measured divided by `fraction`; a smaller part favours it, since more of it

@@ -86,7 +86,7 @@ def ceilings(device: torch.device, repeats: int = 5) -> Ceilings:
 def _fastest(call: object, device: torch.device, repeats: int) -> float:
     assert callable(call)
     seconds = []
-    for _ in range(repeats + 1):  # the first warms up; the fastest is taken, so it need not be told apart
+    for _ in range(repeats + 1):  # the first warms up; the fastest is taken, so it needs no special case
         runtime.synchronize(device)
         start = time.perf_counter()
         call()
@@ -102,7 +102,7 @@ def roofline(table: pd.DataFrame, shapes: pd.DataFrame, limits: Ceilings) -> pd.
     A call looks at all N items for each of B queries (`scan`: whole pairs, P inner products, one, or a narrow one in int8,
     whose operations count as fp32's) and then computes φ for
     `num_scored` pairs. operations = B · (N · scan + num_scored · pair); bytes = what the scan reads of the corpus, once, and
-    the item state of each rescored pair. NaN where the scan is unknown (an index that skips items).
+    the item state of each rescored pair. NaN if the scan is unknown (an index that skips items).
 
     `table` has workload, scan, batch_size, num_scored, fraction and p50_ms; `shapes` is a row of `Shape` per workload.
     """

@@ -1,4 +1,4 @@
-"""Runs a plan and keeps what it saw: a row per timed call, a row per answered query. A killed run goes on where it was."""
+"""Runs a plan and stores the results: a row per timed call, a row per answered query. A killed run resumes."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ class Raw:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `run` stored in `folder`; FileNotFoundError where nothing is there, ValueError where it was not finished."""
+        """What `run` stored in `folder`; FileNotFoundError if nothing is there, ValueError if it was not finished."""
         if not (folder / FACTS).is_file():
             raise FileNotFoundError(f"{folder} holds no {FACTS}: not a run of the bench")
         metadata = read_json(folder / FACTS, REPEAT)

@@ -19,10 +19,10 @@ from workbench.contracts import TopK
 
 
 class SearcherPool:
-    """The entries of a workload, each built when it is first asked for, and what building took.
+    """The entries of a workload, each built on first use, and the cost of building.
 
     `entries` may change between measurements: what was built is kept, and what several settings share is built once,
-    whichever thread asks first.
+    whichever thread is first.
     """
 
     def __init__(self, workload: Workload, entries: Sequence[BenchmarkEntry] = ()) -> None:
@@ -98,7 +98,7 @@ def described(entries: Sequence[BenchmarkEntry]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Turn:
-    """A entry's calls in one round: a row for each, and one for each query answered; None where a part was searched."""
+    """A entry's calls in one round: a row for each, and one for each query answered; None if a part was searched."""
 
     label: str
     calls: pd.DataFrame
@@ -106,7 +106,7 @@ class Turn:
 
 
 class RoundRobin:
-    """The entries of a field, asked for the best `k` in batches of `batch_size`, as a plan says."""
+    """The entries of a pool, searched for the best `k` in batches of `batch_size`, according to a plan."""
 
     def __init__(self, field: SearcherPool, plan: Plan, batch_size: int, k: int) -> None:
         self.field, self.plan, self.batch_size, self.k = field, plan, batch_size, k

@@ -203,7 +203,8 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def readme(table: pd.DataFrame, workload: str, batch_size: int = 32, k: int = 100) -> pd.DataFrame:
-    """What the README shows of a stored summary: `shown` for one workload, batch size and k, less what is alike in all rows."""
+    """What the README shows of a stored summary: `shown` for one workload, batch size and k, without columns that are the
+    same in all rows."""
     rows = table[(table["workload"] == workload) & (table["batch_size"] == batch_size) & (table["k"] == k)]
     return shown(rows).drop(columns=["workload", "B", "k", "p95 ms"]).reset_index(drop=True)
 

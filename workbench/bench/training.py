@@ -1,9 +1,9 @@
-"""Training speed: the loop's step beside a reference implementation, the published code's arithmetic for the same loss.
+"""Training speed: the loop's step against a reference implementation, the published code's arithmetic for the same loss.
 
 As there, linear layers of HSTU and the scores see valid positions alone (jagged), attention runs over the whole padded
-length, SASRec over the whole padded grid, negatives are gathered for each position, and the item side of each is computed anew.
-Its batch is cut into parts of a few users, whose gradients add up, because in one piece it needs more memory than
-the machines it is compared on have.
+length, SASRec over the whole padded grid, negatives are gathered for each position, and the item side of each is computed
+again. Its batch is cut into parts of a few users, whose gradients add up, because in one piece it needs more memory than the
+machines it is compared on have.
 """
 
 import json

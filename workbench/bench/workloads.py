@@ -31,7 +31,7 @@ SAMPLE = 256
 """Queries that searchers may learn from, at most; none of them is measured."""
 
 EMBEDDED_TOGETHER = 65_536
-"""Items whose state is computed together: their projections stay small beside the state itself."""
+"""Items whose state is computed together: their projections stay small compared with the state itself."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,10 @@ WorkloadSpec = Trained | RandomWeights | Inflated | TextCorpus
 
 @dataclass(frozen=True)
 class Asked:
-    """Who asks what under some similarity.
+    """Queries and a corpus under a similarity.
 
     `exclude`: item ids of each query's history, padded with 0; `targets`: the item that each user took next, 0 where it is
-    unknown; `users`: their dense numbers, −1 for queries that are nobody's.
+    unknown; `users`: their dense numbers, −1 for queries without a user.
     """
 
     name: str
@@ -176,7 +176,7 @@ class Asked:
         return rows, self.queries[rows], exclude[:, :longest]
 
     def alone(self, query: int) -> tuple[QueryState, ItemState]:
-        """Query number `query` (a batch of one) and the items that it may find; ValueError where there is no such query."""
+        """Query number `query` (a batch of one) and the items that it may find; ValueError if there is no such query."""
         if not 0 <= query < len(self.queries):
             raise ValueError(f"query {query} is not one of the {len(self.queries)} of {self.name}")
         return self.queries[query : query + 1], self.items[~torch.isin(self.items.ids, self.exclude[query])]
@@ -199,7 +199,7 @@ def build(spec: WorkloadSpec, queries: int, seed: int, device: torch.device) -> 
     """The workload of `spec` with at most `queries` queries: test users drawn with `seed` (no more than half of them, so that
     there is a sample of others), or random ones.
 
-    Raises FileNotFoundError or ValueError where a checkpoint or its data is not there or does not fit.
+    Raises FileNotFoundError or ValueError if a checkpoint or its data is not there or does not fit.
     """
     if queries < 1:
         raise ValueError(f"a workload needs at least 1 query, not {queries}")
@@ -273,8 +273,8 @@ def _users_with_items_left(sequences: Sequences) -> NDArray[np.int64]:
 def under(workload: Workload, checkpoint: str) -> Asked:
     """The same users, asking the same corpus under the similarity of another checkpoint of the same data.
 
-    Raises FileNotFoundError or ValueError where the checkpoint or its data is not there, or does not fit: it knows other items
-    than the workload has (an inflated corpus), or the workload's queries are nobody's.
+    Raises FileNotFoundError or ValueError if the checkpoint or its data is not there, or does not fit: it has other items
+    than the workload (an inflated corpus), or the workload's queries have no users.
     """
     folder = folder_of(checkpoint)
     retriever, sequences = _opened(folder, workload.device)

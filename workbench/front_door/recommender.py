@@ -340,7 +340,7 @@ class Recommender:
         timestamps: Sequence[NDArray[np.int64]] | None = None,
         users: Sequence[int] | None = None,
     ) -> SequenceBatch:
-        """A batch (B, L) of dense histories, each asked right after its last interaction, on the model's device."""
+        """A batch (B, L) of dense histories, each queried right after its last interaction, on the model's device."""
         made = SequenceBatch.of_histories(
             [h.tolist() for h in histories],
             self.retriever.config.max_length,

@@ -45,7 +45,7 @@ class ComponentBounds:
         self._stored = QuantizedVectors.of(components, precision)
 
     def nbytes(self) -> int:
-        """Bytes held beside the item state."""
+        """Bytes held in addition to the item state."""
         return self._stored.nbytes() if self._compressed else 0
 
     def pair_bytes(self, queries: QueryState) -> int:

@@ -1,7 +1,7 @@
 """Where candidates come from: lists of the items with the largest inner product, from torch here, from an engine elsewhere.
 
-A searcher for a component similarity asks one or several *sources* for candidates and scores them in full. A source holds
-one vector per item: the j-th component of every item, or the mean of its components. It knows nothing of similarities.
+A searcher for a component similarity gets candidates from one or several *sources* and scores them in full. A source holds
+one vector per item: the j-th component of every item, or the mean of its components. It does not depend on similarities.
 """
 
 from abc import ABC, abstractmethod
@@ -33,12 +33,12 @@ WIDENED_ROWS = 4096
 class Lists(NamedTuple):
     """One list of candidates for each of Q query vectors.
 
-    `scores` (Q, C): the inner products as the source knows them, descending where that was asked for; −inf past the end.
-    `rows` int64 (Q, C): rows of the corpus, unique within a list; −1 past the end.
-    `outside_bound` float64 (Q,): no row outside the list, of those that are allowed and not excluded, has an inner product
-    above this: in exact arithmetic on the vectors handed in, so whatever the source loses by rounding or quantising is added.
-    −inf where there is no such row; +inf where nothing is known, as with an approximate index.
-    `error` float64 (Q,): how far `scores` can be from these exact inner products; None if that is unknown.
+    `scores` (Q, C): the inner products as the source computes them, descending if that was requested; −inf past the end.
+    `rows` int64 (Q, C): rows of the corpus, unique within a list; −1 past the end. `outside_bound` float64 (Q,): no row
+    outside the list, of those that are allowed and not excluded, has an inner product above this: in exact arithmetic on the
+    vectors handed in, so whatever the source loses by rounding or quantising is added. −inf where there is no such row; +inf
+    where nothing is known, as with an approximate index. `error` float64 (Q,): how far `scores` can be from these exact inner
+    products; None if that is unknown.
     """
 
     scores: Float[Tensor, "Q C"]
@@ -65,16 +65,16 @@ class CandidateSource(ABC):
     ) -> Lists:
         """Up to `count` ≥ 1 candidates (Q, C), C = min(count, N), for each query vector, on its device.
 
-        `exclude` holds rows to leave out of each list, −1 for none; `allowed` says of each row whether it may be listed.
-        A source that cannot leave rows out itself asks for more and passes the result to `leave_out`: at most `count` + H.
-        Who needs no order (`ordered`) gets the same candidates in any, perhaps sooner.
+        `exclude` holds rows to leave out of each list, −1 for none; `allowed` says of each row whether it may be listed. A
+        source that cannot exclude rows itself fetches more and passes the result to `leave_out`: at most `count` + H. Who
+        needs no order (`ordered`) gets the same candidates in any, perhaps sooner.
         """
 
     @abstractmethod
     def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
         """Give the items `ids` these vectors: a known one keeps its row, new ones are appended in order.
 
-        Raises NotImplementedError, which says what to do instead, where the index can only be built anew.
+        Raises NotImplementedError, which says what to do instead, if the index can only be rebuilt.
         """
 
     @abstractmethod

@@ -85,7 +85,7 @@ class _Float32Products:
             self._searches += 1
 
     def end(self) -> None:
-        """Put the settings back, unless another search goes on."""
+        """Restore the settings, unless another search is running."""
         with self._lock:
             self._searches -= 1
             if not self._searches:

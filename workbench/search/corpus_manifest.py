@@ -1,4 +1,4 @@
-"""What a source of candidates keeps of its vectors beside the engine that holds them: order, identity, limits."""
+"""What a source of candidates keeps about its vectors, in addition to the engine that holds them: order, identity, limits."""
 
 from dataclasses import dataclass, field
 
@@ -17,9 +17,9 @@ from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, produc
 class CorpusManifest:
     """The items of a source in the order of the corpus; it never changes, `upserted` and `without` give another.
 
-    `content` int64 (N,) tells one vector from another. `finite` bool (N,) marks those that the engine holds: others it
-    would pass over or refuse. `norm` is at least the largest |x| in the engine. Raises ValueError for an empty corpus, and
-    for ids that repeat.
+    `content` int64 (N,) identifies a vector. `finite` bool (N,) marks those that the engine holds: others it would pass over
+    or refuse. `norm` is at least the largest |x| in the engine. Raises ValueError for an empty corpus, and for ids that
+    repeat.
     """
 
     name: str
@@ -35,7 +35,7 @@ class CorpusManifest:
 
     @classmethod
     def of(cls, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> "CorpusManifest":
-        """The ledger of all vectors of a corpus."""
+        """The manifest of all vectors of a corpus."""
         finite = vectors.float().isfinite().all(1)
         norm = largest_norm(vectors[finite])
         return cls(name, vectors.shape[1], ids, digests(vectors), finite, norm)
@@ -54,7 +54,7 @@ class CorpusManifest:
         return fingerprint(self.ids, self.content, self.width)
 
     def check_width(self, vectors: Float[Tensor, "M d"]) -> None:
-        """Raise ValueError where vectors are not as wide as those of the corpus."""
+        """Raise ValueError if vectors are not as wide as those of the corpus."""
         if vectors.shape[1] != self.width:
             raise ValueError(f"{self.name} holds vectors of width {self.width}, not {vectors.shape[1]}")
 
@@ -96,7 +96,7 @@ class CorpusManifest:
         exclude: Int[Tensor, "Q H"],
         looked_at_all: bool,
     ) -> Lists:
-        """What `CandidateSource.lists` gives, of what an engine gave that computes in float32 and was asked for H more.
+        """The result of `CandidateSource.lists`, from an engine that computes in float32 and returned H more.
 
         `outside_bound` is +inf if the engine did not look at every vector, and if a product may overflow or a vector is not
         finite: engines then leave items out that may have the largest.

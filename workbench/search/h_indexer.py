@@ -34,10 +34,10 @@ MULTIPLE = 8
 """Integer products on a GPU want widths and rows that are multiples of this."""
 
 FEWEST_QUERIES = 17
-"""Integer products on a GPU want so many."""
+"""Integer products on a GPU need this many."""
 
 LEVEL_ITEMS = 65_536
-"""Items, evenly spaced, whose scores tell a query's mean score; in a smaller corpus all of them."""
+"""Items, evenly spaced, whose scores give a query's mean score; in a smaller corpus all of them."""
 
 ITEMS_AT_ONCE = 131_072
 """Items whose vectors are computed and quantised together: a multiple of `MULTIPLE`."""
@@ -144,7 +144,7 @@ class FittedScores(FirstStage):
 
 
 def check_width(width: int) -> None:
-    """ValueError where a first stage would have no width."""
+    """ValueError if a first stage would have no width."""
     if width < 1:
         raise ValueError(f"width must be at least 1, not {width}")
 
@@ -184,7 +184,7 @@ class FirstStageFilter(CandidateGenerator):
         return other
 
     def _first_stage(self, items: ItemState) -> QuantizedVectors:
-        """The vectors of items in int8, as many at a time as fit beside a corpus that fills the memory."""
+        """The vectors of items in int8, as many at a time as fit next to a corpus that fills the memory."""
         starts = range(0, max(1, len(items)), ITEMS_AT_ONCE)
         parts = [_quantised(self.stage.item_vectors(items[s : s + ITEMS_AT_ONCE])) for s in starts]
         return parts[0] if len(parts) == 1 else QuantizedVectors.joined(parts)

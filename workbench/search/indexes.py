@@ -92,7 +92,7 @@ def built_with(kind: IndexKind) -> dict[str, Any]:
 
 
 def check_size(kind: IndexKind, vectors: int, width: int) -> None:
-    """Raise ValueError where an index of this kind cannot be trained on so few vectors, or cannot cut their width."""
+    """Raise ValueError if an index of this kind cannot be trained on so few vectors, or cannot cut their width."""
     if isinstance(kind, IVF | IVFPQ) and kind.nlist > vectors:
         raise ValueError(f"{kind} needs at least {kind.nlist} vectors, there are {vectors}; lower nlist")
     if isinstance(kind, IVFPQ):
@@ -103,7 +103,7 @@ def check_size(kind: IndexKind, vectors: int, width: int) -> None:
 
 
 def digests(vectors: Float[Tensor, "N d"]) -> Int[Tensor, "N"]:
-    """64 bits for each vector, by which another is told from it: Σ_j bits(x_j) · w_j mod 2^64 with fixed odd weights w.
+    """A 64-bit digest of each vector: Σ_j bits(x_j) · w_j mod 2^64 with fixed odd weights w.
 
     The bits are those of float32. Guards against mistakes, not against intent.
     """

@@ -106,10 +106,10 @@ class InvertedIndex(CorpusSearcher):
     ) -> Self:
         """The index of `codes` (those that occur in `SparCodeQueries.codes`; repeats count once), or of all N^M.
 
-        `threshold` b' is by default the one learned in training. `loosest` (default: `threshold`; +inf keeps every score)
-        is the largest that `at` may ask for. Scores are computed in blocks under `memory_budget`.
+        `threshold` b' is by default the one learned in training. `loosest` (default: `threshold`; +inf keeps every score) is
+        the largest that `at` may request. Scores are computed in blocks under `memory_budget`.
 
-        Raises ValueError where the similarity has no codes (All-to-All) or is in training mode, the lists would outgrow
+        Raises ValueError if the similarity has no codes (All-to-All) or is in training mode, the lists would outgrow
         `byte_limit`, or a score is NaN.
         """
         _check_servable(similarity)
@@ -131,7 +131,7 @@ class InvertedIndex(CorpusSearcher):
         return cls(similarity, items, postings, b, floor, memory_budget)
 
     def at(self, threshold: float) -> "InvertedIndex":
-        """The same lists under another serving threshold; ValueError where it is looser than what is held."""
+        """The same lists under another serving threshold; ValueError if it is looser than what is held."""
         return InvertedIndex(
             self.similarity, self.items, self.postings, threshold, self.loosest, self.memory_budget
         )
@@ -139,7 +139,7 @@ class InvertedIndex(CorpusSearcher):
     def threshold_for(self, sparsity: float) -> float:
         """The serving threshold at which this share of (code, item) scores is left out, to the nearest that ties allow.
 
-        Raises ValueError where `sparsity` lies outside [0, 1], or the index holds too few scores for it.
+        Raises ValueError if `sparsity` lies outside [0, 1], or the index holds too few scores for it.
         """
         if not 0 <= sparsity <= 1:
             raise ValueError(f"sparsity must lie in [0, 1], not {sparsity}")
@@ -285,7 +285,7 @@ class InvertedIndex(CorpusSearcher):
     ) -> Self:
         """The index saved at `path`, its lists memory-mapped.
 
-        Raises FileNotFoundError; ValueError where the file is cut short or damaged, or is the index of another model or
+        Raises FileNotFoundError; ValueError if the file is cut short or damaged, or is the index of another model or
         corpus.
         """
         _check_servable(similarity)
@@ -296,7 +296,7 @@ class InvertedIndex(CorpusSearcher):
             )
         if metadata.get("fingerprint") != fingerprint(similarity, items):
             raise ValueError(
-                f"{path} is the index of another model or corpus (fingerprint {metadata.get('fingerprint')}); build it anew"
+                f"{path} is the index of another model or corpus (fingerprint {metadata.get('fingerprint')}); rebuild it"
             )
         if len(postings) and int(postings.rows.max()) >= len(items):
             raise ValueError(
@@ -308,7 +308,7 @@ class InvertedIndex(CorpusSearcher):
 
 
 def fingerprint(similarity: SparCode, items: SparCodeItems) -> str:
-    """16 hex digits by which an index knows its scorer, its codebooks and its corpus again."""
+    """16 hex digits by which an index recognises its scorer, its codebooks and its corpus."""
     digest = hashlib.sha256()
     weights = {f"scorer.{name}": value for name, value in similarity.scorer.state_dict().items()}
     if similarity.quantizer is not None:
@@ -331,7 +331,7 @@ def _check_servable(similarity: SparCode) -> None:
 
 def _codes(queries: QueryState) -> Int[Tensor, "B T"]:
     if not isinstance(queries, SparCodeQueries):
-        raise ValueError(f"an inverted index is asked with SparCodeQueries, not {type(queries).__name__}")
+        raise ValueError(f"an inverted index takes SparCodeQueries, not {type(queries).__name__}")
     if queries.codes is None:
         raise ValueError(
             "these queries have no codes: they come from a SparCode without quantizer (All-to-All)"

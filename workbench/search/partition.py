@@ -14,7 +14,7 @@ from torch import Tensor
 from workbench.kernels import selection
 
 GROUPS_PER_RESULT = 4
-"""Columns are grouped only where this many groups remain for each element that is asked for."""
+"""Columns are grouped only if this many groups remain for each requested element."""
 
 
 def largest(scores: Float[Tensor, "Q M"], count: int) -> tuple[Float[Tensor, "Q C"], Int[Tensor, "Q C"]]:

@@ -1,4 +1,4 @@
-"""Deep Retrieval's search: a beam of paths for each query, the items that stand on them, and the reranker's order."""
+"""Deep Retrieval's search: a beam of paths for each query, the items on them, and the reranker's order."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ class PathBeam(CorpusSearcher):
     `TopK.shortfall` says how many are missing: a wider beam reaches more.
 
     Memory beyond the item state and the result stays under about `memory_budget` bytes (one query is the least).
-    Raises ValueError where an item has no path: it could never be found.
+    Raises ValueError if an item has no path: it could never be found.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class PathBeam(CorpusSearcher):
         held = self.lists.codes[places] == walked  # a path without items, or none, holds nothing
         first = self.lists.offsets[places]
         sizes = torch.where(held, self.lists.offsets[places + 1] - first, 0).flatten()  # (B·W,)
-        # Entry e of the concatenated lists stands `within` its list at offsets[list] + within.
+        # Entry e of the concatenated lists is at position `within` of its list, at offsets[list] + within.
         total = sizes.cumsum(0)
         entry = torch.arange(int(total[-1]) if len(total) else 0, device=walked.device)
         which = torch.repeat_interleave(torch.arange(len(sizes), device=walked.device), sizes)
@@ -182,11 +182,11 @@ class PathBeam(CorpusSearcher):
     def save(self, folder: Path) -> None:
         """Write the index: item vectors and paths as safetensors, and what they belong to as JSON; whole or not at all.
 
-        Raises ValueError where the walker is no trained model, and OSError where the folder cannot be written.
+        Raises ValueError if the walker is no trained model, and OSError if the folder cannot be written.
         """
         if not isinstance(self.walker, DeepRetrieval):
             raise ValueError(
-                "only the index of a DeepRetrieval model is saved: another walker could not be told apart"
+                "only the index of a DeepRetrieval model is saved: another walker could not be identified"
             )
         with files.new_folder(folder, _KIND, {}) as temporary:
             self.items.save(temporary / ITEMS)
@@ -207,13 +207,13 @@ class PathBeam(CorpusSearcher):
     ) -> Self:
         """The index that `save` wrote, for the model it was built with, and, where `ids` are given, for that corpus.
 
-        Raises FileNotFoundError where there is none; ValueError where it is damaged, of another version, of another model or
+        Raises FileNotFoundError if there is none; ValueError if it is damaged, of another version, of another model or
         of another corpus.
         """
         path = folder / DESCRIPTION
         if not path.is_file():
             raise FileNotFoundError(f"there is no path index at {folder}: it holds no {DESCRIPTION}")
-        with reading(path, "build the index anew"):
+        with reading(path, "rebuild the index"):
             metadata = json.loads(path.read_text())
             written = metadata.pop("digest", None)  # earlier versions wrote none
             if written is not None and written != _digest(metadata):
@@ -236,14 +236,12 @@ class PathBeam(CorpusSearcher):
                 f"{folder} is the index of another corpus of {len(items)} items; build one for this corpus"
             )
         if corpus != corpus_fingerprint(items.ids):
-            raise ValueError(
-                f"{folder / ITEMS} does not hold the items that {DESCRIPTION} speaks of; build the index anew"
-            )
+            raise ValueError(f"{folder / ITEMS} does not hold the items of {DESCRIPTION}; rebuild the index")
         return cls(model, items, model, width if beam is None else beam, occupied)
 
 
 def fingerprint(model: DeepRetrieval) -> str:
-    """16 hex digits by which an index knows its model again: the weights that walk and rerank, and the configuration.
+    """16 hex digits by which an index recognises its model: the weights that walk and rerank, and the configuration.
 
     The paths are not part of it: items may be put in, moved and taken out of an index.
     """

@@ -128,7 +128,7 @@ def gathered(
 ) -> Postings:
     """Posting lists from the scores of consecutive blocks of `codes` with every item.
 
-    Raises ValueError where the lists outgrow `byte_limit`, or a score is NaN.
+    Raises ValueError if the lists outgrow `byte_limit`, or a score is NaN.
     """
     counts, rows, values = [], [], []
     done = held = 0
@@ -163,7 +163,7 @@ def gathered(
 
 
 def ends(lengths: Int[Tensor, "U"]) -> Int[Tensor, "U1"]:
-    """Offsets of lists of these lengths that stand end to end.
+    """Offsets of concatenated lists of these lengths.
 
     >>> ends(torch.tensor([2, 0, 3])).tolist()
     [0, 2, 2, 5]

@@ -2,7 +2,7 @@
 
 φ = Σ_p π_p s_p with π = softmax(w): given the component scores s and an interval for each w_p, the largest φ has each w_p at
 the upper end of its interval for the largest s_p, at the lower end for the others, with one cut in the order of s (the
-maximum of a linear-fractional function over a box). The intervals tell the bounds apart. Those that presuppose gates which a
+maximum of a linear-fractional function over a box). The bounds differ in their intervals. Those that presuppose gates which a
 search would have to compute first, marked *oracle*, say how good any bound of their kind could be, not what can be had.
 """
 

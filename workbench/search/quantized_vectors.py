@@ -33,7 +33,7 @@ class QuantizedVectors:
 
     @classmethod
     def of(cls, vectors: Float[Tensor, "N *S d"], precision: Precision = "full") -> Self:
-        """`vectors` in `precision`; ValueError where there is no such precision."""
+        """`vectors` in `precision`; ValueError if there is no such precision."""
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
         zero = torch.zeros((), dtype=torch.float64, device=vectors.device)

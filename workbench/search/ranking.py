@@ -50,7 +50,7 @@ def score_pairs(
 ) -> Float[Tensor, "M"]:
     """The similarity of each pair (M,): the pairs of a query are laid out in strips of equal length.
 
-    Raises ValueError where dropout is on.
+    Raises ValueError if dropout is on.
     """
     check_evaluation(similarity)
     counts = pairs.queries.bincount(minlength=len(queries))

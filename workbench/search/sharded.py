@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def split(items: ItemState, parts: int) -> list[ItemState]:
-    """The corpus in at most `parts` runs of consecutive rows, as even as can be; ValueError where `parts` < 1.
+    """The corpus in at most `parts` runs of consecutive rows, as even as can be; ValueError if `parts` < 1.
 
     The part of one process of several is `split(items, dist.get_world_size())[dist.get_rank()]`.
     """
@@ -39,7 +39,7 @@ def split(items: ItemState, parts: int) -> list[ItemState]:
 class Found(NamedTuple):
     """What some shards hold: their best (B, K), descending, and what is known of the items they did not return.
 
-    `places` int64 (B, K): where the items stand in the whole corpus. `outside_bound` float64 (B,): no item that was not
+    `places` int64 (B, K): the rows of the items in the whole corpus. `outside_bound` float64 (B,): no item that was not
     returned scores above this, but those of shards whose answer is exact. `num_scored` int64 (B,).
     """
 
@@ -81,7 +81,7 @@ def outside_bound(answer: TopK) -> Float[Tensor, "B"]:
 
 
 class Processes:
-    """The processes of a group, or this one alone: what one knows, all get to know.
+    """The processes of a group, or this one alone, and the exchange of values between them.
 
     The group is not kept alive: a gloo group ends its threads when the last reference goes, and a thread that is still
     letting go of a tensor while the interpreter shuts down ends the process (`terminate called without an active
@@ -97,7 +97,7 @@ class Processes:
 
     @property
     def group(self) -> dist.ProcessGroup | None:
-        """The group; None where this process is alone; RuntimeError where it was destroyed."""
+        """The group; None if this process is alone; RuntimeError if it was destroyed."""
         if self._group is None:
             return None
         if (group := self._group()) is None:
@@ -149,7 +149,7 @@ class Processes:
 
 
 class _Shard:
-    """`searcher` over the items `ids`, None while there are none; `places` (n,): where they stand in the whole corpus."""
+    """`searcher` over the items `ids`, None while there are none; `places` (n,): their rows in the whole corpus."""
 
     def __init__(self, searcher: Searcher | None, ids: Int[Tensor, "n"], places: Int[Tensor, "n"]) -> None:
         self.searcher = searcher
@@ -279,7 +279,7 @@ class Sharded(Searcher):
         """What all processes found, merged: one exchange, of float64 and int64 as they are."""
         if self._processes.group is None:
             return mine
-        # A process without items cannot know the dtype of scores; float64, which it sends, holds all others exactly.
+        # A process without items has no dtype of scores; float64, which it sends, holds all others exactly.
         dtype = DTYPES.index(mine.scores.dtype) if any(self._sizes[self._processes.rank]) else NO_ITEM
         asked = torch.stack(self._processes.gather(torch.tensor([len(mine.scores), k, dtype])))
         if (asked[:, :2] != asked[0, :2]).any():
@@ -297,7 +297,7 @@ class Sharded(Searcher):
         return best._replace(scores=best.scores.to(DTYPES[int(asked[:, 2].max())]))
 
     def _places_of(self, ids: Int[Tensor, "M"]) -> Int[Tensor, "M"]:
-        """Where items stand in the corpus, −1 for those that are not in it."""
+        """The rows of items in the corpus, −1 for those that are not in it."""
         here = [shard.places_of(ids.to(shard.ids.device)).to(ids.device) for shard in self._shards]
         return torch.stack(self._processes.gather(torch.stack(here).amax(0))).amax(0)
 

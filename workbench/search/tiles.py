@@ -50,7 +50,7 @@ def tiling(
 
     Queries are cut before a block holds fewer than `least_block` items, where the budget allows that many. With
     `whole_rows` a block always spans the corpus: the scores of at least one query are held whatever the budget.
-    Raises ValueError where the budget is not positive.
+    Raises ValueError if the budget is not positive.
     """
     if memory_budget < 1:
         raise ValueError(f"memory_budget must be a positive number of bytes, not {memory_budget}")
@@ -67,7 +67,7 @@ def tiling(
 
 
 def check_evaluation(similarity: Similarity) -> None:
-    """Raise ValueError where dropout is on."""
+    """Raise ValueError if dropout is on."""
     if similarity.training:
         raise ValueError(
             "the similarity is in training mode, where dropout makes scores random; call .eval() first"
@@ -77,7 +77,7 @@ def check_evaluation(similarity: Similarity) -> None:
 def score_block(
     similarity: Similarity, queries: QueryState, items: ItemState, tile: int
 ) -> Float[Tensor, "B M"]:
-    """Every query against every item of a block (B, M), `tile` items at a time; ValueError where dropout is on."""
+    """Every query against every item of a block (B, M), `tile` items at a time; ValueError if dropout is on."""
     check_evaluation(similarity)
     if tile >= len(items):
         return similarity.score(queries, items)

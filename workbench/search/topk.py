@@ -27,7 +27,7 @@ class Best(NamedTuple):
 class CorpusRows:
     """From item ids to rows of an item state: arithmetic where the ids are 1..N in order, a binary search otherwise.
 
-    Raises ValueError where the corpus is empty, an id is below 1, or two rows have the same id.
+    Raises ValueError if the corpus is empty, an id is below 1, or two rows have the same id.
     """
 
     def __init__(self, ids: Int[Tensor, "N"]) -> None:
@@ -43,7 +43,7 @@ class CorpusRows:
         repeated = ordered[1:][ordered[1:] == ordered[:-1]]
         if len(repeated):
             rows = (ids == repeated[0]).nonzero().flatten().tolist()
-            raise ValueError(f"item id {int(repeated[0])} stands in rows {rows}: each item may be there once")
+            raise ValueError(f"item id {int(repeated[0])} is in rows {rows}: each item may be there once")
         self._sorted = (ordered, order)
 
     def of(self, ids: Int[Tensor, "*S"]) -> Int[Tensor, "*S"]:
@@ -72,7 +72,7 @@ def check_request(
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
     if k > size:
-        raise ValueError(f"k is {k}, but the corpus holds {size} items; ask for at most that many")
+        raise ValueError(f"k is {k}, but the corpus holds {size} items; request at most that many")
     if exclude is not None:
         if exclude.dtype not in (torch.int64, torch.int32) or exclude.dim() != 2:
             raise ValueError(

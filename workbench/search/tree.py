@@ -18,7 +18,7 @@ CLUSTERING_STEPS = 8
 """Rounds of 2-means per split: centres hardly move after these."""
 
 CANDIDATE_BYTES = 64
-"""Bytes per candidate of a query while a level is ranked, beside what scoring holds."""
+"""Bytes per candidate of a query while a level is ranked, in addition to what scoring holds."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def cluster(embeddings: Float[Tensor, "N D"], generator: torch.Generator) -> Ite
     Each set is split by 2-means (Lloyd's steps from two of its items), then evenly: the half that prefers the first centre by
     the larger margin goes left. Source: TDM (Zhu et al., 2018), section 3.2. All sets of a level are split together.
 
-    Raises ValueError where there is no item or an embedding is not finite.
+    Raises ValueError if there is no item or an embedding is not finite.
     """
     count = len(embeddings)
     if count == 0:
@@ -109,7 +109,7 @@ class TreeBeam(CorpusSearcher):
     masked. `exact` is True only where the beam left nothing out; `gap` is +inf elsewhere; `num_scored` is the number of nodes
     and items scored, about 2 · beam · log₂(N / beam): levels that fit into the beam are passed without being scored.
 
-    What differs from TDM (Zhu et al., 2018): inner nodes are not trained but stand for the mean of their items.
+    What differs from TDM (Zhu et al., 2018): inner nodes are not trained but are the mean of their items.
     """
 
     def __init__(

@@ -102,7 +102,7 @@ class MoLConfig:
 @dataclass(frozen=True)
 class MoLQueries(QueryState):
     """`components` (B, Pq, d), already divided by τ; `gate` (B, P), the query part; `user_norm` (B,), squared norm of the
-    user's embeddings, all tables together. The last two are None where the similarity has no such part."""
+    user's embeddings, all tables together. The last two are None if the similarity has no such part."""
 
     components: Float[Tensor, "B Pq d"]
     gate: Float[Tensor, "B P"] | None
@@ -111,7 +111,7 @@ class MoLQueries(QueryState):
 
 @dataclass(frozen=True)
 class MoLItems(ItemState):
-    """`components` (N, Px, d); `gate` (N, P), the item part, or None where there is none; `embeddings` (N, D) that both are
+    """`components` (N, Px, d); `gate` (N, P), the item part, or None if there is none; `embeddings` (N, D) that both are
     computed from for each candidate again, if their dropout is drawn for each."""
 
     components: Float[Tensor, "N Px d"]
@@ -264,7 +264,7 @@ class MixtureOfLogits(ComponentSimilarity[MoLQueries, MoLItems]):
         return self.gates(logits, None if query_part is None else query_part[:, None], item_part), logits
 
     def _learns(self, queries: MoLQueries, items: MoLItems) -> bool:
-        """Whether dropout is on, or a gradient is asked for."""
+        """Whether dropout is on, or a gradient is required."""
         if self.training or not torch.is_grad_enabled():
             return self.training
         states = (queries.components, queries.gate, items.components, items.gate)

@@ -64,11 +64,11 @@ class FaissLists(CandidateSource):
     `outside_bound` makes up for; of all others it is +inf. A vector that is not finite stays out of the index, and then
     `outside_bound` is +inf too.
 
-    What is excluded is left out of what the index lists. So a little more is fetched than is asked for, and only for the
+    What is excluded is left out of what the index lists. So slightly more is fetched than is requested, and only for the
     queries of whose lists more was excluded a second time, as much more: a long history costs little that is not listed.
 
     Training and search use as many threads as torch. An HNSW graph built by several threads is not the same twice.
-    Raises ImportError without faiss, and ValueError where the kind does not suit the vectors.
+    Raises ImportError without faiss, and ValueError if the kind does not suit the vectors.
     """
 
     def __init__(
@@ -105,11 +105,11 @@ class FaissLists(CandidateSource):
 
     @property
     def fingerprint(self) -> str:
-        """What identifies the items and vectors in the index: it is written beside it, and compared on loading."""
+        """What identifies the items and vectors in the index: it is written next to it, and compared on loading."""
         return self._manifest.fingerprint
 
     def tune(self, kind: IndexKind) -> None:
-        """Search with other parameters from now on (nprobe, ef_search); ValueError where `kind` would need another index."""
+        """Search with other parameters from now on (nprobe, ef_search); ValueError if `kind` would need another index."""
         if built_with(kind) != built_with(self.kind):
             raise ValueError(f"the index was built as {self.kind}; {kind} needs another")
         self._hold(kind, self._manifest, self._index)
@@ -122,12 +122,12 @@ class FaissLists(CandidateSource):
         allowed: Bool[Tensor, "N"] | None = None,
         ordered: bool = True,
     ) -> Lists:
-        """See `CandidateSource.lists`; ValueError too where a GPU is asked for more than 2,048 candidates."""
+        """See `CandidateSource.lists`; ValueError also if more than 2,048 candidates are requested from a GPU."""
         gpu = self._place.type == "cuda"
         if gpu and min(count, len(self._manifest)) > GPU_LONGEST_LIST:
             raise ValueError(
                 f"faiss lists at most {GPU_LONGEST_LIST} items per query on a GPU, not {count};"
-                " ask for fewer, or keep the vectors on the CPU"
+                " request fewer, or keep the vectors on the CPU"
             )
         self._manifest.check_width(vectors)
         if exclude is None:
@@ -181,7 +181,7 @@ class FaissLists(CandidateSource):
         ids = torch.from_numpy(keys).to(vectors.device)
         rows = self._manifest.rows.of(ids)
         scores = torch.from_numpy(products).to(vectors.device).masked_fill(rows < 0, NO_SCORE)
-        # Fewer than were asked for: there are no others. As many as there are: none either.
+        # Fewer than were requested: there are no others. As many as there are: none either.
         outside_bound = (
             torch.full_like(scores[:, -1], NO_SCORE) if fetched == self._manifest.held else scores[:, -1]
         )
@@ -201,7 +201,7 @@ class FaissLists(CandidateSource):
         known = self._manifest.rows.of(ids) >= 0
         if isinstance(self.kind, HNSW) and known.any():
             raise NotImplementedError(
-                f"item {int(ids[known][0])} is in the HNSW graph, which cannot replace items; build it anew"
+                f"item {int(ids[known][0])} is in the HNSW graph, which cannot replace items; rebuild it"
             )
         after, fine = self._manifest.upserted(ids, vectors), vectors.float().isfinite().all(1)
         changed = _faiss().clone_index(self._index)  # this one stays whole whatever happens
@@ -214,7 +214,7 @@ class FaissLists(CandidateSource):
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """See `CandidateSource.remove`; NotImplementedError from an HNSW graph."""
         if isinstance(self.kind, HNSW):
-            raise NotImplementedError("an HNSW graph cannot lose items; build it anew from those that remain")
+            raise NotImplementedError("an HNSW graph cannot lose items; rebuild it from those that remain")
         after, changed = self._manifest.without(ids), _faiss().clone_index(self._index)
         changed.remove_ids(_faiss().IDSelectorBatch(ids.cpu().numpy()))
         self._hold(self.kind, after, changed)
@@ -248,14 +248,14 @@ class FaissLists(CandidateSource):
     ) -> "FaissLists":
         """Read an index written by `save` for these items and vectors; `kind` may have other parameters of search.
 
-        Raises FileNotFoundError where there is no file, and ValueError that names the file where it is cut short or
+        Raises FileNotFoundError if there is no file, and ValueError that names the file where it is cut short or
         damaged, is no index, is one of another kind, or was built of other vectors.
         """
         manifest = CorpusManifest.of(name, ids, vectors)
         index = _read(path, kind, manifest.fingerprint)
         if (index.d, index.ntotal) != (manifest.width, manifest.held):
             raise ValueError(
-                f"{path} holds {index.ntotal} vectors of width {index.d}: it is damaged; build it anew"
+                f"{path} holds {index.ntotal} vectors of width {index.d}: it is damaged; rebuild it"
             )
         lists = cls.__new__(cls)
         lists._hold(kind, manifest, index)
@@ -329,7 +329,7 @@ def _read(path: Path, kind: IndexKind, expected: str) -> Any:
     if described["fingerprint"] != expected:
         raise ValueError(
             f"{path} was built of other vectors: of another model or corpus, or of these before they were computed"
-            " anew (keep item states with ItemState.save); delete it or name another file"
+            " again (keep item states with ItemState.save); delete it or name another file"
         )
     try:
         return _faiss().deserialize_index(tensors["index"].numpy())

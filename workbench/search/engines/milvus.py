@@ -32,7 +32,7 @@ BATCH_BYTES = 8 * 2**20
 """Vectors sent together: a server refuses messages above 64 MB."""
 
 HITS_TOGETHER = 500_000
-"""Results asked for together, over all queries: a server refuses answers above 100 MB."""
+"""Results per request, over all queries: a server refuses answers above 100 MB."""
 
 IDS_TOGETHER = 10_000
 """Items deleted together."""
@@ -54,7 +54,7 @@ class Milvus:
     """A Milvus that holds the vectors of a corpus: one collection for each source, named `prefix_NAME`.
 
     `address` is a file that ends in .db, for the engine that runs in this process, or the `http://host:port` of a cluster,
-    with its `token` where it asks for one. `kind` is the index of every collection; of its parameters Milvus knows no seed.
+    with its `token` if it requires one. `kind` is the index of every collection; Milvus has no seed among its parameters.
     `lists` is what a searcher takes as its maker of sources:
 
         with Milvus(Path("corpus.db")) as milvus:
@@ -253,12 +253,12 @@ class MilvusLists(CandidateSource):
                 name = "IVF_PQ"
                 parameters = {"nlist": self.kind.nlist, "m": self.kind.m, "nbits": self.kind.bits}
         index = self._client.prepare_index_params()
-        # Under a key "params" of their own, as clusters know them too: milvus-lite overlooks those beside the metric.
+        # Under a key "params" of their own, which clusters accept too: milvus-lite ignores those next to the metric.
         index.add_index(VECTOR, index_type=name, metric_type="IP", params={"params": parameters})
         self._client.create_index(self.collection, index)
 
     def _check_kin(self) -> None:
-        """Raise ValueError where the collection that is there is not the one to build."""
+        """Raise ValueError if the collection that is there is not the one to build."""
         described = self._client.describe_collection(self.collection)
         found = described.get("properties", {})
         widths = [f["params"]["dim"] for f in described["fields"] if "dim" in f["params"]]
@@ -281,7 +281,7 @@ class MilvusLists(CandidateSource):
         if found[FINGERPRINT] != self._manifest.fingerprint:
             raise ValueError(
                 f"the collection {self.collection} is of other vectors: of another model or corpus, or of these before"
-                f" they were computed anew (keep item states with ItemState.save); {advice}"
+                f" they were computed again (keep item states with ItemState.save); {advice}"
             )
 
     def _check_held(self) -> None:
@@ -289,11 +289,11 @@ class MilvusLists(CandidateSource):
         if held != self._manifest.held:
             raise ValueError(
                 f"the collection {self.collection} holds {held} vectors, not {self._manifest.held}: it was changed elsewhere;"
-                f" drop it (Milvus.drop({self.name!r})) and build it anew"
+                f" drop it (Milvus.drop({self.name!r})) and rebuild it"
             )
 
     def _check_scores(self, vectors: Float[Tensor, "N d"]) -> None:
-        """Raise ValueError where the engine's best scores are not those of the vectors: nothing could be proved by them."""
+        """Raise ValueError if the engine's best scores are not those of the vectors: nothing could be proved by them."""
         own = vectors[self._manifest.finite].detach().float()
         probes = own[:: max(1, -(-len(own) // PROBES))]
         count = min(len(own), LONGEST_LIST)
@@ -323,7 +323,7 @@ class MilvusLists(CandidateSource):
         self._check_settled()
         if min(count, len(self._manifest)) > LONGEST_LIST:
             raise ValueError(
-                f"Milvus lists at most {LONGEST_LIST} items per query, not {count}; ask for fewer"
+                f"Milvus lists at most {LONGEST_LIST} items per query, not {count}; request fewer"
             )
         self._manifest.check_width(vectors)
         if exclude is None:

@@ -41,7 +41,7 @@ class TantivyIndex:
     def export(cls, source: InvertedIndex, folder: Path | None = None) -> "TantivyIndex":
         """The lists of `source` at its threshold as an index in memory, or in the new or empty `folder`.
 
-        Raises ImportError that says how to install tantivy, and FileExistsError where `folder` holds something.
+        Raises ImportError that says how to install tantivy, and FileExistsError if `folder` holds something.
         """
         tantivy = runtime.require("tantivy")
         builder = tantivy.SchemaBuilder()
@@ -72,7 +72,7 @@ class TantivyIndex:
         `exact` is False and `gap` +inf: the engine's scores are rounded, and it does not say which codes it lacks.
         """
         if not isinstance(queries, SparCodeQueries) or queries.codes is None:
-            raise ValueError("tantivy holds codes: it is asked with SparCodeQueries that have them")
+            raise ValueError("tantivy holds codes: it takes SparCodeQueries that have them")
         check_request(queries, len(self.ids), queries.codes.device, k, exclude)
         scores = torch.full((len(queries), k), NO_SCORE)
         ids = torch.full((len(queries), k), NO_ITEM)

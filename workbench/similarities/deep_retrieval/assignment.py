@@ -1,4 +1,4 @@
-"""Deep Retrieval's M-step: which J paths each item stands on, given how probable each path is where the item was chosen.
+"""Deep Retrieval's M-step: the J paths of each item, given the probability of each path where the item was chosen.
 
 The structure model gives s[v, c] = Σ_{i: y_i = v} p(c | x_i), of which the S largest per item are kept. Paths are then chosen,
 item by item, for
@@ -175,7 +175,7 @@ class _Table:
         numbers = places[: held.numel()].view(count, depth)
         self.held: list[list[int]] = numbers.tolist()
         listed = places[held.numel() : held.numel() + paths.numel()].view(paths.shape).tolist()
-        usable = ((paths != NO_PATH) & (scores > 0)).sum(1).tolist()  # scores descend: the first so many
+        usable = ((paths != NO_PATH) & (scores > 0)).sum(1).tolist()  # scores descend: the first ones
         self.candidates = [row[:n] for row, n in zip(listed, usable, strict=True)]
         self.scores: list[list[float]] = [row[:n] for row, n in zip(scores.tolist(), usable, strict=True)]
         self.counts: list[float] = lists.counts.cpu().tolist()

@@ -37,16 +37,16 @@ class DeepRetrievalConfig:
     """The structure, the reranker and how they learn; the defaults are the paper's for MovieLens 20M where it gives them.
 
     `depth` D layers of `width` K nodes; `paths` J of each item; nodes embedded in `node_dim`, `hidden` units in each layer's
-    MLP. `structure_weight`: of −log Σ_j p(π_j | x) beside the reranker's loss. `alpha`: what the size of a path costs.
-    `candidates` S paths are scored per item, found by beams of `candidate_beam`: an item can only come onto a path that a
-    beam has found, so narrow ones leave all items on few paths. `passes` of coordinate descent. `beam`: of the search.
+    MLP. `structure_weight`: weight of −log Σ_j p(π_j | x) relative to the reranker's loss. `alpha`: what the size of a path
+    costs. `candidates` S paths are scored per item, found by beams of `candidate_beam`: an item can only come onto a path
+    that a beam has found, so narrow ones leave all items on few paths. `passes` of coordinate descent. `beam`: of the search.
 
     `updates`: "epoch", path scores are computed from the training rows after each epoch, at most `rows` of them; "stream",
     from the batches as they come, every `refresh` steps. Either way the lists before fade with `decay` η (0: they are
-    forgotten; the paper's stream has .999).
-    `joint_epochs`: after so many, structure, paths and encoder stay as they are and the reranker learns alone (None: all
-    learn to the end). The reranker is a dot product of the query, `normalize`d and divided by `temperature` as in `DotConfig`,
-    with the item's embedding, or with `output_table` with a vector that is the item's as a result alone, as in the paper.
+    forgotten; the paper's stream has .999). `joint_epochs`: after this many, structure, paths and encoder are fixed and only
+    the reranker learns (None: all learn to the end). The reranker is a dot product of the query, `normalize`d and divided by
+    `temperature` as in `DotConfig`, with the item's embedding, or with `output_table` with a vector that is the item's as a
+    result alone, as in the paper.
     """
 
     kind: ClassVar[str] = "deep_retrieval"
@@ -148,10 +148,11 @@ class DeepRetrieval(
 ):
     """φ(q, x) is the reranker's logit; which items are scored at all is for the structure model and its paths to say.
 
-    As a similarity it scores any pair, by the reranker; `search.PathBeam` scores what stands on the paths of a query's beam.
-    Learned by turns: by gradient, −log Σ_j p(π_j(y) | x) for fixed paths π beside the reranker's loss; and by coordinate
-    descent on path scores for a fixed structure model (see `assignment`). Paths begin at random; every item always has J
-    distinct ones. The paths and their score lists are buffers: part of a checkpoint, so that a resumed run goes on with them.
+    As a similarity it scores any pair, by the reranker; `search.PathBeam` scores the items on the paths of a query's beam.
+    Trained in alternation: by gradient, −log Σ_j p(π_j(y) | x) for fixed paths π together with the reranker's loss; and by
+    coordinate descent on path scores for a fixed structure model (see `assignment`). Paths begin at random; every item always
+    has J distinct ones. The paths and their score lists are buffers: part of a checkpoint, so that a resumed run continues
+    with them.
 
     Item ids are 1..num_items; row 0 of `paths` is padding's.
     """
@@ -197,7 +198,7 @@ class DeepRetrieval(
     def items(self, embeddings: Float[Tensor, "N D"], ids: Int[Tensor, "N"]) -> DeepRetrievalItems:
         """Reranker vectors (N, D) and paths (N, J) of the items `ids`, each in 1..num_items.
 
-        ValueError where an id lies outside.
+        ValueError if an id lies outside.
         """
         if len(ids) and not 1 <= int(ids.min()) <= int(ids.max()) <= self.num_items:
             wrong = int(ids.min()) if int(ids.min()) < 1 else int(ids.max())
@@ -292,8 +293,8 @@ class DeepRetrieval(
     ) -> tuple[Int[Tensor, "M"], Int[Tensor, "M J"]]:
         """The distinct items of `ids` and J paths for each, from rows of queries that chose them; the rest stays as it is.
 
-        The items may be new to this model: nothing but the structure model and the sizes of its paths is used, and nothing
-        is changed. Of the items that it knows, those placed do not count as lying on their old paths.
+        The items may be new to this model: nothing but the structure model and the sizes of its paths is used, and nothing is
+        changed. Of its items, those being placed do not count on their old paths.
         """
         items, numbers = ids.unique(return_inverse=True)
         scores = PathScores(len(items), self.config.num_paths)

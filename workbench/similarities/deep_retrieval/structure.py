@@ -13,7 +13,7 @@ from workbench.contracts import Items, Queries
 
 NO_PATH = -1
 MOST_PATHS = 2**40
-"""Most paths K^D: with the number of an item beside it, the code of a path must fit into 63 bits."""
+"""Maximum of paths K^D: the code of a path and the number of an item must fit into 63 bits together."""
 NOWHERE = float("-inf")
 TILE_UNITS = 12_800
 """Places of beams that are extended together: their hidden units and scores stay in a processor's cache."""
@@ -75,7 +75,7 @@ class Prefixes:
 
 
 class PathWalker(ABC, Generic[Queries, Items]):
-    """What a search along paths needs: which paths a query is likely to take, and which an item stands on."""
+    """What a search along paths needs: the probable paths of a query, and the paths of an item."""
 
     @property
     @abstractmethod
@@ -135,7 +135,7 @@ class StructureModel(nn.Module):
 
         O(D · K · B log B) for a beam of B. With `within`, beginnings that lead to none of those paths are passed over, so that
         no place is wasted on them; the probabilities stay those of all paths.
-        Raises ValueError where `width` is below 1.
+        Raises ValueError if `width` is below 1.
         """
         if width < 1:
             raise ValueError(f"a beam needs room for at least 1 path, not {width}")

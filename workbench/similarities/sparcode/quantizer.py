@@ -65,8 +65,8 @@ class QuantizerConfig:
 
 
 class Quantized(NamedTuple):
-    """`tokens` (…, d): quantised, with the gradient that was asked for; `codes` int64 (…): c_0 N^(M−1) + … + c_(M−1);
-    `errors` (…): |t − sg(t̂)|² / d, whose gradient pulls tokens to their codewords."""
+    """`tokens` (…, d): quantised, with the chosen gradient; `codes` int64 (…): c_0 N^(M−1) + … + c_(M−1); `errors` (…): |t −
+    sg(t̂)|² / d, whose gradient pulls tokens to their codewords."""
 
     tokens: Float[Tensor, "*S d"]
     codes: Int[Tensor, "*S"]
@@ -118,7 +118,7 @@ class VectorQuantizer(nn.Module):
     def lookup(self, codes: Int[Tensor, "*S"]) -> Float[Tensor, "*S d"]:
         """The quantised token t̂ of each code.
 
-        Raises ValueError where a code is not one of 0..N^M − 1.
+        Raises ValueError if a code is not one of 0..N^M − 1.
         """
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.config.codes:
             raise ValueError(f"codes lie in 0..{self.config.codes - 1}; found {codes.min()} to {codes.max()}")
@@ -126,7 +126,7 @@ class VectorQuantizer(nn.Module):
         return torch.stack(words).sum(0) if self.config.residual else torch.cat(words, dim=-1)
 
     def digits(self, codes: Int[Tensor, "*S"]) -> Int[Tensor, "*S M"]:
-        """The codeword of each codebook that a code stands for."""
+        """The codeword of each codebook for a code."""
         n = self.config.codewords
         powers = [codes // n ** (self.config.codebooks - 1 - m) % n for m in range(self.config.codebooks)]
         return torch.stack(powers, dim=-1)

@@ -27,14 +27,14 @@ NOISE = 0.5
 class SparCodeConfig:
     """`query_tokens` K and `item_tokens` Px, of width `token_dim` d, and the `interaction` of one with the others.
 
-    `query_tokenizer`: K linear layers of the encoder's output ("linear"), or one linear layer of K reweighted copies
-    of it ("senet"). `token_norm`: tokens of both sides pass a LayerNorm without weights, so that codebooks and scorer meet
-    one scale. `hidden`: widths of the scorer's MLP ("dnn", "inner pdnn"); `cross_layers`: of "crossnet". `dropout`: of what
+    `query_tokenizer`: K linear layers of the encoder's output ("linear"), or one linear layer of K reweighted copies of it
+    ("senet"). `token_norm`: tokens of both sides pass a LayerNorm without weights, so that codebooks and scorer meet one
+    scale. `hidden`: widths of the scorer's MLP ("dnn", "inner pdnn"); `cross_layers`: of "crossnet". `dropout`: of what
     enters the tokenizers. `threshold`: b in ReLU(f + b) before it is learned. `leak`: slope of that ReLU below 0, in training
     only (0 as published). `aligned`: the tokenizers of both sides start as one orthogonal map, each token's with some noise
-    of its own, and the MLP beside inner products ("inner pdnn") at 0, so that scores start as inner products of the encoder's
-    output with the item; otherwise (the paper says nothing) all start at random. `quantizer`: None for All-to-All, the same
-    without codes, which no index serves.
+    of its own, and the MLP next to inner products ("inner pdnn") at 0, so that scores start as inner products of the
+    encoder's output with the item; otherwise (the paper says nothing) all start at random. `quantizer`: None for All-to-All,
+    the same without codes, which no index serves.
     """
 
     kind: ClassVar[str] = "sparcode"
