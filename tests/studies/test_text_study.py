@@ -82,7 +82,8 @@ def test_fusion_prefers_what_both_lists_hold() -> None:
 
 def test_options_are_read_from_text_and_checked() -> None:
     chosen = study("text", {"data": "mine", "encoder": "minilm", "heads": "dot-1,mol-2", "seeds": "2"})
-    assert chosen.file == "text-mine-minilm"
+    assert chosen.file == "text-mine-minilm-30000"
+    assert study("text", {"data": "mine", "train_queries": "none"}).file == "text-mine-minilm-bfloat16"
     assert study("text", {"rates": "0.001,0.01"}).rates == (0.001, 0.01)
     with pytest.raises(ValueError, match="validation and test queries must be 2 or more"):
         study("text", {"test_queries": "1"})

@@ -169,6 +169,16 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             format_seeds,
         ),
     ),
+    "Text retrieval": (
+        Section(
+            "Documents that free embeddings tell apart",
+            "limit",
+            "workbench study run limit steps=600 seeds=1 largest=24",
+            as_measured,
+            "What gradient descent finds. There is a dot product of four floats that tells any number of documents apart in"
+            " pairs.",
+        ),
+    ),
     "Training speed": (
         Section(
             "Seconds per step at the published MovieLens 1M settings",

@@ -58,13 +58,13 @@ class TextRetrieval(Study):
     data: str = "reverse-dictionary"
     encoder: str = "minilm-bfloat16"
     heads: tuple[str, ...] = MAIN
-    epochs: int = 5
+    epochs: int = 4
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     seeds: int = 3
     first: int = 0
-    train_queries: int | None = None
+    train_queries: int | None = 30_000
     validation_queries: int | None = 2000
-    test_queries: int | None = None
+    test_queries: int | None = 4_000
 
     def __post_init__(self) -> None:
         if unknown := [head for head in self.heads if head not in HEADS]:
