@@ -11,7 +11,7 @@ import pytest
 
 from workbench.models.measurements import MEASURED_BY
 from workbench.models.model_store import TrainedModel, with_published
-from workbench.studies.results import SECTIONS, at_a_glance, results_page
+from workbench.studies.results import SECTIONS, at_a_glance, results_page, text_line
 from workbench.studies.table_formats import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +34,11 @@ def test_the_table_at_a_glance_is_what_the_stored_seeds_say() -> None:
     assert markdown(at_a_glance(ROOT / "reports" / "tables")) in (ROOT / "README.md").read_text(
         encoding="utf-8"
     )
+
+
+def test_the_sentence_on_text_is_what_the_stored_table_says() -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert text_line(ROOT / "reports" / "tables") in readme
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
@@ -61,7 +66,6 @@ def test_every_stored_table_is_on_the_page_of_results() -> None:
     shown = {section.file for sections in SECTIONS.values() for section in sections}
     stored = {path.stem for path in (ROOT / "reports" / "tables").glob("*.csv")}
     beside = {"sparcode-ablation-embedded-small", "sparcode-given-ml-1m-known-5"}  # by notebook 08
-    beside |= {path for path in stored if path.startswith("text-")}  # by notebook 11
     assert stored - beside <= shown and shown <= stored
 
 

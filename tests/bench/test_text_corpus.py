@@ -15,7 +15,7 @@ from workbench.bench.tables import summary
 from workbench.bench.workloads import TextCorpus
 from workbench.data.text.build import load_text
 from workbench.models.text_heads import EncodedCollection, find_or_train, open_head
-from workbench.search import Average, BruteForce, Exact, PerComponent
+from workbench.search import Approximate, BruteForce, Exact
 from workbench.training.text_heads import HeadConfig
 from workbench.training.text_training import HeadTraining
 
@@ -60,8 +60,8 @@ def test_every_searcher_serves_a_head(heads: dict[str, Path], name: str) -> None
         truth = BruteForce(workload.similarity, workload.items).search(workload.queries, 10)
         for searcher in (
             Exact(workload.similarity, workload.items),
-            PerComponent(workload.similarity, workload.items, 400),
-            Average(workload.similarity, workload.items, 400),
+            Approximate.of(workload.similarity, workload.items, n1=400),
+            Approximate.of(workload.similarity, workload.items, n2=400),
         ):
             found = searcher.search(workload.queries, 10)
             torch.testing.assert_close(found.scores, truth.scores, rtol=1e-4, atol=1e-4)

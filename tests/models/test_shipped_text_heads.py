@@ -10,7 +10,8 @@ from workbench.loading import read_json
 from workbench.studies.text import HEADS
 from workbench.training.text_heads import HeadConfig, TextHead
 
-SHIPPED = sorted((Path(__file__).resolve().parents[2] / "ckpts").glob("text-*/head.json"))
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "ckpts"
+SHIPPED = [path for path in sorted(CHECKPOINTS.glob("text-*/head.json")) if "-seed" not in path.parent.name]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
