@@ -114,8 +114,8 @@ class TrainedModel:
                 is_ours = measurements.is_of(ranks, self.folder, fingerprint)
                 if is_ours and not measurements.other_code(ranks):
                     return ranks.astype(COLUMNS)[list(COLUMNS)]
-            why = f"by {measurements.other_code(ranks)}" if is_ours else "on other weights or data"
-            logger.warning("%s was measured %s; measuring again", path, why)
+            if not is_ours:
+                logger.warning("%s was measured on other weights or data; measuring again", path)
         ranks = rank_users(self.retriever(), sequences, STRICT.on(sequences))
         try:
             with files.atomic_write(path) as temporary:
