@@ -33,7 +33,7 @@ def _made_with(folder: Path) -> Mapping[str, Any] | None:
     return read_json(path, "build the index again") if path.is_file() else None
 
 
-KIND = Kind("an index", (MANIFEST, STATE, ITEMS, QUERIES, WEIGHTS, CONFIG, "*.faiss"), _made_with)
+KIND = Kind("searchable index", (MANIFEST, STATE, ITEMS, QUERIES, WEIGHTS, CONFIG, "*.faiss"), _made_with)
 
 
 @dataclass(frozen=True)
