@@ -292,12 +292,9 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
 }  # fmt: skip
 
 
-MARKDOWN_HEAD = (
-    "Written by `workbench study results` from `reports/tables`. Each table names the command that measures it"
-    " again."
-)
+MARKDOWN_HEAD = "Written by `workbench study results` from `reports/tables`. Each table has the command that measures it again."
 LATEX_HEAD = (
-    "% Written by workbench study results --format latex from reports/tables. Needs the package booktabs."
+    "% Written by `workbench study results --format latex` from `reports/tables`. Needs the package booktabs."
 )
 
 GLANCE = (
