@@ -223,7 +223,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             "limit",
             "workbench study run limit steps=600 seeds=1 largest=24",
             as_measured,
-            "What gradient descent finds. There is a dot product of four floats that tells any number of documents apart in"
+            "What gradient descent finds. There is a dot product of four floats that separates any number of documents in"
             " pairs.",
         ),
     ),
