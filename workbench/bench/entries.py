@@ -73,7 +73,7 @@ def _indexed(items: int) -> list[BenchmarkEntry]:
 
 
 def chosen(items: int, methods: tuple[str, ...], typical: bool = False) -> list[BenchmarkEntry]:
-    """The entries of some methods, all of them where none is named; brute force, the reference, is always among them.
+    """The entries of some methods, all of them if none is named; brute force, the reference, is always among them.
 
     `typical` leaves out settings that are not.
 

@@ -22,7 +22,7 @@ class Seen(NamedTuple):
     `items`: a row per item that may be found, with `item` (id), `score` φ, `bound` (its largest component score) and
     `outcome`: "found" (rightly), "extra" (found, and not among the best k), "missed" (the other way round), "survives"
     (neither, and its bound reaches S_K, so that the bound cannot rule it out) or "ruled out". `places`: a row per place from
-    1, with `found` and `true` (ids, −1 past the end), their scores, `true_place` of what was found (0 where it is not among
+    1, with `found` and `true` (ids, −1 past the end), their scores, `true_place` of what was found (0 if it is not among
     the best k) and `missed`, whether the true item of this place was not found at all. `s_k`: the k-th best score that was
     found, `true_s_k` that of exact search; `survivors`: items that may be found whose bound reaches `s_k`; `outside`: the
     largest component score among items that were no candidates, NaN if the candidates are unknown; `certified`, `gap` and

@@ -54,7 +54,7 @@ class LiveBench:
         return self._key(plan) in self._fields
 
     def field(self, plan: Plan) -> SearcherPool:
-        """The plan's workload, built where it is not there yet; raises as `workloads.build` does."""
+        """The plan's workload, built if it is not there yet; raises as `workloads.build` does."""
         key = self._key(plan)
         with self._lock:
             if key not in self._fields:

@@ -47,7 +47,7 @@ def measured(call: Callable[[], Result], device: torch.device) -> tuple[Result, 
 
 
 def _trim() -> None:
-    """Hand pages that were freed back to the system, where the C library can."""
+    """Hand pages that were freed back to the system, if the C library can."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

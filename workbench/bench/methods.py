@@ -195,7 +195,7 @@ class SearcherSpec:
                 )
 
     def entry(self, checkpoint: str = "") -> BenchmarkEntry:
-        """What is measured; `checkpoint` is the one whose score it searches under, where the method has a score of its own.
+        """What is measured; `checkpoint` is the one whose score it searches under, if the method has a score of its own.
 
         Raises ValueError if such a method is given none, ImportError if it needs a package that is not installed.
         """

@@ -16,11 +16,11 @@ class Plan:
     """Everything that a run measures.
 
     A *group* is a workload with one batch size and one k. It is measured in `rounds`: in each every entry has its turn,
-    of `calls` calls with new queries (one call, where a call takes longer than `slow_seconds`), in an order that moves on
+    of `calls` calls with new queries (one call, if a call takes longer than `slow_seconds`), in an order that moves on
     each round, so that what disturbs the machine for a while disturbs all. Before the first round each entry makes
-    `warmup` calls. `queries` of a workload at most; `seed` draws them. `methods`: all where none is named; `typical`: a few
+    `warmup` calls. `queries` of a workload at most; `seed` draws them. `methods`: all if none is named; `typical`: a few
     settings of each, not the whole grid. `points`: these searchers instead of a grid, with brute force; `own`: checkpoints
-    for those of them that search under a score of their own. `threads`: torch's own choice where None.
+    for those of them that search under a score of their own. `threads`: torch's own choice if None.
     """
 
     name: str
@@ -117,7 +117,7 @@ def standard(checkpoint: str = "ml-1m-cpu-hstu-mol", title: str = "", threads: i
 def sizes(checkpoint: str = "ml-1m-cpu-hstu-mol", threads: int | None = None) -> Plan:
     """The three published sizes with random weights, and a trained corpus inflated to the largest of them.
 
-    That one is there because random weights have no structure for an approximate search to find. Takes hours where the
+    That one is there because random weights have no structure for an approximate search to find. Takes hours if the
     machine is busy.
     """
     return Plan(
@@ -227,7 +227,7 @@ def _short(checkpoint: str) -> str:
 
 
 def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:
-    """The plan of that name; ValueError that lists the names where there is none."""
+    """The plan of that name; ValueError that lists the names if there is none."""
     match name:
         case "quick":
             return quick(checkpoint, threads=threads)

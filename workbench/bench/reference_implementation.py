@@ -11,7 +11,7 @@ from workbench.search.topk import mask_rows
 from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
 
 HELD_BYTES = 2**30
-"""What the reference implementation may materialise; where (B, N, P) needs more it runs on a part of the corpus."""
+"""What the reference implementation may materialise; if (B, N, P) needs more it runs on a part of the corpus."""
 
 
 class ReferenceImplementation:

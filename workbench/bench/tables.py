@@ -47,7 +47,7 @@ def overlap(
     """Recall@k of each query against the true top k: the share of the true places that are filled rightly.
 
     A returned item counts if it is one of the true ones or scores the same as the last of them (within `TIE`): which of
-    equals is returned is no matter. All arrays are (Q, k), −1 and −inf past the end; 1 where there is nothing to find.
+    equals is returned is no matter. All arrays are (Q, k), −1 and −inf past the end; 1 if there is nothing to find.
 
     >>> true, s = np.array([[1, 2]]), np.array([[5.0, 4.0]])
     >>> overlap(np.array([[1, 3]]), np.array([[5.0, 4.0]]), true, s), overlap(np.array([[1, 3]]), s - 1, true, s)
@@ -69,7 +69,7 @@ def per_query(answers: pd.DataFrame, references: Mapping[str, str] | None = None
     """A row for each answered query that its reference answered too: workload, label, k, query, `recall`, `exact`, `hit`,
     `true_hit` (the target was in the list, and in that of brute force; NaN without a target), `num_scored`, `gap`.
 
-    `references`: by label, the one whose lists recall is against, where it is not brute force. A query that was answered
+    `references`: by label, the one whose lists recall is against, if it is not brute force. A query that was answered
     more than once (in batches of several sizes) counts once, as it was answered last.
     """
     once = answers.drop_duplicates(["workload", "label", "k", "query"], keep="last")
@@ -108,7 +108,7 @@ def quality(answers: pd.DataFrame, references: Mapping[str, str] | None = None) 
 
     `queries`; `recall`, the mean overlap, under a score of its own with brute force under that score (see `per_query`);
     `hit_rate`, the share of queries whose label it found; `relative_hr`, its label hits over the `label_hits` of brute force
-    (the measure of the published tables; NaN without labels or hits, and rough where hits are few); `certified`, the share
+    (the measure of the published tables; NaN without labels or hits, and rough if hits are few); `certified`, the share
     with a proof; `matches_brute_force`, the share with recall 1; `false_certificates`, proofs of what was wrong (a bug, if not
     0); `num_scored`, the mean number of pairs scored in full.
     """
@@ -260,7 +260,7 @@ def published_searches(dataset: str, k: int) -> pd.DataFrame:
     """The published Table 5 for a dataset ("ML-20M", "Amazon-Books", "NQ320K") in the columns of a summary.
 
     label, method, setting, k, `relative_hr` (at k, against labels; not an overlap with the true top k) and `p50_ms` (per
-    batch of 32, on an RTX 6000 Ada). Empty where nothing was published.
+    batch of 32, on an RTX 6000 Ada). Empty if nothing was published.
     """
     rows = published(dataset, source="Table 5")
     wide = rows.pivot(index="method", columns="metric", values="value").reindex(rows["method"].unique())

@@ -146,7 +146,7 @@ WorkloadSpec = Trained | RandomWeights | Inflated | TextCorpus
 class Asked:
     """Queries and a corpus under a similarity.
 
-    `exclude`: item ids of each query's history, padded with 0; `targets`: the item that each user took next, 0 where it is
+    `exclude`: item ids of each query's history, padded with 0; `targets`: the item that each user took next, 0 if it is
     unknown; `users`: their dense numbers, −1 for queries without a user.
     """
 

@@ -1,7 +1,7 @@
 """What a score can be at most, from its component scores alone, rounding included.
 
 In exact arithmetic φ ≤ u(s), u the similarity's `upper_bound` and s its component scores. What is computed differs: s by
-the rounding of an inner product (and of the stored components, where these are kept in less memory), φ by its own. A bound
+the rounding of an inner product (and of the stored components, if these are kept in less memory), φ by its own. A bound
 here is u(s̃ + δ) + ε with both errors added, so that it holds for the scores that a search compares: an item whose
 bound is below the k-th best score is not among the best k, however near the two are.
 """
@@ -69,7 +69,7 @@ class ComponentBounds:
         )
 
     def of(self, queries: QueryVectors, start: int, stop: int, tile: int) -> Float[Tensor, "B M"]:
-        """Bounds of the scores of rows start..stop (B, M), computed `tile` rows at a time; +inf where nothing is known."""
+        """Bounds of the scores of rows start..stop (B, M), computed `tile` rows at a time; +inf if nothing is known."""
         tiles = range(start, stop, tile)
         bounds = torch.cat([self._tile(queries, first, min(first + tile, stop)) for first in tiles], dim=1)
         bounds += queries.outer.to(bounds.dtype)[:, None]

@@ -36,8 +36,8 @@ class Lists(NamedTuple):
     `scores` (Q, C): the inner products as the source computes them, descending if that was requested; −inf past the end.
     `rows` int64 (Q, C): rows of the corpus, unique within a list; −1 past the end. `outside_bound` float64 (Q,): no row
     outside the list, of those that are allowed and not excluded, has an inner product above this: in exact arithmetic on the
-    vectors handed in, so whatever the source loses by rounding or quantising is added. −inf where there is no such row; +inf
-    where nothing is known, as with an approximate index. `error` float64 (Q,): how far `scores` can be from these exact inner
+    vectors handed in, so whatever the source loses by rounding or quantising is added. −inf if there is no such row; +inf
+    if nothing is known, as with an approximate index. `error` float64 (Q,): how far `scores` can be from these exact inner
     products; None if that is unknown.
     """
 
@@ -123,7 +123,7 @@ def _searched_for(rows: Int[Tensor, "Q C"], exclude: Int[Tensor, "Q H"]) -> Bool
 def leave_out(lists: Lists, exclude: Int[Tensor, "Q H"], count: int) -> Lists:
     """The first `count` of each list that are not in `exclude`; what is cut off at the end counts for `outside_bound`.
 
-    What is cut off is bounded by its score and the `error` of the lists, 0 where that is None: a source whose scores are
+    What is cut off is bounded by its score and the `error` of the lists, 0 if that is None: a source whose scores are
     rounded states their error, or adds it to `outside_bound` afterwards.
     """
     out = listed_among(lists.rows, exclude)
@@ -199,7 +199,7 @@ class Scan(CandidateSource):
         return self._bounded(found.scores[:, :count], found.rows[:, :count], last, error)
 
     def _products(self, queries: Float[Tensor, "Q d"], start: int, stop: int) -> Float[Tensor, "Q M"]:
-        """Inner products with rows start..stop: vectors in less than float32 are widened where they stay in cache."""
+        """Inner products with rows start..stop: vectors in less than float32 are widened while they are in cache."""
         if self.precision == "full":
             return queries @ self._stored.part(start, stop).T
         products = queries.new_empty((len(queries), stop - start))

@@ -32,7 +32,7 @@ from workbench.similarities.rounding import UNKNOWN
 class Answer(NamedTuple):
     """What a searcher found for B queries.
 
-    `scores` (B, K), descending, and `rows` int64 (B, K) of the corpus; −inf where no item fills a place. `bound` (B,): no item
+    `scores` (B, K), descending, and `rows` int64 (B, K) of the corpus; −inf if no item fills a place. `bound` (B,): no item
     that is not in the list and may be found scores above this; −inf if there is no such item, +inf if nothing is known.
     `num_scored` int64 (B,): pairs whose full similarity was computed.
     """

@@ -26,7 +26,7 @@ BYTE_LIMIT = 4 * 2**30
 """Bytes that posting lists may take by default."""
 
 SPARSE_BELOW = 1 / 16
-"""Lists are merged by sorting where they hold fewer items than this share of the corpus, else added up in full rows."""
+"""Lists are merged by sorting if they hold fewer items than this share of the corpus, else added up in full rows."""
 
 ROW_BYTES = 32
 """Bytes per query and item while full rows are added up, masked and ranked."""
@@ -271,7 +271,7 @@ class InvertedIndex(CorpusSearcher):
         self.postings, self._lengths = postings, postings.lengths(-self.threshold)
 
     def save(self, path: Path) -> None:
-        """Write the lists at this threshold, whole or not at all; OSError that names the file where it cannot be."""
+        """Write the lists at this threshold, whole or not at all; OSError that names the file if it cannot be."""
         metadata = {
             "record": FORMAT,
             "fingerprint": fingerprint(self.similarity, self.items),

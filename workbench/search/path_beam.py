@@ -40,7 +40,7 @@ class PathLists(NamedTuple):
 
     @classmethod
     def of(cls, paths: Int[Tensor, "N J"]) -> Self:
-        """The lists of items on `paths`, which are −1 where an item has fewer than J."""
+        """The lists of items on `paths`, which are −1 if an item has fewer than J."""
         on = paths != NO_PATH
         rows = torch.arange(len(paths), device=paths.device)[:, None].expand_as(paths)[on]
         order = paths[on].argsort(stable=True)
@@ -205,7 +205,7 @@ class PathBeam(CorpusSearcher):
     def load(
         cls, folder: Path, model: DeepRetrieval, ids: Int[Tensor, "N"] | None = None, beam: int | None = None
     ) -> Self:
-        """The index that `save` wrote, for the model it was built with, and, where `ids` are given, for that corpus.
+        """The index that `save` wrote, for the model it was built with, and, if `ids` are given, for that corpus.
 
         Raises FileNotFoundError if there is none; ValueError if it is damaged, of another version, of another model or
         of another corpus.

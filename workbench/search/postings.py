@@ -48,7 +48,7 @@ class Postings:
         return Postings(self.codes, ends(lengths), self.rows[kept], self.values[kept])
 
     def find(self, codes: Int[Tensor, "*S"]) -> Int[Tensor, "*S"]:
-        """The place of each code in `codes`, −1 where it has no list."""
+        """The place of each code in `codes`, −1 if it has no list."""
         if not len(self.codes):
             return torch.full_like(codes, -1)
         places = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)

@@ -138,7 +138,7 @@ def _range(h: Float[Tensor, "B N P"], member: Int[Tensor, "N"]) -> tuple[Tensor,
 
 
 def half_precision_error(similarity: MixtureOfLogits, s: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
-    """How far the pair gate is off at most where s, both layers' weights and the hidden units are rounded to bfloat16 and sums
+    """How far the pair gate is off at most if s, both layers' weights and the hidden units are rounded to bfloat16 and sums
     are float32: |W₂| (1.1 · 2u |W₁| |s| + 2u |silu(W₁ s + b₁)|), u = 2⁻⁸ a rounding's relative error."""
     assert similarity.gate_pair is not None
     layers = [m for m in similarity.gate_pair if isinstance(m, torch.nn.Linear)]

@@ -70,7 +70,7 @@ class QuantizedVectors:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What `part` gives: float64 where the vectors were kept so, float32 otherwise."""
+        """What `part` gives: float64 if the vectors were kept so, float32 otherwise."""
         return self.values.dtype if self.values.dtype == torch.float64 else torch.float32
 
     def nbytes(self) -> int:

@@ -72,7 +72,7 @@ def merged(found: Sequence[Found], k: int) -> Found:
 def outside_bound(answer: TopK) -> Float[Tensor, "B"]:
     """What no item outside an inexact answer exceeds, in float64: last score + gap and what rounding took from them.
 
-    −inf where the answer is exact, +inf where it says nothing.
+    −inf if the answer is exact, +inf if it says nothing.
     """
     last, gap = answer.scores[:, -1].double(), answer.gap.double()
     lost = 2 * torch.finfo(answer.scores.dtype).eps * (last.abs() + gap)
@@ -233,7 +233,7 @@ class Sharded(Searcher):
         self._sizes = [theirs[theirs >= 0].tolist() for theirs in self._processes.gather(padded)]
 
     def _check_ids(self, ids: Int[Tensor, "n"]) -> None:
-        """Raise where an id is below 1 or there twice; the ids of one process at a time are sent to all."""
+        """Raise if an id is below 1 or there twice; the ids of one process at a time are sent to all."""
         self._processes.agreed(lambda: CorpusRows(ids) if len(ids) or not len(self) else None)
         shared = [ids[:0]]
         for rank, sizes in enumerate(self._sizes[:-1]):
@@ -345,7 +345,7 @@ class Sharded(Searcher):
 
     @stated_precision()
     def remove(self, ids: Int[Tensor, "M"]) -> None:
-        """See `Searcher.remove`; ValueError too where nothing would be left."""
+        """See `Searcher.remove`; ValueError too if nothing would be left."""
         ids = ids.unique()
         places = self._places_of(ids)
         if (places < 0).any():

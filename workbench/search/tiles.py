@@ -48,7 +48,7 @@ def tiling(
 ) -> Tiling:
     """The cut for `queries` × `items` pairs of `pair_bytes` each, and `query_bytes` of other temporaries per query.
 
-    Queries are cut before a block holds fewer than `least_block` items, where the budget allows that many. With
+    Queries are cut before a block holds fewer than `least_block` items, if the budget allows that many. With
     `whole_rows` a block always spans the corpus: the scores of at least one query are held whatever the budget.
     Raises ValueError if the budget is not positive.
     """

@@ -25,7 +25,7 @@ class Best(NamedTuple):
 
 
 class CorpusRows:
-    """From item ids to rows of an item state: arithmetic where the ids are 1..N in order, a binary search otherwise.
+    """From item ids to rows of an item state: arithmetic if the ids are 1..N in order, a binary search otherwise.
 
     Raises ValueError if the corpus is empty, an id is below 1, or two rows have the same id.
     """
@@ -201,5 +201,5 @@ def score_is(query: int, item: int, what: str) -> str:
 
 
 def ids_of(found: Best, ids: Int[Tensor, "N"]) -> Int[Tensor, "B K"]:
-    """The item ids of what was found, −1 where the score is −inf: nothing was."""
+    """The item ids of what was found, −1 if the score is −inf: nothing was."""
     return torch.where(found.scores > NO_SCORE, ids[found.rows], NO_ITEM)

@@ -27,7 +27,7 @@ class ItemTree:
 
     `order` int64 (N,): rows of the corpus, left to right. A node is a run of them: those of level l are the runs
     `bounds[l][j]:bounds[l][j + 1]`; the children of node j of level l are nodes 2 j and 2 j + 1 of level l + 1 (an empty run
-    where a node of one item splits). Level 0 is the root, the last level holds single items (or nothing).
+    if a node of one item splits). Level 0 is the root, the last level holds single items (or nothing).
     """
 
     order: Int[Tensor, "N"]
@@ -106,7 +106,7 @@ class TreeBeam(CorpusSearcher):
 
     An inner node is scored as if it were an item: `nodes` holds the item state of every inner node, level by level
     (of `tree.means(embeddings)`, say; its ids are not looked at). Leaves are the items themselves, and they alone are
-    masked. `exact` is True only where the beam left nothing out; `gap` is +inf elsewhere; `num_scored` is the number of nodes
+    masked. `exact` is True only if the beam left nothing out; `gap` is +inf elsewhere; `num_scored` is the number of nodes
     and items scored, about 2 · beam · log₂(N / beam): levels that fit into the beam are passed without being scored.
 
     What differs from TDM (Zhu et al., 2018): inner nodes are not trained but are the mean of their items.
@@ -145,7 +145,7 @@ class TreeBeam(CorpusSearcher):
         allowed: Bool[Tensor, "N"] | None,
     ) -> Answer:
         size = len(self.items)
-        rows, work = self._reached(queries)  # (B, C), −1 where there is none
+        rows, work = self._reached(queries)  # (B, C), −1 if there is none
         present = rows >= 0
         scores = self.similarity.score_candidates(queries, self.items, rows.clamp(min=0))
         scores = scores.masked_fill(~present, NO_SCORE)
@@ -165,7 +165,7 @@ class TreeBeam(CorpusSearcher):
         )
 
     def _mask(self, scores: Float[Tensor, "B C"], out: Bool[Tensor, "B C"]) -> None:
-        """−inf where `out`, in place; a NaN stays, to be reported."""
+        """−inf if `out`, in place; a NaN stays, to be reported."""
         scores.masked_fill_(out & ~scores.isnan(), NO_SCORE)
 
     def _reached(self, queries: QueryState) -> tuple[Int[Tensor, "B C"], Int[Tensor, "B"]]:

@@ -17,7 +17,7 @@ from workbench.similarities.rounding import norms, product_error
 
 NORM_EPS = 1e-6
 DENSE_RATIO = 64
-"""Candidates are gathered from the full score matrix where the corpus is at most this many times larger than the list."""
+"""Candidates are gathered from the full score matrix if the corpus is at most this many times larger than the list."""
 
 ONE_COMPONENT = MixtureGate((), "sum")
 
@@ -60,7 +60,7 @@ def unit(x: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
 
 @register(DotConfig, title="a dot product", label="dot", color="#0072B2")
 class DotProduct(ComponentSimilarity[DotQueries, DotItems]):
-    """φ(q, x) = ⟨q, x⟩ / τ, with q and x of unit length where `normalize` is set."""
+    """φ(q, x) = ⟨q, x⟩ / τ, with q and x of unit length if `normalize` is set."""
 
     def __init__(self, config: DotConfig) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class DotProduct(ComponentSimilarity[DotQueries, DotItems]):
     def score_candidates(
         self, queries: DotQueries, items: DotItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
-        """Scores of chosen rows (B, C): one matrix product and a gather where the corpus is small, else a gather first."""
+        """Scores of chosen rows (B, C): one matrix product and a gather if the corpus is small, else a gather first."""
         if len(items) <= DENSE_RATIO * rows.shape[1]:
             return gathered_product(queries.vectors, items.vectors, rows)
         return torch.einsum("bd,bcd->bc", queries.vectors, F.embedding(rows, items.vectors))

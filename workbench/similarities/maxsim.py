@@ -22,7 +22,7 @@ PAIRS_AT_ONCE = 16384
 
 @dataclass(frozen=True)
 class MaxSimConfig:
-    """`query_groups` Pq and `item_groups` Px components of width `component_dim` d, of unit length where `normalize`.
+    """`query_groups` Pq and `item_groups` Px components of width `component_dim` d, of unit length if `normalize`.
 
     `query_projection` and `item_projection`: a GLU of `*_hidden` units, or linear; `query_layer_norm`: the query enters through
     a LayerNorm without weights. The defaults are those of MoL without its gate, so that the two can be compared.

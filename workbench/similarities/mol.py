@@ -26,9 +26,9 @@ class MoLConfig:
     """All options of the published configurations; the defaults are those of ML-1M.
 
     `query_groups` Pq and `item_groups` Px components of width `component_dim` d, divided by `temperature` τ, of unit length
-    where `normalize`. `query_projection` and `item_projection`: a GLU of `*_hidden` units, or linear. `query_layer_norm`: the
+    if `normalize`. `query_projection` and `item_projection`: a GLU of `*_hidden` units, or linear. `query_layer_norm`: the
     query enters through a LayerNorm without weights. `user_tables`: hash sizes of user-embedding tables; each takes the
-    place of one query group, is dropped with `user_dropout` (whole embeddings where `user_dropout_whole`) and is pulled to 0 by
+    place of one query group, is dropped with `user_dropout` (whole embeddings if `user_dropout_whole`) and is pulled to 0 by
     `user_norm_weight` times its mean squared norm before dropout. `gate_query`, `gate_item`, `gate_pair`: hidden units of
     each part of the gate, 0 for a linear part, None for no such part. `gate_combination`: softmax(w) of w = a·σ(a)
     ("glu_silu") or a·σ(LN(a)) ("glu_silu_ln"), where a = query part ⊙ item part + pair part, or of w = query part + item

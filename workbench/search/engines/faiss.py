@@ -38,7 +38,7 @@ SPARE = 32
 """What is fetched beyond a list and a quarter of it, for what is excluded; where that is not enough, more is."""
 
 BITMAP_SPREAD = 64
-"""A filter is a bitmap over ids where the largest id is at most this many times the corpus, a hash set otherwise."""
+"""A filter is a bitmap over ids if the largest id is at most this many times the corpus, a hash set otherwise."""
 
 
 def _faiss() -> ModuleType:
@@ -59,7 +59,7 @@ def _array(vectors: Float[Tensor, "M d"]) -> npt.NDArray[np.float32]:
 class FaissLists(CandidateSource):
     """Candidates from an index of faiss with the metric "inner product".
 
-    On a GPU where the vectors are there and faiss and the kind of index can be (flat, IVF, IVF-PQ; not HNSW): then at most
+    On a GPU if the vectors are there and faiss and the kind of index can be (flat, IVF, IVF-PQ; not HNSW): then at most
     2,048 candidates per query, with those that are left out. A flat index is exact but for the rounding of float32, which
     `outside_bound` makes up for; of all others it is +inf. A vector that is not finite stays out of the index, and then
     `outside_bound` is +inf too.
@@ -84,7 +84,7 @@ class FaissLists(CandidateSource):
         self._hold(kind, manifest, index)
 
     def _hold(self, kind: IndexKind, manifest: CorpusManifest, index: Any) -> None:
-        """Copy the index to the GPU of the items, where there is one; that on the CPU stays the one that changes."""
+        """Copy the index to the GPU of the items, if there is one; that on the CPU stays the one that changes."""
         faiss = _faiss()
         self.kind, self._manifest, self._index = kind, manifest, index
         on_gpu = (
@@ -248,7 +248,7 @@ class FaissLists(CandidateSource):
     ) -> "FaissLists":
         """Read an index written by `save` for these items and vectors; `kind` may have other parameters of search.
 
-        Raises FileNotFoundError if there is no file, and ValueError that names the file where it is cut short or
+        Raises FileNotFoundError if there is no file, and ValueError that names the file if it is cut short or
         damaged, is no index, is one of another kind, or was built of other vectors.
         """
         manifest = CorpusManifest.of(name, ids, vectors)
@@ -272,7 +272,7 @@ def _replaced(whole: Lists, queries: Int[Tensor, "R"], part: Lists) -> Lists:
 def faiss_lists(kind: IndexKind, folder: Path | None = None) -> SourceBuilder:
     """Makes sources of candidates from faiss; with a `folder`, loads `NAME.faiss` from there, or builds and saves it.
 
-    Raises what `FaissLists.load` does where a file is there but not of these vectors: it is never written over.
+    Raises what `FaissLists.load` does if a file is there but not of these vectors: it is never written over.
     """
 
     def build(name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> CandidateSource:

@@ -135,7 +135,7 @@ class Milvus:
         self.client.drop_collection(self.collection(name))
 
     def lists(self, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> CandidateSource:
-        """The source `name` of these items: opened where its collection is there, else built and filled.
+        """The source `name` of these items: opened if its collection is there, else built and filled.
 
         Raises ValueError if the collection is damaged, or not of this corpus and index: it is never written over.
         """
@@ -198,7 +198,7 @@ def _engine_errors() -> Iterator[list[Exception]]:
 class MilvusLists(CandidateSource):
     """Candidates from a collection of Milvus with the metric "inner product"; see `Milvus`.
 
-    `outside_bound` is finite only where the index is flat: its scores are those of every vector, in float32, which is checked
+    `outside_bound` is finite only if the index is flat: its scores are those of every vector, in float32, which is checked
     on a few vectors when the collection is opened. At most 16,384 candidates per query, history left out included.
 
     The collection carries a fingerprint of its items and vectors, empty while it is written to: one that was left half built
@@ -354,7 +354,7 @@ class MilvusLists(CandidateSource):
                 anns_field=VECTOR,
                 limit=fetched,
                 filter=self._filter(allowed),
-                output_fields=[ITEM],  # milvus-lite sends the vectors too where nothing is named
+                output_fields=[ITEM],  # milvus-lite sends the vectors too if nothing is named
                 search_params={"metric_type": "IP", "params": self._effort(fetched)},
             )
             for row, hits in enumerate(answers, start):

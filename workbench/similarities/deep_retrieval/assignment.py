@@ -117,7 +117,7 @@ def objective(
 ) -> float:
     """Σ_v N_v (log Σ_j s[v, π_j] − log N_v) − α Σ_c f(|c|), where `others` are paths of items that are not in the lists.
 
-    −inf where an item with rows has no path of positive score.
+    −inf if an item with rows has no path of positive score.
     """
     score = (lists.scores[:, :, None] * lists.paths[:, :, None].eq(paths[:, None])).sum((1, 2))  # (N,)
     seen = lists.counts > 0

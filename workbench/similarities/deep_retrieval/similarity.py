@@ -34,7 +34,7 @@ BEAM_ROWS = 2048
 
 @dataclass(frozen=True)
 class DeepRetrievalConfig:
-    """The structure, the reranker and how they learn; the defaults are the paper's for MovieLens 20M where it gives them.
+    """The structure, the reranker and how they learn; the defaults are the paper's for MovieLens 20M if it gives them.
 
     `depth` D layers of `width` K nodes; `paths` J of each item; nodes embedded in `node_dim`, `hidden` units in each layer's
     MLP. `structure_weight`: weight of −log Σ_j p(π_j | x) relative to the reranker's loss. `alpha`: what the size of a path

@@ -88,7 +88,7 @@ class PathWalker(ABC, Generic[Queries, Items]):
 
     @abstractmethod
     def paths_of(self, items: Items) -> Int[Tensor, "N J"]:
-        """The J paths of each item, −1 where it has none."""
+        """The J paths of each item, −1 if it has none."""
 
 
 class StructureModel(nn.Module):

@@ -134,7 +134,7 @@ class VectorQuantizer(nn.Module):
     def usage(self) -> tuple[Float[Tensor, "M"], Float[Tensor, "M"]]:
         """Of each codebook, by its moving average: the share of codewords in use, and the perplexity exp(H) of their counts.
 
-        A codeword is in use where its count is at least a hundredth of an even share. NaN before the first batch.
+        A codeword is in use if its count is at least a hundredth of an even share. NaN before the first batch.
         """
         share = self.counts / self.counts.sum(1, keepdim=True)
         used = (share * self.config.codewords >= 0.01).float().mean(1)

@@ -150,7 +150,7 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
 
     @torch.no_grad()
     def _align(self, dim: int) -> None:
-        """Start every token of both sides as W e + noise, W (d, D) orthogonal: ⟨W q, W x⟩ = ⟨q, x⟩ where d ≥ D."""
+        """Start every token of both sides as W e + noise, W (d, D) orthogonal: ⟨W q, W x⟩ = ⟨q, x⟩ if d ≥ D."""
         shared = nn.init.orthogonal_(torch.empty(self.config.token_dim, dim))
         query = (
             self.query_tokenizer.project
@@ -172,7 +172,7 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
     def queries(
         self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"] | None = None
     ) -> SparCodeQueries:
-        """Tokens (B, K, d), quantised where there is a quantizer; in training its codebooks follow. Users are not looked at."""
+        """Tokens (B, K, d), quantised if there is a quantizer; in training its codebooks follow. Users are not looked at."""
         q = self.query_dropout(F.layer_norm(embeddings, embeddings.shape[-1:], eps=1e-6))
         tokens: Tensor = self.query_tokenizer(q).unflatten(-1, (self.config.query_tokens, -1))  # (B, K, d)
         if self.config.token_norm:
@@ -237,7 +237,7 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
     def regularizers(
         self, queries: SparCodeQueries, items: SparCodeItems, rows: Int[Tensor, "B"]
     ) -> dict[str, Tensor]:
-        """β · mean |t − sg(t̂)|² / d, where there is a quantizer with such a loss."""
+        """β · mean |t − sg(t̂)|² / d, if there is a quantizer with such a loss."""
         if queries.errors is None or self.config.quantizer is None or self.config.quantizer.commitment == 0:
             return {}
         return {"commitment": self.config.quantizer.commitment * queries.errors.mean()}
