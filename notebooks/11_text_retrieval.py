@@ -301,7 +301,7 @@ print("best two documents:", (curve @ coefficients).topk(2).indices.sort().value
 #
 # - A frozen encoder and a head of a few hundred thousand weights train in minutes, and can start from the cosine.
 # - A mixture needs a reason: several meanings per query. Where there is one vector's worth of meaning, a dot product is as good.
-# - Words still count: BM25 is a baseline on every line, and its union with a head is often better than either.
+# - Words still count: BM25 is a baseline. Its union with a head can be better than either, or worse than a good head: read the table.
 # - A width that is enough in theory may be out of reach of training.
 #
 # **To try.** `workbench study run text encoder=wordllama` trains on another encoder in minutes; a folder of BEIR's layout

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.explore.figures import finished, need
-from workbench.explore.template import BLUE, GREY, SEQUENTIAL, VERMILLION, method_style, plain
+from workbench.explore.template import BLUE, GREEN, GREY, SEQUENTIAL, VERMILLION, plain
 
 WIDTH = 44
 
@@ -117,15 +117,15 @@ def critical_sizes(table: pd.DataFrame) -> go.Figure:
     need(table, "similarity", "floats", "documents", "largest")
     figure = go.Figure()
     labels = {"dot": "dot product", "maxsim": "MaxSim", "mol": "MoL"}
+    colors = {"dot": BLUE, "maxsim": GREEN, "mol": VERMILLION}
     for kind, rows in table.groupby("similarity", sort=False):
         of_width = rows.groupby("floats")["documents"].agg(["mean", "min", "max"])
-        style = method_style(labels.get(str(kind), str(kind)))
         figure.add_scatter(
             x=of_width.index,
             y=of_width["mean"],
             name=labels.get(str(kind), plain(kind)),
             mode="lines+markers",
-            line={"color": style.color},
+            line={"color": colors.get(str(kind), GREY)},
             error_y={
                 "type": "data",
                 "symmetric": False,
@@ -134,7 +134,12 @@ def critical_sizes(table: pd.DataFrame) -> go.Figure:
             },
             hovertemplate="%{x} floats: %{y:.1f} documents<extra>%{fullData.name}</extra>",
         )
-    figure.add_hline(y=int(table["largest"].max()), line_dash="dot", annotation_text="largest that was tried")
+    figure.add_hline(
+        y=int(table["largest"].max()),
+        line_dash="dot",
+        line_color=GREY,
+        annotation_text="largest that was tried",
+    )
     figure.update_xaxes(title="floats per document", dtick=1)
     figure.update_yaxes(title="documents told apart", rangemode="tozero")
     return finished(figure, "Every pair of documents is an answer: how many documents?")
