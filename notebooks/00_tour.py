@@ -33,6 +33,7 @@ dataset = "embedded-small"
 profile = "quick"
 seed = 0
 user = -1
+view = ""
 
 # %%
 import pandas as pd
@@ -84,7 +85,7 @@ table(history(sequences, user))
 # %%
 popular = tour_experiments.popular_first(sequences)
 axes = Axes("items in the list, most popular first", "share covered", unit="items", share=True)
-ReadOff("One list for everybody", popular, axes, "items", "Length of the list", start=10)
+ReadOff("One list for everybody", popular, axes, "items", "Length of the list", start=10).at(view)
 
 # %% [markdown]
 # **Question.** How long must that list be to contain *half* of the users' next items?
@@ -121,7 +122,9 @@ record("HR@10 of the most popular items", shares.loc[10])
 ranks = {method: t.ranks(sequences) for method, t in trained.items()}
 sampled = tour_experiments.against_negatives(ranks)
 axes = Axes("random negatives", "next item ranked above all of them", unit="negatives", share=True)
-ReadOff("Ranking among random negatives", sampled, axes, "negatives", "Negatives sampled per query", start=1)
+ReadOff(
+    "Ranking among random negatives", sampled, axes, "negatives", "Negatives sampled per query", start=1
+).at(view)
 
 # %% [markdown]
 # **Question.** With one negative the task is easy. With how many does the retriever fail more often than it succeeds? And where
@@ -153,8 +156,8 @@ ReadOff("Ranking among random negatives", sampled, axes, "negatives", "Negatives
 # %%
 results = pd.concat([t.metrics.assign(method=m) for m, t in trained.items()], ignore_index=True)
 for method, t in trained.items():
-    record(f"NDCG@10, {method}", t.metrics.set_index("metric")["value"]["NDCG@10"])
-MetricExplorer(results)
+    record(f"HR@10, {method}", t.metrics.set_index("metric")["value"]["HR@10"])
+MetricExplorer(results).at(view)
 
 # %% [markdown]
 # **Question.** Is MoL ahead with both encoders and at every *k*? Choose *HR* and *every k*.
@@ -173,7 +176,7 @@ MetricExplorer(results)
 # it). Each bar of MoL is split into its largest terms $\pi_p s_p$.
 
 # %%
-SideBySide([dot, mol], user)
+SideBySide([dot, mol], user).at(view)
 
 # %% [markdown]
 # (This user was chosen as an illustration.) Intervals of differences, popular and rare items, published numbers:
@@ -193,7 +196,7 @@ SideBySide([dot, mol], user)
 # %%
 config = FitConfig(width=4, gate_hidden=32, steps=300, start="spectral", seed=seed)
 wanted = [targets.TARGETS[name](64, seed) for name in ("similar, not identical", "block")]
-Widths({target.name: fitted(target, config) for target in wanted}, start=4)
+Widths({target.name: fitted(target, config) for target in wanted}, start=4).at(view)
 
 # %% [markdown]
 # **Question.** How wide must the dot product be to match a MoL of width 4? And for *block*?
@@ -221,7 +224,7 @@ record("similar, not identical: error of MoL of width 4", fit.error())
 # product; the bars add up the products. *T* is the temperature of the gate's softmax.
 
 # %%
-ScoreAnatomy(mol, user)
+ScoreAnatomy(mol, user).at(view)
 
 # %% [markdown]
 # **Question.** Move *T* to its lower end, then to its upper end. What happens to the weights, the score and the rank?
@@ -246,13 +249,13 @@ ScoreAnatomy(mol, user)
 #
 # and each $s_p$ *is* an inner product. Left: every item for one query, its upper bound against its score. An item whose bound
 # is below $S_K$, the $k$-th best score found, is **ruled out**: its gate need not be computed. Right: the $N_1$ best items of
-# each component, which any index can find. An item in none of these lists scores at most the red line. If $S_K$ is at or above
-# the red line, the best $k$ of the lists are **proved** to be the best of all items.
+# each component, which any index can find. An item in none of these lists scores at most the orange line. If $S_K$ is at or above
+# the orange line, the best $k$ of the lists are **proved** to be the best of all items.
 
 # %%
 workload = build(Trained(str(trained["HSTU + MoL"].folder)), 32, seed, torch.device("cpu"))
 titles = sequences.items["title"].set_axis(range(1, sequences.num_items + 1))
-Proof(workload, titles)
+Proof(workload, titles).at(view)
 
 # %% [markdown]
 # **Question.** How long must the lists be until the answer is *complete*, and how long until that is *proved*? Why are these
@@ -280,7 +283,7 @@ stages = {f"best {k}": tour_experiments.first_stages(workload, k) for k in ks}
 axes = Axes("candidates of a query", "share", unit="candidates", share=True)
 ReadOff(
     "Two first stages", stages, axes, "candidates", "Number of items scored by MoL", start=50, choice="of"
-)
+).at(view)
 
 # %% [markdown]
 # **Question.** Which first stage finds more of the true top ten with 50 candidates? What is the other one good for?
@@ -306,7 +309,7 @@ ReadOff(
 # %%
 rounded = tour_experiments.rounded_queries(trained["HSTU + MoL"].retriever(), sequences, seed)
 axes = Axes("codewords, at most one per user", "NDCG@10", unit="codewords")
-ReadOff("Round the query", rounded, axes, "codewords", "Number of distinct queries", start=32)
+ReadOff("Round the query", rounded, axes, "codewords", "Number of distinct queries", start=32).at(view)
 
 # %% [markdown]
 # **Question.** How many codewords keep most of the quality? How many scores are then stored for all items?
@@ -330,7 +333,7 @@ ReadOff("Round the query", rounded, axes, "codewords", "Number of distinct queri
 # %%
 walked = tour_experiments.walked_groups(workload, k=ks[0], seed=seed)
 axes = Axes("groups searched, best first", "share", unit="groups", share=True)
-ReadOff("Search the best groups", walked, axes, "groups", "Groups per query", start=5)
+ReadOff("Search the best groups", walked, axes, "groups", "Groups per query", start=5).at(view)
 
 # %% [markdown]
 # **Question.** How much of the catalogue is scored to find nine of the best ten? And to find the last one?
@@ -352,7 +355,7 @@ ReadOff("Search the best groups", walked, axes, "groups", "Groups per query", st
 # %%
 axes = Axes("items in the corpus", "GB stored for search", unit="items", log_y=True)
 kept = tour_experiments.kept(workload)
-ReadOff("Memory by corpus size", kept, axes, "items", "Size of the corpus", start=1_000_000)
+ReadOff("Memory by corpus size", kept, axes, "items", "Size of the corpus", start=1_000_000).at(view)
 
 # %% [markdown]
 # **Question.** At how many items does this state outgrow the memory of your machine? And with a quarter of the bits per number?

@@ -26,6 +26,7 @@ dataset = "embedded-small"
 profile = "quick"
 seed = 0
 user = -1
+view = ""
 
 # %%
 import pandas as pd
@@ -85,7 +86,7 @@ figures.metric_bars(results, ["HR@10", "NDCG@10", "MRR"])
 # Choose a metric, a cut-off and the methods.
 
 # %%
-MetricExplorer(results)
+MetricExplorer(results).at(view)
 
 # %% [markdown]
 # **To answer with the controls.** Select HSTU with the dot product and HSTU with MoL. At which list length is MoL's lead
@@ -217,22 +218,26 @@ table(history(sequences, user))
 # What two methods would have recommended. *held out* marks the item that came next, if it is in the list.
 
 # %%
-table(recommendations(trained["HSTU + dot"].retriever(), sequences, user))
+two = {
+    name: recommendations(trained[name].retriever(), sequences, user) for name in ("HSTU + dot", "HSTU + MoL")
+}
+table(two["HSTU + dot"]).set_caption("HSTU + dot")
 
 # %%
-table(recommendations(trained["HSTU + MoL"].retriever(), sequences, user))
+table(two["HSTU + MoL"]).set_caption("HSTU + MoL")
 
 # %% [markdown]
 # ## Compared with published results
 #
-# Results that were published for this dataset (the table is empty if there are none). Keep the protocol in mind: the published
+# Results that were published for this dataset, if there are any. Keep the protocol in mind: the published
 # models are larger and trained for longer, their best epoch was chosen on the test targets, and HSTU had access to the
 # timestamp of the target.
 
 # %%
 theirs = published(dataset, ["SASRec", "SASRec+MoL", "HSTU", "HSTU+MoL"], source="Table 3")
 printed = ["HR@1", "HR@10", "HR@50", "HR@200", "MRR"]
-table(theirs.pivot(index="method", columns="metric", values="value").reindex(columns=printed))
+theirs = theirs.pivot(index="method", columns="metric", values="value").reindex(columns=printed)
+table(theirs) if len(theirs) else f"nothing was published for {dataset}"
 
 # %% [markdown]
 # ## What you have seen

@@ -31,6 +31,7 @@ dataset = "embedded-small"
 profile = "quick"
 seed = 0
 matrix = ""
+view = ""
 
 # %% [markdown]
 # `dataset` is not used here: the scores are synthetic, or yours. `matrix` can be the path of a CSV file of your own
@@ -146,7 +147,7 @@ record("largest error of the printed lemma on the identity", proof.iloc[0, 2])
 # %%
 explorer = Approximation(replace(mol, seed=seed), n=n, matrix=wanted.get("yours"))
 explorer.run()
-explorer
+explorer.at(view)
 
 # %% [markdown]
 # The error of the dot product falls to its floor, the dashed line, and stays there: it cannot get any better. MoL crosses the
@@ -161,7 +162,7 @@ explorer
 Widths(
     {name: fitted(wanted[name], replace(mol, seed=seed)) for name in ("similar, not identical", "block")},
     start=4,
-)
+).at(view)
 
 # %% [markdown]
 # ## Is the comparison fair?

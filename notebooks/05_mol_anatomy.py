@@ -32,6 +32,7 @@ dataset = "embedded-small"
 profile = "quick"
 seed = 0
 user = -1
+view = ""
 
 # %%
 import pandas as pd
@@ -91,7 +92,7 @@ table(history(sequences, user))
 # $\tau$.
 
 # %%
-ScoreAnatomy(mol, user)
+ScoreAnatomy(mol, user).at(view)
 
 # %% [markdown]
 # - Choose another item in *item*, or type part of a title into *find*: the first entry is the item that came next.
@@ -131,7 +132,7 @@ record("score of the item that came next", parts["product"].sum())
 # have no individual meaning, since any rotation of all vectors gives the same scores.
 
 # %%
-SideBySide([dot, mol], user)
+SideBySide([dot, mol], user).at(view)
 
 # %% [markdown]
 # **To answer with the controls.** Do all items of a MoL list score through the same components?
@@ -163,7 +164,7 @@ drawn.switched_off_bars(worth)
 
 # %%
 pairs = {name: anatomy.held_out_pairs(s) for name, s in subjects.items() if s is not dot}
-ComponentUsage({name: (subjects[name], p) for name, p in pairs.items()})
+ComponentUsage({name: (subjects[name], p) for name, p in pairs.items()}).at(view)
 
 # %% [markdown]
 # **To answer with the controls.** Did the components specialise by genre or by popularity?
@@ -222,7 +223,7 @@ for row in models.itertuples():
 # who score the item highest.
 
 # %%
-ComponentMap(mol)
+ComponentMap(mol).at(view)
 
 # %% [markdown]
 # The axes state which share of the variance the plane keeps: neighbours on the map need not be neighbours in all dimensions.

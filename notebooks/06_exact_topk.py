@@ -26,6 +26,7 @@ dataset = "embedded-small"
 profile = "quick"
 seed = 0
 query = 0
+view = ""
 
 # %%
 import pandas as pd
@@ -106,15 +107,15 @@ print("proved" if one.s_k >= one.outside else f"no proof: off by at most {one.ou
 # bound leaves.
 
 # %%
-Proof(workload, titles, query, k, n1=listed)
+Proof(workload, titles, query, k, n1=listed).at(view)
 
 # %% [markdown]
-# **To answer with the controls.** Longer lists raise $S_K$ and lower the red line. Which of the two matters more for the proof?
+# **To answer with the controls.** Longer lists raise $S_K$ and lower the orange line. Which of the two matters more for the proof?
 # And which of them changes what is ruled out on the left?
 #
 # <details><summary>An answer</summary>
 #
-# The red line. $S_K$ rises only until the lists contain the best *k*, which happens early; from then on only the red line still
+# The orange line. $S_K$ rises only until the lists contain the best *k*, which happens early; from then on only the orange line still
 # has to fall to it. What is ruled out on the left depends on $S_K$ alone, so it no longer changes either. With *gate ×* the red
 # line and all bounds stay where they are, because they do not depend on the gate: only the scores move, and $S_K$ with them.
 #

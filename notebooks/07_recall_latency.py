@@ -27,6 +27,7 @@
 dataset = "embedded-small"
 profile = "quick"
 seed = 0
+view = ""
 
 # %%
 from workbench import data, paths
@@ -87,9 +88,9 @@ columns = [
     "scored",
     "MB",
 ]
-view = tables.shown(group)[columns]
-record("searchers", view)
-table(view)
+shown = tables.shown(group)[columns]
+record("searchers", shown)
+table(shown)
 
 # %%
 fast = group[group["recall"] >= 0.99].nsmallest(1, "p50_ms").iloc[0]
@@ -159,7 +160,7 @@ for name, preset in others.items():
 bench = LiveBench()
 explorer = SearchExplorer(checkpoints, plan, everything, bench=bench, folder=paths.reports() / "views")
 explorer.run()  # as the button does, so that the first view has data
-explorer
+explorer.at(view)
 
 # %%
 here = bench.table
@@ -206,7 +207,7 @@ catalogue = Trained(str(trained.folder), title=dataset)
 lens = QueryLens(plan, titles, workload=catalogue, bench=bench, k=10)
 lens.controls["searcher"].value = "average"
 lens.controls["average n2"].value = 20
-lens
+lens.at(view)
 
 # %%
 seen = lens.seen()

@@ -25,6 +25,7 @@
 dataset = "embedded-small"
 profile = "quick"
 seed = 0
+view = ""
 
 # %%
 import pandas as pd
@@ -133,7 +134,7 @@ curves = tour_experiments.curves_of(cuts, "average_items", names, whole)
 full = tour_experiments.curves_of(cuts, "average_items", {"full": "users with 50 items in their lists"})
 axes = Axes("items in a code's list, on average", "share", unit="items per code", share=True)
 start = int(cuts["average_items"].max())
-ReadOff("Cut the lists", pd.concat([curves, full]), axes, "items", "Mean length of a list", start)
+ReadOff("Cut the lists", pd.concat([curves, full]), axes, "items", "Mean length of a list", start).at(view)
 
 # %% [markdown]
 # **To answer with the control.** How long must the lists be to keep nine tenths of NDCG@10? Why does HR@50 drop earlier?

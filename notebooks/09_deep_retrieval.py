@@ -25,6 +25,7 @@ dataset = "embedded-small"
 profile = "quick"
 seed = 0
 user = -1
+view = ""
 
 # %%
 from dataclasses import replace
@@ -162,7 +163,7 @@ ReadOff(
     "beam",
     "Paths in the beam",
     start=1,
-)
+).at(view)
 
 # %% [markdown]
 # **To answer with the control.** How wide must the beam be to find nine tenths of brute force's top ten, and how much of the

@@ -25,6 +25,7 @@ dataset = "embedded-small"
 profile = "quick"
 seed = 0
 billion = 1_000_000_000
+view = ""
 
 # %%
 from workbench import data
@@ -81,7 +82,9 @@ table(fits[["label", "points", "exponent", "low", "high"]])
 # %%
 grown = measured.rename(columns={"label": "curve", "items": "x", "p50_ms": "y"})
 axes = Axes("items in the corpus", "median latency of a call (ms)", unit="items", log_y=True)
-ReadOff("Grow the corpus", grown, axes, "items", "Size of the corpus", start=int(measured["items"].max()))
+ReadOff("Grow the corpus", grown, axes, "items", "Size of the corpus", start=int(measured["items"].max())).at(
+    view
+)
 
 # %% [markdown]
 # **To answer with the table.** A method that scores every item must have exponent 1. Why is brute force below that here?

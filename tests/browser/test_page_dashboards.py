@@ -65,7 +65,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         nbformat.v4.new_code_cell("", outputs=outputs),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "03_two.ipynb")
-    entry = Entry("03_two", "Two", "ok", 1.0, "2026-01-31T12:00:00+00:00", "", {}, "", {}, (), {"commit": ""})
+    parameters = {"dataset": "made", "profile": "quick", "seed": 3, "view": ""}
+    entry = Entry(
+        "03_two", "Two", "ok", 1.0, "2026-01-31T12:00:00+00:00", "", parameters, "", {}, (), {"commit": ""}
+    )
     report = Report("quick", "made", {"03_two": entry})
     pages.write_pages(report, folder)
     return folder / "03_two.html"
@@ -131,21 +134,26 @@ def test_controls_show_what_python_draws(visit: Any, page: Path, record_property
     curves.controls["show"].value = "second"
     expect_same(browser, 1, curves)
     assert browser.evaluate("decodeURIComponent(location.hash.replaceAll('+', ' '))").startswith(
-        f"#view=every k&1.k=100&methods={METHODS[0]}"
+        f"#view=every k&compare-methods.k=100&methods={METHODS[0]}"
     )
 
-    # The address brings a reader to the same view.
+    # The command of the page, and its address, bring a reader to the same view.
+    told = browser.locator(".dashboard").first.locator("details.kernel code").text_content()
+    command, _, view = told.partition(" -p 'view=")
+    assert command == "workbench report --only 03_two --profile quick --dataset made --seed 3"
+    again = MetricExplorer(RESULTS).at(view.rstrip("'"))
+    assert again.values == explorer.values
     address = browser.url
     browser.goto("about:blank")
     browser.goto(address)
     expect_same(browser, 0, explorer)
     expect_same(browser, 1, curves)
-    browser.evaluate("location.hash = '#2.k=1000'")
+    browser.evaluate("location.hash = '#read-off.k=1000'")
     curves.controls["show"].value, curves.controls["k"].value = "first", 1000
     expect_same(browser, 1, curves)
     expect_same(browser, 0, dashboards()[0])
-    browser.evaluate("location.hash = '#2.k=37'")
-    browser.get_by_text("2.k = 37, which is not stored on this page").wait_for()
+    browser.evaluate("location.hash = '#read-off.k=37'")
+    browser.get_by_text("read-off.k = 37, which is not stored on this page").wait_for()
 
     # From a key to the new figure.
     milliseconds = []
@@ -185,16 +193,12 @@ def test_nothing_chosen_is_said_and_every_control_has_a_name(visit: Any, page: P
     unnamed = """inputs => inputs.filter(input => !input.labels?.length
         || ![...input.labels].some(label => label.textContent.trim())).length"""
     assert browser.locator(".dashboard :is(input, select)").evaluate_all(unnamed) == 0
-    assert first.locator(".kernel").count() == 0
+    assert first.locator("p.kernel").count() == 0
 
 
 def test_what_needs_a_kernel_says_how_to_start_one(visit: Any, page: Path, tmp_path: Path) -> None:
-    text = page.read_text(encoding="utf-8").replace('\\"', '"')
-    bundle = json.loads(
-        text.split('data-command="workbench lab 03_two"><script type="application/json">')[1].split(
-            "</script>"
-        )[0]
-    )
+    head, rest = page.read_text(encoding="utf-8").split('<script type="application/json">', 1)
+    bundle = json.loads(rest.split("</script>", 1)[0])
     assert bundle["action"] == ""
     bundle["action"] = "measure"
     bundle["groups"][0]["controls"].append(
@@ -202,7 +206,6 @@ def test_what_needs_a_kernel_says_how_to_start_one(visit: Any, page: Path, tmp_p
     )
     copy = page.with_name("changed.html")
     first = json.dumps(bundle).replace("<", "\\u003c")
-    head, rest = page.read_text(encoding="utf-8").split('<script type="application/json">', 1)
     copy.write_text(f'{head}<script type="application/json">{first}</script>{rest.split("</script>", 1)[1]}')
     visit.page.goto(copy.as_uri())
     told = visit.page.locator(".kernel").first.inner_text()

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from workbench.explore.template import TEMPLATE
+from workbench.explore.template import BLUE, TEMPLATE
 from workbench.reporting import pages
 from workbench.reporting.records import Record
 from workbench.reporting.results import Entry, Report
@@ -74,15 +74,19 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ours = go.Figure(
         [go.Bar(y=[1, 2]), go.Scatter(y=[2, 1])], {"template": TEMPLATE, "title": {"text": "Ours"}}
     )
+    ours.add_annotation(x=0, y=1.5, text="in blue", showarrow=False, font={"color": BLUE})
     table = pd.DataFrame({"title": ["Heat"], "n": [1.5]}).to_html()
+    log = nbformat.v4.new_output("stream", text="\n".join(f"epoch {epoch}" for epoch in range(30)))
     code = nbformat.v4.new_code_cell
     cells = {
         "00_good": [
             nbformat.v4.new_markdown_cell(TEXT),
+            nbformat.v4.new_markdown_cell("<details><summary>An answer</summary>\n\nFolded.\n\n</details>"),
             code("x = 1\ny = 2", outputs=[plot(ours), output(text__html=table)]),
             code(
                 "z = 3",
                 outputs=[
+                    log,
                     output(text__latex=r"$\displaystyle \frac{a}{b}$"),
                     plot(go.Figure(go.Heatmap(z=[[1, 2]]))),
                 ],
@@ -220,6 +224,43 @@ def test_light_and_dark_follow_the_reader(visit: Any, report: Path) -> None:
     page.wait_for_function(
         f"getComputedStyle(document.querySelector('.xtick text')).fill === '{colours['light'][1]}'"
     )
+
+
+def test_coloured_text_can_be_read_on_both_grounds(visit: Any, report: Path) -> None:
+    page = visit.page
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto((report / "00_good.html").as_uri())
+        page.wait_for_selector(".annotation-text")
+        colours = page.evaluate(
+            """[getComputedStyle(document.querySelector('.annotation-text')).fill,
+                getComputedStyle(document.body).backgroundColor]"""
+        )
+        text, ground = ([int(part) / 255 for part in re.findall(r"\d+", colour)[:3]] for colour in colours)
+        lights = sorted(
+            sum(
+                share * (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4)
+                for share, c in zip((0.2126, 0.7152, 0.0722), rgb, strict=True)
+            )
+            for rgb in (text, ground)
+        )
+        assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 4.5, (scheme, colours)
+
+
+def test_logs_fold_away_and_paper_gets_answers_and_whole_figures(visit: Any, report: Path) -> None:
+    page = visit.page
+    page.goto((report / "00_good.html").as_uri())
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    assert page.locator("details.log summary").inner_text() == "printed 30 lines"
+    assert not page.get_by_text("epoch 29").is_visible()
+    assert page.locator("nav[aria-label=Notebooks]").inner_text().split() == ["00_good", "01", "02"]
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.get_by_text("Folded.").is_visible()
+    page.wait_for_function("[...document.querySelectorAll('.main-svg')].every(svg => svg.clientWidth <= 700)")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.wait_for_function("[...document.querySelectorAll('.main-svg')].some(svg => svg.clientWidth > 700)")
+    assert visit.errors == []
 
 
 @pytest.mark.parametrize("width", [400, 1366])

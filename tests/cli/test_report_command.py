@@ -186,7 +186,7 @@ def test_lab_opens_the_tour_and_asks_no_other_machine(root: Path, monkeypatch: p
     run("lab", "--no-browser", "--port", "8899")
     (command,) = called
     assert command[:4] == [sys.executable, sys.executable, "-m", "jupyterlab"]
-    assert "--LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb" in command
+    assert "--LabApp.default_url=/doc/tree/notebooks/00_tour.ipynb" in command
     assert f"--ServerApp.root_dir={root}" in command
     assert {"--no-browser", "--ServerApp.port=8899", "--LabApp.news_url=None"} <= set(command)
     assert "--ServerApp.ip=localhost" in command

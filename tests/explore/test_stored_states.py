@@ -34,7 +34,10 @@ def controls(page: Mapping[str, Any]) -> dict[str, Any]:
 def bare(figure: dict[str, Any]) -> dict[str, Any]:
     """Plotly's JSON without what a live figure has besides: a width, and numbers of its traces."""
     traces = [{name: part for name, part in trace.items() if name != "uid"} for trace in figure["data"]]
-    return {"data": traces, "layout": {n: p for n, p in figure["layout"].items() if n != "width"}}
+    return {
+        "data": traces,
+        "layout": {n: p for n, p in figure["layout"].items() if n not in ("width", "height")},
+    }
 
 
 def picture(values: Mapping[str, Any]) -> go.Figure:

@@ -1,5 +1,6 @@
 """Dashboards, driven from Python: a control is set, the figure follows."""
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def test_the_figure_follows_the_controls() -> None:
 
 def test_live_figures_have_a_width_and_their_twins_take_the_pages() -> None:
     bars = Bars()
-    assert bars.figure.layout.width == widgets.WIDTH
+    assert (bars.figure.layout.width, bars.figure.layout.height) == (None, 420)
+    assert bars.figure._config["responsive"] is True
     assert bars.static()[1].layout.width is None
 
 
@@ -174,11 +176,41 @@ def test_headless_the_twin_is_shown_and_otherwise_the_live_widget(monkeypatch: p
     monkeypatch.delenv(widgets.HEADLESS)
     bars._ipython_display_()
     assert shown[1] is bars.widget
+    assert (
+        "workbench-still" in shown[2].data and "2 bars" in shown[2].data
+    )  # for a notebook opened without a kernel
 
 
 def test_the_runner_sets_what_dashboards_ask_for() -> None:
     assert widgets.HEADLESS == execute.HEADLESS
     assert stored_states.MIME == pages.DASHBOARD
+
+
+def test_a_view_sets_the_controls_that_it_names() -> None:
+    explorer = MetricExplorer(RESULTS).at("#k=100&compare-methods.metric=NDCG&other.view=every+k&user=3")
+    assert explorer.values["k"] == 100
+    assert (explorer.values["metric"], explorer.values["view"]) == ("NDCG", "one k")
+    assert MetricExplorer(RESULTS).at("methods=HSTU+%2B+MoL").values["methods"] == ("HSTU + MoL",)
+    with pytest.raises(ValueError, match="the control k cannot be set to '7'; it takes 1, 10, 100"):
+        MetricExplorer(RESULTS).at("k=7")
+
+
+def test_a_figure_whose_browser_lost_an_update_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(widgets, "PATIENCE", 0.0)
+    bars = Bars()
+    first = bars.figure
+    bars.controls["count"].value = 5
+    assert bars.figure is first  # no browser has opened it
+    opened = threading.Event()
+    bars.widget.observe(lambda _: opened.set(), names="children")
+    first._shown = 0  # what a browser says that has opened the figure and heard of no change
+    assert opened.wait(20)
+    assert bars.figure is not first and bars.figure in bars.widget.children
+    assert len(bars.figure.data[0].y) == 5
+    second = bars.figure
+    bars.controls["count"].value = 6
+    second._shown = second._version
+    assert bars.figure is second
 
 
 def test_methods_are_compared_at_one_k() -> None:
@@ -244,7 +276,7 @@ def test_a_live_figure_is_opened_once_and_whole(monkeypatch: pytest.MonkeyPatch)
     figures = [state for state in opened if "_widget_data" in state]
     assert len(figures) == 1
     assert [trace["type"] for trace in figures[0]["_widget_data"]] == ["bar", "bar"]
-    assert figures[0]["_widget_layout"]["width"] == widgets.WIDTH
+    assert figures[0]["_widget_layout"]["height"] == 420
     assert figures[0]["_config"]["showSendToCloud"] is False
 
 

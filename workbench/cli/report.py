@@ -150,7 +150,7 @@ def lab(
         "-m",
         "jupyterlab",
         f"--ServerApp.root_dir={paths.root()}",
-        f"--LabApp.default_url=/lab/tree/{chosen.path.relative_to(paths.root()).as_posix()}",
+        f"--LabApp.default_url=/doc/tree/{chosen.path.relative_to(paths.root()).as_posix()}",
         f"--ServerApp.ip={ip}",
         f"--ServerApp.port={port}",
         "--LabApp.news_url=None",

@@ -136,7 +136,7 @@ class ScoreAnatomy(Dashboard):
             "T": [1 / 16, 1 / 4, 1.0, 4.0, 16.0],
             "off": [(), *((name,) for name in self._names[:PAGE_COMPONENTS] if len(self._names) > 1)],
             "user": [self.values["user"], *_others(self.subject, self.values["user"], 1)],
-            "τ": [tau / 3, tau, 3 * tau],
+            "τ": [float(f"{tau / 3:.3g}"), tau, float(f"{3 * tau:.3g}")],
         }
 
     def page_state(self, values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -44,7 +44,28 @@ export default () => {
       });
     },
     async render({ model, el }) {
-      return (await figure).render({ model, el });
+      const made = await figure;
+      const height = () => (el.style.height = `${model.get("_widget_layout").height ?? 450}px`);
+      height();
+      const remove = await made.render({ model, el });
+      model.on("change:_version", height);
+      model.on("msg:custom", (message) => message.save && el.querySelector(".modebar-btn")?.click());
+      // plotly fits a figure to its place when the window changes; a place also changes with the side bars, and as it opens.
+      let width = 0;
+      const places = new ResizeObserver(() => {
+        if (el.clientWidth === width) return;
+        width = el.clientWidth;
+        dispatchEvent(new Event("resize"));
+        // What stands for the dashboard in a notebook that is opened without a kernel.
+        for (const still of el.closest(".jp-OutputArea")?.querySelectorAll(".workbench-still") ?? []) {
+          still.closest(".jp-OutputArea-child").style.display = "none";
+        }
+      });
+      places.observe(el);
+      return () => {
+        places.disconnect();
+        return remove?.();
+      };
     },
   };
 };

@@ -39,7 +39,7 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
 
     def __init__(self, figure: go.Figure, config: dict[str, Any] = CONFIG) -> None:
         super().__init__(figure)
-        self._config = config
+        self._config = {**config, "responsive": True}
         self._model_id = self._own_id = uuid4().hex
         self._library = _shared_library().model_id
         self._opens = True
@@ -53,6 +53,10 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
     def changed(self) -> None:
         """The figure has a new version, which a browser is to report as shown."""
         self._version += 1
+
+    def save_in_browser(self) -> None:
+        """Let the browser save the figure as PNG, as the camera in its toolbar does."""
+        self.send({"save": True})
 
     def open(self) -> None:
         """Send the figure to the browser once it is complete."""

@@ -157,6 +157,7 @@ class SearchExplorer(LiveDashboard):
     def figure_of(self, values: Mapping[str, Any]) -> go.Figure:
         """The figure for these values of the controls; the command that repeats them is shown below it."""
         self._tell_command(values)
+        self._saved.value = ""
         return super().figure_of(values)
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
@@ -278,11 +279,7 @@ class SearchExplorer(LiveDashboard):
                 (".html", "figure, HTML", "one self-contained file"),
                 (".pdf", "figure, PDF", "vectors for a paper; needs playwright and Chromium"),
                 (".svg", "figure, SVG", "vectors for a page; needs playwright and Chromium"),
-                (
-                    ".png",
-                    "figure, PNG",
-                    "needs playwright and Chromium; without them, use the camera above the figure",
-                ),
+                (".png", "figure, PNG", "the browser saves the picture of its figure"),
             )
         ]
         label = widgets.HTML("<small>Save the view</small>")
@@ -292,6 +289,11 @@ class SearchExplorer(LiveDashboard):
 
     def _saver(self, suffix: str) -> Callable[[object], None]:
         def save(_button: object) -> None:
+            if suffix == ".png":
+                self.figure.save_in_browser()
+                name = f"{self.figure._config['toImageButtonOptions']['filename']}.png"
+                self._saved.value = f"the browser saves <code>{name}</code> among its downloads"
+                return
             try:
                 with self.lock:
                     path = self.save_view(suffix)

@@ -8,6 +8,7 @@ import gzip
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -117,6 +118,24 @@ def only(figure: go.Figure, every: Iterable[object], chosen: Iterable[object]) -
     figure.data = [trace for trace in figure.data if (trace.legendgroup or trace.name) not in left_out]
     figure.layout.annotations = [note for note in figure.layout.annotations if note.name not in left_out]
     return figure
+
+
+def slug(title: str) -> str:
+    """A dashboard's name in an address.
+
+    >>> slug("The same user, twice")
+    'the-same-user-twice'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", title.casefold()).strip("-")
+
+
+def address(label: str) -> str:
+    """A value's label in an address: numbers have no commas.
+
+    >>> address("1,000"), address("f1, f2")
+    ('1000', 'f1, f2')
+    """
+    return re.sub(r"(?<=\d),(?=\d{3})", "", label)
 
 
 def problem(error: Exception) -> str:

@@ -108,6 +108,7 @@ TEMPLATE = go.layout.Template(
             "bgcolor": "rgba(0,0,0,0)",
             "color": "rgba(128,136,148,0.75)",
             "activecolor": BLUE,
+            "orientation": "v",  # at the side: it would hide the titles of panels
             "remove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
         },
         "bargap": 0.25,

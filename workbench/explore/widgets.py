@@ -7,26 +7,23 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+from urllib.parse import parse_qsl
 
 import ipywidgets as widgets
 import pandas as pd
 import plotly.graph_objects as go
-from IPython.display import display
+from IPython.display import HTML, display
 
 from workbench.explore.figures import metric_bars, metric_by_k
 from workbench.explore.live_figure_widget import LiveFigure
 from workbench.explore.saving import save_figure
-from workbench.explore.stored_states import LARGEST, MIME, Choice, only, problem, store
-from workbench.explore.template import CONFIG, plain
+from workbench.explore.stored_states import LARGEST, MIME, Choice, address, only, problem, slug, store
+from workbench.explore.template import CONFIG, TEMPLATE, plain
 from workbench.visible import html_text, visible
 
 HEADLESS = "WORKBENCH_HEADLESS"
 """If this environment variable is 1 (a report sets it), a dashboard shows its static version."""
-
-WIDTH = 930
-"""Width in pixels of a live figure without one, as wide as JupyterLab's notebooks on a laptop: plotly's widget does not take
-the width of its box, but falls back to 700."""
 
 PATIENCE = 3.0
 """Seconds that a browser has to show an update before its figure is opened again."""
@@ -113,6 +110,18 @@ class Dashboard(ABC):
         """Labels of groups that a page shows only while a control, by name, has a value."""
         return {}
 
+    def at(self, view: str) -> Self:
+        """The dashboard with its controls set to a view: the address of a page's state, such as "k=50&view=every+k".
+
+        A name with the dashboard's own before it ("compare-methods.k") is meant for that dashboard alone; names of controls
+        that it does not have are left to others. Raises ValueError if a control has no such value.
+        """
+        for place, text in parse_qsl(view.lstrip("#"), keep_blank_values=True):
+            owner, _, name = place.rpartition(".")
+            if name in self.controls and owner in ("", slug(self.title)):
+                _set(name, self.controls[name], text)
+        return self
+
     @property
     def values(self) -> dict[str, Any]:
         """The values of the controls, by name."""
@@ -142,6 +151,7 @@ class Dashboard(ABC):
         stored = {choice.name: choice for choice in kept if len(choice.values) > 1}
         return {
             "title": self.title,
+            "slug": slug(self.title),
             "action": self.action,
             "groups": [
                 {
@@ -199,6 +209,14 @@ class Dashboard(ABC):
             display({**shown, "text/html": settings.to_html(index=False)}, raw=True)
         else:
             display(self.widget)
+            display(HTML(self._still()))
+
+    def _still(self) -> str:
+        """What a notebook shows of the dashboard when it is opened again, until the cell is run."""
+        settings, figure = self.static()
+        title = html_text(figure.layout.title.text or self.title)
+        note = f"<p>{title}</p><p><small>Run the cell to move the controls.</small></p>"
+        return f'<div class="workbench-still">{note}{settings.to_html(index=False)}</div>'
 
     def _update(self, _change: object = None) -> None:
         with self.lock:
@@ -223,7 +241,7 @@ class Dashboard(ABC):
 
     def _open(self, first: go.Figure) -> None:
         config = self.figure._config if self.figure is not None else CONFIG
-        self.figure = LiveFigure(go.Figure(first).update_layout(width=first.layout.width or WIDTH), config)
+        self.figure = LiveFigure(go.Figure(first).update_layout(height=_height(first)), config)
         self.figure.observe(self._reported, names="_shown")
         self.opened()
 
@@ -260,7 +278,7 @@ class Dashboard(ABC):
             for old, fresh in zip(live.data[:same], new.data[:same], strict=True):
                 old.update(_replacement(old, fresh), overwrite=True)
             layout = _replacement(live.layout, new.layout)
-            live.layout.update(layout | {"width": new.layout.width or WIDTH}, overwrite=True)
+            live.layout.update(layout | {"height": _height(new)}, overwrite=True)
         if len(live.data) > same:
             live.data = live.data[:same]
         if len(new.data) > same:
@@ -358,15 +376,35 @@ def _choice(name: str, control: Any, values: Sequence[Any]) -> Choice:
 def _label(value: Any) -> str:
     """A value that a control does not offer by name, in words.
 
-    >>> _label(1000), _label(0.12345), _label(("a", "b")), _label(())
-    ('1,000', '0.123', 'a, b', 'none')
+    >>> _label(1000), _label(0.125), _label(("a", "b")), _label(())
+    ('1,000', '0.125', 'a, b', 'none')
     """
     match value:
         case int():
             return f"{value:,}"
         case float():
-            return f"{value:.3g}"
+            return f"{value:g}"
     return _told(value) or "none"
+
+
+def _set(name: str, control: Any, text: str) -> None:
+    """Set a control to the value that a page's address writes as `text`; ValueError that names those it has."""
+    offered = {address(label): value for value, label in _options(control)}
+    try:
+        if isinstance(control, widgets.SelectMultiple):
+            control.value = tuple(offered[part] for part in text.split("|") if part not in ("", "none"))
+        elif offered:
+            control.value = offered[text]
+        else:
+            control.value = type(control.value)(text)
+    except (KeyError, ValueError) as error:
+        known = f"; it takes {', '.join(offered)}" if offered else ""
+        raise ValueError(f"the control {name} cannot be set to {text!r}{known}") from error
+
+
+def _height(figure: go.Figure) -> float:
+    """Its height in pixels; its width is that of its place."""
+    return figure.layout.height or TEMPLATE.layout.height
 
 
 def _replacement(old: Any, new: Any) -> dict[str, Any]:

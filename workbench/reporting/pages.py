@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -198,6 +199,7 @@ def _page(report: Report, name: str) -> dict[str, Any]:
     links = [
         {
             "name": other,
+            "number": other.partition("_")[0],
             "title": report.entries[other].title,
             "file": f"{other}.html",
             "current": other == name,
@@ -208,6 +210,7 @@ def _page(report: Report, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "title": entry.title,
+        "repeat": _repeat(report, entry),
         "run": f"{report.profile} · {report.dataset}",
         "policy": _POLICY,
         "links": links,
@@ -218,6 +221,28 @@ def _page(report: Report, name: str) -> dict[str, Any]:
         "headlines": [(record.name, _shown(record)) for record in entry.headlines],
         "provenance": _provenance(entry.provenance),
     }
+
+
+def _repeat(report: Report, entry: Entry) -> str:
+    """The command that executes the notebook again as it was; a view is added to it. Empty if the notebook takes no view."""
+    if "view" not in entry.parameters:
+        return ""
+    words = [
+        "workbench",
+        "report",
+        "--only",
+        entry.name,
+        "--profile",
+        report.profile,
+        "--dataset",
+        report.dataset,
+    ]
+    for name, value in entry.parameters.items():
+        if name == "seed":
+            words += ["--seed", str(value)]
+        elif name not in ("dataset", "profile", "view"):
+            words += ["-p", f"{name}={value}"]
+    return shlex.join(words)
 
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:

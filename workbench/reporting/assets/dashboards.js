@@ -19,7 +19,8 @@ async function unpacked(text) {
 class Dashboard {
   constructor(place) {
     const stored = JSON.parse(place.querySelector("script").textContent);
-    Object.assign(this, { place, title: stored.title, action: stored.action, order: stored.order });
+    const { title, slug, action, order } = stored;
+    Object.assign(this, { place, title, slug, action, order });
     this.controls = new Map(stored.groups.flatMap((group) => group.controls).map((control) => [control.name, control]));
     this.plot = element("div", { class: "plot-target" });
     this.status = element("p", { class: "status", role: "status" });
@@ -30,6 +31,7 @@ class Dashboard {
       element("div", { class: "plot" }, this.plot),
       this.status,
       ...this.beyond(),
+      ...this.again(),
     );
     this.content = unpacked(stored.states);
     this.reset();
@@ -91,6 +93,25 @@ class Dashboard {
     return [element("p", { class: "kernel" }, `Needs a kernel: ${what.join(", ")}. Run `, command, ".")];
   }
 
+  // The command whose report opens with this view.
+  again() {
+    const { repeat } = this.place.dataset;
+    if (!repeat || !this.movable().length) return [];
+    this.command = element("code");
+    const how = element("details", { class: "kernel" }, element("summary", {}, "Repeat this view"), this.command);
+    this.repeat = repeat;
+    return [how];
+  }
+
+  tellCommand() {
+    if (!this.command) return;
+    const state = new URLSearchParams();
+    for (const control of this.movable()) {
+      if (String(control.place) !== String(control.start)) state.set(`${this.slug}.${control.name}`, this.told(control));
+    }
+    this.command.textContent = `${this.repeat} -p 'view=${state.toString().replaceAll("'", "%27")}'`;
+  }
+
   reset() {
     for (const control of this.movable()) control.place = control.start;
   }
@@ -125,6 +146,7 @@ class Dashboard {
     const figure = whole(states[this.number()]);
     const problem = figure.error ?? this.filter(figure);
     this.status.textContent = problem ?? "";
+    this.tellCommand();
     if (!problem) show(this.plot, figure);
   }
 
@@ -156,14 +178,14 @@ class Dashboard {
 
 const dashboards = [...document.querySelectorAll(".dashboard")].map((place) => new Dashboard(place));
 
-// A control is called by its name where one dashboard alone has it, else by the dashboard's number on the page, too: "2.k".
+// A control is called by its name where one dashboard alone has it, else by the dashboard's name, too: "compare-methods.k".
 const addresses = new Map();
 {
   const names = dashboards.flatMap((dashboard) => dashboard.movable().map((control) => control.name));
-  dashboards.forEach((dashboard, number) => {
+  dashboards.forEach((dashboard) => {
     for (const control of dashboard.movable()) {
       const alone = names.filter((name) => name === control.name).length === 1;
-      addresses.set(alone ? control.name : `${number + 1}.${control.name}`, [dashboard, control]);
+      addresses.set(alone ? control.name : `${dashboard.slug}.${control.name}`, [dashboard, control]);
     }
   });
 }

@@ -6,6 +6,9 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 
 // No button of a plot sends it to another machine.
 const NARROW = 560; // pixels of a figure below which it is drawn for a phone
+const PANELS = 680; // pixels that a figure of several panels has at least: on a phone it is moved sideways
+const PAPER = 700; // pixels across a printed page
+const LEGIBLE = 4.6; // contrast of text with the page, of 4.5 that WCAG 2.2 asks for
 const CONFIG = { responsive: true, displaylogo: false, showTips: false, showSendToCloud: false };
 
 // The figures of the page by the elements that show them, to be drawn again when the reader changes between light and dark.
@@ -14,13 +17,55 @@ const figures = new Map();
 function show(target, figure) {
   figures.set(target, figure);
   const layout = structuredClone(figure.layout ?? {});
+  let data = figure.data ?? [];
   // A figure that shows the page behind it takes the page's colour of text; one with a ground of its own keeps its own.
   const ground = layout.paper_bgcolor ?? layout.template?.layout?.paper_bgcolor;
-  if (ground === "rgba(0,0,0,0)") layout.font = { ...layout.font, color: css("--text") };
-  if (target.clientWidth < NARROW) fold(layout, figure.data ?? [], target.clientWidth);
+  if (ground === "rgba(0,0,0,0)") {
+    layout.font = { ...layout.font, color: css("--text") };
+    for (const note of layout.annotations ?? []) {
+      if (note.font?.color) note.font.color = legible(note.font.color);
+      if (!note.showarrow && note.yref !== "paper") note.bgcolor ??= css("--page") + "cc"; // no line strikes it through
+    }
+    data = data.map((trace) => (trace.type === "table" ? legibleTable(trace) : trace));
+  }
+  const panels = Object.keys(layout).some((name) => /^xaxis\d/.test(name)) || data.some((trace) => trace.type === "table");
+  target.style.minWidth = panels ? `${PANELS}px` : "";
+  if (target.clientWidth < NARROW) fold(layout, data, target.clientWidth);
   // Plotly fills the height of its place, which is that of the figure.
   target.style.height = `${layout.height ?? layout.template?.layout?.height ?? 450}px`;
-  return Plotly.react(target, figure.data ?? [], layout, CONFIG);
+  return Plotly.react(target, data, layout, CONFIG);
+}
+
+const channels = (color) => [1, 3, 5].map((place) => parseInt(color.slice(place, place + 2), 16));
+
+// WCAG's relative luminance.
+function luminance(color) {
+  const [r, g, b] = color.map((c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+
+function contrast(one, other) {
+  const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+}
+
+// A colour of text, moved towards that of the page's text until it can be read on the page.
+function legible(color) {
+  if (!/^#[0-9a-f]{6}$/i.test(color)) return color;
+  const [page, text] = [channels(css("--page")), channels(css("--text"))];
+  let mixed = channels(color);
+  while (contrast(mixed, page) < LEGIBLE && contrast(mixed, text) > 1.1) {
+    mixed = mixed.map((value, place) => value + 0.15 * (text[place] - value));
+  }
+  return `#${mixed.map((value) => Math.round(value).toString(16).padStart(2, "0")).join("")}`;
+}
+
+function legibleTable(trace) {
+  const part = (cells) => {
+    const colors = (value) => (Array.isArray(value) ? value.map(colors) : legible(value));
+    return cells?.font?.color ? { ...cells, font: { ...cells.font, color: colors(cells.font.color) } } : cells;
+  };
+  return { ...trace, header: part(trace.header), cells: part(trace.cells) };
 }
 
 // On a phone: the legend at the foot of the figure, in a height of its own, and titles of several lines.
@@ -68,6 +113,23 @@ function drawPlots() {
     show(target, JSON.parse(place.querySelector("script").textContent));
   }
   dark.addEventListener("change", () => figures.forEach((figure, target) => show(target, figure)));
+}
+
+// On paper: answers unfolded, figures as wide as the page.
+function prepareForPaper() {
+  addEventListener("beforeprint", () => {
+    for (const answer of document.querySelectorAll("main details:not(.code, .log)")) answer.open = true;
+    for (const target of figures.keys()) {
+      target.style.minWidth = "";
+      Plotly.relayout(target, { width: Math.min(PAPER, target.clientWidth || PAPER), autosize: false });
+    }
+  });
+  addEventListener("afterprint", async () => {
+    for (const [target, figure] of figures) {
+      await show(target, figure);
+      await Plotly.Plots.resize(target);
+    }
+  });
 }
 
 function setFormulas() {
@@ -138,3 +200,4 @@ setFormulas();
 alignTables();
 listContents();
 drawPlots();
+prepareForPaper();
