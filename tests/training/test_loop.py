@@ -74,7 +74,8 @@ def test_every_encoder_and_similarity_trains(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["sasrec-dot", "hstu-mol"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_loss_falls_and_the_metric_rises(tmp_path, kind, precision):
-    run = trained(tmp_path, kind, replace(QUICK, epochs=10, learning_rate=0.02, precision=precision))
+    # At half as many epochs the metric of hstu-mol rises or not by the seed, with the kernels and without.
+    run = trained(tmp_path, kind, replace(QUICK, epochs=20, learning_rate=0.02, precision=precision))
     losses = run.history["loss"]
     assert losses.iloc[-1] < 0.7 * losses.iloc[0]
     assert run.best_metric > 1.3 * run.history["NDCG@10"].iloc[0]
