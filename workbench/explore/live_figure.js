@@ -49,7 +49,7 @@ export default () => {
       height();
       const remove = await made.render({ model, el });
       model.on("change:_version", height);
-      model.on("msg:custom", (message) => message.save && el.querySelector(".modebar-btn")?.click());
+      model.on("msg:custom", (message) => message.save && el.querySelector(".modebar-btn[data-title^='Download']")?.click());
       // plotly fits a figure to its place when the window changes; a place also changes with the side bars, and as it opens.
       let width = 0;
       const places = new ResizeObserver(() => {
