@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import tomllib
 import venv
 from pathlib import Path
@@ -115,15 +116,19 @@ def test_a_wheel_opens_jupyterlab_on_a_notebook(installed, outside, tmp_path) ->
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     assert server.stdout is not None
+    giving_up = threading.Timer(120, os.killpg, (server.pid, signal.SIGKILL))  # which ends its output
+    giving_up.start()
     try:
         lines = []
         for line in server.stdout:
             lines.append(line)
-            if re.search(r"http://localhost:\d+/lab/tree/notebooks/00_tour\.ipynb", line):
+            if re.search(r"http://localhost:\d+/doc/tree/notebooks/00_tour\.ipynb", line):
                 break
         else:
             raise AssertionError("".join(lines))
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        giving_up.cancel()
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
         server.stdout.close()

@@ -111,12 +111,15 @@ class BackwardsSettings:
     budget: int = 4096
 
 
-@registry.register(BackwardsSettings, title="brute force of a small budget")
 def backwards(settings: BackwardsSettings, similarity: Similarity, items: ItemState) -> Searcher:
     return BruteForce(similarity, items, settings.budget)
 
 
-def test_a_searcher_of_ones_own_is_saved_and_loaded(model: Recommender, tmp_path: Path) -> None:
+def test_a_searcher_of_ones_own_is_saved_and_loaded(
+    model: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry.SEARCHERS, "_parts", dict(registry.SEARCHERS._parts))
+    registry.register(BackwardsSettings, title="brute force of a small budget")(backwards)
     settings: Settings = BackwardsSettings(2048)
     for index in (model.index(settings), model.index("backwards", budget=2048)):
         loaded = Index.load(index.save(tmp_path / "index"))

@@ -303,7 +303,7 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="have no codes"):
         index.search(replace(q, codes=None), 1)
     dot = DotProduct(DotConfig())
-    with pytest.raises(ValueError, match="asked with SparCodeQueries, not DotQueries"):
+    with pytest.raises(ValueError, match="takes SparCodeQueries, not DotQueries"):
         index.search(dot.queries(torch.randn(2, DIM), torch.arange(2)), 1)
     with pytest.raises(ValueError, match="no codes to index"):
         InvertedIndex.build(model(replace(SMALL, quantizer=None)), x)

@@ -137,7 +137,7 @@ def test_a_finished_run_is_handed_back(tmp_path, monkeypatch):
 def test_a_longer_run_is_not_passed_off_as_a_shorter_one(tmp_path):
     trained(tmp_path, config=training_config(epochs=2))
     before = (tmp_path / loop.RUN).read_text()
-    with pytest.raises(ValueError, match="2 epochs, more than the 1 asked for"):
+    with pytest.raises(ValueError, match="2 epochs, more than the 1 requested"):
         trained(tmp_path, config=training_config(epochs=1))
     assert (tmp_path / loop.RUN).read_text() == before
 

@@ -70,7 +70,7 @@ class Proof(Dashboard):
         """Every length of the lists and every gate, for this query and the next; k stays."""
         query, last = self.values["query"], self.controls["query"].max
         return {
-            "N1": [n for _, n in self.controls["N1"].options],
+            "n1": [n for _, n in self.controls["n1"].options],
             "gate ×": list(FACTORS),
             "query": [query, query + 1 if query < last else query],
         }

@@ -216,7 +216,7 @@ class Dashboard(ABC):
         settings, figure = self.static()
         title = html_text(figure.layout.title.text or self.title)
         note = f"<p>{title}</p><p><small>Run the cell to move the controls.</small></p>"
-        return f'<div class="workbench-still">{note}{settings.to_html(index=False)}</div>'
+        return f'<div class="workbench-still mathjax_ignore">{note}{settings.to_html(index=False)}</div>'
 
     def _update(self, _change: object = None) -> None:
         with self.lock:

@@ -43,5 +43,5 @@ def test_bad_input_is_named(tmp_path):
     assert (engine.search(q, 3).ids == -1).all()
     with pytest.raises(ValueError, match="k is 11"):
         engine.search(q, 11)
-    with pytest.raises(ValueError, match="asked with SparCodeQueries"):
+    with pytest.raises(ValueError, match="takes SparCodeQueries"):
         engine.search(replace(q, codes=None), 1)
