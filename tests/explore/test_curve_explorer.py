@@ -97,3 +97,11 @@ def test_the_slider_starts_where_there_is_a_value(start: float, stands: int) -> 
 def test_tables_that_no_slider_fits_are_refused(tables: object, start: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ReadOff("Read", tables, AXES, "items", "how many", start)  # type: ignore[arg-type]
+
+
+def test_lists_of_no_items_have_a_value_but_no_place_on_the_axis():
+    curves = pd.DataFrame({"curve": ["HR@10"] * 3, "x": [0, 2, 20], "y": [0.1, 0.5, 0.9]})
+    figure = curve_explorer(curves, 0, Axes("items", "share", share=True))
+    assert "10.0%" in figure.data[0].name and not figure.layout.shapes
+    assert all(tick > 0 for tick in figure.layout.xaxis.tickvals)
+    assert curve_explorer(curves[curves["x"] == 0], 0, Axes("items", "share")).layout.xaxis.type == "linear"

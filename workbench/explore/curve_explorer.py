@@ -72,7 +72,8 @@ def curve_explorer(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
             showlegend=False,
             hoverinfo="skip",
         )
-    figure.add_vline(x=at, line={"color": GREY, "width": 1, "dash": "dot"})
+    if at > 0:
+        figure.add_vline(x=at, line={"color": GREY, "width": 1, "dash": "dot"})
     figure.update_xaxes(title_text=plain(axes.x), **_ticks(curves["x"]))
     figure.update_yaxes(title_text=plain(axes.y))
     if axes.share:
@@ -101,8 +102,11 @@ def _told(value: float, axes: Axes) -> str:
 
 
 def _ticks(values: pd.Series) -> dict[str, object]:
-    """A logarithmic axis with ticks at the powers of ten, and between them if there are few."""
-    low, high = np.log10(values.min()), np.log10(values.max())
+    """A logarithmic axis with ticks at the powers of ten, and between them if there are few; 0 has no place on it."""
+    positive = values[values > 0]
+    if positive.empty:
+        return {"type": "linear"}
+    low, high = np.log10(positive.min()), np.log10(positive.max())
     parts = (1,) if high - low > 4 else (1, 2, 5)
     ticks = [part * 10**power for power in range(int(low), int(high) + 1) for part in parts]
     return {
