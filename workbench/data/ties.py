@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from workbench.data.sequences import Sequences
 
@@ -16,18 +15,6 @@ def shuffle_ties(sequences: Sequences, random: np.random.Generator) -> Sequences
     users = np.repeat(np.arange(sequences.num_users), sequences.lengths)
     order = np.lexsort((random.random(len(users)), sequences.timestamps, users))
     return replace(sequences, item_ids=sequences.item_ids[order], ratings=sequences.ratings[order])
-
-
-def tied_targets(sequences: Sequences) -> NDArray[np.bool_]:
-    """Users whose last interaction shares its timestamp with the one before: another order has another target. bool (U,).
-
-    Users with fewer than two interactions have no target, and no tie.
-    """
-    last = sequences.offsets[1:] - 1
-    tied = np.zeros(sequences.num_users, dtype=bool)
-    several = np.flatnonzero(sequences.lengths >= 2)
-    tied[several] = sequences.timestamps[last[several]] == sequences.timestamps[last[several] - 1]
-    return tied
 
 
 def moved_targets(sequences: Sequences, other: Sequences) -> float:

@@ -14,7 +14,7 @@ from workbench.baselines.ranking import rank_users
 from workbench.data import Sequences, load
 from workbench.evaluation.metrics import metrics
 from workbench.evaluation.protocol import STRICT, STRICT_VALIDATION, effective_ranks, summarize
-from workbench.studies.study import Models, Study, register
+from workbench.studies.study import Models, PresetsOnDataset, register
 from workbench.training.presets import preset
 
 SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
@@ -28,7 +28,7 @@ GRIDS: dict[str, tuple[Callable[[Sequences, float], Baseline], tuple[float, ...]
 
 @register
 @dataclass(frozen=True)
-class BaselineStudy(Study):
+class BaselineStudy(PresetsOnDataset):
     """Popularity, item-CF and EASE^R compared with trained models under the strict protocol, each tuned on validation
     targets.
 
@@ -38,17 +38,6 @@ class BaselineStudy(Study):
     name: ClassVar[str] = "baselines"
     question: ClassVar[str] = "How far do counts and closed forms get?"
     minutes: ClassVar[float] = 90
-    dataset: str = "ml-1m"
-    models: tuple[str, ...] = ("cpu/sasrec-dot", "cpu/sasrec-mol", "cpu/hstu-dot", "cpu/hstu-mol")
-
-    @property
-    def file(self) -> str:
-        """One table per dataset."""
-        return f"{self.name}-{self.dataset}"
-
-    def presets(self) -> tuple[str, ...]:
-        """The models to compare with the baselines."""
-        return self.models
 
     def table(self, models: Models) -> pd.DataFrame:
         """One row per method: the metrics of `SHOWN` on test targets, and the interval of NDCG@10."""

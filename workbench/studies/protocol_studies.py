@@ -7,13 +7,13 @@ import pandas as pd
 
 from workbench.data import load
 from workbench.evaluation.switchboard import switchboard
-from workbench.studies.study import Models, Study, register
+from workbench.studies.study import Models, PresetsOnDataset, register
 from workbench.training.presets import preset
 
 
 @register
 @dataclass(frozen=True)
-class Protocols(Study):
+class Protocols(PresetsOnDataset):
     """Trained models under every combination of target part, target time, history mask and corpus.
 
     `dataset`: the data; `models`: presets. Nothing is trained again: choices that need another training (the split, the order
@@ -23,17 +23,6 @@ class Protocols(Study):
     name: ClassVar[str] = "protocols"
     question: ClassVar[str] = "How much does each choice of protocol move a metric?"
     minutes: ClassVar[float] = 60
-    dataset: str = "ml-1m"
-    models: tuple[str, ...] = ("cpu/sasrec-dot", "cpu/sasrec-mol", "cpu/hstu-dot", "cpu/hstu-mol")
-
-    @property
-    def file(self) -> str:
-        """One table per dataset."""
-        return f"{self.name}-{self.dataset}"
-
-    def presets(self) -> tuple[str, ...]:
-        """The models that are measured."""
-        return self.models
 
     def table(self, models: Models) -> pd.DataFrame:
         """One row per model and protocol: `method`, the settings, and the metrics."""

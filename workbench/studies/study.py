@@ -97,6 +97,23 @@ class Study(ABC):
         return tuple(name for name in self.presets() if not _is_trained(preset(name)))
 
 
+@dataclass(frozen=True)
+class PresetsOnDataset(Study):
+    """A study of trained `models`, presets, on one `dataset`, with one table per dataset."""
+
+    dataset: str = "ml-1m"
+    models: tuple[str, ...] = ("cpu/sasrec-dot", "cpu/sasrec-mol", "cpu/hstu-dot", "cpu/hstu-mol")
+
+    @property
+    def file(self) -> str:
+        """One table per dataset."""
+        return f"{self.name}-{self.dataset}"
+
+    def presets(self) -> tuple[str, ...]:
+        """The models."""
+        return self.models
+
+
 def _is_trained(chosen: Preset) -> bool:
     try:
         return find_folder(chosen, load(chosen.dataset)) is not None
