@@ -4,17 +4,23 @@ from workbench.contracts import Similarity
 from workbench.registry import Settings as SimilarityConfig
 from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalConfig
 from workbench.similarities.dot import DotConfig, DotProduct
+from workbench.similarities.hypencoder import Hypencoder, HypencoderConfig
+from workbench.similarities.lite import LITE, LITEConfig
 from workbench.similarities.maxsim import MaxSim, MaxSimConfig
 from workbench.similarities.mol import MixtureOfLogits, MoLConfig
 from workbench.similarities.registry import SIMILARITIES, register
 from workbench.similarities.sparcode.similarity import SparCode, SparCodeConfig
 
 __all__ = [
+    "LITE",
     "SIMILARITIES",
     "DeepRetrieval",
     "DeepRetrievalConfig",
     "DotConfig",
     "DotProduct",
+    "Hypencoder",
+    "HypencoderConfig",
+    "LITEConfig",
     "MaxSim",
     "MaxSimConfig",
     "MixtureOfLogits",

@@ -20,7 +20,15 @@ from torch import Tensor, nn
 
 from workbench import runtime
 from workbench.contracts import ItemState, QueryState, Similarity
-from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, build
+from workbench.similarities import (
+    DotConfig,
+    HypencoderConfig,
+    LITEConfig,
+    MaxSimConfig,
+    MoLConfig,
+    SimilarityConfig,
+    build,
+)
 from workbench.similarities.dot import unit
 from workbench.similarities.projections import Projection
 from workbench.text_encoders import EncodedTexts, PaddedTokens
@@ -32,17 +40,27 @@ AT_ONCE = 4096
 """Texts whose token states are read together."""
 
 
+_LABELS = {
+    "zero-shot": "zero-shot cosine",
+    "dot": "dot ×{g}",
+    "maxsim": "MaxSim {g}×{g}",
+    "mol": "MoL {g}×{g}",
+    "lite": "LITE {g}×{g}",
+    "hypencoder": "Hypencoder of {h} units",
+}
+
+
 @dataclass(frozen=True)
 class HeadConfig:
-    """`kind`: "zero-shot" (the cosine, no weights), "dot", "maxsim" or "mol". `groups` g: component groups of a side, each of
-    the encoder's width; a dot product has one component of g times that width, so that all heads of one g have 2 g D² weights,
-    MoL's gate (`gate_hidden` units) aside. `start`: projections begin as the "identity", or at "random" as published. `gate`:
-    what MoL's weights depend on: "full" (query, document and their dot products), the dot products alone ("pair", as
-    published for text), or nothing ("uniform": the mean of the components). `tokens`: the sides whose groups attend over token
-    states, g D weights each.
+    """`kind`: "zero-shot" (the cosine, no weights), "dot", "maxsim", "mol", "lite" or "hypencoder". `groups` g: component
+    groups of a side, each of the encoder's width; a dot product has one component of g times that width and a Hypencoder 2 g
+    hidden units, so that all heads of one g have 2 g D² weights, MoL's gate and LITE's network (`gate_hidden` units) aside.
+    `start`: projections begin as the "identity", or at "random" as published. `gate`: what MoL's weights depend on: "full"
+    (query, document and their dot products), the dot products alone ("pair", as published for text), or nothing ("uniform":
+    the mean of the components). `tokens`: the sides whose groups attend over token states, g D weights each.
     """
 
-    kind: Literal["zero-shot", "dot", "maxsim", "mol"] = "mol"
+    kind: Literal["zero-shot", "dot", "maxsim", "mol", "lite", "hypencoder"] = "mol"
     groups: int = 2
     temperature: float = 0.05
     gate_hidden: int = 32
@@ -51,8 +69,8 @@ class HeadConfig:
     tokens: Literal["none", "query", "both"] = "none"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("zero-shot", "dot", "maxsim", "mol"):
-            raise ValueError(f"a head is zero-shot, dot, maxsim or mol, not {self.kind!r}")
+        if self.kind not in _LABELS:
+            raise ValueError(f"a head is {', '.join(_LABELS)}, not {self.kind!r}")
         if self.groups < 1 or not self.temperature > 0:
             raise ValueError(f"groups must be at least 1 and temperature positive: {self}")
         if self.start not in ("identity", "random"):
@@ -61,8 +79,8 @@ class HeadConfig:
             raise ValueError(f"gate must be full, pair or uniform, not {self.gate!r}")
         if self.tokens not in ("none", "query", "both"):
             raise ValueError(f"tokens must be none, query or both, not {self.tokens!r}")
-        if self.kind == "zero-shot" and self.tokens != "none":
-            raise ValueError("a zero-shot head has no weights to attend over tokens with")
+        if self.kind in ("zero-shot", "hypencoder") and self.tokens != "none":
+            raise ValueError(f"a {self.kind} head has no groups that could attend over tokens")
 
     @property
     def name(self) -> str:
@@ -74,18 +92,10 @@ class HeadConfig:
     @property
     def label(self) -> str:
         """Its name in tables: "MoL 2×2"."""
-        g = self.groups
-        name = {
-            "zero-shot": "zero-shot cosine",
-            "dot": f"dot ×{g}",
-            "maxsim": f"MaxSim {g}×{g}",
-            "mol": f"MoL {g}×{g}",
-        }
+        name = _LABELS[self.kind].format(g=self.groups, h=2 * self.groups)
         random = ", random start" if self.start == "random" else ""
         gate = f", {self.gate} gate" if self.kind == "mol" and self.gate != "full" else ""
-        return (
-            name[self.kind] + random + gate + ("" if self.tokens == "none" else f", tokens of {self.tokens}")
-        )
+        return name + random + gate + ("" if self.tokens == "none" else f", tokens of {self.tokens}")
 
 
 class GroupAttention(nn.Module):
@@ -128,7 +138,9 @@ class TextHead(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1 and "attention" not in name:
                 std = (2 / sum(parameter.shape)) ** 0.5
-                if self.config.start == "identity" and "gate" not in name:
+                rows, columns = parameter.shape
+                projects = columns == dim and rows % dim == 0 and "gate" not in name
+                if self.config.start == "identity" and projects:
                     noise = NOISE / dim**0.5 * torch.randn(parameter.shape, generator=generator)
                     noise[:dim] = 0
                     parameter.copy_(torch.eye(dim).repeat(parameter.shape[0] // dim, 1) + noise)
@@ -151,7 +163,11 @@ class TextHead(nn.Module):
         if isinstance(self.query_tower, Projection):
             return self.similarity.queries(_grouped(self.query_tower, pooled).flatten(1), users)
         components = unit(_grouped(self.similarity.query_network, pooled))  # type: ignore[arg-type]
-        scale = self.config.temperature * (self.config.groups if self.config.kind == "maxsim" else 1)
+        scale = {
+            "maxsim": self.config.temperature * self.config.groups,
+            "mol": self.config.temperature,
+            "lite": 1.0,
+        }[self.config.kind]
         return replace(self.similarity.queries(vectors, users), components=components / scale)
 
     def documents(
@@ -210,9 +226,12 @@ def _similarity(config: HeadConfig, dim: int) -> Similarity:
             "gate_pair": None if config.gate == "uniform" else hidden,
         }
         return build(MoLConfig(**shape, **linear, **gate, gate_dropout=0.1), dim)  # type: ignore[arg-type]
-    if config.kind == "maxsim":
-        return build(MaxSimConfig(**shape, **linear), dim)  # type: ignore[arg-type]
-    return build(DotConfig(temperature=temperature), dim)
+    others: dict[str, SimilarityConfig] = {
+        "maxsim": MaxSimConfig(**shape, **linear),  # type: ignore[arg-type]
+        "lite": LITEConfig(**shape, **linear, hidden=config.gate_hidden),  # type: ignore[arg-type]
+        "hypencoder": HypencoderConfig(hidden=2 * g, temperature=temperature),
+    }
+    return build(others.get(config.kind, DotConfig(temperature=temperature)), dim)
 
 
 def _given(tokens: PaddedTokens | None, side: str) -> PaddedTokens:
