@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from workbench.data import Sequences, load
 from workbench.data.ties import moved_targets, shuffle_ties
 from workbench.evaluation.metrics import metrics
 from workbench.evaluation.protocol import STRICT, effective_ranks
+from workbench.evaluation.published import published
 from workbench.evaluation.retrievers import rank_users
 from workbench.retriever import Retriever
 from workbench.runtime import derived_seed
@@ -33,6 +34,15 @@ BASELINES: dict[str, Callable[[Sequences], Baseline]] = {
     "EASE^R": lambda data: EASE(data, 500.0),
 }
 SHOWN = ("HR@10", "NDCG@10", "MRR")
+COMPARED = (
+    ("BERT4Rec", "SASRec"),
+    ("SASRec", "HSTU"),
+    ("SASRec", "SASRec+MoL"),
+    ("HSTU", "HSTU+MoL"),
+    ("HSTU+MoL w/o L_MI", "HSTU+MoL"),
+    ("HSTU-large", "HSTU-large+MoL"),
+)
+"""Pairs of published methods, the better one last."""
 STABLE = "as in the source"
 """The order of ties that a stable sort keeps."""
 
@@ -155,3 +165,42 @@ def format_orders(table: pd.DataFrame) -> pd.DataFrame:
         ndcg = found[found["metric"] == "NDCG@10"].iloc[0]
         rows.append(row | {"best in": f"{ndcg['leads']:.0%} of {ndcg['orders']:.0f}"})
     return pd.DataFrame(rows)
+
+
+def published_gaps(table: pd.DataFrame, dataset: str = "ml-1m") -> pd.DataFrame:
+    """Published differences in HR@10 beside what the order of ties alone moves, from a table of `Ties` of the same dataset.
+
+    `same order`: the standard deviation of a difference between two methods that were measured on one order, the largest of
+    all pairs of methods in the table; `own orders`: of a difference between results that ordered ties independently (two
+    papers, or two programs), √(s₁² + s₂²). Deviations are those of the table, scaled by √(p (1 − p)) to the published HR@10 p:
+    ties move a share of the targets, and each hit is won or lost with it. A difference `survives` beyond two deviations.
+    """
+    values = table[table["order"] != STABLE].pivot(index="order", columns="method", values="HR@10")
+    rates, deviations = values.mean(), values.std(ddof=1)
+    unit = float((deviations / _spread(rates)).max())  # deviation of one result, per √(p (1 − p))
+    pairs = [(a, b) for i, a in enumerate(values) for b in list(values)[i + 1 :]]
+    paired = max(
+        float((values[a] - values[b]).std(ddof=1) / np.hypot(_spread(rates[a]), _spread(rates[b])))
+        for a, b in pairs
+    )
+    rows = []
+    hits = published(dataset, metrics=("HR@10",))
+    for source, found in hits.groupby("source", sort=False):
+        value = dict(zip(found["method"], found["value"], strict=True))
+        for worse, better in COMPARED:
+            if worse in value and better in value:
+                spread, gap = (
+                    np.hypot(_spread(value[worse]), _spread(value[better])),
+                    value[better] - value[worse],
+                )
+                row = {"published in": source, "better": better, "than": worse, "HR@10": f"{gap:+.4f}"}
+                for order, scale in (("same order", paired), ("own orders", unit)):
+                    survives = "survives" if abs(gap) > 2 * scale * spread else "does not"
+                    row[f"ties, {order}"] = f"± {scale * spread:.4f}: {survives}"
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _spread(rate: Any) -> Any:
+    """√(p (1 − p)) of a rate, or of each of a series."""
+    return np.sqrt(rate * (1 - rate))
