@@ -176,12 +176,11 @@ def published_gaps(table: pd.DataFrame, dataset: str = "ml-1m") -> pd.DataFrame:
     ties move a share of the targets, and each hit is won or lost with it. A difference `survives` beyond two deviations.
     """
     values = table[table["order"] != STABLE].pivot(index="order", columns="method", values="HR@10")
-    rates, deviations = values.mean(), values.std(ddof=1)
-    unit = float((deviations / _spread(rates)).max())  # deviation of one result, per √(p (1 − p))
+    spread_of = _spread(values.mean())
+    unit = float((values.std(ddof=1) / spread_of).max())  # deviation of one result, per √(p (1 − p))
     pairs = [(a, b) for i, a in enumerate(values) for b in list(values)[i + 1 :]]
     paired = max(
-        float((values[a] - values[b]).std(ddof=1) / np.hypot(_spread(rates[a]), _spread(rates[b])))
-        for a, b in pairs
+        float((values[a] - values[b]).std(ddof=1) / np.hypot(spread_of[a], spread_of[b])) for a, b in pairs
     )
     rows = []
     hits = published(dataset, metrics=("HR@10",))
