@@ -1,5 +1,6 @@
 # The README's commands. Needs make, git and Python 3.11 or 3.12; everything else goes into .venv.
 #
+#   make install  install into .venv, nothing else
 #   make report   execute the notebooks on the embedded dataset and write reports/index.html
 #   make test     lint, type check, and every test
 #   make matrix   every notebook on every odd dataset of the tests: some twenty minutes
@@ -14,7 +15,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: report test matrix lab lint certificates faults clean
+.PHONY: install report test matrix lab lint certificates faults clean
 
 comma := ,
 VENV := .venv
@@ -25,6 +26,8 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 # The first of these that runs and is of a version we support: a shim of a version manager may be there and not run.
 PYTHON ?= python3.11 python3.12 python3 python
 VERSION_CHECK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+
+install: $(VENV)/.installed-$(EXTRA)
 
 report: $(VENV)/.installed-$(EXTRA)
 	$(BIN)/workbench report

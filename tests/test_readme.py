@@ -48,6 +48,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         env=environment,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=300,

@@ -100,6 +100,29 @@ def test_configurations_survive_json(encoder, similarity):
     assert RetrieverConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path):
+    retriever = Retriever(CONFIG, ITEMS, seed=1)
+    retriever.save(tmp_path / "whole")
+    for dtype, error in (("float16", 2**-11), ("bfloat16", 2**-8)):
+        retriever.save(tmp_path / dtype, stored_dtype=dtype, dataset="shop")
+        assert read_metadata(tmp_path / dtype)["stored_dtype"] == dtype
+        assert all(
+            t.element_size() <= 2
+            for t in safetensors.torch.load_file(tmp_path / dtype / "model.safetensors").values()
+        )
+        loaded = Retriever.load(tmp_path / dtype).state_dict()
+        for name, weight in retriever.state_dict().items():
+            assert loaded[name].dtype == weight.dtype
+            torch.testing.assert_close(loaded[name], weight, rtol=error, atol=1e-7)
+    assert "stored_dtype" not in read_metadata(tmp_path / "whole")
+    before = Retriever.load(tmp_path / "float16")
+    with torch.no_grad():
+        retriever.item_table.weight[1] = 70_000.0
+    with pytest.raises(ValueError, match=r"item_table.weight holds 7e\+04, which float16 cannot hold"):
+        retriever.save(tmp_path / "float16", stored_dtype="float16")
+    assert same(Retriever.load(tmp_path / "float16"), before)
+
+
 def test_the_item_table_is_drawn_narrow_and_its_padding_is_zero():
     table = Retriever(replace(CONFIG, dim=64), 500).item_table.weight
     assert (table[0] == 0).all()

@@ -21,6 +21,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 _EXPORTS = {
     "ColumnNames": "workbench.data.columns",
+    "Index": "workbench.front_door",
     "Recommender": "workbench.front_door",
     "Retriever": "workbench.retriever",
     "from_embeddings": "workbench.front_door",
@@ -32,6 +33,7 @@ _EXPORTS = {
 
 __all__ = [
     "ColumnNames",
+    "Index",
     "Recommender",
     "Retriever",
     "__version__",
@@ -56,5 +58,5 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from workbench.data.columns import ColumnNames
-    from workbench.front_door import Recommender, from_embeddings, load, load_data, train
+    from workbench.front_door import Index, Recommender, from_embeddings, load, load_data, train
     from workbench.retriever import Retriever

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import safetensors
 import safetensors.torch
@@ -24,6 +24,11 @@ from workbench.loading import one_line, read_json, read_tensors
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT = 1
+OWN_KEYS = ("format", "num_items", "retriever")
+"""What `Retriever.save` writes into `config.json` from the retriever itself; the rest is metadata."""
+
+StoredDtype = Literal["float32", "float16", "bfloat16"]
+"""How a file holds the fractions of a retriever, which computes with float32."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,18 @@ class Retriever(nn.Module):
             self._check_ids(ids, lowest=1)
         return self.similarity.items(self.item_table(ids), ids)
 
-    def save(self, folder: Path, **metadata: Any) -> None:
+    def save(self, folder: Path, *, stored_dtype: StoredDtype = "float32", **metadata: Any) -> None:
         """Write `model.safetensors` and `config.json` into `folder`, with `metadata` (data, metrics, …) in the latter.
 
-        Raises OSError that names the file if it cannot be written (a full disk); the previous files are then unchanged.
+        `stored_dtype`: "float16" and "bfloat16" halve the file: fractions are rounded to that type, and whole numbers take as
+        few bytes as hold them. `load` returns float32 and int64 again.
+        Raises ValueError if a weight is too large for that type, OSError that names the file if it cannot be written (a full
+        disk); the previous files are then unchanged.
         """
         weights = {k: v.detach().contiguous().cpu() for k, v in self.state_dict().items()}
+        if stored_dtype != "float32":
+            weights = {k: _compact(k, v, stored_dtype) for k, v in weights.items()}
+            metadata = {"stored_dtype": stored_dtype, **metadata}
         described = {
             "format": FORMAT,
             "num_items": self.num_items,
@@ -178,6 +189,22 @@ class Retriever(nn.Module):
         return retriever.eval()
 
 
+def _compact(name: str, weight: Tensor, dtype: StoredDtype) -> Tensor:
+    """A weight in few bytes; ValueError if it does not fit."""
+    if weight.is_floating_point():
+        rounded = weight.to(getattr(torch, dtype))
+        if not bool(rounded.isfinite().all()):
+            raise ValueError(f"{name} holds {float(weight.abs().max()):.3g}, which {dtype} cannot hold")
+        return rounded
+    if weight.dtype == torch.bool or not weight.numel():
+        return weight
+    smallest, largest = (int(end) for end in torch.aminmax(weight))
+    kinds = (torch.int8, torch.int16, torch.int32, torch.int64)
+    return weight.to(
+        next(k for k in kinds if torch.iinfo(k).min <= smallest and largest <= torch.iinfo(k).max)
+    )
+
+
 @contextmanager
 def _at_most(tensors: int) -> Iterator[None]:
     """ValueError as soon as more parameters are made in the block than a file of that many tensors could hold."""
@@ -212,6 +239,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     metadata = read_json(path, "restore it, or train again")
     if (found := metadata.get("format")) != FORMAT:
         raise ValueError(f"{path} has format {found!r}; this version reads format {FORMAT}")
+    if metadata.get("stored_dtype", "float32") not in get_args(StoredDtype):
+        raise ValueError(f"{path}: its stored_dtype is not one of {', '.join(get_args(StoredDtype))}")
     for name in ("dataset", "fingerprint"):
         if not isinstance(metadata.get(name, ""), str):
             raise ValueError(

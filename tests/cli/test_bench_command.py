@@ -61,12 +61,31 @@ def test_chosen_searchers_are_measured_as_the_explorer_measures_them(
         str(out),
         "--device",
         "cpu",
+        "--figure",
+        str(tmp_path / "view.html"),
     ]
     assert call(*given) == 0
+    assert "median latency of a call" in (tmp_path / "view.html").read_text(encoding="utf-8")
     table = pd.read_csv(out)
     columns = ["label", "recall", "relative_hr", "hit_rate", "certified", "matches_brute_force", "num_scored"]
     pd.testing.assert_frame_equal(table[columns], bench.table[columns], check_dtype=False, rtol=1e-5)
     assert len(table) == 6 and "SparCode (sparsity=0.5)" in capsys.readouterr().out
+
+
+def test_a_figure_is_drawn_for_each_k_and_refused_before_the_work(
+    checkpoint: str, workbench_root: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(run_module, "ceilings", lambda device: Ceilings(1e9, 1e9))
+    few = ("--checkpoint", checkpoint, "--preset", "trained", "--rounds", "1", "--queries", "8", "--method", "average",
+           "-k", "3", "-k", "5", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "x.csv"))  # fmt: skip
+    assert call(*few, "--figure", str(tmp_path / "x.jpg")) == 1
+    assert "saved as .html, .pdf, .svg or .png, not as x.jpg" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert call(*few, "--figure", str(tmp_path / "view.html")) == 0
+    assert len(list(tmp_path.glob("view-*-k-[35].html"))) == 2
+    assert set(pd.read_csv(tmp_path / "x.csv")["items"]) == {
+        plans.trained(checkpoint).workloads[0].num_items()
+    }
 
 
 def test_chosen_searchers_may_be_asked_in_several_ways(

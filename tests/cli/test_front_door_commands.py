@@ -76,6 +76,7 @@ def test_an_index_is_built_searched_and_described(run: Run, tmp_path: Path) -> N
     assert len(found.splitlines()) == 1 + 2 * 3
     described = run("index", "info", folder)
     assert "one list by the average component" in described and "n2" in described
+    assert "cycles-sasrec-mol" in described
     assert "NAME=NUMBER" in run("index", "build", "cycles-sasrec-mol", "--out", folder, "--set", "n2=many")
     other = run("index", "build", "cycles-sasrec-mol", "--out", folder)
     assert other.startswith("error: ") and "average" in run("index", "info", folder)

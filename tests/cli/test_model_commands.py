@@ -178,7 +178,7 @@ def test_list_shows_every_preset(workbench, capsys) -> None:
     assert "ml-20m/hstu-mol" in shown and "quick/sasrec-dot" in shown
 
 
-def test_evaluate_repeats_the_cards_numbers(trained: Path, workbench, tmp_path: Path, cycles) -> None:
+def test_evaluate_repeats_the_cards_numbers(trained: Path, workbench, tmp_path: Path, cycles, capsys) -> None:
     ranks, metrics = tmp_path / "ranks.parquet", tmp_path / "metrics.csv"
     assert (
         workbench("evaluate", "cycles-quick-sasrec-dot", "--ranks", str(ranks), "--metrics", str(metrics))
@@ -187,6 +187,8 @@ def test_evaluate_repeats_the_cards_numbers(trained: Path, workbench, tmp_path: 
     stored = TrainedModel.load(trained)
     pd.testing.assert_frame_equal(pd.read_parquet(ranks), stored.ranks(cycles()))
     pd.testing.assert_frame_equal(pd.read_csv(metrics), stored.metrics)
+    excluded = stored.metrics.set_index("metric")["value"]["excluded targets"]
+    assert excluded > 0 and f"no HR@k can exceed {1 - excluded:.3f}" in capsys.readouterr().out
 
 
 def test_evaluate_on_other_data_needs_to_be_asked_for(trained: Path, workbench, capsys) -> None:

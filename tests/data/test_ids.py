@@ -103,7 +103,7 @@ def test_unknown_ids_are_listed_with_similar_ones(texts):
     with pytest.raises(DataError) as error:
         texts.to_dense(["7", "Ann@X.org", "nobody"])
     assert str(error.value) == (
-        "shop has no users 'Ann@X.org', 'nobody'; did you mean 'ann@x.org' for 'Ann@X.org'?"
+        "shop has no users 'Ann@X.org', 'nobody' (did you mean 'ann@x.org' for 'Ann@X.org'?)"
     )
     with pytest.raises(DataError, match=r"'n0', 'n1', 'n2', 'n3', 'n4' and 3 more$"):
         texts.to_dense([f"n{i}" for i in range(8)])

@@ -94,6 +94,9 @@ def test_all_users_are_written_in_batches_and_nothing_is_replaced(trained, tmp_p
         trained.recommend_all(k=3, path=path, progress=False)
     some = trained.recommend_all(["c01@shop.example"], 2, tmp_path / "one.parquet", progress=False)
     assert len(pd.read_parquet(some)) == 2
+    text = trained.recommend_all(k=3, path=tmp_path / "recs.csv", batch_size=7, progress=False)
+    read = pd.read_csv(text, dtype={"item_id": "str", "title": "str"})
+    pd.testing.assert_frame_equal(read, table, check_dtype=False, rtol=1e-5)
     with pytest.raises(DataError, match="no user"):
         trained.recommend_all(["x"], path=tmp_path / "none.parquet", progress=False)
     assert not (tmp_path / "none.parquet").exists()
@@ -257,7 +260,7 @@ def test_a_query_table_that_does_not_fit_is_refused(given, message):
 
 def test_an_unknown_query_and_a_missing_history_are_told():
     model = wb.from_embeddings(ITEM_ROWS, queries=QUERY_ROWS, query_ids=["ann", "bob"])
-    with pytest.raises(ValueError, match="has no query 'an'; did you mean 'ann'"):
+    with pytest.raises(ValueError, match=r"has no query 'an' \(did you mean 'ann'\?\)"):
         model.recommend(user="an")
     with pytest.raises(ValueError, match="needs a history: this model knows its queries"):
         model.explain(0, user="ann")

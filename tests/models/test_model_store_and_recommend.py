@@ -58,6 +58,31 @@ def test_a_matching_model_is_loaded_and_another_is_trained(
         )
 
 
+def test_half_precision_keeps_origin_and_metrics_or_changes_nothing(
+    trained: TrainedModel, tmp_path: Path, cycles, monkeypatch
+) -> None:
+    folder = tmp_path / trained.folder.name
+    shutil.copytree(trained.folder, folder)
+    before = (folder / "model.safetensors").read_bytes()
+    actual = model_store.summarize
+    monkeypatch.setattr(  # as if rounding had moved every metric
+        model_store, "summarize", lambda *given: actual(*given).assign(value=lambda t: t["value"] + 1e-4)
+    )
+    with pytest.raises(ValueError, match=r"stays as it is: in float16 its HR@1 from .* would change"):
+        model_store.halve(folder, cycles())
+    assert (folder / "model.safetensors").read_bytes() == before
+    monkeypatch.setattr(model_store, "summarize", actual)
+    half = model_store.halve(folder, cycles())
+    assert (folder / "model.safetensors").stat().st_size < 0.7 * len(before)
+    assert half.metadata == trained.metadata | {"stored_dtype": "float16"}
+    pd.testing.assert_frame_equal(half.history, trained.history)
+    assert "- stored as float16" in (folder / "README.md").read_text(encoding="utf-8")
+    again = measure_again(folder, cycles())  # stays what it is
+    assert again.metadata == half.metadata and len((folder / "model.safetensors").read_bytes()) < 0.7 * len(
+        before
+    )
+
+
 def test_every_profile_has_a_lineup_of_the_same_methods() -> None:
     methods = {profile: list(lineup(profile, "ml-1m")) for profile in LINEUPS}
     assert all(m == methods["quick"] for m in methods.values())

@@ -103,6 +103,12 @@ def quick(
     )
 
 
+def trained(checkpoint: str = "ml-1m-cpu-hstu-mol", threads: int | None = None) -> Plan:
+    """Seconds: a trained corpus as it is, one batch size, the best 10."""
+    small = quick(checkpoint, threads=threads)
+    return replace(small, name="trained", workloads=(Trained(checkpoint),), ks=(10,))
+
+
 def standard(checkpoint: str = "ml-1m-cpu-hstu-mol", title: str = "", threads: int | None = None) -> Plan:
     """Minutes: a trained corpus as it is and inflated to 100,000 items, all batch sizes."""
     return Plan(
@@ -229,6 +235,8 @@ def _short(checkpoint: str) -> str:
 def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:
     """The plan of that name; ValueError that lists the names if there is none."""
     match name:
+        case "trained":
+            return trained(checkpoint, threads)
         case "quick":
             return quick(checkpoint, threads=threads)
         case "standard":
@@ -237,4 +245,6 @@ def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:
             return sizes(checkpoint, threads)
         case "growth":
             return growth(checkpoint, threads=threads)
-    raise ValueError(f"no preset {name!r} of the search bench; there are quick, standard, sizes, growth")
+    raise ValueError(
+        f"no preset {name!r} of the search bench; there are trained, quick, standard, sizes, growth"
+    )

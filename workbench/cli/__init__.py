@@ -72,7 +72,10 @@ def root(
 
 LAZY = {
     "data": ("workbench.cli.data", "Datasets: list, fetch, prepare."),
-    "model": ("workbench.cli.models", "Models: list, train, evaluate, compare, recommend, import, export."),
+    "model": (
+        "workbench.cli.models",
+        "Models: list, train, evaluate, compare, recommend, import, export, halve.",
+    ),
     "train": ("workbench.cli.models", "Train an encoder with a similarity (model train)."),
     "evaluate": ("workbench.cli.models", "Measure a trained model: HR@k, NDCG@k, MRR (model evaluate)."),
     "recommend": ("workbench.cli.models", "Recommend items to users (model recommend)."),

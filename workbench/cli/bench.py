@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
 from workbench import paths
@@ -91,7 +92,8 @@ def bench_search(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="quick (seconds), standard (minutes; the default), sizes (the published ones), growth."
+            help="trained (seconds; the checkpoint's corpus as it is), quick (seconds; it has 20,000 items), standard (minutes;"
+            " the default), sizes (the published ones), growth."
         ),
     ] = None,
     checkpoint: Annotated[
@@ -145,6 +147,13 @@ def bench_search(
             help="CSV of the table; by default reports/tables/search-PRESET.csv, custom if changed, chosen with --searcher."
         ),
     ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw latency against recall: .html, .pdf, .svg or .png; the name of each further workload, batch size and k"
+            " is added."
+        ),
+    ] = None,
 ) -> None:
     """Latency, recall, certificates and memory of every searcher, compared with a reference implementation of top-k.
 
@@ -155,6 +164,8 @@ def bench_search(
     Examples:
 
       workbench bench search
+
+      workbench bench search --preset trained --checkpoint my-shop-quick-hstu-mol --figure recall-latency.html
 
       workbench bench search --size amazon-books --batch-size 32 --rounds 2
 
@@ -168,6 +179,7 @@ def bench_search(
     from workbench.bench.run import run
     from workbench.bench.tables import shown, summary
     from workbench.bench.workloads import Inflated, RandomWeights, Trained, WorkloadSpec
+    from workbench.explore.saving import check_figure
 
     workloads: list[WorkloadSpec] = [RandomWeights(s) for s in size or []]
     workloads += [Inflated(checkpoint, items) for items in inflate or []]
@@ -191,6 +203,8 @@ def bench_search(
         if changes:
             plan = replace(plan, name="custom", **changes)
     path = out or paths.reports() / "tables" / f"search-{plan.name}.csv"
+    if figure is not None:
+        check_figure(figure)
     with new_table(path):
         raw = run(plan, runs, device=device, fresh=fresh)
         table = summary(raw)
@@ -213,3 +227,18 @@ def bench_search(
     if table["items"].nunique() > 2:
         print_table(exponents(table))
     typer.echo(str(path))
+    if figure is not None:
+        _draw(table, figure)
+
+
+def _draw(table: pd.DataFrame, path: Path) -> None:
+    """Write latency against recall, a figure for each workload, batch size and k."""
+    from workbench.explore.saving import save_figure, unused
+    from workbench.explore.search_figures import frontier
+
+    groups = table.groupby(["workload", "batch_size", "k"], sort=False)
+    for (workload, batch_size, k), rows in groups:
+        title = f"{workload}, {batch_size} queries per call, k = {k}"
+        own_name = f"{path.stem} {workload} B {batch_size} k {k}"
+        target = unused(path.parent, own_name, path.suffix) if len(groups) > 1 else path
+        typer.echo(str(save_figure(frontier(rows.reset_index(drop=True), title=title), target)))

@@ -228,7 +228,7 @@ def prepare_dataset(
         console.print(_comparison_table(CATALOG[name], stages))
     counts = f"{sequences.num_users:,} users, {sequences.num_items:,} items, {len(sequences.item_ids):,} interactions"
     console.print(
-        f"{name}: {counts}, in {seconds:.1f} s; load it with workbench.data.load({name!r})",
+        f"{name}: {counts}, in {seconds:.1f} s; train on it with --dataset {name}, load it with wb.load_data({name!r})",
         soft_wrap=True,
         highlight=False,
     )

@@ -87,7 +87,7 @@ def describe_index(
     described = {
         "searcher": SEARCHERS[index.settings.kind].title,
         **{name: str(value) for name, value in SEARCHERS.to_dict(index.settings).items()},
-        "model": repr(index.model),
+        "model": index.model.name,
         "bytes": f"{size:,}",
     }
     print_table(pd.DataFrame({"what": list(described), "value": list(described.values())}))

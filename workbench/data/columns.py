@@ -22,7 +22,8 @@ from workbench.data.values import empty_of, integers_of, numbers_of
 Role = Literal["user", "item", "rating", "time", "title", "genres"]
 _SPELLINGS: dict[Role, str] = {
     "user": "user_id user userid uid customer_id customer visitor_id visitor member_id member reviewer_id reviewer"
-    " client_id client account_id account profile_id person_id email e_mail username user_name",
+    " client_id client account_id account buyer_id buyer shopper_id profile_id person_id email e_mail customer_email user_email"
+    " username user_name",
     "item": "item_id item itemid iid movie_id movie product_id product sku isbn asin parent_asin article_id article book_id"
     " book song_id song track_id track artist_id business_id game_id app_id video_id news_id stock_code product_code item_code",
     "rating": "rating ratings score stars overall book_rating user_rating review_score",
@@ -95,9 +96,11 @@ class Reading:
         missing = [role for role, position in found.items() if position is None]
         if missing:
             options = " and ".join(f"--{role}-col" for role in missing)
+            words = ", ".join(f"{role}=…" for role in missing)
             raise DataError(
                 f"{self.table.name}: no column is recognised as {' or '.join(missing)} (columns found:"
-                f" {listed(self.table.names)}); name it with {options}. The first line of a text must hold the names"
+                f" {listed(self.table.names)}); name it with {options} (in Python columns=wb.ColumnNames({words}))."
+                " The first line of a text file must hold the names of the columns"
             )
         return [position for position in found.values() if position is not None]
 

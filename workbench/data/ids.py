@@ -127,9 +127,13 @@ class SourceIds:
         more = f" and {len(unknown) - _LISTED:,} more" if len(unknown) > _LISTED else ""
         plural = "s" if len(unknown) > 1 else ""
         near = [(value, self._similar(value)) for value in unknown[:_SUGGESTED]]
-        hints = ", ".join(f"{similar!r} for {value!r}" for value, similar in near if similar is not None)
+        hints = ", ".join(
+            repr(similar) if len(unknown) == 1 else f"{similar!r} for {value!r}"
+            for value, similar in near
+            if similar is not None
+        )
         return f"{self.dataset} has no {self.kind}{plural} {listed}{more}" + (
-            f"; did you mean {hints}?" if hints else ""
+            f" (did you mean {hints}?)" if hints else ""
         )
 
     def _similar(self, value: str) -> str | None:

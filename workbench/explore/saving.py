@@ -33,16 +33,12 @@ def save_figure(figure: go.Figure, path: Path | str) -> Path:
     no Chromium.
     """
     path = Path(path)
-    match path.suffix:
-        case ".html":
-            still = go.Figure(figure).update_layout(width=None)  # a copy: the shown figure stays as it is
-            return _whole(
-                path, lambda part: still.write_html(part, include_plotlyjs=True, include_mathjax=False)
-            )
-        case ".pdf" | ".svg" | ".png":
-            drawn = rendered(figure, FORMATS[path.suffix])
-            return _whole(path, lambda part: part.write_bytes(drawn))
-    raise ValueError(f"a figure is saved as .html, .pdf, .svg or .png, not as {path.name}")
+    check_figure(path)
+    if path.suffix == ".html":
+        still = go.Figure(figure).update_layout(width=None)  # a copy: the shown figure stays as it is
+        return _whole(path, lambda part: still.write_html(part, include_plotlyjs=True, include_mathjax=False))
+    drawn = rendered(figure, FORMATS[path.suffix])
+    return _whole(path, lambda part: part.write_bytes(drawn))
 
 
 def unused(folder: Path, name: str, suffix: str) -> Path:
@@ -63,6 +59,13 @@ def check_view(path: Path) -> None:
     files.check_file(path)
     if path.exists():
         raise ValueError(f"{path} exists: name another file, or delete it")
+
+
+def check_figure(path: Path) -> None:
+    """Raise what `check_view` does, and ValueError if figures have no format of that ending."""
+    if path.suffix not in (".html", *FORMATS):
+        raise ValueError(f"a figure is saved as .html, .pdf, .svg or .png, not as {path.name}")
+    check_view(path)
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> Path:

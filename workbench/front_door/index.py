@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +139,9 @@ class Index:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{source / MANIFEST} describes no searcher ({error})") from None
         model = Recommender.load(source, device=device)
+        model = replace(
+            model, name=str(described.get("model", model.name))
+        )  # that of the model, not of this folder
         one = torch.ones(1, dtype=torch.int64, device=model.retriever.device)
         with torch.no_grad():
             state = type(model.retriever.item_state(one)).load(source / STATE).to(device)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
@@ -28,7 +30,7 @@ from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.models.model_store import folder_of
 from workbench.models.query_table import QueryTable
 from workbench.registry import Settings
-from workbench.retriever import Retriever, read_metadata
+from workbench.retriever import OWN_KEYS, Retriever, read_metadata
 from workbench.search import BruteForce, registry
 from workbench.similarities import MixtureOfLogits
 
@@ -110,7 +112,7 @@ class Recommender:
 
     def save(self, folder: Path | str) -> None:
         """Write the model into `folder`, with its ids unless the licence of its data forbids it."""
-        described = {k: v for k, v in self.metadata.items() if k not in ("format", "num_items", "retriever")}
+        described = {k: v for k, v in self.metadata.items() if k not in OWN_KEYS}
         self.retriever.save(Path(folder), **described)
         if self.data is None or self.catalogue.name not in CATALOG:
             self.catalogue.save(Path(folder))
@@ -176,10 +178,11 @@ class Recommender:
         exclude_history: bool = True,
         progress: bool = True,
     ) -> Path:
-        """Write the best `k` items of `users` (ids of the source; default: all of the data, or all queries) to a Parquet file.
+        """Write the best `k` items of `users` (ids of the source; default: all of the data, or all queries) to a file.
 
-        A row per user and place: `user_id`, `rank`, `item_id`, `title`, `score`, `exact`. Memory holds one batch at a time;
-        nothing is at `path` until all is written. Raises ValueError if a user is unknown or there is a file at `path` already.
+        A CSV file if `path` ends in .csv, else Parquet, with a row per user and place: `user_id`, `rank`, `item_id`, `title`,
+        `score`, `exact`. Memory holds one batch at a time; nothing is at `path` until all is written. Raises ValueError if
+        there are no users, one is unknown, or there is a file at `path` already; OSError if it cannot be written.
         """
         known = (
             self.queries.lookup if self.queries is not None else self._need_data("recommend_all").user_lookup
@@ -189,22 +192,19 @@ class Recommender:
         if target.exists():
             raise ValueError(f"{target} exists: name another file, or delete it")
         dense = np.arange(len(known.ids)) if users is None else known.to_dense(users)
+        if not len(dense):
+            raise ValueError("there are no users to recommend to")
         starts = range(0, len(dense), batch_size)
-        with files.atomic_write(target) as temporary:
-            writer: pyarrow.parquet.ParquetWriter | None = None
-            try:
-                for start in tqdm(starts, desc="recommending", unit="batch", disable=not progress):
-                    part = dense[start : start + batch_size]
-                    found = self._best_of_users(part, k, exclude_history)
-                    rows = self._rows(found, known.to_source(part))
-                    table = pa.Table.from_pandas(rows, preserve_index=False)
-                    writer = writer or pyarrow.parquet.ParquetWriter(temporary, table.schema)
-                    writer.write_table(table)
-            finally:
-                if writer is not None:
-                    writer.close()
-            if writer is None:
-                raise ValueError("there are no users to recommend to")
+        with files.atomic_write(target) as temporary, ExitStack() as closing:
+            writer: pyarrow.parquet.ParquetWriter | pyarrow.csv.CSVWriter | None = None
+            make = pyarrow.csv.CSVWriter if target.suffix == ".csv" else pyarrow.parquet.ParquetWriter
+            for start in tqdm(starts, desc="recommending", unit="batch", disable=not progress):
+                part = dense[start : start + batch_size]
+                found = self._best_of_users(part, k, exclude_history)
+                rows = self._rows(found, known.to_source(part))
+                table = pa.Table.from_pandas(rows, preserve_index=False)
+                writer = writer or closing.enter_context(make(temporary, table.schema))
+                writer.write_table(table)
         return target
 
     def _best_of_users(self, users: NDArray[np.int64], k: int, exclude_history: bool) -> TopK:

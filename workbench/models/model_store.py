@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +26,15 @@ from workbench.loading import read_csv, read_json, reading
 from workbench.models import measurements
 from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.registry import did_you_mean
-from workbench.retriever import CONFIG, WEIGHTS, Retriever, RetrieverConfig, read_metadata
+from workbench.retriever import (
+    CONFIG,
+    OWN_KEYS,
+    WEIGHTS,
+    Retriever,
+    RetrieverConfig,
+    StoredDtype,
+    read_metadata,
+)
 from workbench.similarities import SIMILARITIES
 from workbench.training.config import TrainingConfig
 from workbench.training.loop import THREADS, load_history, train
@@ -297,8 +306,29 @@ def measure_again(folder: Path, sequences: Sequences, *, progress: bool = False)
     return store_model(retriever, _own_metadata(folder), history, folder, sequences, progress=progress)
 
 
+def halve(
+    folder: Path, sequences: Sequences, dtype: StoredDtype = "float16", *, progress: bool = False
+) -> TrainedModel:
+    """Store the checkpoint in `folder` in half precision; its card keeps its origin, and says so.
+
+    Raises ValueError, and changes nothing, if one of the metrics in `SHOWN` is not the same to four digits, or a weight is too
+    large for `dtype`.
+    """
+    model = TrainedModel.load(folder).by_this_code(sequences)
+    metadata = _own_metadata(folder) | {"stored_dtype": dtype}
+    with tempfile.TemporaryDirectory() as rounded:
+        model.retriever().save(Path(rounded), stored_dtype=dtype)
+        retriever = Retriever.load(rounded)
+    rules = STRICT.on(sequences)
+    measured = summarize(rank_users(retriever, sequences, rules, progress=progress), rules, KS)
+    values = [table.set_index("metric")["value"][list(SHOWN)].round(4) for table in (model.metrics, measured)]
+    if moved := [f"{m} from {a:.4f} to {b:.4f}" for m, a, b in zip(SHOWN, *values, strict=True) if a != b]:
+        raise ValueError(f"{folder} stays as it is: in {dtype} its {', '.join(moved)} would change")
+    return store_model(retriever, metadata, model.history, folder, sequences, progress=progress)
+
+
 def _own_metadata(folder: Path) -> dict[str, Any]:
-    return {k: v for k, v in read_metadata(folder).items() if k not in ("format", "num_items", "retriever")}
+    return {k: v for k, v in read_metadata(folder).items() if k not in OWN_KEYS}
 
 
 def store_model(
@@ -379,6 +409,8 @@ def card(
         for k in ("preset", "source", "commit", "machine", "command")
         if k in metadata
     )
+    if dtype := metadata.get("stored_dtype"):
+        origin += f"- stored as {dtype}, which leaves the metrics below as those of float32, to four digits\n"
     settings = json.dumps({"retriever": config, "training": metadata["training"]}, indent=1)
     return f"""# {name}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from workbench.data import Batches, Sequences
 from workbench.models.model_store import TrainedModel, check_model, store_model
-from workbench.retriever import Retriever
+from workbench.retriever import OWN_KEYS, Retriever
 from workbench.runtime import derived_seed, generator, stopwatch
 from workbench.similarities import DeepRetrieval, DeepRetrievalConfig, DotProduct
 from workbench.training.config import TrainingConfig
@@ -147,11 +147,7 @@ def store_paths(
     fit = fit or PathFit()
     if base.metadata["fingerprint"] != sequences.fingerprint():
         raise ValueError(f"{base.folder} was trained on other data than {sequences.name} here holds")
-    kept = {
-        k: v
-        for k, v in base.metadata.items()
-        if k not in ("format", "num_items", "retriever", "best", "preset")
-    }
+    kept = {k: v for k, v in base.metadata.items() if k not in (*OWN_KEYS, "best", "preset", "stored_dtype")}
     source = (
         f"paths fitted to the frozen queries of {base.folder.name}, whose encoder and items these are: {fit}"
     )
