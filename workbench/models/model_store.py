@@ -290,7 +290,7 @@ def store_weights(
     """
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    metadata = {"source": f"imported from {checkpoint.name} (SHA-256 {digest}…)"}
+    metadata: dict[str, Any] = {"source": f"imported from {checkpoint.name} (SHA-256 {digest}…)"}
     if sequences is not None:
         metadata |= {"dataset": sequences.name, "fingerprint": sequences.fingerprint()}
     settings = _settings_in(metadata | {"retriever": retriever.config.to_dict()})

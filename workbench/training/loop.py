@@ -2,10 +2,11 @@
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from workbench import files, runtime
 from workbench.contracts import AlternatingSimilarity, SequenceBatch
 from workbench.data import Batches, DataError, Sequences
-from workbench.loading import read_json, reading
+from workbench.loading import one_line, read_json, reading
 from workbench.retriever import CONFIG, WEIGHTS, Retriever, RetrieverConfig, not_finite
 from workbench.training import checkpoints
 from workbench.training.checkpoints import Progress
@@ -36,7 +37,9 @@ RUN = "run.json"
 TRACKERS = ("mlflow", "wandb")
 PROJECT = "retrieval-workbench"
 """The name of the project, or experiment, that trackers put runs under."""
-_KIND = files.Kind("run", (RUN, "epoch-*", "tensorboard", WEIGHTS, CONFIG), lambda _: {})
+TENSORBOARD = "tensorboard"
+"""The folder of a run that TensorBoard reads."""
+_KIND = files.Kind("run", (RUN, "epoch-*", TENSORBOARD, WEIGHTS, CONFIG), lambda _: {})
 THREADS = "threads"
 """The column of a run's history with the threads of each epoch: other numbers of threads sum in another order."""
 COUNTING = 1_000_033
@@ -78,7 +81,8 @@ def train(
 
     Raises BlockingIOError if another process trains in `folder`. Raises ValueError if `folder` holds a run of another
     configuration or dataset, a longer run, or something else than a run; if no user has enough interactions; if the loss
-    or a weight stops being a finite number; or if there is no such tracker. ImportError if a tracker's package is missing.
+    or a weight stops being a finite number; or if there is no such tracker. ImportError if a tracker's package is missing,
+    OSError if a tracker fails, after its epoch is stored.
     DataError if the encoder uses the order of histories and the data has none.
     """
     for name in filter(lambda tracker: isinstance(tracker, str), trackers):
@@ -163,10 +167,11 @@ def _train(
     step, wrapped_optimizer = accelerator.prepare(TrainingStep(retriever, config.loss), optimizer)
     if accelerator.log_with:
         names = {"mlflow": {"run_name": folder.name}, "wandb": {"name": folder.name}}
-        accelerator.init_trackers(PROJECT, config=_flat(described), init_kwargs=names)
+        with _tracking():
+            accelerator.init_trackers(PROJECT, config=_flat(described), init_kwargs=names)
     writer = None
     if accelerator.is_main_process:
-        writer = SummaryWriter(folder / "tensorboard", purge_step=state.step + 1)
+        writer = SummaryWriter(folder / TENSORBOARD, purge_step=state.step + 1)
 
     try:
         while state.epoch < config.epochs and not _exhausted(state, config):
@@ -191,12 +196,13 @@ def _train(
                 row |= measure(retriever, sequences, config)
                 _judge(state, row[config.metric])
             state.history.append(row)
-            accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.step)
             if accelerator.is_main_process:
                 for name, value in row.items():
                     if writer is not None and name not in ("epoch", THREADS):
                         writer.add_scalar(name, value, state.step)
                 checkpoints.save(folder, retriever, optimizer, state, **kept)
+            with _tracking():
+                accelerator.log(_tracked(row), step=state.step)
             accelerator.wait_for_everyone()
             if progress and accelerator.is_main_process:
                 _report(row, state, config)
@@ -235,6 +241,23 @@ def _accelerator(
     return accelerator
 
 
+@contextmanager
+def _tracking() -> Iterator[None]:
+    """OSError in a line if a tracker raises in the block: each has errors of its own."""
+    try:
+        yield
+    except Exception as error:
+        raise OSError(
+            f"a tracker failed ({one_line(error)}); the same command without --tracker continues after the last epoch"
+        ) from error
+
+
+def _tracked(row: dict[str, int | float]) -> dict[str, int | float]:
+    """An epoch's numbers as trackers take them: MLflow has no @ in names (HR@10 is HR_at_10), and no brackets."""
+    names = {name: re.sub(r"[()]", "", name.replace("@", "_at_")) for name in row if name != "epoch"}
+    return {plain: row[name] for name, plain in names.items()}
+
+
 def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
     """Nested settings with dotted names, as trackers compare them; what is no number or truth value as text."""
     found: dict[str, Any] = {}
@@ -253,6 +276,11 @@ def _diverged(what: str) -> str:
 def _claim(folder: Path, described: dict[str, Any], replace_run: bool) -> None:
     """Mark `folder` as the home of this run, or check that it already is."""
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / TENSORBOARD).exists() and not (folder / TENSORBOARD).is_dir():
+        raise ValueError(
+            f"{folder / TENSORBOARD} is a file, and a run keeps the files of TensorBoard in such a folder; move it away,"
+            " or choose another folder"
+        )
     path = folder / RUN
     wanted = json.loads(json.dumps(described))
     if not path.exists():
