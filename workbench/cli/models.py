@@ -472,5 +472,5 @@ def _print(metrics: pd.DataFrame, protocol: str) -> None:
     if excluded > 0:
         typer.echo(
             f"note: {excluded:.1%} of the targets repeat an item of the user's history, which the protocol leaves out of the"
-            f" lists: no HR@k can exceed {1 - excluded:.3f}. To recommend such items, use `workbench recommend --repeats`"
+            f" lists: no HR@k can exceed {1 - excluded:.3f}. `recommend` takes --repeats for such items"
         )
