@@ -46,7 +46,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "models",
         "anatomy",
     },
-    "baselines": frozenset({"contracts", "data", "evaluation", "search"}),
+    "baselines": frozenset({"contracts", "runtime", "data", "evaluation", "search"}),
     "bench": BASE
     | {
         "data",

@@ -5,12 +5,22 @@ import pytest
 import torch
 
 from workbench.baselines.ease import EASE, interaction_matrix
+from workbench.baselines.factors import LightGCN, UltraGCN
 from workbench.baselines.item_cf import ItemCF
 from workbench.baselines.popularity import Popularity
 from workbench.baselines.ranking import rank_users
+from workbench.data import Batches
 from workbench.data.popularity import popularity, training_part
 from workbench.evaluation.protocol import RAILS, STRICT
 from workbench.studies.study import Models, study
+
+
+def short_light(sequences):
+    return LightGCN(sequences, dim=4, epochs=5)
+
+
+def short_ultra(sequences):
+    return UltraGCN(sequences, dim=4, epochs=5)
 
 
 def dense(sequences, held_out=2):
@@ -55,7 +65,7 @@ def test_scores_add_up_the_history_once_per_item(cycles):
     assert torch.allclose(model.scores(once)[0], model.weights[2] + model.weights[4])
 
 
-@pytest.mark.parametrize("make", [Popularity, ItemCF, EASE])
+@pytest.mark.parametrize("make", [Popularity, ItemCF, EASE, short_light, short_ultra])
 def test_ranks_are_places_in_the_list_of_what_is_found(cycles, make):
     sequences = cycles(users=25, items=30, length=8)
     baseline = make(sequences)
@@ -63,7 +73,7 @@ def test_ranks_are_places_in_the_list_of_what_is_found(cycles, make):
     users = sequences.users_with("test")
     assert ranks.index.tolist() == users.tolist()
     histories = torch.from_numpy(sequences.history(users, 0))
-    found = baseline.find(None, histories, 30)
+    found = baseline.find(next(iter(Batches(sequences, "test", 25, max_length=1))), histories, 30)
     for row, user in enumerate(users):
         listed = [item for item in found[row].tolist() if item > 0]
         assert not set(listed) & set(histories[row].tolist())
@@ -71,6 +81,57 @@ def test_ranks_are_places_in_the_list_of_what_is_found(cycles, make):
         if target in listed:  # item-CF ranks all items, and finds those that are close to the history
             assert listed.index(target) + 1 == ranks.loc[user, "rank"]
         assert ranks.loc[user, "target_excluded"] == (target in histories[row].tolist())
+
+
+def test_light_gcn_passes_on_what_its_formula_says(cycles):
+    sequences = cycles(users=9, items=15, length=6)
+    model = LightGCN(sequences, dim=4, epochs=1)
+    between = dense(sequences)
+    graph = np.block([[np.zeros((9, 9)), between], [between.T, np.zeros((15, 15))]])
+    scale = 1 / np.sqrt(np.maximum(graph.sum(0), 1))
+    graph = scale[:, None] * graph * scale
+    start = torch.cat([model.users, model.items]).detach().double().numpy()
+    expected = sum(np.linalg.matrix_power(graph, layer) @ start for layer in range(4)) / 4
+    users, items = model.vectors()
+    np.testing.assert_allclose(torch.cat([users, items]).detach().numpy(), expected, atol=1e-5)
+    (gradient,) = torch.autograd.grad(users[2].sum(), model.items)
+    operator = sum(np.linalg.matrix_power(graph, layer) for layer in range(4)) / 4
+    np.testing.assert_allclose(gradient.numpy(), np.repeat(operator[2, 9:, None], 4, axis=1), atol=1e-5)
+
+
+def test_ultra_gcn_weighs_pairs_and_neighbours_as_its_formula_says(cycles):
+    sequences = cycles(users=9, items=15, length=6)
+    model = UltraGCN(sequences, dim=4, epochs=1)
+    between = dense(sequences)
+    user, item = (int(part) for part in model.pairs[:, 7])
+    degrees = between.sum(1)[user], between.sum(0)[item]
+    beta = np.sqrt((degrees[0] + 1) / (degrees[1] + 1)) / degrees[0]
+    assert float(model.by_user[user] * model.by_item[item]) == pytest.approx(beta)
+    together = between.T @ between
+    sums = together.sum(1)
+    others = np.maximum(sums - together.diagonal(), 1)
+    omega = together / others[:, None] * np.sqrt(sums[:, None] / np.maximum(sums, 1))
+    np.fill_diagonal(omega, 0)
+    np.testing.assert_allclose(model.omega.numpy(), -np.sort(-omega, axis=1)[:, :10], atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [LightGCN, UltraGCN])
+def test_learned_factors_find_what_similar_users_met(cycles, make, monkeypatch):
+    monkeypatch.setattr(make, "learning_rate", 0.05)
+    monkeypatch.setattr(UltraGCN, "negative_weight", 12.0)  # of twelve items
+    sequences = cycles(users=40, items=12, length=7)
+    model = make(sequences, dim=8, epochs=60, patience=12)
+    assert torch.equal(model.final[0], make(sequences, dim=8, epochs=60, patience=12).final[0])
+    known = torch.arange(40)
+    scores = model.scores(torch.zeros(40, 1, dtype=torch.long), known)
+    met = torch.from_numpy(dense(sequences)) > 0
+    assert scores[met].mean() > scores[~met].mean() + scores.std() / 2
+    pairs = known.repeat_interleave(12), torch.arange(12).repeat(40)
+    assert bool(model.knows(*pairs).eq(met.flatten()).all())
+    with pytest.raises(ValueError, match="knows users by their ids alone"):
+        model.scores(torch.zeros(1, 1, dtype=torch.long))
+    with pytest.raises(ValueError, match="epochs and patience must be at least 1"):
+        make(sequences, epochs=0)
 
 
 def test_protocols_that_a_baseline_has_no_answer_to_are_refused(cycles):
@@ -91,7 +152,7 @@ def test_the_study_chooses_on_validation_and_lists_each_method(cycles, monkeypat
 
     monkeypatch.setattr(baseline_studies, "load", lambda name: cycles(users=30, items=40, length=8))
     table = study("baselines", {"models": ""}).table(Models(trained_only=True)).set_index("method")
-    assert len(table) == 3 and table.index[0] == "popularity"
+    assert len(table) == 5 and table.index[0] == "popularity"
     assert table.index[1].startswith("item-CF, ") and table.index[2].startswith("EASE^R, λ = ")
     assert table["HR@10"].between(0, 1).all()
     assert (table["low"] <= table["NDCG@10"]).all() and (table["NDCG@10"] <= table["high"]).all()

@@ -1,1 +1,1 @@
-"""The plain recommenders that an honest table needs. May import contracts, data, evaluation, search."""
+"""The plain recommenders that an honest table needs. May import contracts, runtime, data, evaluation, search."""

@@ -1,4 +1,4 @@
-"""What a baseline is: scores of all items for a history, from counts and closed forms alone."""
+"""What a baseline is: scores of all items for a history."""
 
 from abc import ABC, abstractmethod
 from typing import final
@@ -12,13 +12,15 @@ from workbench.search.topk import NO_SCORE, mask_rows
 
 
 class Baseline(ABC):
-    """A recommender that is fitted without gradients."""
+    """A plain recommender: counts, a closed form, or a vector per user and item."""
 
     @abstractmethod
-    def scores(self, histories: Int[Tensor, "B H"]) -> Float[Tensor, "B N"]:
+    def scores(
+        self, histories: Int[Tensor, "B H"], users: Int[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B N"]:
         """The score of every item, in the order of ids 1..N, for histories of item ids that are padded with 0.
 
-        −inf for an item without a score.
+        `users`: their dense ids, for baselines that know users by them. −inf for an item without a score.
         """
 
     @final
@@ -27,7 +29,7 @@ class Baseline(ABC):
 
         Items that score −inf are not returned: −1 takes their place.
         """
-        scores = self.scores(exclude)
+        scores = self.scores(exclude, batch.user_ids)
         mask_rows(scores, exclude - 1)
         order = scores.sort(dim=1, descending=True, stable=True)
         best, rows = order.values[:, :k], order.indices[:, :k]

@@ -49,7 +49,9 @@ class EASE(Baseline):
         weights = inverse / -inverse.diagonal()
         self.weights = weights.fill_diagonal_(0.0).float()
 
-    def scores(self, histories: Int[Tensor, "B H"]) -> Float[Tensor, "B N"]:
+    def scores(
+        self, histories: Int[Tensor, "B H"], users: Int[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B N"]:
         """Sums of the rows of B; an item counts once, however often it is in the history."""
         met = torch.zeros(len(histories), len(self.weights) + 1).scatter(1, histories, 1.0)[:, 1:]
         return met @ self.weights

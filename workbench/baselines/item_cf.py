@@ -45,7 +45,9 @@ class ItemCF(Baseline):
         self.weights = torch.cat([f.values for f in found])
         self.neighbours = torch.cat([f.indices for f in found])
 
-    def scores(self, histories: Int[Tensor, "B H"]) -> Float[Tensor, "B N"]:
+    def scores(
+        self, histories: Int[Tensor, "B H"], users: Int[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B N"]:
         """Sums of the weights to the neighbours of each item of the history; −inf for items that are close to none of it."""
         rows = (histories - 1).clamp(min=0)
         weights = torch.where(histories[..., None] > 0, self.weights[rows], 0.0)  # (B, H, M)

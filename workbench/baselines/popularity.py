@@ -18,6 +18,8 @@ class Popularity(Baseline):
     def __init__(self, sequences: Sequences, held_out: int = 2) -> None:
         self.counts = torch.from_numpy(popularity(sequences, held_out)).float()
 
-    def scores(self, histories: Int[Tensor, "B H"]) -> Float[Tensor, "B N"]:
+    def scores(
+        self, histories: Int[Tensor, "B H"], users: Int[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B N"]:
         """The counts, whatever the history."""
         return self.counts.repeat(len(histories), 1)

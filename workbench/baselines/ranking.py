@@ -25,8 +25,10 @@ def rank_users(baseline: Baseline, sequences: Sequences, protocol: Protocol) -> 
         )
     frames = []
     for batch in Batches(sequences, protocol.part, BATCH, max_length=1):
-        users = batch.need("user_ids").numpy()
-        histories = torch.from_numpy(sequences.history(users, HELD_OUT[protocol.part]))
+        users = batch.need("user_ids")
+        histories = torch.from_numpy(sequences.history(users.numpy(), HELD_OUT[protocol.part]))
         targets = batch.need("target_ids") - 1
-        frames.append(table_of(batch, ranks_of_scores(baseline.scores(histories), targets, histories - 1)))
+        frames.append(
+            table_of(batch, ranks_of_scores(baseline.scores(histories, users), targets, histories - 1))
+        )
     return joined(frames)

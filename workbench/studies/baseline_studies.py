@@ -1,4 +1,4 @@
-"""The study of simple recommenders: counts and closed forms compared with trained models."""
+"""The study of plain recommenders: counts, closed forms and graph factors compared with trained models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import pandas as pd
 
 from workbench.baselines.baseline import Baseline
 from workbench.baselines.ease import EASE
+from workbench.baselines.factors import LightGCN, UltraGCN
 from workbench.baselines.item_cf import ItemCF
 from workbench.baselines.popularity import Popularity
 from workbench.baselines.ranking import rank_users
@@ -22,6 +23,8 @@ GRIDS: dict[str, tuple[Callable[[Sequences, float], Baseline], tuple[float, ...]
     "popularity": (lambda data, _: Popularity(data), (0,)),
     "item-CF, {:g} neighbours": (lambda data, count: ItemCF(data, int(count), held_out=2), (20, 50, 200)),
     "EASE^R, λ = {:g}": (EASE, (50, 100, 200, 500, 1000)),
+    "LightGCN": (lambda data, _: LightGCN(data, progress=True), (0,)),
+    "UltraGCN": (lambda data, _: UltraGCN(data, progress=True), (0,)),
 }
 """How each baseline is made from a dataset and its one parameter, and the values that validation chooses from."""
 
@@ -29,14 +32,14 @@ GRIDS: dict[str, tuple[Callable[[Sequences, float], Baseline], tuple[float, ...]
 @register
 @dataclass(frozen=True)
 class BaselineStudy(PresetsOnDataset):
-    """Popularity, item-CF and EASE^R compared with trained models under the strict protocol, each tuned on validation
-    targets.
+    """Popularity, item-CF, EASE^R, LightGCN and UltraGCN compared with trained models under the strict protocol, each tuned
+    on validation targets.
 
     `dataset`: the data; `models`: presets to compare with. Only training interactions are counted and fitted.
     """
 
     name: ClassVar[str] = "baselines"
-    question: ClassVar[str] = "How far do counts and closed forms get?"
+    question: ClassVar[str] = "How far do counts, closed forms and graphs without order get?"
     minutes: ClassVar[float] = 90
 
     def table(self, models: Models) -> pd.DataFrame:

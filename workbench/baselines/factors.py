@@ -1,0 +1,236 @@
+"""Baselines with a vector per user and item, learned by gradient steps: LightGCN and UltraGCN."""
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from workbench import runtime
+from workbench.baselines.baseline import Baseline
+from workbench.baselines.ease import interaction_matrix
+from workbench.baselines.ranking import rank_users
+from workbench.data import Sequences
+from workbench.evaluation.metrics import metrics
+from workbench.evaluation.protocol import STRICT_VALIDATION, effective_ranks
+
+DIM = 64
+EVERY = 5
+"""Epochs between two looks at the validation targets."""
+START_STD = 0.1
+
+
+class Factors(Baseline):
+    """score(u, x) = ⟨p_u, q_x⟩, learned from who met what: times, and the order of a history, do not count.
+
+    The last `held_out` interactions of each user are not trained on. The epoch is the one with the best NDCG@10 on validation
+    targets (`held_out` of 2) that was found before `patience` looks in a row, every `EVERY` epochs, found no better one, of at
+    most `epochs`. A user is known by its training interactions alone, whatever was met since.
+    """
+
+    learning_rate = 1e-3
+    batch_size = 8192
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        *,
+        dim: int = DIM,
+        epochs: int = 200,
+        patience: int = 4,
+        seed: int = 0,
+        held_out: int = 2,
+        progress: bool = False,
+    ) -> None:
+        if min(dim, epochs, patience) < 1:
+            raise ValueError(
+                f"dim, epochs and patience must be at least 1, not {dim}, {epochs} and {patience}"
+            )
+        self.met = interaction_matrix(sequences, held_out)
+        self.pairs = self.met.indices()  # (2, M): rows of users and items
+        users, items = self.met.shape
+        self.keys = self.pairs[0] * items + self.pairs[1]  # ascending
+        self.draws = runtime.generator(seed)
+        start = START_STD * torch.randn(users + items, dim, generator=self.draws)
+        self.users, self.items = (nn.Parameter(part.clone()) for part in start.split([users, items]))
+        self._prepare()
+        self._fit(sequences, epochs, patience, progress)
+
+    def _prepare(self) -> None:
+        """What `loss` needs besides the vectors."""
+
+    @abstractmethod
+    def loss(self, users: Int[Tensor, "b"], items: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+        """The loss of a batch of pairs that met, as rows."""
+
+    def vectors(self) -> tuple[Float[Tensor, "U d"], Float[Tensor, "N d"]]:
+        """The vectors whose inner products are the scores."""
+        return self.users, self.items
+
+    def scores(
+        self, histories: Int[Tensor, "B H"], users: Int[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B N"]:
+        """Inner products for known users; ValueError if they are not given."""
+        if users is None:
+            raise ValueError(f"{type(self).__name__} knows users by their ids alone: give them")
+        of_users, of_items = self.final
+        return of_users[users] @ of_items.T
+
+    def knows(self, users: Int[Tensor, "b"], items: Int[Tensor, "b"]) -> Bool[Tensor, "b"]:
+        """Whether a user met an item in training."""
+        wanted = users * self.met.shape[1] + items
+        place = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
+        return self.keys[place] == wanted
+
+    def others(self, users: Int[Tensor, "b"]) -> tuple[Int[Tensor, "b"], Float[Tensor, "b"]]:
+        """A row of an item for each user, drawn evenly, and its weight: 0 if the user met the item after all."""
+        drawn = torch.randint(self.met.shape[1], (len(users),), generator=self.draws)
+        return drawn, (~self.knows(users, drawn)).float()
+
+    def _fit(self, sequences: Sequences, epochs: int, patience: int, progress: bool) -> None:
+        optimizer = torch.optim.Adam([self.users, self.items], lr=self.learning_rate)
+        best, stale = -1.0, 0
+        bar = tqdm(range(1, epochs + 1), desc=type(self).__name__, unit="epoch", disable=not progress)
+        for epoch in bar:
+            for users, items in self._batches():
+                loss = self.loss(users, items)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+            if epoch % EVERY and epoch < epochs:
+                continue
+            with torch.no_grad():
+                candidate = tuple(part.detach().clone() for part in self.vectors())
+            found, self.final = getattr(self, "final", candidate), candidate
+            quality = metrics(effective_ranks(rank_users(self, sequences, STRICT_VALIDATION)), ks=(10,))[
+                "NDCG@10"
+            ]
+            bar.set_postfix(validation=f"{quality:.4f}", refresh=False)
+            if quality > best:
+                best, stale, self.epoch = quality, 0, epoch
+            else:
+                self.final, stale = found, stale + 1
+            if stale >= patience:
+                break
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(self.pairs.shape[1], generator=self.draws)
+        for rows in order.split(self.batch_size):
+            yield self.pairs[0, rows], self.pairs[1, rows]
+
+
+class LightGCN(Factors):
+    """The mean over `layers` of what neighbours pass on: E = mean_l Âˡ E₀, Â = D^(−1/2) A D^(−1/2) of the users–items graph.
+
+    Trained with BPR, one negative a pair, and λ |E₀|² / 2 of the batch. Source: "LightGCN" (He et al., SIGIR 2020), equations
+    4 to 8 and 15, with 3 layers and λ of 1e-4; the learning rate is larger, because the batches are.
+    """
+
+    learning_rate = 5e-3
+    batch_size = 32_768
+    layers = 3
+    regularization = 1e-4
+
+    def _prepare(self) -> None:
+        users, items = self.met.shape
+        top, bottom = self.pairs[0], self.pairs[1] + users
+        where = torch.stack([torch.cat([top, bottom]), torch.cat([bottom, top])])
+        degrees = torch.bincount(where[0], minlength=users + items).clamp(min=1).float().rsqrt()
+        shape = (users + items, users + items)
+        graph = torch.sparse_coo_tensor(
+            where, degrees[where[0]] * degrees[where[1]], shape, check_invariants=False
+        )
+        with warnings.catch_warnings():  # torch calls all of its CSR support beta
+            warnings.simplefilter("ignore", UserWarning)
+            self.graph = graph.coalesce().to_sparse_csr()
+
+    def vectors(self) -> tuple[Float[Tensor, "U d"], Float[Tensor, "N d"]]:
+        """The vectors after all layers."""
+        passed = [torch.cat([self.users, self.items])]
+        for _ in range(self.layers):
+            passed.append(_Propagation.apply(self.graph, passed[-1]))  # type: ignore[no-untyped-call]
+        users, items = torch.stack(passed).mean(0).split(list(self.met.shape))
+        return users, items
+
+    def loss(self, users: Int[Tensor, "b"], items: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+        """BPR: −log σ(score of the item − score of another one)."""
+        of_users, of_items = self.vectors()
+        others, weights = self.others(users)
+        gap = (of_users[users] * (of_items[items] - of_items[others])).sum(1)
+        start = self.users[users], self.items[items], self.items[others]
+        size = torch.stack([part.square().sum() for part in start]).sum() / len(users)
+        return (F.softplus(-gap) * weights).mean() + self.regularization / 2 * size
+
+
+class _Propagation(torch.autograd.Function):
+    """A symmetric sparse matrix times vectors: its gradient is the same product."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, graph: Tensor, vectors: Tensor) -> Tensor:
+        ctx.graph = graph  # type: ignore[attr-defined]
+        return graph @ vectors
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[None, Tensor]:
+        return None, ctx.graph @ gradient  # type: ignore[attr-defined]
+
+
+class UltraGCN(Factors):
+    """What infinitely many layers converge to, as weights of a loss: no message is passed.
+
+    L = Σ −β_ui log σ(s_ui) − w mean_j β_uj log σ(−s_uj) − λ Σ_{j near i} ω_ij log σ(s_uj) + γ |E|² / 2, with
+    β_ui = √((d_u + 1) / (d_i + 1)) / d_u and ω_ij from the co-occurrences G = AᵀA of the `near` items with the largest
+    G_ij / (g_i − G_ii) √(g_i / g_j), g the sums of the rows of G. The items j of the mean are drawn evenly, once for a batch;
+    as in the published code, some of them were met. Source: "UltraGCN" (Mao et al., CIKM 2021), equations 9
+    to 15.
+    """
+
+    batch_size = 4096
+    negatives_per_batch = 256
+    negative_weight = 200.0
+    near = 10
+    near_weight = 1e-3
+    regularization = 1e-4
+
+    def _prepare(self) -> None:
+        users, items = self.met.shape
+        of_user = torch.bincount(self.pairs[0], minlength=users).float()
+        of_item = torch.bincount(self.pairs[1], minlength=items).float()
+        self.by_user = (of_user + 1).sqrt() / of_user.clamp(min=1)
+        self.by_item = (of_item + 1).rsqrt()
+        together = torch.sparse.mm(self.met.T, self.met).coalesce()  # (N, N)
+        (rows, columns), counts = together.indices(), together.values()
+        sums = torch.zeros(items).index_add_(0, rows, counts)
+        own = torch.zeros(items).index_add_(0, rows[rows == columns], counts[rows == columns])
+        omega = counts / (sums - own).clamp(min=1)[rows] * (sums[rows] / sums[columns]).sqrt()
+        omega[rows == columns] = 0
+        near = torch.sparse_coo_tensor(
+            together.indices(), omega, (items, items), check_invariants=False
+        ).coalesce()
+        count = min(self.near, items)
+        found = [
+            near.index_select(0, block).to_dense().topk(count, dim=1)
+            for block in torch.arange(items).split(1024)
+        ]
+        self.neighbours = torch.cat([f.indices for f in found])
+        self.omega = torch.cat([f.values for f in found])
+
+    def loss(self, users: Int[Tensor, "b"], items: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+        """The terms of a batch, per pair."""
+        p, q = self.users[users], self.items[items]
+        others = torch.randint(len(self.items), (self.negatives_per_batch,), generator=self.draws)
+        by_user = self.by_user[users]
+        met = by_user * self.by_item[items] * F.softplus(-(p * q).sum(1))
+        not_met = (
+            self.negative_weight
+            * by_user
+            * (self.by_item[others] * F.softplus(p @ self.items[others].T)).mean(1)
+        )
+        near = torch.einsum("bd,bmd->bm", p, self.items[self.neighbours[items]])
+        of_near = self.near_weight * (self.omega[items] * F.softplus(-near)).sum(1)
+        size = (p.square().sum(1) + q.square().sum(1)) / 2
+        return (met + not_met + of_near + self.regularization * size).mean()
