@@ -91,6 +91,11 @@ OPTIONAL = {
     "mlflow": "pip install 'retrieval-workbench[trackers]'",
     "wandb": "pip install 'retrieval-workbench[trackers]'",
     "tantivy": "pip install 'retrieval-workbench[tantivy]'",
+    "usearch": "pip install 'retrieval-workbench[usearch]'",
+    "usearch.index": "pip install 'retrieval-workbench[usearch]'",
+    "lancedb": "pip install 'retrieval-workbench[lancedb]'",
+    "fastapi": "pip install 'retrieval-workbench[serve]'",
+    "uvicorn": "pip install 'retrieval-workbench[serve]'",
 }
 
 

@@ -74,7 +74,7 @@ def test_a_list_that_ends_early_has_no_threshold(workload: Workload) -> None:
 
 @pytest.mark.parametrize("name", [m.name for m in METHODS.values() if not m.own_score and not m.needs_faiss])
 def test_every_method_can_be_looked_at(workload: Workload, name: str) -> None:
-    small = {"n1": 4, "n2": 6, "keep": 6, "width": 4}
+    small = {"n1": 4, "n2": 6, "keep": 6, "width": 4, "ef": 6, "degree": 4}
     point = SearcherSpec.of(name, **{p.name: small[p.name] for p in METHODS[name].parameters})
     one = seen(workload, SearcherPool(workload).get(point.entry(), 1), point, 0, 5)
     assert len(one.places) == 5 and (one.matches_brute_force or not one.certified)

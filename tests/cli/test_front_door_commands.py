@@ -1,5 +1,6 @@
 """`workbench recommend`, `model list`, `index build`, and the completion of names, as a user runs them."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from workbench.cli import main
+from workbench.front_door import load
 
 Run = Callable[..., str]
 
@@ -71,15 +73,72 @@ def test_an_index_is_built_searched_and_described(run: Run, tmp_path: Path) -> N
     built = run(
         "index", "build", "cycles-sasrec-mol", "--out", folder, "--searcher", "average", "--set", "n2=9"
     )
-    assert built.strip() == folder
+    assert built.splitlines()[0] == folder and "KiB in memory" in built
     found = run("index", "search", folder, "--history", "1,2", "--history", "5", "-k", "3")
-    assert len(found.splitlines()) == 1 + 2 * 3
+    assert len(found.splitlines()) == 2 + 2 * 3
     described = run("index", "info", folder)
     assert "one list by the average component" in described and "n2" in described
     assert "cycles-sasrec-mol" in described
     assert "NAME=NUMBER" in run("index", "build", "cycles-sasrec-mol", "--out", folder, "--set", "n2=many")
     other = run("index", "build", "cycles-sasrec-mol", "--out", folder)
     assert other.startswith("error: ") and "average" in run("index", "info", folder)
+
+
+def test_an_index_of_an_engine_is_changed_and_described(run: Run, tmp_path: Path) -> None:
+    folder = str(tmp_path / "index")
+    run("index", "build", "cycles-sasrec-mol", "--engine", "usearch", "--set", "n2=9", "--out", folder)
+    described = run("index", "info", folder)
+    for text in ("usearch, a graph in one file", "engine version", "KiB in memory", "byte order", "corpus"):
+        assert text in described
+    width = load("cycles-sasrec-mol").retriever.config.dim
+    pd.DataFrame(
+        [[9_001, "New", *range(width)]], columns=["item_id", "title", *map(str, range(width))]
+    ).to_csv(tmp_path / "new.csv", index=False)
+    before, after = re.findall(
+        r"(\d+) items before, (\d+) now",
+        run("index", "add", folder, "--embeddings", str(tmp_path / "new.csv")),
+    )[0]
+    assert int(after) == int(before) + 1
+    assert f"{after} items before, {before} now" in run("index", "remove", folder, "--item", "9001")
+    assert "'9001' was removed from this index before" in run("index", "remove", folder, "--item", "9001")
+    assert "is no index of this workbench" in run("index", "info", str(tmp_path))
+    (tmp_path / "other.csv").write_text("id,x\n1,2\n")
+    assert "has no column item_id" in run("index", "add", folder, "--embeddings", str(tmp_path / "other.csv"))
+    assert "9,001" not in run("index", "search", folder, "--history", "1,2", "-k", "3")
+
+
+def test_an_engine_that_is_not_there_says_what_to_do(run: Run, tmp_path: Path, monkeypatch) -> None:
+    build = ("index", "build", "cycles-sasrec-mol", "--out", str(tmp_path / "index"), "--engine")
+    assert "there is no engine 'usearh': did you mean usearch?" in run(*build, "usearh")
+    assert "--searcher or --engine, not both" in run(*build, "flat", "--searcher", "exact")
+    assert "tantivy holds SparCode's codes" in run(*build, "tantivy")
+    monkeypatch.setattr("workbench.runtime.optional", lambda name: None)
+    for name, extra in (
+        ("usearch", "usearch"),
+        ("lancedb", "lancedb"),
+        ("milvus", "milvus"),
+        ("faiss", "cpu"),
+    ):
+        assert f"pip install 'retrieval-workbench[{extra}]'" in run(*build, name)
+    assert not (tmp_path / "index").exists()
+
+
+def test_sparcodes_lists_are_served_by_tantivy(run: Run, tmp_path: Path) -> None:
+    folder = str(tmp_path / "index")
+    run(
+        "index",
+        "build",
+        "cycles-sasrec-sparcode",
+        "--engine",
+        "tantivy",
+        "--out",
+        folder,
+        "--set",
+        "sparsity=0.0",
+    )
+    found = run("index", "search", folder, "--history", "1,2", "-k", "3").splitlines()[1:4]
+    exact = load("cycles-sasrec-sparcode").index("brute-force").search([["1", "2"]], 3).to_source()
+    assert [line.split()[2] for line in found] == exact["item_id"].astype(str).tolist()
 
 
 @pytest.mark.parametrize(
@@ -91,6 +150,7 @@ def test_an_index_is_built_searched_and_described(run: Run, tmp_path: Path) -> N
         ("evaluate cycles", "cycles-sasrec-mol"),
         ("recommend cycles-sasrec-mol --dataset cy", "cycles"),
         ("index build cycles-sasrec-mol --searcher ave", "average"),
+        ("index build cycles-sasrec-mol --engine lan", "lancedb"),
         ("rec", "recommend"),
         ("index bu", "build"),
     ],

@@ -1,15 +1,20 @@
 """An index by name, saved, loaded, searched by the user's own ids; embeddings from anywhere."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
+import psutil
 import pytest
+import torch
 
 import workbench as wb
 from workbench.contracts import ItemState, Searcher, Similarity
 from workbench.front_door import Index, Recommender
+from workbench.front_door.index import footprint
 from workbench.registry import Settings
 from workbench.search import BruteForce, registry
 from workbench.search.registry import AverageSettings, BruteForceSettings
@@ -24,6 +29,11 @@ SMALL: dict[str, dict[str, int]] = {
     "h-indexer": {"width": 6, "keep": 40},
     "faiss-ivf": {"n2": 40, "nlist": 4, "nprobe": 4},
     "faiss-hnsw": {"n2": 40},
+    "graph": {"ef": 40},
+    "faiss-flat": {"n2": 40},
+    "usearch": {"n2": 40},
+    "milvus": {"n2": 40},
+    "lancedb": {"n2": 40},
 }
 """Parameters under which every searcher of a dot product finds the true best of 40 items."""
 
@@ -47,6 +57,120 @@ def test_a_saved_index_finds_what_the_built_one_does(model, searcher, tmp_path):
     assert table.equals(found.to_source())
     assert table["query"].tolist() == [0] * 4 + [1] * 4
     index.save(tmp_path / "index")  # the same index again
+
+
+@pytest.mark.parametrize("searcher", [name for name in SMALL if name not in ("h-indexer", "milvus")])
+def test_items_come_and_go_in_memory_and_on_disk(model, searcher, tmp_path):
+    chance = np.random.default_rng(2)
+    index = model.index(searcher, **SMALL[searcher] | ({"n2": 39} if "n2" in SMALL[searcher] else {}))
+    queries = chance.normal(size=(5, D)).astype(np.float32)
+    before = index.search_embeddings(queries, k=3).to_source()
+    table = model.retriever.item_table.weight[1:].detach().numpy().copy()
+    new = chance.normal(size=(3, D)).astype(np.float32) * 2
+    changed = index.add(["new-1", "005", "new-2"], new, ["New", "Five", "New too"]).remove(["000", "new-2"])
+    table[5] = new[1]
+    names = [f"{i:03d}" for i in range(1, N)] + ["new-1"]
+    expected = [
+        names[i] for row in np.argsort(-queries @ np.vstack([table[1:], new[:1]]).T, axis=1) for i in row[:3]
+    ]
+    opened = Index.load(changed.save(tmp_path / "index"))
+    again = Index.load(opened.add(["new-3"], new[2:]).remove(["new-3"]).save(tmp_path / "again"))
+    for one in (changed, opened, again):
+        assert one.search_embeddings(queries, k=3).to_source()["item_id"].tolist() == expected
+    assert index.search_embeddings(queries, k=3).to_source().equals(before)
+    assert again.search([["000", "new-2", "new-1"]], k=2).to_source().shape == (2, 6)
+    with pytest.raises(ValueError, match="'000' was removed"):
+        again.remove(["000"])
+    assert len(again.add(["000"], table[:1]).corpus) == len(again.corpus) + 1
+
+
+def test_what_cannot_be_added_is_said(model, tmp_path):
+    index = model.index("brute-force")
+    for ids, vectors, message in (
+        (["a", "a"], np.zeros((2, D)), "repeat an id"),
+        (["a"], np.zeros((1, D + 1)), "the model's have 6"),
+        (["a"], np.full((1, D), np.nan), "holds NaN"),
+        (["a", "b"], np.zeros((1, D)), "1 embeddings and 2 ids"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            index.add(ids, vectors)
+    with pytest.raises(ValueError, match="leave at least one"):
+        index.remove([f"{i:03d}" for i in range(N)])
+    numbers = wb.from_embeddings(np.eye(3), ids=[1, 2, 3]).index()
+    assert numbers.add(["4"], [[1.0, 1.0, 1.0]]).model.catalogue.items["item_id"].tolist() == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="int64; 'four' is none"):
+        numbers.add(["four"], np.ones((1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"engine_version": "0.1.0"}, ValueError, r"engine version 0\.1\.0, here is \d"),
+        ({"engine": "annoy"}, ValueError, "made with engine annoy, here is usearch"),
+        ({"byte_order": "middle"}, ValueError, "byte order middle, this one has"),
+        ({"processor": "z80"}, ValueError, "processor z80, this one has"),
+    ],
+)
+def test_an_index_of_another_engine_or_machine_is_refused(model, tmp_path, change, error, message):
+    folder = model.index("usearch", n2=9).save(tmp_path / "index")
+    described = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(described | {"made_by": described["made_by"] | change}))
+    with pytest.raises(error, match=message):
+        Index.load(folder)
+
+
+def test_an_index_of_another_model_or_corpus_or_too_large_is_refused(model, tmp_path, monkeypatch):
+    folder = model.index("usearch", n2=9).save(tmp_path / "index")
+    whole = (folder / "index.json").read_text()
+    described = json.loads(whole)
+    for change, message in (
+        ({"weights": "0" * 16}, "another model than"),
+        ({"corpus": "0" * 16}, "not those of the index"),
+    ):
+        (folder / "index.json").write_text(json.dumps(described | change))
+        with pytest.raises(ValueError, match=message):
+            Index.load(folder)
+    (folder / "index.json").write_text(whole)
+    needs = footprint(folder)
+    assert needs.held > 4 * N * D and needs.mapped > 2 * 4 * N * D
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=needs.held - 1))
+    with pytest.raises(MemoryError, match="take an engine that reads from disk"):
+        Index.load(folder)
+    monkeypatch.undo()
+    other = wb.from_embeddings(np.random.default_rng(3).normal(size=(N, D))).index("usearch", n2=9)
+    average = other.save(tmp_path / "other") / "average.usearch"
+    (folder / "average.usearch").write_bytes(average.read_bytes())
+    with pytest.raises(ValueError, match="of another model or corpus"):
+        Index.load(folder)
+    (folder / "average.usearch").write_bytes(average.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"average\.usearch is"):
+        Index.load(folder)
+
+
+@pytest.mark.parametrize("searcher", ["usearch", "lancedb", "graph", "faiss-flat"])
+def test_no_query_and_many_queries_are_answered(model, searcher):
+    index = model.index(searcher, **SMALL[searcher])
+    none = model.embedded(torch.zeros(1, D))[:0]
+    assert index.searcher.search(none, 3).ids.shape == (0, 3)
+    many = torch.randn(1_000, D, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(
+        index.searcher.search(model.embedded(many), 3).ids,
+        model.index("brute-force").searcher.search(model.embedded(many), 3).ids,
+    )
+
+
+def test_an_interrupted_save_leaves_the_old_index(model, tmp_path, monkeypatch):
+    folder = model.index("lancedb", n2=40).save(tmp_path / "index")
+    expected = Index.load(folder).search([["003"]], k=4).to_source()
+
+    def killed(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("workbench.front_door.index.changes.write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        model.index("lancedb", n2=39).save(folder, replace=True)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["index"]
+    assert Index.load(folder).search([["003"]], k=4).to_source().equals(expected)
 
 
 def test_own_embeddings_rank_by_their_inner_product(model):

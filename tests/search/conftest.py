@@ -19,6 +19,7 @@ from workbench.search import (
 )
 from workbench.search.candidates import Scan
 from workbench.search.engines.faiss import faiss_lists
+from workbench.search.graph_search import GraphSearch
 from workbench.search.indexes import Flat
 from workbench.search.sharded import Sharded, split
 from workbench.search.tree import TreeBeam, cluster
@@ -74,6 +75,7 @@ SEARCHERS: dict[str, Build] = {
     "per component by faiss": lambda similarity, items: Approximate.of(
         similarity, items, n1=60, source=faiss_lists(Flat())
     ),
+    "graph": lambda similarity, items: GraphSearch(similarity, items, ef=512, degree=8),
     "tree beam": tree_beam,
     "sharded": lambda similarity, items: Sharded(
         lambda part: BruteForce(similarity, part), split(items, parts=3)

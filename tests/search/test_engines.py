@@ -10,7 +10,9 @@ from workbench.search import BruteForce
 from workbench.search.approximate import Approximate
 from workbench.search.candidates import Scan, SourceBuilder
 from workbench.search.engines.faiss import faiss_lists
+from workbench.search.engines.lancedb import lance_lists
 from workbench.search.engines.milvus import Milvus
+from workbench.search.engines.usearch import usearch_lists
 from workbench.search.indexes import HNSW, IVF, Flat
 from workbench.search.sharded import Sharded, split
 from workbench.similarities.mol import MixtureOfLogits, MoLConfig
@@ -80,6 +82,37 @@ def test_proofs_are_those_of_a_scan_and_changes_reach_the_engine(similarity, ite
         searcher.upsert(new)
         searcher.remove(gone)
     compare(exclude, allowed)
+
+
+@pytest.mark.parametrize("source", [usearch_lists(), lance_lists()], ids=["usearch", "lancedb"])
+def test_lists_without_proof_are_those_of_a_scan(similarity, items, queries, source):
+    exclude = torch.randint(0, ITEMS, (7, 5), generator=torch.Generator().manual_seed(3))
+    allowed = torch.rand(ITEMS, generator=torch.Generator().manual_seed(4)) < 0.2
+    ours, scanned = (Approximate.of(similarity, items, n2=30, source=s) for s in (source, Scan))
+    new, gone = made(similarity, 5, torch.tensor([7, 900, 800])), torch.tensor([1, 900])
+    for change in (True, False):
+        for masks in (
+            {},
+            {"exclude": exclude},
+            {"exclude": exclude, "allowed": torch.ones(len(ours.items)).bool()},
+        ):
+            found, truth = (s.search(queries[:7], 5, **masks) for s in (ours, scanned))
+            assert shares(found.ids, truth.ids) > 0.98 and not found.exact.any()
+        mask = torch.cat([allowed, torch.ones(len(ours.items)).bool()])[: len(ours.items)]
+        assert torch.equal(
+            ours.search(queries[:1], 5, None, mask).ids, scanned.search(queries[:1], 5, None, mask).ids
+        )
+        for searcher in (ours, scanned) if change else ():
+            searcher.upsert(new)
+            searcher.remove(gone)
+    with pytest.raises(ValueError, match="1 is not in this corpus"):
+        ours.remove(gone)
+    before = ours.search(queries, 5).ids
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ours, "_derived", lambda items: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ours.remove(torch.tensor([3]))
+    assert torch.equal(ours.search(queries, 5).ids, before)
 
 
 def test_a_file_opened_again_serves_the_same_searcher(similarity, items, queries, tmp_path):

@@ -22,6 +22,9 @@ AVERAGED = (200, 1_000, 4_000, 8_000, 12_000, 16_000)
 KEPT = (1_000, 4_000, 16_000)
 """Items that the first stage of the h-indexer is to keep."""
 
+WALKED = (100, 200, 400, 800, 1_600)
+"""Items of the list that is kept while a graph is walked."""
+
 BOTH = ((5, 200), (50, 1_000), (200, 4_000))
 """Items of each component's list and of the average's, together."""
 
@@ -43,6 +46,8 @@ def entries(items: int) -> list[BenchmarkEntry]:
     for n in _fitting(KEPT if items <= LARGEST_GRAPH else KEPT[:2], items):
         one = SearcherSpec.of("h-indexer", keep=n).entry()
         found.append(replace(one, parameters={"keep": n}, typical=n == 1_000))
+    for ef in _fitting(WALKED, items) if items <= LARGEST_GRAPH else []:
+        found.append(replace(SearcherSpec.of("graph", ef=ef).entry(), typical=ef == 200))
     if runtime.optional("faiss") is not None and items >= SMALLEST_INDEXED:
         found += _indexed(items)
     return found

@@ -25,11 +25,13 @@ from workbench.retriever import described
 from workbench.search import Approximate, BruteForce, FittedScores, registry
 from workbench.search.candidates import CandidateSource
 from workbench.search.engines.faiss import FaissLists
+from workbench.search.graph_search import GraphSearch
 from workbench.search.h_indexer import FirstStageFilter
 from workbench.search.indexes import HNSW, IVF, IndexKind
 from workbench.search.inverted_index import InvertedIndex
 from workbench.search.parameters import MOST, Parameter, parameters
 from workbench.search.path_beam import PathBeam
+from workbench.search.proximity_graph import ProximityGraph
 from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
 from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems, SparCodeQueries
 
@@ -291,6 +293,19 @@ def _hnsw(n2: int, ef_search: int) -> BenchmarkEntry:
     return BenchmarkEntry("average, FAISS HNSW", build, parameters, "unknown", index=index)
 
 
+def _graph(ef: int, degree: int) -> BenchmarkEntry:
+    """A walk over a graph by the score itself; walks of other `ef` share the graph."""
+
+    def connect(workload: Workload) -> ProximityGraph:
+        return GraphSearch(workload.similarity, workload.items, ef, degree).graph
+
+    def build(workload: Workload, batch_size: int, index: ProximityGraph) -> Built:
+        return Built(GraphSearch(workload.similarity, workload.items, ef, degree, graph=index).search)
+
+    parameters = {"ef": ef, "degree": degree}
+    return BenchmarkEntry("graph", build, parameters, "unknown", index=Index(f"graph of {degree}", connect))
+
+
 def _sparcode(sparsity: float, checkpoint: str) -> BenchmarkEntry:
     """The index of the codes that these queries have. Its sparse score is not the learned one, of which it proves nothing."""
 
@@ -329,8 +344,11 @@ SCANS: dict[str, Scan] = {
 }  # fmt: skip
 """What the registered searchers compute for every item, by kind."""
 
+SERVED_ELSEWHERE = {"faiss-flat", "usearch", "milvus", "lancedb", "tantivy"}
+"""Registered searchers that the study of engines measures, each from its files."""
+
 MAKERS: dict[str, Callable[..., BenchmarkEntry]] = {
-    "h-indexer": _h_indexer, "faiss-ivf": _ivf, "faiss-hnsw": _hnsw, "paths": _paths,
+    "h-indexer": _h_indexer, "faiss-ivf": _ivf, "faiss-hnsw": _hnsw, "graph": _graph, "paths": _paths,
 }  # fmt: skip
 """Registered searchers, by kind, whose index the bench builds once for several settings, or with queries to learn from."""
 
@@ -361,7 +379,8 @@ class _Methods(Mapping[str, Method]):
             lambda: BenchmarkEntry(PUBLISHED, _published, per_batch_size=True),
         )
         codes = Method(SPARCODE, "codes and an inverted index, under its own score", _sparcode, (SPARSITY,))
-        found = [published, *map(_of_part, registry.SEARCHERS.values()), codes]
+        parts = (part for part in registry.SEARCHERS.values() if part.kind not in SERVED_ELSEWHERE)
+        found = [published, *map(_of_part, parts), codes]
         return {method.name: method for method in found}
 
     def __getitem__(self, name: str) -> Method:

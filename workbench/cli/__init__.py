@@ -16,8 +16,8 @@ from workbench.cli import report
 from workbench.registry import import_parts
 from workbench.visible import visible
 
-USER_ERRORS = (ValueError, OSError, ImportError)
-"""Errors printed in one line: bad input, a file that is missing or cannot be written, a package that is not installed."""
+USER_ERRORS = (ValueError, OSError, ImportError, MemoryError)
+"""Errors printed in one line: bad input, a file that is missing or cannot be written, a missing package, too little memory."""
 
 
 class LazyGroup(TyperGroup):
@@ -79,7 +79,7 @@ LAZY = {
     "train": ("workbench.cli.models", "Train an encoder with a similarity (model train)."),
     "evaluate": ("workbench.cli.models", "Measure a trained model: HR@k, NDCG@k, MRR (model evaluate)."),
     "recommend": ("workbench.cli.models", "Recommend items to users (model recommend)."),
-    "index": ("workbench.cli.index", "Indexes of trained models: build, search, info."),
+    "index": ("workbench.cli.index", "Indexes of trained models: build, add, remove, search, info."),
     "study": ("workbench.cli.study", "Studies: every table of results by name."),
     "bench": ("workbench.cli.bench", "Measure speed and memory against a plain implementation."),
 }

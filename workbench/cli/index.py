@@ -8,19 +8,22 @@ import pandas as pd
 import typer
 
 from workbench import files, paths
-from workbench.cli.options import Dataset, Model, searchers
+from workbench.cli.options import Dataset, Model, engines, searchers
 from workbench.cli.printing import origin, print_table
 from workbench.data import load
 from workbench.front_door import Index
 from workbench.front_door import load as open_model
-from workbench.front_door.index import check_place
+from workbench.front_door.index import check_place, described_index, footprint
+from workbench.models.item_embeddings import read_embeddings
 from workbench.models.model_store import TrainedModel, folder_of, load_or_train
+from workbench.search.engines.catalog import ENGINES, engine_of
+from workbench.search.engines.catalog import engine as find_engine
 from workbench.search.registry import SEARCHERS
 from workbench.training.presets import preset
 
 app = typer.Typer(
     add_completion=False,
-    help="Indexes: build, search, info; codes, paths.",
+    help="Indexes: build, add, remove, search, info; codes, paths.",
     no_args_is_help=True,
 )
 
@@ -35,6 +38,13 @@ def build_index(
             autocompletion=searchers, help="exact, average, faiss-ivf, …; default: the best with a proof."
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=engines,
+            help=f"What holds the items, instead of --searcher: {', '.join(ENGINES)}. Its candidates are scored in full.",
+        ),
+    ] = None,
     parameters: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the searcher; repeat for more."),
@@ -44,18 +54,84 @@ def build_index(
 ) -> None:
     """Build an index of a model's items and save it together with the model, ready to serve.
 
-    Example: workbench index build ml-1m-cpu-hstu-mol --searcher average --set n2=1000 --out /tmp/my-index
+    Nothing is at OUT until all of it is built: an interrupted build leaves what was there. Prints the folder, and what the
+    index will take of memory to stderr.
+
+    Examples:
+
+      workbench index build ml-1m-cpu-hstu-mol --searcher average --set n2=1000 --out /tmp/my-index
+
+      workbench index build ml-1m-cpu-hstu-mol --engine usearch --out /tmp/my-engine
     """
+    if engine is not None:
+        if searcher is not None:
+            raise ValueError("give --searcher or --engine, not both")
+        found = find_engine(engine)
+        found.version()  # raises if it is not installed
+        searcher = found.searchers[0]
     with files.lock(out):
         chosen = open_model(model, dataset)
         settings = chosen.searcher_settings(searcher, **_parameters(parameters or []))
         check_place(out, chosen, settings, replace=replace)
-        typer.echo(str(chosen.index(settings).save(out, replace=replace)))
+        saved = chosen.index(settings).save(out, replace=replace)
+    typer.echo(f"note: it takes {footprint(saved)}", err=True)
+    typer.echo(str(saved))
+
+
+Folder = Annotated[Path, typer.Argument(help="A folder written by `workbench index build`.")]
+
+
+@app.command("add")
+def add_items(
+    folder: Folder,
+    embeddings: Annotated[
+        Path,
+        typer.Option(
+            help="Parquet or CSV: a column item_id, perhaps title, and the numbers of each item's embedding in the others"
+            " (or a list in a column embedding)."
+        ),
+    ],
+) -> None:
+    """Put items into an index, or give known ones other embeddings: in the space of the model's item table.
+
+    The folder is replaced when all is written. Engines that cannot change are built again.
+
+    Example: workbench index add /tmp/my-index --embeddings new-items.parquet
+    """
+    ids, titles, vectors = read_embeddings(embeddings)
+    with files.lock(folder):
+        index = _opened(folder)
+        changed = index.add(ids, vectors, titles)
+        changed.save(folder, replace=True)
+    typer.echo(f"{len(index.corpus):,} items before, {len(changed.corpus):,} now")
+
+
+@app.command("remove")
+def remove_items(
+    folder: Folder,
+    item: Annotated[list[str], typer.Option("--item", help="An item id; repeat, or separate by commas.")],
+) -> None:
+    """Take items out of an index. Histories may still hold them.
+
+    Example: workbench index remove /tmp/my-index --item 260,1196
+    """
+    ids = [one.strip() for text in item for one in text.split(",")]
+    with files.lock(folder):
+        index = _opened(folder)
+        changed = index.remove(ids)
+        changed.save(folder, replace=True)
+    typer.echo(f"{len(index.corpus):,} items before, {len(changed.corpus):,} now")
+
+
+def _opened(folder: Path) -> Index:
+    """The index in a folder, after a line on what it takes of memory."""
+    typer.echo(f"note: loading {folder}: {footprint(folder)}", err=True)
+    return Index.load(folder)
 
 
 @app.command("search")
 def search_index(
-    folder: Annotated[Path, typer.Argument(help="A folder written by `workbench index build`.")],
+    folder: Folder,
     history: Annotated[
         list[str],
         typer.Option(help="Item ids separated by commas, oldest first; repeat for more queries."),
@@ -70,27 +146,31 @@ def search_index(
     Example: workbench index search /tmp/my-index --history 1,260,1196 -k 5
     """
     histories = [[item.strip() for item in ids.split(",")] for ids in history]
-    found = Index.load(folder).search(histories, k, exclude_history=not repeats).to_source()
+    found = _opened(folder).search(histories, k, exclude_history=not repeats).to_source()
     print_table(found.assign(exact=np.where(found["exact"], "yes", "no")))
 
 
 @app.command("info")
-def describe_index(
-    folder: Annotated[Path, typer.Argument(help="A folder written by `workbench index build`.")],
-) -> None:
-    """Print the searcher of an index with its parameters, its model, and its size.
+def describe_index(folder: Folder) -> None:
+    """Print the searcher of an index with its parameters, its model, its engine and machine, and its size, without loading it.
 
     Example: workbench index info /tmp/my-index
     """
-    index = Index.load(folder)
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    described = {
-        "searcher": SEARCHERS[index.settings.kind].title,
-        **{name: str(value) for name, value in SEARCHERS.to_dict(index.settings).items()},
-        "model": index.model.name,
-        "bytes": f"{size:,}",
+    described, needs = described_index(folder), footprint(folder)
+    searcher = dict(described["searcher"])
+    engine = engine_of(searcher["kind"])
+    made_by = dict(described.get("made_by", {}))
+    shown = {
+        "searcher": SEARCHERS[searcher["kind"]].title,
+        "engine": "none: it searches the items itself" if engine is None else engine.meaning,
+        **{name: str(value) for name, value in searcher.items()},
+        "model": described["model"],
+        **{name: str(described[name]) for name in ("weights", "items", "corpus") if name in described},
+        **{name.replace("_", " "): str(value) for name, value in made_by.items() if name != "engine"},
+        "memory": str(needs),
+        "bytes": f"{needs.held + needs.mapped:,}",
     }
-    print_table(pd.DataFrame({"what": list(described), "value": list(described.values())}))
+    print_table(pd.DataFrame({"what": list(shown), "value": list(shown.values())}))
 
 
 def _parameters(words: list[str]) -> dict[str, int | float]:

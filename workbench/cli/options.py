@@ -51,6 +51,13 @@ def datasets(incomplete: str) -> list[str]:
     return [name for name in known if name.startswith(incomplete)]
 
 
+def engines(incomplete: str) -> list[str]:
+    """Engines of indexes whose name begins like this."""
+    from workbench.search.engines.catalog import ENGINES
+
+    return [name for name in ENGINES if name.startswith(incomplete)]
+
+
 def searchers(incomplete: str) -> list[str]:
     """Names of searchers that begin with `incomplete`."""
     from workbench.search.registry import SEARCHERS

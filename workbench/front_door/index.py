@@ -1,5 +1,6 @@
 """A searcher over a model's items: built once, saved, loaded, searched by histories in the user's own ids."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench import files
-from workbench.contracts import QueryState, Searcher, TopK
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Searcher, TopK
 from workbench.files import Kind
 from workbench.loading import read_json
 from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.models.query_table import QUERIES, as_vectors
 from workbench.registry import Settings
 from workbench.retriever import CONFIG, WEIGHTS
-from workbench.search import registry
+from workbench.search import changes, registry
+from workbench.search.engines.catalog import check_made_by, engine_of, made_by
 
 if TYPE_CHECKING:
     from workbench.front_door.recommender import Recommender
@@ -33,7 +36,16 @@ def _made_with(folder: Path) -> Mapping[str, Any] | None:
     return read_json(path, "build the index again") if path.is_file() else None
 
 
-KIND = Kind("searchable index", (MANIFEST, STATE, ITEMS, QUERIES, WEIGHTS, CONFIG, "*.faiss"), _made_with)
+ENGINE_FILES = (
+    "*.faiss",
+    "*.usearch",
+    "graph.safetensors",
+    "milvus.db",
+    "lancedb",
+    "tantivy",
+    "tantivy.safetensors",
+)
+KIND = Kind("searchable index", (MANIFEST, STATE, ITEMS, QUERIES, WEIGHTS, CONFIG, *ENGINE_FILES), _made_with)
 
 
 @dataclass(frozen=True)
@@ -67,11 +79,12 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """`searcher`, built with `settings` over all items of `model`."""
+    """`searcher`, built with `settings` over the items of `model` that are in `corpus`: all, unless some were removed."""
 
     model: "Recommender"
     settings: Settings
     searcher: Searcher
+    corpus: ItemState
 
     def search(
         self,
@@ -110,6 +123,42 @@ class Index:
         with torch.no_grad():
             return Found(self.searcher.search(queries, k, exclude), self.model.catalogue)
 
+    def add(self, ids: Sequence[object], embeddings: Any, titles: Sequence[str] | None = None) -> "Index":
+        """The index with further items: their `embeddings` (M, D), as wide as the model's own, under source ids.
+
+        A known id gets the new embedding, in the corpus and in histories, and is in the corpus again if it was removed.
+        `titles`: of new items, by default their ids. This index stays as it is. Raises ValueError if an id repeats or is of
+        another type than the model's, the embeddings are not finite, or the model learned something of every item.
+
+        >>> import workbench as wb
+        >>> index = wb.from_embeddings([[1.0, 0.0], [0.0, 1.0]], ids=["a", "b"]).index()
+        >>> index.add(["c"], [[0.0, 2.0]]).search_embeddings([[0.2, 0.9]], k=1).to_source()["item_id"].tolist()
+        ['c']
+        """
+        model = self.model.extended(ids, embeddings, titles)
+        dense = torch.from_numpy(model.catalogue.lookup.to_dense(list(ids))).to(model.retriever.device)
+        similarity = model.retriever.similarity
+        with torch.no_grad():
+            items = model.retriever.item_state(dense)
+        corpus = self.corpus.upsert(items)
+        searcher = changes.upserted(self.searcher, self.settings, similarity, items, corpus)
+        return Index(model, self.settings, searcher, corpus)
+
+    def remove(self, ids: Sequence[object]) -> "Index":
+        """The index without some items, which histories may still hold. This index stays as it is.
+
+        Raises ValueError if an id is unknown or not in the corpus, or nothing would be left.
+        """
+        dense = torch.from_numpy(self.model.catalogue.lookup.to_dense(list(ids))).to(self.corpus.ids.device)
+        for place in (~torch.isin(dense, self.corpus.ids)).nonzero().flatten().tolist()[:1]:
+            raise ValueError(f"item {ids[place]!r} was removed from this index before")
+        corpus = self.corpus.without(dense.unique())
+        if not len(corpus):
+            raise ValueError("an index without items cannot be searched: leave at least one")
+        similarity = self.model.retriever.similarity
+        searcher = changes.without(self.searcher, self.settings, similarity, dense.unique(), corpus)
+        return Index(self.model, self.settings, searcher, corpus)
+
     def save(self, folder: Path | str, *, replace: bool = False) -> Path:
         """Write the index with its model into `folder`: a folder that is new, or holds this index already.
 
@@ -117,50 +166,125 @@ class Index:
         written.
         """
         target = Path(folder)
-        described = _described(self.model, self.settings)
+        described = _described(self.model, self.settings, self.corpus)
         with files.new_folder(target, KIND, described, replace=replace) as temporary:
             self.model.save(temporary)
-            self.model.item_state.save(temporary / STATE)
-            registry.build(self.settings, self.model.retriever.similarity, self.model.item_state, temporary)
+            self.corpus.save(temporary / STATE)
+            similarity = self.model.retriever.similarity
+            changes.write(self.searcher, self.settings, similarity, self.corpus, temporary)
             (temporary / MANIFEST).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         return target
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu") -> "Index":
-        """The index that `save` wrote. Raises FileNotFoundError if there is none, ValueError if a file is damaged."""
+        """The index that `save` wrote; its items are read from the disk as they are needed, so the folder must stay there.
+
+        Raises FileNotFoundError if there is none, ImportError if its engine is not installed, ValueError if a file is damaged
+        or of another model or corpus, or the engine or the machine is of another kind, and MemoryError if what has to be held
+        is more than is free.
+        """
         from workbench.front_door.recommender import Recommender
 
-        source = Path(folder)
-        described = _made_with(source)
-        if described is None:
-            raise FileNotFoundError(f"{source} holds no {MANIFEST}: it is no index of this workbench")
+        source, described = Path(folder), described_index(folder)
         try:
             settings = registry.SEARCHERS.from_dict(described["searcher"])
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"{source / MANIFEST} describes no searcher ({error})") from None
+        check_made_by(settings.kind, dict(described.get("made_by", {})), str(source))
+        footprint(source).check()
         model = Recommender.load(source, device=device)
-        model = replace(
-            model, name=str(described.get("model", model.name))
-        )  # that of the model, not of this folder
+        # The name is that of the model, not of this folder.
+        model = replace(model, name=str(described.get("model", model.name)))
+        if described.get("weights", model.fingerprint()) != model.fingerprint():
+            raise ValueError(f"{source} was built of another model than the {WEIGHTS} in it; build it again")
         one = torch.ones(1, dtype=torch.int64, device=model.retriever.device)
         with torch.no_grad():
             state = type(model.retriever.item_state(one)).load(source / STATE).to(device)
-        if len(state) != len(model.catalogue):
+        if len(state) > len(model.catalogue) or described.get("corpus", _corpus(state)) != _corpus(state):
             raise ValueError(
-                f"{source / STATE} holds {len(state)} items and the catalogue {len(model.catalogue)}"
+                f"{source / STATE} holds {len(state)} items that are not those of the index; build it again"
             )
-        model.__dict__["item_state"] = state
-        return cls(model, settings, registry.build(settings, model.retriever.similarity, state, source))
+        return cls(
+            model, settings, registry.build(settings, model.retriever.similarity, state, source), state
+        )
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What an index takes before it is loaded: `held` bytes in memory, about, and `mapped` bytes that are read from disk."""
+
+    held: int
+    mapped: int
+
+    def __str__(self) -> str:
+        return f"{_shown(self.held)} in memory, {_shown(self.mapped)} read from disk as needed"
+
+    def check(self) -> None:
+        """Raise MemoryError if less memory is free than must be held."""
+        free = psutil.virtual_memory().available
+        if self.held > free:
+            raise MemoryError(
+                f"this index needs {_shown(self.held)} of memory and {_shown(free)} are free: take an engine"
+                " that reads from disk (lancedb, usearch), or a larger machine"
+            )
+
+
+def _shown(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"
+
+
+def described_index(folder: Path | str) -> Mapping[str, Any]:
+    """What an index says of itself: `searcher`, `model`, `weights`, `items`, `corpus`, `made_by`; nothing is loaded.
+
+    Raises FileNotFoundError if there is none, ValueError if its description is damaged.
+    """
+    source = Path(folder)
+    described = _made_with(source)
+    if described is None:
+        raise FileNotFoundError(f"{source} holds no {MANIFEST}: it is no index of this workbench")
+    searcher = described.get("searcher")
+    if not isinstance(searcher, dict) or not isinstance(searcher.get("kind"), str):
+        raise ValueError(f"{source / MANIFEST} describes no searcher; build the index again")
+    return described
+
+
+def footprint(folder: Path | str) -> Footprint:
+    """The memory that the index in `folder` will take, from the sizes of its files alone.
+
+    Held: the weights, what the engine loads, and one averaged vector for each item; mapped: the items' state, and the files of
+    engines that read as they search. Raises FileNotFoundError if there is no index.
+    """
+    source, described = Path(folder), described_index(folder)
+    found = engine_of(described["searcher"]["kind"])
+    sizes = {path: path.stat().st_size for path in source.rglob("*") if path.is_file()}
+    state = sizes.get(source / STATE, 0)
+    weights = sum(sizes.get(source / name, 0) for name in (WEIGHTS, CONFIG, ITEMS, QUERIES, MANIFEST))
+    engine = sum(sizes.values()) - state - weights
+    averaged = int(described.get("averaged_bytes", 0))
+    reads = found is not None and found.mapped
+    return Footprint(weights + averaged + (0 if reads else engine), state + (engine if reads else 0))
 
 
 def check_place(folder: Path, model: "Recommender", settings: Settings, *, replace: bool = False) -> None:
     """Raise what `Index.save` of this index into `folder` would raise: call it before the index is built."""
-    files.check_folder(folder, KIND, _described(model, settings), replace=replace)
+    files.check_folder(folder, KIND, _described(model, settings, model.item_state), replace=replace)
 
 
-def _described(model: "Recommender", settings: Settings) -> dict[str, Any]:
+def _described(model: "Recommender", settings: Settings, corpus: ItemState) -> dict[str, Any]:
+    similarity = model.retriever.similarity
+    components = similarity.item_components(corpus) if isinstance(similarity, ComponentSimilarity) else None
+    averaged = 0 if components is None else components[:, 0].numel() * components.element_size()
     return {
         "searcher": registry.SEARCHERS.to_dict(settings),
         "model": model.name,
         "weights": model.fingerprint(),
+        "items": len(corpus),
+        "corpus": _corpus(corpus),
+        "averaged_bytes": averaged,
+        "made_by": made_by(settings.kind),
     }
+
+
+def _corpus(state: ItemState) -> str:
+    """A digest of the items and their order."""
+    return hashlib.sha256(state.ids.cpu().numpy().tobytes()).hexdigest()[:16]

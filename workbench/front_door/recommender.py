@@ -28,11 +28,14 @@ from workbench.evaluation.retrievers import check_same_items, own_index, rank_us
 from workbench.front_door.index import Index
 from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.models.model_store import folder_of
-from workbench.models.query_table import QueryTable
+from workbench.models.query_table import QueryTable, as_vectors
 from workbench.registry import Settings
 from workbench.retriever import OWN_KEYS, Retriever, read_metadata
 from workbench.search import BruteForce, registry
 from workbench.similarities import MixtureOfLogits
+
+ADDED = "added_items"
+"""The key of a model's metadata with the ids and titles of items that its data does not have."""
 
 EXPLAINED = 20
 """Items of a history, the latest, of which an explanation says what each adds."""
@@ -104,9 +107,10 @@ class Recommender:
                 f"{folder} has no item ids, and its dataset {dataset} is not prepared here as it was trained on: run"
                 f" `workbench data prepare {dataset}`, or give the data (wb.load(…, data=…))"
             )
-        catalogue = (
-            Catalogue.load(folder, str(dataset or folder.name)) if data is None else Catalogue.of(data)
-        )
+        if data is None:
+            catalogue = Catalogue.load(folder, str(dataset or folder.name))
+        else:
+            catalogue = Catalogue.of(data).extended(pd.DataFrame(metadata.get(ADDED, {})))
         queries = QueryTable.load(folder, catalogue.name)
         return cls(folder.name, Retriever.load(folder, device), catalogue, data, metadata, queries)
 
@@ -306,7 +310,51 @@ class Recommender:
         the similarity; ImportError if it needs a package that is not installed.
         """
         settings = self.searcher_settings(searcher, **parameters)
-        return Index(self, settings, registry.build(settings, self.retriever.similarity, self.item_state))
+        built = registry.build(settings, self.retriever.similarity, self.item_state)
+        return Index(self, settings, built, self.item_state)
+
+    def extended(
+        self, ids: Sequence[object], embeddings: Any, titles: Sequence[str] | None = None
+    ) -> "Recommender":
+        """The model with further items, or other embeddings of known ones; `embeddings` (M, D), `titles` by default the ids.
+
+        Raises ValueError if an id repeats or is of another type than the model's, the embeddings do not fit, or the model
+        learned something of every item besides its embedding.
+        """
+        vectors = as_vectors(embeddings, "item embeddings")
+        given = list(ids)
+        if len(given) != len(vectors) or (titles is not None and len(titles) != len(vectors)):
+            raise ValueError(
+                f"{len(vectors):,} embeddings and {len(given):,} ids: give one id, and one title, for each"
+            )
+        if vectors.shape[1] != (width := self.retriever.config.dim):
+            raise ValueError(
+                f"item embeddings have {vectors.shape[1]} numbers each, the model's have {width}"
+            )
+        if len({str(item) for item in given}) != len(given):
+            raise ValueError("the items to add repeat an id; give each once")
+        known = self.catalogue.lookup.find(given)
+        table = pd.DataFrame({"item_id": given, "title": [str(t) for t in titles or given]})[known < 1]
+        catalogue = self.catalogue.extended(table)
+        dense = torch.from_numpy(catalogue.lookup.to_dense(given))
+        weights = dict(self.retriever.state_dict())
+        old = weights["item_table.weight"]
+        grown = torch.cat([old, old.new_zeros(len(catalogue) + 1 - len(old), width)])
+        grown[dense] = vectors.to(grown)
+        weights["item_table.weight"] = grown
+        try:
+            larger = Retriever.of_weights(self.retriever.config, len(catalogue), weights, self.name)
+        except ValueError as error:
+            kind = self.retriever.config.similarity.kind
+            raise ValueError(
+                f"{self.name} cannot take new items: its {kind} has learned something of each ({error}); train it again"
+            ) from None
+        before = pd.DataFrame(self.metadata.get(ADDED, {}))
+        added = pd.concat([before, catalogue.items.iloc[len(self.catalogue) :][["item_id", "title"]]])
+        described = self.metadata | {ADDED: {name: added[name].tolist() for name in ("item_id", "title")}}
+        return replace(
+            self, retriever=larger.to(self.retriever.device), catalogue=catalogue, metadata=described
+        )
 
     def searcher_settings(
         self, searcher: str | Settings | None = None, **parameters: int | float

@@ -54,6 +54,23 @@ class Catalogue:
         with files.atomic_write(folder / ITEMS) as temporary:
             self.items[["item_id", "title"]].to_parquet(temporary, index=False)
 
+    def extended(self, table: pd.DataFrame) -> "Catalogue":
+        """The catalogue with the rows of `table` (`item_id`, `title`) after its own, ids as it has them: numbers or text.
+
+        Raises ValueError if an id is none of its kind.
+        """
+        if table.empty:
+            return self
+        own = self.items["item_id"]
+        try:
+            ids = pd.Series(table["item_id"].to_numpy()).astype(own.dtype)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"the item ids of {self.name} are {own.dtype}; {table['item_id'].iloc[0]!r} is none"
+            ) from None
+        added = pd.DataFrame({"item_id": ids, "title": table["title"].astype("str").to_numpy()})
+        return Catalogue(self.name, pd.concat([self.items, added], ignore_index=True))
+
     def __len__(self) -> int:
         return len(self.items)
 

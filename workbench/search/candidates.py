@@ -6,7 +6,8 @@ one vector per item: the j-th component of every item, or the mean of its compon
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -84,6 +85,14 @@ class CandidateSource(ABC):
     @abstractmethod
     def snapshot(self) -> Callable[[], None]:
         """What brings the source back to what it is now, however a change ended; RuntimeError if it cannot."""
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """What writes itself into files, from which it is opened again; a shallow copy of it may change while it stays the same."""
+
+    def save_into(self, folder: Path) -> None:
+        """Write its files into `folder`, each whole or not at all."""
 
 
 SourceBuilder = Callable[[str, Int[Tensor, "N"], Float[Tensor, "N d"]], CandidateSource]

@@ -14,12 +14,18 @@ from workbench.registry import Registry, Settings
 from workbench.search.approximate import Approximate
 from workbench.search.brute_force import BruteForce
 from workbench.search.engines.faiss import faiss_lists
+from workbench.search.engines.lancedb import lance_lists
+from workbench.search.engines.milvus import milvus_lists
+from workbench.search.engines.tantivy import TantivySearch
+from workbench.search.engines.usearch import usearch_lists
 from workbench.search.exact import Exact
+from workbench.search.graph_search import GraphSearch
 from workbench.search.h_indexer import AveragedComponents, FirstStageFilter
-from workbench.search.indexes import HNSW, IVF
-from workbench.search.parameters import fixed, number
+from workbench.search.indexes import HNSW, IVF, Flat
+from workbench.search.parameters import COUNTS, fixed, number
 from workbench.search.path_beam import PathBeam
 from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
+from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems
 
 EFFORT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Steps of what an index looks at."""
@@ -159,6 +165,108 @@ def _hnsw(
 ) -> Searcher:
     source = faiss_lists(HNSW(ef_search=settings.ef_search), folder)
     return Approximate.of(_components(similarity), items, n2=settings.n2, source=source)
+
+
+@dataclass(frozen=True)
+class FlatFaissSettings:
+    """The average's list of `n2` items from FAISS, which looks at every vector."""
+
+    kind: ClassVar[str] = "faiss-flat"
+    n2: int = number(1000, "items of the list by the average component", counts_items=True)
+
+
+@register(FlatFaissSettings, title="the average's list from FAISS", label="average, FAISS flat")
+def _faiss_flat(
+    settings: FlatFaissSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
+) -> Searcher:
+    source = faiss_lists(Flat(), folder)
+    return Approximate.of(_components(similarity), items, n2=settings.n2, source=source)
+
+
+@dataclass(frozen=True)
+class UsearchSettings:
+    """The average's list of `n2` items from a graph of usearch, with `ef_search` items kept while it is walked."""
+
+    kind: ClassVar[str] = "usearch"
+    n2: int = number(1000, "items of the list by the average component", counts_items=True)
+    ef_search: int = number(128, "list kept while the graph is walked", EFFORT[3:])
+
+
+@register(UsearchSettings, title="the average's list from a graph of usearch", label="average, usearch")
+def _usearch(
+    settings: UsearchSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
+) -> Searcher:
+    source = usearch_lists(HNSW(ef_search=settings.ef_search), folder)
+    return Approximate.of(_components(similarity), items, n2=settings.n2, source=source)
+
+
+@dataclass(frozen=True)
+class MilvusSettings:
+    """The average's list of `n2` items from Milvus, embedded, which looks at every vector."""
+
+    kind: ClassVar[str] = "milvus"
+    n2: int = number(1000, "items of the list by the average component", counts_items=True)
+
+
+@register(MilvusSettings, title="the average's list from Milvus", label="average, Milvus")
+def _milvus(
+    settings: MilvusSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
+) -> Searcher:
+    return Approximate.of(_components(similarity), items, n2=settings.n2, source=milvus_lists(folder))
+
+
+@dataclass(frozen=True)
+class LanceSettings:
+    """The average's list of `n2` items from a table of LanceDB, scanned on the disk."""
+
+    kind: ClassVar[str] = "lancedb"
+    n2: int = number(1000, "items of the list by the average component", counts_items=True)
+
+
+@register(LanceSettings, title="the average's list from LanceDB", label="average, LanceDB")
+def _lancedb(
+    settings: LanceSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
+) -> Searcher:
+    return Approximate.of(_components(similarity), items, n2=settings.n2, source=lance_lists(folder))
+
+
+@dataclass(frozen=True)
+class TantivySettings:
+    """The `n2` items with the largest sum of SparCode's posting lists, from tantivy, are scored.
+
+    `sparsity`: share of the (code, item) scores that the lists leave out.
+    """
+
+    kind: ClassVar[str] = "tantivy"
+    n2: int = number(1000, "items of the list by the posting lists", counts_items=True)
+    sparsity: float = 0.95
+
+
+@register(TantivySettings, title="SparCode's posting lists in tantivy", label="SparCode, tantivy")
+def _tantivy(
+    settings: TantivySettings, similarity: Similarity, items: ItemState, folder: Path | None = None
+) -> Searcher:
+    if not isinstance(similarity, SparCode) or not isinstance(items, SparCodeItems):
+        raise ValueError(
+            f"the engine tantivy holds SparCode's codes, which {type(similarity).__name__} does not have"
+        )
+    return TantivySearch(similarity, items, settings.n2, settings.sparsity, folder)
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """A graph of items is walked by the score itself, with a list of `ef` items; each has up to `degree` neighbours."""
+
+    kind: ClassVar[str] = "graph"
+    ef: int = number(200, "list kept while the graph is walked", COUNTS[3:13])
+    degree: int = number(24, "neighbours of an item", (8, 12, 16, 24, 32, 48, 64))
+
+
+@register(GraphSettings, title="a walk over a graph, by the score itself", label="graph")
+def _graph(
+    settings: GraphSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
+) -> Searcher:
+    return GraphSearch(_components(similarity), items, settings.ef, settings.degree, folder=folder)
 
 
 @dataclass(frozen=True)

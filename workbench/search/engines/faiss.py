@@ -224,6 +224,11 @@ class FaissLists(CandidateSource):
         kind, manifest, index = self.kind, self._manifest, self._index
         return lambda: self._hold(kind, manifest, index)
 
+    def save_into(self, folder: Path) -> None:
+        """See `candidates.Stored`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save(folder / f"{self._manifest.name}.faiss")
+
     def save(self, path: Path) -> None:
         """Write the index, its kind, the fingerprint of its vectors and a digest of all, whole or not at all.
 
@@ -282,8 +287,7 @@ def faiss_lists(kind: IndexKind, folder: Path | None = None) -> SourceBuilder:
         if path.is_file():
             return FaissLists.load(path, kind, name, ids, vectors)
         lists = FaissLists(kind, name, ids, vectors)
-        folder.mkdir(parents=True, exist_ok=True)
-        lists.save(path)
+        lists.save_into(folder)
         return lists
 
     return build

@@ -6,10 +6,12 @@ pymilvus is optional, and milvus-lite too, which the embedded engine is; an Impo
 import json
 import logging
 import re
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +22,7 @@ from tqdm.auto import tqdm
 
 from workbench.loading import one_line
 from workbench.runtime import require
-from workbench.search.candidates import CandidateSource, Lists
+from workbench.search.candidates import CandidateSource, Lists, SourceBuilder
 from workbench.search.corpus_manifest import CorpusManifest, only
 from workbench.search.indexes import HNSW, IVF, IVFPQ, Flat, IndexKind, built_with, check_size
 from workbench.search.topk import NO_SCORE
@@ -146,6 +148,32 @@ class Milvus:
                 f"the collection {self.collection(name)} in {self.address} is damaged, or Milvus failed ({one_line(error)});"
                 f" drop it (Milvus.drop({name!r})) and build it again, or take another prefix"
             ) from error
+
+
+def milvus_lists(folder: Path | None = None) -> SourceBuilder:
+    """Makes sources of candidates from the file `milvus.db` in `folder`, opened or built; in a temporary one if it is None.
+
+    The file is let go of with the source.
+    """
+
+    def build(name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> CandidateSource:
+        place = TemporaryDirectory(prefix="workbench-milvus-") if folder is None else None
+        milvus = Milvus((Path(place.name) if place else folder or Path()) / "milvus.db")
+        try:
+            lists = milvus.lists(name, ids, vectors)
+        except BaseException:
+            milvus.close()
+            raise
+
+        def let_go() -> None:
+            milvus.close()
+            if place is not None:
+                place.cleanup()
+
+        weakref.finalize(lists, let_go)
+        return lists
+
+    return build
 
 
 def _prepare_place(path: Path) -> None:

@@ -5,14 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from workbench import runtime
-from workbench.contracts import NO_ITEM, QueryState, TopK
+from workbench import runtime, tensor_files
+from workbench.contracts import NO_ITEM, ItemState, QueryState, TopK
+from workbench.search.certificates import Answer, CorpusSearcher
+from workbench.search.indexes import digests, fingerprint
 from workbench.search.inverted_index import InvertedIndex
+from workbench.search.ranking import best_of_pairs, ordered, score_pairs
+from workbench.search.tiles import DEFAULT_BUDGET
 from workbench.search.topk import NO_SCORE, check_request
-from workbench.similarities.sparcode.similarity import SparCodeQueries
+from workbench.similarities.rounding import UNKNOWN
+from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems, SparCodeQueries
+
+CANDIDATE_BYTES = 96
+"""Bytes per candidate while candidates are scored and ranked."""
 
 BITS = 16
 """Bits of a score: it is rounded to a 2¹⁶th of the largest."""
@@ -99,6 +107,79 @@ class TantivyIndex:
         if left_out:
             clauses.append((tantivy.Occur.MustNot, tantivy.Query.term_set_query(schema, "item", left_out)))
         return tantivy.Query.boolean_query(clauses)
+
+
+class TantivySearch(CorpusSearcher):
+    """The best k by SparCode's own score of the `n2` items that tantivy ranks highest by their posting lists of all codes.
+
+    `sparsity`: the share of the (code, item) scores that the lists leave out. Proves nothing. With a `folder` the lists are
+    opened from there, or built and written. They can only be built again if the corpus changes.
+    """
+
+    def __init__(
+        self,
+        similarity: SparCode,
+        items: SparCodeItems,
+        n2: int,
+        sparsity: float,
+        folder: Path | None = None,
+        memory_budget: int = DEFAULT_BUDGET,
+    ) -> None:
+        if n2 < 1 or not 0 <= sparsity < 1:
+            raise ValueError(f"n2 must be at least 1 and sparsity lie in [0, 1), not {n2} and {sparsity}")
+        super().__init__(similarity, items, memory_budget)
+        self.n2 = n2
+        tantivy = runtime.require("tantivy")
+        place, described = (
+            (None, None) if folder is None else (folder / "tantivy", folder / "tantivy.safetensors")
+        )
+        made_of = {
+            "sparsity": repr(sparsity),
+            "items": fingerprint(items.ids, digests(items.parts), items.parts.shape[1]),
+        }
+        if place is not None and described is not None and described.is_file():
+            tensors, found = tensor_files.load(described, "delete it and build it again")
+            if {name: found.get(name) for name in made_of} != made_of:
+                raise ValueError(
+                    f"{described} was built of other items, or with another sparsity; delete it and build it again"
+                )
+            self._index = TantivyIndex(tantivy.Index.open(str(place)), items.ids, float(tensors["step"]))
+            return
+        lists = InvertedIndex.build(similarity, items, loosest=float("inf"))
+        self._index = TantivyIndex.export(lists.at(lists.threshold_for(sparsity)), place)
+        if described is not None:
+            step = torch.tensor(self._index.step, dtype=torch.float64)
+            tensor_files.save({"step": step}, described, made_of)
+
+    def _batch(self, queries: QueryState, k: int, excluded: int) -> int:
+        return max(1, self.memory_budget // (CANDIDATE_BYTES * (max(k, self.n2) + excluded)))
+
+    def _upsert(self, items: ItemState, corpus: ItemState) -> None:
+        raise NotImplementedError("posting lists in tantivy cannot take new items; build the index again")
+
+    def _remove(self, ids: Int[Tensor, "M"], corpus: ItemState) -> None:
+        raise NotImplementedError("posting lists in tantivy cannot lose items; build the index again")
+
+    def _search(
+        self,
+        queries: QueryState,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+    ) -> Answer:
+        total = len(self.items)
+        left_out = (
+            None if excluded is None else self.items.ids[excluded.clamp(min=0)].masked_fill(excluded < 0, 0)
+        )
+        fetched = total if allowed is not None else min(total, max(k, self.n2))
+        rows = self._rows.of(self._index.search(queries, fetched, left_out).ids)
+        if allowed is not None:
+            rows = rows.masked_fill(~allowed[rows.clamp(min=0)], NO_ITEM)
+        pairs = ordered(rows)
+        scores = score_pairs(self.similarity, queries, self.items, pairs)
+        found = best_of_pairs(pairs, scores, len(queries), k)
+        bound = torch.full((len(queries),), UNKNOWN, dtype=found.scores.dtype)
+        return Answer(found.scores, found.rows, bound, pairs.queries.bincount(minlength=len(queries)))
 
 
 def _documents(

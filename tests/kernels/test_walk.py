@@ -1,0 +1,59 @@
+"""Walks over a graph: what C++ hands out and keeps is what Python does, and what the definition says."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from workbench.kernels import walk
+
+
+def edges(nodes: int, degree: int, seed: int) -> Tensor:
+    chance = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(-1, nodes, (nodes, degree), generator=chance, dtype=torch.int32)
+    return drawn.sort(dim=1, descending=True).values  # −1 past the end
+
+
+def walked(make: type[walk.Walks], graph: Tensor, scores: Tensor, beam: int, listed: int) -> list[list[int]]:
+    """The nodes that each walk hands out, in order."""
+    entries = torch.arange(0, len(graph), max(1, len(graph) // 3))
+    seen: list[list[int]] = [[] for _ in scores]
+    with make(graph, entries, len(scores), beam, listed) as walks:
+        while (step := walks.next()).nodes.shape[1]:
+            assert step.nodes.shape[1] == int(step.counts.max()) <= listed
+            for query, (nodes, count) in enumerate(
+                zip(step.nodes.tolist(), step.counts.tolist(), strict=True)
+            ):
+                seen[query] += nodes[:count]
+                assert set(nodes[count:]) <= {0}
+            walks.scored(scores.gather(1, step.nodes))
+    return seen
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    nodes=st.integers(1, 70), degree=st.integers(1, 6), queries=st.integers(1, 12), beam=st.integers(1, 20),
+    listed=st.integers(1, 9), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_both_versions_walk_the_same_way(nodes, degree, queries, beam, listed, seed):
+    if walk._library() is None:
+        pytest.skip("there is no C++ compiler here")
+    graph = edges(nodes, degree, seed)
+    scores = torch.randint(-3, 4, (queries, nodes), generator=torch.Generator().manual_seed(seed)).float()
+    native = walked(walk._NativeWalks, graph, scores, beam, listed)
+    assert native == walked(walk._PlainWalks, graph, scores, beam, listed)
+    assert all(len(set(seen)) == len(seen) for seen in native)
+
+
+def test_a_walk_follows_the_best_node_and_ends_at_the_best_of_its_list():
+    chain = torch.tensor([[1], [2], [3], [4], [5], [-1]], dtype=torch.int32)
+    rising, falling = torch.arange(6.0), -torch.arange(6.0)
+    for make in {walk._PlainWalks, walk._PlainWalks if walk._library() is None else walk._NativeWalks}:
+        with make(chain, torch.tensor([0]), 2, 1, 8) as walks:
+            met: list[set[int]] = [set(), set()]
+            while (step := walks.next()).nodes.shape[1]:
+                for query in (0, 1):
+                    met[query] |= set(step.nodes[query, : step.counts[query]].tolist())
+                walks.scored(torch.stack([rising, falling]).gather(1, step.nodes))
+        assert met == [{0, 1, 2, 3, 4, 5}, {0, 1}]

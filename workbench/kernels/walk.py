@@ -1,0 +1,167 @@
+"""Walks over a graph, best node first, for many queries at once: in C++ and, without a compiler, in Python, with equal results.
+
+A walk visits the neighbours of the best node that it has not expanded yet, as long as that node is among its best; scores come
+from the caller, a list of nodes of each query at a time. The bookkeeping alone is here.
+"""
+
+import bisect
+import ctypes
+from abc import ABC, abstractmethod
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.kernels.native import library
+
+SOURCE = Path(__file__).with_name("walk.cpp")
+
+
+class Step(NamedTuple):
+    """Nodes to score: `nodes` int64 (B, C), the first `counts` (B,) of each row; the others repeat node 0."""
+
+    nodes: Int[Tensor, "B C"]
+    counts: Int[Tensor, "B"]
+
+
+class Walks(ABC):
+    """Walks of B queries over one graph: `next` gives nodes, `scored` takes their scores, until `next` gives none.
+
+    Nothing is handed out twice to a query. Best means the larger score, of equal ones the smaller node.
+    """
+
+    @abstractmethod
+    def next(self) -> Step:
+        """Up to `listed` nodes of each query that were not handed out before; C = 0 if all walks are at their end."""
+
+    @abstractmethod
+    def scored(self, scores: Float[Tensor, "B C"]) -> None:
+        """The scores of the nodes of the last step, in their places."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the memory."""
+
+    @final
+    def __enter__(self) -> Self:
+        return self
+
+    @final
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def walks(
+    neighbours: Int[Tensor, "N M"], entries: Int[Tensor, "E"], queries: int, beam: int, listed: int
+) -> Walks:
+    """Walks that begin at `entries` and keep the `beam` best nodes, over edges int32 (N, M) on a CPU, −1 past the end."""
+    kind = _PlainWalks if _library() is None else _NativeWalks
+    return kind(neighbours, entries, queries, beam, listed)
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    found = library(SOURCE)
+    if found is not None:
+        whole, address = ctypes.c_int64, ctypes.c_void_p
+        found.walks_begin.argtypes = [whole, whole, whole, address, address, whole, whole, whole, whole]
+        found.walks_begin.restype = address
+        found.walks_next.argtypes, found.walks_next.restype = [address, address, address], whole
+        found.walks_scored.argtypes = [address, address, whole]
+        found.walks_end.argtypes, found.walks_end.restype = [address], None
+    return found
+
+
+class _NativeWalks(Walks):
+    def __init__(
+        self, neighbours: Int[Tensor, "N M"], entries: Int[Tensor, "E"], queries: int, beam: int, listed: int
+    ) -> None:
+        native = _library()
+        assert native is not None
+        self._native, self._listed = native, listed
+        self._kept = (
+            neighbours.int().contiguous(),
+            entries.long().contiguous(),
+        )  # the library reads the first
+        edges, begin = self._kept
+        self._handle = native.walks_begin(
+            *(queries, *edges.shape, edges.data_ptr(), begin.data_ptr(), len(begin), beam, listed),
+            torch.get_num_threads(),
+        )
+        if not self._handle:
+            raise MemoryError("no memory for walks over a graph")
+        self._nodes = torch.zeros(queries, listed, dtype=torch.int64)
+        self._counts = torch.zeros(queries, dtype=torch.int64)
+
+    def next(self) -> Step:
+        most = self._native.walks_next(self._handle, self._nodes.data_ptr(), self._counts.data_ptr())
+        if most < 0:
+            raise MemoryError("no memory for walks over a graph")
+        nodes = self._nodes[:, :most].clone()
+        if int(self._counts.min()) < most:
+            nodes[torch.arange(most) >= self._counts[:, None]] = 0
+        return Step(nodes, self._counts.clone())
+
+    def scored(self, scores: Float[Tensor, "B C"]) -> None:
+        scores = scores.float().contiguous()
+        if self._native.walks_scored(self._handle, scores.data_ptr(), scores.shape[1]):
+            raise MemoryError("no memory for walks over a graph")
+
+    def close(self) -> None:
+        if self._handle:
+            self._native.walks_end(self._handle)
+            self._handle = None
+
+
+class _PlainWalks(Walks):
+    def __init__(
+        self, neighbours: Int[Tensor, "N M"], entries: Int[Tensor, "E"], queries: int, beam: int, listed: int
+    ) -> None:
+        self._edges, self._beam, self._listed = neighbours.numpy(), beam, listed
+        self._visited = np.zeros((queries, len(neighbours)), dtype=bool)
+        self._visited[:, entries.numpy()] = True
+        self._pending = [entries.tolist() for _ in range(queries)]
+        self._best: list[list[tuple[float, int]]] = [[] for _ in range(queries)]  # (−score, node), ascending
+        self._expanded: list[set[int]] = [set() for _ in range(queries)]
+        self._handed = [0] * queries
+
+    def next(self) -> Step:
+        chosen = [self._next_of(query) for query in range(len(self._pending))]
+        self._handed = [len(nodes) for nodes in chosen]
+        most = max(self._handed, default=0)
+        padded = [nodes + [0] * (most - len(nodes)) for nodes in chosen]
+        nodes = torch.tensor(padded, dtype=torch.int64).view(len(chosen), most)
+        return Step(nodes, torch.tensor(self._handed, dtype=torch.int64))
+
+    def _next_of(self, query: int) -> list[int]:
+        pending, visited, expanded = self._pending[query], self._visited[query], self._expanded[query]
+        del pending[: self._handed[query]]
+        for _, node in self._best[query]:
+            if len(pending) >= self._listed:
+                break
+            if node not in expanded:
+                expanded.add(node)
+                for edge in self._edges[node].tolist():
+                    if edge < 0:
+                        break
+                    if not visited[edge]:
+                        visited[edge] = True
+                        pending.append(edge)
+        return pending[: self._listed]
+
+    def scored(self, scores: Float[Tensor, "B C"]) -> None:
+        for query, row in enumerate(scores.float().tolist()):
+            best = self._best[query]
+            for node, score in zip(self._pending[query][: self._handed[query]], row, strict=False):
+                bisect.insort(best, (-score, node))
+            del best[self._beam :]
+
+    def close(self) -> None:
+        self._visited = self._visited[:0]

@@ -1,0 +1,223 @@
+"""A graph of items in which near ones are neighbours: built from lists of the nearest, changed, saved.
+
+It depends on one vector per item alone, and on no similarity: `graph_search` walks it under a learned one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench import tensor_files
+from workbench.contracts import NO_ITEM, Upsert
+from workbench.search.candidates import Scan, SourceBuilder
+from workbench.search.indexes import digests, fingerprint
+
+NODES_TOGETHER = 1024
+"""Nodes whose neighbours are chosen together."""
+
+ENTRIES = 256
+"""Nodes that every walk begins with, spread over the corpus: they reach what the edges alone might not."""
+
+
+@dataclass(frozen=True)
+class ProximityGraph:
+    """`neighbours` int32 (N, M): rows of the corpus, −1 past the end of a list. It never changes: changes give another."""
+
+    neighbours: Int[Tensor, "N M"]
+
+    def __len__(self) -> int:
+        return len(self.neighbours)
+
+    @property
+    def entries(self) -> Int[Tensor, "E"]:
+        """Rows that a walk begins with, at even distances."""
+        count = min(ENTRIES, len(self))
+        return torch.arange(count, device=self.neighbours.device) * len(self) // max(1, count)
+
+    @classmethod
+    def build(
+        cls,
+        ids: Int[Tensor, "N"],
+        vectors: Float[Tensor, "N d"],
+        degree: int,
+        nearest: int,
+        source: SourceBuilder = Scan,
+    ) -> "ProximityGraph":
+        """The graph of items by the cosine of their `vectors`: at most `degree` neighbours each, out of the `nearest`.
+
+        Of these an item is kept if it is nearer to the node than to all that are kept already, as in HNSW (Malkov and
+        Yashunin, 2018, Algorithm 4). Free places go to nodes that keep this one, then to the nearest left. `source` finds the
+        nearest: by default a scan, which is exact and takes N² work.
+        """
+        unit = _unit(vectors)
+        index = source("graph", ids, unit)
+        kept = torch.full((len(ids), degree), NO_ITEM, dtype=torch.int32, device=ids.device)
+        close = kept.clone()
+        for part in _parts(len(ids)):
+            own = torch.arange(part.start, part.stop, device=ids.device)[:, None]
+            found = index.lists(unit[part], nearest, own).rows
+            kept[part] = _spread(unit, unit[part], found, degree).int()
+            close[part] = _first(found, degree).int()
+        return cls(_filled(_filled(kept, _reversed(kept)), close))
+
+    def upserted(
+        self, put: Upsert, ids: Int[Tensor, "K"], vectors: Float[Tensor, "K d"], nearest: int
+    ) -> "ProximityGraph":
+        """The graph after `put` gave the corpus, now K items with these `vectors`, new ones or new vectors for known ones."""
+        unit, degree = _unit(vectors), self.neighbours.shape[1]
+        fresh = len(ids) - len(self)
+        grown = F.pad(self.neighbours, (0, 0, 0, fresh), value=NO_ITEM)
+        appended = torch.arange(len(self), len(ids), device=ids.device)
+        rows = torch.cat([put.rows[put.rows >= 0], appended])
+        found = Scan("graph", ids, unit).lists(unit[rows], nearest, rows[:, None]).rows
+        out = _chosen(unit, rows, found, degree)
+        edges = torch.full_like(grown, NO_ITEM)
+        edges[rows] = out.int()
+        back = _reversed(edges)
+        grown = grown.index_copy(0, rows, out.int())
+        return ProximityGraph(_replaced(unit, grown, (back >= 0).any(1), back))
+
+    def without(self, kept: Bool[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> "ProximityGraph":
+        """The graph of the rows that are `kept`: who loses a neighbour may take one of that neighbour's."""
+        unit, old = _unit(vectors), self.neighbours.long()
+        lost = (old >= 0) & ~kept[old.clamp(min=0)]
+        holes = lost.any(1) & kept
+        second = torch.full((len(self), old.shape[1] ** 2), NO_ITEM, dtype=torch.int32, device=old.device)
+        changed = holes.nonzero()[:, 0]
+        near = self.neighbours[old[changed].clamp(min=0)].masked_fill(~lost[changed][..., None], NO_ITEM)
+        second[changed] = near.flatten(1)
+        gone = ~kept
+        remaining = self.neighbours.masked_fill(lost, NO_ITEM)
+        second = second.masked_fill(gone[second.clamp(min=0).long()], NO_ITEM)
+        whole = _replaced(unit, remaining, holes, second)[kept].long()
+        place = kept.cumsum(0) - 1
+        return ProximityGraph(torch.where(whole >= 0, place[whole.clamp(min=0)], NO_ITEM).int())
+
+    def save(self, path: Path, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"], built_with: str) -> None:
+        """Write the graph, with what it was `built_with` and a fingerprint of its items, whole or not at all."""
+        described = {
+            "record": type(self).__name__,
+            "built_with": built_with,
+            "items": _print_of(ids, vectors),
+        }
+        tensor_files.save({"neighbours": self.neighbours}, path, described)
+
+    @classmethod
+    def load(
+        cls, path: Path, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"], built_with: str
+    ) -> "ProximityGraph":
+        """The graph that `save` wrote for the same items; ValueError that names the file if it is another, or damaged."""
+        advice = "delete it and build it again"
+        tensors, described = tensor_files.load(path, advice)
+        if described.get("record") != cls.__name__ or "neighbours" not in tensors:
+            raise ValueError(f"{path} holds no graph of items; {advice}")
+        if described.get("built_with") != built_with:
+            raise ValueError(
+                f"{path} was built with {described.get('built_with')}, not {built_with}; {advice}"
+            )
+        graph = tensors["neighbours"]
+        if described.get("items") != _print_of(ids, vectors) or len(graph) != len(ids):
+            raise ValueError(f"{path} was built of other vectors: of another model or corpus; {advice}")
+        return cls(graph.to(ids.device))
+
+
+def _print_of(ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> str:
+    return fingerprint(ids, digests(vectors), vectors.shape[1])
+
+
+def _unit(vectors: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
+    return F.normalize(vectors.float(), dim=-1)
+
+
+def _parts(total: int) -> Iterator[slice]:
+    for start in range(0, total, NODES_TOGETHER):
+        yield slice(start, min(total, start + NODES_TOGETHER))
+
+
+def _first(rows: Int[Tensor, "b C"], degree: int) -> Int[Tensor, "b M"]:
+    """The first `degree` of each list that are not −1.
+
+    >>> _first(torch.tensor([[-1, 4, -1, 2]]), 3).tolist()
+    [[4, 2, -1]]
+    """
+    order = (rows < 0).to(torch.int8).argsort(dim=1, stable=True)[:, :degree]
+    found = rows.gather(1, order)
+    return F.pad(found, (0, degree - found.shape[1]), value=NO_ITEM)
+
+
+def _spread(
+    unit: Float[Tensor, "N d"], nodes: Float[Tensor, "b d"], rows: Int[Tensor, "b C"], degree: int
+) -> Int[Tensor, "b M"]:
+    """Of the candidates of each node, nearest first, at most `degree`: each nearer to the node than to those before it."""
+    there = unit[rows.clamp(min=0)]  # (b, C, d)
+    to_node = (there @ nodes[:, :, None])[..., 0]  # (b, C)
+    between = there @ there.transpose(1, 2)  # (b, C, C)
+    kept = torch.zeros_like(rows, dtype=torch.bool)
+    shadow = torch.full_like(to_node, -torch.inf)  # the largest cosine with one that is kept
+    for c in range(rows.shape[1]):
+        fits = (rows[:, c] >= 0) & (to_node[:, c] > shadow[:, c])
+        kept[:, c] = fits
+        shadow = torch.where(fits[:, None], torch.maximum(shadow, between[:, c]), shadow)
+    return _first(rows.masked_fill(~kept, NO_ITEM), degree)
+
+
+def _filled(first: Int[Tensor, "N M"], second: Int[Tensor, "N C"]) -> Int[Tensor, "N M"]:
+    """Free places of `first` filled from `second`, without repeats."""
+    out = first.clone()
+    for part in _parts(len(first)):
+        here, more = first[part], second[part]
+        again = (more[:, :, None] == here[:, None, :]).any(2)
+        out[part] = _first(torch.cat([here, more.masked_fill(again, NO_ITEM)], 1), first.shape[1])
+    return out
+
+
+def _reversed(neighbours: Int[Tensor, "N M"]) -> Int[Tensor, "N M"]:
+    """For each node, nodes that have it as a neighbour, at most M of them.
+
+    >>> _reversed(torch.tensor([[1], [2], [1]])).tolist()
+    [[-1], [0], [1]]
+    """
+    total, degree = neighbours.shape
+    edges = neighbours >= 0
+    ends = neighbours[edges].long()
+    starts = torch.arange(total, device=ends.device)[:, None].expand(-1, degree)[edges]
+    order = ends.argsort(stable=True)
+    ends, starts = ends[order], starts[order]
+    counts = ends.bincount(minlength=total)
+    place = torch.arange(len(ends), device=ends.device) - (counts.cumsum(0) - counts)[ends]
+    fits = place < degree
+    back = torch.full_like(neighbours, NO_ITEM)
+    back[ends[fits], place[fits]] = starts[fits].to(back.dtype)
+    return back
+
+
+def _chosen(
+    unit: Float[Tensor, "N d"], nodes: Int[Tensor, "b"], candidates: Int[Tensor, "b C"], degree: int
+) -> Int[Tensor, "b M"]:
+    """The neighbours of some nodes out of candidates in any order, that may repeat: spread, then the nearest left."""
+    rows = candidates.sort(dim=1).values
+    rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = NO_ITEM
+    rows = rows.masked_fill(rows == nodes[:, None], NO_ITEM)
+    near = (unit[rows.clamp(min=0)] @ unit[nodes][:, :, None])[..., 0].masked_fill(rows < 0, -torch.inf)
+    rows = rows.gather(1, near.argsort(dim=1, descending=True, stable=True))[:, : 2 * degree]
+    return _filled(_spread(unit, unit[nodes], rows, degree), rows)
+
+
+def _replaced(
+    unit: Float[Tensor, "N d"],
+    neighbours: Int[Tensor, "N M"],
+    changed: Bool[Tensor, "N"],
+    more: Int[Tensor, "N C"],
+) -> Int[Tensor, "N M"]:
+    """The neighbours of the nodes that are `changed` chosen again, out of those that they have and `more`."""
+    out, nodes = neighbours.clone(), changed.nonzero()[:, 0]
+    for part in _parts(len(nodes)):
+        here = nodes[part]
+        candidates = torch.cat([neighbours[here], more[here]], 1).long()
+        out[here] = _chosen(unit, here, candidates, neighbours.shape[1]).int()
+    return out
