@@ -80,11 +80,12 @@ LAZY = {
     "evaluate": ("workbench.cli.models", "Measure a trained model: HR@k, NDCG@k, MRR (model evaluate)."),
     "recommend": ("workbench.cli.models", "Recommend items to users (model recommend)."),
     "index": ("workbench.cli.index", "Indexes of trained models: build, add, remove, search, info."),
+    "serve": ("workbench.cli.serve", "Serve a model or an index over HTTP."),
     "study": ("workbench.cli.study", "Studies: every table of results by name."),
     "bench": ("workbench.cli.bench", "Measure speed and memory against a plain implementation."),
 }
 """Commands whose module is imported when they run: the module and a summary."""
-SHORTCUTS = ("train", "evaluate", "recommend")
+SHORTCUTS = ("train", "evaluate", "recommend", "serve")
 """For these, the command of that name in the module's group; the others are the group itself."""
 
 for _name, (_module, _summary) in LAZY.items():
