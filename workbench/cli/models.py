@@ -429,11 +429,30 @@ def export_model(
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Also as ONNX; needs pip install 'retrieval-workbench\\[onnx]'.")
     ] = False,
+    vespa: Annotated[
+        bool,
+        typer.Option(
+            "--vespa",
+            help="Instead: an application package of Vespa for a Mixture-of-Logits: schema, gate as ONNX, feed.",
+        ),
+    ] = False,
 ) -> None:
     """Write a model's query side and scorer as torch programs, and as ONNX, checked against the model.
 
-    Example: workbench model export ml-1m-cpu-hstu-mol --onnx --out /tmp/hstu-mol
+    Examples:
+
+      workbench model export ml-1m-cpu-hstu-mol --onnx --out /tmp/hstu-mol
+
+      workbench model export ml-1m-cpu-hstu-mol --vespa --out /tmp/vespa-app
     """
+    if vespa:
+        from workbench.front_door import load as open_model
+        from workbench.models.vespa import write as write_vespa
+
+        served = open_model(model)
+        ids = served.catalogue.items["item_id"].tolist()
+        typer.echo(str(write_vespa(served.retriever, ids, out, described={"model": served.name})))
+        return
     from workbench.models.export import write
 
     source = folder_of(model)

@@ -162,8 +162,8 @@ def write(
             module = torch.export.load(path).module()
             _check(retriever, name, "torch program", lambda *given, module=module: module(*given))
             if onnx:
-                _write_onnx(program, *names[name], temporary / f"{name}.onnx")
-                _check(retriever, name, "ONNX", _onnx(temporary / f"{name}.onnx"))
+                write_onnx(program, *names[name], temporary / f"{name}.onnx")
+                _check(retriever, name, "ONNX", onnx_function(temporary / f"{name}.onnx"))
         tensor_files.save(
             dict(zip(scorer.items.names, items, strict=True)), temporary / ITEMS, {"record": "exported items"}
         )
@@ -203,7 +203,8 @@ def _traced(module: nn.Module, arguments: tuple[Any, ...], shapes: list[Any]) ->
         ) from error
 
 
-def _write_onnx(program: ExportedProgram, inputs: list[str], outputs: list[str], path: Path) -> None:
+def write_onnx(program: ExportedProgram, inputs: list[str], outputs: list[str], path: Path) -> None:
+    """Write a program as ONNX, with names for its inputs and outputs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = torch.onnx.export(
@@ -213,7 +214,7 @@ def _write_onnx(program: ExportedProgram, inputs: list[str], outputs: list[str],
     made.save(path)
 
 
-def _onnx(path: Path) -> Callable[..., tuple[Tensor, ...]]:
+def onnx_function(path: Path) -> Callable[..., tuple[Tensor, ...]]:
     """An ONNX file as a function of tensors."""
     session = require("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
