@@ -127,14 +127,13 @@ class Retriever(nn.Module):
     def save(self, folder: Path, *, stored_dtype: StoredDtype = "float32", **metadata: Any) -> None:
         """Write `model.safetensors` and `config.json` into `folder`, with `metadata` (data, metrics, …) in the latter.
 
-        `stored_dtype`: "float16" and "bfloat16" halve the file: fractions are rounded to that type, and whole numbers take as
-        few bytes as hold them. `load` returns float32 and int64 again.
+        `stored_dtype`: "float16" and "bfloat16" halve the file: fractions are rounded to that type. Whole numbers always take
+        as few bytes as hold them. `load` returns the types of the model again.
         Raises ValueError if a weight is too large for that type, OSError that names the file if it cannot be written (a full
         disk); the previous files are then unchanged.
         """
-        weights = {k: v.detach().contiguous().cpu() for k, v in self.state_dict().items()}
+        weights = {k: _stored(k, v.detach().cpu(), stored_dtype) for k, v in self.state_dict().items()}
         if stored_dtype != "float32":
-            weights = {k: _compact(k, v, stored_dtype) for k, v in weights.items()}
             metadata = {"stored_dtype": stored_dtype, **metadata}
         described = {
             "format": FORMAT,
@@ -189,13 +188,15 @@ class Retriever(nn.Module):
         return retriever.eval()
 
 
-def _compact(name: str, weight: Tensor, dtype: StoredDtype) -> Tensor:
-    """A weight in few bytes; ValueError if it does not fit."""
+def _stored(name: str, weight: Tensor, dtype: StoredDtype) -> Tensor:
+    """A weight as a file holds it; ValueError if it does not fit."""
     if weight.is_floating_point():
+        if dtype == "float32":
+            return weight.contiguous()
         rounded = weight.to(getattr(torch, dtype))
         if not bool(rounded.isfinite().all()):
             raise ValueError(f"{name} holds {float(weight.abs().max()):.3g}, which {dtype} cannot hold")
-        return rounded
+        return rounded.contiguous()
     if weight.dtype == torch.bool or not weight.numel():
         return weight
     smallest, largest = (int(end) for end in torch.aminmax(weight))

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from workbench import similarities
+from workbench.contracts import sampled_softmax
+from workbench.search import registry
 from workbench.similarities import DotConfig, DotProduct
 from workbench.similarities import dot as module
 from workbench.similarities.dot import DotItems, DotQueries
@@ -116,3 +118,63 @@ def test_the_loss_by_the_kernel_is_that_of_the_scores(monkeypatch, normalize):
         loss = similarity.sampled_softmax(queries, similarity.items(x, torch.arange(1, N_ROWS + 1)), rows)
         found.append((loss.detach(), *torch.autograd.grad(loss, (q, x))))
     torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+
+
+def with_users(dim: int = 5) -> DotProduct:
+    similarity = similarities.build(DotConfig(user_rows=7, user_dim=3), dim).eval()
+    with torch.no_grad():
+        for parameter in similarity.parameters():
+            parameter.copy_(randn(*parameter.shape, seed=9))
+    return similarity
+
+
+def test_users_add_a_second_dot_product():
+    similarity, users = with_users(), torch.tensor([3, 10, 6])
+    q, x, ids = randn(3, 5), randn(N_ROWS, 5, seed=1), torch.arange(1, N_ROWS + 1)
+    queries, items = similarity.queries(q, users), similarity.items(x, ids)
+    embedded = similarity.users.table(torch.tensor([4, 4, 7]))  # 10 is 3 modulo 7; row 0 is free
+    second = module.unit(embedded) @ module.unit(similarity.items_for_users(x)).T
+    expected = (module.unit(q) @ module.unit(x).T + second) / 0.05
+    torch.testing.assert_close(similarity.score(queries, items), expected, atol=1e-4, rtol=1e-4)
+    rows = torch.randint(0, N_ROWS, (3, 6), generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(
+        similarity.score_candidates(queries, items, rows), expected.gather(1, rows), atol=1e-4, rtol=1e-4
+    )
+    norm = {"user norm": 0.1 * embedded.square().sum(1).mean()}
+    torch.testing.assert_close(similarity.regularizers(queries, items, rows[:, 0]), norm)
+    with pytest.raises(ValueError, match="has a part of the user's id: give the user"):
+        similarity.queries(q)
+    assert not DotProduct(DotConfig()).state_dict()
+
+
+def test_users_drop_out_in_training_alone_and_both_losses_agree():
+    similarity = with_users().train()
+    q, users = randn(4, 5), torch.tensor([1, 2, 3, 4])
+    torch.manual_seed(0)
+    queries, items = (
+        similarity.queries(q, users),
+        similarity.items(randn(N_ROWS, 5, seed=1), torch.arange(1, N_ROWS + 1)),
+    )
+    of_user = queries.vectors[:, 5:]
+    assert (of_user == 0).any() and (of_user != 0).any() and (queries.vectors[:, :5] != 0).all()
+    rows = torch.arange(24).view(4, 6)
+    by_kernel = similarity.sampled_softmax(queries, items, rows)
+    plain = sampled_softmax(similarity.score_candidates(queries, items, rows), rows)
+    torch.testing.assert_close(by_kernel, plain, atol=1e-4, rtol=1e-4)
+    by_kernel.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in similarity.parameters())
+
+
+@pytest.mark.parametrize("kind", sorted(set(registry.SEARCHERS) - {"paths"}))
+def test_searchers_of_dot_products_find_the_best_with_users(kind):
+    similarity = with_users()
+    with torch.no_grad():
+        queries = similarity.queries(randn(3, 5), torch.tensor([0, 1, 2]))
+        items = similarity.items(randn(N_ROWS, 5, seed=1), torch.arange(1, N_ROWS + 1))
+        best = similarity.score(queries, items).topk(4)
+        cells = {"nlist": 2, "nprobe": 2} if kind == "faiss-ivf" else {}
+        chosen = registry.SEARCHERS.from_dict({"kind": kind, **cells})
+        found = registry.build(chosen, similarity, items).search(queries, 4)
+    assert torch.equal(found.ids, best.indices + 1)
+    torch.testing.assert_close(found.scores, best.values)
+    assert found.exact.all() or kind not in ("brute-force", "exact")

@@ -141,3 +141,14 @@ def test_deep_retrieval_has_the_published_sizes(dataset, width, beam, alpha):
     assert (grid.depth, grid.width, grid.paths, grid.beam, grid.alpha) == (3, width, 3, beam, alpha)
     assert (chosen.dataset, chosen.retriever.max_length, chosen.training.epochs) == (dataset, 69, 4)
     assert grid.joint_epochs == 2 and grid.output_table
+
+
+@pytest.mark.parametrize("encoder", ["sasrec", "hstu"])
+def test_the_fair_dot_product_with_users_differs_from_the_plain_one_in_nothing_else(encoder):
+    with_users, plain, mol = (preset(f"fair/{encoder}-{s}") for s in ("dot-user", "dot", "mol"))
+    dot, mixture = with_users.retriever.similarity, mol.retriever.similarity
+    assert isinstance(dot, DotConfig) and isinstance(mixture, MoLConfig)
+    assert replace(with_users, name=plain.name, retriever=plain.retriever) == plain
+    assert replace(with_users.retriever, similarity=DotConfig()) == plain.retriever
+    assert (dot.user_rows,) == mixture.user_tables and dot.user_dim == mixture.component_dim
+    assert (dot.user_dropout, dot.user_norm_weight) == (mixture.user_dropout, mixture.user_norm_weight)

@@ -31,7 +31,7 @@ from workbench.encoders.hstu import EPS, HSTU, HSTUBlock, time_buckets
 from workbench.encoders.jagged import Jagged, jagged
 from workbench.encoders.sasrec import SASRec, SASRecBlock
 from workbench.retriever import Retriever
-from workbench.similarities.dot import DotProduct, unit
+from workbench.similarities.dot import DotProduct
 from workbench.similarities.mol import MixtureOfLogits
 from workbench.training.losses import FORBIDDEN, draw
 from workbench.training.objectives import next_item
@@ -156,7 +156,7 @@ def _scores(
     embedded = retriever.item_table(ids)  # (T, C, D)
     if isinstance(similarity, DotProduct):
         vectors = similarity.queries(outputs, users).vectors
-        items = unit(embedded) if similarity.config.normalize else embedded
+        items = similarity.items(embedded.flatten(0, 1), ids.flatten()).vectors.view(*ids.shape, -1)
         return torch.einsum("td,tcd->tc", vectors, items)
     if not isinstance(similarity, MixtureOfLogits):
         raise ValueError(f"no reference implementation of {type(similarity).__name__}: choose dot or MoL")

@@ -19,6 +19,7 @@ from workbench.similarities.dot import unit
 from workbench.similarities.projections import Projection, hidden_network, published_initialization
 from workbench.similarities.registry import register
 from workbench.similarities.rounding import combination_error, norms
+from workbench.similarities.users import UserTable
 
 
 @dataclass(frozen=True)
@@ -119,23 +120,6 @@ class MoLItems(ItemState):
     embeddings: Float[Tensor, "N D"] | None = None
 
 
-class _UserTable(nn.Module):
-    """An embedding of the user id modulo a hash size; row 0 is kept free as in the published tables."""
-
-    def __init__(self, rows: int, width: int, dropout: float, whole: bool) -> None:
-        super().__init__()
-        self.table = nn.Embedding(rows + 1, width)
-        self.dropout, self.whole = dropout, whole
-
-    def forward(self, user_ids: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B"]]:
-        """The embedding after dropout, and its squared norm before."""
-        x: Tensor = self.table(user_ids % (self.table.num_embeddings - 1) + 1)
-        norm = x.square().sum(-1)
-        if self.whole:
-            return x * dropout(torch.ones_like(x[:, :1]), self.dropout, self.training), norm
-        return dropout(x, self.dropout, self.training), norm
-
-
 @register(MoLConfig, title="Mixture-of-Logits", label="MoL", color="#D55E00")
 class MixtureOfLogits(ComponentSimilarity[MoLQueries, MoLItems]):
     """φ(q, x) = Σ_p π_p(q, x) s_p(q, x), s_(i,j) = ⟨f_i(q), g_j(x)⟩ / τ, π ≥ 0, Σ π = 1 (in evaluation).
@@ -156,7 +140,7 @@ class MixtureOfLogits(ComponentSimilarity[MoLQueries, MoLItems]):
             c.item_projection, dim, c.item_hidden, c.item_groups * c.component_dim, c.item_dropout
         )
         self.user_tables = nn.ModuleList(
-            _UserTable(rows, c.component_dim, c.user_dropout, c.user_dropout_whole) for rows in c.user_tables
+            UserTable(rows, c.component_dim, c.user_dropout, c.user_dropout_whole) for rows in c.user_tables
         )
         p, drop = c.components, c.gate_input_dropout
         self.gate_query = (

@@ -70,10 +70,10 @@ def with_paths(base: Retriever, config: DeepRetrievalConfig, seed: int = 0) -> R
     """A retriever with the encoder, the items and the reranker of `base`, and an untrained structure and paths.
 
     The reranker normalises as in `base`, regardless of `config`. Raises ValueError if the similarity of `base` is neither a
-    dot product nor Deep Retrieval.
+    dot product without users nor Deep Retrieval.
     """
     match base.similarity:
-        case DotProduct() as dot:
+        case DotProduct(users=None) as dot:
             own = replace(
                 config, normalize=dot.config.normalize, temperature=dot.config.temperature,
                 output_table=False, joint_epochs=None,
@@ -85,7 +85,8 @@ def with_paths(base: Retriever, config: DeepRetrievalConfig, seed: int = 0) -> R
                 output_table=kept.output_table, joint_epochs=None,
             )  # fmt: skip
         case other:
-            raise ValueError(f"paths are reranked by a dot product, not by {type(other).__name__}")
+            users = " with users" if isinstance(other, DotProduct) else ""
+            raise ValueError(f"paths are reranked by a dot product, not by {type(other).__name__}{users}")
     made = Retriever(replace(base.config, similarity=own), base.num_items, seed)
     shared = {
         name: value

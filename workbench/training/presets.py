@@ -111,8 +111,8 @@ def _fair() -> dict[str, Preset]:
     """The published MovieLens 1M models on equal terms: the same loss, negatives, weight decay and epochs for all similarities.
 
     The epoch is chosen on validation targets, training ends after 12 epochs without a better one, and the time of the target
-    is hidden. "fair/hstu-mol-no-user" leaves out
-    the component of user ids, which a dot product does not have.
+    is hidden. The published mixture has a component of user ids, which a dot product does not have: "fair/hstu-mol-no-user"
+    leaves it out, and "fair/hstu-dot-user" adds one of the same width and dropout to the dot product.
     """
     published = next(p for p in PUBLISHED if p.dataset == "ml-1m")
     training = TrainingConfig(
@@ -124,6 +124,12 @@ def _fair() -> dict[str, Preset]:
     }
     similarities: dict[str, SimilarityConfig] = {
         "dot": DotConfig(),
+        "dot-user": DotConfig(
+            user_rows=published.mol.user_tables[0],
+            user_dim=published.mol.component_dim,
+            user_dropout=published.mol.user_dropout,
+            user_norm_weight=published.mol.user_norm_weight,
+        ),
         "mol": published.mol,
         "mol-no-user": replace(published.mol, user_tables=()),
     }
