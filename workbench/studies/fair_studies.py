@@ -1,0 +1,116 @@
+"""The study of equal terms: similarities trained in the same way, compared on the same users over the seeds that there are."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from workbench.data import load
+from workbench.evaluation.bootstrap import intervals
+from workbench.evaluation.metrics import per_user
+from workbench.evaluation.protocol import STRICT, effective_ranks
+from workbench.models.model_store import SHOWN, TrainedModel
+from workbench.studies.study import Models, PresetsOnDataset, register
+from workbench.training.presets import preset
+
+
+@register
+@dataclass(frozen=True)
+class Fair(PresetsOnDataset):
+    """Presets that were trained on equal terms: metrics over seeds, and the difference to the first preset, paired by user.
+
+    `dataset`: the data; `models`: presets; `seeds`: 0 to `seeds` − 1. With --trained-only a preset has the seeds that are
+    trained, and a difference is over those that it shares with the first.
+    """
+
+    name: ClassVar[str] = "fair"
+    question: ClassVar[str] = (
+        "On equal terms, does a learned similarity beat a dot product at the published size?"
+    )
+    minutes: ClassVar[float] = 900
+    models: tuple[str, ...] = ("fair/hstu-dot", "fair/hstu-mol")
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.models or self.seeds < 1:
+            raise ValueError(f"there must be a preset, and seeds be 1 or more: {self}")
+
+    def table(self, models: Models) -> pd.DataFrame:
+        """One row per preset and metric of `SHOWN`.
+
+        `value` is the mean over `seeds` seeds, `std` their deviation, `low` and `high` the ends of the 95 % interval over users
+        of that mean; `difference` and its ends are those to the first preset over `shared` seeds, `difference_std` its
+        deviation over them. `chosen`: the epochs that validation chose, `parameters` of the model.
+        """
+        sequences = load(self.dataset)
+        found: dict[str, dict[int, TrainedModel]] = {name: {} for name in self.models}
+        for name, seed in ((n, s) for s in range(self.seeds) for n in self.models):
+            if (model := models.find(preset(name), sequences, seed)) is not None:
+                found[name][seed] = model
+        values = {
+            name: {seed: _of_users(model.ranks(sequences)) for seed, model in trained.items()}
+            for name, trained in found.items()
+        }
+        rows = []
+        for name, trained in found.items():
+            if not trained:
+                continue
+            own = list(values[name].values())
+            shared = [seed for seed in trained if seed in found[self.models[0]]]
+            over = [values[name][seed] - values[self.models[0]][seed] for seed in shared]
+            facts = {
+                "model": name,
+                "seeds": len(own),
+                "chosen": ", ".join(str(m.metadata["best_epoch"]) for m in trained.values()),
+                "parameters": sum(p.numel() for p in next(iter(trained.values())).retriever().parameters()),
+                "shared": len(shared),
+            }
+            measured = {"value": _over(own), "difference": _over(over)}
+            for metric in SHOWN:
+                row: dict[str, object] = facts | {"metric": metric}
+                for what, table in measured.items():
+                    ends = (
+                        ("low", "high", "std")
+                        if what == "value"
+                        else (f"{what}_low", f"{what}_high", f"{what}_std")
+                    )
+                    row |= dict(zip((what, *ends), table.loc[metric], strict=True))
+                rows.append(row)
+        return pd.DataFrame(rows).assign(protocol=str(STRICT))
+
+
+def _of_users(ranks: pd.DataFrame) -> pd.DataFrame:
+    """A row per user, in the order of their ids, and a column per metric of `SHOWN`."""
+    ordered = ranks.sort_values("user_id", ignore_index=True)
+    ks = sorted({int(name.split("@")[1]) for name in SHOWN if "@" in name})
+    return per_user(effective_ranks(ordered), ks)[list(SHOWN)]
+
+
+def _over(seeds: list[pd.DataFrame]) -> pd.DataFrame:
+    """A row per metric: the mean over seeds and users, the ends of its interval over users, the deviation over seeds."""
+    if not seeds:
+        return pd.DataFrame(np.nan, index=list(SHOWN), columns=["mean", "low", "high", "std"])
+    mean = sum(seeds[1:], seeds[0]) / len(seeds)  # (users, metrics)
+    low, high = intervals(mean.to_numpy(), np.ones(len(mean), dtype=np.int64))
+    std = pd.DataFrame([table.mean() for table in seeds]).std(ddof=1)
+    return pd.DataFrame({"mean": mean.mean(), "low": low, "high": high, "std": std})
+
+
+def format_fair(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `Fair` as text: a row per preset with the interval over users, and one per difference to the first."""
+    rows = []
+    for number, (model, found) in enumerate(table.groupby("model", sort=False)):
+        one = found.iloc[0]
+        row = {"model": str(model), "seeds": f"{one['seeds']:.0f}", "epochs chosen": str(one["chosen"])}
+        row["parameters"] = f"{one['parameters']:,.0f}"
+        cells = {str(r.metric): f"{r.value:.4f} ({r.low:.4f} to {r.high:.4f})" for r in found.itertuples()}
+        rows.append(row | cells)
+        if number:
+            row = {"model": f"{model} − {table['model'].iloc[0]}", "seeds": f"{one['shared']:.0f}"}
+            cells = {
+                str(r.metric): f"{r.difference:+.4f} ({r.difference_low:+.4f} to {r.difference_high:+.4f})"
+                for r in found.itertuples()
+            }
+            rows.append(row | cells)
+    return pd.DataFrame(rows).fillna("")
