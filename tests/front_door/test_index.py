@@ -22,6 +22,7 @@ from workbench.search.registry import AverageSettings, BruteForceSettings
 N, D = 40, 6
 SMALL: dict[str, dict[str, int]] = {
     "brute-force": {},
+    "brute-force-int16": {},
     "exact": {},
     "per-component": {"n1": 40},
     "average": {"n2": 40},

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import cache, partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 import torch
@@ -29,13 +29,17 @@ from workbench.search import (
     BruteForce,
     Exact,
     FirstStageFilter,
+    Int16BruteForce,
     Sharded,
     faiss_lists,
     split,
 )
 from workbench.search.candidates import Scan
 from workbench.search.indexes import Flat
+from workbench.search.path_beam import PathBeam
+from workbench.search.tree import TreeBeam, cluster
 from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, build
+from workbench.similarities.deep_retrieval.structure import Beam, PathWalker, Prefixes
 from workbench.similarities.mol import MixtureOfLogits
 from workbench.similarities.rounding import largest_norm
 
@@ -83,6 +87,45 @@ class Unreliable(Scan):
             raise OSError("this source takes no change")
 
 
+class FourPaths(PathWalker[Any, ItemState]):
+    """Two layers of two nodes; an item's path follows from its id, and every query walks the first ones."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(2, 2)."""
+        return 2, 2
+
+    def beam(self, queries: Any, width: int, within: Prefixes | None = None) -> Beam:
+        """See `PathWalker.beam`."""
+        codes = torch.arange(4)
+        codes = codes if within is None else codes[within.hold(2, codes)]
+        codes = codes[:width].expand(len(queries), -1)
+        return Beam(codes, torch.zeros(codes.shape))
+
+    def paths_of(self, items: ItemState) -> Int[Tensor, "N 1"]:
+        """See `PathWalker.paths_of`."""
+        return items.ids[:, None] % 4
+
+
+def _tree(similarity: ComponentSimilarity, items: ItemState, beam: int) -> Searcher:
+    """A node's state is the mean of its items' states."""
+    vectors = similarity.item_components(items).flatten(1)
+    tree = cluster(vectors, runtime.generator(0))
+    means = {
+        name: tree.means(value.flatten(1)).view(-1, *value.shape[1:])
+        for name, value in items.tensors().items()
+        if value is not None and name != "ids"
+    }
+    count = len(next(iter(means.values())))
+    return TreeBeam(
+        similarity, items, tree, replace(items[:0], ids=torch.arange(1, count + 1), **means), beam
+    )
+
+
+REBUILT = ("tree beam", "tree beam, whole")
+"""Searchers that take no change: they are built from the corpus as it is in the end."""
+
+
 def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState], Searcher]]:
     """Small lists, so that a proof is there for some queries and not for others."""
     exact = partial(Exact, similarity, max_scored_fraction=1.0, initial_per_k=1)
@@ -95,6 +138,7 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
 
     return {
         "brute force, small tiles": lambda x: BruteForce(similarity, x, memory_budget=4096),
+        "brute force, int16": lambda x: Int16BruteForce(similarity, x, least_pairs=0),
         "exact": exact,
         "exact, bfloat16 bounds": partial(exact, precision="bfloat16"),
         "exact, int8 bounds": partial(exact, precision="int8"),
@@ -111,6 +155,10 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
         "combined": lambda x: Approximate.of(similarity, x, n1=2, n2=6, lookahead=5),
         "combined, int8 lists": lambda x: Approximate.of(similarity, x, n1=3, n2=4, lookahead=5, source=int8),
         "h-indexer": h_indexer,
+        "tree beam": partial(_tree, similarity, beam=8),
+        "tree beam, whole": partial(_tree, similarity, beam=256),
+        "path beam": lambda x: PathBeam(similarity, x, FourPaths(), beam=2),
+        "path beam, whole": lambda x: PathBeam(similarity, x, FourPaths(), beam=4),
         "sharded": lambda x: Sharded(lambda part: exact(part), split(x, 3)),
         "sharded lists": lambda x: Sharded(lambda part: certain(part, n1=2), split(x, 2)),
     }
@@ -267,14 +315,15 @@ def _called_from(caller: str) -> Iterator[None]:
 def attempt(given: Problem, name: str) -> str:
     """One searcher on one problem: "certified", "not certified", "refused" (ValueError), or "false"."""
     with _called_from(given.caller):
-        searcher = _searchers(given.similarity)[name](given.before)
-        for change in given.changes:
-            _change(searcher, change)
+        build = _searchers(given.similarity)[name]
 
         def search() -> TopK:
             return searcher.search(given.queries, given.k, given.exclude, given.allowed)
 
         try:
+            searcher = build(given.after if name in REBUILT else given.before)
+            for change in () if name in REBUILT else given.changes:
+                _change(searcher, change)
             if given.caller == "two threads":
                 with ThreadPoolExecutor(2) as pool:
                     found = [future.result() for future in [pool.submit(search) for _ in range(2)]][-1]

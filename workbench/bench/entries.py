@@ -35,7 +35,10 @@ does fitting the h-indexer's first stage for each setting."""
 
 def entries(items: int) -> list[BenchmarkEntry]:
     """Every searcher over its grid, for a corpus of this many items; settings that exceed it are left out."""
-    found = [SearcherSpec(name).entry() for name in (PUBLISHED, REFERENCE, "exact with a bound")]
+    found = [
+        SearcherSpec(name).entry()
+        for name in (PUBLISHED, REFERENCE, "brute force, int16", "exact with a bound")
+    ]
     for n in _fitting(LISTED, items):
         found.append(replace(SearcherSpec.of("per component", n1=n).entry(), typical=n == 50))
     for n in _fitting(AVERAGED, items):

@@ -1,4 +1,4 @@
-// Vectors of items side by side, for mixture.cpp and selection.cpp: elementary functions, tiles that are transposed into lanes, and products
+// Vectors of items side by side, for mixture.cpp, mixture_int16.cpp and selection.cpp: elementary functions, tiles that are transposed into lanes, and products
 // of a small matrix with a tile.
 //
 // Written with the vector types of GCC and Clang: the compiler takes what the processor has (AVX-512, AVX2, NEON, SSE).
@@ -177,7 +177,8 @@ int rows_at_once(int64_t left) {
 }
 
 // A matrix (rows, columns) in blocks of rows_at_once() rows, each block column by column.
-void packed(const float* matrix, int64_t rows, int64_t columns, float* to) {
+template <typename T>
+void packed(const T* matrix, int64_t rows, int64_t columns, T* to) {
     for (int64_t row = 0; row < rows;) {
         int together = rows_at_once(rows - row);
         for (int64_t k = 0; k < columns; ++k)

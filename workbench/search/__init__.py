@@ -6,6 +6,7 @@ from workbench.search.engines.faiss import FaissLists, faiss_lists
 from workbench.search.engines.milvus import Milvus
 from workbench.search.exact import Exact
 from workbench.search.h_indexer import AveragedComponents, FirstStageFilter, FittedScores
+from workbench.search.int16 import Int16BruteForce
 from workbench.search.sharded import Sharded, split
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FaissLists",
     "FirstStageFilter",
     "FittedScores",
+    "Int16BruteForce",
     "Milvus",
     "Sharded",
     "faiss_lists",

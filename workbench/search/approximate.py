@@ -112,7 +112,7 @@ class Approximate(CorpusSearcher):
         return [part for generator in self.generators for part in generator.in_place()]
 
     def _batch(self, queries: QueryState, k: int, excluded: int) -> int:
-        listed = sum(generator.listed for generator in self.generators)
+        listed = sum(generator.listed(queries) for generator in self.generators)
         return max(1, self.memory_budget // (2 * CANDIDATE_BYTES * max(k, listed)))
 
     def _search(

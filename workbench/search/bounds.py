@@ -6,7 +6,6 @@ here is u(s̃ + δ) + ε with both errors added, so that it holds for the scores
 bound is below the k-th best score is not among the best k, however near the two are.
 """
 
-from dataclasses import fields
 from typing import NamedTuple
 
 import torch
@@ -89,6 +88,6 @@ class ComponentBounds:
 
 def not_finite(state: QueryState | ItemState) -> Bool[Tensor, "R"]:
     """The rows with a value that is not finite, in any tensor of the state."""
-    values = [getattr(state, f.name) for f in fields(state)]
+    values = state.tensors().values()
     floating = [v.reshape(len(state), -1) for v in values if v is not None and v.is_floating_point()]
     return torch.stack([~v.isfinite().all(1) for v in floating]).any(0)

@@ -7,8 +7,8 @@ A searcher gives an `Answer`: its list, and a bound that no other item's score e
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, final, runtime_checkable
 
 import torch
@@ -104,11 +104,10 @@ def stated_precision() -> Iterator[None]:
     """
     _float32_products.begin()
     try:
-        with (
-            torch.no_grad(),
-            torch.autocast("cpu", enabled=False),
-            torch.autocast("cuda", enabled=False, cache_enabled=False),
-        ):
+        with torch.no_grad(), ExitStack() as off:
+            for device in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device):
+                    off.enter_context(torch.autocast(device, enabled=False, cache_enabled=device == "cpu"))
             yield
     finally:
         _float32_products.end()
@@ -278,8 +277,7 @@ class CorpusSearcher(Searcher):
 
 
 def _floats(state: QueryState | ItemState) -> dict[str, Tensor]:
-    values = {f.name: getattr(state, f.name) for f in fields(state)}
-    return {name: v for name, v in values.items() if v is not None and v.is_floating_point()}
+    return {name: v for name, v in state.tensors().items() if v is not None and v.is_floating_point()}
 
 
 def _widest(state: QueryState | ItemState) -> torch.dtype:
@@ -338,9 +336,13 @@ def _certified(
 
 def _put(whole: TopK | None, part: TopK, rows: slice, total: int) -> TopK:
     """`whole`, for `total` queries, with the results of some of them."""
+    if len(part) == total:
+        return part
     if whole is None:
-        blank = {f.name: getattr(part, f.name) for f in fields(TopK)}
-        whole = TopK(**{name: value.new_empty((total, *value.shape[1:])) for name, value in blank.items()})
-    for f in fields(TopK):
-        getattr(whole, f.name)[rows] = getattr(part, f.name)
+        blank = {
+            name: v.new_empty((total, *v.shape[1:])) for name, v in part.tensors().items() if v is not None
+        }
+        whole = TopK(**blank)
+    for mine, theirs in zip(vars(whole).values(), vars(part).values(), strict=True):
+        mine[rows] = theirs
     return whole

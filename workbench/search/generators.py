@@ -35,9 +35,8 @@ class Candidates(NamedTuple):
 class CandidateGenerator(ABC):
     """Lists items that are likely to score high, for each query; `Approximate` scores those of all its generators."""
 
-    @property
     @abstractmethod
-    def listed(self) -> int:
+    def listed(self, queries: QueryState) -> int:
         """How many candidates a query has at most: queries are cut so that they fit the memory budget."""
 
     @abstractmethod
@@ -91,10 +90,10 @@ class ComponentLists(CandidateGenerator):
             for j in range(components.shape[1])
         ]
 
-    @property
-    def listed(self) -> int:
-        """See `CandidateGenerator.listed`: for as many query groups as item groups."""
-        return (self.n1 + self.lookahead) * len(self.sources) ** 2
+    def listed(self, queries: QueryState) -> int:
+        """See `CandidateGenerator.listed`."""
+        groups = self.similarity.query_components(queries).shape[1]
+        return (self.n1 + self.lookahead) * groups * len(self.sources)
 
     def upsert(self, items: ItemState) -> None:
         """Put the components of `items` into every source."""
@@ -170,8 +169,7 @@ class AverageList(CandidateGenerator):
     def _mean(self, items: ItemState) -> Float[Tensor, "N d"]:
         return self.similarity.item_components(items).mean(1)
 
-    @property
-    def listed(self) -> int:
+    def listed(self, queries: QueryState) -> int:
         """See `CandidateGenerator.listed`."""
         return self.n2
 

@@ -221,8 +221,7 @@ class FirstStageFilter(CandidateGenerator):
         state = dict(vars(self))
         return lambda: vars(self).update(state)
 
-    @property
-    def listed(self) -> int:
+    def listed(self, queries: QueryState) -> int:
         """See `CandidateGenerator.listed`."""
         return 2 * self.keep
 

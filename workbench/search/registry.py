@@ -22,6 +22,7 @@ from workbench.search.exact import Exact
 from workbench.search.graph_search import GraphSearch
 from workbench.search.h_indexer import AveragedComponents, FirstStageFilter
 from workbench.search.indexes import HNSW, IVF, Flat
+from workbench.search.int16 import Int16BruteForce
 from workbench.search.parameters import COUNTS, fixed, number
 from workbench.search.path_beam import PathBeam
 from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
@@ -59,6 +60,18 @@ class BruteForceSettings:
 @register(BruteForceSettings, title="brute force")
 def _brute_force(settings: BruteForceSettings, similarity: Similarity, items: ItemState) -> Searcher:
     return BruteForce(similarity, items)
+
+
+@dataclass(frozen=True)
+class Int16Settings:
+    """Every item is scored in int16 with a proved error, and those that may be among the best again in float32."""
+
+    kind: ClassVar[str] = "brute-force-int16"
+
+
+@register(Int16Settings, title="brute force in int16, to the bit that of float32", label="brute force, int16")
+def _int16(settings: Int16Settings, similarity: Similarity, items: ItemState) -> Searcher:
+    return Int16BruteForce(similarity, items)
 
 
 @dataclass(frozen=True)

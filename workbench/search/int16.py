@@ -1,0 +1,124 @@
+"""Brute force in two steps: all pairs in int16, with a proved error, then in float32 those that may be among the best k."""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from workbench.contracts import ItemState, QueryState, Similarity
+from workbench.search.bounds import not_finite
+from workbench.search.brute_force import BruteForce
+from workbench.search.certificates import Answer, CorpusSearcher, stated_precision
+from workbench.search.ranking import best_of_pairs, counted, marked, merged, score_pairs
+from workbench.search.tiles import DEFAULT_BUDGET
+from workbench.search.topk import NO_SCORE, Best, best, forbid, mask_rows
+from workbench.similarities.mol_int16 import Int16Scores, serves
+
+PAIR_BYTES = 20
+"""Bytes per pair of a block: two bounds, a mask, and a copy while they are ranked."""
+
+MOST_RESCORED = 0.25
+"""Share of a block's pairs beyond which brute force is faster."""
+
+LEAST_PAIRS = 8_192
+"""Pairs below which there is nothing to gain: deriving the errors takes as long as scoring some thousand pairs."""
+
+SMALLEST_BLOCK = 4_096
+"""Items of a block, at least: each is a few calls."""
+
+
+class Int16BruteForce(CorpusSearcher):
+    """The best k by int16 scores of all N items, and float32 scores of those that these do not rule out.
+
+    An item whose int16 score, plus its error, is below the k-th best score is not among the best k (`similarities.mol_int16`
+    has the proof). All others are scored again: ids, scores and the order of ties are those of `BruteForce`, bit for bit, and
+    `exact` is always True. `num_scored` counts the latter.
+
+    Brute force answers if `mol_int16.serves` is false (on another processor, say, or without a hidden layer in the gate), a
+    value is not finite, components or gates are so large that nothing is known of the error, too many items would be scored
+    again, or there are fewer than `least_pairs` pairs. Memory beyond the item state: half of its components.
+    """
+
+    def __init__(
+        self,
+        similarity: Similarity,
+        items: ItemState,
+        *,
+        least_pairs: int = LEAST_PAIRS,
+        memory_budget: int = DEFAULT_BUDGET,
+    ) -> None:
+        super().__init__(similarity, items, memory_budget)
+        self.least_pairs = least_pairs
+        with stated_precision():
+            self._derive(items)
+
+    def _derive(self, items: ItemState) -> None:
+        self._everything = BruteForce(self.similarity, items, self.memory_budget)
+        usable = serves(self.similarity, items) and not bool(not_finite(items).any())
+        self._scores = Int16Scores(self.similarity, items) if usable else None  # type: ignore[arg-type]
+
+    def _upsert(self, items: ItemState, corpus: ItemState) -> None:
+        self._derive(corpus)
+
+    def _remove(self, ids: Int[Tensor, "M"], corpus: ItemState) -> None:
+        self._derive(corpus)
+
+    def _block(self, queries: int, k: int) -> int:
+        """Items whose bounds are held together."""
+        fitting = self.memory_budget // (PAIR_BYTES * max(1, queries))
+        return min(len(self.items), max(fitting, k, SMALLEST_BLOCK))
+
+    def _batch(self, queries: QueryState, k: int, excluded: int) -> int:
+        least = min(len(self.items), max(k, SMALLEST_BLOCK))
+        return max(1, min(len(queries), self.memory_budget // (PAIR_BYTES * least)))
+
+    def _search(
+        self,
+        queries: QueryState,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+    ) -> Answer:
+        found = None
+        if self._scores is not None and len(queries) * len(self.items) >= self.least_pairs:
+            found = self._screened(self._scores, queries, k, excluded, allowed)
+        return self._everything.answer(queries, k, excluded, allowed) if found is None else found
+
+    def _screened(
+        self,
+        scores: Int16Scores,
+        queries: QueryState,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+    ) -> Answer | None:
+        """None if it is not known, or not worth it."""
+        bounded = scores.queries(queries)  # type: ignore[arg-type]
+        if not bounded.known:
+            return None
+        size, total = len(queries), len(self.items)
+        found: Best | None = None
+        scored = torch.zeros(size, dtype=torch.int64)
+        reach = torch.full((size,), NO_SCORE)
+        step = -(-self._block(size, k) // scores.tile) * scores.tile
+        for start in range(0, total, step):
+            stop = min(start + step, total)
+            lower, upper = scores.bounds(bounded.queries, start, stop)
+            for bound in (lower, upper):
+                if excluded is not None:
+                    mask_rows(bound, excluded, start)
+                if allowed is not None:
+                    forbid(bound, allowed[start:stop])
+            if found is None and stop - start >= k:
+                reach = best(lower, k).scores[:, -1]
+            # What is masked is −inf, and below every floor; what ties with the k-th is scored.
+            candidates = upper >= reach.clamp(min=torch.finfo(torch.float32).min)[:, None]
+            count = counted(candidates)
+            if int(count.sum()) > MOST_RESCORED * candidates.numel() + size * k:
+                return None
+            pairs = marked(candidates, start)
+            here = best_of_pairs(pairs, score_pairs(self.similarity, queries, self.items, pairs), size, k)
+            found = here if found is None else merged(found, here, k)
+            reach = torch.fmax(reach, found.scores[:, -1])
+            scored += count
+        assert found is not None  # CorpusRows refuses an empty corpus
+        return Answer(found.scores, found.rows, found.scores[:, -1], scored)
