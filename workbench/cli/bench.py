@@ -87,6 +87,40 @@ def bench_certificates(
         raise typer.Exit(1)
 
 
+@app.command("gpu")
+def bench_gpu(
+    minutes: Annotated[float, typer.Option(min=0.1, help="What has not begun after this is left out.")] = 10,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV of the table; by default reports/tables/bench-gpu.csv.")
+    ] = None,
+) -> None:
+    """Everything that is worth measuring on a GPU, in one run of under 12 minutes; the table is written after each step.
+
+    The kernels against float64; brute force and the fused top k against the roofline, in two precisions and by the size of a
+    tile; training steps at published settings; the h-indexer up to a hundred million items; FAISS. A step that fails is a row.
+
+    Example: workbench bench gpu --minutes 5
+    """
+    import torch
+
+    from workbench import runtime
+    from workbench.bench.gpu import GPUPlan, run
+
+    path = out or paths.reports() / "tables" / "bench-gpu.csv"
+    with new_table(path):
+        where = origin()
+        device = runtime.device()
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+        table = run(
+            GPUPlan(),
+            device,
+            minutes,
+            lambda found: write_csv(found.assign(gpu=name, **where), path, digits=6),
+        )
+    print_table(table.fillna({"note": "", "items": "", "queries": "", "ms": ""}))
+    typer.echo(str(path))
+
+
 @app.command("search")
 def bench_search(
     preset: Annotated[

@@ -132,10 +132,9 @@ class GraphSearch(CorpusSearcher):
             return self._everything.answer(queries, k, excluded, allowed)
         total = len(self.items)
         open_items = total if allowed is None else int(allowed.sum())
-        # What may not be found still leads on: the list is as much longer.
-        beam = -(-max(self.ef, k) * total // max(1, open_items)) + (
-            0 if excluded is None else excluded.shape[1]
-        )
+        # What may not be found still leads on: the list has room for it.
+        wanted = max(self.ef, k + (0 if excluded is None else excluded.shape[1]))
+        beam = -(-wanted * total // max(1, open_items))
         scores, rows, counts = self._walked(queries, min(beam, total), k)
         if excluded is not None:
             scores = scores.masked_fill(listed_among(rows, excluded), NO_SCORE)

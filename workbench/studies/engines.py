@@ -1,6 +1,7 @@
 """One checkpoint behind several engines: the same candidates must give the same lists, whoever holds the vectors."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,20 +62,25 @@ class EnginesStudy(Study):
 
     def table(self, models: Models) -> pd.DataFrame:
         """One row per engine."""
-        chosen = [engine(name) for name in self.engines]
-        present = []
-        for one in chosen:
-            try:
-                one.version()
-                present.append(one)
-            except ImportError as error:
-                models.note(f"{one.name} is left out: {error}")
+        present = installed([engine(name) for name in self.engines], models.note)
         made = preset(self.model)
         folder = models.require(made, load(self.dataset or made.dataset)).folder
         spec = Inflated(str(folder), self.items) if self.items else Trained(str(folder))
         workload = build(spec, self.queries, 0, torch.device("cpu"))
         n2 = min(self.n2, len(workload.items))
         return compare(workload, present, n2, min(self.ef, len(workload.items)), min(self.k, n2))
+
+
+def installed(engines: Sequence[Engine], note: Callable[[str], None]) -> list[Engine]:
+    """Those of some engines whose packages are installed; `note` receives a line for each other."""
+    found = []
+    for one in engines:
+        try:
+            one.version()
+            found.append(one)
+        except ImportError as error:
+            note(f"{one.name} is left out: {error}")
+    return found
 
 
 class Opened(NamedTuple):
