@@ -16,9 +16,10 @@
 # %% [markdown]
 # # 10 · Scaling
 #
-# **Question.** What does a larger corpus cost in time and memory, and what would a billion items need? The same trained
-# similarity is searched over corpora of growing size. You will see latencies on logarithmic axes with fitted **exponents**, the
-# memory per item, and an extrapolation that states its assumptions.
+# **Question.** What does a larger corpus cost in time and memory, what would a billion items need, and who carries it? The same
+# trained similarity is searched over corpora of growing size. You will see latencies on logarithmic axes with fitted
+# **exponents**, the memory per item, an extrapolation that states its assumptions, and one checkpoint behind several
+# **engines**.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -28,15 +29,21 @@ billion = 1_000_000_000
 view = ""
 
 # %%
+import torch
+
 from workbench import data
 from workbench.bench import growth, plans, tables
 from workbench.bench.run import run
+from workbench.bench.workloads import Trained, build
 from workbench.explore import search_figures as figures
 from workbench.explore.curve_explorer import Axes
 from workbench.explore.curve_explorer_widget import ReadOff
 from workbench.explore.tables import table
 from workbench.models.model_store import load_or_train
 from workbench.reporting import record
+from workbench.search import Approximate
+from workbench.search.engines.catalog import ENGINES
+from workbench.studies.engines import EnginesStudy, compare, installed
 from workbench.training.presets import lineup
 
 # %% [markdown]
@@ -146,6 +153,39 @@ table(needs)
 table(growth.state_sizes(raw.shapes, billion))
 
 # %% [markdown]
+# ## Who carries it?
+#
+# The vectors can stay in an engine that is run already. It needs to know nothing of the similarity: it lists candidates by the
+# **average component**, one inner product per item, and these are scored in full. By hand, for the first four queries:
+
+# %%
+workload = build(Trained(str(trained.folder)), 64, seed, torch.device("cpu"))
+mol, items, asked = workload.similarity, workload.items, workload.queries[:4]
+k = min(10, len(items))
+n2 = max(k, len(items) // 4)
+average = mol.query_components(asked).sum(1) @ mol.item_components(items).mean(1).T  # (B, N)
+listed = average.topk(n2).indices
+scores = mol.score_candidates(asked, items, listed)
+by_hand = items.ids[listed.gather(1, scores.topk(k).indices)]
+assert torch.equal(by_hand, Approximate.of(mol, items, n2=n2).search(asked, k).ids)
+
+# %% [markdown]
+# So the same candidates give the same lists, whoever holds the vectors. *overlap* is the share of the lists of our own scan
+# ("flat"), *recall* that of the true best ten. The graph walks by the learned score itself and has candidates of its own.
+# Engines that are not installed are left out.
+
+# %%
+engines = installed([ENGINES[name] for name in EnginesStudy.engines], print)
+carried = compare(workload, engines, n2, ef=n2, k=k)
+record("engines", carried)
+table(
+    carried[["engine", "version", "candidates", "overlap", "recall", "ms_per_query", "build_s", "files_mb"]]
+)
+
+# %% [markdown]
+# An overlap of 1.000 says that the choice is one of operations: memory, files, updates. `workbench index build --engine usearch`
+# writes such an index, `workbench serve` answers from it, and `workbench study run engines` makes this table for MovieLens 1M.
+#
 # ## What you have seen
 #
 # - Exact search with a learned similarity is linear in the corpus; methods differ in the constant.
