@@ -121,6 +121,39 @@ def bench_gpu(
     typer.echo(str(path))
 
 
+def _bench_published(
+    reference: Path,
+    sizes: list[str] | None,
+    batch_sizes: list[int] | None,
+    k: int,
+    rounds: int,
+    seed: int,
+    threads: int | None,
+    out: Path | None,
+) -> None:
+    """Time a checkout of the published code's brute force next to ours."""
+    import pandas as pd
+    import torch
+    from tqdm.auto import tqdm
+
+    from workbench.bench.published_search import check_checkout, compare, summary
+    from workbench.bench.workloads import SIZES
+
+    chosen = tuple(sizes or SIZES)
+    if wrong := [name for name in chosen if name not in SIZES]:
+        raise ValueError(f"no published size {wrong[0]!r}; there are {', '.join(SIZES)}")
+    check_checkout(reference)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    path = out or paths.reports() / "tables" / "search-published.csv"
+    with new_table(path):
+        found = compare(reference.resolve(), chosen, tuple(batch_sizes or (1, 8, 32)), rounds, k, seed)
+        table = summary(pd.DataFrame(tqdm(found, unit="calls", disable=None)))
+        write_csv(table.assign(**origin()), path, digits=4)
+    print_table(table)
+    typer.echo(str(path))
+
+
 @app.command("search")
 def bench_search(
     preset: Annotated[
@@ -171,6 +204,13 @@ def bench_search(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; by default torch's choice.")] = None,
     device: Device = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead: a checkout of the published RAILS code, whose brute force is run and timed next to ours at published"
+            " sizes; goes with --size, --batch-size, -k, --rounds, --seed and --threads."
+        ),
+    ] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of raw runs; by default reports/bench.")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Discard earlier measurements and measure again.")
@@ -205,8 +245,20 @@ def bench_search(
 
       workbench bench search --inflate 1000000 --method "brute force" -k 10
 
+      workbench bench search --reference ../rails --size ml-1m --batch-size 1 --batch-size 32
+
       workbench bench search --items 20000 --searcher "average n2=1000" --searcher "h-indexer width=32,keep=4000"
     """
+    if reference is not None:
+        others = (preset, inflate, method, searcher, scorer, queries, device, runs)
+        if any(others) or fresh or (k and len(k) > 1):
+            raise ValueError(
+                "--reference goes with --size, --batch-size, one -k, --rounds, --seed, --threads and --out alone"
+            )
+        _bench_published(
+            reference, size, batch_size, k[0] if k else 100, rounds or 7, seed or 0, threads, out
+        )
+        return
     from workbench.bench import plans
     from workbench.bench.growth import exponents
     from workbench.bench.methods import SearcherSpec

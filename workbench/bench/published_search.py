@@ -1,0 +1,230 @@
+"""Top-k of the published RAILS code, run from the user's checkout of it, next to this package's, with the same weights.
+
+Nothing of the checkout is part of this package; its `rails` folder alone is imported.
+"""
+
+import hashlib
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from workbench.bench.published_code import COMMIT
+from workbench.bench.reference_implementation import HELD_BYTES, pair_bytes
+from workbench.bench.workloads import SIZES
+from workbench.contracts import Searcher
+from workbench.search import BruteForce, Exact, Int16BruteForce
+from workbench.similarities import build
+from workbench.similarities.mol import MixtureOfLogits
+
+FILES = {
+    "rails/indexing/mol_top_k.py": "24c9b4415904ce883626ccfb7a727f0ac32946aa7f00d8eab562255e53d8da66",
+    "rails/similarities/layers.py": "d175dd79008011564531ac1e81e6bcc0d64120fb809a66031da48bbb875f628a",
+    "rails/similarities/mol/item_embeddings_fns.py": "c651e1046cd879b3e8c349cbe090d588a92e8e1518bf861f21839c682ce10615",
+    "rails/similarities/mol/query_embeddings_fns.py": "75cc775dc73514ca301463878e31c57c24338776a824fc44195d01dd249208a9",
+    "rails/similarities/mol/similarity_fn.py": "a99e49fecf623204dde939b802e7bc038831acd4c239d4dc4147a0e128532790",
+}
+"""SHA-256 of the files that a search is made of."""
+PUBLISHED = "published code"
+AGREE = 1e-3
+"""How far two scores of a pair may be apart: they are within ±20."""
+LAYER_NORM_EPS = 1e-6
+OURS: dict[str, Callable[..., Searcher]] = {
+    "brute force": BruteForce,
+    "brute force, int16": Int16BruteForce,
+    "exact with a bound": Exact,
+}
+
+TopK = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From query embeddings (B, D) to scores and ids (B, K)."""
+
+
+def check_checkout(folder: Path) -> None:
+    """Raises FileNotFoundError if `folder` is no checkout of the published code, ValueError if it is one of another version."""
+    for name, digest in FILES.items():
+        path = folder / name
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {name}: give a checkout of the published RAILS code at commit {COMMIT}"
+            )
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise ValueError(
+                f"{path} is not that of commit {COMMIT} of the published RAILS code, which this bench can run: check it out"
+            )
+
+
+def _published_similarity(folder: Path, mol: MixtureOfLogits, dim: int) -> nn.Module:
+    """The published module, built as the checkout's own `create_mol_interaction_module` does, with the weights of `mol`."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    load = importlib.import_module
+    layers, similarity = load("rails.similarities.layers"), load("rails.similarities.mol.similarity_fn")
+    of_query = load("rails.similarities.mol.query_embeddings_fns")
+    of_item = load("rails.similarities.mol.item_embeddings_fns")
+    c = mol.config
+
+    def projection(kind: str, hidden: int, inputs: int, outputs: int) -> nn.Module:
+        if kind == "linear":
+            return nn.Linear(inputs, outputs)
+        glu = layers.GeGLU if kind == "geglu" else layers.SwiGLU
+        return nn.Sequential(glu(in_features=inputs, out_features=hidden), nn.Linear(hidden, outputs))
+
+    def network(hidden: int, bias: bool, inputs: int, outputs: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs, bias=bias))
+
+    assert c.gate_query and c.gate_item and c.gate_pair and not c.user_tables
+    module = similarity.MoLSimilarity(
+        query_embedding_dim=dim,
+        item_embedding_dim=dim,
+        dot_product_dimension=c.component_dim,
+        query_dot_product_groups=c.query_groups,
+        item_dot_product_groups=c.item_groups,
+        temperature=c.temperature,
+        dot_product_l2_norm=c.normalize,
+        query_embeddings_fn=of_query.RecoMoLQueryEmbeddingsFn(
+            query_embedding_dim=dim,
+            query_dot_product_groups=c.query_groups,
+            dot_product_dimension=c.component_dim,
+            dot_product_l2_norm=c.normalize,
+            proj_fn=partial(projection, c.query_projection, c.query_hidden),
+            eps=1e-6,
+            uid_embedding_hash_sizes=[],
+            uid_dropout_rate=0.0,
+        ),
+        item_embeddings_fn=of_item.RecoMoLItemEmbeddingsFn(
+            item_embedding_dim=dim,
+            item_dot_product_groups=c.item_groups,
+            dot_product_dimension=c.component_dim,
+            dot_product_l2_norm=c.normalize,
+            proj_fn=partial(projection, c.item_projection, c.item_hidden),
+            eps=1e-6,
+        ),
+        item_proj_fn=None,
+        gating_query_only_partial_fn=partial(network, c.gate_query, False),
+        gating_item_only_partial_fn=partial(network, c.gate_item, False),
+        gating_qi_partial_fn=partial(network, c.gate_pair, True),
+        gating_combination_type=c.gate_combination,
+        gating_normalization_fn=lambda logits: similarity.SoftmaxDropoutCombiner(dropout_rate=0.0, eps=1e-6),
+        eps=1e-6,
+    ).eval()
+    gating = module._gating_fn
+    parts: list[tuple[nn.Module | None, nn.Module]] = [
+        (mol.query_network, module._query_embeddings_fn),
+        (mol.item_network, module._item_embeddings_fn),
+        (mol.gate_query, gating._query_only_partial_module),
+        (mol.gate_item, gating._item_only_partial_module),
+        (mol.gate_pair, gating._qi_partial_module),
+    ]
+    with torch.no_grad():
+        for mine, theirs in parts:
+            assert mine is not None
+            for source, target in zip(mine.parameters(), theirs.parameters(), strict=True):
+                assert source.shape == target.shape
+                target.copy_(source)
+    published: nn.Module = module
+    return published
+
+
+def published_top_k(
+    folder: Path, mol: MixtureOfLogits, embeddings: Float[Tensor, "N D"], ids: Int[Tensor, "N"], k: int
+) -> TopK:
+    """The published brute force over these items; raises as `check_checkout` does."""
+    check_checkout(folder)
+    module = _published_similarity(folder, mol, embeddings.shape[1])
+    indexing: Any = importlib.import_module("rails.indexing.mol_top_k")
+    search = indexing.MoLBruteForceTopK(module, embeddings[None], ids[None])
+
+    def top_k(queries: Tensor) -> tuple[Tensor, Tensor]:
+        normed = F.layer_norm(queries, queries.shape[-1:], eps=LAYER_NORM_EPS)  # as its encoder does
+        scores, found = search(normed, k=k)
+        return scores, found
+
+    return top_k
+
+
+def _own_top_k(make: Callable[..., Searcher], mol: MixtureOfLogits, items: Any, k: int) -> TopK:
+    searcher = make(mol, items)
+
+    def top_k(queries: Tensor) -> tuple[Tensor, Tensor]:
+        found = searcher.search(mol.queries(queries), k)
+        return found.scores, found.ids
+
+    return top_k
+
+
+@torch.no_grad()
+def compare(
+    folder: Path,
+    sizes: tuple[str, ...],
+    batch_sizes: tuple[int, ...],
+    rounds: int,
+    k: int = 100,
+    seed: int = 0,
+    held_bytes: int = HELD_BYTES,
+) -> Iterator[dict[str, Any]]:
+    """Times of a call, all implementations in turns: size, items, batch_size, implementation, round, seconds.
+
+    Random weights at published sizes; a call starts from query embeddings. All search the same items, as many of the size as
+    the published code's temporaries of `held_bytes` allow. Raises as `check_checkout` does, and RuntimeError if the published
+    code finds other scores.
+    """
+    check_checkout(folder)
+    for name in sizes:
+        size = SIZES[name]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            mol = build(size.similarity, size.dim).eval()
+            assert isinstance(mol, MixtureOfLogits)
+            embeddings = 0.02 * torch.randn(size.items, size.dim)
+            queries = torch.randn(max(batch_sizes) * (rounds + 1), size.dim)
+        for batch_size in batch_sizes:
+            count = max(k, min(size.items, held_bytes // (batch_size * pair_bytes(mol))))
+            ids = torch.arange(1, count + 1)
+            items = mol.items(embeddings[:count], ids)
+            entries = {PUBLISHED: published_top_k(folder, mol, embeddings[:count], ids, k)}
+            entries |= {label: _own_top_k(make, mol, items, k) for label, make in OURS.items()}
+            for number in range(rounds + 1):  # the first warms up, and is compared
+                given = queries[number * batch_size : (number + 1) * batch_size]
+                expected: Tensor | None = None
+                for label, top_k in entries.items():
+                    start = time.perf_counter()
+                    scores, _ = top_k(given)
+                    seconds = time.perf_counter() - start
+                    expected = scores if expected is None else expected
+                    if not number and float((scores - expected).abs().max()) > AGREE:
+                        raise RuntimeError(f"{name}: {label} finds other scores than the {PUBLISHED}")
+                    if number:
+                        yield {
+                            "size": name, "items": count, "batch_size": batch_size, "implementation": label,
+                            "round": number, "seconds": seconds,
+                        }  # fmt: skip
+
+
+def summary(raw: pd.DataFrame) -> pd.DataFrame:
+    """Per size, batch size and implementation: median milliseconds, and how often the published code takes that time.
+
+    `speed-up` is the median of the ratios of one round, `from` and `to` their quartiles.
+    """
+    keys = ["size", "items", "batch_size", "round"]
+    published = raw[raw["implementation"] == PUBLISHED].set_index(keys)["seconds"]
+    ratio = published.reindex(pd.MultiIndex.from_frame(raw[keys])).to_numpy() / raw["seconds"]
+    grouped = raw.assign(ratio=ratio, ms=1e3 * raw["seconds"]).groupby(
+        [*keys[:3], "implementation"], sort=False
+    )
+    return pd.DataFrame(
+        {
+            "ms": grouped["ms"].median(),
+            "speed-up": grouped["ratio"].median(),
+            "from": grouped["ratio"].quantile(0.25),
+            "to": grouped["ratio"].quantile(0.75),
+        }
+    ).reset_index()
