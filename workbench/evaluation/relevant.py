@@ -30,6 +30,13 @@ class Relevant:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def hits(self, found: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which places of the lists `found`, int64 (U, K), hold a relevant item; a place with id −1 does not."""
+        base = int(max(found.max(initial=0), self.ids.max(initial=0))) + 1
+        users = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        keys = np.arange(len(found))[:, None] * base + found
+        return np.isin(keys, users * base + self.ids) & (found >= 0)
+
 
 def list_metrics(found: NDArray[np.int64], relevant: Relevant, ks: Sequence[int]) -> pd.DataFrame:
     """One row per user, one column per label: P@k, R@k, F1@k, NDCG@k of the lists `found`, int64 (U, K), best first.
@@ -51,9 +58,7 @@ def list_metrics(found: NDArray[np.int64], relevant: Relevant, ks: Sequence[int]
     if twice.any():
         raise ValueError(f"the list of user {int(twice.argmax())} names an item twice")
     counts = np.diff(relevant.offsets)
-    base = int(max(found.max(initial=0), relevant.ids.max(initial=0))) + 1
-    users = np.repeat(np.arange(len(relevant)), counts)
-    hit = np.isin(np.arange(len(found))[:, None] * base + found, users * base + relevant.ids) & (found >= 0)
+    hit = relevant.hits(found)
     hits = hit.cumsum(axis=1)  # (U, K)
     discounts = 1 / np.log2(2 + np.arange(found.shape[1]))
     gains, ideal = (hit * discounts).cumsum(axis=1), discounts.cumsum()

@@ -23,9 +23,7 @@ def query_metrics(found: NDArray[np.int64], relevant: Relevant) -> pd.DataFrame:
     ks = [k for k in KS if k <= width] or [width]
     table = list_metrics(found, relevant, sorted({*ks, min(10, width)}))
     columns = {f"Hit@{k}": (table[f"R@{k}"] > 0).astype(float) for k in ks}
-    base = int(max(found.max(initial=0), relevant.ids.max(initial=0))) + 1
-    users = np.repeat(np.arange(len(relevant)), np.diff(relevant.offsets))
-    hit = np.isin(np.arange(len(found))[:, None] * base + found, users * base + relevant.ids) & (found >= 0)
+    hit = relevant.hits(found)
     first = np.where(hit.any(axis=1), 1 / (1 + hit.argmax(axis=1)), 0.0)
     return pd.DataFrame(columns | {f"MRR@{width}": first, "NDCG@10": table[f"NDCG@{min(10, width)}"]})
 

@@ -10,6 +10,7 @@
 #include <new>
 #include <vector>
 
+#include "buffers.h"
 #include "dropout.h"
 #include "parallel_for.h"
 #include "products.h"
@@ -42,17 +43,8 @@ struct Scratch {
 
     Scratch(int64_t tall, int64_t wide) {
         int64_t rows = tall * wide, held = BLOCK * tall;
-        struct Part {
-            float** at;
-            int64_t size;
-        } parts[] = {{&q, rows}, {&k, rows}, {&v, rows}, {&k_lanes, rows}, {&v_lanes, rows}, {&above, rows}, {&to_q, rows},
-                     {&to_k, rows}, {&to_v, rows}, {&scores, held}, {&slopes, held}, {&mixed, STRIP * wide}};
-        int64_t total = LANES;
-        for (auto& part : parts) total += part.size;
-        memory.resize(total);  // zeros: what pads a vector stays so
-        auto address = reinterpret_cast<uintptr_t>(memory.data());
-        float* next = memory.data() + (-address / sizeof(float)) % LANES;
-        for (auto& part : parts) *part.at = next, next += part.size;
+        lay_out(memory, {{&q, rows}, {&k, rows}, {&v, rows}, {&k_lanes, rows}, {&v_lanes, rows}, {&above, rows}, {&to_q, rows},
+                         {&to_k, rows}, {&to_v, rows}, {&scores, held}, {&slopes, held}, {&mixed, STRIP * wide}});
     }
 };
 

@@ -11,6 +11,7 @@
 #include <new>
 #include <vector>
 
+#include "buffers.h"
 #include "dropout.h"
 #include "parallel_for.h"
 #include "products.h"
@@ -72,8 +73,8 @@ struct Scratch {
 
     explicit Scratch(const Sizes& z) : heads(z.p.heads) {
         bool learns = z.p.to_gated;
-        std::vector<std::pair<float**, int64_t>> parts;
-        auto part = [&](float*& at, int64_t size) { parts.emplace_back(&at, whole_vectors(size)); };
+        std::vector<Buffer> parts;
+        auto part = [&](float*& at, int64_t size) { parts.push_back({&at, whole_vectors(size)}); };
         for (Head& head : heads) {
             part(head.k, z.tall * z.qk_wide), part(head.v, z.tall * z.v_wide), part(head.k_lanes, z.tall * z.qk_wide);
             if (!learns) continue;
@@ -86,12 +87,7 @@ struct Scratch {
         part(normed, z.wide), part(above, z.wide), part(valid, z.wide);
         part(to_position, z.p.padded_length + 2 * LANES + STRIP);
         part(to_time, 2 * z.p.time_buckets);
-        int64_t total = LANES;
-        for (auto& [at, size] : parts) total += size;
-        memory.resize(total);  // zeros: what pads a vector stays so
-        auto address = reinterpret_cast<uintptr_t>(memory.data());
-        float* next = memory.data() + (-address / sizeof(float)) % LANES;
-        for (auto& [at, size] : parts) *at = next, next += size;
+        lay_out(memory, parts);
         std::fill(valid, valid + z.values, 1.0f);
     }
 };

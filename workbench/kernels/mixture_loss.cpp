@@ -9,6 +9,7 @@
 #include <new>
 #include <vector>
 
+#include "buffers.h"
 #include "dropout.h"
 #include "parallel_for.h"
 #include "products.h"
@@ -98,20 +99,11 @@ struct Scratch {
     explicit Scratch(const Work& w) {
         int64_t pair = w.tall * w.wide, hidden = w.tall * w.units;
         int64_t second = w.wide * std::max(w.units, w.wide);
-        struct Part {
-            float** at;
-            int64_t size;
-        } parts[] = {{&gathered, w.tall * w.row_length}, {&gathered_lanes, w.row_length * CHUNK}, {&gates, pair},
-                     {&gates_lanes, pair}, {&logits_lanes, pair}, {&logits, pair}, {&slopes, hidden}, {&units, hidden},
-                     {&raw, pair}, {&raw_lanes, pair}, {&pi, pair}, {&rho, pair}, {&direct, pair}, {&inner, hidden},
-                     {&scores, w.tall}, {&to_scores, w.tall}, {&first, w.wide * w.units}, {&last, second},
-                     {&first_bias, w.units}, {&last_bias, w.wide}};
-        int64_t total = LANES;
-        for (auto& part : parts) total += part.size;
-        memory.resize(total);  // zeros: what pads a vector stays so
-        auto address = reinterpret_cast<uintptr_t>(memory.data());
-        float* next = memory.data() + (-address / sizeof(float)) % LANES;
-        for (auto& part : parts) *part.at = next, next += part.size;
+        lay_out(memory, {{&gathered, w.tall * w.row_length}, {&gathered_lanes, w.row_length * CHUNK}, {&gates, pair},
+                         {&gates_lanes, pair}, {&logits_lanes, pair}, {&logits, pair}, {&slopes, hidden}, {&units, hidden},
+                         {&raw, pair}, {&raw_lanes, pair}, {&pi, pair}, {&rho, pair}, {&direct, pair}, {&inner, hidden},
+                         {&scores, w.tall}, {&to_scores, w.tall}, {&first, w.wide * w.units}, {&last, second},
+                         {&first_bias, w.units}, {&last_bias, w.wide}});
     }
 };
 
