@@ -35,9 +35,28 @@ seed = 0
 user = -1
 view = ""
 
+# %% [markdown]
+# ## First, by hand
+#
+# Two numbers describe each item, two the query. The **dot product** multiplies and adds them up; the item with the largest
+# result comes first.
+
+# %%
+import torch
+
+from workbench.course import check
+
+q = torch.tensor([2.0, 1.0])
+items = torch.tensor([[1.0, 0.0], [0.5, 2.0], [-1.0, 1.0]])
+scores = items @ q
+scores, scores.argsort(descending=True)
+
+# %% [markdown]
+# Everything that follows replaces one part of these three lines: where $q$ comes from, what `@` is, and how `argsort` can be
+# avoided when there are millions of items. (`check` is for the exercise at the end; there is one in each notebook.)
+
 # %%
 import pandas as pd
-import torch
 
 from workbench import anatomy, data
 from workbench.bench.workloads import Trained, build
@@ -53,6 +72,7 @@ from workbench.models.model_store import load_or_train
 from workbench.models.recommend import history
 from workbench.reporting import record
 from workbench.studies import tour_experiments
+from workbench.studies.proofs import proof_shares
 from workbench.theory import targets
 from workbench.theory.fitting import FitConfig, fitted
 from workbench.training.presets import lineup
@@ -132,13 +152,17 @@ ReadOff(
 #
 # <details><summary>An answer</summary>
 #
-# With one or two dozen on the embedded data, and about fifty on MovieLens 1M. With one negative all methods look equally good;
+# With a few dozen, more on MovieLens 1M than here: see below. With one negative all methods look equally good;
 # relative differences grow to the right, where the item competes with the whole catalogue. This is why training samples many
 # negatives, and why metrics here are never computed on sampled items: sampling can even reverse a ranking of methods (W.
 # Krichene and S. Rendle, *On Sampled Metrics for Item Recommendation*, KDD 2020).
 #
 # </details>
-#
+
+# %%
+findings.even_odds(sampled)
+
+# %% [markdown]
 # Losses, learning curves and costs: [02_train](02_train.ipynb).
 #
 # ## 3 · Dot product or mixture?
@@ -164,14 +188,18 @@ MetricExplorer(results).at(view)
 #
 # <details><summary>An answer</summary>
 #
-# On the embedded data yes, with both encoders, up to *k* = 500; at 1,000 the list is nearly the whole catalogue, and all
-# methods are equal. On MovieLens 1M (the small models that come with this repository) there is no conclusion: with SASRec the
-# two change places and the intervals overlap; with HSTU MoL is ahead at small *k*, but not with other seeds (notebook 03). And
-# look back at station 1: compared with one list for everybody, all four are several times better. Most of that is due to the
-# encoder.
+# At small *k* yes on the embedded data, with both encoders (printed below); where the list is nearly the whole catalogue, all
+# methods are equal. A dot product with as many floats per item is closer (`quick/hstu-dot-wide`), and with SASRec it is as
+# good: the table of seeds in notebook 03 has both. On MovieLens 1M (the small models that come with this repository) there is
+# no conclusion: with SASRec the two change places and the intervals overlap; with HSTU MoL is ahead at small *k*, but not with other seeds (notebook 03). And look back at station 1:
+# compared with one list for everybody, all four are several times better. Most of that is due to the encoder.
 #
 # </details>
-#
+
+# %%
+findings.ahead(results, [("SASRec + dot", "SASRec + MoL"), ("HSTU + dot", "HSTU + MoL")])
+
+# %% [markdown]
 # And one user, twice: the ten best items of both models, with a star on the test item (shown below the list if it is not in
 # it). Each bar of MoL is split into its largest terms $\pi_p s_p$.
 
@@ -231,10 +259,9 @@ ScoreAnatomy(mol, user).at(view)
 #
 # <details><summary>An answer</summary>
 #
-# At the lower end the weight moves to the component that the gate prefers, on MovieLens nearly all of it. At the upper end all
-# weights are nearly equal, and the score is the mean of the components: the gate has no effect. For a single user the rank may
-# move either way. Over many users it is best near $T = 1$, where the model was trained; at the upper end nearly a third of the
-# hits in the top ten are lost.
+# At the lower end all the weight moves to the component that the gate prefers; a gate that decides has most of it there
+# already. At the upper end all weights are nearly equal, and the score is the mean of the components: the gate has no effect.
+# For a single user the rank may move either way; the model was trained at $T = 1$.
 #
 # </details>
 #
@@ -263,13 +290,17 @@ Proof(workload, titles).at(view)
 #
 # <details><summary>An answer</summary>
 #
-# On MovieLens, lists of up to twenty contain the ten best items of most queries, and a few hundred prove it; on the embedded
-# data it takes lists of up to one to three hundred, and the proof takes more than half of the catalogue. The bound is the score
-# of a gate that puts all weight on the largest component. The trained gate does something else, so most scores lie far below
-# their bound (left), and the proof has to allow for cases that never occur. Set *gate ×* to 0 and to 8, and try other queries.
+# Lists are complete well before that is proved: see below. The bound is the score of a gate that puts all weight on the
+# largest component. The trained gate does something else, so most scores lie far below their bound (left), and the proof has
+# to allow for cases that never occur. Set *gate ×* to 0 and to 8, and try other queries.
 #
 # </details>
-#
+
+# %%
+lengths = [n for n in (10, 30, 100, 300) if n <= workload.findable]
+findings.proofs(proof_shares(workload, lengths, k=min(10, workload.findable)))
+
+# %% [markdown]
 # Tighter bounds, and the cost of exact search: [06_exact_topk](06_exact_topk.ipynb).
 #
 # ## 7 · Recall and latency
@@ -290,14 +321,17 @@ ReadOff(
 #
 # <details><summary>An answer</summary>
 #
-# The average finds about nine of ten with 50 candidates; lists of the same total size find clearly fewer. But the average never
-# proves anything, however many candidates it takes: an item can be good for one component and poor on average. Lists prove
-# their answer once they are long enough: on MovieLens with a few hundred candidates for some queries, on the embedded data
-# hardly before they contain everything. The fast searcher and the safe searcher are different, and a recall curve alone hides
-# that.
+# It depends on the gate. If it averages, as on MovieLens, the average finds more. If it decides for one component, as on the
+# embedded data, an item can be best for its component and poor on average, and lists find as much or more (printed below).
+# But the average never proves anything, however many candidates it takes; lists prove their answer once they are long enough.
+# The fast searcher and the safe searcher are different, and a recall curve alone hides that.
 #
 # </details>
-#
+
+# %%
+findings.values_at(next(iter(stages.values())), 50, "candidates")
+
+# %% [markdown]
 # Latencies, twenty settings, and an explorer that measures your own: [07_recall_latency](07_recall_latency.ipynb).
 #
 # ## 8 · A look-up instead of a search
@@ -316,12 +350,19 @@ ReadOff("Round the query", rounded, axes, "codewords", "Number of distinct queri
 #
 # <details><summary>An answer</summary>
 #
-# One for every two to four users, which saves nothing: $M \times N$ scores for $N$ items. SparCode fixes both problems. It
-# *learns* the codewords together with the scorer; it composes a code from several parts, so that a few codewords make many
-# codes; and it stores only the scores above a threshold, in an inverted index.
+# About as many as there are users (printed below), which saves nothing: $M \times N$ scores for $N$ items. SparCode fixes
+# both problems. It *learns* the codewords together with the scorer; it composes a code from several parts, so that a few
+# codewords make many codes; and it stores only the scores above a threshold, in an inverted index.
 #
 # </details>
-#
+
+# %%
+whole = float(rounded["y"].max())
+findings.levels(
+    rounded.assign(y=rounded["y"] / whole), "codewords", [(c, 0.9) for c in rounded["curve"].unique()]
+)
+
+# %% [markdown]
 # [08_sparcode](08_sparcode.ipynb) trains such an index and prunes it.
 #
 # ## 9 · Learning the index itself
@@ -340,12 +381,17 @@ ReadOff("Search the best groups", walked, axes, "groups", "Groups per query", st
 #
 # <details><summary>An answer</summary>
 #
-# Nine of ten cost less than a quarter of the catalogue, and the last one costs most of the rest: a few good items are always in
+# The last one costs more than the first nine together (printed below): a few good items are always in
 # groups that look poor. Groups that are learned from the queries, and items that belong to more than one group, move the curve
 # to the left.
 #
 # </details>
-#
+
+# %%
+found, scored = walked["curve"].unique()
+findings.levels(walked, "groups", [(found, 0.9), (found, 1.0), (scored, 0.25)])
+
+# %% [markdown]
 # [09_deep_retrieval](09_deep_retrieval.ipynb) shows the paths, which users take them, and how wide a beam must be.
 #
 # ## 10 · A billion items
@@ -370,7 +416,32 @@ ReadOff("Memory by corpus size", kept, axes, "items", "Size of the corpus", star
 # </details>
 #
 # Scaling exponents, bytes per item, and an extrapolation that states its assumptions: [10_scaling](10_scaling.ipynb).
+
+# %% [markdown]
+# ## Exercise
 #
+# The score of a mixture, for one pair: the gate's outputs and the component scores are given. The gate's weights are the
+# softmax of its outputs.
+
+
+# %%
+def mixture(gate, scores):
+    "The score of one pair, from the gate's outputs (P,) and the component scores (P,)."
+
+
+check("mixture", mixture)
+
+# %% [markdown]
+# <details><summary>A solution</summary>
+#
+# ```python
+# def mixture(gate, scores):
+#     return (gate.softmax(0) * scores).sum()
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## What you have seen
 #
 # - The score matrix of a dot product of width $d$ has rank at most $d$; a mixture with a gate has no such limit, but needs more

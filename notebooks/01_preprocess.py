@@ -26,6 +26,21 @@ dataset = "embedded-small"
 profile = "quick"
 seed = 0
 
+# %% [markdown]
+# ## First, by hand
+#
+# Six rows, in the order in which somebody stored them. Sorted by time, each user's rows become one sequence; of rows with the
+# same time, the one that was stored first stays first.
+
+# %%
+import pandas as pd
+
+from workbench.course import check
+
+rows = pd.DataFrame({"user": list("abbaab"), "item": list("pqrstu"), "time": [3, 5, 1, 2, 3, 5]})
+by_hand = rows.sort_values("time", kind="stable").groupby("user")["item"].agg(list)
+by_hand
+
 # %%
 from workbench import data
 from workbench.data import statistics
@@ -142,6 +157,40 @@ for part in ("train", "validation", "test"):
 batches = data.Batches(sequences, "test", batch_size=4, max_length=8)
 batch = next(iter(batches), None)
 (batch.item_ids, batch.lengths, batch.target_ids) if batch else f"No user of {dataset} has a test target."
+
+# %% [markdown]
+# The same by hand, for the first row: the user's last item is the target, and the items before it are the history, of which
+# the model reads the last eight here.
+
+# %%
+if batch:
+    user = int(batch.user_ids[0])
+    own = sequences.item_ids[sequences.offsets[user] : sequences.offsets[user + 1]].tolist()
+    assert batch.target_ids[0] == own[-1]
+    assert batch.item_ids[0, : batch.lengths[0]].tolist() == own[:-1][-8:]
+
+# %% [markdown]
+# ## Exercise
+#
+# Which two items of a user are held out? `items` are in the order in which they were stored, `times` are theirs.
+
+
+# %%
+def held_out(items, times):
+    "The validation item and the test item of one user, as a tensor (2,)."
+
+
+check("split", held_out)
+
+# %% [markdown]
+# <details><summary>A solution</summary>
+#
+# ```python
+# def held_out(items, times):
+#     return items[times.argsort(stable=True)][-2:]
+# ```
+#
+# </details>
 
 # %% [markdown]
 # ## What you have seen

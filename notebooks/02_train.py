@@ -25,8 +25,24 @@ dataset = "embedded-small"
 profile = "quick"
 seed = 0
 
+# %% [markdown]
+# ## First, by hand
+#
+# At one position the item that came next scores 2; three negatives score 1, 0 and −1. The probability of the right item is
+# its share of all exponentials, and the **loss** is the negative logarithm.
+
+# %%
+import torch
+
+from workbench.course import check
+
+positive, negatives = torch.tensor(2.0), torch.tensor([1.0, 0.0, -1.0])
+probability = positive.exp() / (positive.exp() + negatives.exp().sum())
+probability, -probability.log()
+
 # %%
 import pandas as pd
+import torch.nn.functional as F
 
 from workbench import data
 from workbench.explore import figures, findings
@@ -97,6 +113,53 @@ trained = {method: load_or_train(preset, sequences, seed=seed) for method, prese
 history = pd.concat([t.history.assign(run=method) for method, t in trained.items()])
 figures.training_curves(history)
 
+# %% [markdown]
+# ## One row of attention, by hand
+#
+# What does the encoder read? The last item of a history attends to all items before it. In HSTU the weight is not a softmax:
+#
+# $$A = \frac{1}{n}\, \mathrm{SiLU}\big(Q K^\top + b_\text{place} + b_\text{time}\big), \qquad
+# \mathrm{out} = x + W_o \big(U \odot \mathrm{LN}(A V)\big), \qquad U, V, Q, K = \mathrm{SiLU}\big(\mathrm{LN}(x)\, W\big)$$
+#
+# with one learned number for each distance in place and each distance in time (on a logarithmic scale). A hook stores what
+# the first block reads and returns.
+
+# %%
+encoder = (hstu := trained["HSTU + dot"].retriever()).encoder
+block, seen = encoder.blocks[0], {}
+batch = next(iter(data.Batches(sequences, "test", batch_size=1, max_length=encoder.max_length)))
+hook = block.register_forward_hook(lambda _, given, out: seen.update(x=given[0], out=out))
+hstu.query_state(batch)
+hook.remove()
+
+# %%
+x, heads = seen["x"], block.heads  # (L, D)
+widths = [heads * w for w in (block.v_dim, block.v_dim, block.qk_dim, block.qk_dim)]
+u, *vqk = F.silu(F.layer_norm(x, x.shape[1:], eps=1e-6) @ block.project_in).split(widths, dim=1)
+v, q, k = (part.unflatten(1, (heads, -1)).transpose(0, 1) for part in vqk)  # (heads, L, width)
+
+times = batch.timestamps[0]
+asked = torch.cat([times[1:], batch.target_timestamps]) if encoder.request_time else times
+apart = (asked[:, None] - times).abs().clamp(min=1).float()
+place, bucket = torch.arange(len(x)), (apart.log() / 0.301).long().clamp(max=128)
+bias = block.bias.position[place - place[:, None] + block.bias.padded_length - 1] + block.bias.time[bucket]
+
+# %%
+attention = F.silu(q @ k.mT + bias).tril() / block.padded_length  # (heads, L, L)
+read = (attention @ v).transpose(0, 1).flatten(1)
+by_hand = x + block.project_out(u * F.layer_norm(read, read.shape[1:], eps=1e-6))
+torch.testing.assert_close(by_hand, seen["out"], rtol=1e-3, atol=1e-4)
+
+# %%
+titles = sequences.items["title"].to_numpy()[batch.item_ids[0].numpy() - 1]
+weight = attention[:, -1].mean(0).detach()
+row = pd.DataFrame({"position": place + 1, "title": titles, "weight": weight})
+figures.attention_row(row)
+
+# %% [markdown]
+# The same numbers as the library's, computed in a dozen lines. A weight can be negative: SiLU does not force the row to be a
+# distribution, and an item can count against another.
+
 # %%
 outcome = pd.DataFrame(
     [
@@ -141,6 +204,30 @@ cost = pd.DataFrame(
 )
 record("cost", cost)
 table(cost)
+
+# %% [markdown]
+# ## Exercise
+#
+# Write this loss for any number of negatives.
+
+
+# %%
+def loss(positive, negatives):
+    "The sampled softmax loss of one position: a number and a tensor of scores."
+
+
+check("loss", loss)
+
+# %% [markdown]
+# <details><summary>A solution</summary>
+#
+# ```python
+# def loss(positive, negatives):
+#     scores = torch.cat([torch.tensor([positive]), negatives])
+#     return -scores.log_softmax(0)[0]
+# ```
+#
+# </details>
 
 # %% [markdown]
 # ## What you have seen

@@ -28,11 +28,30 @@ seed = 0
 user = -1
 view = ""
 
+# %% [markdown]
+# ## First, by hand
+#
+# Five users, and the rank of the held-out item for each. These are the metrics of this notebook.
+
+# %%
+import torch
+
+from workbench.course import check
+
+found_at = torch.tensor([1.0, 3.0, 12.0, 2.0, 40.0])
+by_hand = {
+    "HR@10": (found_at <= 10).float().mean(),
+    "NDCG@10": (1 / torch.log2(1 + found_at))[found_at <= 10].sum() / len(found_at),
+    "MRR": (1 / found_at).mean(),
+}
+by_hand
+
 # %%
 import pandas as pd
 
 from workbench import data, paths
 from workbench.data.examples import example_user
+from workbench.evaluation.metrics import metrics
 from workbench.evaluation.protocol import STRICT, compare
 from workbench.evaluation.published import published
 from workbench.evaluation.switchboard import one_switch, switchboard
@@ -45,6 +64,13 @@ from workbench.models.recommend import by_popularity, history, recommendations
 from workbench.reporting import record
 from workbench.studies.seeds import format_seeds
 from workbench.training.presets import learned_indexes, lineup
+
+# %% [markdown]
+# The library gives the same for the five users above.
+
+# %%
+by_library = metrics(found_at, ks=(10,))
+assert all(abs(by_library[name] - float(value)) < 1e-6 for name, value in by_hand.items())
 
 # %%
 sequences = data.load(dataset)
@@ -71,9 +97,9 @@ table(STRICT.card())
 
 # %%
 results = pd.concat([t.metrics.assign(method=m) for m, t in trained.items()], ignore_index=True)
-metrics = ["HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR"]
-measured = results[results["metric"].isin(metrics)].pivot(index="method", columns="metric", values="value")
-measured = measured.loc[list(trained), metrics]
+chosen = ["HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR"]
+measured = results[results["metric"].isin(chosen)].pivot(index="method", columns="metric", values="value")
+measured = measured.loc[list(trained), chosen]
 record("results", measured.reset_index())
 table(measured, best="columns")
 
@@ -238,6 +264,30 @@ theirs = published(dataset, ["SASRec", "SASRec+MoL", "HSTU", "HSTU+MoL"], source
 printed = ["HR@1", "HR@10", "HR@50", "HR@200", "MRR"]
 theirs = theirs.pivot(index="method", columns="metric", values="value").reindex(columns=printed)
 table(theirs) if len(theirs) else f"nothing was published for {dataset}"
+
+# %% [markdown]
+# ## Exercise
+#
+# NDCG@k with one relevant item per user, from the ranks alone.
+
+
+# %%
+def ndcg(ranks, k):
+    "NDCG@k of users whose held-out items have these ranks (B,), from 1."
+
+
+check("ndcg", ndcg)
+
+# %% [markdown]
+# <details><summary>A solution</summary>
+#
+# ```python
+# def ndcg(ranks, k):
+#     gains = 1 / torch.log2(1 + ranks.double())
+#     return torch.where(ranks <= k, gains, 0.0).mean()
+# ```
+#
+# </details>
 
 # %% [markdown]
 # ## What you have seen

@@ -34,6 +34,22 @@ matrix = ""
 view = ""
 
 # %% [markdown]
+# ## First, by hand
+#
+# Three queries and three items; each query wants one item and none of the others. The best dot product of width 1 keeps one
+# term of the singular value decomposition.
+
+# %%
+import torch
+
+from workbench.course import check
+
+wanted = torch.eye(3)
+u, sigma, v = torch.linalg.svd(wanted)
+closest = sigma[0] * u[:, :1] @ v[:1]
+closest, ((wanted - closest).norm() / wanted.norm()).item(), (2 / 3) ** 0.5
+
+# %% [markdown]
 # `dataset` is not used here: the scores are synthetic, or yours. `matrix` can be the path of a CSV file of your own
 # (comma-separated numbers, one row per query, no header, at most 256 × 256).
 
@@ -49,6 +65,12 @@ from workbench.explore.tables import table
 from workbench.reporting import record
 from workbench.theory import comparisons, construction, floor, targets
 from workbench.theory.fitting import FitConfig, fitted
+
+# %% [markdown]
+# The library computes the same floor for the three queries above.
+
+# %%
+assert abs(floor.floor(wanted, 1) - (2 / 3) ** 0.5) < 1e-6
 
 # %%
 sizes = {"quick": (96, 32, 300, 1), "standard": (128, 64, 2000, 3), "full": (256, 64, 2000, 5)}
@@ -281,7 +303,33 @@ table(pd.DataFrame({"first_places_right": [right], "relative_error,_at_least": [
 # catalogue (the LIMIT dataset, arXiv 2508.21038, builds on such bounds); how often such sets occur in practice is disputed
 # (arXiv 2601.20844). So a lower bound on the error is not a lower bound on ranking quality, and a model below the floor does
 # not necessarily rank better: **03_compare_similarities** evaluates rankings.
+
+# %% [markdown]
+# ## Exercise
 #
+# The smallest relative error of a dot product, for any matrix and width. (`torch.linalg.svdvals` gives the singular values,
+# the largest first.)
+
+
+# %%
+def least_error(matrix, width):
+    "The floor of a dot product of this width, relative to the norm of the matrix."
+
+
+check("floor", least_error)
+
+# %% [markdown]
+# <details><summary>A solution</summary>
+#
+# ```python
+# def least_error(matrix, width):
+#     squares = torch.linalg.svdvals(matrix) ** 2
+#     return (squares[width:].sum() / squares.sum()).sqrt()
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## What you have seen
 #
 # - The error of a dot product of width $d$ has a floor, and training reaches it.

@@ -34,7 +34,24 @@ seed = 0
 user = -1
 view = ""
 
+# %% [markdown]
+# ## First, by hand
+#
+# Two query vectors, one item vector, and a gate that prefers the first comparison:
+
 # %%
+import torch
+
+from workbench.course import check
+
+f = torch.tensor([[0.6, 0.8], [1.0, 0.0]])
+g = torch.tensor([[0.8, 0.6]])
+s = (f @ g.T).flatten() / 0.05
+pi = torch.tensor([2.0, 0.0]).softmax(0)
+s, pi, (pi * s).sum()
+
+# %%
+import numpy as np
 import pandas as pd
 
 from workbench import anatomy, data
@@ -84,6 +101,23 @@ dot, mol = subjects["HSTU + dot"], subjects["HSTU + MoL"]
 user = anatomy.illustrative_user(dot, mol) if user < 0 else user
 record("user", user)
 table(history(sequences, user))
+
+# %% [markdown]
+# The score of the item that came next, **by hand**: the cosines divided by $\tau$, the gate's input $a$ (the query's part
+# times the item's part, plus a part that reads the cosines if the gate has one), the weights, and their sum. It is what the
+# library says.
+
+# %%
+model, q = mol.retriever.similarity, mol.queries(np.array([user]))
+x = mol.items[mol.target(user) - 1 : mol.target(user)]
+s = torch.einsum("id,jd->ij", q.components[0], x.components[0]).flatten()  # (P,); q's are divided by tau
+a = q.gate[0] * x.gate[0]
+if model.gate_pair is not None:
+    a = a + model.gate_pair(s)
+pi = (a * a.sigmoid()).softmax(0)
+by_hand = (pi * s).sum().item()
+np.testing.assert_allclose(by_hand, mol.scores(np.array([user]))[0, mol.target(user) - 1], rtol=1e-4)
+table(pd.DataFrame({"s": s.tolist(), "π": pi.tolist(), "π s": (pi * s).tolist()}).round(3))
 
 # %% [markdown]
 # **The score, decomposed.** Each cell of the heatmaps is a pair of groups: the component score ($s$) of query vector $f_i$ and
@@ -235,7 +269,32 @@ ComponentMap(mol).at(view)
 # only as negatives, and were all pushed in the same direction.
 #
 # </details>
+
+# %% [markdown]
+# ## Exercise
 #
+# The component scores $s_{ij}$ of one pair, from vectors of any length.
+
+
+# %%
+def component_scores(f, g, tau):
+    "s (Pq, Px) of query vectors f (Pq, d) and item vectors g (Px, d), with temperature tau."
+
+
+check("component scores", component_scores)
+
+# %% [markdown]
+# <details><summary>A solution</summary>
+#
+# ```python
+# def component_scores(f, g, tau):
+#     f, g = (x / x.norm(dim=1, keepdim=True) for x in (f, g))
+#     return f @ g.T / tau
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## What you have seen
 #
 # - A MoL score is a weighted mean of temperature-scaled cosines; the gate, not the cosines, makes it more expressive than a dot

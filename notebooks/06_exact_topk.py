@@ -28,9 +28,25 @@ seed = 0
 query = 0
 view = ""
 
+# %% [markdown]
+# ## First, by hand
+#
+# A thousand pairs, each with four component scores and random weights. The mixture is never above its largest component: the
+# difference is never negative.
+
+# %%
+import torch
+
+from workbench.course import check
+
+drawn = torch.Generator().manual_seed(0)
+s = 5 * torch.randn(1000, 4, generator=drawn)
+pi = torch.randn(1000, 4, generator=drawn).softmax(1)
+slack = s.amax(1) - (pi * s).sum(1)
+slack.min(), slack.mean()
+
 # %%
 import pandas as pd
-import torch
 
 from workbench import data
 from workbench.bench.workloads import Trained, build
@@ -71,6 +87,17 @@ titles = sequences.items["title"].set_axis(range(1, sequences.num_items + 1))
 # %%
 one = one_query(workload, query, k, n1=listed)
 figures.bound_and_score(one.items, one.s_k, titles)
+
+# %% [markdown]
+# The points, **by hand**: all component scores of this query, the largest for each item, and the score. No score is above its
+# bound, and the library's bounds are the same.
+
+# %%
+state, corpus = workload.alone(query)
+s = torch.einsum("id,njd->nij", state.components[0], corpus.components).flatten(1)  # (N, P)
+bound, score = s.amax(1), workload.similarity.score(state, corpus)[0]
+assert (score <= bound + 1e-4).all()
+torch.testing.assert_close(bound, torch.tensor(one.items["bound"].to_numpy()), rtol=1e-4, atol=1e-4)
 
 # %% [markdown]
 # No point lies above the diagonal: that is the inequality. Every item to the left of $S_K$ is **ruled out** without computing
@@ -190,6 +217,30 @@ table(bounds)
 
 # %%
 findings.bounds(bounds)
+
+# %% [markdown]
+# ## Exercise
+#
+# Some candidates were scored, and the lists that they came from end at the scores `ends`. Is the answer proved?
+
+
+# %%
+def proved(found, k, ends):
+    "Whether the best k of the scores found (C,) are the best of all items, given the ends of the lists (P,)."
+
+
+check("proof", proved)
+
+# %% [markdown]
+# <details><summary>A solution</summary>
+#
+# ```python
+# def proved(found, k, ends):
+#     s_k = found.sort(descending=True).values[k - 1]
+#     return bool(s_k >= ends.max())
+# ```
+#
+# </details>
 
 # %% [markdown]
 # ## What you have seen

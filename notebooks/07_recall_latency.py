@@ -29,6 +29,22 @@ profile = "quick"
 seed = 0
 view = ""
 
+# %% [markdown]
+# ## First, by hand
+#
+# The best four items of six, by all scores; and what a searcher returns that looked at four of them only.
+
+# %%
+import torch
+
+from workbench.course import check
+
+scores = torch.tensor([0.9, 0.1, 0.8, 0.3, 0.7, 0.6])
+true = scores.topk(4).indices
+looked_at = torch.tensor([0, 1, 2, 4])
+found = looked_at[scores[looked_at].topk(4).indices]
+true, found, torch.isin(true, found).float().mean()
+
 # %%
 from workbench import data, paths
 from workbench.bench import plans, tables
@@ -254,6 +270,29 @@ figures.frontier(theirs, "relative_hr", title="Published: Amazon Books, 695,762 
 # %%
 theirs = tables.published_searches("ML-20M", 100)
 figures.frontier(theirs, "relative_hr", title="Published: ML-20M, 27,278 items, k = 100")
+
+# %% [markdown]
+# ## Exercise
+#
+# Overlap recall of one query. A searcher that finds fewer than $k$ items fills its list with −1.
+
+
+# %%
+def recall(found, true):
+    "The share of the true items (K,) that were found (L,); −1 stands for no item."
+
+
+check("recall", recall)
+
+# %% [markdown]
+# <details><summary>A solution</summary>
+#
+# ```python
+# def recall(found, true):
+#     return torch.isin(true, found).double().mean()
+# ```
+#
+# </details>
 
 # %% [markdown]
 # ## What you have seen

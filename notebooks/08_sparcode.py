@@ -27,6 +27,23 @@ profile = "quick"
 seed = 0
 view = ""
 
+# %% [markdown]
+# ## First, by hand
+#
+# A token of four numbers is cut into two parts. Each part is replaced by the nearest of three codewords, and the numbers of
+# the chosen codewords are the code.
+
+# %%
+import torch
+
+from workbench.course import check
+
+token = torch.tensor([0.9, 0.1, -0.4, 0.5])
+codebooks = torch.tensor([[[1.0, 0], [0, 1], [-1, 0]], [[0.0, 0], [1, 1], [-0.5, 0.5]]])  # (M, N, d/M)
+distances = (token.view(2, 1, 2) - codebooks).norm(dim=2)  # (M, N)
+chosen = distances.argmin(1)
+chosen, codebooks[torch.arange(2), chosen].flatten()
+
 # %%
 import pandas as pd
 
@@ -84,6 +101,20 @@ model = trained["SparCode"].retriever()
 usage = usage_table(model, sequences)
 record("use of codes", usage)
 table(usage)
+
+# %% [markdown]
+# One step of the trained quantizer **by hand**: tokens at random, the nearest codewords, and the number of the code, whose
+# digits are the choices. It is the code that the library gives.
+
+# %%
+quantizer = model.similarity.quantizer
+books, words, part = quantizer.codewords.shape
+tokens = torch.randn(5, books * part, generator=torch.Generator().manual_seed(seed))
+distances = (tokens.view(5, books, 1, part) - quantizer.codewords).norm(dim=3)  # (5, M, N)
+choices = distances.argmin(2)
+by_hand = sum(choices[:, m] * words ** (books - 1 - m) for m in range(books))
+assert (by_hand == quantizer(tokens).codes).all()
+by_hand
 
 # %% [markdown]
 # ## What the codes mean
@@ -145,6 +176,9 @@ ReadOff("Cut the lists", pd.concat([curves, full]), axes, "items", "Mean length 
 # that many drops first. The lengths for this dataset are printed below.
 #
 # </details>
+
+# %%
+findings.sparsity(sweep)
 
 # %%
 findings.list_lengths(curves, sequences.num_items)
@@ -254,10 +288,35 @@ table(rows) if given else "run `workbench study run sparcode-given`"
 # nothing beats popularity. We reproduce the paper's order, not its level.
 
 # %% [markdown]
+# ## Exercise
+#
+# The code of a token, for any number of codebooks.
+
+
+# %%
+def code(token, codebooks):
+    "The nearest codeword of each codebook (M,): token (d,), codebooks (M, N, d/M)."
+
+
+check("code", code)
+
+# %% [markdown]
+# <details><summary>A solution</summary>
+#
+# ```python
+# def code(token, codebooks):
+#     parts = token.view(len(codebooks), 1, -1)
+#     return (parts - codebooks).norm(dim=2).argmin(1)
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## What you have seen
 #
 # - Rounding queries to codes turns a similarity of any form into a look-up: nothing is scored online.
-# - Most of the index can be pruned before quality drops, and pruning needs no training and no scoring.
+# - An index can be pruned after training, without training or scoring again. How much of it can go is a property of the model:
+#   the finding above says it for this one.
 # - Rounding must let gradients through. If the rounding error alone trains the encoder, which is all that the paper's text
 #   says, the encoder learns to be easy to round rather than to be useful: compare *gradient: commitment alone* above.
 # - A comparison needs its control. Behind weak encoders All-to-All is far above a two-tower model, and so is a plain inner

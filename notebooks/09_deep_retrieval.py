@@ -27,6 +27,22 @@ seed = 0
 user = -1
 view = ""
 
+# %% [markdown]
+# ## First, by hand
+#
+# One item was chosen by ten users; `sums` is how much probability these users give to each of three paths. A path that holds
+# many items has a price, $\alpha |c|^4 / 4$, and what counts is how much *one more* item adds to it.
+
+# %%
+import torch
+
+from workbench.course import check
+
+sums, sizes, alpha = torch.tensor([6.0, 3.0, 1.0]), torch.tensor([30.0, 6.0, 0.0]), 1e-3
+price = alpha * ((sizes + 1) ** 4 - sizes**4) / 4
+worth = 10 * sums.log() - price
+price, worth, worth.argmax()
+
 # %%
 from dataclasses import replace
 
@@ -42,9 +58,19 @@ from workbench.explore.tables import table
 from workbench.models.model_store import load_or_train
 from workbench.models.recommend import history, recommendations
 from workbench.reporting import record
+from workbench.similarities.deep_retrieval.assignment import ScoreLists, assign
 from workbench.studies import tour_experiments
 from workbench.studies.frozen_paths import PathFit, fit_paths
 from workbench.training.presets import preset
+
+# %% [markdown]
+# The library's step chooses the same path for this item. (There are other items on the paths already; the item itself starts
+# on the first one.)
+
+# %%
+lists = ScoreLists(torch.arange(3)[None], sums[None].double(), torch.tensor([10.0]))
+others = torch.arange(3).repeat_interleave(sizes.long())
+assert assign(lists, torch.tensor([[0]]), alpha, others=others).item() == worth.argmax()
 
 # %% [markdown]
 # ## Items on paths
@@ -207,6 +233,30 @@ effect = pd.concat(
 ).assign(largest_path=[frame["items"].max() for frame in sizes])
 record("penalty", effect)
 table(effect[["alpha", "largest_path", "scored", "recall", "of_brute_force"]])
+
+# %% [markdown]
+# ## Exercise
+#
+# What is each path worth to an item that was chosen `examples` times, as its first path?
+
+
+# %%
+def gains(sums, sizes, examples, alpha):
+    "What each path (C,) is worth: N log s minus alpha times the growth of size⁴/4."
+
+
+check("path gains", gains)
+
+# %% [markdown]
+# <details><summary>A solution</summary>
+#
+# ```python
+# def gains(sums, sizes, examples, alpha):
+#     price = ((sizes + 1) ** 4 - sizes**4) / 4
+#     return examples * sums.log() - alpha * price
+# ```
+#
+# </details>
 
 # %% [markdown]
 # ## What you have seen

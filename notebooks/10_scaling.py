@@ -28,6 +28,21 @@ seed = 0
 billion = 1_000_000_000
 view = ""
 
+# %% [markdown]
+# ## First, by hand
+#
+# A Mixture-of-Logits keeps, for each item, $P_x$ vectors of width $d$ and $P$ numbers of the gate, four bytes each.
+
+# %%
+import torch
+
+from workbench.course import check
+
+groups, width, gate = 4, 64, 32
+kept_of_one = (torch.empty(groups, width), torch.empty(gate))
+per_item = sum(part.nbytes for part in kept_of_one)
+per_item, f"{per_item * 1e9 / 2**40:.1f} TiB for a billion items"
+
 # %%
 import torch
 
@@ -58,6 +73,17 @@ trained = load_or_train(lineup(profile, dataset)["HSTU + MoL"], sequences, seed=
 plan = plans.growth_of_profile(profile, str(trained.folder), title=dataset)
 raw = run(plan, fresh=profile == "quick", progress=False)
 measured = tables.summary(raw)
+
+# %% [markdown]
+# By hand, for the trained model: its state of one item, next to what the library counts for the whole corpus (which also
+# keeps an id of eight bytes for each item).
+
+# %%
+state = trained.retriever().item_state()
+_, groups, width = state.components.shape
+per_item = groups * width * 4 + state.gate.shape[1] * 4
+assert state.nbytes() == len(state) * (per_item + 8)
+per_item
 
 # %%
 latencies = measured.pivot(index="label", columns="items", values="p50_ms").loc[measured["label"].unique()]
@@ -185,7 +211,31 @@ table(
 # %% [markdown]
 # An overlap of 1.000 says that the choice is one of operations: memory, files, updates. `workbench index build --engine usearch`
 # writes such an index, `workbench serve` answers from it, and `workbench study run engines` makes this table for MovieLens 1M.
+
+# %% [markdown]
+# ## Exercise
 #
+# The same with components of fewer bits. The gate's part stays at 32 bits.
+
+
+# %%
+def item_bytes(groups, width, gate, bits):
+    "Bytes stored per item: components of `bits` bits, the gate's numbers of 32."
+
+
+check("bytes", item_bytes)
+
+# %% [markdown]
+# <details><summary>A solution</summary>
+#
+# ```python
+# def item_bytes(groups, width, gate, bits):
+#     return groups * width * bits / 8 + gate * 4
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## What you have seen
 #
 # - Exact search with a learned similarity is linear in the corpus; methods differ in the constant.

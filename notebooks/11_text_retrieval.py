@@ -27,10 +27,28 @@ dataset = "embedded-text"
 profile = "quick"
 seed = 0
 
+# %% [markdown]
+# ## First, by hand
+#
+# Three texts as bags of four words. The cosine of a query with each document is all that a dot product sees.
+
+# %%
+import torch
+
+from workbench.course import check
+
+documents = torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
+asked = torch.tensor([0.0, 1, 0, 1])
+cosines = documents @ asked / (documents.norm(dim=1) * asked.norm())
+cosines
+
+# %% [markdown]
+# The query has one word in common with each document, and a cosine cannot tell them apart: whether the words belong together
+# has to be *learned*.
+
 # %%
 import numpy as np
 import pandas as pd
-import torch
 
 from workbench.bench import tables
 from workbench.bench.methods import SearcherSpec
@@ -296,6 +314,30 @@ coefficients = torch.stack(
     [2 * (a + b) * a * b, -((a + b) ** 2 + 2 * a * b), 2 * (a + b), -torch.ones_like(a)]
 )
 print("best two documents:", (curve @ coefficients).topk(2).indices.sort().values.tolist())
+
+# %% [markdown]
+# ## Exercise
+#
+# A query can have several right documents. MRR takes the first one that is found.
+
+
+# %%
+def reciprocal_rank(found, relevant, k):
+    "1 / place of the first relevant document among the first k found, 0 if there is none."
+
+
+check("reciprocal rank", reciprocal_rank)
+
+# %% [markdown]
+# <details><summary>A solution</summary>
+#
+# ```python
+# def reciprocal_rank(found, relevant, k):
+#     hits = torch.isin(found[:k], relevant).nonzero().flatten()
+#     return 1 / (1 + hits[0]) if len(hits) else 0.0
+# ```
+#
+# </details>
 
 # %% [markdown]
 # ## What to take away

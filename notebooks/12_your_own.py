@@ -26,25 +26,10 @@ profile = "quick"
 seed = 0
 
 # %%
-import json
-import threading
-import urllib.request
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
-
 import numpy as np
 import pandas as pd
-import torch
-from torch import nn
 
 import workbench as wb
-from workbench import encoders, similarities
-from workbench.contracts import Encoder, Similarity
-from workbench.reporting import record
-from workbench.retriever import RetrieverConfig
-from workbench.similarities.dot import DotItems, DotQueries
-from workbench.training.config import TrainingConfig
 
 # %% [markdown]
 # ## Your data
@@ -74,6 +59,8 @@ shop.num_users, shop.num_items, len(shop.item_ids)
 # again loads it from there.
 
 # %%
+from workbench.reporting import record
+
 model = wb.train("quick/sasrec-mol", shop, epochs=4, seed=seed, progress=False)
 history = list(orders["item_id"][:3])
 best = model.recommend(history, k=5)
@@ -121,6 +108,19 @@ index.search_embeddings(queries, k=3).to_source()
 # $$\phi(q, x) = \langle q, x \rangle + \mathrm{MLP}(q \circ x) .$$
 #
 # The decorator is all the registration there is. A missing title would raise an error here, not after hours of training.
+
+# %%
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from workbench import encoders, similarities
+from workbench.contracts import Encoder, Similarity
+from workbench.retriever import RetrieverConfig
+from workbench.similarities.dot import DotItems, DotQueries
+from workbench.training.config import TrainingConfig
 
 
 # %%
@@ -208,6 +208,12 @@ values.loc[["HR@10", "NDCG@10"]].round(4)
 # ## A server in twenty lines
 #
 # A server only needs the index. It answers `/recommend?history=sku-00001,sku-00002`.
+
+# %%
+import json
+import threading
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # %%
 served = model.index("exact")

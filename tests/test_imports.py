@@ -91,6 +91,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "visible",
         }
     ),
+    "course": frozenset(),
     "reporting": frozenset({"paths", "files", "loading", "source", "visible"}),
 }
 """The table of the house: what of the package each room may import, besides itself. The command line (`cli`) may import

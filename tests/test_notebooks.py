@@ -61,6 +61,16 @@ def test_exactly_one_cell_is_tagged_parameters_and_it_comes_first(cells: list[An
     assert tagged[0].source == code(cells)[0]
 
 
+def test_there_are_at_most_three_imports_before_the_first_idea(cells: list[Any]) -> None:
+    count = 0
+    for source in code(cells)[1:]:
+        statements = ast.parse(source).body
+        count += sum(isinstance(statement, ast.Import | ast.ImportFrom) for statement in statements)
+        if not all(isinstance(statement, ast.Import | ast.ImportFrom) for statement in statements):
+            break
+    assert count <= 3
+
+
 def test_cells_are_short(cells: list[Any]) -> None:
     for source in code(cells):
         assert len(source.splitlines()) <= MOST_LINES, source

@@ -25,6 +25,42 @@ def test_the_list_for_everybody() -> None:
     )
 
 
+def test_levels_that_curves_reach_or_do_not() -> None:
+    curves = pd.concat([curve("found", 0.2, 0.9, 1.0), curve("proved", 0.0, 0.1, 0.3)])
+    said = text(findings.levels(curves, "candidates", [("found", 0.9), ("proved", 0.5)]))
+    assert said == (
+        "*found* reaches 90% at 10 candidates. *proved* stays below 50%: its most is 30%, at 50 candidates."
+    )
+    assert text(findings.values_at(curves, 20, "candidates")) == (
+        "With 20 candidates: 90% (found), 10% (proved)."
+    )
+
+
+def test_from_how_many_negatives_on_a_method_fails_more_often() -> None:
+    said = text(findings.even_odds(pd.concat([curve("A", 0.9, 0.4, 0.1), curve("B", 0.9, 0.8, 0.7)])))
+    assert said == "A fails more often than it succeeds with 10. B always succeeds more often."
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [((0.2, 0.3), "B is above A at every k."), ((0.2, 0.1), "B is above A at k = 1, of 1, 10."),
+     ((0.1, 0.2), "B is above A at no k.")],
+)  # fmt: skip
+def test_where_one_method_is_ahead(other: tuple[float, float], said: str) -> None:
+    rows = [("A", "HR@1", 0.1), ("A", "HR@10", 0.2), ("B", "HR@1", other[0]), ("B", "HR@10", other[1])]
+    results = pd.DataFrame(rows, columns=["method", "metric", "value"])
+    assert text(findings.ahead(results, [("A", "B")])) == said
+
+
+def test_how_much_of_an_index_can_be_left_out() -> None:
+    sweep = pd.DataFrame({"sparsity": [0.5, 0.9, 0.99, None], "NDCG@10": [0.099, 0.085, 0.05, 0.1]})
+    assert text(findings.sparsity(sweep)) == (
+        "95 % of brute force's NDCG@10 are kept up to a sparsity of 50.0%. At 90.0% it is 85% of brute force's."
+        " At 99.0% it is 50% of brute force's."
+    )
+    assert text(findings.sparsity(sweep.drop(index=0))).startswith("No index here keeps 95 %")
+
+
 @pytest.mark.parametrize(
     ("tied", "again", "said"),
     [

@@ -46,7 +46,9 @@ def test_tighter_bounds_leave_less_and_none_less_than_the_best_k(hidden):
     largest = left["largest component score, full"]
     assert (left["largest component score, int8"] >= largest).all()
     assert (left["largest component score, 16 clusters"] >= largest).all()
+    assert list(left)[-1] == "the best k"
     if hidden is None:
+        assert not any("gate" in name for name in left)
         return
     for tight, loose in itertools.pairwise([0.1, 0.5, 1, 2]):
         assert (left[f"pair gate to ±{tight:g}"] <= left[f"pair gate to ±{loose:g}"]).all()

@@ -251,6 +251,28 @@ def activity(periods: pd.DataFrame) -> go.Figure:
     return finished(figure, "Activity over time")
 
 
+def attention_row(row: pd.DataFrame) -> go.Figure:
+    """What the last position of a history reads: a bar for each position's weight, negative ones in another colour.
+
+    `row` has `position` (from 1, the oldest), `weight` and `title`, which is shown on hovering.
+    """
+    need(row, "position", "weight", "title")
+    figure = go.Figure(
+        go.Bar(
+            x=row["position"],
+            y=row["weight"],
+            marker={"color": [BLUE if weight >= 0 else VERMILLION for weight in row["weight"]]},
+            text=[plain(title) for title in row["title"]],
+            textposition="none",
+            hovertemplate="%{x}: %{text}<br>weight %{y:.4f}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title_text="position in the history (the last one reads)")
+    figure.update_yaxes(title_text="attention weight")
+    figure.update_layout(height=360)
+    return finished(figure, "What the last item reads")
+
+
 def score_heatmap(scores: pd.DataFrame, title: str = "Scores", unit: str = "φ(query, item)") -> go.Figure:
     """A matrix of scores: rows are queries, columns items, labelled by the table's index and columns.
 

@@ -24,6 +24,79 @@ def reached(table: pd.DataFrame, x: str, y: str, level: float) -> float | None:
     return None if enough.empty else float(enough.min())
 
 
+def levels(curves: pd.DataFrame, unit: str, wanted: Sequence[tuple[str, float]]) -> Markdown:
+    """Where curves first reach a level, a sentence for each (curve, level) of `wanted`; `curves` have `curve`, `x`, `y`."""
+    sentences = []
+    for curve, level in wanted:
+        rows = curves[curves["curve"] == curve]
+        x = reached(rows, "x", "y", level)
+        if x is None:
+            most = rows.loc[rows["y"].idxmax()]
+            sentences.append(
+                f"*{curve}* stays below {level:.0%}: its most is {most['y']:.0%}, at {most['x']:,.0f} {unit}."
+            )
+        else:
+            sentences.append(f"*{curve}* reaches {level:.0%} at {x:,.0f} {unit}.")
+    return finding(*sentences)
+
+
+def values_at(curves: pd.DataFrame, x: float, unit: str) -> Markdown:
+    """The value of each curve at `x`, as shares; `curves` have `curve`, `x`, `y`."""
+    values = [f"{_at(rows, x):.0%} ({curve})" for curve, rows in curves.groupby("curve", sort=False)]
+    return finding(f"With {x:,.0f} {unit}: {', '.join(values)}.")
+
+
+def even_odds(curves: pd.DataFrame) -> Markdown:
+    """From how many negatives on each method fails more often than it succeeds; `curves` are from `against_negatives`."""
+    sentences = []
+    for method, rows in curves.groupby("curve", sort=False):
+        below = rows.loc[rows["y"] < 0.5, "x"]
+        sentences.append(
+            f"{method} always succeeds more often."
+            if below.empty
+            else f"{method} fails more often than it succeeds with {below.min():,.0f}."
+        )
+    return finding(*sentences)
+
+
+def ahead(results: pd.DataFrame, pairs: Sequence[tuple[str, str]], family: str = "HR") -> Markdown:
+    """At which cut-offs one method is above another; `results` has `method`, `metric` (`HR@10`) and `value`."""
+    rows = results[results["metric"].str.startswith(f"{family}@")]
+    values = rows.assign(k=rows["metric"].str.partition("@")[2].astype(int))
+    values = values.pivot(index="k", columns="method", values="value").sort_index()
+    sentences = []
+    for one, other in pairs:
+        above = values.index[values[other] > values[one]]
+        where = (
+            "at every k"
+            if len(above) == len(values)
+            else f"at k = {', '.join(f'{k:,}' for k in above)}, of {', '.join(f'{k:,}' for k in values.index)}"
+            if len(above)
+            else "at no k"
+        )
+        sentences.append(f"{other} is above {one} {where}.")
+    return finding(*sentences)
+
+
+def sparsity(sweep: pd.DataFrame, metric: str = "NDCG@10") -> Markdown:
+    """How much of an index can be left out; `sweep` is from `sparsity_sweep`, brute force last."""
+    whole = float(sweep[metric].iloc[-1])
+    rows = sweep[sweep["sparsity"].notna()]
+    kept = rows[rows[metric] >= 0.95 * whole]
+    sentences = []
+    if kept.empty:
+        sentences.append(f"No index here keeps 95 % of brute force's {metric}.")
+    else:
+        most = kept.loc[kept["sparsity"].idxmax()]
+        sentences.append(
+            f"95 % of brute force's {metric} are kept up to a sparsity of {most['sparsity']:.1%}."
+        )
+    for level in (0.9, 0.99):
+        near = rows.iloc[(rows["sparsity"] - level).abs().argsort().iloc[:1]].iloc[0]
+        sentences.append(f"At {near['sparsity']:.1%} it is {near[metric] / whole:.0%} of brute force's.")
+    return finding(*sentences)
+
+
 def popular_list(popular: pd.DataFrame, items: int) -> Markdown:
     """How long one list for everybody must be to contain half of the next items; `popular` is from `popular_first`."""
     curve = popular[popular["curve"] == "of the users' next items"]

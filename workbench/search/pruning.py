@@ -6,7 +6,7 @@ maximum of a linear-fractional function over a box). The bounds differ in their 
 search would have to compute first, marked *oracle*, say how good any bound of their kind could be, not what can be had.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -66,7 +66,8 @@ def pruning(
 
     In order: the largest component score, from components in full, bfloat16 and int8 (what `Exact` does); the same from
     the centres and radii of k-means clusters of items; then oracles: the pair gate's range over all items of a query and over
-    each cluster, the pair gate known to ± ε; and the gate in bfloat16 with its worst-case error. Last, the best k
+    each cluster, the pair gate known to ± ε; and the gate in bfloat16 with its worst-case error (these only if the gate has a
+    pair part). Last, the best k
     alone: what no bound can go below. The gate's combination must be "glu_silu". `generator` draws the first centres.
     """
     if similarity.config.gate_combination != "glu_silu":
@@ -74,8 +75,8 @@ def pruning(
     s = similarity.component_logits(queries, items)  # (B, N, P)
     reach = similarity.score(queries, items).topk(k, dim=1).values[:, -1:]
 
-    def left(name: str, bound: Float[Tensor, "B N"], oracle: bool = False) -> Survivors:
-        return Survivors(name, (bound >= reach).float().mean(1), oracle)
+    def left(name: str, bound: Float[Tensor, "B N"]) -> Survivors:
+        return Survivors(name, (bound >= reach).float().mean(1), oracle=False)
 
     for precision in PRECISIONS:
         bounds = ComponentBounds(similarity, items, precision)
@@ -84,25 +85,36 @@ def pruning(
     members = {count: clusters(items.components.flatten(1), count, generator) for count in CLUSTERS}
     for count, member in members.items():
         yield left(f"largest component score, {count} clusters", cluster_bounds(queries, items, member))
-    if similarity.gate_pair is None:
-        return
+    if similarity.gate_pair is not None:
+        yield from _by_pair_gate(similarity, queries, items, s, reach, members)
+    yield Survivors("the best k", torch.full_like(reach[:, 0], k / len(items)), oracle=True)
+
+
+def _by_pair_gate(
+    similarity: MixtureOfLogits,
+    queries: MoLQueries,
+    items: MoLItems,
+    s: Float[Tensor, "B N P"],
+    reach: Float[Tensor, "B 1"],
+    members: Mapping[int, Int[Tensor, "N"]],
+) -> Iterator[Survivors]:
+    """What intervals of the pair part of the gate leave."""
+    assert similarity.gate_pair is not None
     outer = _outer(queries, items)
     h = similarity.gate_pair(s)
 
-    def from_pair_gate(low: Tensor, high: Tensor) -> Float[Tensor, "B N"]:
-        return largest_mixture(s, *silu_interval(outer + low, outer + high))
+    def left(name: str, low: Tensor, high: Tensor, oracle: bool = True) -> Survivors:
+        bound = largest_mixture(s, *silu_interval(outer + low, outer + high))
+        return Survivors(name, (bound >= reach).float().mean(1), oracle)
 
     whole = torch.zeros(len(items), dtype=torch.int64, device=s.device)
-    yield left("pair gate within its range, all items", from_pair_gate(*_range(h, whole)), oracle=True)
+    yield left("pair gate within its range, all items", *_range(h, whole))
     for count, member in members.items():
-        yield left(
-            f"pair gate within its range, {count} clusters", from_pair_gate(*_range(h, member)), oracle=True
-        )
+        yield left(f"pair gate within its range, {count} clusters", *_range(h, member))
     for epsilon in KNOWN_TO:
-        yield left(f"pair gate to ±{epsilon:g}", from_pair_gate(h - epsilon, h + epsilon), oracle=True)
+        yield left(f"pair gate to ±{epsilon:g}", h - epsilon, h + epsilon)
     error = half_precision_error(similarity, s)
-    yield left("gate in bfloat16, worst case", from_pair_gate(h - error, h + error))
-    yield Survivors("the best k", torch.full_like(reach[:, 0], k / len(items)), oracle=True)
+    yield left("gate in bfloat16, worst case", h - error, h + error, oracle=False)
 
 
 def _outer(queries: MoLQueries, items: MoLItems) -> Float[Tensor, "B N P"] | float:
