@@ -44,8 +44,6 @@ per_item = sum(part.nbytes for part in kept_of_one)
 per_item, f"{per_item * 1e9 / 2**40:.1f} TiB for a billion items"
 
 # %%
-import torch
-
 from workbench import data
 from workbench.bench import growth, plans, tables
 from workbench.bench.run import run
