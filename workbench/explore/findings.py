@@ -31,7 +31,7 @@ def levels(curves: pd.DataFrame, unit: str, wanted: Sequence[tuple[str, float]])
         rows = curves[curves["curve"] == curve]
         x = reached(rows, "x", "y", level)
         if x is None:
-            most = rows.loc[rows["y"].idxmax()]
+            most = rows.nlargest(1, "y").iloc[0]
             sentences.append(
                 f"*{curve}* stays below {level:.0%}: its most is {most['y']:.0%}, at {most['x']:,.0f} {unit}."
             )
@@ -87,9 +87,8 @@ def sparsity(sweep: pd.DataFrame, metric: str = "NDCG@10") -> Markdown:
     if kept.empty:
         sentences.append(f"No index here keeps 95 % of brute force's {metric}.")
     else:
-        most = kept.loc[kept["sparsity"].idxmax()]
         sentences.append(
-            f"95 % of brute force's {metric} are kept up to a sparsity of {most['sparsity']:.1%}."
+            f"95 % of brute force's {metric} are kept up to a sparsity of {kept['sparsity'].max():.1%}."
         )
     for level in (0.9, 0.99):
         near = rows.iloc[(rows["sparsity"] - level).abs().argsort().iloc[:1]].iloc[0]
