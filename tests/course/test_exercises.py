@@ -75,9 +75,9 @@ def test_an_answer_cannot_change_what_it_is_compared_on_and_may_use_numpy() -> N
 
 
 def test_check_shows_the_verdict_and_refuses_an_unknown_name() -> None:
-    assert check("ndcg").data.startswith("✏️ **Exercise “ndcg”**: not answered yet")
-    assert check("ndcg", EXERCISES["ndcg"].solution).data.startswith("✅")
-    assert check("ndcg", lambda ranks, k: 1.0).data.startswith("❌")
+    assert check("ndcg").data.startswith("○ **Exercise “ndcg”**: not answered yet")
+    assert check("ndcg", EXERCISES["ndcg"].solution).data.startswith("✓")
+    assert check("ndcg", lambda ranks, k: 1.0).data.startswith("✗")
     with pytest.raises(ValueError, match=r"no exercise 'ndgc', did you mean 'ndcg'"):
         check("ndgc")
 
