@@ -248,6 +248,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         ),
     ),
     "Search": (
+        _study("One checkpoint behind several engines, MovieLens 1M", "engines", as_measured),
         Section(
             "All 3,883 films",
             "search-standard",
