@@ -36,6 +36,8 @@ from workbench.text_encoders import EncodedTexts, PaddedTokens
 NOISE = 0.5
 """What is added to the identity in every group but the first, as a share of a vector's length: it makes the groups differ."""
 State = TypeVar("State", QueryState, ItemState)
+LITE_HIDDEN = 8
+"""Units of each layer of LITE's network: it holds their square for every pair."""
 AT_ONCE = 4096
 """Texts whose token states are read together."""
 
@@ -54,7 +56,7 @@ _LABELS = {
 class HeadConfig:
     """`kind`: "zero-shot" (the cosine, no weights), "dot", "maxsim", "mol", "lite" or "hypencoder". `groups` g: component
     groups of a side, each of the encoder's width; a dot product has one component of g times that width and a Hypencoder 2 g
-    hidden units, so that all heads of one g have 2 g D² weights, MoL's gate and LITE's network (`gate_hidden` units) aside.
+    hidden units, so that all heads of one g have 2 g D² weights, MoL's gate (`gate_hidden` units) and LITE's network aside.
     `start`: projections begin as the "identity", or at "random" as published. `gate`: what MoL's weights depend on: "full"
     (query, document and their dot products), the dot products alone ("pair", as published for text), or nothing ("uniform":
     the mean of the components). `tokens`: the sides whose groups attend over token states, g D weights each.
@@ -228,7 +230,7 @@ def _similarity(config: HeadConfig, dim: int) -> Similarity:
         return build(MoLConfig(**shape, **linear, **gate, gate_dropout=0.1), dim)  # type: ignore[arg-type]
     others: dict[str, SimilarityConfig] = {
         "maxsim": MaxSimConfig(**shape, **linear),  # type: ignore[arg-type]
-        "lite": LITEConfig(**shape, **linear, hidden=config.gate_hidden),  # type: ignore[arg-type]
+        "lite": LITEConfig(**shape, **linear, hidden=LITE_HIDDEN),  # type: ignore[arg-type]
         "hypencoder": HypencoderConfig(hidden=2 * g, temperature=temperature),
     }
     return build(others.get(config.kind, DotConfig(temperature=temperature)), dim)
