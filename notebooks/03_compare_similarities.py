@@ -62,6 +62,7 @@ from workbench.explore.widgets import MetricExplorer
 from workbench.models.model_store import load_or_train
 from workbench.models.recommend import by_popularity, history, recommendations
 from workbench.reporting import record
+from workbench.studies.fair_studies import Fair, format_fair
 from workbench.studies.seeds import format_seeds
 from workbench.training.presets import learned_indexes, lineup
 
@@ -164,6 +165,18 @@ stored = sorted((paths.reports() / "tables").glob(f"seeds-{dataset}-*.csv"))
 over = [format_seeds(pd.read_csv(path)) for path in stored]
 columns = ["model", "seeds", "HR@10", "HR@50", "NDCG@10", "MRR"]
 table(pd.concat(over, ignore_index=True)[columns]) if over else "run `workbench study run seeds`"
+
+# %% [markdown]
+# A model of another size may give another answer. `workbench study run fair` trains the published sizes on equal terms: the same
+# encoder, loss, negatives, weight decay and patience for each similarity, and a dot product that has the mixture's part of the
+# user's id. In brackets the 95 % interval over users.
+
+# %%
+fair = Fair(dataset=dataset).stored()
+fair_columns = ["model", "seeds", "parameters", "HR@10", "NDCG@10"]
+table(
+    format_fair(fair)[fair_columns]
+) if fair is not None else f"no models of equal terms are stored for {dataset}"
 
 # %% [markdown]
 # ## What the protocol is worth

@@ -11,7 +11,7 @@ import pytest
 
 from workbench.models.measurements import MEASURED_BY
 from workbench.models.model_store import TrainedModel, with_published
-from workbench.studies.results import SECTIONS, at_a_glance, results_page, text_line
+from workbench.studies.results import SECTIONS, at_a_glance, fair_line, results_page, text_line
 from workbench.studies.table_formats import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +34,11 @@ def test_the_table_at_a_glance_is_what_the_stored_seeds_say() -> None:
     assert markdown(at_a_glance(ROOT / "reports" / "tables")) in (ROOT / "README.md").read_text(
         encoding="utf-8"
     )
+
+
+def test_the_sentence_on_equal_terms_is_what_the_stored_table_says() -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert fair_line(ROOT / "reports" / "tables") in readme
 
 
 def test_the_sentence_on_text_is_what_the_stored_table_says() -> None:
