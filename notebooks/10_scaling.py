@@ -207,8 +207,9 @@ table(
 )
 
 # %% [markdown]
-# An overlap of 1.000 says that the choice is one of operations: memory, files, updates. `workbench index build --engine usearch`
-# writes such an index, `workbench serve` answers from it, and `workbench study run engines` makes this table for MovieLens 1M.
+# An overlap of 1.000 says that the choice is one of operations: memory, files, updates. `workbench index build MODEL --engine
+# usearch --out INDEX` writes such an index, `workbench serve MODEL` answers from it, and `workbench study run engines` makes
+# this table for MovieLens 1M.
 
 # %% [markdown]
 # ## Exercise

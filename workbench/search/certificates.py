@@ -337,7 +337,7 @@ def _certified(
 def _put(whole: TopK | None, part: TopK, rows: slice, total: int) -> TopK:
     """`whole`, for `total` queries, with the results of some of them."""
     if len(part) == total:
-        return part
+        return TopK(**{name: _alone(v) for name, v in part.tensors().items() if v is not None})
     if whole is None:
         blank = {
             name: v.new_empty((total, *v.shape[1:])) for name, v in part.tensors().items() if v is not None
@@ -346,3 +346,8 @@ def _put(whole: TopK | None, part: TopK, rows: slice, total: int) -> TopK:
     for mine, theirs in zip(vars(whole).values(), vars(part).values(), strict=True):
         mine[rows] = theirs
     return whole
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor, copied if it is a view: it would keep the buffer that it is a part of."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
