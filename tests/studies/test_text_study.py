@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 
 from workbench.evaluation.relevant import Relevant
-from workbench.models.text_heads import EncodedCollection
+from workbench.models.text_heads import EncodedCollection, find_or_train
 from workbench.studies.study import Models, study
-from workbench.studies.text import TextRetrieval, fuse
+from workbench.studies.text import HEADS, TextRetrieval, fuse
+from workbench.training.text_training import HeadTraining
 
 pytest.importorskip("wordllama")
 pytest.importorskip("tantivy")
@@ -89,6 +92,22 @@ def test_options_are_read_from_text_and_checked() -> None:
         study("text", {"test_queries": "1"})
     with pytest.raises(ValueError, match="no head 'mol-9'"):
         study("text", {"heads": "mol-9"})
+
+
+def test_lists_belong_to_the_weights_that_found_them(root: Path) -> None:
+    """Weights that are replaced (a shipped head that is trained again, say) do not answer with the lists of the old ones."""
+    encoded = TextRetrieval(data="embedded-text", encoder="wordllama").encoded()
+    training = HeadTraining(epochs=1)
+    head = find_or_train(encoded, HEADS["dot-1"], training)
+    assert head is not None and head.folder is not None
+    before = head.lists(encoded, "test", 5)
+    np.testing.assert_array_equal(head.lists(encoded, "test", 5), before)
+    path = head.folder / "model.safetensors"
+    weights = {name: torch.roll(w, 1, 0) for name, w in safetensors.torch.load_file(path).items()}
+    weights["query_tower.linear.weight"] *= -1
+    safetensors.torch.save_file(weights, path)
+    again = find_or_train(encoded, HEADS["dot-1"], training)
+    assert again is not None and not np.array_equal(again.lists(encoded, "test", 5), before)
 
 
 def test_the_rate_is_chosen_on_validation_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,8 +100,11 @@ class TrainedHead:
     def lists(self, encoded: EncodedCollection, split: str, k: int) -> NDArray[np.int64]:
         """Rows (Q, k) of the best documents for each query of a split, as `search`; stored next to the head."""
         texts = list(encoded.collection.of_split(split)["text"])
-        digest = hashlib.sha256(json.dumps([encoded.digest, k, *texts]).encode()).hexdigest()[:16]
-        path = None if self.folder is None else self.folder / _LISTS.replace("*", digest)
+        path = None
+        if self.folder is not None:
+            made_from = [encoded.digest, head_identity(self.folder), k, *texts]
+            digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+            path = self.folder / _LISTS.replace("*", digest)
         if path is not None and path.is_file():
             kept: NDArray[np.int64] = np.load(path, allow_pickle=False)
             return kept
