@@ -6,7 +6,7 @@ It is built as the checkout's own `train.py` builds it, from the checkout's own 
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,9 @@ SLOTS = 11
 """What the published code pads each history by: ten output slots and the target."""
 
 
-def check_checkout(folder: Path, presets: list[str]) -> None:
-    """Raises FileNotFoundError if `folder` is no checkout of the published code, or not a whole one; ValueError if it is one of
-    another version, or if a preset has no configuration there; and ImportError if a package that it needs is not installed."""
-    for name, digest in FILES.items():
+def check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Raises FileNotFoundError if `folder` has not all of the files, ValueError if one has not its SHA-256: another version."""
+    for name, digest in files.items():
         path = folder / name
         if not path.is_file():
             raise FileNotFoundError(
@@ -50,6 +49,12 @@ def check_checkout(folder: Path, presets: list[str]) -> None:
             raise ValueError(
                 f"{path} is not that of commit {COMMIT} of the published RAILS code, which this bench can run: check it out"
             )
+
+
+def check_checkout(folder: Path, presets: list[str]) -> None:
+    """Raises FileNotFoundError if `folder` is no checkout of the published code, or not a whole one; ValueError if it is one of
+    another version, or if a preset has no configuration there; and ImportError if a package that it needs is not installed."""
+    check_files(folder, FILES)
     for preset in presets:
         if preset not in CONFIGS:
             raise ValueError(

@@ -3,7 +3,6 @@
 Nothing of the checkout is part of this package; its `rails` folder alone is imported.
 """
 
-import hashlib
 import importlib
 import sys
 import time
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from workbench.bench.published_code import COMMIT
+from workbench.bench.published_code import check_files
 from workbench.bench.reference_implementation import HELD_BYTES, pair_bytes
 from workbench.bench.workloads import SIZES
 from workbench.contracts import Searcher
@@ -50,16 +49,7 @@ TopK = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 def check_checkout(folder: Path) -> None:
     """Raises FileNotFoundError if `folder` is no checkout of the published code, ValueError if it is one of another version."""
-    for name, digest in FILES.items():
-        path = folder / name
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{folder} has no {name}: give a checkout of the published RAILS code at commit {COMMIT}"
-            )
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise ValueError(
-                f"{path} is not that of commit {COMMIT} of the published RAILS code, which this bench can run: check it out"
-            )
+    check_files(folder, FILES)
 
 
 def _published_similarity(folder: Path, mol: MixtureOfLogits, dim: int) -> nn.Module:

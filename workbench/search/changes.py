@@ -1,6 +1,7 @@
 """A searcher after a change of its corpus, next to the one before it: nothing that is searched or stored is touched."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxtyping import Int
@@ -18,28 +19,14 @@ def upserted(
     searcher: Searcher, settings: Settings, similarity: Similarity, items: ItemState, corpus: ItemState
 ) -> Searcher:
     """The searcher of `corpus`, which `items` were put into; built again unless its index can take them."""
-    twin = _twin(searcher)
-    if twin is None:
-        return registry.build(settings, similarity, corpus)
-    try:
-        twin.upsert(items)
-    except NotImplementedError:
-        return registry.build(settings, similarity, corpus)
-    return twin
+    return _changed(searcher, lambda twin: twin.upsert(items), settings, similarity, corpus)
 
 
 def without(
     searcher: Searcher, settings: Settings, similarity: Similarity, ids: Int[Tensor, "M"], corpus: ItemState
 ) -> Searcher:
     """The searcher of `corpus`, which has lost the items `ids`; built again unless its index can lose them."""
-    twin = _twin(searcher)
-    if twin is None:
-        return registry.build(settings, similarity, corpus)
-    try:
-        twin.remove(ids)
-    except NotImplementedError:
-        return registry.build(settings, similarity, corpus)
-    return twin
+    return _changed(searcher, lambda twin: twin.remove(ids), settings, similarity, corpus)
 
 
 def write(
@@ -51,6 +38,24 @@ def write(
         part.save_into(folder)
     if not parts:
         registry.build(settings, similarity, corpus, folder)
+
+
+def _changed(
+    searcher: Searcher,
+    change: Callable[[Searcher], None],
+    settings: Settings,
+    similarity: Similarity,
+    corpus: ItemState,
+) -> Searcher:
+    """A changed copy of the searcher; the searcher of `corpus`, built again, if it holds no index that can change."""
+    twin = _twin(searcher)
+    if twin is None:
+        return registry.build(settings, similarity, corpus)
+    try:
+        change(twin)
+    except NotImplementedError:
+        return registry.build(settings, similarity, corpus)
+    return twin
 
 
 def _stored(searcher: Searcher) -> list[Stored]:
