@@ -167,9 +167,9 @@ columns = ["model", "seeds", "HR@10", "HR@50", "NDCG@10", "MRR"]
 table(pd.concat(over, ignore_index=True)[columns]) if over else "run `workbench study run seeds`"
 
 # %% [markdown]
-# A model of another size may give another answer. `workbench study run fair` trains the published sizes on equal terms: the same
-# encoder, loss, negatives, weight decay and patience for each similarity, and a dot product that has the mixture's part of the
-# user's id. In brackets the 95 % interval over users.
+# A model of another size may give another answer. `workbench study run fair` trains the published sizes on equal terms: the
+# same encoder, loss, negatives, weight decay and patience for each similarity, and next to the plain dot product one with the
+# mixture's user-id component. In brackets: the 95 % interval over users.
 
 # %%
 fair = Fair(dataset=dataset).stored()

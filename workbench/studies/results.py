@@ -368,7 +368,7 @@ def fair_line(tables: Path) -> str:
     seeds = "one seed" if mol["shared"] == 1 else f"{mol['shared']:.0f} seeds"
     apart = "no difference is shown" if mol["difference_low"] <= 0 <= mol["difference_high"] else seeds
     return (
-        f"NDCG@10 is {dot['value']:.4f} by a dot product, {user['value']:.4f} by one with the mixture's part of the user's id,"
+        f"NDCG@10 is {dot['value']:.4f} by a dot product, {user['value']:.4f} by one with the mixture's user-id component,"
         f" and {mol['value']:.4f} by the mixture ({mol['difference']:+.4f} over the first, 95 % interval"
         f" {mol['difference_low']:+.4f} to {mol['difference_high']:+.4f} over users; {apart})"
     )
