@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.search import trace
 from workbench.search.bounds import not_finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.candidates import Scan, SourceBuilder
@@ -162,7 +163,10 @@ class Approximate(CorpusSearcher):
         pairs = union([part.pairs for part in parts], total)
         bound = self._bound(queries, parts, pairs)
         fresh = pairs if before is None else less(pairs, before.pairs, total)
-        found = best_of_pairs(fresh, score_pairs(self.similarity, queries, self.items, fresh), size, k)
+        scores = score_pairs(self.similarity, queries, self.items, fresh)
+        trace.scored("the candidates are scored", fresh.rows[None], scores[None])
+        trace.bounded("the ends of the lists bound the rest", bound)
+        found = best_of_pairs(fresh, scores, size, k)
         if before is not None:
             found = merged(before.found, found, k)
             pairs = union([before.pairs, fresh], total)  # of ties a longer list may hold others

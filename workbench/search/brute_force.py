@@ -5,6 +5,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.contracts import ItemState, QueryState
+from workbench.search import trace
 from workbench.search.certificates import Answer, CorpusSearcher
 from workbench.search.tiles import Tiling, score_block, tiling
 from workbench.search.topk import Best, best, forbid, mask_rows, merge
@@ -71,6 +72,7 @@ class BruteForce(CorpusSearcher):
         found: Best | None = None
         for start in range(0, len(self.items), cut.block):
             scores = score_block(self.similarity, queries, self.items[start : start + cut.block], cut.tile)
+            trace.scored("a block of the corpus is scored", range(start, start + scores.shape[1]), scores)
             if excluded is not None:
                 mask_rows(scores, excluded, start)
             if allowed is not None:

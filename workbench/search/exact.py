@@ -8,6 +8,7 @@ from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.kernels import mixture_native
+from workbench.search import trace
 from workbench.search.bounds import ComponentBounds, QueryVectors, not_finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.candidates import Scan
@@ -140,6 +141,9 @@ class Exact(CorpusSearcher):
             return False
         measured = queries[:: -(-len(queries) // MEASURED_QUERIES)]
         share = self.surviving(measured, k).mean() + self.initial_per_k * k / len(self.items)
+        if trace.listening():
+            sampled = self._rows.of(self._pruning.sample.ids).expand(len(queries), -1)
+            trace.listed(f"a sample says that {float(share):.0%} would have to be scored", sampled)
         return not float(share) <= self.max_scored_fraction
 
     def _pruned(
@@ -156,6 +160,7 @@ class Exact(CorpusSearcher):
         first = self._pruning.average.lists(sums, most, excluded, allowed, ordered=False).rows
         first = ascending_rows(first)  # ties in the order of the corpus
         scores = self.similarity.score_candidates(queries, self.items, first.clamp(min=0))
+        trace.scored("the best by the average component are scored", first, scores)
         found = best(scores.masked_fill(first < 0, NO_SCORE), k)
         found = Best(found.scores, first.gather(1, found.rows).clamp(min=0))
         nothing = scores.new_full((len(queries),), NO_SCORE)
@@ -171,6 +176,9 @@ class Exact(CorpusSearcher):
             if allowed is not None:
                 forbid(scores, allowed[start:stop])
             scored += counted(scores > NO_SCORE)
+            trace.scored(
+                "of the next block, what its bound does not rule out is scored", range(start, stop), scores
+            )
             found = merged(found, best(scores, k, start), k)
             if found.scores.shape[1] == k:
                 reach = torch.fmax(reach, found.scores[:, -1])

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.search import trace
 from workbench.search.candidates import CandidateSource, Lists, Scan, SourceBuilder
 from workbench.search.certificates import Revertible
 from workbench.search.ranking import Pairs, contains, unique
@@ -134,6 +135,7 @@ class ComponentLists(CandidateGenerator):
         scores = by_component([lists.scores for lists in found])
         last = by_component([lists.outside_bound for lists in found])  # (B, P)
         error = by_component([_error(lists) for lists in found])
+        trace.listed("the list of component", rows[..., :count])
 
         def outside_bound(pairs: Pairs) -> Float[Tensor, "B"]:
             """u of the largest score of each component: of the first lookahead item not in `pairs`, or of the rest."""
@@ -196,6 +198,7 @@ class AverageList(CandidateGenerator):
         """See `CandidateGenerator.candidates`."""
         total = self.similarity.query_components(queries).sum(1)  # (B, d)
         lists = self.source.lists(total, self.n2 * times, excluded, allowed, ordered=False)
+        trace.listed("the list of the average component", lists.rows)
         bound = torch.where(lists.outside_bound == NO_SCORE, NO_SCORE, UNKNOWN).to(lists.outside_bound)
         return Candidates(unique(lists.rows), lambda pairs: bound)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Upsert
 from workbench.kernels.walk import walks
+from workbench.search import trace
 from workbench.search.bounds import not_finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.candidates import Scan, SourceBuilder, listed_among
@@ -166,6 +167,7 @@ class GraphSearch(CorpusSearcher):
                 none = torch.arange(step.nodes.shape[1]) >= step.counts[:, None]
                 rows.append(step.nodes.masked_fill(none, -1).to(device))
                 scores.append(here.masked_fill(none.to(device), NO_SCORE))
+                trace.scored("neighbours of the best items are scored", rows[-1], scores[-1])
         together = torch.cat(rows, 1)
         short = max(0, k - together.shape[1])
         ascending, order = F.pad(together, (0, short), value=-1).sort(dim=1)

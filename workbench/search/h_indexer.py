@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Upsert
+from workbench.search import trace
 from workbench.search.bounds import not_finite
 from workbench.search.certificates import Revertible, stated_precision
 from workbench.search.generators import CandidateGenerator, Candidates, check_count
@@ -239,6 +240,7 @@ class FirstStageFilter(CandidateGenerator):
         keep = torch.full((size,), max(k, self.keep * times), device=vectors.device)
         if excluded is not None:
             keep += (excluded >= 0).sum(1)  # what is left out may have been among them
+        trace.listed("a sample sets the first stage's threshold", self._sample.expand(size, -1))
         threshold = self._threshold(vectors, keep, allowed)
         # A block's scores and their integers, for all queries.
         block = max(MULTIPLE, self.memory_budget // (32 * size) // MULTIPLE * MULTIPLE)
@@ -271,6 +273,7 @@ class FirstStageFilter(CandidateGenerator):
                 forbid(scores, allowed[start : start + block])
             lowest = threshold.clamp(min=torch.finfo(scores.dtype).min)
             parts.append(marked(scores >= lowest, start))
+            trace.listed("what reaches the threshold is kept", parts[-1].rows.expand(len(scores), -1))
         return parts[0] if len(parts) == 1 else union(parts, len(self._ids))
 
     def _threshold(

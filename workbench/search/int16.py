@@ -5,6 +5,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.contracts import ItemState, QueryState, Similarity
+from workbench.search import trace
 from workbench.search.bounds import not_finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.certificates import Answer, CorpusSearcher, stated_precision
@@ -116,7 +117,13 @@ class Int16BruteForce(CorpusSearcher):
             if int(count.sum()) > MOST_RESCORED * candidates.numel() + size * k:
                 return None
             pairs = marked(candidates, start)
-            here = best_of_pairs(pairs, score_pairs(self.similarity, queries, self.items, pairs), size, k)
+            exactly = score_pairs(self.similarity, queries, self.items, pairs)
+            trace.scored(
+                "of the next block, what int16 does not rule out is scored",
+                pairs.rows.expand(size, -1),
+                exactly.expand(size, -1),
+            )
+            here = best_of_pairs(pairs, exactly, size, k)
             found = here if found is None else merged(found, here, k)
             reach = torch.fmax(reach, found.scores[:, -1])
             scored += count

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from workbench import loading
 from workbench.contracts import NO_ITEM, ItemState, QueryState
+from workbench.search import trace
 from workbench.search.certificates import Answer, CorpusSearcher, stated_precision
 from workbench.search.postings import Postings, gathered, ragged
 from workbench.search.ranking import counted
@@ -178,6 +179,10 @@ class InvertedIndex(CorpusSearcher):
     ) -> Answer:
         places, lengths = self._places_and_lengths(queries)
         starts = self.postings.offsets[places.clamp(min=0)]
+        if trace.listening():
+            for number in range(starts.shape[1]):
+                held = self.postings.rows[ragged(starts[:, number], lengths[:, number])]
+                trace.listed(f"the list of code {number + 1}", held.expand(len(queries), -1))
         dense = int(lengths.sum()) >= SPARSE_BELOW * len(self.items) * len(queries)
         find = self._added if dense else self._merged
         found, listed, work = find(starts, lengths, k, excluded, allowed)
@@ -205,6 +210,7 @@ class InvertedIndex(CorpusSearcher):
             cells = torch.repeat_interleave(queries * size, length) + self.postings.rows[held]
             flat[cells] += self.postings.values[held] + self.threshold  # a list holds an item once
         total.masked_fill_(total <= 0, NO_SCORE)
+        trace.scored("the lists are added up", range(size), total)
         work = counted(total > NO_SCORE)
         if excluded is not None:
             mask_rows(total, excluded)
@@ -229,6 +235,7 @@ class InvertedIndex(CorpusSearcher):
         keys, groups = keys.unique_consecutive(return_inverse=True)
         scores = torch.zeros(len(keys), device=keys.device).index_add_(0, groups, values)
         keys, scores = keys[scores > 0], scores[scores > 0]
+        trace.scored("the lists are added up", keys.expand(count, -1), scores.expand(count, -1))
         work = torch.bincount(keys // size, minlength=count)
         if excluded is not None:
             out = torch.arange(count, device=keys.device)[:, None] * size + excluded

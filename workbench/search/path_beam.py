@@ -14,6 +14,7 @@ from torch import Tensor
 from workbench import files
 from workbench.contracts import ItemState, QueryState, Similarity
 from workbench.loading import one_line, reading
+from workbench.search import trace
 from workbench.search.candidates import listed_among
 from workbench.search.certificates import Answer, CorpusSearcher
 from workbench.search.tiles import DEFAULT_BUDGET
@@ -131,6 +132,9 @@ class PathBeam(CorpusSearcher):
         entry = torch.arange(int(total[-1]) if len(total) else 0, device=walked.device)
         which = torch.repeat_interleave(torch.arange(len(sizes), device=walked.device), sizes)
         rows = self.lists.rows[first.flatten()[which] + entry - (total - sizes)[which]]
+        if trace.listening():
+            for number, on in enumerate(rows.split(sizes.tolist()), 1):
+                trace.listed(f"the items on path {number} of the beam", on.expand(len(walked), -1))
         keys = (which // max(walked.shape[1], 1) * len(self.items) + rows).unique()
         return keys // len(self.items), keys % len(self.items)
 
@@ -162,6 +166,7 @@ class PathBeam(CorpusSearcher):
         )
         scores = self.similarity.score_candidates(queries, self.items, rows)
         scores = scores.masked_fill(~real, NO_SCORE)
+        trace.scored("the items on the paths are scored", rows, scores)
         eligible = real if allowed is None else real & allowed[rows]
         if excluded is not None:
             eligible = eligible & ~listed_among(rows, excluded)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import NO_ITEM, ItemState, QueryState, Similarity
+from workbench.search import trace
 from workbench.search.candidates import listed_among
 from workbench.search.certificates import Answer, CorpusSearcher
 from workbench.search.tiles import DEFAULT_BUDGET
@@ -149,6 +150,7 @@ class TreeBeam(CorpusSearcher):
         present = rows >= 0
         scores = self.similarity.score_candidates(queries, self.items, rows.clamp(min=0))
         scores = scores.masked_fill(~present, NO_SCORE)
+        trace.scored("the items at the end are scored", rows, scores)
         rows, order = torch.where(present, rows, size).sort(dim=1)  # ties in the order of the corpus
         scores = scores.gather(1, order)
         if excluded is not None:
@@ -185,6 +187,13 @@ class TreeBeam(CorpusSearcher):
                 work += filled.sum(1)
                 scores = scores.masked_fill(~filled, NO_SCORE).nan_to_num(nan=float("inf"))
                 nodes = nodes.gather(1, scores.topk(self.beam, dim=1).indices)
+                if trace.listening():
+                    under = [self.tree.order[bounds[n] : bounds[n + 1]] for n in nodes[0].tolist()]
+                    trace.listed(
+                        f"items under the best nodes of level {level}",
+                        torch.cat(under).expand(count, -1),
+                        filled.sum(),
+                    )
             offset += len(bounds) - 1
         bounds = self.tree.bounds[self.tree.levels]
         filled = bounds[nodes + 1] > bounds[nodes]
