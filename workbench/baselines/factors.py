@@ -93,7 +93,8 @@ class Factors(Baseline):
 
     def _fit(self, sequences: Sequences, epochs: int, patience: int, progress: bool) -> None:
         optimizer = torch.optim.Adam([self.users, self.items], lr=self.learning_rate)
-        best, stale = -1.0, 0
+        best: tuple[float, int, tuple[Tensor, ...]] | None = None
+        stale = 0
         bar = tqdm(range(1, epochs + 1), desc=type(self).__name__, unit="epoch", disable=not progress)
         for epoch in bar:
             for users, items in self._batches():
@@ -104,18 +105,18 @@ class Factors(Baseline):
             if epoch % EVERY and epoch < epochs:
                 continue
             with torch.no_grad():
-                candidate = tuple(part.detach().clone() for part in self.vectors())
-            found, self.final = getattr(self, "final", candidate), candidate
-            quality = metrics(effective_ranks(rank_users(self, sequences, STRICT_VALIDATION)), ks=(10,))[
-                "NDCG@10"
-            ]
+                self.final = tuple(part.detach().clone() for part in self.vectors())
+            ranks = effective_ranks(rank_users(self, sequences, STRICT_VALIDATION))
+            quality = metrics(ranks, ks=(10,))["NDCG@10"]
             bar.set_postfix(validation=f"{quality:.4f}", refresh=False)
-            if quality > best:
-                best, stale, self.epoch = quality, 0, epoch
+            if best is None or quality > best[0]:
+                best, stale = (quality, epoch, self.final), 0
             else:
-                self.final, stale = found, stale + 1
+                stale += 1
             if stale >= patience:
                 break
+        assert best is not None  # the last epoch is always looked at
+        _, self.epoch, self.final = best
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(self.pairs.shape[1], generator=self.draws)

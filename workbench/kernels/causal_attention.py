@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from workbench.kernels.dropout import drop_threshold, kept, signed
 from workbench.kernels.mixture_native import OUT_OF_MEMORY
-from workbench.kernels.native import library, reads
+from workbench.kernels.native import library, reads, struct
 
 SOURCE = Path(__file__).with_name("causal_attention.cpp")
 
@@ -84,12 +84,8 @@ class _CausalAttention(torch.autograd.Function):
 
 _INTEGERS = ("histories", "heads", "dim", "threads", "seed", "threshold")
 _POINTERS = ("offsets", "qkv", "mixed", "logs", "to_mixed", "to_qkv")
-
-
-class _Problem(ctypes.Structure):
-    """`struct Problem` of causal_attention.cpp."""
-
-    _fields_ = (*((n, ctypes.c_int64) for n in _INTEGERS), *((n, ctypes.c_void_p) for n in _POINTERS))
+_Problem = struct(_INTEGERS, _POINTERS)
+"""`struct Problem` of causal_attention.cpp."""
 
 
 @cache

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from workbench.kernels.dropout import drop_threshold, signed
 from workbench.kernels.mixture_native import OUT_OF_MEMORY
-from workbench.kernels.native import library, reads
+from workbench.kernels.native import library, reads, struct
 
 SOURCE = Path(__file__).with_name("hstu_attention.cpp")
 MOST_BUCKETS = 256
@@ -165,16 +165,8 @@ _POINTERS = (
     *("offsets", "buckets", "projected", "position", "time", "attended", "gated", "to_gated"),
     *("to_projected", "to_position", "to_time"),
 )
-
-
-class _Problem(ctypes.Structure):
-    """`struct Problem` of hstu_attention.cpp."""
-
-    _fields_ = (
-        *((n, ctypes.c_int64) for n in _INTEGERS),
-        ("eps", ctypes.c_double),
-        *((n, ctypes.c_void_p) for n in _POINTERS),
-    )
+_Problem = struct(_INTEGERS, _POINTERS, doubles=("eps",))
+"""`struct Problem` of hstu_attention.cpp."""
 
 
 @cache

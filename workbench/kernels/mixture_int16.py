@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int16
 from torch import Tensor
 
-from workbench.kernels.native import library
+from workbench.kernels.native import library, struct
 
 SOURCE = Path(__file__).with_name("mixture_int16.cpp")
 INTERFACE = 1
@@ -33,12 +33,8 @@ _POINTERS = (
     *("first_scale", "first_bias", "last_scale", "last_bias"),
     *("logit_step", "hidden_step", "slope", "offset", "lower", "upper"),
 )
-
-
-class _Screen(ctypes.Structure):
-    """`struct Screen` of mixture_int16.cpp."""
-
-    _fields_ = (*((n, ctypes.c_int64) for n in _INTEGERS), *((n, ctypes.c_void_p) for n in _POINTERS))
+_Screen = struct(_INTEGERS, _POINTERS)
+"""`struct Screen` of mixture_int16.cpp."""
 
 
 class Int16Gate(NamedTuple):

@@ -26,7 +26,7 @@ from workbench.contracts import sampled_softmax
 from workbench.kernels.dropout import drop_threshold, kept, signed
 from workbench.kernels.mixture import PAIRS_AT_ONCE, MixtureGate, gate_weights
 from workbench.kernels.mixture_native import COMBINATIONS, NO_SUCH_ROW, OUT_OF_MEMORY
-from workbench.kernels.native import library, reads
+from workbench.kernels.native import library, reads, struct
 from workbench.kernels.tiles import gathered_tiles
 
 SOURCE = Path(__file__).with_name("mixture_loss.cpp")
@@ -133,12 +133,8 @@ _READ = (
     *("first_weight", "first_bias", "last_weight", "last_bias"),
 )
 _POINTERS = (*_READ, "rows", "losses", *(f"to_{name}" for name in _READ))
-
-
-class _Problem(ctypes.Structure):
-    """`struct Problem` of mixture_loss.cpp."""
-
-    _fields_ = (*((n, ctypes.c_int64) for n in _INTEGERS), *((n, ctypes.c_void_p) for n in _POINTERS))
+_Problem = struct(_INTEGERS, _POINTERS)
+"""`struct Problem` of mixture_loss.cpp."""
 
 
 @cache

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.kernels.native import library, reads
+from workbench.kernels.native import library, reads, struct
 
 SOURCE = Path(__file__).with_name("mixture.cpp")
 INTERFACE = 2
@@ -28,12 +28,8 @@ _POINTERS = (
     *("query_components", "query_gate", "item_components", "item_gate"),
     *("first_weight", "first_bias", "last_weight", "last_bias", "rows", "floors", "scores"),
 )
-
-
-class _Problem(ctypes.Structure):
-    """`struct Problem` of mixture.cpp."""
-
-    _fields_ = (*((n, ctypes.c_int64) for n in _INTEGERS), *((n, ctypes.c_void_p) for n in _POINTERS))
+_Problem = struct(_INTEGERS, _POINTERS)
+"""`struct Problem` of mixture.cpp."""
 
 
 @cache

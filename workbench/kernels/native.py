@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def reads(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = (torch.floa
     return not torch.compiler.is_exporting() and all(
         t is None or (t.device.type == "cpu" and t.dtype in dtypes) for t in tensors
     )
+
+
+def struct(
+    integers: Sequence[str], pointers: Sequence[str], *, doubles: Sequence[str] = ()
+) -> type[ctypes.Structure]:
+    """The argument of a native function: a struct of 64-bit integers, then doubles, then pointers, with these names."""
+    kinds = {ctypes.c_int64: integers, ctypes.c_double: doubles, ctypes.c_void_p: pointers}
+    fields = [(name, kind) for kind, names in kinds.items() for name in names]
+    return type("Struct", (ctypes.Structure,), {"_fields_": fields})
 
 
 @cache

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.kernels.native import library
+from workbench.kernels.native import library, struct
 
 SOURCE = Path(__file__).with_name("selection.cpp")
 LONGEST = 2**32 - 1
@@ -17,12 +17,8 @@ LONGEST = 2**32 - 1
 
 _INTEGERS = ("queries", "items", "width", "half", "count", "by_row", "excluded_each", "threads")
 _POINTERS = ("vectors", "table", "excluded", "allowed", "scores", "rows", "beyond")
-
-
-class _Products(ctypes.Structure):
-    """`struct Products` of selection.cpp."""
-
-    _fields_ = (*((n, ctypes.c_int64) for n in _INTEGERS), *((n, ctypes.c_void_p) for n in _POINTERS))
+_Products = struct(_INTEGERS, _POINTERS)
+"""`struct Products` of selection.cpp."""
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from workbench.contracts import ItemState, QueryState, Similarity
 from workbench.kernels.tiles import gathered_tiles
 from workbench.similarities.dot import unit
-from workbench.similarities.projections import Projection, published_initialization
+from workbench.similarities.projections import ComponentsConfig, Projection, published_initialization
 from workbench.similarities.registry import register
 
 PAIRS_AT_ONCE = 16384
@@ -20,38 +20,19 @@ PAIRS_AT_ONCE = 16384
 
 
 @dataclass(frozen=True)
-class LITEConfig:
-    """`query_groups` Pq and `item_groups` Px components of width `component_dim` d and unit length; `hidden` m units a layer.
+class LITEConfig(ComponentsConfig):
+    """Components of unit length, as in `ComponentsConfig`; `hidden` m units a layer of the network that reads their scores.
 
-    Projections as in `MaxSimConfig`. The mean of the components is
-    divided by `temperature`.
+    The mean of the components is divided by the temperature.
     """
 
     kind: ClassVar[str] = "lite"
-    query_groups: int = 8
-    item_groups: int = 4
-    component_dim: int = 64
     hidden: int = 16
-    temperature: float = 0.05
-    query_projection: Literal["swiglu", "geglu", "linear"] = "swiglu"
-    query_hidden: int = 512
-    query_layer_norm: bool = True
-    item_projection: Literal["swiglu", "geglu", "linear"] = "linear"
-    item_hidden: int = 512
-    item_dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if min(self.query_groups, self.item_groups, self.component_dim) < 1:
-            raise ValueError(f"query_groups, item_groups and component_dim must be at least 1: {self}")
-        if min(self.hidden, self.query_hidden, self.item_hidden) < 1:
-            raise ValueError(f"hidden, query_hidden and item_hidden must be at least 1: {self}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        if not 0 <= self.item_dropout < 1:
-            raise ValueError(f"item_dropout must lie in [0, 1), not {self.item_dropout}")
-        for name in ("query_projection", "item_projection"):
-            if getattr(self, name) not in ("swiglu", "geglu", "linear"):
-                raise ValueError(f"{name} must be swiglu, geglu or linear, not {getattr(self, name)!r}")
+        super().__post_init__()
+        if self.hidden < 1:
+            raise ValueError(f"hidden must be at least 1, not {self.hidden}")
 
 
 @dataclass(frozen=True)

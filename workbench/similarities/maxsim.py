@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.kernels.tiles import gathered_tiles
 from workbench.similarities.dot import unit
-from workbench.similarities.projections import Projection, published_initialization
+from workbench.similarities.projections import ComponentsConfig, Projection, published_initialization
 from workbench.similarities.registry import register
 from workbench.similarities.rounding import combination_error, norms
 
@@ -21,38 +21,11 @@ PAIRS_AT_ONCE = 16384
 
 
 @dataclass(frozen=True)
-class MaxSimConfig:
-    """`query_groups` Pq and `item_groups` Px components of width `component_dim` d, of unit length if `normalize`.
-
-    `query_projection` and `item_projection`: a GLU of `*_hidden` units, or linear; `query_layer_norm`: the query enters through
-    a LayerNorm without weights. The defaults are those of MoL without its gate, so that the two can be compared.
-    """
+class MaxSimConfig(ComponentsConfig):
+    """Components as in `ComponentsConfig`, of unit length if `normalize`: MoL without its gate, to compare the two."""
 
     kind: ClassVar[str] = "maxsim"
-    query_groups: int = 8
-    item_groups: int = 4
-    component_dim: int = 64
-    temperature: float = 0.05
     normalize: bool = True
-    query_projection: Literal["swiglu", "geglu", "linear"] = "swiglu"
-    query_hidden: int = 512
-    query_layer_norm: bool = True
-    item_projection: Literal["swiglu", "geglu", "linear"] = "linear"
-    item_hidden: int = 512
-    item_dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if min(self.query_groups, self.item_groups, self.component_dim) < 1:
-            raise ValueError(f"query_groups, item_groups and component_dim must be at least 1: {self}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        if not 0 <= self.item_dropout < 1:
-            raise ValueError(f"item_dropout must lie in [0, 1), not {self.item_dropout}")
-        for name in ("query_projection", "item_projection"):
-            if getattr(self, name) not in ("swiglu", "geglu", "linear"):
-                raise ValueError(f"{name} must be swiglu, geglu or linear, not {getattr(self, name)!r}")
-        if min(self.query_hidden, self.item_hidden) < 1:
-            raise ValueError(f"query_hidden and item_hidden must be at least 1: {self}")
 
 
 @dataclass(frozen=True)

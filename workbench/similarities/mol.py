@@ -16,41 +16,35 @@ from workbench.kernels.mixture import PAIRS_AT_ONCE
 from workbench.kernels.mixture_loss import GateDropout, mixture_loss
 from workbench.kernels.tiles import gathered_tiles
 from workbench.similarities.dot import unit
-from workbench.similarities.projections import Projection, hidden_network, published_initialization
+from workbench.similarities.projections import (
+    ComponentsConfig,
+    Projection,
+    check_probabilities,
+    hidden_network,
+    published_initialization,
+)
 from workbench.similarities.registry import register
 from workbench.similarities.rounding import combination_error, norms
 from workbench.similarities.users import UserTable
 
 
 @dataclass(frozen=True)
-class MoLConfig:
+class MoLConfig(ComponentsConfig):
     """All options of the published configurations; the defaults are those of ML-1M.
 
-    `query_groups` Pq and `item_groups` Px components of width `component_dim` d, divided by `temperature` τ, of unit length
-    if `normalize`. `query_projection` and `item_projection`: a GLU of `*_hidden` units, or linear. `query_layer_norm`: the
-    query enters through a LayerNorm without weights. `user_tables`: hash sizes of user-embedding tables; each takes the
-    place of one query group, is dropped with `user_dropout` (whole embeddings if `user_dropout_whole`) and is pulled to 0 by
-    `user_norm_weight` times its mean squared norm before dropout. `gate_query`, `gate_item`, `gate_pair`: hidden units of
-    each part of the gate, 0 for a linear part, None for no such part. `gate_combination`: softmax(w) of w = a·σ(a)
-    ("glu_silu") or a·σ(LN(a)) ("glu_silu_ln"), where a = query part ⊙ item part + pair part, or of w = query part + item
-    part + pair part ("sum"). `gate_dropout`: of the softmax. `balance_weight`: of the mutual-information load-balancing loss.
-    `dropout_per_candidate`: in training, draw the dropouts of the item side for each position and candidate, as the published
-    code does, which computes the item side as often; otherwise once for each item of a step.
+    Components as in `ComponentsConfig`, of unit length if `normalize`. `user_tables`: hash sizes of user-embedding tables;
+    each takes the place of one query group, is dropped with `user_dropout` (whole embeddings if `user_dropout_whole`) and is
+    pulled to 0 by `user_norm_weight` times its mean squared norm before dropout. `gate_query`, `gate_item`, `gate_pair`:
+    hidden units of each part of the gate, 0 for a linear part, None for no such part. `gate_combination`: softmax(w) of
+    w = a·σ(a) ("glu_silu") or a·σ(LN(a)) ("glu_silu_ln"), where a = query part ⊙ item part + pair part, or of w = query part +
+    item part + pair part ("sum"). `gate_dropout`: of the softmax. `balance_weight`: of the mutual-information load-balancing
+    loss. `dropout_per_candidate`: in training, draw the dropouts of the item side for each position and candidate, as the
+    published code does, which computes the item side as often; otherwise once for each item of a step.
     """
 
     kind: ClassVar[str] = "mol"
-    query_groups: int = 8
-    item_groups: int = 4
-    component_dim: int = 64
-    temperature: float = 0.05
     normalize: bool = True
-    query_projection: Literal["swiglu", "geglu", "linear"] = "swiglu"
-    query_hidden: int = 512
     query_dropout: float = 0.0
-    query_layer_norm: bool = True
-    item_projection: Literal["swiglu", "geglu", "linear"] = "linear"
-    item_hidden: int = 512
-    item_dropout: float = 0.1
     user_tables: tuple[int, ...] = ()
     user_dropout: float = 0.5
     user_dropout_whole: bool = False
@@ -65,25 +59,13 @@ class MoLConfig:
     dropout_per_candidate: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "user_tables", tuple(self.user_tables))
-        if min(self.query_groups, self.item_groups, self.component_dim) < 1:
-            raise ValueError(f"query_groups, item_groups and component_dim must be at least 1: {self}")
         if len(self.user_tables) >= self.query_groups:
             raise ValueError(
                 f"{len(self.user_tables)} user tables leave no query group for the history, of {self.query_groups}"
             )
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        for name in ("query_dropout", "item_dropout", "user_dropout", "gate_input_dropout", "gate_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
-        for name in ("query_projection", "item_projection"):
-            if getattr(self, name) not in ("swiglu", "geglu", "linear"):
-                raise ValueError(f"{name} must be swiglu, geglu or linear, not {getattr(self, name)!r}")
-        for side in ("query", "item"):
-            hidden = getattr(self, f"{side}_hidden")
-            if getattr(self, f"{side}_projection") != "linear" and hidden < 1:
-                raise ValueError(f"{side}_hidden must be at least 1, not {hidden}")
+        check_probabilities(self, "query_dropout", "user_dropout", "gate_input_dropout", "gate_dropout")
         for name in ("gate_query", "gate_item", "gate_pair"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must be at least 0, or None, not {getattr(self, name)}")
@@ -93,11 +75,6 @@ class MoLConfig:
             raise ValueError(
                 f"gate_combination must be glu_silu, glu_silu_ln or sum, not {self.gate_combination!r}"
             )
-
-    @property
-    def components(self) -> int:
-        """P = Pq · Px."""
-        return self.query_groups * self.item_groups
 
 
 @dataclass(frozen=True)
