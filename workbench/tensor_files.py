@@ -19,7 +19,10 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     described = {**metadata, DIGEST: digest(plain, metadata)}
     with files.atomic_write(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask says; safetensors keeps its files from all others
         safetensors.torch.save_file(plain, temporary, metadata=described)
+        temporary.chmod(mode)
 
 
 def load(path: Path, advice: str) -> tuple[dict[str, Tensor], dict[str, str]]:
