@@ -86,7 +86,7 @@ def test_the_bound_is_the_score():
         ({"query_groups": 0}, "at least 1"),
         ({"temperature": 0.0}, "positive"),
         ({"item_dropout": 1.0}, r"item_dropout must lie in \[0, 1\)"),
-        ({"item_hidden": 0}, "at least 1"),
+        ({"query_hidden": 0}, "at least 1"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
