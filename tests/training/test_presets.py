@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from workbench.encoders import HSTUConfig, SASRecConfig
 from workbench.retriever import Retriever, RetrieverConfig
-from workbench.similarities import DeepRetrievalConfig, DotConfig, MoLConfig
+from workbench.similarities import DeepRetrievalConfig, DotConfig, MoLConfig, build
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import LossConfig
 from workbench.training.presets import PRESETS, preset
@@ -152,3 +153,18 @@ def test_the_fair_dot_product_with_users_differs_from_the_plain_one_in_nothing_e
     assert replace(with_users.retriever, similarity=DotConfig()) == plain.retriever
     assert (dot.user_rows,) == mixture.user_tables and dot.user_dim == mixture.component_dim
     assert (dot.user_dropout, dot.user_norm_weight) == (mixture.user_dropout, mixture.user_norm_weight)
+
+
+@pytest.mark.parametrize("encoder", ["sasrec", "hstu"])
+def test_the_fair_wide_dot_product_stores_as_many_floats_of_an_item_as_the_mixture(encoder):
+    wide, plain, mol = (preset(f"fair/{encoder}-{s}") for s in ("dot-wide", "dot", "mol"))
+    assert replace(wide, name=plain.name, retriever=plain.retriever) == plain
+    assert replace(wide.retriever, dim=plain.retriever.dim) == plain.retriever
+    floats = []
+    for p in (wide, mol):
+        state = build(p.retriever.similarity, p.retriever.dim).items(
+            torch.randn(1, p.retriever.dim), torch.tensor([1])
+        )
+        stored = [t for t in state.tensors().values() if t is not None and t.is_floating_point()]
+        floats.append(sum(t.numel() for t in stored))
+    assert floats[0] == floats[1]

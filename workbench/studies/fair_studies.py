@@ -29,7 +29,7 @@ class Fair(PresetsOnDataset):
         "On equal terms, does a learned similarity beat a dot product at the published size?"
     )
     minutes: ClassVar[float] = 900
-    models: tuple[str, ...] = ("fair/hstu-dot", "fair/hstu-dot-user", "fair/hstu-mol")
+    models: tuple[str, ...] = ("fair/hstu-dot", "fair/hstu-dot-user", "fair/hstu-dot-wide", "fair/hstu-mol")
     seeds: int = 3
 
     def __post_init__(self) -> None:

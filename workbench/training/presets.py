@@ -112,7 +112,8 @@ def _fair() -> dict[str, Preset]:
 
     The epoch is chosen on validation targets, training ends after 12 epochs without a better one, and the time of the target
     is hidden. The published mixture has a component of user ids, which a dot product does not have: "fair/hstu-mol-no-user"
-    leaves it out, and "fair/hstu-dot-user" adds one of the same width and dropout to the dot product.
+    leaves it out, and "fair/hstu-dot-user" adds one of the same width and dropout to the dot product. "dot-wide" has as many
+    floats per item as the mixture stores: its components and its part of the gate.
     """
     published = next(p for p in PUBLISHED if p.dataset == "ml-1m")
     training = TrainingConfig(
@@ -124,6 +125,7 @@ def _fair() -> dict[str, Preset]:
     }
     similarities: dict[str, SimilarityConfig] = {
         "dot": DotConfig(),
+        "dot-wide": DotConfig(),
         "dot-user": DotConfig(
             user_rows=published.mol.user_tables[0],
             user_dim=published.mol.component_dim,
@@ -133,11 +135,12 @@ def _fair() -> dict[str, Preset]:
         "mol": published.mol,
         "mol-no-user": replace(published.mol, user_tables=()),
     }
+    stored = published.mol.item_groups * published.mol.component_dim + published.mol.components
     return {
         f"fair/{e}-{s}": Preset(
             f"fair/{e}-{s}", published.dataset,
-            RetrieverConfig(encoder, similarity, published.dim, published.max_length), training,
-            "the published ML-1M models under the strict protocol, trained in the same way",
+            RetrieverConfig(encoder, similarity, stored if s == "dot-wide" else published.dim, published.max_length),
+            training, "the published ML-1M models under the strict protocol, trained in the same way",
         )
         for e, encoder in encoders.items()
         for s, similarity in similarities.items()
