@@ -50,11 +50,14 @@ from workbench import data, paths
 from workbench.bench import plans, tables
 from workbench.bench.live import LiveBench
 from workbench.bench.run import run
-from workbench.bench.workloads import Trained
+from workbench.bench.watching import typical_query
+from workbench.bench.workloads import Trained, build
+from workbench.explore import findings
 from workbench.explore import search_figures as figures
 from workbench.explore.lens_widget import QueryLens
 from workbench.explore.search_widget import SearchExplorer
 from workbench.explore.tables import table
+from workbench.explore.watch_widget import SearchWatch
 from workbench.models.model_store import find_trained, load_or_train
 from workbench.reporting import record
 from workbench.training.presets import learned_indexes, lineup
@@ -211,6 +214,39 @@ print(explorer.command_line)
 # </details>
 
 # %% [markdown]
+# ## Watch a search
+#
+# One query, step by step, as the searcher itself records it. **Left**, the items in the plane of the two directions in which
+# their component embeddings differ most. **Right**, every item at its place by bound: it hangs at its bound until it is scored,
+# and then falls to its score. The dashed line is $S_K$, the *k*-th best score so far. It rises as better items are found, and
+# every item whose bound lies below it is ruled out. The proof is complete when nothing orange is left above the line.
+#
+# Press *play*, or move the slider with the arrow keys. The query is one for which exact search scores the median number of
+# items.
+
+# %%
+titles = sequences.items["title"].set_axis(range(1, sequences.num_items + 1))
+corpus = build(Trained(str(trained.folder), title=dataset), 64, seed, torch.device("cpu"))
+watch = SearchWatch(corpus, titles, explorer.own, query=typical_query(corpus, 10))
+watch.at(view)
+
+# %%
+watched = {name: watch.watched({**watch.values, "searcher": name}) for name in watch.searchers}
+findings.watched(watched)
+
+# %% [markdown]
+# **To answer with the controls.** Go to the last step of *average*. What keeps it from a proof, and what would it take to be
+# sure?
+#
+# <details><summary>An answer</summary>
+#
+# Orange items are left above the dashed line: each of them can belong in the list, for all that the searcher knows. The list by
+# the average bounds no single component, so it bounds no score. To be sure, the bound of every item outside the list must be
+# below $S_K$: *exact with a bound* checks this item by item, and *per component* has the ends of its lists for it.
+#
+# </details>
+
+# %% [markdown]
 # ## One query in detail
 #
 # A recall of .98 is a mean: for a single query, a searcher finds everything or misses particular items. This figure uses the
@@ -218,7 +254,6 @@ print(explorer.command_line)
 # score) and its score. Missed items are crosses.
 
 # %%
-titles = sequences.items["title"].set_axis(range(1, sequences.num_items + 1))
 catalogue = Trained(str(trained.folder), title=dataset)
 lens = QueryLens(plan, titles, workload=catalogue, bench=bench, k=10)
 lens.controls["searcher"].value = "average"

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+
+from workbench.bench.watching import Watched
 
 NEARLY_EQUAL = 0.1
 """Groups whose mean weights differ by less than this share of an even weight use the components equally."""
@@ -203,6 +206,36 @@ def proofs(shares: pd.DataFrame) -> Markdown:
     return finding(
         found, f"Nine of ten are correct with lists of {right:,.0f}, and proved with lists of {proved:,.0f}."
     )
+
+
+def watched(searches: Mapping[str, Watched]) -> Markdown:
+    """What watched searches for one query scored and proved, under the score that all but learned indexes share.
+
+    Searches that brute force, the first of them, cannot be compared with (another score) are left out.
+    """
+    truth = next(iter(searches.values()))
+    same = {name: one for name, one in searches.items() if np.array_equal(one.scores, truth.scores)}
+    total, k = len(truth.ids), truth.found.ids.shape[1]
+    best = set(truth.found.ids[0].tolist())
+    complete: dict[str, tuple[int, int, bool]] = {}
+    partial: dict[str, tuple[int, int, bool]] = {}
+    for name, one in same.items():
+        right = len(best & set(one.found.ids[0].tolist()))
+        (complete if right == k else partial)[name] = (
+            int(one.found.num_scored),
+            right,
+            bool(one.found.exact),
+        )
+    proved = {name: scored for name, (scored, _, sure) in complete.items() if sure}
+    least = min(proved, key=lambda name: proved[name])
+    sentences = [f"Of {total:,} items, *{least}* scores {proved[least]:,} and proves the list."]
+    lucky = [name for name, (_, _, sure) in complete.items() if not sure]
+    if lucky:
+        sentences.append(f"Correct without a proof: {', '.join(f'*{name}*' for name in lucky)}.")
+    if partial:
+        missed = ", ".join(f"*{name}* ({right} of {k})" for name, (_, right, _) in partial.items())
+        sentences.append(f"Incomplete: {missed}.")
+    return finding(*sentences)
 
 
 def bounds(table: pd.DataFrame) -> Markdown:

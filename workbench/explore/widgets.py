@@ -25,6 +25,9 @@ from workbench.visible import html_text, visible
 HEADLESS = "WORKBENCH_HEADLESS"
 """If this environment variable is 1 (a report sets it), a dashboard shows its static version."""
 
+STEP_MS = 900
+"""Milliseconds of a step that is played."""
+
 PATIENCE = 3.0
 """Seconds that a browser has to show an update before its figure is opened again."""
 
@@ -45,6 +48,8 @@ class Dashboard(ABC):
 
     shows: ClassVar[str] = ""
     """The name of a control that chooses which of the drawn traces are shown; `draw` draws all of its options."""
+    plays: ClassVar[str] = ""
+    """The name of a slider whose steps are played, by a page's buttons and by those of `player`."""
     page_largest: ClassVar[int] = LARGEST
     """Characters that the stored states may take."""
     action = ""
@@ -64,6 +69,13 @@ class Dashboard(ABC):
             self._open(go.Figure())
         boxes = [_group(label, group) for label, group in groups.items()]
         heading = widgets.HTML(f"<b>{html_text(title)}</b>")
+        if self.plays:
+            self.player = widgets.Play(interval=STEP_MS)
+            slider = self.controls[self.plays]
+            for end in ("min", "max", "value"):  # in the browser: a step need not wait for the kernel
+                widgets.jslink((slider, end), (self.player, end))
+            box = next(b for b, group in zip(boxes, groups.values(), strict=True) if self.plays in group)
+            box.children = [*box.children, self.player]
         row = widgets.HBox(boxes, layout={"flex_flow": "row wrap", "grid_gap": "8px 24px"})
         self.widget = widgets.VBox([heading, row, self.figure, self.status])
         for control in self.controls.values():
@@ -190,7 +202,8 @@ class Dashboard(ABC):
         if choice is None:
             return {**about, "kind": "fixed", "value": self.page_fixed()[name]}
         kind = "slider" if choice.ordered else "choice"
-        return {**about, "kind": kind, "labels": list(choice.labels), "start": choice.start}
+        plays = name == self.plays
+        return {**about, "kind": kind, "labels": list(choice.labels), "start": choice.start, "plays": plays}
 
     def save(self, path: Path | str) -> Path:
         """Save the current figure as vectors (".pdf", ".svg") for a paper, as ".png", or as an ".html" page; returns the path.

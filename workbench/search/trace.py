@@ -49,7 +49,7 @@ def listening() -> bool:
     return _steps.get() is not None
 
 
-def listed(what: str, rows: Int[Tensor, "B *C"], others: int | Tensor = 0) -> None:
+def listed(what: str, rows: Int[Tensor, "B C"] | Int[Tensor, "B P C"], others: int | Tensor = 0) -> None:
     """Items were listed, none of them scored in full; −1 is none.
 
     With two dimensions after that of the query, there are several lists, numbered: a step each.
@@ -58,9 +58,10 @@ def listed(what: str, rows: Int[Tensor, "B *C"], others: int | Tensor = 0) -> No
     if steps is None:
         return
     _check_single(rows)
-    for number, row in enumerate(rows[0].reshape(-1, rows.shape[-1]), 1):
+    lists = rows if rows.dim() == 2 else rows[0]
+    for number, row in enumerate(lists, 1):
         name = what if rows.dim() == 2 else f"{what} {number}"
-        steps.append(Step(name, row[row >= 0].cpu(), others=int(others)))
+        steps.append(Step(name, row[row >= 0].long().cpu(), others=int(others)))
 
 
 def scored(what: str, rows: Int[Tensor, "B C"] | range, scores: Float[Tensor, "B C"]) -> None:
@@ -80,6 +81,8 @@ def bounded(what: str, bound: Float[Tensor, "B"]) -> None:
     steps = _steps.get()
     if steps is not None:
         _check_single(bound)
+        known = float(bound[0]) < -NO_SCORE
+        what = what if known else "nothing bounds the rest"
         steps.append(Step(what, torch.empty(0, dtype=torch.int64), bound=float(bound[0])))
 
 

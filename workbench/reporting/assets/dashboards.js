@@ -2,6 +2,7 @@
 "use strict";
 
 const SEPARATOR = "=";
+const PLAYED = 900; // milliseconds of a step that is played
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -72,6 +73,7 @@ class Dashboard {
         told.textContent = control.labels[place];
       };
       label.append(slider, told);
+      if (control.plays) return element("div", {}, label, this.player(control));
     } else {
       const list = element("select", {}, ...control.labels.map((text, place) => element("option", { value: place }, text)));
       list.addEventListener("change", () => changed(Number(list.value)));
@@ -79,6 +81,42 @@ class Dashboard {
       label.append(list);
     }
     return label;
+  }
+
+  // Buttons that move a slider step by step, and play it until nothing changes any more.
+  player(control) {
+    const button = (text, act) => {
+      const made = element("button", { type: "button" }, text);
+      made.addEventListener("click", act);
+      return made;
+    };
+    const last = control.labels.length - 1;
+    const to = (place) => this.set(control, Math.max(0, Math.min(last, place)));
+    let timer = null;
+    const stop = () => {
+      clearInterval(timer);
+      timer = null;
+      play.textContent = "play";
+    };
+    const by = (steps) => () => {
+      stop();
+      to(control.place + steps);
+    };
+    const play = button("play", async () => {
+      if (timer) return stop();
+      const { states } = await this.content;
+      const ends = () => control.place === last || this.same(states, control, control.place + 1);
+      if (ends()) to(0);
+      play.textContent = "pause";
+      timer = setInterval(() => (ends() ? stop() : to(control.place + 1)), PLAYED);
+    });
+    const buttons = [button("back", by(-1)), play, button("next", by(1))];
+    return element("div", { class: "player", role: "group", "aria-label": `play ${control.label}` }, ...buttons);
+  }
+
+  // Whether the figure stays as it is at another place of a control.
+  same(states, control, place) {
+    return JSON.stringify(states[this.number()]) === JSON.stringify(states[this.number(control, place)]);
   }
 
   // What only a kernel can do, and how to start one.
@@ -123,10 +161,10 @@ class Dashboard {
   }
 
   // The page's order of states is Python's `itertools.product` over the controls in `order`.
-  number() {
+  number(changed = null, place = 0) {
     return this.order.reduce((sum, name) => {
       const control = this.controls.get(name);
-      return sum * control.labels.length + control.place;
+      return sum * control.labels.length + (control === changed ? place : control.place);
     }, 0);
   }
 

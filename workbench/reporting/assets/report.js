@@ -29,11 +29,21 @@ function show(target, figure) {
     data = data.map((trace) => (trace.type === "table" ? legibleTable(trace) : trace));
   }
   const panels = Object.keys(layout).some((name) => /^xaxis\d/.test(name)) || data.some((trace) => trace.type === "table");
-  target.style.minWidth = panels ? `${PANELS}px` : "";
+  target.style.minWidth = "";
+  if (layout.meta?.stacks && target.clientWidth < NARROW) stack(layout);
+  else if (panels) target.style.minWidth = `${PANELS}px`;
   if (target.clientWidth < NARROW) fold(layout, data, target.clientWidth);
   // Plotly fills the height of its place, which is that of the figure.
   target.style.height = `${layout.height ?? layout.template?.layout?.height ?? 450}px`;
   return Plotly.react(target, data, layout, CONFIG);
+}
+
+// Two panels, one above the other: for a figure that allows it, on a phone.
+function stack(layout) {
+  for (const axis of ["xaxis", "xaxis2"]) layout[axis] = { ...layout[axis], domain: [0, 1] };
+  layout.yaxis = { ...layout.yaxis, domain: [0.62, 1] };
+  layout.yaxis2 = { ...layout.yaxis2, domain: [0, 0.36] };
+  layout.height = Math.round(1.7 * layout.height);
 }
 
 const channels = (color) => [1, 3, 5].map((place) => parseInt(color.slice(place, place + 2), 16));
