@@ -26,6 +26,7 @@
 dataset = "embedded-text"
 profile = "quick"
 seed = 0
+view = ""
 
 # %% [markdown]
 # ## First, by hand
@@ -60,8 +61,8 @@ from workbench.data.text.storage import prepared_names
 from workbench.evaluation.text import query_metrics
 from workbench.explore import search_figures
 from workbench.explore.tables import table
-from workbench.explore.text_figures import critical_sizes, token_attention, ways_with_intervals
-from workbench.explore.text_widget import SearchBox
+from workbench.explore.text_figures import critical_sizes, token_attention
+from workbench.explore.text_widget import SearchBox, WaysExplorer
 from workbench.models.text_heads import find_or_train
 from workbench.reporting import record
 from workbench.studies.limit import Limit
@@ -196,7 +197,7 @@ columns = [
 table(shown[columns].fillna({"seeds": 1}), digits=3)
 
 # %%
-ways_with_intervals(results, metric)
+WaysExplorer(results, metric).at(view)
 
 # %%
 verdicts = []
@@ -241,13 +242,13 @@ table(extremes.reset_index(drop=True), digits=0)
 # %% [markdown]
 # ## Search for yourself
 #
-# Type a text and press Enter. Choose *parts of mol-2* to see which component brings a document up, and *tokens of mol-2-tokens* to
-# see which words each component reads.
+# Type a text and press Enter (a page offers the texts that were searched for it). Choose *parts of mol-2* to see which component
+# brings a document up, and *tokens of mol-2-tokens* to see which words each component reads.
 
 # %%
 search = TextSearch(encoded, {h: found.head for h, found in heads.items()})
 first = test["text"].iloc[0] if name == EMBEDDED else "a person who cannot bear noise"
-SearchBox(search, first)
+SearchBox(search, first, examples=extremes["text"]).at(view)
 
 # %%
 components = search.components(first, "mol-2", k=3)

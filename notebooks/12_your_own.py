@@ -24,6 +24,7 @@
 dataset = "embedded-small"
 profile = "quick"
 seed = 0
+view = ""
 
 # %%
 import numpy as np
@@ -97,6 +98,22 @@ vectors = drawn.normal(size=(1000, 32))
 index = wb.from_embeddings(vectors, ids=[f"doc-{i}" for i in range(1000)], normalize=True).index("exact")
 queries = vectors[:2] + 0.1 * drawn.normal(size=(2, 32))
 index.search_embeddings(queries, k=3).to_source()
+
+# %% [markdown]
+# How much noise does the index bear? The control moves along the standard deviation of the noise.
+
+# %%
+from workbench.explore.curve_explorer import Axes
+from workbench.explore.curve_explorer_widget import ReadOff
+
+shares = []
+for noise in [0.1, 0.2, 0.5, 1, 1.5, 2, 3, 4]:
+    found = index.search_embeddings(vectors[:200] + noise * drawn.normal(size=(200, 32)), k=10).ids
+    hits = found.numpy() == np.arange(200)[:, None] + 1
+    shares += [("first", noise, hits[:, 0].mean()), ("in the first 10", noise, hits.any(1).mean())]
+curves = pd.DataFrame(shares, columns=["curve", "x", "y"])
+axes = Axes("standard deviation of the noise", "copies that find their vector", unit="of noise", share=True)
+ReadOff("Noisy copies", curves, axes, "noise", "Noise in every number", start=1).at(view)
 
 # %% [markdown]
 # ## Your similarity and your encoder
@@ -196,10 +213,13 @@ mine = wb.train(config, shop, training=settings, seed=seed, progress=False)
 mine.recommend(history, k=3)
 
 # %%
+from workbench.explore.widgets import MetricExplorer
+
 measured = {"yours": mine.evaluate(), "SASRec + MoL": model.evaluate()}
-values = pd.DataFrame({name: table.set_index("metric")["value"] for name, table in measured.items()})
-record("metrics", values.loc[["HR@10", "NDCG@10"]].reset_index())
-values.loc[["HR@10", "NDCG@10"]].round(4)
+results = pd.concat([table.assign(method=name) for name, table in measured.items()], ignore_index=True)
+wide = results.pivot(index="metric", columns="method", values="value")
+record("metrics", wide.loc[["HR@10", "NDCG@10"]].reset_index())
+MetricExplorer(results).at(view)
 
 # %% [markdown]
 # On the command line, put the same classes and a call of `add_preset` into a file, and pass it to any command as

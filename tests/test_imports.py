@@ -21,6 +21,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "runtime": frozenset(),
     "paths": frozenset(),
     "files": frozenset(),
+    "chromium": frozenset(),
     "source": frozenset(),
     "data": BASE,
     "encoders": frozenset({"contracts", "registry", "runtime", "kernels"}),
@@ -59,7 +60,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "training",
         "models",
     }
-    | {"reporting"},
+    | {"reporting", "chromium"},
     "studies": BASE
     | {
         "data",
@@ -80,6 +81,7 @@ ROOMS: dict[str, frozenset[str]] = {
         {
             "registry",
             "files",
+            "chromium",
             "anatomy",
             "bench",
             "encoders",
@@ -92,7 +94,7 @@ ROOMS: dict[str, frozenset[str]] = {
         }
     ),
     "course": frozenset(),
-    "reporting": frozenset({"paths", "files", "loading", "source", "visible"}),
+    "reporting": frozenset({"paths", "files", "loading", "source", "visible", "chromium"}),
 }
 """The table of the house: what of the package each room may import, besides itself. The command line (`cli`) may import
 everything; `retriever.py` puts an item table, an encoder and a similarity together; encoders share the kernels' dropout;

@@ -142,7 +142,7 @@ def test_every_file_that_the_package_needs_is_packaged() -> None:
         for path in package.rglob("*")
         if path.is_file() and path.suffix not in {".py", ".pyc"}
     ]
-    assert any(name.endswith("katex/LICENSE") for name in files)
+    assert all(any(name.endswith(f"{part}/LICENSE") for name in files) for part in ("katex", "reveal"))
     names = [pattern.replace("**/", "*") for pattern in patterns]
     assert [name for name in files if not any(fnmatch.fnmatch(name, pattern) for pattern in names)] == []
 

@@ -53,8 +53,11 @@ def serving(root: Path) -> Iterator[str]:
                 server.kill()
 
 
-def run_all(page: Any, lab: str, name: str, seconds: float = 120) -> None:
-    """Open a notebook in the page and run all its cells; its first plot is drawn within `seconds` seconds."""
+def run_all(page: Any, lab: str, name: str, seconds: float = 120, slower: float = 1) -> None:
+    """Open a notebook in the page and run all its cells; its first plot is drawn within `seconds` seconds.
+
+    Once the cells are running, the browser takes `slower` times as long for everything.
+    """
     path = f"notebooks/{name}.ipynb"
     page.goto(f"{lab}/lab/tree/{path}?reset&token={TOKEN}")
 
@@ -74,6 +77,7 @@ def run_all(page: Any, lab: str, name: str, seconds: float = 120) -> None:
         with suppress(TimeoutError):
             page.wait_for_function(f"{PROMPTS}.some(text => /[0-9*]/.test(text))", timeout=1000 * patience)
             break
+    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slower})
     page.wait_for_selector(".js-plotly-plot .main-svg", timeout=1000 * seconds)
 
 

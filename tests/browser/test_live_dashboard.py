@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lab_server import finish, run_all, serving
+from playwright.sync_api import TimeoutError
 
 from workbench.reporting import pairs
 
@@ -143,3 +144,46 @@ def test_the_anatomy_of_a_score_follows_keys(visit: Any, lab: str, record_proper
     record_property("update_ms_p50", p50)
     record_property("update_ms_p95", p95)
     assert (visit.errors, visit.outside) == ([], [])
+
+
+LIST = "select:visible:has(option:nth-child(2))"
+OUTPUTS = f".jp-OutputArea-output:has(.js-plotly-plot):has(.noUi-handle:visible, {LIST})"
+SHOWN = """output => {
+    const plot = output.querySelector('.js-plotly-plot')
+    const plain = (key, value) => ArrayBuffer.isView(value) ? Array.from(value) : value
+    return JSON.stringify([plot.layout?.title?.text, plot.data?.map(t => [t.x, t.y, t.z, t.text, t.visible, t.cells])], plain)
+}"""
+
+
+def test_no_figure_is_deaf_in_a_browser_throttled_four_times(visit: Any, lab: str) -> None:
+    """Every dashboard of a notebook follows its first slider or list, in a browser that takes four times as long for all."""
+    page = visit.page
+    page.set_default_timeout(120_000)
+    run_all(page, lab, "05_mol_anatomy", seconds=400, slower=4)
+    finish(page, seconds=400)
+    outputs = page.locator(OUTPUTS)
+    page.wait_for_function(
+        "document.querySelectorAll('.js-plotly-plot .main-svg').length > 5", timeout=120_000
+    )
+    deaf = []
+    for number in range(outputs.count()):
+        output = outputs.nth(number)
+        output.scroll_into_view_if_needed()
+        before = output.evaluate(SHOWN)
+        handle = output.locator(".noUi-handle:visible").first
+        if handle.count():
+            handle.focus()
+            page.keyboard.press("ArrowRight")
+        else:
+            output.locator(LIST).first.select_option(index=1)
+        try:
+            page.wait_for_function(
+                f"([output, before]) => ({SHOWN})(output) !== before",
+                arg=[output.element_handle(), before],
+                timeout=60_000,
+            )
+        except TimeoutError:
+            deaf.append(output.inner_text())
+    assert outputs.count() > 2
+    assert deaf == []
+    assert visit.errors == []

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from workbench.explore.stored_states import unpack
 from workbench.explore.text_figures import (
     answer_columns,
     component_shares,
@@ -10,7 +11,7 @@ from workbench.explore.text_figures import (
     token_attention,
     ways_with_intervals,
 )
-from workbench.explore.text_widget import SearchBox
+from workbench.explore.text_widget import SearchBox, WaysExplorer
 from workbench.studies.text_search import TextSearch
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -116,3 +117,29 @@ def test_the_search_box_shows_what_a_head_looks_at() -> None:
     box = SearchBox(Search(), "a fox")
     box.controls["show"].value = "tokens of mixture"
     assert box.figure.data[0].type == "heatmap"
+
+
+def test_a_page_offers_the_texts_that_were_searched_for_it() -> None:
+    page = SearchBox(Search(), "noise", k=2, examples=["a fox", "<b>"]).page()
+    found = {control["name"]: control for group in page["groups"] for control in group["controls"]}
+    assert found["text"]["kind"] == "choice" and found["text"]["labels"] == ["noise", "a fox", "<b>"]
+    assert found["k"]["labels"] == ["2", "3", "6", "12"]
+    assert len(unpack(page["states"])) == 3 * 3 * 4
+
+
+def test_ways_are_explored_by_metric_and_kind_of_query() -> None:
+    rows = [
+        {"subset": s, "queries": n, "metric": m, "way": w, "value": v / n, "low": 0.0, "high": 1.0}
+        for s, n in (("all", 9), ("short", 4))
+        for m in ("Hit@10", "MRR@10")
+        for w, v in (("mol-2", 2), ("BM25", 1))
+        if (s, m) != ("short", "MRR@10")
+    ]
+    ways = WaysExplorer(pd.DataFrame(rows), "MRR@10")
+    assert ways.figure.layout.title.text == "MRR@10, all (9 queries)"
+    ways.controls["queries"].value = "short"
+    assert "the table has no MRR@10 of the subset" in ways.status.value
+    ways.controls["metric"].value = "Hit@10"
+    assert list(ways.figure.data[0].x) == [0.25, 0.5]
+    with pytest.raises(ValueError, match="the table has no HR; it has Hit@10, MRR@10"):
+        WaysExplorer(pd.DataFrame(rows), "HR")

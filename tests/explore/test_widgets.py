@@ -14,7 +14,7 @@ from comm import DummyComm
 
 from workbench.explore import live_figure_widget, stored_states, widgets
 from workbench.explore.widgets import Dashboard, MetricExplorer
-from workbench.reporting import execute, pages
+from workbench.reporting import execute, outputs
 
 RESULTS = pd.DataFrame(
     [
@@ -183,7 +183,7 @@ def test_headless_the_twin_is_shown_and_otherwise_the_live_widget(monkeypatch: p
 
 def test_the_runner_sets_what_dashboards_ask_for() -> None:
     assert widgets.HEADLESS == execute.HEADLESS
-    assert stored_states.MIME == pages.DASHBOARD
+    assert stored_states.MIME == outputs.DASHBOARD
 
 
 def test_a_view_sets_the_controls_that_it_names() -> None:

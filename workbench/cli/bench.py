@@ -87,6 +87,29 @@ def bench_certificates(
         raise typer.Exit(1)
 
 
+@app.command("pages")
+def bench_pages(
+    report: Annotated[
+        str, typer.Option(help="The folder of a report in reports/, as `workbench report` names it.")
+    ] = "quick-embedded-small",
+    moves: Annotated[int, typer.Option(min=1, help="Moves of each control.")] = 20,
+) -> None:
+    """Milliseconds from a control to the new figure on the pages of a report: p50 and p95 of each control, in Chromium.
+
+    Needs playwright and Chromium.
+
+    Example: workbench bench pages --moves 10
+    """
+    from workbench.bench.pages import measure, summary
+
+    folder = paths.reports() / report
+    if not folder.is_dir():
+        raise ValueError(
+            f"there is no report {report!r} in {paths.reports()}; make one with: workbench report"
+        )
+    print_table(summary(pd.concat(measure(folder, moves), ignore_index=True)))
+
+
 @app.command("gpu")
 def bench_gpu(
     minutes: Annotated[float, typer.Option(min=0.1, help="What has not begun after this is left out.")] = 10,

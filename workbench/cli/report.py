@@ -47,6 +47,12 @@ def report(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Also run notebooks that are up to date.")] = False,
+    pdf: Annotated[
+        bool,
+        typer.Option(
+            "--pdf", help="Then print each page to a PDF next to it; needs playwright and Chromium."
+        ),
+    ] = False,
     publish: Annotated[
         Path | None,
         typer.Option(help="Then copy all reports to this folder, as static pages for a web server."),
@@ -69,17 +75,23 @@ def report(
 
       workbench report --jobs 2 --timeout 600
 
+      workbench report --pdf
+
       workbench report --publish docs
 
       workbench report --folder my-workbench
     """
+    from workbench import chromium
     from workbench.reporting import publish as published
+    from workbench.reporting.paper import print_pages
     from workbench.reporting.runner import ReportSpec, run_report
 
     _work_in(folder)
     _check_dataset(dataset)
     if publish is not None:
         check_folder(publish, published.SITE, published.SETTINGS)
+    if pdf:
+        chromium.check()
     spec = ReportSpec(
         profile=profile,
         dataset=dataset,
@@ -96,6 +108,9 @@ def report(
     for row in finished.rows:
         print(f"{row.name:<{width}}  {row.state:<10}  {row.seconds:>8.1f} s  {row.error}".rstrip())
     print(f"\n{finished.index}")
+    if pdf:
+        for path in print_pages(paths.reports() / spec.run, [row.name for row in finished.rows]):
+            print(path)
     if publish is not None:
         print(published.publish(paths.reports(), publish))
     if finished.failed:

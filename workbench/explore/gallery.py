@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from workbench import chromium
 from workbench.bench.growth import exponents
-from workbench.explore import rendering
 from workbench.explore.rendering import HEIGHT, WIDTH
 from workbench.explore.search_figures import frontier, growth
 from workbench.files import atomic_write, write_text
@@ -80,7 +80,7 @@ def draw(tables: Path, report: Path | None, folder: Path) -> list[Path]:
     """
     written = []
     folder.mkdir(parents=True, exist_ok=True)
-    with rendering.page(**WINDOW) as page:
+    with chromium.page(**WINDOW) as page:
         for name, figure in stored_figures(tables).items():
             figure.update_layout(width=WIDTH, height=figure.layout.height or HEIGHT)
             page.set_content(figure.to_html(include_plotlyjs=True, full_html=True), wait_until="load")

@@ -1,18 +1,15 @@
-"""Figures drawn by a headless Chromium: as pixels (PNG) and as vectors (SVG, PDF) for papers. May import nothing of ours.
+"""Figures drawn by a headless Chromium: as pixels (PNG) and as vectors (SVG, PDF) for papers. May import chromium.
 
 The browser runs in a thread of its own, since a notebook's kernel has an event loop that playwright does not share.
 """
 
 import base64
-import importlib
-import os
-import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import plotly.graph_objects as go
+
+from workbench.chromium import page
 
 WIDTH, HEIGHT = 860, 520
 """Pixels of a figure that has no size of its own."""
@@ -23,29 +20,6 @@ _DRAWN = """([plot, format, scale]) => {
     const {width, height} = plot._fullLayout
     return Plotly.toImage(plot, {format, scale, width, height})
 }"""
-
-
-@contextmanager
-def page(width: int = WIDTH + 100, height: int = 900) -> Iterator[Any]:
-    """A page of a headless Chromium, as playwright's.
-
-    Raises ImportError that names the install command if playwright is missing, FileNotFoundError if there is no Chromium.
-    """
-    try:
-        playwright = importlib.import_module("playwright.sync_api")
-    except ImportError as error:
-        raise ImportError("pictures need playwright; install it with: pip install playwright") from error
-    executable = shutil.which(os.environ.get("WORKBENCH_CHROMIUM", "chromium"))
-    if executable is None:
-        raise FileNotFoundError(
-            "pictures need Chromium: install one as `chromium`, or name it in WORKBENCH_CHROMIUM"
-        )
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            yield browser.new_page(viewport={"width": width, "height": height})
-        finally:
-            browser.close()
 
 
 def rendered(figure: go.Figure, format: Format) -> bytes:

@@ -379,7 +379,8 @@ def _options(control: Any) -> list[tuple[Any, str]]:
 def _choice(name: str, control: Any, values: Sequence[Any]) -> Choice:
     """The control on a page, with these values; the present one is among them."""
     labels = dict(_options(control))
-    ordered = not labels or isinstance(control, widgets.SelectionSlider | widgets.IntSlider)
+    typed = not labels and not isinstance(control.value, str)  # a number that is typed; a text has no order
+    ordered = typed or isinstance(control, widgets.SelectionSlider | widgets.IntSlider)
     kept = list(dict.fromkeys([*values, control.value]))
     kept = sorted(kept) if ordered else kept
     texts = tuple(visible(labels[value] if value in labels else _label(value)) for value in kept)
@@ -407,7 +408,7 @@ def _set(name: str, control: Any, text: str) -> None:
         if isinstance(control, widgets.SelectMultiple):
             control.value = tuple(offered[part] for part in text.split("|") if part not in ("", "none"))
         elif offered:
-            control.value = offered[text]
+            control.value = offered[address(text)]
         else:
             control.value = type(control.value)(text)
     except (KeyError, ValueError) as error:

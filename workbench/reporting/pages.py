@@ -19,19 +19,19 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from traitlets.config import Config
 
 from workbench import files
+from workbench.reporting.lecture import FINDING, notebooks, notes
+from workbench.reporting.outputs import DASHBOARD, PLOT
 from workbench.reporting.provenance import text_digest
 from workbench.reporting.records import Json, Record
 from workbench.reporting.results import Entry, Report
+from workbench.reporting.slides import in_slides
 from workbench.visible import visible
 
 _HERE = Path(__file__).resolve().parent
 _PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-_PLOT = "application/vnd.plotly.v1+json"
-DASHBOARD = "application/vnd.workbench.dashboard+json"
-"""Controls with a stored figure for each of their states."""
 _SHOWN = (
     DASHBOARD,
-    _PLOT,
+    PLOT,
     "text/html",
     "text/markdown",
     "image/svg+xml",
@@ -41,6 +41,8 @@ _SHOWN = (
     "text/plain",
 )
 """Kinds of output that a page shows, the best first."""
+LECTURE = "lecture.html"
+"""The page with the speaker's notes of a report."""
 INDEX = "index.html"
 """The page that lists all reports."""
 _MOST_HEADLINES = 8
@@ -58,12 +60,17 @@ _POLICY = (
 def digest() -> str:
     """Stands for all that makes pages look as they do: templates, styles, scripts, versions."""
     own = [path for folder in ("templates", "assets") for path in sorted((_HERE / folder).rglob("*"))]
-    texts = [path.read_bytes().hex() for path in own if path.is_file()]
-    return text_digest(plotly.__version__, Path(__file__).read_text(encoding="utf-8"), *texts)
+    own += [_HERE / name for name in ("pages.py", "slides.py", "lecture.py")]
+    return text_digest(plotly.__version__, *(path.read_bytes().hex() for path in own if path.is_file()))
 
 
-def write_pages(report: Report, folder: Path) -> None:
-    """Write the page of every notebook of `report`, whose executed copies lie in `folder`, and the assets they share."""
+def write_pages(report: Report, folder: Path) -> set[str]:
+    """Write the page of every notebook of `report`, whose executed copies lie in `folder`, the slides of those whose
+    metadata say `"workbench": {"slides": true}`, and the assets they share.
+
+    Returns the names of what it wrote in `folder`.
+    """
+    written = {"assets"}
     assets = folder / "assets"
     files.remove(assets)
     for path in (path for path in sorted((_HERE / "assets").rglob("*")) if path.is_file()):
@@ -71,12 +78,23 @@ def write_pages(report: Report, folder: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)  # not copytree, which collects all errors of a full disk into one
     shutil.copyfile(_PLOTLY_JS, assets / "plotly.min.js")
-    exporter = _exporter(frozenset(report.entries))
-    for name in report.entries:
-        executed = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+    documents = {name: nbformat.read(folder / f"{name}.ipynb", as_version=4) for name in report.entries}
+    as_page, as_slides = (_exporter(frozenset(report.entries), kind) for kind in ("report", "slides"))
+    for name, executed in documents.items():
         _explain_unshown(executed)
-        page, _ = exporter.from_notebook_node(executed, resources={"page": _visible(_page(report, name))})
-        files.write_text(page, folder / f"{name}.html")
+        slides = bool(executed.metadata.get("workbench", {}).get("slides"))
+        about = {"page": _visible(_page(report, name, slides))}
+        made = {f"{name}.html": as_page.from_notebook_node(executed, resources=about)[0]}
+        if slides:
+            cut = in_slides(executed)
+            made[f"{name}.slides.html"] = as_slides.from_notebook_node(cut, resources=about)[0]
+        for file, page in made.items():
+            files.write_text(page, folder / file)
+        written |= made.keys()
+    if lecture := _lecture(report, documents):
+        files.write_text(lecture, folder / LECTURE)
+        written.add(LECTURE)
+    return written
 
 
 def write_index(reports: Path) -> Path:
@@ -86,15 +104,43 @@ def write_index(reports: Path) -> Path:
         for path in sorted(reports.iterdir())
         if path.is_dir() and not path.name.startswith(".") and (report := Report.load(path)) is not None
     ]
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True)
-    page = environment.get_template("index.html.j2").render(
-        policy=_POLICY.replace("script-src 'self' file: 'unsafe-eval'; ", ""),
-        css=jinja2.filters.Markup((_HERE / "assets" / "report.css").read_text(encoding="utf-8")),
+    page = _still(
+        "index.html.j2",
         reports=[_visible(_index_section(path, report)) for path, report in found],
     )
     index = reports / INDEX
     files.write_text(page, index)
     return index
+
+
+def _still(template: str, **content: Any) -> str:
+    """A page without scripts."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True)
+    return environment.get_template(template).render(
+        policy=_POLICY.replace("script-src 'self' file: 'unsafe-eval'; ", ""),
+        css=jinja2.filters.Markup((_HERE / "assets" / "report.css").read_text(encoding="utf-8")),
+        **content,
+    )
+
+
+def _lecture(report: Report, executed: Mapping[str, Any]) -> str:
+    """The speaker's notes of the report; empty if it lacks a page that they show."""
+    if any(report.entries[name].error if name in report.entries else True for name in notebooks()):
+        return ""
+    found = notes(executed, {name: entry.title for name, entry in report.entries.items()})
+    shown = [
+        {
+            **vars(note),
+            "say": [_inline(text) for text in note.say],
+            "finding": _inline(f"{FINDING} {note.finding}") if note.finding else "",
+        }
+        for note in found
+    ]
+    return _still("lecture.html.j2", run=f"{report.profile} · {report.dataset}", notes=_visible(shown))
+
+
+def _inline(markdown: str) -> jinja2.filters.Markup:
+    return jinja2.filters.Markup(_markdown_of_data(markdown))
 
 
 class _MathRenderer(IPythonRenderer):  # type: ignore[misc]
@@ -171,11 +217,12 @@ class _Exporter(HTMLExporter):  # type: ignore[misc]
         yield "without_dollars", lambda source: source.strip().strip("$").removeprefix("\\displaystyle")
 
 
-def _exporter(pages: frozenset[str]) -> HTMLExporter:
+def _exporter(pages: frozenset[str], template: str) -> HTMLExporter:
     exporter = _Exporter(
         config=Config({"NbConvertBase": {"display_data_priority": [*_SHOWN]}}),
-        template_name="report",
+        template_name=template,
         extra_template_basedirs=[str(_HERE / "templates")],
+        extra_template_paths=[str(_HERE / "templates")],
         exclude_output_prompt=True,
     )
     exporter.pages = pages
@@ -192,7 +239,7 @@ def _explain_unshown(executed: Any) -> None:
                 data["text/plain"] = f"(an output that only a live notebook shows: {kinds})"
 
 
-def _page(report: Report, name: str) -> dict[str, Any]:
+def _page(report: Report, name: str, slides: bool) -> dict[str, Any]:
     """What the template shows of one notebook in addition to its cells."""
     entry = report.entries[name]
     order = sorted(report.entries)
@@ -210,6 +257,7 @@ def _page(report: Report, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "title": entry.title,
+        "slides": f"{name}.slides.html" if slides else "",
         "repeat": _repeat(report, entry),
         "run": f"{report.profile} · {report.dataset}",
         "policy": _POLICY,
@@ -280,12 +328,18 @@ def _index_section(path: Path, report: Report) -> dict[str, Any]:
         "profile": report.profile,
         "dataset": report.dataset,
         "folder": path.name,
+        "lecture": f"{path.name}/{LECTURE}" if (path / LECTURE).is_file() else "",
         "summary": " · ".join(parts),
         "rows": [
             {
                 "name": entry.name,
                 "title": entry.title,
                 "file": f"{path.name}/{entry.name}.html",
+                "more": [
+                    (kind, f"{path.name}/{entry.name}{ending}")
+                    for kind, ending in (("slides", ".slides.html"), ("PDF", ".pdf"))
+                    if (path / f"{entry.name}{ending}").is_file()
+                ],
                 "status": entry.status,
                 "time": _duration(entry.seconds),
                 "error": entry.error,

@@ -279,10 +279,9 @@ class _Run:
         if self.report == self.previous:
             files.remove(self.staging)
             return
-        pages.write_pages(self.report, self.staging)
+        wanted = pages.write_pages(self.report, self.staging)
         self.report.save(self.staging)
-        wanted = {"results.json", "assets"}
-        wanted |= {f"{name}{ending}" for name in self.report.entries for ending in (".ipynb", ".html")}
+        wanted |= {"results.json", *(f"{name}.ipynb" for name in self.report.entries)}
         for path in self.staging.iterdir():
             if path.name not in wanted:
                 files.remove(path)

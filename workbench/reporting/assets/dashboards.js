@@ -11,6 +11,9 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
+// Numbers of an address have no commas.
+const bare = (label) => label.replace(/(?<=\d),(?=\d{3})/g, "");
+
 async function unpacked(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -156,8 +159,8 @@ class Dashboard {
 
   set(control, place) {
     control.place = place;
-    this.draw();
     writeAddress();
+    return this.draw();
   }
 
   // The page's order of states is Python's `itertools.product` over the controls in `order`.
@@ -185,7 +188,7 @@ class Dashboard {
     const problem = figure.error ?? this.filter(figure);
     this.status.textContent = problem ?? "";
     this.tellCommand();
-    if (!problem) show(this.plot, figure);
+    if (!problem) await show(this.plot, figure);
   }
 
   // As `stored_states.only`: leaves out the traces and annotations of what is not chosen.
@@ -203,12 +206,12 @@ class Dashboard {
   told(control) {
     return control.kind === "many"
       ? control.place.map((place) => control.labels[place]).join("|")
-      : control.labels[control.place].replace(/(?<=\d),(?=\d{3})/g, "");
+      : bare(control.labels[control.place]);
   }
 
   heard(control, text) {
-    const labels = control.labels.map((label) => label.replace(/(?<=\d),(?=\d{3})/g, ""));
-    if (control.kind !== "many") return labels.includes(text) ? labels.indexOf(text) : null;
+    const labels = control.labels.map(bare);
+    if (control.kind !== "many") return labels.includes(bare(text)) ? labels.indexOf(bare(text)) : null;
     const places = text.split("|").map((part) => control.labels.indexOf(part));
     return places.includes(-1) ? null : places;
   }
@@ -217,13 +220,17 @@ class Dashboard {
 const dashboards = [...document.querySelectorAll(".dashboard")].map((place) => new Dashboard(place));
 
 // A control is called by its name where one dashboard alone has it, else by the dashboard's name, too: "compare-methods.k".
+// That longer name is always understood.
 const addresses = new Map();
+const longer = new Map();
 {
   const names = dashboards.flatMap((dashboard) => dashboard.movable().map((control) => control.name));
   dashboards.forEach((dashboard) => {
     for (const control of dashboard.movable()) {
       const alone = names.filter((name) => name === control.name).length === 1;
-      addresses.set(alone ? control.name : `${dashboard.slug}.${control.name}`, [dashboard, control]);
+      const full = `${dashboard.slug}.${control.name}`;
+      longer.set(full, [dashboard, control]);
+      addresses.set(alone ? control.name : full, [dashboard, control]);
     }
   });
 }
@@ -245,7 +252,7 @@ function readAddress() {
   if (hash && !hash.includes(SEPARATOR)) return null; // a heading of the page
   for (const dashboard of dashboards) dashboard.reset();
   for (const [name, text] of new URLSearchParams(hash)) {
-    const [dashboard, control] = addresses.get(name) ?? [];
+    const [dashboard, control] = addresses.get(name) ?? longer.get(name) ?? [];
     if (!dashboard) continue;
     first ??= dashboard;
     const place = dashboard.heard(control, text);

@@ -33,6 +33,7 @@ function show(target, figure) {
   if (layout.meta?.stacks && target.clientWidth < NARROW) stack(layout);
   else if (panels) target.style.minWidth = `${PANELS}px`;
   if (target.clientWidth < NARROW) fold(layout, data, target.clientWidth);
+  if (target.dataset.height) layout.height = Number(target.dataset.height); // that of a slide
   // Plotly fills the height of its place, which is that of the figure.
   target.style.height = `${layout.height ?? layout.template?.layout?.height ?? 450}px`;
   return Plotly.react(target, data, layout, CONFIG);
@@ -172,6 +173,7 @@ function alignTables() {
 }
 
 function listContents() {
+  document.querySelector(".contents").open = matchMedia("(min-width: 62rem)").matches; // below, it would fill a screen
   const list = document.getElementById("contents");
   const links = new Map();
   for (const heading of document.querySelectorAll("main .jp-RenderedMarkdown :is(h1, h2, h3)[id]")) {
@@ -205,9 +207,9 @@ function toggleCode() {
   });
 }
 
-toggleCode();
+if (document.getElementById("all-code")) toggleCode();
 setFormulas();
 alignTables();
-listContents();
+if (document.getElementById("contents")) listContents();
 drawPlots();
 prepareForPaper();

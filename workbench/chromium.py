@@ -1,0 +1,47 @@
+"""A headless Chromium, for what only a browser can draw: pictures, printed pages, their speed. May import nothing of ours."""
+
+import importlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def executable() -> str:
+    """The path of Chromium: `chromium`, or what WORKBENCH_CHROMIUM names; FileNotFoundError if there is none."""
+    name = os.environ.get("WORKBENCH_CHROMIUM", "chromium")
+    found = shutil.which(name)
+    if found is None:
+        raise FileNotFoundError(
+            f"this needs Chromium, and there is no {name}: install one as `chromium`, or name it in WORKBENCH_CHROMIUM"
+        )
+    return found
+
+
+def check() -> None:
+    """Raise what `page` would, before long work whose end needs it."""
+    executable()
+    _playwright()
+
+
+@contextmanager
+def page(width: int = 960, height: int = 900) -> Iterator[Any]:
+    """A page of a headless Chromium, as playwright's.
+
+    Raises ImportError that names the install command if playwright is missing, FileNotFoundError if there is no Chromium.
+    """
+    path = executable()
+    with _playwright().sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            yield browser.new_page(viewport={"width": width, "height": height})
+        finally:
+            browser.close()
+
+
+def _playwright() -> Any:
+    try:
+        return importlib.import_module("playwright.sync_api")
+    except ImportError as error:
+        raise ImportError("this needs playwright; install it with: pip install playwright") from error

@@ -1,0 +1,46 @@
+// A page as slides. Figures are drawn again when their slide is shown: a slide that is hidden has no width.
+"use strict";
+
+const AT_CONTROL = /select|input|textarea|summary/i;
+
+const deck = new Reveal({
+  width: "100%", height: "100%", margin: 0, minScale: 1, maxScale: 1, center: false, transition: "none",
+  hash: true, slideNumber: "c/t", viewDistance: 1,
+  keyboardCondition: () => !AT_CONTROL.test(document.activeElement.tagName), // its keys move the control
+});
+
+const LEAST = 0.8; // of its height that a figure of one panel keeps so that its slide fits
+
+async function drawSlide() {
+  const slide = deck.getCurrentSlide();
+  slide.scrollTop = 0;
+  for (const [target, figure] of figures) {
+    if (!slide.contains(target)) continue;
+    delete target.dataset.height;
+    await show(target, figure);
+    const height = target.clientHeight;
+    const least = target.style.minWidth ? height : LEAST * height;
+    target.dataset.height = Math.max(least, height - Math.max(0, slide.scrollHeight - slide.clientHeight));
+    await show(target, figure);
+    Plotly.Plots.resize(target);
+  }
+}
+
+// An address that names a state opens the slide of the dashboard that has it.
+function openState(dashboard) {
+  const slide = dashboard?.place.closest(".slides section section");
+  if (!slide) return;
+  const { h, v } = deck.getIndices(slide);
+  deck.slide(h, v);
+}
+
+// Code that computes what is printed below it belongs to the lesson; that of a figure does not.
+for (const code of document.querySelectorAll(".jp-CodeCell:has(.jp-RenderedText) details.code")) code.open = true;
+
+deck.initialize().then(() => {
+  deck.on("slidechanged", drawSlide);
+  deck.on("resize", drawSlide);
+  openState(readAddress());
+  drawSlide();
+  addEventListener("hashchange", () => openState(readAddress()));
+});
