@@ -108,11 +108,13 @@ from workbench.explore.curve_explorer_widget import ReadOff
 
 shares = []
 for noise in [0.1, 0.2, 0.5, 1, 1.5, 2, 3, 4]:
-    found = index.search_embeddings(vectors[:200] + noise * drawn.normal(size=(200, 32)), k=10).ids
-    hits = found.numpy() == np.arange(200)[:, None] + 1
-    shares += [("first", noise, hits[:, 0].mean()), ("in the first 10", noise, hits.any(1).mean())]
+    noisy = vectors[:200] + noise * drawn.normal(size=(200, 32))
+    found = index.search_embeddings(noisy, k=10).to_source()
+    right = found["item_id"] == "doc-" + found["query"].astype(str)
+    first = right & (found["rank"] == 1)
+    shares += [("first", noise, first.sum() / 200), ("in the first 10", noise, right.sum() / 200)]
 curves = pd.DataFrame(shares, columns=["curve", "x", "y"])
-axes = Axes("standard deviation of the noise", "copies that find their vector", unit="of noise", share=True)
+axes = Axes("standard deviation of the noise", "copies that find their vector", unit="noise", share=True)
 ReadOff("Noisy copies", curves, axes, "noise", "Noise in every number", start=1).at(view)
 
 # %% [markdown]
