@@ -61,4 +61,4 @@ FAINT = """() => {
     }
     return Object.fromEntries(faint)
 }"""
-"""Texts whose contrast with what lies behind them is below the 4.5 to 1 that WCAG 2.2 asks for."""
+"""Texts whose contrast with what lies behind them is below 4.5 to 1, the least that WCAG 2.2 allows."""

@@ -130,13 +130,13 @@ def _lecture(report: Report, executed: Mapping[str, Any]) -> str:
     found = notes(executed, {name: entry.title for name, entry in report.entries.items()})
     shown = [
         {
-            **vars(note),
+            **_visible(vars(note)),
             "say": [_inline(text) for text in note.say],
             "finding": _inline(f"{FINDING} {note.finding}") if note.finding else "",
         }
         for note in found
     ]
-    return _still("lecture.html.j2", run=f"{report.profile} · {report.dataset}", notes=_visible(shown))
+    return _still("lecture.html.j2", run=f"{report.profile} · {report.dataset}", notes=shown)
 
 
 def _inline(markdown: str) -> jinja2.filters.Markup:

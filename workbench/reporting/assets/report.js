@@ -88,13 +88,14 @@ function fold(layout, data, width) {
   layout.legend = { ...layout.legend, ...foot, entrywidth: undefined };
   layout.margin = { ...template.margin, ...layout.margin, l: 48, r: 8 };
   const title = layout.title?.text ?? "";
+  if (title) layout.title = { ...layout.title, xref: "container", x: 0, xanchor: "left" };
   const lines = wrapped(title, Math.floor(width / 9));
   if (lines.length > 1) {
     layout.title = { ...layout.title, text: lines.join("<br>"), font: { ...layout.title.font, size: 15 } };
     layout.margin.t = (layout.margin.t ?? 56) + 20 * (lines.length - 1);
   }
   for (const axis of Object.keys(layout).filter((name) => /^[xy]axis/.test(name) && layout[name].title?.text)) {
-    const text = wrapped(layout[axis].title.text, Math.floor((axis[0] === "x" ? width : 300) / 9)).join("<br>");
+    const text = wrapped(layout[axis].title.text, Math.floor((axis[0] === "x" ? width - 64 : 300) / 9)).join("<br>");
     layout[axis] = { ...layout[axis], title: { ...layout[axis].title, text } };
   }
   layout.height = height + (layout.showlegend !== false && named > 1 ? 21 * named : 0);
