@@ -35,6 +35,14 @@ from workbench.theory.fitting import FitConfig
 
 Approximation(FitConfig(width=2, gate_hidden=8, steps=2000), n=96)
 """,
+    "02_lost": """import pandas as pd
+from workbench.explore.widgets import MetricExplorer
+
+metrics = {"metric": ["HR@1", "HR@10", "HR@100"], "value": [0.1, 0.2, 0.4]}
+lost = MetricExplorer(pd.DataFrame(metrics).assign(method="HSTU + MoL"))
+lost.figure.send_state = lambda *_, **__: None  # no message reaches the browser any more
+lost
+""",
 }
 REAL = {"05_mol_anatomy": "embedded-tiny"}
 """Notebooks of the repository that are run as they are, but on this dataset."""
@@ -83,6 +91,21 @@ def test_a_browser_too_busy_for_two_seconds_follows_all_the_same(visit: Any, lab
     page.locator(".noUi-handle").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function(f"{shown} === 'HR@100'", timeout=30_000)
+
+
+def test_a_figure_that_is_not_connected_says_so_and_is_opened_again(visit: Any, lab: str) -> None:
+    page = visit.page
+    run_all(page, lab, "02_lost")
+    shown = "document.querySelector('.js-plotly-plot')?.data?.[0]?.x?.[0]"
+    page.wait_for_function(f"{shown} === 'HR@10'", timeout=30_000)
+    page.locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("text=the browser had lost this figure", timeout=30_000)
+    page.wait_for_function(f"{shown} === 'HR@100'", timeout=30_000)
+    page.locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowLeft")  # the new one is connected
+    page.wait_for_function(f"{shown} === 'HR@10'", timeout=30_000)
+    page.wait_for_selector("text=drawn in", timeout=30_000)
 
 
 def test_training_is_started_watched_stopped_and_overtaken_by_a_key(visit: Any, lab: str) -> None:

@@ -205,12 +205,53 @@ def test_a_figure_whose_browser_lost_an_update_is_opened_again(monkeypatch: pyte
     bars.widget.observe(lambda _: opened.set(), names="children")
     first._shown = 0  # what a browser says that has opened the figure and heard of no change
     assert opened.wait(20)
-    assert bars.figure is not first and bars.figure in bars.widget.children
-    assert len(bars.figure.data[0].y) == 5
-    second = bars.figure
-    bars.controls["count"].value = 6
-    second._shown = second._version
-    assert bars.figure is second
+    with bars.lock:
+        assert bars.figure is not first and bars.figure in bars.widget.children
+        assert len(bars.figure.data[0].y) == 5
+        assert bars.status.value == widgets.LOST
+
+
+def test_a_figure_that_hears_nothing_any_more_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(widgets, "PATIENCE", 0.0)
+    bars = Bars()
+    first = bars.figure
+    first._shown = 0  # opened, and silent from then on
+    opened = threading.Event()
+    bars.widget.observe(lambda _: opened.set(), names="children")
+    bars.controls["count"].value = 5
+    assert opened.wait(20)
+    with bars.lock:
+        assert bars.figure is not first
+        assert len(bars.figure.data[0].y) == 5
+        assert bars.status.value == widgets.LOST
+
+
+def test_a_figure_that_shows_its_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: list[Any] = []
+
+    class Timer:
+        daemon = False
+
+        def __init__(self, seconds: float, call: Any, given: Any) -> None:
+            waiting.append((seconds, call, given))
+
+        def start(self) -> None: ...
+
+    monkeypatch.setattr(widgets.threading, "Timer", Timer)
+    monkeypatch.setattr(widgets, "display", lambda *_: None)
+    bars = Bars()
+    bars.controls["count"].value = 3
+    assert waiting == []  # nobody displayed it
+    bars._ipython_display_()
+    bars.controls["count"].value = 4
+    bars.figure._shown = 2
+    bars.controls["count"].value = 5
+    assert [seconds for seconds, *_ in waiting] == [widgets.FIRST_PATIENCE, widgets.PATIENCE]
+    figure = bars.figure
+    figure._shown = figure.version
+    for _, call, given in waiting:
+        call(*given)
+    assert bars.figure is figure and "drawn in" in bars.status.value
 
 
 def test_methods_are_compared_at_one_k() -> None:

@@ -44,7 +44,15 @@ export default () => {
       });
     },
     async render({ model, el }) {
-      const made = await figure;
+      // A figure that is not connected says so.
+      const note = document.createElement("p");
+      note.textContent = "Connecting the figure …";
+      el.append(note);
+      const made = await figure.catch((error) => {
+        note.textContent = `This figure is not connected (${error.message}): run its cell again.`;
+        throw error;
+      });
+      note.remove();
       const height = () => (el.style.height = `${model.get("_widget_layout").height ?? 450}px`);
       height();
       const remove = await made.render({ model, el });

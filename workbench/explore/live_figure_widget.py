@@ -46,6 +46,16 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
         self.open()
 
     @property
+    def version(self) -> int:
+        """The number of its changes."""
+        return int(self._version)
+
+    @property
+    def shown(self) -> int:
+        """The version that a browser reported as shown; -1 if none has opened the figure."""
+        return int(self._shown)
+
+    @property
     def behind(self) -> bool:
         """Whether a browser has opened the figure, and has not shown its latest version."""
         return 0 <= self._shown < self._version

@@ -28,8 +28,14 @@ HEADLESS = "WORKBENCH_HEADLESS"
 STEP_MS = 900
 """Milliseconds of a step that is played."""
 
-PATIENCE = 3.0
+PATIENCE = 5.0
 """Seconds that a browser has to show an update before its figure is opened again."""
+
+FIRST_PATIENCE = 30.0
+"""The same for a figure that no browser has shown yet."""
+
+LOST = "the browser had lost this figure, which was opened again"
+"""What the status line says of a figure that was not connected."""
 
 
 class Dashboard(ABC):
@@ -64,6 +70,7 @@ class Dashboard(ABC):
         self.figure: Any = None
         self.status = widgets.HTML()
         self._drawn: dict[str, Any] | None = None
+        self._displayed = False
         self._redraw(self._open)
         if self.figure is None:  # the status line shows the reason
             self._open(go.Figure())
@@ -221,6 +228,7 @@ class Dashboard(ABC):
             shown = {MIME: self.page(), "application/vnd.plotly.v1+json": picture}
             display({**shown, "text/html": settings.to_html(index=False)}, raw=True)
         else:
+            self._displayed = True
             display(self.widget)
             display(HTML(self._still()))
 
@@ -262,22 +270,30 @@ class Dashboard(ABC):
         """A live figure was opened, the first one or another in its place: a subclass attaches what it listens to."""
 
     def _reported(self, _change: object = None) -> None:
-        """A browser has shown a version of the figure; if that is not the latest, it has a while to show it."""
+        """A browser has shown a version of the figure, which may not be the latest."""
+        if self.figure.behind:
+            self._await_browser()
+
+    def _await_browser(self) -> None:
+        """Give the browser a while to show the figure as it is now; a figure that nobody displayed has no browser."""
         figure = self.figure
-        if figure.behind:
-            timer = threading.Timer(PATIENCE, self._reconnect, [figure])
+        opened = figure.shown >= 0
+        if opened or self._displayed:
+            patience = PATIENCE if opened else FIRST_PATIENCE
+            timer = threading.Timer(patience, self._reconnect, [figure, figure.version])
             timer.daemon = True
             timer.start()
 
-    def _reconnect(self, figure: LiveFigure) -> None:
-        """Open another live figure in the place of one whose browser has lost an update."""
+    def _reconnect(self, figure: LiveFigure, version: int) -> None:
+        """Open another live figure in the place of one whose browser has not shown this version, and say so."""
         with self.lock:
-            if figure is not self.figure or not figure.behind:
+            if figure is not self.figure or figure.shown >= version:
                 return
             self._open(go.Figure(figure))
             children = [self.figure if child is figure else child for child in self.widget.children]
             self.widget.children = children
             figure.close()
+            self.status.value = LOST
 
     def _show(self, new: go.Figure) -> None:
         """Turn the live figure into `new` with one message: traces of the same kind are changed, not replaced."""
@@ -297,6 +313,7 @@ class Dashboard(ABC):
         if len(new.data) > same:
             live.add_traces(new.data[same:])
         live.changed()
+        self._await_browser()
 
 
 class MetricExplorer(Dashboard):

@@ -17,7 +17,7 @@ const bare = (label) => label.replace(/(?<=\d),(?=\d{3})/g, "");
 async function unpacked(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return JSON.parse(await new Response(stream).text());
+  return { ...JSON.parse(await new Response(stream).text()), made: [] };
 }
 
 class Dashboard {
@@ -177,29 +177,29 @@ class Dashboard {
       const control = only && this.controls.get(only[0]);
       group.hidden = Boolean(control) && control.labels[control.place] !== only[1];
     }
-    const { parts, states } = await this.content;
-    const whole = (value) => {
-      if (Array.isArray(value)) return value.map(whole);
-      if (value === null || typeof value !== "object") return value;
-      if ("$" in value) return whole(parts[value.$]);
-      return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, whole(part)]));
-    };
-    const figure = whole(states[this.number()]);
-    const problem = figure.error ?? this.filter(figure);
-    this.status.textContent = problem ?? "";
+    const figure = this.filtered(this.whole((await this.content).states[this.number()], await this.content));
+    this.status.textContent = figure.error ?? "";
     this.tellCommand();
-    if (!problem) await show(this.plot, figure);
+    if (!figure.error) await show(this.plot, figure);
+  }
+
+  // A stored part is made whole once: plotly does not draw again what is the same object as before.
+  whole(value, content) {
+    if (Array.isArray(value)) return value.map((part) => this.whole(part, content));
+    if (value === null || typeof value !== "object") return value;
+    if ("$" in value) return (content.made[value.$] ??= this.whole(content.parts[value.$], content));
+    return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, this.whole(part, content)]));
   }
 
   // As `stored_states.only`: leaves out the traces and annotations of what is not chosen.
-  filter(figure) {
+  filtered(figure) {
     const many = this.movable().find((control) => control.kind === "many");
-    if (!many) return null;
-    if (!many.place.length) return `ValueError: choose at least one of the ${many.name}`;
+    if (!many || figure.error) return figure;
+    if (!many.place.length) return { error: `ValueError: choose at least one of the ${many.name}` };
     const left = new Set(many.traces.filter((_, place) => !many.place.includes(place)));
-    figure.data = figure.data.filter((trace) => !left.has(trace.legendgroup || trace.name));
-    figure.layout.annotations = (figure.layout.annotations ?? []).filter((note) => !left.has(note.name));
-    return null;
+    const data = figure.data.filter((trace) => !left.has(trace.legendgroup || trace.name));
+    const annotations = (figure.layout.annotations ?? []).filter((note) => !left.has(note.name));
+    return { ...figure, data, layout: { ...figure.layout, annotations } };
   }
 
   // What a control is set to, as the address bar says it, and back; null if it has no such value.

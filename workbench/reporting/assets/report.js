@@ -7,6 +7,8 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 // No button of a plot sends it to another machine.
 const NARROW = 560; // pixels of a figure below which it is drawn for a phone
 const PANELS = 680; // pixels that a figure of several panels has at least: on a phone it is moved sideways
+const CROWDED = 800; // pixels below which the titles of several panels are small
+const SMALL = 10;
 const PAPER = 700; // pixels across a printed page
 const LEGIBLE = 4.6; // contrast of text with the page, of 4.5 that WCAG 2.2 asks for
 const CONFIG = { responsive: true, displaylogo: false, showTips: false, showSendToCloud: false };
@@ -32,6 +34,11 @@ function show(target, figure) {
   target.style.minWidth = "";
   if (layout.meta?.stacks && target.clientWidth < NARROW) stack(layout);
   else if (panels) target.style.minWidth = `${PANELS}px`;
+  if (target.style.minWidth && target.clientWidth < CROWDED) {
+    for (const note of layout.annotations ?? []) {
+      if (note.yref === "paper") note.font = { ...note.font, size: Math.min(SMALL, note.font?.size ?? SMALL) };
+    }
+  }
   if (target.clientWidth < NARROW) fold(layout, data, target.clientWidth);
   if (target.dataset.height) layout.height = Number(target.dataset.height); // that of a slide
   // Plotly fills the height of its place, which is that of the figure.
@@ -127,10 +134,16 @@ function drawPlots() {
   dark.addEventListener("change", () => figures.forEach((figure, target) => show(target, figure)));
 }
 
+// Code that computes what is printed below it belongs to the lesson; that of a figure does not.
+function openLessons() {
+  for (const code of document.querySelectorAll(".jp-CodeCell:has(.jp-RenderedText) details.code")) code.open = true;
+}
+
 // On paper: answers unfolded, figures as wide as the page.
 function prepareForPaper() {
   addEventListener("beforeprint", () => {
     for (const answer of document.querySelectorAll("main details:not(.code, .log)")) answer.open = true;
+    openLessons();
     for (const target of figures.keys()) {
       target.style.minWidth = "";
       Plotly.relayout(target, { width: Math.min(PAPER, target.clientWidth || PAPER), autosize: false });

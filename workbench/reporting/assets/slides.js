@@ -34,8 +34,7 @@ function openState(dashboard) {
   deck.slide(h, v);
 }
 
-// Code that computes what is printed below it belongs to the lesson; that of a figure does not.
-for (const code of document.querySelectorAll(".jp-CodeCell:has(.jp-RenderedText) details.code")) code.open = true;
+openLessons();
 
 deck.initialize().then(() => {
   deck.on("slidechanged", drawSlide);
