@@ -15,11 +15,18 @@ def edges(nodes: int, degree: int, seed: int) -> Tensor:
     return drawn.sort(dim=1, descending=True).values  # −1 past the end
 
 
-def walked(make: type[walk.Walks], graph: Tensor, scores: Tensor, beam: int, listed: int) -> list[list[int]]:
-    """The nodes that each walk hands out, in order."""
+def walked(
+    make: type[walk.Walks],
+    graph: Tensor,
+    scores: Tensor,
+    beam: int,
+    listed: int,
+    masks: tuple[Tensor, Tensor],
+) -> tuple[list[list[int]], Tensor, Tensor]:
+    """The nodes that each walk hands out, in order, and the best that it ends with."""
     entries = torch.arange(0, len(graph), max(1, len(graph) // 3))
     seen: list[list[int]] = [[] for _ in scores]
-    with make(graph, entries, len(scores), beam, listed) as walks:
+    with make(graph, entries, len(scores), beam, listed, *masks) as walks:
         while (step := walks.next()).nodes.shape[1]:
             assert step.nodes.shape[1] == int(step.counts.max()) <= listed
             for query, (nodes, count) in enumerate(
@@ -28,7 +35,7 @@ def walked(make: type[walk.Walks], graph: Tensor, scores: Tensor, beam: int, lis
                 seen[query] += nodes[:count]
                 assert set(nodes[count:]) <= {0}
             walks.scored(scores.gather(1, step.nodes))
-    return seen
+        return seen, *walks.best(beam)
 
 
 @settings(max_examples=40, deadline=None)
@@ -41,16 +48,31 @@ def test_both_versions_walk_the_same_way(nodes, degree, queries, beam, listed, s
         pytest.skip("there is no C++ compiler here")
     graph = edges(nodes, degree, seed)
     scores = torch.randint(-3, 4, (queries, nodes), generator=torch.Generator().manual_seed(seed)).float()
-    native = walked(walk._NativeWalks, graph, scores, beam, listed)
-    assert native == walked(walk._PlainWalks, graph, scores, beam, listed)
-    assert all(len(set(seen)) == len(seen) for seen in native)
+    chance = torch.Generator().manual_seed(seed)
+    excluded = torch.randint(-1, nodes, (queries, 4), generator=chance)
+    allowed = torch.rand(nodes, generator=chance) < 0.7
+    walks = [
+        walked(make, graph, scores, beam, listed, (excluded, allowed))
+        for make in (walk._NativeWalks, walk._PlainWalks)
+    ]
+    assert walks[0][0] == walks[1][0]
+    assert all(torch.equal(native, plain) for native, plain in zip(walks[0][1:], walks[1][1:], strict=True))
+    seen, best, rows = walks[0]
+    for query, met in enumerate(seen):
+        assert len(set(met)) == len(met)
+        closed = set(excluded[query].tolist())
+        found = sorted((-float(scores[query, n]), n) for n in met if allowed[n] and n not in closed)[:beam]
+        listed_rows = [
+            (-score, n) for score, n in zip(best[query].tolist(), rows[query].tolist(), strict=True)
+        ]
+        assert found == listed_rows[: len(found)] and bool((best[query, len(found) :] == -torch.inf).all())
 
 
 def test_a_walk_follows_the_best_node_and_ends_at_the_best_of_its_list():
     chain = torch.tensor([[1], [2], [3], [4], [5], [-1]], dtype=torch.int32)
     rising, falling = torch.arange(6.0), -torch.arange(6.0)
     for make in {walk._PlainWalks, walk._PlainWalks if walk._library() is None else walk._NativeWalks}:
-        with make(chain, torch.tensor([0]), 2, 1, 8) as walks:
+        with make(chain, torch.tensor([0]), 2, 1, 8, None, None) as walks:
             met: list[set[int]] = [set(), set()]
             while (step := walks.next()).nodes.shape[1]:
                 for query in (0, 1):

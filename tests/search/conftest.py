@@ -77,6 +77,9 @@ SEARCHERS: dict[str, Build] = {
     "per component by faiss": lambda similarity, items: Approximate.of(
         similarity, items, n1=60, source=faiss_lists(Flat())
     ),
+    "cascade": lambda similarity, items: Approximate.of(
+        similarity, items, n2=60, cheaper=similarity, keep=30
+    ),
     "graph": lambda similarity, items: GraphSearch(similarity, items, ef=512, degree=8),
     "tree beam": tree_beam,
     "sharded": lambda similarity, items: Sharded(

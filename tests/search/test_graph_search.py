@@ -108,7 +108,7 @@ def test_a_file_serves_the_same_items_alone(similarity, items, queries, searcher
     searcher.save_into(tmp_path)
     opened = GraphSearch(similarity, items, 40, 12, folder=tmp_path)
     assert torch.equal(opened.graph.neighbours, searcher.graph.neighbours)
-    with pytest.raises(ValueError, match="was built with degree 12, nearest 48, not degree 8"):
+    with pytest.raises(ValueError, match="was built with degree 12, nearest 32, not degree 8"):
         GraphSearch(similarity, items, 40, 8, folder=tmp_path)
     with pytest.raises(ValueError, match="of other vectors"):
         GraphSearch(similarity, items[torch.arange(1, ITEMS)], 40, 12, folder=tmp_path)
@@ -143,5 +143,5 @@ def test_a_graph_of_one_and_of_few_items(similarity, items, queries):
 
 def test_the_graph_is_the_same_twice(items):
     vectors = items.components.flatten(1)
-    first, second = (ProximityGraph.build(items.ids, vectors, 8, 16) for _ in range(2))
+    first, second = (ProximityGraph.build(vectors, 8, 16) for _ in range(2))
     assert torch.equal(first.neighbours, second.neighbours)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench import runtime
-from workbench.search.pruning import clusters, largest_mixture, pruning, silu_interval
+from workbench.search.cells import cells
+from workbench.search.pruning import largest_mixture, pruning, silu_interval
 from workbench.similarities.mol import MixtureOfLogits, MoLConfig
 
 numbers = st.floats(-3, 3, width=32)
@@ -80,6 +81,6 @@ def test_other_gates_are_refused_and_clusters_are_numbered_without_gaps():
         items = similarity.items(torch.randn(9, 6), torch.arange(1, 10))
     with pytest.raises(ValueError, match="known for glu_silu gates, not sum"):
         next(pruning(similarity, queries, items, 2, runtime.generator(0)))
-    member = clusters(torch.tensor([[0.0], [0.1], [9.0], [9.1]]), 3, runtime.generator(0))
+    member = cells(torch.tensor([[0.0], [0.1], [9.0], [9.1]]), 3, runtime.generator(0)).member
     assert sorted(member.unique().tolist()) == list(range(int(member.max()) + 1))
     assert member[0] == member[1] or member[2] == member[3]

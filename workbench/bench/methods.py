@@ -33,6 +33,8 @@ from workbench.search.parameters import MOST, Parameter, parameters
 from workbench.search.path_beam import PathBeam
 from workbench.search.proximity_graph import ProximityGraph
 from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
+from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
+from workbench.similarities.mol_linear import has_hidden_gate, with_linear_gate
 from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems, SparCodeQueries
 
 Search = Callable[[QueryState, int, "Int[Tensor, 'B H'] | None"], TopK]
@@ -262,6 +264,26 @@ def _h_indexer(width: int, keep: int) -> BenchmarkEntry:
     return BenchmarkEntry("h-indexer", build, parameters, scan, index=Index(f"h-indexer, width {width}", fit))
 
 
+def _cascade(n2: int, keep: int) -> BenchmarkEntry:
+    """Its linear gate is fitted to pairs of the sample."""
+
+    def fit(workload: Workload) -> MixtureOfLogits:
+        mol, items, sample = workload.similarity, workload.items, workload.sample
+        if not isinstance(mol, MixtureOfLogits) or not has_hidden_gate(mol):
+            raise ValueError(
+                f"{workload.name} has no pair gate with a hidden layer, which a cascade replaces"
+            )
+        assert isinstance(items, MoLItems) and isinstance(sample, MoLQueries)
+        return with_linear_gate(mol, items, sample)
+
+    def build(workload: Workload, batch_size: int, index: MixtureOfLogits) -> Built:
+        searcher = Approximate.of(workload.similarity, workload.items, n2=n2, cheaper=index, keep=keep)
+        return Built(searcher.search)
+
+    parameters = {"n2": n2, "keep": keep}
+    return BenchmarkEntry("cascade", build, parameters, "unknown", index=Index("linear gate", fit))
+
+
 def _from_index(kind: IndexKind, key: str, n2: int) -> tuple[Callable[[Workload, int, Any], Built], Index]:
     """The list by the average from an index of faiss, which searches of other `n2` and other efforts share."""
 
@@ -348,7 +370,7 @@ SERVED_ELSEWHERE = {"faiss-flat", "usearch", "milvus", "lancedb", "tantivy"}
 """Registered searchers that the study of engines measures, each from its files."""
 
 MAKERS: dict[str, Callable[..., BenchmarkEntry]] = {
-    "h-indexer": _h_indexer, "faiss-ivf": _ivf, "faiss-hnsw": _hnsw, "graph": _graph, "paths": _paths,
+    "h-indexer": _h_indexer, "cascade": _cascade, "faiss-ivf": _ivf, "faiss-hnsw": _hnsw, "graph": _graph, "paths": _paths,
 }  # fmt: skip
 """Registered searchers, by kind, whose index the bench builds once for several settings, or with queries to learn from."""
 

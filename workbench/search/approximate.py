@@ -11,14 +11,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Similarity
 from workbench.search import trace
 from workbench.search.bounds import not_finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.candidates import Scan, SourceBuilder
 from workbench.search.certificates import Answer, CorpusSearcher, Revertible, certificate, stated_precision
-from workbench.search.generators import AverageList, CandidateGenerator, Candidates, ComponentLists
-from workbench.search.ranking import Pairs, best_of_pairs, less, merged, score_pairs, union
+from workbench.search.generators import (
+    AverageList,
+    CandidateGenerator,
+    Candidates,
+    ComponentLists,
+    check_count,
+)
+from workbench.search.ranking import Pairs, best_of_pairs, less, merged, narrowed, score_pairs, union
 from workbench.search.tiles import DEFAULT_BUDGET
 from workbench.search.topk import NO_SCORE, Best
 from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, overflows
@@ -36,6 +42,9 @@ class Approximate(CorpusSearcher):
     false certificate: it is the lowest of those that the generators give, and approximate sources give none.
     `num_scored` counts candidates.
 
+    With a `cheaper` similarity over the same states, the `keep` candidates that it scores highest are rescored, at least k; the
+    others are dropped, and what is dropped is bounded by nothing. `num_scored` counts those that are rescored.
+
     With `until_certified`, the lists of the queries without a proof are doubled until they have one, at worst when all items
     are candidates.
 
@@ -50,13 +59,17 @@ class Approximate(CorpusSearcher):
         generators: Sequence[CandidateGenerator],
         *,
         until_certified: bool = False,
+        cheaper: Similarity | None = None,
+        keep: int = 1,
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
+        check_count("keep", keep)
         if not generators:
             raise ValueError("candidates need at least one generator: give n1, n2 or both")
         super().__init__(similarity, items, memory_budget)
         self.similarity: ComponentSimilarity = similarity
         self.generators, self.until_certified = tuple(generators), until_certified
+        self.cheaper, self.keep = cheaper, keep
         with stated_precision():
             self._fallback = self._derived(items)
 
@@ -71,6 +84,8 @@ class Approximate(CorpusSearcher):
         lookahead: int = 0,
         until_certified: bool = False,
         source: SourceBuilder = Scan,
+        cheaper: Similarity | None = None,
+        keep: int = 1,
         memory_budget: int = DEFAULT_BUDGET,
     ) -> Self:
         """Candidates are the `n1` best items of each component, the `n2` best by the average component, or both.
@@ -87,7 +102,13 @@ class Approximate(CorpusSearcher):
             if n2 is not None:
                 generators.append(AverageList(similarity, items, n2, source=source))
         return cls(
-            similarity, items, generators, until_certified=until_certified, memory_budget=memory_budget
+            similarity,
+            items,
+            generators,
+            until_certified=until_certified,
+            cheaper=cheaper,
+            keep=keep,
+            memory_budget=memory_budget,
         )
 
     def _derived(self, items: ItemState) -> "_Fallback":
@@ -162,6 +183,10 @@ class Approximate(CorpusSearcher):
         parts = [g.candidates(queries, k, excluded, allowed, times) for g in self.generators]
         pairs = union([part.pairs for part in parts], total)
         bound = self._bound(queries, parts, pairs)
+        if self.cheaper is not None:
+            keep = max(k, self.keep * times)
+            pairs, dropped = narrowed(self.cheaper, queries, self.items, pairs, keep)
+            bound = bound.masked_fill(dropped, UNKNOWN)
         fresh = pairs if before is None else less(pairs, before.pairs, total)
         scores = score_pairs(self.similarity, queries, self.items, fresh)
         trace.scored("the candidates are scored", fresh.rows[None], scores[None])

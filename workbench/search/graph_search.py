@@ -7,7 +7,6 @@ NANN walk in the same way. Here two items are near by the cosine of all their co
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -16,21 +15,17 @@ from workbench.kernels.walk import walks
 from workbench.search import trace
 from workbench.search.bounds import not_finite
 from workbench.search.brute_force import BruteForce
-from workbench.search.candidates import Scan, SourceBuilder, listed_among
 from workbench.search.certificates import Answer, CorpusSearcher
 from workbench.search.proximity_graph import ProximityGraph
 from workbench.search.tiles import DEFAULT_BUDGET
-from workbench.search.topk import NO_SCORE, best
+from workbench.search.topk import NO_SCORE
 from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, overflows
 
 LISTED = 128
 """Pairs of a query that are scored together."""
 
-SCORED_BYTES = 64
-"""Bytes of a pair that was scored, until all are ranked."""
-
-SCORED_PER_PLACE = 16
-"""Pairs that a walk scores for each place of its list, about, at most."""
+PLACE_BYTES = 128
+"""Bytes of a place in the list of a walk, about."""
 
 FILE = "graph.safetensors"
 
@@ -40,12 +35,12 @@ class GraphSearch(CorpusSearcher):
 
     A walk begins with 256 items spread over the corpus and ends when the `ef` best that it met have no neighbour left that was
     not scored. It reads `degree` neighbours of a node, chosen from its `nearest` by the cosine of all components, end to end.
-    `num_scored` counts the pairs that it scored. Only a walk that has met every item proves its answer (`exact`).
+    Items that may not be found lead on as all others do, and take none of the `ef` places. `num_scored` counts the pairs
+    that were scored. Only a walk that has met every item proves its answer (`exact`).
 
     Queries or a corpus with a value that is not finite, or whose products may overflow, are searched by brute force, and so
     are queries whose walk meets fewer than k items that may be found. On a GPU scores are computed there, and walks kept on
-    the CPU. `graph` is taken if it is given, else that in `folder`, else one is built (and written into `folder`); `source`
-    finds the nearest items while it is built.
+    the CPU. `graph` is taken if it is given, else that in `folder`, else one is built (and written into `folder`).
     """
 
     def __init__(
@@ -54,11 +49,10 @@ class GraphSearch(CorpusSearcher):
         items: ItemState,
         ef: int = 200,
         degree: int = 24,
-        nearest: int = 48,
+        nearest: int = 32,
         *,
         graph: ProximityGraph | None = None,
         folder: Path | None = None,
-        source: SourceBuilder = Scan,
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
         for name, value in (("ef", ef), ("degree", degree), ("nearest", nearest)):
@@ -78,7 +72,7 @@ class GraphSearch(CorpusSearcher):
         elif path is not None and path.is_file():
             self.graph = ProximityGraph.load(path, items.ids, vectors, self._built_with)
         else:
-            self.graph = ProximityGraph.build(items.ids, vectors, degree, nearest, source)
+            self.graph = ProximityGraph.build(vectors, degree, nearest)
             if folder is not None:
                 self.save_into(folder)
 
@@ -92,7 +86,8 @@ class GraphSearch(CorpusSearcher):
         return f"degree {self.degree}, nearest {self.nearest}"
 
     def _vectors(self, items: ItemState) -> Float[Tensor, "N d"]:
-        return self.similarity.item_components(items).flatten(1).nan_to_num()
+        vectors = self.similarity.item_components(items).flatten(1)
+        return vectors if bool(vectors.isfinite().all()) else vectors.nan_to_num()
 
     def _derive(self, items: ItemState) -> None:
         components = self.similarity.item_components(items)
@@ -112,8 +107,8 @@ class GraphSearch(CorpusSearcher):
 
     def _batch(self, queries: QueryState, k: int, excluded: int) -> int:
         total = len(self.items)
-        scored = min(total, SCORED_PER_PLACE * (max(self.ef, k) + excluded))
-        return max(1, self.memory_budget // (total // 8 + SCORED_BYTES * scored))
+        places = min(total, max(self.ef, k) + excluded + LISTED)
+        return max(1, self.memory_budget // (total // 4 + PLACE_BYTES * places))
 
     def _can_rank(self, queries: QueryState) -> bool:
         if not self._finite or bool(not_finite(queries).any()):
@@ -131,20 +126,8 @@ class GraphSearch(CorpusSearcher):
     ) -> Answer:
         if not self._can_rank(queries):
             return self._everything.answer(queries, k, excluded, allowed)
-        total = len(self.items)
-        open_items = total if allowed is None else int(allowed.sum())
-        # What may not be found still leads on: the list has room for it.
-        wanted = max(self.ef, k + (0 if excluded is None else excluded.shape[1]))
-        beam = -(-wanted * total // max(1, open_items))
-        scores, rows, counts = self._walked(queries, min(beam, total), k)
-        if excluded is not None:
-            scores = scores.masked_fill(listed_among(rows, excluded), NO_SCORE)
-        if allowed is not None:
-            scores = scores.masked_fill(~allowed[rows.clamp(min=0)], NO_SCORE)
-        found = best(scores, k)
-        bound = torch.where(counts == total, NO_SCORE, UNKNOWN).to(scores.dtype)
-        answer = Answer(found.scores, rows.gather(1, found.rows).clamp(min=0), bound, counts)
-        short = (found.scores[:, -1] == NO_SCORE) & (counts < total)
+        answer = self._walked(queries, k, excluded, allowed)
+        short = (answer.scores[:, -1] == NO_SCORE) & (answer.num_scored < len(self.items))
         if not bool(short.any()):
             return answer
         left_out = None if excluded is None else excluded[short]
@@ -154,22 +137,28 @@ class GraphSearch(CorpusSearcher):
         )
 
     def _walked(
-        self, queries: QueryState, beam: int, k: int
-    ) -> tuple[Float[Tensor, "B S"], Int[Tensor, "B S"], Int[Tensor, "B"]]:
-        """All pairs that walks with lists of `beam` scored, rows ascending (−1 and −inf for none, at least k), and how many."""
-        device = self.items.ids.device
-        graph = self.graph.neighbours.cpu()
-        scores, rows = [], []
-        with walks(graph, self.graph.entries.cpu(), len(queries), beam, LISTED) as walking:
+        self,
+        queries: QueryState,
+        k: int,
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+    ) -> Answer:
+        total, device = len(self.items), self.items.ids.device
+        graph, beam = self.graph, min(total, max(self.ef, k))
+        begin = (graph.neighbours.cpu(), graph.entries.cpu(), len(queries), beam, LISTED)
+        scored = torch.zeros(len(queries), dtype=torch.int64)
+        dtype = torch.float32
+        with walks(*begin, _cpu(excluded), _cpu(allowed)) as walking:
             while (step := walking.next()).nodes.shape[1]:
-                here = self.similarity.score_candidates(queries, self.items, step.nodes.to(device))
-                walking.scored(here.cpu())
-                none = torch.arange(step.nodes.shape[1]) >= step.counts[:, None]
-                rows.append(step.nodes.masked_fill(none, -1).to(device))
-                scores.append(here.masked_fill(none.to(device), NO_SCORE))
-                trace.scored("neighbours of the best items are scored", rows[-1], scores[-1])
-        together = torch.cat(rows, 1)
-        short = max(0, k - together.shape[1])
-        ascending, order = F.pad(together, (0, short), value=-1).sort(dim=1)
-        ordered = F.pad(torch.cat(scores, 1), (0, short), value=NO_SCORE).gather(1, order)
-        return ordered, ascending, (ascending >= 0).sum(1)
+                scores = self.similarity.score_candidates(queries, self.items, step.nodes.to(device))
+                walking.scored(scores.cpu())
+                trace.scored("neighbours of the best items are scored", step.nodes, scores)
+                scored += step.counts
+                dtype = scores.dtype
+            best, rows = walking.best(k)
+        bound = torch.where(scored == total, NO_SCORE, UNKNOWN)
+        return Answer(best.to(device, dtype), rows.to(device), bound.to(device), scored.to(device))
+
+
+def _cpu(masked: Tensor | None) -> Tensor | None:
+    return None if masked is None else masked.cpu()

@@ -14,11 +14,19 @@ from torch import Tensor
 
 from workbench import tensor_files
 from workbench.contracts import NO_ITEM, Upsert
-from workbench.search.candidates import Scan, SourceBuilder
+from workbench.search.candidates import Scan
+from workbench.search.cells import first_of, nearest
 from workbench.search.indexes import digests, fingerprint
 
 NODES_TOGETHER = 1024
 """Nodes whose neighbours are chosen together."""
+
+SHARES = (16, 256)
+"""Neighbours of a node are chosen among the nearest of the whole corpus, and of every 16th and every 256th item: by the
+former alone, items with many near copies would lead nowhere else."""
+
+SAME_LENGTH = 1e-5
+"""Relative difference of lengths that counts as none."""
 
 ENTRIES = 256
 """Nodes that every walk begins with, spread over the corpus: they reach what the edges alone might not."""
@@ -42,31 +50,29 @@ class ProximityGraph:
     @classmethod
     def build(
         cls,
-        ids: Int[Tensor, "N"],
         vectors: Float[Tensor, "N d"],
         degree: int,
-        nearest: int,
-        source: SourceBuilder = Scan,
+        listed: int,
     ) -> "ProximityGraph":
-        """The graph of items by the cosine of their `vectors`: at most `degree` neighbours each, out of the `nearest`.
+        """The graph of items by the cosine of their `vectors`: at most `degree` neighbours each, out of the `listed` nearest.
 
         Of these an item is kept if it is nearer to the node than to all that are kept already, as in HNSW (Malkov and
-        Yashunin, 2018, Algorithm 4). Free places go to nodes that keep this one, then to the nearest left. `source` finds the
-        nearest: by default a scan, which is exact and takes N² work.
+        Yashunin, 2018, Algorithm 4). Free places go to nodes that keep this one, then to the nearest left. The nearest are
+        found by `cells.nearest`: all vectors of a small corpus are looked at, those of the cells around in a large one; and
+        half as many are found in each of two samples of the corpus (`SHARES`).
         """
-        unit = _unit(vectors)
-        index = source("graph", ids, unit)
-        kept = torch.full((len(ids), degree), NO_ITEM, dtype=torch.int32, device=ids.device)
-        close = kept.clone()
-        for part in _parts(len(ids)):
-            own = torch.arange(part.start, part.stop, device=ids.device)[:, None]
-            found = index.lists(unit[part], nearest, own).rows
-            kept[part] = _spread(unit, unit[part], found, degree).int()
-            close[part] = _first(found, degree).int()
-        return cls(_filled(_filled(kept, _reversed(kept)), close))
+        unit, total = _unit(vectors), len(vectors)
+        rows = torch.arange(total, device=unit.device)
+        found = [nearest(unit, rows, listed)]
+        found += [nearest(unit, rows[::share], listed // 2) for share in SHARES if total > share * listed]
+        kept = torch.full((total, degree), NO_ITEM, dtype=torch.int32, device=unit.device)
+        for part in _parts(total):
+            candidates = torch.cat([some[part] for some in found], 1).long()
+            kept[part] = _spread(unit, unit[part], _by_distance(unit, rows[part], candidates), degree).int()
+        return cls(_filled(_filled(kept, _reversed(kept)), found[0]))
 
     def upserted(
-        self, put: Upsert, ids: Int[Tensor, "K"], vectors: Float[Tensor, "K d"], nearest: int
+        self, put: Upsert, ids: Int[Tensor, "K"], vectors: Float[Tensor, "K d"], listed: int
     ) -> "ProximityGraph":
         """The graph after `put` gave the corpus, now K items with these `vectors`, new ones or new vectors for known ones."""
         unit, degree = _unit(vectors), self.neighbours.shape[1]
@@ -74,7 +80,7 @@ class ProximityGraph:
         grown = F.pad(self.neighbours, (0, 0, 0, fresh), value=NO_ITEM)
         appended = torch.arange(len(self), len(ids), device=ids.device)
         rows = torch.cat([put.rows[put.rows >= 0], appended])
-        found = Scan("graph", ids, unit).lists(unit[rows], nearest, rows[:, None]).rows
+        found = Scan("graph", ids, unit).lists(unit[rows], listed, rows[:, None]).rows
         out = _chosen(unit, rows, found, degree)
         edges = torch.full_like(grown, NO_ITEM)
         edges[rows] = out.int()
@@ -131,23 +137,15 @@ def _print_of(ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> str:
 
 
 def _unit(vectors: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
-    return F.normalize(vectors.float(), dim=-1)
+    """The vectors, all of one length: not copied if they are of one length already, and float32."""
+    lengths = vectors.float().norm(dim=-1)
+    same = bool(((lengths - lengths[0]).abs() <= SAME_LENGTH * lengths[0]).all())
+    return vectors.float() if same else F.normalize(vectors.float(), dim=-1)
 
 
 def _parts(total: int) -> Iterator[slice]:
     for start in range(0, total, NODES_TOGETHER):
         yield slice(start, min(total, start + NODES_TOGETHER))
-
-
-def _first(rows: Int[Tensor, "b C"], degree: int) -> Int[Tensor, "b M"]:
-    """The first `degree` of each list that are not −1.
-
-    >>> _first(torch.tensor([[-1, 4, -1, 2]]), 3).tolist()
-    [[4, 2, -1]]
-    """
-    order = (rows < 0).to(torch.int8).argsort(dim=1, stable=True)[:, :degree]
-    found = rows.gather(1, order)
-    return F.pad(found, (0, degree - found.shape[1]), value=NO_ITEM)
 
 
 def _spread(
@@ -163,7 +161,7 @@ def _spread(
         fits = (rows[:, c] >= 0) & (to_node[:, c] > shadow[:, c])
         kept[:, c] = fits
         shadow = torch.where(fits[:, None], torch.maximum(shadow, between[:, c]), shadow)
-    return _first(rows.masked_fill(~kept, NO_ITEM), degree)
+    return first_of(rows.masked_fill(~kept, NO_ITEM), degree)
 
 
 def _filled(first: Int[Tensor, "N M"], second: Int[Tensor, "N C"]) -> Int[Tensor, "N M"]:
@@ -172,7 +170,7 @@ def _filled(first: Int[Tensor, "N M"], second: Int[Tensor, "N C"]) -> Int[Tensor
     for part in _parts(len(first)):
         here, more = first[part], second[part]
         again = (more[:, :, None] == here[:, None, :]).any(2)
-        out[part] = _first(torch.cat([here, more.masked_fill(again, NO_ITEM)], 1), first.shape[1])
+        out[part] = first_of(torch.cat([here, more.masked_fill(again, NO_ITEM)], 1), first.shape[1])
     return out
 
 
@@ -196,15 +194,22 @@ def _reversed(neighbours: Int[Tensor, "N M"]) -> Int[Tensor, "N M"]:
     return back
 
 
-def _chosen(
-    unit: Float[Tensor, "N d"], nodes: Int[Tensor, "b"], candidates: Int[Tensor, "b C"], degree: int
-) -> Int[Tensor, "b M"]:
-    """The neighbours of some nodes out of candidates in any order, that may repeat: spread, then the nearest left."""
+def _by_distance(
+    unit: Float[Tensor, "N d"], nodes: Int[Tensor, "b"], candidates: Int[Tensor, "b C"]
+) -> Int[Tensor, "b C"]:
+    """The candidates of each node, the nearest first, without repeats and without the node; −1 past the end."""
     rows = candidates.sort(dim=1).values
     rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = NO_ITEM
     rows = rows.masked_fill(rows == nodes[:, None], NO_ITEM)
     near = (unit[rows.clamp(min=0)] @ unit[nodes][:, :, None])[..., 0].masked_fill(rows < 0, -torch.inf)
-    rows = rows.gather(1, near.argsort(dim=1, descending=True, stable=True))[:, : 2 * degree]
+    return rows.gather(1, near.argsort(dim=1, descending=True, stable=True))
+
+
+def _chosen(
+    unit: Float[Tensor, "N d"], nodes: Int[Tensor, "b"], candidates: Int[Tensor, "b C"], degree: int
+) -> Int[Tensor, "b M"]:
+    """The neighbours of some nodes out of candidates in any order, that may repeat: spread, then the nearest left."""
+    rows = _by_distance(unit, nodes, candidates)[:, : 2 * degree]
     return _filled(_spread(unit, unit[nodes], rows, degree), rows)
 
 

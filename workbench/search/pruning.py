@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.search.bounds import ComponentBounds
+from workbench.search.cells import cells
 from workbench.search.quantized_vectors import PRECISIONS
 from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
 
@@ -25,7 +26,6 @@ SILU_SLOPE = 1.0998393
 """The largest slope of SiLU."""
 
 CLUSTERS = (16, 64, 256)
-LLOYD_STEPS = 8
 KNOWN_TO = (0.1, 0.5, 1.0, 2.0)
 
 
@@ -82,7 +82,7 @@ def pruning(
         bounds = ComponentBounds(similarity, items, precision)
         above = bounds.of(bounds.query_vectors(queries), 0, len(items), len(items))
         yield left(f"largest component score, {precision}", above)
-    members = {count: clusters(items.components.flatten(1), count, generator) for count in CLUSTERS}
+    members = {count: cells(items.components.flatten(1), count, generator).member for count in CLUSTERS}
     for count, member in members.items():
         yield left(f"largest component score, {count} clusters", cluster_bounds(queries, items, member))
     if similarity.gate_pair is not None:
@@ -161,19 +161,6 @@ def half_precision_error(similarity: MixtureOfLogits, s: Float[Tensor, "B N P"])
     hidden = F.silu(F.linear(s, first.weight, first.bias)).abs()
     before = SILU_SLOPE * u * (s.abs() @ first.weight.abs().T)
     return (before + u * (hidden + before)) @ last.weight.abs().T
-
-
-def clusters(vectors: Float[Tensor, "N F"], count: int, generator: torch.Generator) -> Int[Tensor, "N"]:
-    """The cluster of each vector by k-means: `LLOYD_STEPS` steps from vectors drawn by `generator`; empty ones are left out."""
-    count = min(count, len(vectors))
-    chosen = torch.randperm(len(vectors), generator=generator)[:count].to(vectors.device)
-    centres = vectors[chosen]
-    for _ in range(LLOYD_STEPS):
-        member = torch.cdist(vectors, centres).argmin(1)
-        sums = torch.zeros_like(centres).index_add(0, member, vectors)
-        sizes = member.bincount(minlength=count)[:, None]
-        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
-    return member.unique(return_inverse=True)[1]
 
 
 def cluster_bounds(queries: MoLQueries, items: MoLItems, member: Int[Tensor, "N"]) -> Float[Tensor, "B N"]:

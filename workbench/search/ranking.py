@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import ItemState, QueryState, Similarity
+from workbench.contracts import NO_ITEM, ItemState, QueryState, Similarity
 from workbench.search.tiles import check_evaluation
 from workbench.search.topk import NO_SCORE, Best, best
 
@@ -122,6 +122,18 @@ def ascending_rows(rows: Int[Tensor, "B C"]) -> Int[Tensor, "B C"]:
 def _marked_rows(rows: Int[Tensor, "B C"], mask: Bool[Tensor, "B C"]) -> Pairs:
     queries, places = marked(mask)
     return Pairs(queries, rows[queries, places])
+
+
+def narrowed(
+    similarity: Similarity, queries: QueryState, items: ItemState, pairs: Pairs, keep: int
+) -> tuple[Pairs, Bool[Tensor, "B"]]:
+    """The `keep` pairs of each query that this similarity scores highest, and for which queries any were dropped."""
+    counts = pairs.queries.bincount(minlength=len(queries))
+    dropped = counts > keep
+    if not bool(dropped.any()):
+        return pairs, dropped
+    found = best_of_pairs(pairs, score_pairs(similarity, queries, items, pairs), len(queries), keep)
+    return ordered(found.rows.masked_fill(found.scores == NO_SCORE, NO_ITEM)), dropped
 
 
 def merged(first: Best, second: Best, k: int) -> Best:

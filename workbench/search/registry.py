@@ -26,6 +26,8 @@ from workbench.search.int16 import Int16BruteForce
 from workbench.search.parameters import COUNTS, fixed, number
 from workbench.search.path_beam import PathBeam
 from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
+from workbench.similarities.mol import MixtureOfLogits, MoLItems
+from workbench.similarities.mol_linear import has_hidden_gate, with_linear_gate
 from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems
 
 EFFORT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -110,6 +112,29 @@ class AverageSettings:
 @register(AverageSettings, title="one list by the average component", label="average")
 def _average(settings: AverageSettings, similarity: Similarity, items: ItemState) -> Searcher:
     return Approximate.of(_components(similarity), items, n2=settings.n2)
+
+
+@dataclass(frozen=True)
+class CascadeSettings:
+    """Of the `n2` items with the largest average component score, the `keep` best under a linear pair gate are scored."""
+
+    kind: ClassVar[str] = "cascade"
+    n2: int = number(8000, "items of the list by the average component", counts_items=True)
+    keep: int = number(
+        400, "items of the list that are scored, the best under a linear gate", counts_items=True
+    )
+
+
+@register(CascadeSettings, title="the average's list, cut by a linear gate", label="cascade")
+def _cascade(settings: CascadeSettings, similarity: Similarity, items: ItemState) -> Searcher:
+    if not isinstance(similarity, MixtureOfLogits) or not has_hidden_gate(similarity):
+        raise ValueError(
+            f"a cascade replaces the hidden layer of a mixture's pair gate, which {type(similarity).__name__} does not"
+            f" have: take {AverageSettings.kind!r}"
+        )
+    assert isinstance(items, MoLItems)
+    cheaper = with_linear_gate(similarity, items)
+    return Approximate.of(similarity, items, n2=settings.n2, cheaper=cheaper, keep=settings.keep)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from workbench.data.popularity import popularity
 from workbench.evaluation.metrics import discounted_gains
 from workbench.retriever import Retriever
 from workbench.runtime import generator
-from workbench.search.pruning import clusters
+from workbench.search.cells import cells
 
 USERS = 512
 """Maximum number of test users in an experiment."""
@@ -139,7 +139,7 @@ def rounded_queries(retriever: Retriever, sequences: Sequences, seed: int = 0) -
     at = np.append(2 ** np.arange(int(np.log2(max(1, len(users) - 1))) + 1), len(users))
     rounded = []
     for x in at.tolist():
-        member = clusters(queries, x, generator(seed)) if x < len(users) else everyone
+        member = cells(queries, x, generator(seed)).member if x < len(users) else everyone
         rounded.append(quality(_centres(queries, member), member))
     return _curves(at, {"query as it is": [whole] * len(at), "query rounded to a codeword": rounded})
 
@@ -152,7 +152,7 @@ def walked_groups(workload: Workload, k: int = 10, seed: int = 0) -> pd.DataFram
     a query as the similarity finds its centre, taken for an item.
     """
     similarity, embeddings = workload.similarity, workload.embeddings
-    member = clusters(embeddings, max(2, int(2 * len(embeddings) ** 0.5)), generator(seed))
+    member = cells(embeddings, max(2, int(2 * len(embeddings) ** 0.5)), generator(seed)).member
     centres = _centres(embeddings, member)
     states = similarity.items(centres, torch.ones(len(centres), dtype=torch.int64, device=workload.device))
     liked = similarity.score(workload.queries, states)  # (Q, groups)
