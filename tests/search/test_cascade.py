@@ -41,8 +41,7 @@ def test_a_linear_gate_is_found_again(world):
     straight = with_linear_gate(mol, items, sample)
     bent = with_linear_gate(mol, items, sample)
     assert torch.equal(straight.gate_pair[-1].weight, bent.gate_pair[-1].weight)
-    with pytest.raises(ValueError, match="no hidden layer"):
-        with_linear_gate(straight, items)
+    assert with_linear_gate(straight, items) is straight
 
 
 def test_a_cascade_scores_what_it_keeps(world):
@@ -70,12 +69,12 @@ def test_only_queries_with_too_many_pairs_are_cut(world):
     assert pairs.rows.tolist() == [*rows[scores.topk(2).indices].sort().values.tolist(), 7, 8]
 
 
-def test_a_similarity_without_a_hidden_gate_has_no_cascade(world):
+def test_every_similarity_of_components_has_a_cascade(world):
     torch.manual_seed(0)
     dot = build_similarity(DotConfig(), 12).eval()
-    items = dot.items(torch.randn(20, 12), torch.arange(1, 21))
-    with pytest.raises(ValueError, match="take 'average'"):
-        build(CascadeSettings(), dot, items)
+    items, queries = dot.items(torch.randn(90, 12), torch.arange(1, 91)), dot.queries(torch.randn(5, 12))
+    truth = BruteForce(dot, items).search(queries, 7)
+    assert torch.equal(build(CascadeSettings(n2=50, keep=20), dot, items).search(queries, 7).ids, truth.ids)
     mol, items, queries, _ = world
     found = build(CascadeSettings(n2=300, keep=50), mol, items).search(queries, 10)
     assert (found.num_scored == 50).all()

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench import runtime
-from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Searcher, Similarity, TopK
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Searcher, TopK
 from workbench.kernels import mixture_native
 from workbench.registry import Settings
 from workbench.search import (
@@ -42,7 +42,7 @@ from workbench.search.tree import TreeBeam, cluster
 from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, build
 from workbench.similarities.deep_retrieval.structure import Beam, PathWalker, Prefixes
 from workbench.similarities.mol import MixtureOfLogits
-from workbench.similarities.mol_linear import has_hidden_gate, with_linear_gate
+from workbench.similarities.mol_linear import with_linear_gate
 from workbench.similarities.rounding import largest_norm
 
 WIDTH = 8
@@ -134,10 +134,6 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
     half, int8 = (partial(Scan, precision=p) for p in ("bfloat16", "int8"))
     certain = partial(Approximate.of, similarity, lookahead=2, until_certified=True)
 
-    def cheaper(x: ItemState) -> Similarity:
-        hidden = isinstance(similarity, MixtureOfLogits) and has_hidden_gate(similarity)
-        return with_linear_gate(similarity, x) if hidden else similarity  # type: ignore[arg-type]
-
     def h_indexer(x: ItemState) -> Searcher:
         stage = AveragedComponents(similarity, x, 4)
         return Approximate(similarity, x, [FirstStageFilter(x, stage, 6, runtime.generator(0), sampled=11)])
@@ -160,8 +156,12 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
         "average": lambda x: Approximate.of(similarity, x, n2=8),
         "combined": lambda x: Approximate.of(similarity, x, n1=2, n2=6, lookahead=5),
         "combined, int8 lists": lambda x: Approximate.of(similarity, x, n1=3, n2=4, lookahead=5, source=int8),
-        "cascade": lambda x: Approximate.of(similarity, x, n1=3, n2=12, cheaper=cheaper(x), keep=5),
-        "cascade, until certified": lambda x: certain(x, n1=2, n2=6, cheaper=cheaper(x), keep=2),
+        "cascade": lambda x: Approximate.of(
+            similarity, x, n1=3, n2=12, cheaper=with_linear_gate(similarity, x), keep=5
+        ),
+        "cascade, until certified": lambda x: certain(
+            x, n1=2, n2=6, cheaper=with_linear_gate(similarity, x), keep=2
+        ),
         "h-indexer": h_indexer,
         "graph": lambda x: GraphSearch(similarity, x, ef=4, degree=4, nearest=6),
         "graph, every item met": lambda x: GraphSearch(similarity, x, ef=90, degree=8),

@@ -22,6 +22,9 @@ AVERAGED = (200, 1_000, 4_000, 8_000, 12_000, 16_000)
 KEPT = (1_000, 4_000, 16_000)
 """Items that the first stage of the h-indexer is to keep."""
 
+CASCADES = ((4_000, 200), (8_000, 400), (12_000, 400), (16_000, 400))
+"""Items of the list by the average, and how many of them are scored: the best under a linear gate."""
+
 WALKED = (100, 200, 400, 800, 1_600)
 """Items of the list that is kept while a graph is walked."""
 
@@ -29,8 +32,8 @@ BOTH = ((5, 200), (50, 1_000), (200, 4_000))
 """Items of each component's list and of the average's, together."""
 
 SMALLEST_INDEXED, LARGEST_GRAPH = 1_000, 200_000
-"""Corpora below the first are not worth an index; above the second, building a graph takes longer than measuring it, and so
-does fitting the h-indexer's first stage for each setting."""
+"""Corpora below the first are not worth an index; above the second, building FAISS's graph takes longer than measuring it, and
+so does fitting the h-indexer's first stage for each setting."""
 
 
 def entries(items: int) -> list[BenchmarkEntry]:
@@ -43,14 +46,17 @@ def entries(items: int) -> list[BenchmarkEntry]:
         found.append(replace(SearcherSpec.of("per component", n1=n).entry(), typical=n == 50))
     for n in _fitting(AVERAGED, items):
         found.append(replace(SearcherSpec.of("average", n2=n).entry(), typical=n == 1_000))
+    for n, m in CASCADES:
+        if n <= items:
+            found.append(replace(SearcherSpec.of("cascade", n2=n, keep=m).entry(), typical=n == 8_000))
     for n, m in BOTH:
         if max(n, m) <= items:
             found.append(replace(SearcherSpec.of("combined", n1=n, n2=m).entry(), typical=n == 50))
     for n in _fitting(KEPT if items <= LARGEST_GRAPH else KEPT[:2], items):
         one = SearcherSpec.of("h-indexer", keep=n).entry()
         found.append(replace(one, parameters={"keep": n}, typical=n == 1_000))
-    for ef in _fitting(WALKED, items) if items <= LARGEST_GRAPH else []:
-        found.append(replace(SearcherSpec.of("graph", ef=ef).entry(), typical=ef == 200))
+    for ef in _fitting(WALKED, items):
+        found.append(replace(SearcherSpec.of("graph", ef=ef).entry(), typical=ef == 400))
     if runtime.optional("faiss") is not None and items >= SMALLEST_INDEXED:
         found += _indexed(items)
     return found

@@ -18,7 +18,7 @@ from workbench import runtime
 from workbench.bench.reference_implementation import ReferenceImplementation
 from workbench.bench.roofline import FIRST_STAGE_WIDTH
 from workbench.bench.workloads import Asked, Workload
-from workbench.contracts import QueryState, Searcher, TopK
+from workbench.contracts import ComponentSimilarity, QueryState, Searcher, TopK
 from workbench.models.model_store import folder_of
 from workbench.registry import Part
 from workbench.retriever import described
@@ -33,8 +33,7 @@ from workbench.search.parameters import MOST, Parameter, parameters
 from workbench.search.path_beam import PathBeam
 from workbench.search.proximity_graph import ProximityGraph
 from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
-from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
-from workbench.similarities.mol_linear import has_hidden_gate, with_linear_gate
+from workbench.similarities.mol_linear import with_linear_gate
 from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems, SparCodeQueries
 
 Search = Callable[[QueryState, int, "Int[Tensor, 'B H'] | None"], TopK]
@@ -267,16 +266,10 @@ def _h_indexer(width: int, keep: int) -> BenchmarkEntry:
 def _cascade(n2: int, keep: int) -> BenchmarkEntry:
     """Its linear gate is fitted to pairs of the sample."""
 
-    def fit(workload: Workload) -> MixtureOfLogits:
-        mol, items, sample = workload.similarity, workload.items, workload.sample
-        if not isinstance(mol, MixtureOfLogits) or not has_hidden_gate(mol):
-            raise ValueError(
-                f"{workload.name} has no pair gate with a hidden layer, which a cascade replaces"
-            )
-        assert isinstance(items, MoLItems) and isinstance(sample, MoLQueries)
-        return with_linear_gate(mol, items, sample)
+    def fit(workload: Workload) -> ComponentSimilarity:
+        return with_linear_gate(workload.similarity, workload.items, workload.sample)
 
-    def build(workload: Workload, batch_size: int, index: MixtureOfLogits) -> Built:
+    def build(workload: Workload, batch_size: int, index: ComponentSimilarity) -> Built:
         searcher = Approximate.of(workload.similarity, workload.items, n2=n2, cheaper=index, keep=keep)
         return Built(searcher.search)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from workbench.bench.workloads import Workload
 from workbench.contracts import NO_ITEM, ComponentSimilarity, ItemState, QueryState, TopK
+from workbench.kernels import mixture
 from workbench.search.topk import mask_rows
 from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
 
@@ -49,9 +50,10 @@ class ReferenceImplementation:
 
 
 def pair_bytes(similarity: ComponentSimilarity) -> int:
-    """Bytes that `plain_scores` holds at its peak per pair, about: logits, both sides of two activations, weights."""
+    """Bytes that `plain_scores` holds at its peak per pair, about."""
     if isinstance(similarity, MixtureOfLogits):
-        return 4 * (6 * similarity.config.components + 2 * (similarity.config.gate_pair or 0))
+        c = similarity.config
+        return mixture.plain_pair_bytes(torch.float32, c.components, c.gate_pair)
     return similarity.pair_bytes
 
 

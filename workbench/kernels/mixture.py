@@ -309,6 +309,11 @@ def pair_bytes(device: torch.device, dtype: torch.dtype, components: int, hidden
     fused = mixture_native.available() if device.type == "cpu" else _triton_version() is not None
     if fused and device.type in ("cpu", "cuda") and dtype in mixture_native.DTYPES:
         return torch.float32.itemsize if dtype == torch.float32 else torch.float32.itemsize + dtype.itemsize
+    return plain_pair_bytes(dtype, components, hidden)
+
+
+def plain_pair_bytes(dtype: torch.dtype, components: int, hidden: int | None) -> int:
+    """Bytes that `plain_scores` holds at its peak per pair: component scores, both sides of two activations, weights."""
     return dtype.itemsize * (6 * components + 2 * (hidden or 0))
 
 

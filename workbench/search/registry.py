@@ -26,8 +26,7 @@ from workbench.search.int16 import Int16BruteForce
 from workbench.search.parameters import COUNTS, fixed, number
 from workbench.search.path_beam import PathBeam
 from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
-from workbench.similarities.mol import MixtureOfLogits, MoLItems
-from workbench.similarities.mol_linear import has_hidden_gate, with_linear_gate
+from workbench.similarities.mol_linear import with_linear_gate
 from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems
 
 EFFORT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -127,14 +126,9 @@ class CascadeSettings:
 
 @register(CascadeSettings, title="the average's list, cut by a linear gate", label="cascade")
 def _cascade(settings: CascadeSettings, similarity: Similarity, items: ItemState) -> Searcher:
-    if not isinstance(similarity, MixtureOfLogits) or not has_hidden_gate(similarity):
-        raise ValueError(
-            f"a cascade replaces the hidden layer of a mixture's pair gate, which {type(similarity).__name__} does not"
-            f" have: take {AverageSettings.kind!r}"
-        )
-    assert isinstance(items, MoLItems)
-    cheaper = with_linear_gate(similarity, items)
-    return Approximate.of(similarity, items, n2=settings.n2, cheaper=cheaper, keep=settings.keep)
+    known = _components(similarity)
+    cheaper = with_linear_gate(known, items)
+    return Approximate.of(known, items, n2=settings.n2, cheaper=cheaper, keep=settings.keep)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from workbench import runtime
-from workbench.contracts import Similarity
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
 from workbench.similarities.projections import hidden_network
 
@@ -28,24 +28,19 @@ RIDGE = 1e-6
 SEED = 0
 
 
-def has_hidden_gate(similarity: Similarity) -> bool:
-    """Whether this is a Mixture-of-Logits whose pair gate has a hidden layer: others have nothing to replace."""
-    return isinstance(similarity, MixtureOfLogits) and bool(similarity.config.gate_pair)
-
-
 @torch.no_grad()
 def with_linear_gate(
-    similarity: MixtureOfLogits, items: MoLItems, sample: MoLQueries | None = None
-) -> MixtureOfLogits:
+    similarity: ComponentSimilarity, items: ItemState, sample: QueryState | None = None
+) -> ComponentSimilarity:
     """The same similarity with the linear pair gate that is closest to its own, by least squares over pairs that score high.
 
     The pairs are those of a `sample` of queries; without one, of queries made of items: their components, each with as much
-    noise as it is long, at the length of a query's. Raises ValueError if `has_hidden_gate` is false.
+    noise as it is long, at the length of a query's. A similarity without a hidden layer in a pair gate is returned as it is.
     """
-    if not has_hidden_gate(similarity):
-        raise ValueError("there is no hidden layer in a pair gate here that a linear one could replace")
-    pair_gate = similarity.gate_pair
-    assert pair_gate is not None
+    pair_gate = similarity.gate_pair if isinstance(similarity, MixtureOfLogits) else None
+    if not isinstance(similarity, MixtureOfLogits) or pair_gate is None or not similarity.config.gate_pair:
+        return similarity
+    assert isinstance(items, MoLItems) and isinstance(sample, MoLQueries | None)
     fitted = items[:: -(-len(items) // FITTED_ITEMS)].components.nan_to_num()
     f = _like_queries(similarity, fitted) if sample is None else sample.components[:FITTED_QUERIES]
     listed = max(1, min(len(fitted), max(FEWEST * STEP, int(LISTED * len(fitted)))))
