@@ -19,6 +19,7 @@ from workbench.models.model_store import TrainedModel, folder_of, load_or_train
 from workbench.search.engines.catalog import ENGINES, engine_of
 from workbench.search.engines.catalog import engine as find_engine
 from workbench.search.registry import SEARCHERS
+from workbench.search.stages import kept_in
 from workbench.training.presets import preset
 
 app = typer.Typer(
@@ -54,8 +55,9 @@ def build_index(
 ) -> None:
     """Build an index of a model's items and save it together with the model, ready to serve.
 
-    Nothing is at OUT until all of it is built: an interrupted build leaves what was there. Prints the folder, and what the
-    index will take of memory to stderr.
+    Nothing is at OUT until all of it is built: an interrupted build leaves what was there. The same command then continues
+    a graph from its last finished stage, which is kept next to OUT until then. Prints the folder, and what the index will
+    take of memory to stderr.
 
     Examples:
 
@@ -73,7 +75,8 @@ def build_index(
         chosen = open_model(model, dataset)
         settings = chosen.searcher_settings(searcher, **_parameters(parameters or []))
         check_place(out, chosen, settings, replace=replace)
-        saved = chosen.index(settings).save(out, replace=replace)
+        with kept_in(out.with_name(f".{out.name}.building")):
+            saved = chosen.index(settings).save(out, replace=replace)
     typer.echo(f"note: it takes {footprint(saved)}", err=True)
     typer.echo(str(saved))
 

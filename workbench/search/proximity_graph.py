@@ -14,6 +14,7 @@ from torch import Tensor
 
 from workbench import tensor_files
 from workbench.contracts import NO_ITEM, Upsert
+from workbench.search import stages
 from workbench.search.candidates import Scan
 from workbench.search.cells import first_of, nearest
 from workbench.search.indexes import digests, fingerprint
@@ -63,12 +64,23 @@ class ProximityGraph:
         """
         unit, total = _unit(vectors), len(vectors)
         rows = torch.arange(total, device=unit.device)
-        found = [nearest(unit, rows, listed)]
-        found += [nearest(unit, rows[::share], listed // 2) for share in SHARES if total > share * listed]
-        kept = torch.full((total, degree), NO_ITEM, dtype=torch.int32, device=unit.device)
-        for part in _parts(total):
-            candidates = torch.cat([some[part] for some in found], 1).long()
-            kept[part] = _spread(unit, unit[part], _by_distance(unit, rows[part], candidates), degree).int()
+        of = f"{_print_of(rows, vectors)}, {degree} of {listed}" if stages.keeping() else ""
+
+        def near(share: int, count: int) -> Int[Tensor, "N C"]:
+            return stages.stage(f"nearest-{share}", of, lambda: nearest(unit, rows[::share], count))
+
+        found = [near(1, listed)]
+        found += [near(share, listed // 2) for share in SHARES if total > share * listed]
+
+        def spread() -> Int[Tensor, "N M"]:
+            kept = torch.full((total, degree), NO_ITEM, dtype=torch.int32, device=unit.device)
+            for part in _parts(total):
+                candidates = torch.cat([some[part] for some in found], 1).long()
+                ordered = _by_distance(unit, rows[part], candidates)
+                kept[part] = _spread(unit, unit[part], ordered, degree).int()
+            return kept
+
+        kept = stages.stage("spread", of, spread).to(unit.device)
         return cls(_filled(_filled(kept, _reversed(kept)), found[0]))
 
     def upserted(
