@@ -1,4 +1,4 @@
-"""Stages of a long build that are kept in files while it runs, so that a build that was interrupted goes on from there.
+"""Stages of a long build that are kept in files while it runs, so that a build that was interrupted continues from there.
 
 A stage is kept only inside `kept_in`; elsewhere it is computed, and that is all.
 """
