@@ -3,7 +3,6 @@
 A stage is kept only inside `kept_in`; elsewhere it is computed, and that is all.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from workbench import tensor_files
+from workbench import files, tensor_files
 
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
@@ -27,7 +26,7 @@ def kept_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         _folder.reset(before)
-    shutil.rmtree(folder, ignore_errors=True)
+    files.remove(folder)
 
 
 def stage(name: str, of: str, compute: Callable[[], Tensor]) -> Tensor:
