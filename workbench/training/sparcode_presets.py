@@ -1,7 +1,8 @@
-"""SparCode's settings by name: its paper's comparison of towers and its ablations, small enough for a CPU, and as published.
+"""SparCode's settings by name: its paper's comparison of towers, small enough for a CPU, and as published; the ladder to it.
 
 `sparcode-cpu/sa-sparcode` and its neighbours share data, encoder, history and negatives and differ in one thing each: what is
-between the encoder and the item table. `sparcode-quick/…` are the same on the embedded dataset.
+between the encoder and the item table. `sparcode-quick/…` are the same on the embedded dataset. `sparcode-ladder/…` go from a
+two-tower model to SparCode behind self-attention, each trained to its plateau.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from workbench.training.preset import Preset, longer
 
 TOWERS = {"dnn": "DNN", "gru": "GRU", "sa": "self-attention"}
 """The paper's tokenizers, by the name they have in presets."""
+
+LADDER_EPOCHS = 60
 
 LINEAR = 0.99
 """A leak with which the sparse score is a sum, all but."""
@@ -194,5 +197,29 @@ def quick() -> dict[str, Preset]:
     )  # fmt: skip
 
 
-SPARCODE: dict[str, Preset] = published() | cpu() | quick()
+def ladder() -> dict[str, Preset]:
+    """MovieLens 1M behind self-attention, from a two-tower model to SparCode, each trained until it no longer improves.
+
+    The models of `sparcode-cpu/sa-…`, for at most `LADDER_EPOCHS` epochs, fewer if eight pass without a better one.
+    """
+    small = cpu()
+    training = replace(
+        small["sparcode-cpu/sa-sparcode"].training, epochs=LADDER_EPOCHS, validate_every=4, patience=2
+    )
+    source = "one budget for all, to the plateau of each; the learning rate was chosen for the two-tower"
+    names = {
+        "two-tower": "two-tower-plain",
+        "tokens": "tokens-aligned",
+        "all-to-all": "all-to-all",
+        "sparcode": "sparcode",
+    }
+    return {
+        f"sparcode-ladder/{name}": replace(
+            small[f"sparcode-cpu/sa-{kind}"], name=f"sparcode-ladder/{name}", training=training, source=source
+        )
+        for name, kind in names.items()
+    }
+
+
+SPARCODE: dict[str, Preset] = published() | cpu() | ladder() | quick()
 """Every preset of this module by name."""
