@@ -36,6 +36,7 @@ from workbench.models.model_store import (
     measure_again,
     name_of,
     run_folder,
+    starting_model,
     store_run,
     store_weights,
     with_published,
@@ -151,6 +152,14 @@ def train_model(
         int | None, typer.Option(help="Stop after N evaluations without improvement.")
     ] = None,
     precision: Annotated[Literal["fp32", "bf16"] | None, typer.Option(help="bf16 uses autocast.")] = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET",
+            autocompletion=options.presets,
+            help="Start from the trained model of this preset: of the same encoder and similarity, but for SparCode's codes.",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(callback=seed_from_zero, help="Seed of weights, order, negatives and dropout.")
     ] = 0,
@@ -183,6 +192,8 @@ def train_model(
 
       workbench train cpu/hstu-mol --tracker mlflow
 
+      workbench train sparcode-cpu/sa-sparcode --warm-start sparcode-cpu/sa-all-to-all --out ckpts/mine
+
       workbench train cpu/sasrec-mol --dataset ml-latest-small --out ckpts/mine
     """
     if show or not name:
@@ -193,7 +204,7 @@ def train_model(
     chosen = preset(name)
     given = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision,
-        "positions_per_step": positions, "patience": patience,
+        "positions_per_step": positions, "patience": patience, "warm_start": warm_start,
     }  # fmt: skip
     training = replace(chosen.training, seed=seed, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
     sequences = load(dataset or chosen.dataset)
@@ -201,6 +212,7 @@ def train_model(
     replaced = check_place(folder, sequences, chosen.retriever, training, replace=replace_other)
     run = run_folder(folder)
     metadata: dict[str, Any] = {"preset": name, "source": chosen.source, **origin()}
+    start = starting_model(chosen.retriever, training, sequences, metadata=origin(), device=device)
     result = train(
         sequences,
         chosen.retriever,
@@ -210,6 +222,7 @@ def train_model(
         metadata=metadata,
         replace_run=replace_other,
         trackers=tracker or (),
+        start=start,
     )
     if not _first_of_its_group():
         return

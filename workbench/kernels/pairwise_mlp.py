@@ -1,11 +1,18 @@
-"""One hidden layer over pairs, in tiles that stay in a processor's cache, forwards and backwards."""
+"""One hidden layer over pairs, forwards and backwards: in C++ on a CPU, else in tiles that stay in a processor's cache."""
 
+import ctypes
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from workbench.kernels.native import library, reads
+
+SOURCE = Path(__file__).with_name("pairwise_mlp.cpp")
 
 TILE = 2**17
 """Hidden values that are held at once: half a megabyte."""
@@ -51,10 +58,50 @@ def _values(rows: Tensor, columns: Tensor, pairs: Tensor, of_pairs: Tensor) -> T
     return sums.addmm_(pairs.flatten(0, 2), of_pairs.T).relu_()
 
 
+_INTEGERS = ("groups", "rows", "columns", "hidden", "products", "threads")
+_INPUTS = ("of_rows", "of_columns", "pairs", "of_pairs", "output", "bias")
+_OUTPUTS = ("result", "above", "to_rows", "to_columns", "to_pairs", "to_of_pairs", "to_output")
+
+
+class _Problem(ctypes.Structure):
+    """`struct Problem` of pairwise_mlp.cpp."""
+
+    _fields_ = (
+        *((n, ctypes.c_int64) for n in _INTEGERS),
+        *((n, ctypes.c_void_p) for n in (*_INPUTS, *_OUTPUTS)),
+    )
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    return library(SOURCE)
+
+
+def _run(given: tuple[Tensor, ...], *made: Tensor | None) -> None:
+    native = _library()
+    assert native is not None
+    kept = [
+        t.detach().contiguous() for t in given
+    ]  # names keep the tensors alive while the library reads them
+    rows, pairs = kept[0], kept[2]
+    problem = _Problem(
+        *(*pairs.shape[:3], rows.shape[2], pairs.shape[3], torch.get_num_threads()),
+        *(t.data_ptr() for t in kept),
+        *(None if t is None else t.data_ptr() for t in made),
+    )
+    if native.pairwise_mlp(ctypes.byref(problem)):
+        raise MemoryError("no memory for a hidden layer over pairs")
+
+
 def _forward(
     rows: Tensor, columns: Tensor, pairs: Tensor, of_pairs: Tensor, output: Tensor, bias: Tensor
 ) -> Tensor:
     result = pairs.new_empty(pairs.shape[:-1])
+    given = (rows, columns, pairs, of_pairs, output, bias)
+    if reads(*given) and _library() is not None:
+        if result.numel():
+            _run(given, result, None, None, None, None, None, None)
+        return result
     for g, k in _tiles(rows, columns):
         values = _values(rows[g, k], columns[g], pairs[g, k], of_pairs)
         result[g, k] = torch.mv(values, output[0]).view(result[g, k].shape)
@@ -72,11 +119,18 @@ class _Hidden(torch.autograd.Function):
         rows, columns, pairs, of_pairs, output, bias = ctx.saved_tensors
         (above,) = gradients
         to_rows, to_columns, to_pairs = (
-            torch.empty_like(rows),
-            torch.zeros_like(columns),
-            torch.empty_like(pairs),
+            torch.empty_like(rows, memory_format=torch.contiguous_format),
+            torch.zeros_like(columns, memory_format=torch.contiguous_format),
+            torch.empty_like(pairs, memory_format=torch.contiguous_format),
         )
-        to_weights, to_output = torch.zeros_like(of_pairs), torch.zeros_like(output)
+        to_weights, to_output = of_pairs.new_zeros(of_pairs.shape), output.new_zeros(output.shape)
+        if reads(*ctx.saved_tensors, above) and _library() is not None:
+            above, made = above.contiguous(), (to_rows, to_columns, to_pairs, to_weights, to_output)
+            if above.numel():
+                _run(ctx.saved_tensors, None, above, *made)
+            else:
+                to_rows.zero_()
+            return *made, above.sum().view_as(bias)
         for g, k in _tiles(rows, columns):
             some = pairs[g, k]
             values = _values(rows[g, k], columns[g], some, of_pairs)

@@ -39,6 +39,8 @@ from workbench.similarities import SIMILARITIES
 from workbench.training.config import TrainingConfig
 from workbench.training.loop import THREADS, load_history, train
 from workbench.training.presets import Preset
+from workbench.training.presets import preset as preset_of
+from workbench.training.warm_start import started_from
 
 logger = logging.getLogger(__name__)
 
@@ -203,13 +205,31 @@ def load_or_train(
     own = _own_folder(preset, sequences, seed)
     check_place(own, sequences, preset.retriever, training)
     run = run_folder(own)
+    start = starting_model(preset.retriever, training, sequences, metadata=metadata, device=device)
     if progress:
         print(f"training {preset.name} on {sequences.name}, seed {seed}", flush=True)
     train(
-        sequences, preset.retriever, training, run, device=device, progress=progress,
+        sequences, preset.retriever, training, run, device=device, progress=progress, start=start,
         metadata={"preset": preset.name, "source": preset.source, **(metadata or {})},
     )  # fmt: skip
     return store_run(run, own, sequences, progress=progress)
+
+
+def starting_model(
+    config: RetrieverConfig,
+    training: TrainingConfig,
+    sequences: Sequences,
+    *,
+    metadata: dict[str, Any] | None = None,
+    device: str | None = None,
+) -> Retriever | None:
+    """What a training with these settings starts from: the model of its `warm_start`, trained if it is missing; None if the
+    weights are random. Raises ValueError if there is no such preset, or its model does not fit."""
+    if training.warm_start is None:
+        return None
+    base = preset_of(training.warm_start)
+    trained = load_or_train(base, sequences, seed=training.seed, metadata=metadata, device=device)
+    return started_from(trained.retriever(), config, sequences, training, training.seed)
 
 
 def find_trained(preset: Preset, sequences: Sequences, *, seed: int = 0) -> TrainedModel | None:

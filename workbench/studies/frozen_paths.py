@@ -10,16 +10,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
-from workbench.data import Batches, Sequences
+from workbench.data import Sequences
 from workbench.models.model_store import TrainedModel, check_model, store_model
 from workbench.retriever import OWN_KEYS, Retriever
 from workbench.runtime import derived_seed, generator, stopwatch
 from workbench.similarities import DeepRetrieval, DeepRetrievalConfig, DotProduct
 from workbench.training.config import TrainingConfig
-from workbench.training.loop import targets_of
+from workbench.training.rows import training_rows
 
 
 @dataclass(frozen=True)
@@ -37,33 +35,6 @@ class PathFit:
             raise ValueError(
                 f"rounds, rows and batch_size must be at least 1, learning_rate positive: {self}"
             )
-
-
-def training_rows(
-    retriever: Retriever, sequences: Sequences, training: TrainingConfig, most: int, seed: int
-) -> tuple[Float[Tensor, "T D"], Int[Tensor, "T"]]:
-    """Query embeddings in evaluation mode at up to `most` training positions, users in random order, and what was chosen."""
-    draws = generator(derived_seed(seed, 0))
-    batches = Batches(
-        sequences,
-        "train",
-        training.batch_size,
-        retriever.config.max_length,
-        seed=seed,
-        held_out=training.held_out,
-    )
-    found, ids, count = [], [], 0
-    with torch.no_grad():
-        for batch in batches:
-            given, targets = targets_of(
-                batch, retriever.encoder.objective, training, retriever.config.max_length, draws
-            )
-            found.append(retriever(given).flatten(0, 1).index_select(0, targets.positions))
-            ids.append(targets.target_ids)
-            count += len(targets)
-            if count >= most:
-                break
-    return torch.cat(found)[:most], torch.cat(ids)[:most]
 
 
 def with_paths(base: Retriever, config: DeepRetrievalConfig, seed: int = 0) -> Retriever:

@@ -24,8 +24,9 @@ class TrainingConfig:
     `data.Batches`); it matters if histories are longer than what the encoder reads. `mask_probability` and `mask_last_only`:
     of the masked-item objective. `precision`: "bf16" computes under autocast. Every `validate_every` epochs `metric` is
     measured on the part `choose_on` ("test" only to compare with published numbers, which were chosen there); `patience`:
-    stop after this many evaluations without improvement (None: never). `seed` decides initialisation, order, negatives and
-    dropout.
+    stop after this many evaluations without improvement (None: never). `warm_start`: the preset whose trained model, of the
+    same data and seed, training starts from (None: random weights); see `training.warm_start`. `seed` decides initialisation,
+    order, negatives and dropout.
     """
 
     epochs: int = 20
@@ -46,6 +47,7 @@ class TrainingConfig:
     metric: str = "NDCG@10"
     choose_on: Literal["validation", "test"] = "validation"
     patience: int | None = None
+    warm_start: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

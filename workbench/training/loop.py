@@ -69,6 +69,7 @@ def train(
     metadata: dict[str, Any] | None = None,
     replace_run: bool = False,
     trackers: Sequence[str | GeneralTracker] = (),
+    start: Retriever | None = None,
 ) -> Run:
     """Train a retriever on the leave-one-out training part of `sequences`, keeping all its states in `folder`.
 
@@ -77,10 +78,12 @@ def train(
     ended with was measured, whatever `validate_every` says. `metadata` go into the checkpoint's `config.json`. Under
     `accelerate launch` (GPUs) or `torchrun` (CPUs, for which the former starts only one process) each process takes its share
     of every epoch's batches. `replace_run` deletes a run of another configuration or dataset in `folder`. `trackers`: "mlflow",
-    "wandb", or trackers of accelerate's, which get each epoch's numbers besides TensorBoard's files.
+    "wandb", or trackers of accelerate's, which get each epoch's numbers besides TensorBoard's files. `start`: the retriever of
+    the same configuration whose weights training begins with, if the configuration has a `warm_start`.
 
     Raises BlockingIOError if another process trains in `folder`. Raises ValueError if `folder` holds a run of another
-    configuration or dataset, a longer run, or something else than a run; if no user has enough interactions; if the loss
+    configuration or dataset, a longer run, or something else than a run; if `start` and `warm_start` are not given together, or
+    `start` has another configuration; if no user has enough interactions; if the loss
     or a weight stops being a finite number; or if there is no such tracker. ImportError if a tracker's package is missing,
     OSError if a tracker fails, after its epoch is stored.
     DataError if the encoder uses the order of histories and the data has none.
@@ -89,6 +92,14 @@ def train(
         if name not in TRACKERS:
             raise ValueError(f"no tracker {name!r}; there are {', '.join(TRACKERS)}")
         runtime.require(str(name))
+    if (start is None) != (config.warm_start is None):
+        raise ValueError(
+            f"the settings start from {config.warm_start}, and {'no' if start is None else 'a'} model is given"
+        )
+    if start is not None and start.config != retriever_config:
+        raise ValueError(
+            "a training starts from a model of its own configuration (see `training.warm_start`)"
+        )
     on = runtime.device(device)
     with ExitStack() as stack:
         if on.type == "cuda" and on.index is not None:
@@ -97,7 +108,15 @@ def train(
         if accelerator.is_main_process:
             stack.enter_context(files.lock(folder))
         return _train(
-            accelerator, sequences, retriever_config, config, folder, progress, metadata or {}, replace_run
+            accelerator,
+            sequences,
+            retriever_config,
+            config,
+            folder,
+            progress,
+            metadata or {},
+            replace_run,
+            start,
         )
 
 
@@ -110,6 +129,7 @@ def _train(
     progress: bool,
     metadata: dict[str, Any],
     replace_run: bool,
+    start: Retriever | None,
 ) -> Run:
     described = {
         "dataset": sequences.name,
@@ -135,6 +155,8 @@ def _train(
             " one batch per process"
         )
     retriever = Retriever(retriever_config, sequences.num_items, seed=runtime.derived_seed(config.seed, 0))
+    if start is not None:
+        retriever.load_state_dict(start.state_dict())  # a resumed run replaces them
     if retriever.encoder.uses_order:
         sequences.require_order(f"training {retriever_config.encoder.kind}")
     if accelerator.is_main_process:

@@ -20,7 +20,8 @@ from workbench.training.preset import Preset, longer
 TOWERS = {"dnn": "DNN", "gru": "GRU", "sa": "self-attention"}
 """The paper's tokenizers, by the name they have in presets."""
 
-LADDER_EPOCHS = 60
+LADDER_EPOCHS, WARM_EPOCHS = 60, 24
+SPARSE = 0.95
 
 LINEAR = 0.99
 """A leak with which the sparse score is a sum, all but."""
@@ -200,24 +201,32 @@ def quick() -> dict[str, Preset]:
 def ladder() -> dict[str, Preset]:
     """MovieLens 1M behind self-attention, from a two-tower model to SparCode, each trained until it no longer improves.
 
-    The models of `sparcode-cpu/sa-…`, for at most `LADDER_EPOCHS` epochs, fewer if eight pass without a better one.
+    The models of `sparcode-cpu/sa-…`, for at most `LADDER_EPOCHS` epochs, fewer if eight pass without a better one. "…-warm"
+    starts from All-to-All and the k-means of its tokens, "…-warm-4" with four codebooks of 256 instead of two of 128, for at
+    most `WARM_EPOCHS` more epochs; "…-sparse" is "…-warm" with a threshold below which `SPARSE` of all scores lie.
     """
     small = cpu()
     training = replace(
         small["sparcode-cpu/sa-sparcode"].training, epochs=LADDER_EPOCHS, validate_every=4, patience=2
     )
-    source = "one budget for all, to the plateau of each; the learning rate was chosen for the two-tower"
-    names = {
-        "two-tower": "two-tower-plain",
-        "tokens": "tokens-aligned",
-        "all-to-all": "all-to-all",
-        "sparcode": "sparcode",
+    warm = replace(training, epochs=WARM_EPOCHS, warm_start="sparcode-ladder/all-to-all")
+    model = small["sparcode-cpu/sa-sparcode"].retriever
+    codes = model.similarity
+    assert isinstance(codes, SparCodeConfig) and codes.quantizer is not None
+    four = replace(codes, quantizer=replace(codes.quantizer, codebooks=4, codewords=256))
+    rows = {
+        "two-tower": (small["sparcode-cpu/sa-two-tower-plain"].retriever.similarity, training),
+        "tokens": (small["sparcode-cpu/sa-tokens-aligned"].retriever.similarity, training),
+        "all-to-all": (replace(codes, quantizer=None), training),
+        "sparcode": (codes, training),
+        "sparcode-warm": (codes, warm),
+        "sparcode-warm-4": (four, warm),
+        "sparcode-sparse": (replace(codes, sparsity=SPARSE), warm),
     }
+    source = "one budget for all, to the plateau of each; the learning rate was chosen for the two-tower"
     return {
-        f"sparcode-ladder/{name}": replace(
-            small[f"sparcode-cpu/sa-{kind}"], name=f"sparcode-ladder/{name}", training=training, source=source
-        )
-        for name, kind in names.items()
+        name: Preset(name, "ml-1m", replace(model, similarity=similarity), settings, source)
+        for name, (similarity, settings) in {f"sparcode-ladder/{n}": row for n, row in rows.items()}.items()
     }
 
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 SMALLEST = 1e-5
 """A codeword that fewer tokens than this were given to, on average, keeps its place: there is nothing to move it to."""
 
+KMEANS_STEPS = 20
+"""Lloyd's steps: centres hardly move after these."""
+
 LARGEST_CODE = 2**62
 """Codes are numbered in int64."""
 
@@ -115,6 +118,32 @@ class VectorQuantizer(nn.Module):
         shape = tokens.shape[:-1]
         return Quantized(passed.view_as(tokens), self._numbers(choices).view(shape), errors.view(shape))
 
+    @torch.no_grad()
+    def fit(
+        self, tokens: Float[Tensor, "T d"], generator: torch.Generator, steps: int = KMEANS_STEPS
+    ) -> None:
+        """Make every codebook the k-means of what it quantises of `tokens`: Lloyd's steps from distinct tokens at random.
+
+        An empty cluster stays where it is. Counts begin at one token per codeword on average, so that later training moves the
+        codebooks at its usual pace. Raises ValueError if there are fewer tokens than codewords.
+        """
+        n, left = self.config.codewords, tokens.float()
+        if len(tokens) < n:
+            raise ValueError(f"k-means of {n} codewords needs at least as many tokens, not {len(tokens)}")
+        for m in range(self.config.codebooks):
+            piece = left if self.config.residual else left.chunk(self.config.codebooks, dim=1)[m]
+            centres = piece[torch.randperm(len(piece), generator=generator)[:n].to(piece.device)]
+            for _ in range(steps):
+                choice = nearest(piece, centres)
+                counts = torch.bincount(choice, minlength=n).float()[:, None]
+                sums = torch.zeros_like(centres).index_add_(0, choice, piece)
+                centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+            self.codewords[m] = centres
+            self.counts[m] = torch.bincount(nearest(piece, centres), minlength=n) * (n / len(piece))
+            self.sums[m] = self.counts[m][:, None] * centres
+            if self.config.residual:
+                left = left - centres[nearest(piece, centres)]
+
     def lookup(self, codes: Int[Tensor, "*S"]) -> Float[Tensor, "*S d"]:
         """The quantised token t̂ of each code.
 
@@ -156,8 +185,7 @@ class VectorQuantizer(nn.Module):
         for m in range(self.config.codebooks):
             piece = left if self.config.residual else pieces[m]
             codebook = self.codewords[m]
-            # |t − e|² less |t|², which is the same for every codeword
-            choice = torch.addmm(codebook.square().sum(1), piece, codebook.T, alpha=-2).argmin(1)
+            choice = nearest(piece, codebook)
             word = codebook[choice]
             if learning:
                 self._follow(m, piece, choice)
@@ -200,7 +228,17 @@ class VectorQuantizer(nn.Module):
             self.counts[m] = torch.where(dead[m], share, self.counts[m])
             self.sums[m] = torch.where(dead[m, :, None], share * drawn, self.sums[m])
             if self.config.residual and m + 1 < self.config.codebooks:
-                left = left - self.codewords[m][torch.cdist(left, self.codewords[m]).argmin(1)]
+                left = left - self.codewords[m][nearest(left, self.codewords[m])]
+
+
+def nearest(tokens: Float[Tensor, "T w"], codewords: Float[Tensor, "N w"]) -> Int[Tensor, "T"]:
+    """The nearest codeword (L2) of each token, the first of equally near ones.
+
+    >>> nearest(torch.tensor([[0.9, 0.1]]), torch.tensor([[0.0, 0.0], [1.0, 0.0]])).tolist()
+    [1]
+    """
+    # |t − e|² less |t|², which is the same for every codeword
+    return torch.addmm(codewords.square().sum(1), tokens, codewords.T, alpha=-2).argmin(1)
 
 
 def rotated(tokens: Float[Tensor, "T d"], quantized: Float[Tensor, "T d"]) -> Float[Tensor, "T d"]:

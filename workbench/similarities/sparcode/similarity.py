@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from workbench.similarities.sparcode.scorers import INTERACTIONS, InnerPDNN, Int
 
 PAIRS_AT_ONCE = 32768
 """Pairs whose scores are computed together: their activations stay in a processor's cache."""
+
+FOLLOWED, PACE = 64, 0.05
+"""Query tokens of a step whose scores a threshold of given `sparsity` follows, and how far it moves towards their quantile."""
 
 NOISE = 0.5
 """Of aligned tokenizers: the length of what is a token's own in its map of a unit vector, the shared part's being 1."""
@@ -33,8 +37,9 @@ class SparCodeConfig:
     enters the tokenizers. `threshold`: b in ReLU(f + b) before it is learned. `leak`: slope of that ReLU below 0, in training
     only (0 as published). `aligned`: the tokenizers of both sides start as one orthogonal map, each token's with some noise
     of its own, and the MLP next to inner products ("inner pdnn") at 0, so that scores start as inner products of the
-    encoder's output with the item; otherwise (the paper says nothing) all start at random. `quantizer`: None for All-to-All,
-    the same without codes, which no index serves.
+    encoder's output with the item; otherwise (the paper says nothing) all start at random. `sparsity`: None, b is learned by
+    gradient, as published; or the share of a training step's scores that are to be 0: b then follows the quantile of f by
+    moving averages. `quantizer`: None for All-to-All, the same without codes, which no index serves.
     """
 
     kind: ClassVar[str] = "sparcode"
@@ -50,6 +55,7 @@ class SparCodeConfig:
     threshold: float = 1.0
     leak: float = 0.01
     aligned: bool = False
+    sparsity: float | None = None
     quantizer: QuantizerConfig | None = field(default_factory=QuantizerConfig)
 
     def __post_init__(self) -> None:
@@ -70,6 +76,8 @@ class SparCodeConfig:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
         if not 0 <= self.leak < 1:
             raise ValueError(f"leak must lie in [0, 1), not {self.leak}")
+        if self.sparsity is not None and not 0 <= self.sparsity < 1:
+            raise ValueError(f"sparsity must lie in [0, 1), or be None, not {self.sparsity}")
         q = self.quantizer
         if q is not None and not q.residual and self.token_dim % q.codebooks:
             raise ValueError(
@@ -121,8 +129,18 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
 
     No gradient reaches the codebooks: they follow the tokens by moving averages. Since f sees a query only through codes,
     its values can be kept in an inverted index (`search.inverted_index`). Source: "Beyond Two-Tower Matching: Learning Sparse
-    Retrievable Cross-Interactions for Recommendation" (2023), equations 3 to 15. Not in the paper: `token_norm`, `leak`,
-    `aligned`, and the mean instead of the sum over a token's entries in the commitment loss.
+    Retrievable Cross-Interactions for Recommendation" (2023), equations 3 to 15.
+
+    The gradient of a softmax loss never asks for zeros. With s_k = f(t̂_k, x) + b it is, in b, the expected number of tokens
+    with s_k > 0 over the softmax of the candidates, less that number for the positive: 0 while all scores are positive, and
+    below 0, which raises b, once the threshold cuts off more of the negatives than of the positive. So a b that is learned by
+    gradient prunes nothing, unless it started low; the paper chooses the sparsity afterwards, by b' of the index (equation
+    15). `sparsity` lets training see the threshold that will be served.
+
+    Not in the paper: LayerNorm of the encoder's output before the tokenizer, `token_norm`, `leak`, `aligned`, `sparsity`, the
+    gradients past the quantizer but for "commitment", and β times the mean of a token's squared errors instead of their sum,
+    which is d times weaker. Its regularisation of embeddings is left out; and All-to-All keeps the ReLU and its
+    threshold here, so that it differs from SparCode in the codes alone.
     """
 
     def __init__(self, config: SparCodeConfig, dim: int) -> None:
@@ -138,7 +156,7 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
         )
         self.item_tokenizer = nn.Linear(dim, c.item_tokens * c.token_dim)
         self.scorer = scorer(c.interaction, c.token_dim, c.item_tokens, c.hidden, c.cross_layers)
-        self.threshold = nn.Parameter(torch.tensor(c.threshold))
+        self.threshold = nn.Parameter(torch.tensor(c.threshold), requires_grad=c.sparsity is None)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)
@@ -173,14 +191,22 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
         self, embeddings: Float[Tensor, "B D"], user_ids: Int[Tensor, "B"] | None = None
     ) -> SparCodeQueries:
         """Tokens (B, K, d), quantised if there is a quantizer; in training its codebooks follow. Users are not looked at."""
-        q = self.query_dropout(F.layer_norm(embeddings, embeddings.shape[-1:], eps=1e-6))
-        tokens: Tensor = self.query_tokenizer(q).unflatten(-1, (self.config.query_tokens, -1))  # (B, K, d)
-        if self.config.token_norm:
-            tokens = F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
+        tokens = self._tokens(embeddings)
         if self.quantizer is None:
             return SparCodeQueries(tokens, None, None)
         found = self.quantizer(tokens)
         return SparCodeQueries(found.tokens, found.codes, found.errors.mean(1))
+
+    def _tokens(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B K d"]:
+        q = self.query_dropout(F.layer_norm(embeddings, embeddings.shape[-1:], eps=1e-6))
+        tokens: Tensor = self.query_tokenizer(q).unflatten(-1, (self.config.query_tokens, -1))
+        return F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) if self.config.token_norm else tokens
+
+    @torch.no_grad()
+    def fit_codebooks(self, embeddings: Float[Tensor, "B D"], generator: torch.Generator) -> None:
+        """Make the codebooks the k-means of the query tokens of `embeddings`; nothing if there is no quantizer."""
+        if self.quantizer is not None:
+            self.quantizer.fit(self._tokens(embeddings).flatten(0, 1), generator)
 
     def items(self, embeddings: Float[Tensor, "N D"], ids: Int[Tensor, "N"]) -> SparCodeItems:
         """The scorer's part of every item (N, W)."""
@@ -237,7 +263,21 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
     def regularizers(
         self, queries: SparCodeQueries, items: SparCodeItems, rows: Int[Tensor, "B"]
     ) -> dict[str, Tensor]:
-        """β · mean |t − sg(t̂)|² / d, if there is a quantizer with such a loss."""
+        """β · mean |t − sg(t̂)|² / d, if there is a quantizer with such a loss. In training b follows `sparsity`."""
+        if self.training and self.config.sparsity is not None:
+            self._follow(queries, items, self.config.sparsity)
         if queries.errors is None or self.config.quantizer is None or self.config.quantizer.commitment == 0:
             return {}
         return {"commitment": self.config.quantizer.commitment * queries.errors.mean()}
+
+    @torch.no_grad()
+    def _follow(self, queries: SparCodeQueries, items: SparCodeItems, sparsity: float) -> None:
+        """Move b towards the threshold that this share of f lies below, over some tokens and all of these items."""
+        tokens = queries.tokens.flatten(0, 1)[:FOLLOWED]
+        if not len(tokens) or not len(items):
+            return
+        threshold = -self.interactions(tokens, items).float().flatten().quantile(sparsity)
+        if dist.is_available() and dist.is_initialized():  # the same threshold in every process
+            dist.all_reduce(threshold)
+            threshold = threshold / dist.get_world_size()
+        self.threshold.lerp_(threshold.to(self.threshold.dtype), PACE)
