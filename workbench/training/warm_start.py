@@ -28,9 +28,9 @@ def started_from(
             "a training starts from a model of the same encoder, width and similarity, but for codes:"
             f" {base.config} does not fit {config}"
         )
-    made.load_state_dict(own | given)
+    made.eval().load_state_dict(own | given)
     fitted = isinstance(made.similarity, SparCode) and "similarity.quantizer.codewords" not in given
     if fitted and isinstance(made.similarity, SparCode):
         queries, _ = training_rows(base.eval(), sequences, training, ROWS, seed)
         made.similarity.fit_codebooks(queries, generator(derived_seed(seed, 1)))
-    return made.eval()
+    return made

@@ -156,3 +156,18 @@ def test_bad_input_is_named():
         quantizer.lookup(torch.tensor([16]))
     assert quantizer.lookup(torch.zeros(0, dtype=torch.int64)).shape == (0, 6)
     assert quantizer(torch.zeros(0, 6)).tokens.shape == (0, 6)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_k_means_finds_separate_groups_and_training_goes_on_from_them(residual):
+    centres = torch.tensor([[8.0, 0, 0, 0], [0, 8, 0, 0], [0, 0, 8, 0]])
+    tokens = centres.repeat(40, 1) + 0.01 * randn(120, 4)
+    quantizer = VectorQuantizer(QuantizerConfig(1, 3, residual=residual), 4)
+    quantizer.fit(tokens, torch.Generator().manual_seed(0))
+    assert float(quantizer.eval()(tokens).errors.mean()) < 0.01
+    torch.testing.assert_close(quantizer.counts.sum(), torch.tensor(3.0))
+    before = quantizer.codewords.clone()
+    quantizer.train()(tokens)
+    assert float((quantizer.codewords - before).abs().max()) < 0.1  # nothing was restarted
+    with pytest.raises(ValueError, match="at least as many tokens"):
+        quantizer.fit(tokens[:2], torch.Generator())

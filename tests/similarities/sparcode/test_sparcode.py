@@ -186,3 +186,19 @@ def test_settings_survive_json():
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **settings)
+
+
+def test_the_loss_never_asks_for_zeros():
+    """What the class says of a learned threshold: no gradient while all scores are positive, else one that raises it."""
+    torch.manual_seed(0)
+    model = SparCode(SparCodeConfig(2, 2, 4, hidden=(4,), dropout=0.0, leak=0.0, quantizer=None), 6).train()
+    q, x = torch.randn(40, 6), torch.randn(30, 6)
+    for threshold, sign in ((100.0, 0), (0.0, -1)):
+        with torch.no_grad():
+            model.threshold.fill_(threshold)
+        model.threshold.grad = None
+        scores = model.score(model.queries(q), model.items(x, torch.arange(1, 31)))
+        torch.nn.functional.cross_entropy(scores, scores.argmax(1)).backward()
+        assert model.threshold.grad is not None
+        found = float(model.threshold.grad)
+        assert abs(found) < 1e-5 if sign == 0 else found < -1e-3

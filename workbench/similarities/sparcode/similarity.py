@@ -220,9 +220,13 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
         """f of single tokens with every item, before the threshold: what an index keeps."""
         return self.scorer.pairs(self.scorer.code_part(tokens)[None], items.parts[None])[0]
 
-    def _sparse(self, f: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+    def _sparse(self, f: Float[Tensor, "*S"], b: Float[Tensor, ""]) -> Float[Tensor, "*S"]:
         """ReLU(f + b); in training with a leak, since a model whose every score is 0 has no gradient to leave that state."""
-        return F.leaky_relu(f + self.threshold, self.config.leak if self.training else 0.0)
+        return F.leaky_relu(f + b, self.config.leak if self.training else 0.0)
+
+    def _b(self) -> Float[Tensor, ""]:
+        """The threshold of a step, which what follows its scores does not move before its gradient is computed."""
+        return self.threshold if self.threshold.requires_grad else self.threshold.clone()
 
     def score(self, queries: SparCodeQueries, items: SparCodeItems) -> Float[Tensor, "B N"]:
         """φ for every pair (B, N); without gradients each code that occurs is scored once."""
@@ -236,7 +240,7 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
             codes, places = queries.codes.flatten().unique(return_inverse=True)
             first = places.new_zeros(len(codes)).scatter_(0, places, torch.arange(len(places)).to(places))
             tokens = tokens[first]
-        sparse = self._sparse(self.interactions(tokens, items))  # (U, N)
+        sparse = self._sparse(self.interactions(tokens, items), self._b())  # (U, N)
         by_token = places.unflatten(0, (size, -1)).unbind(1)
         total = sparse[by_token[0]]
         for rows in by_token[1:]:  # in the order of tokens, as a search adds up its lists
@@ -247,16 +251,17 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
         self, queries: SparCodeQueries, items: SparCodeItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
         """φ for chosen rows (B, C), in tiles of queries; the gradient recomputes a tile's activations."""
+        b = self._b()
 
         def added(of_queries: Sequence[Tensor], of_items: Sequence[Tensor]) -> Float[Tensor, "t C"]:
-            return self._sparse(self.scorer.pairs(of_queries[0], of_items[0])).sum(1)
+            return self._sparse(self.scorer.pairs(of_queries[0], of_items[0]), b).sum(1)
 
         return gathered_tiles(
             added,
             [self.scorer.code_part(queries.tokens)],
             [items.parts],
             rows,
-            [*self.scorer.parameters(), self.threshold],
+            [*self.scorer.parameters(), b],
             max(1, PAIRS_AT_ONCE // max(1, rows.shape[1] * self.config.query_tokens)),
         )
 
