@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from walkers import PATHS, Everywhere
 
+from workbench.kernels import path_walk
 from workbench.search import BruteForce
 from workbench.search.path_beam import PathBeam, PathLists, fingerprint
 from workbench.similarities import DeepRetrieval, DeepRetrievalConfig
@@ -107,7 +108,7 @@ def test_it_is_exact_where_what_it_did_not_reach_may_not_be_found_anyway():
     m = model()
     q, x = states(m, 1)
     searcher = PathBeam.of(m, x, beam=2)
-    _, rows = searcher.reached(q)
+    rows = searcher.reached(q)[0][0]
     assert 0 < len(rows) < ITEMS
     part = searcher.search(q, 3)
     assert not part.exact.any() and float(part.gap[0]) == INF and int(part.num_scored[0]) == len(rows)
@@ -136,9 +137,24 @@ def test_an_item_on_several_paths_of_the_beam_is_scored_once():
     m = model()
     q, x = states(m)
     searcher = PathBeam.of(m, x, beam=16)
-    query, rows = searcher.reached(q)
-    assert len(rows) == 7 * ITEMS and torch.equal(rows.view(7, ITEMS), torch.arange(ITEMS).expand(7, -1))
-    assert torch.equal(query, torch.arange(7).repeat_interleave(ITEMS))
+    rows, counts = searcher.reached(q)
+    assert torch.equal(rows, torch.arange(ITEMS).expand(7, -1)) and (counts == ITEMS).all()
+
+
+@pytest.mark.parametrize("beam", [1, 3, 16])
+def test_native_and_torch_reach_the_same_items(monkeypatch, beam):
+    if not path_walk.serves():
+        pytest.skip("no compiler")
+    m = model()
+    q, x = states(m)
+    searcher = PathBeam.of(m, x, beam)
+    native = searcher.reached(q)
+    found = searcher.search(q, 5)
+    monkeypatch.setattr(path_walk, "serves", lambda *_: False)
+    rows, counts = searcher.reached(q)
+    assert torch.equal(native[0], rows) and torch.equal(native[1], counts)
+    plain = searcher.search(q, 5)
+    assert torch.equal(found.ids, plain.ids) and torch.equal(found.scores, plain.scores)
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from workbench import files
 from workbench.contracts import ItemState, QueryState, Similarity
+from workbench.kernels import path_walk
 from workbench.loading import one_line, reading
 from workbench.search import trace
 from workbench.search.candidates import listed_among
@@ -120,13 +121,16 @@ class PathBeam(CorpusSearcher):
         return self.items.nbytes() + self.lists.nbytes()
 
     def reached(self, queries: QueryState, beam: int | None = None) -> tuple[Tensor, Tensor]:
-        """The distinct items on each query's beam: `query` and `row` int64 (E,), sorted by query, then by row."""
+        """The distinct items on each query's beam: `rows` int64 (B, C), ascending, 0 past the end, and their `counts` (B,)."""
         with torch.no_grad():
             walked = self.walker.beam(queries, beam or self.beam, self.within).paths.contiguous()  # (B, W)
         places = torch.searchsorted(self.lists.codes, walked).clamp(max=len(self.lists.codes) - 1)
         held = self.lists.codes[places] == walked  # a path without items, or none, holds nothing
         first = self.lists.offsets[places]
-        sizes = torch.where(held, self.lists.offsets[places + 1] - first, 0).flatten()  # (B·W,)
+        sizes = torch.where(held, self.lists.offsets[places + 1] - first, 0)  # (B, W)
+        if not trace.listening() and path_walk.serves(first, self.lists.rows):
+            return path_walk.merge_lists(first, sizes, self.lists.rows, len(self.items))
+        sizes = sizes.flatten()
         # Entry e of the concatenated lists is at position `within` of its list, at offsets[list] + within.
         total = sizes.cumsum(0)
         entry = torch.arange(int(total[-1]) if len(total) else 0, device=walked.device)
@@ -136,7 +140,11 @@ class PathBeam(CorpusSearcher):
             for number, on in enumerate(rows.split(sizes.tolist()), 1):
                 trace.listed(f"the items on path {number} of the beam", on.expand(len(walked), -1))
         keys = (which // max(walked.shape[1], 1) * len(self.items) + rows).unique()
-        return keys // len(self.items), keys % len(self.items)
+        query, row = keys // len(self.items), keys % len(self.items)
+        counts = torch.bincount(query, minlength=len(walked))
+        place = torch.arange(len(query), device=row.device) - (counts.cumsum(0) - counts)[query]
+        widest = int(counts.max()) if len(counts) else 0
+        return row.new_zeros(len(walked), widest).index_put((query, place), row), counts
 
     def _batch(self, queries: QueryState, k: int, excluded: int) -> int:
         """For the longest lists that a beam could meet."""
@@ -153,17 +161,10 @@ class PathBeam(CorpusSearcher):
         excluded: Int[Tensor, "B H"] | None,
         allowed: Bool[Tensor, "N"] | None,
     ) -> Answer:
-        size = len(queries)
-        query, row = self.reached(queries)
-        work = torch.bincount(query, minlength=size)
-        starts = work.cumsum(0) - work
-        place = torch.arange(len(query), device=row.device) - starts[query]
-        widest = int(work.max()) if size else 0
+        rows, work = self.reached(queries)
+        rows = F.pad(rows, (0, max(0, 1 - rows.shape[1])))
         # A query with fewer candidates repeats row 0, which is scored and then masked.
-        rows = row.new_zeros(size, max(widest, 1)).index_put((query, place), row)  # (B, C), rows ascending
-        real = torch.zeros_like(rows, dtype=torch.bool).index_put(
-            (query, place), row.new_ones((), dtype=torch.bool)
-        )
+        real = torch.arange(rows.shape[1], device=rows.device) < work[:, None]  # (B, C)
         scores = self.similarity.score_candidates(queries, self.items, rows)
         scores = scores.masked_fill(~real, NO_SCORE)
         trace.scored("the items on the paths are scored", rows, scores)

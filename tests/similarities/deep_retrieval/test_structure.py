@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workbench.kernels import path_walk
 from workbench.similarities.deep_retrieval import structure
 from workbench.similarities.deep_retrieval.structure import (
     Prefixes,
@@ -124,3 +125,30 @@ def test_the_gradient_reaches_users_and_every_layer():
     m.log_probs(x, torch.tensor([[1, 5], [2, 7], [0, 63]])).logsumexp(1).sum().backward()
     assert x.grad is not None and bool((x.grad != 0).any())
     assert all(p.grad is not None and bool((p.grad != 0).any()) for p in m.parameters())
+
+
+@given(
+    depth=st.integers(1, 4), width=st.integers(2, 20), beam=st.integers(1, 30), held=st.integers(0, 40),
+    dense=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(deadline=None, max_examples=40)
+def test_the_native_beam_finds_the_paths_of_the_torch_beam(depth, width, beam, held, dense, seed):
+    if not path_walk.serves():
+        pytest.skip("no compiler")
+    m, x = model(depth, width), users(5, seed)
+    draws = torch.Generator().manual_seed(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structure, "DENSE_PREFIXES", 2**24 if dense else 0)
+        some = torch.randint(width**depth, (held,), generator=draws)
+        within = Prefixes(some, depth, width) if held else None
+        native = m.beam(x, beam, within)
+        patch.setattr(path_walk, "serves", lambda *_: False)
+        plain = m.beam(x, beam, within)
+    assert torch.equal(native.paths, plain.paths)
+    torch.testing.assert_close(native.log_probs, plain.log_probs, atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_undefined_is_hidden_by_the_native_beam():
+    m, x = model(), users(2)
+    x[1, 0] = float("nan")
+    assert m.beam(x, 3).log_probs[1].isnan().any() and not m.beam(x, 3).log_probs[0].isnan().any()

@@ -188,7 +188,7 @@ def test_settings_out_of_range_are_named(settings, message):
         replace(SMALL, **settings)
 
 
-def test_the_loss_never_asks_for_zeros():
+def test_the_loss_does_not_reward_zeros():
     """What the class says of a learned threshold: no gradient while all scores are positive, else one that raises it."""
     torch.manual_seed(0)
     model = SparCode(SparCodeConfig(2, 2, 4, hidden=(4,), dropout=0.0, leak=0.0, quantizer=None), 6).train()

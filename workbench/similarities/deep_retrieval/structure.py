@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from workbench.contracts import Items, Queries
+from workbench.kernels import path_walk
 
 NO_PATH = -1
 MOST_PATHS = 2**40
@@ -56,19 +57,19 @@ class Prefixes:
     """The beginnings of a set of paths: whether a beam that has come so far can still reach one of them."""
 
     def __init__(self, paths: Int[Tensor, "*S"], depth: int, width: int) -> None:
-        self._marks: list[tuple[bool, Tensor]] = []
+        self.marks: list[Tensor] = []  # of each level: a table of marks, or the codes in order
         for level in range(1, depth + 1):
             codes = torch.div(paths.flatten(), width ** (depth - level), rounding_mode="floor").unique()
-            if dense := width**level <= DENSE_PREFIXES:
+            if width**level <= DENSE_PREFIXES:
                 codes = torch.zeros(width**level, dtype=torch.bool, device=paths.device).index_fill(
                     0, codes, True
                 )
-            self._marks.append((dense, codes))
+            self.marks.append(codes)
 
     def hold(self, level: int, codes: Int[Tensor, "*S"]) -> Bool[Tensor, "*S"]:
         """Whether each code of `level` nodes begins a path of the set."""
-        dense, marks = self._marks[level - 1]
-        if dense:
+        marks = self.marks[level - 1]
+        if marks.dtype == torch.bool:
             return marks[codes]
         places = torch.searchsorted(marks, codes.contiguous()).clamp(max=len(marks) - 1)
         return marks[places] == codes
@@ -140,8 +141,24 @@ class StructureModel(nn.Module):
         if width < 1:
             raise ValueError(f"a beam needs room for at least 1 path, not {width}")
         with torch.no_grad():
+            if path_walk.serves(x, self.outputs[0].weight):
+                return self._native_beam(x, width, within)
             parts = [self._beam(part, width, within) for part in x.split(max(1, TILE_UNITS // width))]
         return Beam(torch.cat([p.paths for p in parts]), torch.cat([p.log_probs for p in parts]))
+
+    def _native_beam(self, x: Float[Tensor, "B D"], width: int, within: Prefixes | None) -> Beam:
+        layers = range(self.depth)
+        lookups = [table for level in layers for table in self._lookups(level)]
+        return Beam(
+            *path_walk.walk_paths(
+                torch.stack([self.user_parts[level](x) for level in layers]),
+                torch.stack(lookups) if lookups else x.new_empty(0, *self.outputs[0].weight.shape),
+                torch.stack([self.outputs[level].weight for level in layers]),
+                torch.stack([self.outputs[level].bias for level in layers]),
+                width,
+                None if within is None else within.marks,
+            )
+        )
 
     def _beam(self, x: Float[Tensor, "B D"], width: int, within: Prefixes | None) -> Beam:
         codes = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)

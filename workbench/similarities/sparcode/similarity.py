@@ -131,7 +131,7 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
     its values can be kept in an inverted index (`search.inverted_index`). Source: "Beyond Two-Tower Matching: Learning Sparse
     Retrievable Cross-Interactions for Recommendation" (2023), equations 3 to 15.
 
-    The gradient of a softmax loss never asks for zeros. With s_k = f(t̂_k, x) + b it is, in b, the expected number of tokens
+    The gradient of a softmax loss does not reward zeros. With s_k = f(t̂_k, x) + b it is, in b, the expected number of tokens
     with s_k > 0 over the softmax of the candidates, less that number for the positive: 0 while all scores are positive, and
     below 0, which raises b, once the threshold cuts off more of the negatives than of the positive. So a b that is learned by
     gradient prunes nothing, unless it started low; the paper chooses the sparsity afterwards, by b' of the index (equation
