@@ -114,10 +114,8 @@ def test_movielens_10m_by_tenths_of_users_from_files_in_the_published_format(emp
 
 
 def test_an_unknown_family_lists_presets(empty):
-    result = CliRunner().invoke(app, ["run", "sparcode-ablation", "family=nothing"])
-    assert isinstance(result.exception, ValueError) and "no preset 'nothing/sa-sparcode'" in str(
-        result.exception
-    )
+    result = CliRunner().invoke(app, ["run", "sparcode-towers", "family=nothing"])
+    assert isinstance(result.exception, ValueError) and "no preset 'nothing/dnn-" in str(result.exception)
 
 
 def test_the_list_says_what_is_trained_and_what_the_rest_takes(empty):
@@ -128,26 +126,27 @@ def test_the_list_says_what_is_trained_and_what_the_rest_takes(empty):
 
 
 def test_a_study_says_its_options_and_what_is_missing(empty):
-    result = CliRunner().invoke(app, ["show", "sparcode-tree"])
+    result = CliRunner().invoke(app, ["show", "sparcode-sparsity"])
     assert result.exit_code == 0, result.output
-    assert "preset=sparcode-cpu/sa-sparcode" in result.output
-    assert (
-        "not trained: sparcode-cpu/sa-sparcode; all models of this study take about 6 minutes"
-        in result.output
-    )
+    assert "not trained: sparcode-ladder/two-tower, sparcode-ladder/sparcode-warm" in result.output
+    assert "all models of this study take about 20 minutes" in result.output
+    shown = CliRunner().invoke(app, ["show", "sparcode-towers"])
+    assert "family=sparcode-cpu" in shown.output
 
 
 def test_a_model_that_a_study_cannot_do_without_is_named(empty):
-    result = CliRunner().invoke(app, ["run", "sparcode-tree", "--trained-only"])
+    result = CliRunner().invoke(app, ["run", "sparcode-sparsity", "--trained-only"])
     assert isinstance(result.exception, ValueError)
-    assert "sparcode-cpu/sa-sparcode, seed 0, is not trained and this study needs it" in str(result.exception)
+    assert "sparcode-ladder/two-tower, seed 0, is not trained and this study needs it" in str(
+        result.exception
+    )
     assert not [path for path in (empty / "reports").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nothing"], "no study 'nothing'; there are baselines, deep-retrieval-baselines"),
+        (["nothing"], "no study 'nothing'; there are baselines, deep-retrieval, deep-retrieval-baselines"),
         (["seeds", "bla"], "'bla' is no option; write NAME=VALUE"),
         (["seeds", "speed=3"], "study seeds has no option 'speed'; it has models, dataset, seeds, first"),
         (["seeds", "seeds=x"], "option seeds of study seeds: must be a whole number, not 'x'"),

@@ -16,8 +16,9 @@ from workbench.models.model_store import load_or_train
 from workbench.retriever import RetrieverConfig
 from workbench.similarities import DotConfig, SparCodeConfig
 from workbench.similarities.sparcode.quantizer import QuantizerConfig
-from workbench.studies.sparcode import STEPS, measured, popularity, steps, tree_beams
-from workbench.studies.sparsity import code_table, served, sparsity_sweep, usage_table
+from workbench.studies.ladder import AFTER_THE_FACT, LADDER, ladder
+from workbench.studies.sparcode import measured, popularity, tree_beams
+from workbench.studies.sparsity import SCAN, code_table, served, sparsity_sweep, training_codes, usage_table
 from workbench.studies.user_split import (
     METRICS,
     by_brute_force,
@@ -51,7 +52,10 @@ def world(tmp_path_factory, cycles):
 
 def test_a_sparser_index_is_smaller_and_never_better_than_the_whole(world):
     sequences, trained, _ = world
-    sweep = sparsity_sweep(trained.retriever(), sequences, (0.0, 0.5, 0.9), repeats=2).set_index("index")
+    beside = load_or_train(tiny(DotConfig()), sequences, seed=5, progress=False)
+    sweep = sparsity_sweep(trained, sequences, (0.0, 0.5, 0.9), repeats=2, beside=beside).set_index("index")
+    scan = beside.metrics.set_index("metric")["value"]
+    assert sweep.loc[SCAN, "NDCG@10"] == pytest.approx(scan["NDCG@10"])
     assert (sweep["p50_ms"] > 0).all() and sweep.loc["brute force", "relative"] == 1
     assert sweep["mebibytes"].iloc[:3].is_monotonic_decreasing
     assert sweep.loc["learned threshold", "HR@10"] <= sweep.loc["brute force", "HR@10"]
@@ -80,11 +84,7 @@ def test_codes_are_told_by_their_users_and_items(world):
 def test_a_tree_with_a_beam_for_all_finds_what_brute_force_finds(world):
     sequences, trained, _ = world
     table = tree_beams(trained, sequences, (2, 32)).set_index("beam")
-    brute = (
-        sparsity_sweep(trained.retriever(), sequences, (0.5,), repeats=1)
-        .set_index("index")
-        .loc["brute force"]
-    )
+    brute = sparsity_sweep(trained, sequences, (0.5,), repeats=1).set_index("index").loc["brute force"]
     assert table.loc[32, "NDCG@10"] == pytest.approx(brute["NDCG@10"])
     assert table.loc[2, "HR@50"] <= table.loc[32, "HR@50"] and table.loc[32, "num_scored"] == 30
 
@@ -103,29 +103,55 @@ def test_measured_rows_are_those_of_the_checkpoints(world):
         interaction_bars(table.drop(columns="variant"))
 
 
-def test_steps_have_the_validation_curve_beside_the_test_metrics(world):
-    _, trained, _ = world
-    table = steps([({"step": "a"}, trained)])
-    assert table["validation 2"].iloc[0] == trained.history["NDCG@10"].iloc[1]
-    assert table["NDCG@10"].iloc[0] == trained.metrics.set_index("metric").loc["NDCG@10", "value"]
+def test_an_index_holds_the_codes_of_training_positions(world):
+    sequences, trained, _ = world
+    known = training_codes(trained.retriever(), sequences, trained_settings(trained))
+    assert 0 < len(known) <= 16 and (known.diff() > 0).all()
+    asked = served(trained.retriever(), sequences).queries.codes
+    sweep = sparsity_sweep(trained, sequences, (0.0,), repeats=1)
+    assert sweep["seen"].iloc[0] == pytest.approx(float(torch.isin(asked, known).double().mean()))
+    few = training_codes(trained.retriever(), sequences, trained_settings(trained), most=1)
+    assert len(few) <= 2 and torch.isin(few, known).all()
 
 
-def test_every_step_is_a_preset_and_changes_one_thing():
-    family = "sparcode-cpu"
-    chosen_training = preset(f"{family}/sa-sparcode").training
-    chosen = {kind: preset(f"{family}/sa-{kind}").retriever.similarity for kind in STEPS}
-    assert replace(chosen["tokens"], aligned=True) == chosen["tokens-aligned"]
-    assert replace(chosen["tokens-aligned"], leak=0.01) == chosen["tokens-sparse"]
-    assert replace(chosen["tokens-sparse"], interaction="inner pdnn") == chosen["all-to-all"]
+def trained_settings(trained) -> TrainingConfig:
+    return TrainingConfig.from_dict(trained.metadata["training"])
+
+
+def test_the_ladder_measures_each_model_and_the_k_means_of_all_to_all(cycles, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "checkpoints", lambda: tmp_path)
+    monkeypatch.setattr("workbench.studies.ladder.AFTER_THE_FACT", ((1, 4),))
+    sequences = cycles()
+    codes = SparCodeConfig(
+        2, 2, 4, hidden=(8,), dropout=0.0, quantizer=QuantizerConfig(2, 4, gradient="straight-through")
+    )
+    similarities = {"two-tower": DotConfig(), "all-to-all": replace(codes, quantizer=None), "sparcode": codes}
+    found = {name: load_or_train(tiny(s), sequences, progress=False) for name, s in similarities.items()}
+    table = ladder(found, sequences).set_index("row")
+    assert list(table.index) == [
+        LADDER["two-tower"], LADDER["all-to-all"], "k-means of All-to-All's tokens, M = 1, N = 4", LADDER["sparcode"]
+    ]  # fmt: skip
+    for name, trained in found.items():
+        expected = trained.metrics.set_index("metric")["value"]["NDCG@10"]
+        assert table.loc[LADDER[name], "NDCG@10"] == pytest.approx(expected)
+    row = table.loc[LADDER["sparcode"]]
+    assert row["difference"] == pytest.approx(row["NDCG@10"] - table["NDCG@10"].iloc[0])
+    assert row["low"] <= row["NDCG@10"] <= row["high"] and row["difference_low"] <= row["difference"]
+    assert table["floats"].iloc[0] == 8 and table["codes"].notna().tolist() == [False, False, True, True]
+    assert len(AFTER_THE_FACT) == 4
+
+
+def test_the_rungs_of_the_ladder_change_one_thing():
+    found = {kind: preset(f"sparcode-ladder/{kind}") for kind in LADDER}
+    assert len({p.retriever.encoder for p in found.values()}) == 1
+    chosen = {kind: p.retriever.similarity for kind, p in found.items()}
+    assert replace(chosen["tokens"], interaction="inner pdnn", leak=0.01) == chosen["all-to-all"]
     assert replace(chosen["all-to-all"], quantizer=chosen["sparcode"].quantizer) == chosen["sparcode"]
-    for kind in ("all-to-all", "sparcode"):
-        assert replace(chosen[kind], aligned=False) == chosen[f"{kind}-random"]
-    for kind in STEPS:
-        short = preset(f"{family}/sa-{kind.removesuffix('-longer')}")
-        longer = replace(short.training, epochs=24)
-        trained = preset(f"{family}/sa-{kind}")
-        assert trained.training == (longer if kind.endswith("-longer") else chosen_training)
-        assert trained.retriever == short.retriever
+    assert chosen["sparcode-warm"] == chosen["sparcode"] == replace(chosen["sparcode-sparse"], sparsity=None)
+    for kind, p in found.items():
+        warm = kind in ("sparcode-warm", "sparcode-warm-4", "sparcode-sparse")
+        assert p.training.warm_start == ("sparcode-ladder/all-to-all" if warm else None)
+        assert p.training.patience == 2 and p.training.epochs == (24 if warm else 60)
 
 
 def test_users_in_tenths_over_seeds(world, cycles):

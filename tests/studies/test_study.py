@@ -49,13 +49,13 @@ def test_a_study_without_a_question_or_with_an_option_without_default_is_refused
 def test_a_name_is_given_once():
     @dataclass(frozen=True)
     class Again(Study):
-        name: ClassVar[str] = "sparcode-tree"
+        name: ClassVar[str] = "sparcode-sparsity"
         question: ClassVar[str] = "?"
 
         def table(self, models: Models) -> pd.DataFrame:
             return pd.DataFrame()
 
-    with pytest.raises(ValueError, match="there is a study 'sparcode-tree' already: Tree"):
+    with pytest.raises(ValueError, match="there is a study 'sparcode-sparsity' already: Sparsity"):
         register(Again)
 
 

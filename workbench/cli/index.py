@@ -190,21 +190,24 @@ def _parameters(words: list[str]) -> dict[str, int | float]:
 
 @app.command()
 def codes(
-    name: Annotated[str, typer.Option("--preset", help="The model.")] = "sparcode-cpu/sa-sparcode",
+    name: Annotated[str, typer.Option("--preset", help="The model.")] = "sparcode-ladder/sparcode-warm",
     sparsity: Annotated[float, typer.Option(help="Share of (code, item) scores to leave out.")] = 0.95,
 ) -> None:
-    """Write the inverted index of the test users' codes into the checkpoint's folder, as index.safetensors.
+    """Write the inverted index of the codes seen in training into the checkpoint's folder, as index.safetensors.
 
     Example: workbench index codes --sparsity 0.99
     """
     from workbench.search.inverted_index import InvertedIndex
-    from workbench.studies.sparsity import served
+    from workbench.studies.sparsity import served, training_codes
+    from workbench.training.config import TrainingConfig
 
     chosen = preset(name)
     sequences = load(chosen.dataset)
     model = load_or_train(chosen, sequences, metadata=origin())
     found = served(model.retriever(), sequences)
-    whole = InvertedIndex.build(found.similarity, found.items, found.queries.codes, loosest=float("inf"))
+    training = TrainingConfig.from_dict(model.metadata["training"])
+    known = training_codes(model.retriever(), sequences, training)
+    whole = InvertedIndex.build(found.similarity, found.items, known, loosest=float("inf"))
     kept = whole.at(whole.threshold_for(sparsity))
     kept.save(model.folder / "index.safetensors")
     typer.echo(f"{kept.size()} in {model.folder / 'index.safetensors'}")

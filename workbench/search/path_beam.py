@@ -108,6 +108,8 @@ class PathBeam(CorpusSearcher):
             )
         self.within = Prefixes(lists.codes, depth, width) if self.occupied_only else None
         self.lists = lists
+        sizes = lists.offsets.diff().sort(descending=True).values
+        self._longest = min(int(sizes[: self.beam].sum()), paths.numel())
 
     def _upsert(self, items: ItemState, corpus: ItemState) -> None:
         """Items bring their paths with them, and the lists are sorted again."""
@@ -148,10 +150,8 @@ class PathBeam(CorpusSearcher):
 
     def _batch(self, queries: QueryState, k: int, excluded: int) -> int:
         """For the longest lists that a beam could meet."""
-        longest = self.lists.offsets.diff().sort(descending=True).values[: self.beam].sum()
         width = self.walker.shape[1]
-        most = min(int(longest), len(self.items) * self.walker.paths_of(self.items[:1]).shape[1])
-        per_query = most * (CANDIDATE_BYTES + self.similarity.pair_bytes) + 16 * self.beam * width
+        per_query = self._longest * (CANDIDATE_BYTES + self.similarity.pair_bytes) + 16 * self.beam * width
         return max(1, self.memory_budget // per_query)
 
     def _search(

@@ -1,46 +1,49 @@
-"""The tables on Deep Retrieval: its protocol with baselines, beams, numbers of paths, penalties, latency, all similarities."""
+"""The tables on Deep Retrieval: its paper's protocol with baselines, its index next to others, all similarities."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.anatomy.path_analysis import paths_of
 from workbench.baselines.item_cf import ItemCF
 from workbench.contracts import ItemState, QueryState, Searcher, Similarity
 from workbench.data import Sequences
-from workbench.data.popularity import most_popular
-from workbench.evaluation.relevant import list_metrics, summarize_lists
+from workbench.data.popularity import most_popular, popularity
+from workbench.evaluation.relevant import summarize_lists
 from workbench.evaluation.retrievers import own_index
 from workbench.evaluation.user_split import (
     Find,
     HeldOutUsers,
     UserSplit,
-    ask,
     by_searcher,
     judge,
-    relevant_items,
 )
 from workbench.models.model_store import TrainedModel
 from workbench.models.recommend import queries
 from workbench.retriever import Retriever
 from workbench.runtime import generator, stopwatch
 from workbench.search import BruteForce
+from workbench.search.engines.faiss import FaissLists
+from workbench.search.indexes import IVF
 from workbench.search.inverted_index import InvertedIndex
 from workbench.search.path_beam import PathBeam
 from workbench.search.tree import TreeBeam, cluster
-from workbench.similarities import DeepRetrieval, DeepRetrievalConfig, DotConfig, DotProduct
-from workbench.similarities.deep_retrieval.similarity import DeepRetrievalQueries
+from workbench.similarities import DeepRetrievalConfig, DotConfig, DotProduct
+from workbench.similarities.deep_retrieval.similarity import DeepRetrievalItems, DeepRetrievalQueries
 from workbench.similarities.dot import DotItems, DotQueries
 from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems
-from workbench.studies.frozen_paths import PathFit, fit_paths
-from workbench.training.config import TrainingConfig
+from workbench.studies.frozen_paths import PathFit, learned_paths, residual_paths
+from workbench.studies.path_growth import in_turns
 
 KS = (10, 50, 200)
-BEAMS = (1, 2, 5, 10, 25, 50, 100)
+BRUTE, FAISS = "brute force", "FAISS IVF"
+CELLS = 64
+"""Of the FAISS index."""
+TIMED = 100
+"""Users whose queries are timed."""
 BRUTE_FORCE = "brute force of the same reranker"
 
 
@@ -95,159 +98,111 @@ def baselines(
     return table[["method", "metric", "value", "low", "high", "users"]]
 
 
-def beams(
-    retriever: Retriever,
-    held_out: Sequences,
-    protocol: HeldOutUsers,
-    popularity: NDArray[np.int64],
-    widths: Sequence[int] = BEAMS,
-    repeats: int = 5,
-) -> pd.DataFrame:
-    """What a wider beam finds and costs: one row per width, the last row brute force.
-
-    `P@10`, `R@10`, `F1@10`, `F1@200`, `of_brute_force` (F1@10 over brute force's), `recall@10` (share of its ten found),
-    `scored` (mean items scored per query), `share_scored`, `shortfall@200`, `p50_ms` per query in batches of 250, `queries`.
-    `popular_of_brute_force` is the null model at equal work: the same reranker over as many items, the most popular ones by
-    `popularity`, the counts of the training users; (N,) in the order of the corpus.
-    """
-    model, items = paths_of(retriever)
-    relevant = relevant_items(held_out, protocol)
-    searchers: dict[str, Searcher] = {str(w): PathBeam.of(model, items, w) for w in widths}
-    searchers["brute force"] = BruteForce(model, items)
-    states, excluded = _questions(retriever, held_out, protocol)
-    found = {
-        name: ask(by_searcher(retriever, searcher), held_out, max(KS), protocol)
-        for name, searcher in searchers.items()
-    }
-    best = found["brute force"][:, :10]
-    whole = list_metrics(found["brute force"].numpy(), relevant, KS)["F1@10"].mean()
-    # In turns, so that a noisy moment affects all equally.
-    times: dict[str, list[float]] = {name: [] for name in searchers}
-    for _ in range(repeats):  # the calls above have warmed them up
-        for name, searcher in searchers.items():
-            with stopwatch(torch.device("cpu")) as watch:
-                searcher.search(states, 10, excluded)
-            times[name].append(watch.seconds)
-    rows = []
-    for name, searcher in searchers.items():
-        values = list_metrics(found[name].numpy(), relevant, KS).mean()
-        answer = searcher.search(states, max(KS), excluded)
-        scored = float(answer.num_scored.double().mean())
-        popular = torch.from_numpy(most_popular(popularity, round(scored)))
-        cut = ask(by_searcher(retriever, searchers["brute force"], popular), held_out, 10, protocol)
-        rows.append(
-            {
-                "beam": name,
-                **{m: values[m] for m in ("P@10", "R@10", "F1@10", f"F1@{max(KS)}")},
-                "of_brute_force": values["F1@10"] / whole,
-                "popular_of_brute_force": list_metrics(cut.numpy(), relevant, (10,))["F1@10"].mean() / whole,
-                "recall@10": float((found[name][:, :10, None] == best[:, None]).any(2).double().mean()),
-                "scored": scored,
-                "share_scored": scored / len(items),
-                f"shortfall@{max(KS)}": float(answer.shortfall.double().mean()),
-                "p50_ms": 1e3 * float(np.median(times[name])) / len(states),
-                "queries": len(states),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _questions(
-    retriever: Retriever, held_out: Sequences, protocol: HeldOutUsers, most: int = 250
-) -> tuple[QueryState, Tensor]:
-    """The queries of the first users and what is left out for them."""
-    kept: list[tuple[QueryState, Tensor]] = []
-
-    def find(batch, exclude, k):  # type: ignore[no-untyped-def]
-        if not kept:
-            with torch.no_grad():
-                kept.append((retriever.query_state(batch)[:most], exclude[:most]))
-        return torch.full((len(batch), k), -1)
-
-    ask(find, held_out, 1, protocol)
-    return kept[0]
-
-
-def variants(
+def indexes(
     base: Retriever,
-    split: UserSplit,
-    training: TrainingConfig,
-    protocol: HeldOutUsers,
-    configs: dict[str, DeepRetrievalConfig],
-    fit: PathFit | None = None,
+    sequences: Sequences,
+    rows: tuple[Tensor, Tensor],
+    configs: Mapping[str, DeepRetrievalConfig],
+    fit: PathFit,
+    joint: Retriever | None = None,
+    beams: Sequence[int] = (1, 5, 25, 100),
+    probes: Sequence[int] = (1, 4, 16),
+    users: int = 2000,
 ) -> pd.DataFrame:
-    """Other numbers of paths and other penalties on the frozen queries and the reranker of `base`: one row per variant.
+    """Paths for the frozen queries of a dot product compared with brute force, FAISS and popularity at equal work.
 
-    `variant`, `paths` J, `alpha`, `P@10`, `F1@10`, `of_brute_force`, `scored`, and the last M-step (`largest path`, …).
+    One row per index and effort: paths learned on `rows` (queries and what they chose) for each of `configs`, those of
+    residual k-means, FAISS IVF over the same vectors, and those of `joint`, whose reranker is its own. Test targets of the
+    first `users`, histories left out. `index`, `effort`, `HR@10`, `NDCG@10`, `of_brute_force` (NDCG@10 over that of brute
+    force with the same scores), `popular_of_brute_force` (the same for as many of the most popular items, scored in full),
+    `recall@10` of brute force's list, `share_scored`, `largest_path`, `p50_ms` of one query at a time, all in turns,
+    `times_brute_force`.
     """
-    model, items = paths_of(base)
-    relevant = relevant_items(split.held_out, protocol)
-    whole = ask(by_searcher(base, BruteForce(model, items)), split.held_out, max(KS), protocol)
-    best = list_metrics(whole.numpy(), relevant, KS)["F1@10"].mean()
-    states, excluded = _questions(base, split.held_out, protocol)
-    rows = []
-    for name, config in configs.items():
-        made, history = fit_paths(base, split.training, training, config, fit)
-        searcher = PathBeam.of(*paths_of(made))
-        found = ask(by_searcher(made, searcher), split.held_out, max(KS), protocol)
-        values = list_metrics(found.numpy(), relevant, KS).mean()
-        assert isinstance(states, DeepRetrievalQueries)
-        work = searcher.search(states, 10, excluded).num_scored.double().mean()
-        last = history.drop(columns=["round"]).iloc[-1]
-        rows.append(
+    asked = sequences.users_with("test")[:users]
+    exclude = torch.from_numpy(sequences.history(asked, 0))
+    targets = torch.from_numpy(sequences.item_ids[sequences.offsets[asked + 1] - 1])
+    counts = popularity(sequences)
+    made: dict[str, Retriever] = {name: learned_paths(base, rows, c, fit)[0] for name, c in configs.items()}
+    made["paths of residual k-means"] = residual_paths(base, rows, next(iter(configs.values())), fit.seed)
+    if joint is not None:
+        made["paths learned jointly, its own reranker"] = joint
+    ways: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {}
+    work: dict[tuple[str, str], float] = {}
+    whole: dict[str, tuple[str, str]] = {}  # of each index, brute force with the same scores
+    largest: dict[str, float] = {}
+    popular: dict[tuple[str, str], Tensor] = {}
+    for name, retriever in made.items():
+        model, items = paths_of(retriever)
+        states = queries(retriever, sequences, asked)
+        brute = BruteForce(model, items)
+        reference = BRUTE if retriever is not joint else "brute force of the joint reranker"
+        whole[name], whole[reference] = (reference, ""), (reference, "")
+        ways[reference, ""], work[reference, ""] = _asking(brute, states, exclude), float(len(items))
+        largest[name] = float(items.paths.flatten().unique(return_counts=True)[1].max())
+        for beam in beams:
+            way = name, f"beam {beam}"
+            searcher = PathBeam.of(model, items, beam)
+            ways[way] = _asking(searcher, states, exclude)
+            work[way] = float(searcher.search(states, 10, exclude).num_scored.double().mean())
+            kept = torch.from_numpy(most_popular(counts, round(work[way])))
+            popular[way] = brute.search(states, 10, exclude, kept).ids
+        if retriever is next(iter(made.values())):
+            assert isinstance(states, DeepRetrievalQueries)
+            _ask_faiss(ways, work, states.vectors, items, exclude, probes)
+            whole[FAISS] = whole[name]
+    everyone = torch.arange(len(asked))
+    found = {way: find(everyone) for way, find in ways.items()}
+    times = in_turns({way: _one(find) for way, find in ways.items()}, TIMED, 2)
+    ndcg = {way: _at_10(ids, targets)[1] for way, ids in found.items()}
+    table = []
+    for way, ids in found.items():
+        best = whole[way[0]]
+        table.append(
             {
-                "variant": name, "paths": config.paths, "alpha": config.alpha, "beam": config.beam,
-                "P@10": values["P@10"], "F1@10": values["F1@10"], f"F1@{max(KS)}": values[f"F1@{max(KS)}"],
-                "of_brute_force": values["F1@10"] / best, "scored": float(work),
-                "share_scored": float(work) / len(items), **last.to_dict(),
+                "index": way[0], "effort": way[1], "HR@10": _at_10(ids, targets)[0], "NDCG@10": ndcg[way],
+                "of_brute_force": ndcg[way] / ndcg[best],
+                "popular_of_brute_force": _at_10(popular[way], targets)[1] / ndcg[best] if way in popular else float("nan"),
+                "recall@10": float((ids[:, :, None] == found[best][:, None]).any(2).double().mean()),
+                "share_scored": work[way] / sequences.num_items, "largest_path": largest.get(way[0], float("nan")),
+                "p50_ms": float(np.median(times[way])),
+                "times_brute_force": float(np.median(times[way]) / np.median(times[best])),
             }
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(table)
 
 
-def latency(
-    config: DeepRetrievalConfig,
-    sizes: Sequence[int] = (4_000, 20_000, 100_000, 500_000),
-    widths: Sequence[int] = (10, 25, 50),
-    dim: int = 64,
-    batch: int = 32,
-    repeats: int = 7,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Milliseconds per query against the width of the beam and N, with random weights and paths filled evenly.
+def _asking(searcher: Searcher, states: QueryState, exclude: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda rows: searcher.search(states[rows], 10, exclude[rows]).ids
 
-    One row per size and searcher: `items`, `searcher`, `beam`, `p50_ms`, `scored`, `bytes`, `of_brute_force` (the ratio of the
-    medians), timed in turn.
-    """
-    rows = []
-    for size in sizes:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            model = DeepRetrieval(config, dim, size).eval()
-            users, vectors = torch.randn(batch, dim), torch.randn(size, dim)
-        with torch.no_grad():
-            states = model.queries(users, torch.zeros(batch, dtype=torch.long))
-            items = model.items(vectors, torch.arange(1, size + 1))
-        searchers: dict[str, Searcher] = {str(w): PathBeam.of(model, items, w) for w in widths}
-        searchers["brute force"] = BruteForce(model, items)
-        times: dict[str, list[float]] = {name: [] for name in searchers}
-        for number in range(repeats + 1):
-            for name, searcher in searchers.items():
-                with stopwatch(torch.device("cpu")) as watch:
-                    searcher.search(states, 10)
-                if number:  # the first round warms up
-                    times[name].append(1e3 * watch.seconds / batch)
-        for name, searcher in searchers.items():
-            held = searcher.nbytes() if isinstance(searcher, PathBeam) else items.nbytes()
-            rows.append(
-                {
-                    "items": size, "searcher": "brute force" if name == "brute force" else "path beam", "beam": name,
-                    "p50_ms": float(np.median(times[name])), "bytes": held,
-                    "scored": float(searcher.search(states, 10).num_scored.double().mean()),
-                    "of_brute_force": float(np.median(times[name]) / np.median(times["brute force"])),
-                }
-            )  # fmt: skip
-    return pd.DataFrame(rows)
+
+def _one(find: Callable[[Tensor], Tensor]) -> Callable[[int], Tensor]:
+    return lambda query: find(torch.tensor([query]))
+
+
+def _ask_faiss(
+    ways: dict[tuple[str, str], Callable[[Tensor], Tensor]],
+    work: dict[tuple[str, str], float],
+    vectors: Tensor,
+    items: DeepRetrievalItems,
+    exclude: Tensor,
+    probes: Sequence[int],
+) -> None:
+    for probe in probes:
+        lists = FaissLists(IVF(CELLS, probe), "deep-retrieval", items.ids, items.vectors)
+
+        def find(rows: Tensor, lists: FaissLists = lists) -> Tensor:
+            found = lists.lists(vectors[rows], 10, exclude[rows] - 1).rows
+            return torch.where(found >= 0, items.ids[found.clamp(min=0)], -1)
+
+        ways[FAISS, f"nprobe {probe}"] = find
+        work[FAISS, f"nprobe {probe}"] = float(lists.compared(vectors).double().mean())
+
+
+def _at_10(ids: Tensor, targets: Tensor) -> tuple[float, float]:
+    """HR@10 and NDCG@10 of lists of ten."""
+    hit = ids == targets[:, None]
+    gain = 1 / torch.arange(2, ids.shape[1] + 2).log2()
+    return float(hit.any(1).double().mean()), float((hit * gain).sum(1).mean())
 
 
 def similarities(

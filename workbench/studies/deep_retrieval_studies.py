@@ -1,6 +1,5 @@
-"""The studies of Deep Retrieval: its baselines, beams, numbers of paths, penalties and latency."""
+"""The studies of Deep Retrieval: its baselines, its index next to others, growth; and of all similarities."""
 
-from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -8,25 +7,28 @@ import pandas as pd
 
 from workbench import paths
 from workbench.data import load
-from workbench.data.popularity import popularity
 from workbench.evaluation.protocol import STRICT
 from workbench.evaluation.user_split import PAPER, HeldOutUsers, UserSplit, split_users
 from workbench.models.model_store import METRICS, TrainedModel, folder_of
-from workbench.similarities import DeepRetrievalConfig
 from workbench.studies import deep_retrieval
 from workbench.studies.frozen_paths import PathFit
+from workbench.studies.path_growth import growth
 from workbench.studies.study import Models, Study, register
+from workbench.training.config import TrainingConfig
+from workbench.training.path_presets import PATHS_OF_THOUSANDS
 from workbench.training.preset import Preset
 from workbench.training.presets import preset
+from workbench.training.rows import training_rows
 
 MAIN, YOUTUBE = "halves/sasrec-deep-retrieval", "halves/youtube-dnn"
 SIMILARITIES = {
-    "cpu-hstu": ("dot", "maxsim", "mol", "sparcode", "deep-retrieval", "dot-paths"),
-    "sparcode-cpu-sa": ("two-tower-plain", "two-tower", "maxsim", "mol", "sparcode", "deep-retrieval"),
+    "cpu-hstu": ("dot", "mol", "deep-retrieval", "dot-paths"),
+    "sparcode-ladder": ("two-tower", "tokens", "all-to-all", "sparcode-warm", "sparcode-sparse"),
 }
-"""The encoder of each tower, by the last part of a checkpoint's name; each tower has its own training budget."""
-COUNTS = (1, 2, 3, 4)
-PENALTIES = (0.0, 1e-4, 1e-2, 1.0)
+"""The family of each encoder, by the last part of a checkpoint's name; each has its own training budget."""
+COUNTS = (1, 3)
+PENALTIES = (1e-4, 1e-2)
+SIZES = (4_000, 100_000, 1_000_000)
 
 Part = Literal["validation", "test"]
 
@@ -58,107 +60,70 @@ class Baselines(Study):
 
 @register
 @dataclass(frozen=True)
-class Beams(Study):
-    """What a wider beam finds and costs, up to brute force."""
+class Indexes(Study):
+    """Paths of different J and α on the frozen queries of a dot product, next to brute force, FAISS and null models.
 
-    name: ClassVar[str] = "deep-retrieval-beam"
-    question: ClassVar[str] = "How wide must Deep Retrieval's beam be?"
-    minutes: ClassVar[float] = 30
-    preset: str = MAIN
-    part: Part = "test"
-
-    def table(self, models: Models) -> pd.DataFrame:
-        """One row per beam width, the last one brute force."""
-        split, protocol = _split(preset(self.preset), self.part)
-        retriever = models.require(preset(self.preset), split.training).retriever()
-        counts = popularity(split.training, held_out=0)
-        found = deep_retrieval.beams(retriever, split.held_out, protocol, counts)
-        return found.assign(protocol=str(protocol))
-
-
-@dataclass(frozen=True)
-class _Variants(Study):
-    """Other paths on the frozen queries and the reranker of a trained model.
-
+    `base`: a checkpoint in `ckpts/` whose similarity is a dot product; `joint`: one of Deep Retrieval, "none" to leave it out.
     `rounds` passes over `rows` training rows drawn at random, each with an M-step.
     """
 
-    preset: str = MAIN
-    part: Part = "validation"
-    rounds: int = 3
-    rows: int = 40_000
-
-    @abstractmethod
-    def _variants(self, base: DeepRetrievalConfig) -> dict[str, DeepRetrievalConfig]:
-        """What is compared, by the name it has in the table."""
+    name: ClassVar[str] = "deep-retrieval"
+    question: ClassVar[str] = (
+        "What does Deep Retrieval's index find for its work, next to indexes that learn less?"
+    )
+    base: str = "ml-1m-cpu-hstu-dot"
+    joint: str | None = "ml-1m-cpu-hstu-deep-retrieval"
+    rounds: int = 4
+    rows: int = 60_000
 
     def table(self, models: Models) -> pd.DataFrame:
-        """One row per variant."""
-        chosen = preset(self.preset)
-        base = chosen.retriever.similarity
-        if not isinstance(base, DeepRetrievalConfig):
-            raise ValueError(f"{self.preset} is not Deep Retrieval: it has no paths to vary")
-        split, protocol = _split(chosen, self.part)
-        model = models.require(chosen, split.training).retriever()
+        """One row per index and effort."""
+        trained = TrainedModel.load(folder_of(self.base))
+        sequences = load(str(trained.metadata["dataset"]))
+        base = trained.retriever()
+        training = TrainingConfig.from_dict(trained.metadata["training"])
         fit = PathFit(self.rounds, self.rows)
-        configs = self._variants(base)
-        found = deep_retrieval.variants(model, split, chosen.training, protocol, configs, fit)
-        return found.assign(protocol=str(protocol))
+        rows = training_rows(base, sequences, training, fit.rows, fit.seed)
+        configs = {
+            f"paths, J = {count}, α = {alpha:g}": replace(PATHS_OF_THOUSANDS, paths=count, alpha=alpha)
+            for count in COUNTS
+            for alpha in PENALTIES
+        }
+        joint = None if self.joint is None else TrainedModel.load(folder_of(self.joint)).retriever()
+        found = deep_retrieval.indexes(base, sequences, rows, configs, fit, joint)
+        return found.assign(protocol=str(STRICT))
 
 
 @register
 @dataclass(frozen=True)
-class Paths(_Variants):
-    """Numbers of paths J per item, on the frozen queries and the reranker of a trained model."""
+class Growth(Study):
+    """Recall, work and time of paths, brute force and FAISS on synthetic clustered vectors, by the size of the corpus.
 
-    name: ClassVar[str] = "deep-retrieval-paths"
-    question: ClassVar[str] = "How many paths should an item lie on?"
-    minutes: ClassVar[float] = 30
+    Paths are those of residual k-means (`fit_residual`): nothing is trained. `largest`: no corpus has more items.
+    """
 
-    def _variants(self, base: DeepRetrievalConfig) -> dict[str, DeepRetrievalConfig]:
-        return {f"J = {count}": replace(base, paths=count) for count in COUNTS}
-
-
-@register
-@dataclass(frozen=True)
-class Penalty(_Variants):
-    """Penalties α of crowded paths, on the frozen queries and the reranker of a trained model."""
-
-    name: ClassVar[str] = "deep-retrieval-penalty"
-    question: ClassVar[str] = "How strongly should crowded paths be penalised?"
-    minutes: ClassVar[float] = 30
-
-    def _variants(self, base: DeepRetrievalConfig) -> dict[str, DeepRetrievalConfig]:
-        return {f"α = {alpha:g}": replace(base, alpha=alpha) for alpha in PENALTIES}
-
-
-@register
-@dataclass(frozen=True)
-class Latency(Study):
-    """Milliseconds per query by beam width and corpus size, with random weights. `largest`: no corpus has more items."""
-
-    name: ClassVar[str] = "deep-retrieval-latency"
-    question: ClassVar[str] = "How does the cost of beam search grow with the corpus?"
-    largest: int = 500_000
+    name: ClassVar[str] = "deep-retrieval-growth"
+    question: ClassVar[str] = "How do the cost and recall of Deep Retrieval's index grow with the corpus?"
+    largest: int = 1_000_000
 
     def table(self, models: Models) -> pd.DataFrame:
         """One row per corpus size and searcher."""
-        sizes = [n for n in (4_000, 20_000, 100_000, 500_000) if n <= self.largest]
+        sizes = [n for n in SIZES if n <= self.largest]
         if not sizes:
-            raise ValueError(f"no corpus of at most {self.largest} items; the smallest has 4000")
-        found = deep_retrieval.latency(DeepRetrievalConfig(), sizes)
-        return found.assign(protocol="random weights, D 3, K 50, J 3, batch of 32")
+            raise ValueError(f"no corpus of at most {self.largest} items; the smallest has {SIZES[0]}")
+        return growth(sizes, (1, 4, 16, 64, 256), (1, 4, 16, 64))
 
 
 @register
 @dataclass(frozen=True)
 class Similarities(Study):
-    """All similarities under the strict protocol in one table: quality, latency, bytes, build time.
+    """Similarities with their own index under the strict protocol in one table: quality, latency, bytes, build time.
 
-    `checkpoints`: names in `ckpts/`; if empty, those that are there behind HSTU, then behind self-attention.
+    `checkpoints`: names in `ckpts/`; if empty, those that are there behind HSTU, then behind self-attention (the ladder to
+    SparCode, with shorter histories: compare within a group).
     """
 
-    name: ClassVar[str] = "deep-retrieval-similarities"
+    name: ClassVar[str] = "similarities"
     question: ClassVar[str] = (
         "What do quality, latency and memory of each similarity with its own index look like?"
     )

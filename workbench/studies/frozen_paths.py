@@ -10,12 +10,15 @@ from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from workbench.data import Sequences
 from workbench.models.model_store import TrainedModel, check_model, store_model
 from workbench.retriever import OWN_KEYS, Retriever
 from workbench.runtime import derived_seed, generator, stopwatch
 from workbench.similarities import DeepRetrieval, DeepRetrievalConfig, DotProduct
+from workbench.studies.residual_paths import fit_residual
 from workbench.training.config import TrainingConfig
 from workbench.training.rows import training_rows
 
@@ -80,10 +83,20 @@ def fit_paths(
     `training` decides which positions predict what, as in the run that trained `base`. The same seed gives the same paths.
     """
     fit = fit or PathFit()
+    return learned_paths(base, training_rows(base, sequences, training, fit.rows, fit.seed), config, fit)
+
+
+def learned_paths(
+    base: Retriever,
+    rows: tuple[Float[Tensor, "T D"], Int[Tensor, "T"]],
+    config: DeepRetrievalConfig,
+    fit: PathFit,
+) -> tuple[Retriever, pd.DataFrame]:
+    """As `fit_paths`, from queries of `base` and the items that they chose."""
     made = with_paths(base, config, fit.seed)
     model = made.similarity
     assert isinstance(model, DeepRetrieval)
-    queries, ids = training_rows(base, sequences, training, fit.rows, fit.seed)
+    queries, ids = rows
     optimizer = torch.optim.Adam(model.structure.parameters(), fit.learning_rate)
     history = []
     for number in range(1, fit.rounds + 1):
@@ -102,6 +115,27 @@ def fit_paths(
             measured = model.on_epoch_end([(queries[order], ids[order])])
         history.append({"round": number, "structure": total / len(ids), **measured, "seconds": watch.seconds})
     return made.eval(), pd.DataFrame(history)
+
+
+def residual_paths(
+    base: Retriever,
+    rows: tuple[Float[Tensor, "T D"], Int[Tensor, "T"]],
+    config: DeepRetrievalConfig,
+    seed: int = 0,
+) -> Retriever:
+    """`base` with the residual k-means of its queries as a structure model (see `fit_residual`), and one M-step.
+
+    The widths of the structure model follow from the queries, regardless of `config`.
+    """
+    queries, ids = rows
+    dim = queries.shape[1]
+    made = with_paths(base, replace(config, node_dim=dim, hidden=2 * dim), seed)
+    model = made.similarity
+    assert isinstance(model, DeepRetrieval)
+    fit_residual(model.structure, queries, generator(derived_seed(seed, 0)))
+    model.on_epoch_start(1)
+    model.on_epoch_end([(queries, ids)])
+    return made
 
 
 def store_paths(

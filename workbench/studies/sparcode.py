@@ -1,4 +1,4 @@
-"""SparCode compared with its baselines: two towers, All-to-All, popularity and a tree over the same scorer; its ablations."""
+"""SparCode compared with its baselines: two towers, All-to-All, popularity and a tree over the same scorer."""
 
 from collections.abc import Iterable
 
@@ -20,39 +20,6 @@ SHOWN = ("HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
 SHORT = ("HR@10", "HR@50", "NDCG@10")
 """Metrics of lists of 50."""
 
-VARIANTS = {
-    "sparcode": "inner products and MLP, as chosen",
-    "sparcode-dot-1": "interaction: dot, one token",
-    "sparcode-dot": "interaction: dot",
-    "sparcode-maxsim": "interaction: MaxSim",
-    "sparcode-crossnet": "interaction: CrossNet",
-    "sparcode-mlp": "interaction: MLP",
-    "sparcode-commitment": "gradient: commitment alone",
-    "sparcode-rotation": "gradient: rotation trick",
-    "sparcode-residual": "residual codebooks",
-    "sparcode-one-codebook": "one codebook",
-    "sparcode-more-codewords": "eight times the codewords",
-    "sparcode-senet": "tokens by SENet",
-}
-"""The ablations, by the last part of their presets' names."""
-
-STEPS = {
-    "two-tower-plain": "two-tower: an inner product",
-    "tokens": "… through tokens, maps start at random",
-    "tokens-aligned": "… through tokens, same initialisation",
-    "tokens-sparse": "… and a ReLU",
-    "all-to-all": "All-to-All: … and an MLP",
-    "all-to-all-random": "All-to-All, all starts at random",
-    "sparcode": "SparCode: All-to-All with codes",
-    "sparcode-more-codewords": "SparCode, eight times the codewords",
-    "sparcode-random": "SparCode, all starts at random",
-    "sparcode-commitment": "SparCode, commitment loss alone",
-    "two-tower-plain-longer": "two-tower, twice as long",
-    "all-to-all-longer": "All-to-All, twice as long",
-    "sparcode-longer": "SparCode, twice as long",
-}
-"""From a two-tower to SparCode, one thing changed at a time, by the last part of their presets' names."""
-
 
 def measured(models: Iterable[tuple[dict[str, str], TrainedModel]]) -> pd.DataFrame:
     """One row per trained model: its labels, the metrics of `SHOWN` with the interval of NDCG@10, epochs and minutes."""
@@ -65,16 +32,6 @@ def measured(models: Iterable[tuple[dict[str, str], TrainedModel]]) -> pd.DataFr
         row |= {"epochs": len(trained.history), "minutes": trained.history["seconds"].sum() / 60}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def steps(models: Iterable[tuple[dict[str, str], TrainedModel]]) -> pd.DataFrame:
-    """`measured`, with NDCG@10 on the validation part after each epoch at which it was measured: `validation 10`, …"""
-    kept = list(models)
-    curves = []
-    for _, trained in kept:
-        curve = trained.history.dropna(subset=["NDCG@10"]).set_index("epoch")["NDCG@10"]
-        curves.append({f"validation {epoch}": value for epoch, value in curve.items()})
-    return pd.concat([measured(kept), pd.DataFrame(curves)], axis=1)
 
 
 def popularity(sequences: Sequences) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""The studies of SparCode: its towers, ablations, sparsity and users held out whole."""
+"""The studies of SparCode: its towers, the ladder to it, sparsity and users held out whole."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,13 +10,19 @@ from workbench.baselines.popularity import Popularity
 from workbench.data import load
 from workbench.evaluation.user_split import Find, UserSplit
 from workbench.studies import user_split
-from workbench.studies.sparcode import STEPS, VARIANTS, measured, popularity, steps, tree_beams
+from workbench.studies.ladder import LADDER, ladder
+from workbench.studies.sparcode import measured, popularity
 from workbench.studies.sparsity import sparsity_sweep
 from workbench.studies.study import Models, Study, register
 from workbench.training.presets import preset
 from workbench.training.sparcode_presets import CONTROL, METHODS, TOWERS
 
-SPARCODE = "sparcode-cpu/sa-sparcode"
+TWO_TOWER = "sparcode-ladder/two-tower"
+THRESHOLDS = {
+    "sparcode-ladder/sparcode-warm": "gradient",
+    "sparcode-ladder/sparcode-sparse": "quantile of scores",
+}
+"""How the threshold of each preset's model was learned."""
 
 
 @register
@@ -56,96 +62,55 @@ class Towers(Study):
         return pd.concat([found, pd.DataFrame([row])], ignore_index=True)
 
 
+@register
 @dataclass(frozen=True)
-class _BehindSelfAttention(Study):
-    """Models of one family behind self-attention, by their titles; one table per dataset."""
+class Ladder(Study):
+    """From a two-tower model to SparCode by single changes, each trained to its plateau, behind self-attention."""
 
-    titles: ClassVar[Mapping[str, str]]
-    family: str = "sparcode-cpu"
-
-    @property
-    def file(self) -> str:
-        """The name of the study and of the family's dataset."""
-        return f"{self.name}-{preset(f'{self.family}/sa-sparcode').dataset}"
-
-    def _names(self, column: str) -> list[tuple[dict[str, str], str]]:
-        return [({column: title}, f"{self.family}/sa-{kind}") for kind, title in self.titles.items()]
+    name: ClassVar[str] = "sparcode-ladder"
+    question: ClassVar[str] = "Where between a two-tower model and SparCode is quality won or lost?"
+    minutes: ClassVar[float] = 30
 
     def presets(self) -> tuple[str, ...]:
-        """One per title."""
-        return tuple(name for _, name in self._names("title"))
-
-
-@register
-@dataclass(frozen=True)
-class Steps(_BehindSelfAttention):
-    """From a two-tower model to SparCode with one thing changed at a time, behind self-attention."""
-
-    name: ClassVar[str] = "sparcode-steps"
-    question: ClassVar[str] = "Where between a two-tower model and SparCode is quality lost or won?"
-    minutes: ClassVar[float] = 60
-    titles: ClassVar[Mapping[str, str]] = STEPS
+        """One per trained row."""
+        return tuple(f"{self.name}/{kind}" for kind in LADDER)
 
     def table(self, models: Models) -> pd.DataFrame:
-        """One row per step: metrics, and NDCG@10 on the validation part by epoch."""
-        return steps(models.labelled(self._names("step")))
-
-
-@register
-@dataclass(frozen=True)
-class Ablation(_BehindSelfAttention):
-    """Interactions, gradients past the quantizer, codebooks and tokens, one changed at a time, behind self-attention."""
-
-    name: ClassVar[str] = "sparcode-ablation"
-    question: ClassVar[str] = "Which parts of SparCode matter?"
-    minutes: ClassVar[float] = 110
-    titles: ClassVar[Mapping[str, str]] = VARIANTS
-
-    def table(self, models: Models) -> pd.DataFrame:
-        """One row per variant."""
-        return measured(models.labelled(self._names("variant")))
+        """One row per model."""
+        names = [({"row": kind}, f"{self.name}/{kind}") for kind in LADDER]
+        found = {labels["row"]: trained for labels, trained in models.labelled(names)}
+        return ladder(found, load(preset(self.presets()[0]).dataset))
 
 
 @register
 @dataclass(frozen=True)
 class Sparsity(Study):
-    """Quality, latency and bytes of the inverted index from 0 to 99.9 % sparsity, compared with brute force in one run."""
+    """Quality, latency and bytes of inverted indexes over the codes seen in training, from 0 to 99.9 % sparsity.
+
+    Of a model whose threshold was learned by gradient, and of one whose threshold followed the scores. The two-tower's flat
+    scan and brute force with the learned scores are timed in the same run.
+    """
 
     name: ClassVar[str] = "sparcode-sparsity"
     question: ClassVar[str] = "How much of SparCode's index can be left out?"
-    minutes: ClassVar[float] = 6
-    preset: str = SPARCODE
+    minutes: ClassVar[float] = 20
 
     def presets(self) -> tuple[str, ...]:
-        """The model whose index it is."""
-        return (self.preset,)
+        """The two-tower, and the models whose indexes they are."""
+        return (TWO_TOWER, *THRESHOLDS)
 
     def table(self, models: Models) -> pd.DataFrame:
-        """One row per sparsity."""
-        chosen = preset(self.preset)
-        sequences = load(chosen.dataset)
-        return sparsity_sweep(models.require(chosen, sequences).retriever(), sequences)
-
-
-@register
-@dataclass(frozen=True)
-class Tree(Study):
-    """A tree over the items searched by beams with SparCode's own scorer, as TDM does."""
-
-    name: ClassVar[str] = "sparcode-tree"
-    question: ClassVar[str] = "Is a tree over the items an alternative to SparCode's index?"
-    minutes: ClassVar[float] = 6
-    preset: str = SPARCODE
-
-    def presets(self) -> tuple[str, ...]:
-        """The model whose scorer it is."""
-        return (self.preset,)
-
-    def table(self, models: Models) -> pd.DataFrame:
-        """One row per beam width."""
-        chosen = preset(self.preset)
-        sequences = load(chosen.dataset)
-        return tree_beams(models.require(chosen, sequences), sequences)
+        """One row per model and sparsity."""
+        sequences = load(preset(TWO_TOWER).dataset)
+        two_tower = models.require(preset(TWO_TOWER), sequences)
+        parts = [
+            sparsity_sweep(models.require(preset(name), sequences), sequences, beside=two_tower).assign(
+                threshold_by=how
+            )
+            for name, how in THRESHOLDS.items()
+        ]
+        found = pd.concat(parts, ignore_index=True)
+        return found[["threshold_by", *found.columns.drop("threshold_by")]]
 
 
 @register

@@ -1,7 +1,7 @@
 """What SparCode's index serves at what size: quality, latency and bytes by sparsity; what the codes of a model hold."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -9,16 +9,22 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from workbench.contracts import QueryState
 from workbench.data import Batches, Sequences
 from workbench.evaluation.latency import measure, percentiles
 from workbench.evaluation.metrics import metrics
+from workbench.models.model_store import TrainedModel
+from workbench.models.recommend import queries as queries_of
 from workbench.retriever import Retriever
 from workbench.search.brute_force import BruteForce
 from workbench.search.inverted_index import InvertedIndex
 from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems, SparCodeQueries
+from workbench.training.config import TrainingConfig
+from workbench.training.rows import training_rows
 
 SPARSITIES = (0.0, 0.5, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 SHOWN = ("HR@10", "HR@50", "NDCG@10", "NDCG@50")
+SCAN = "two-tower, flat scan"
 USERS_AT_ONCE = 256
 LONGEST = 50
 """Items of a list, fewer if the corpus is smaller."""
@@ -41,9 +47,7 @@ def served(retriever: Retriever, sequences: Sequences) -> Served:
 
     Raises ValueError if the retriever has no SparCode with codes.
     """
-    similarity = retriever.similarity
-    if not isinstance(similarity, SparCode) or similarity.quantizer is None:
-        raise ValueError(f"only a SparCode with a quantizer has codes, not {type(similarity).__name__}")
+    similarity = _with_codes(retriever)
     batches = Batches(sequences, "test", USERS_AT_ONCE, retriever.config.max_length)
     queries, targets, users = [], [], []
     retriever.eval()
@@ -68,30 +72,68 @@ def served(retriever: Retriever, sequences: Sequences) -> Served:
     )
 
 
+def _with_codes(retriever: Retriever) -> SparCode:
+    similarity = retriever.similarity
+    if not isinstance(similarity, SparCode) or similarity.quantizer is None:
+        raise ValueError(f"only a SparCode with a quantizer has codes, not {type(similarity).__name__}")
+    return similarity
+
+
+def training_codes(
+    retriever: Retriever, sequences: Sequences, training: TrainingConfig, most: int = 10**9
+) -> Int[Tensor, "U"]:
+    """The distinct codes of query tokens at training positions (all of one pass, or at most `most`), ascending."""
+    similarity = _with_codes(retriever)
+    every = replace(training, positions_per_step=None)
+    rows, _ = training_rows(retriever.eval(), sequences, every, most, training.seed)
+    found = []
+    with torch.no_grad():
+        for part in rows.split(USERS_AT_ONCE):
+            codes = similarity.queries(part).codes
+            assert codes is not None
+            found.append(codes.flatten())
+    return torch.cat(found).unique()
+
+
 def sparsity_sweep(
-    retriever: Retriever, sequences: Sequences, sparsities: Sequence[float] = SPARSITIES, repeats: int = 100
+    trained: TrainedModel,
+    sequences: Sequences,
+    sparsities: Sequence[float] = SPARSITIES,
+    repeats: int = 100,
+    beside: TrainedModel | None = None,
 ) -> pd.DataFrame:
-    """One row per sparsity, the learned threshold, and brute force over the learned sparse score.
+    """One row per sparsity, the learned threshold, a flat scan of `beside`, and brute force over the learned sparse score.
 
     Columns: `index` (what was searched), `sparsity`, `threshold`, `average_items`, `mebibytes`, the metrics of `SHOWN`,
-    `short` (share of users whose lists hold fewer than 50 items), `p50_ms` and `p95_ms` of one query at a time over `repeats`
-    users, in turns so that all meet the same load, `relative` (median time over brute force's). The index holds the
-    codes of these users alone; it is built once, with every score, and cut to each threshold.
+    `short` (share of users whose lists hold fewer than 50 items), `seen` (share of their tokens whose code is in the index),
+    `p50_ms` and `p95_ms` of one query at a time over `repeats` users, in turns so that all meet the same load, `relative`
+    (median time over brute force's). The index holds the codes that training positions have, and no others; it is built
+    once, with every score, and cut to each threshold.
     """
+    retriever = trained.retriever()
     asked = served(retriever, sequences)
     k = min(LONGEST, len(asked.items))
-    whole = InvertedIndex.build(asked.similarity, asked.items, asked.queries.codes, loosest=float("inf"))
+    known = training_codes(retriever, sequences, TrainingConfig.from_dict(trained.metadata["training"]))
+    whole = InvertedIndex.build(asked.similarity, asked.items, known, loosest=float("inf"))
+    assert asked.queries.codes is not None
+    seen = float(torch.isin(asked.queries.codes, known).double().mean())
     learned = float(asked.similarity.threshold.detach())
     thresholds = [(f"{s:.1%} sparse", whole.threshold_for(s)) for s in sparsities]
     searchers: dict[str, InvertedIndex | BruteForce] = {
         name: whole.at(b) for name, b in [*thresholds, ("learned threshold", learned)]
     }
-    searchers["brute force"] = BruteForce(asked.similarity, asked.items)
-    times = _times(searchers, asked, k, repeats)
+    states: dict[str, QueryState] = dict.fromkeys(searchers, asked.queries)
+    if beside is not None:
+        other = beside.retriever()
+        with torch.no_grad():
+            searchers[SCAN] = BruteForce(other.similarity, other.item_state())
+        states[SCAN] = queries_of(other, sequences, asked.users.numpy())
+    searchers["brute force"], states["brute force"] = BruteForce(asked.similarity, asked.items), asked.queries
+    times = _times(searchers, states, asked, k, repeats)
     latency = percentiles(times, queries=1, by=["index"]).set_index("index")
     rows = []
     for name, searcher in searchers.items():
-        found = searcher.search(asked.queries, k, asked.exclude)
+        found = searcher.search(states[name], k, asked.exclude)
         hit = found.ids == asked.targets[:, None]
         ranks = torch.where(hit.any(1), 1.0 + hit.int().argmax(1), float("inf")).cpu().numpy()
         row: dict[str, object] = {"index": name}
@@ -102,6 +144,7 @@ def sparsity_sweep(
                 "threshold": searcher.threshold,
                 "average_items": size.average_items,
                 "mebibytes": size.nbytes / 2**20,
+                "seen": seen,
             }
         measured = metrics(ranks, ks=(10, 50))
         row |= {name: measured[name] for name in SHOWN}
@@ -113,14 +156,18 @@ def sparsity_sweep(
 
 
 def _times(
-    searchers: dict[str, InvertedIndex | BruteForce], asked: Served, k: int, repeats: int
+    searchers: dict[str, InvertedIndex | BruteForce],
+    states: dict[str, QueryState],
+    asked: Served,
+    k: int,
+    repeats: int,
 ) -> pd.DataFrame:
     parts = []
     rows = np.linspace(0, len(asked.queries) - 1, num=repeats, dtype=int)
     for turn, row in enumerate(rows):
-        query = asked.queries[int(row) : int(row) + 1]
         exclude = asked.exclude[int(row) : int(row) + 1]
         for name, searcher in searchers.items():
+            query = states[name][int(row) : int(row) + 1]
             taken = measure(
                 lambda searcher=searcher, query=query, exclude=exclude: searcher.search(query, k, exclude),  # type: ignore[misc]
                 asked.items.ids.device,

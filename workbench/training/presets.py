@@ -260,12 +260,13 @@ def lineup(profile: Profile, dataset: str) -> dict[str, Preset]:
 def learned_indexes(profile: Profile) -> dict[str, Preset]:
     """The presets of methods that learn their own index, by method, behind the encoders of `lineup`; none is published.
 
-    SparCode's has a smaller budget than the others: shorter histories, fewer epochs, fewer positions per step.
+    SparCode's has a smaller budget than the others: shorter histories, fewer positions per step.
     """
     if profile not in LINEUPS:
         raise ValueError(f"no profile {profile!r}; there are {', '.join(LINEUPS)}")
     family = "quick" if profile == "quick" else "cpu"
+    sparcode = "sparcode-quick/sa-sparcode" if profile == "quick" else "sparcode-ladder/sparcode-warm"
     return {
-        "SASRec + SparCode": preset(f"sparcode-{family}/sa-sparcode"),
+        "SASRec + SparCode": preset(sparcode),
         "HSTU + Deep Retrieval": preset(f"{family}/hstu-deep-retrieval"),
     }

@@ -5,17 +5,15 @@ between the encoder and the item table. `sparcode-quick/…` are the same on the
 two-tower model to SparCode behind self-attention, each trained to its plateau.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from workbench.encoders import EncoderConfig, GRU4RecConfig, SASRecConfig, TwoTowerConfig
 from workbench.retriever import RetrieverConfig
-from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, SimilarityConfig, SparCodeConfig
+from workbench.similarities import DotConfig, SimilarityConfig, SparCodeConfig
 from workbench.similarities.sparcode.quantizer import QuantizerConfig
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import LossConfig
-from workbench.training.path_presets import PATHS_OF_THOUSANDS
-from workbench.training.preset import Preset, longer
+from workbench.training.preset import Preset
 
 TOWERS = {"dnn": "DNN", "gru": "GRU", "sa": "self-attention"}
 """The paper's tokenizers, by the name they have in presets."""
@@ -25,9 +23,6 @@ SPARSE = 0.95
 
 LINEAR = 0.99
 """A leak with which the sparse score is a sum, all but."""
-
-LONGER = ("two-tower-plain", "all-to-all", "sparcode")
-"""What is also trained twice as long, as "sa-…-longer"."""
 
 METHODS = {
     "two-tower-plain": "two-tower, inner product",
@@ -42,27 +37,6 @@ CONTROL = {"tokens-aligned": "inner product of aligned tokens"}
 without codes."""
 
 
-def _variants(base: SparCodeConfig) -> dict[str, SimilarityConfig]:
-    """The ablations: of the interaction, of the tokens, of the quantizer."""
-    quantizer = base.quantizer
-    assert quantizer is not None
-    return {
-        "sparcode-dot-1": replace(base, interaction="dot", query_tokens=1),
-        "sparcode-dot": replace(base, interaction="dot"),
-        "sparcode-maxsim": replace(base, interaction="maxsim"),
-        "sparcode-crossnet": replace(base, interaction="crossnet"),
-        "sparcode-mlp": replace(base, interaction="dnn"),
-        "sparcode-senet": replace(base, query_tokenizer="senet"),
-        "sparcode-commitment": replace(base, quantizer=replace(quantizer, gradient="commitment")),
-        "sparcode-rotation": replace(base, quantizer=replace(quantizer, gradient="rotation")),
-        "sparcode-residual": replace(base, quantizer=replace(quantizer, residual=True)),
-        "sparcode-one-codebook": replace(base, quantizer=replace(quantizer, codebooks=1)),
-        "sparcode-more-codewords": replace(
-            base, quantizer=replace(quantizer, codewords=8 * quantizer.codewords)
-        ),
-    }
-
-
 def _family(
     family: str,
     dataset: str,
@@ -72,9 +46,10 @@ def _family(
     sizes: tuple[int, int],
     training: TrainingConfig,
     source: str,
-    more: Mapping[str, SimilarityConfig] = {},
 ) -> dict[str, Preset]:
-    """Every method behind every tower, the ablations behind self-attention, and `more` there, by their whole names."""
+    """Every method behind every tower; SparCode with the commitment loss alone, as its text says, behind self-attention."""
+    assert base.quantizer is not None
+    commitment = replace(base, quantizer=replace(base.quantizer, gradient="commitment"))
     similarities: dict[str, SimilarityConfig] = {
         "two-tower": dot,
         "two-tower-plain": DotConfig(normalize=False, temperature=1.0),
@@ -83,8 +58,7 @@ def _family(
         "tokens-aligned": replace(base, quantizer=None, interaction="dot", aligned=True, leak=LINEAR),
     }
     pairs = {f"{tower}-{method}": (tower, s) for tower in towers for method, s in similarities.items()}
-    pairs |= {f"sa-{variant}": ("sa", s) for variant, s in _variants(base).items()}
-    pairs |= {name: ("sa", s) for name, s in more.items()}
+    pairs["sa-sparcode-commitment"] = ("sa", commitment)
     return {
         f"{family}/{name}": Preset(
             f"{family}/{name}", dataset, RetrieverConfig(towers[tower], s, *sizes), training, source
@@ -121,10 +95,7 @@ def cpu() -> dict[str, Preset]:
     """MovieLens 1M in about a minute of one unshared core each: histories of 20 as published, few positions, small scorers.
 
     2,268 steps of 256 positions with 128 negatives; the learning rate was chosen for the two-tower with inner products on
-    the validation part (4e-3 did worse there, 1e-2 did not learn). Besides methods and ablations there are the steps from a
-    two-tower to All-to-All: "tokens" (inner products through tokenizers, nothing else), "tokens-aligned", "tokens-sparse" (and
-    a ReLU), "all-to-all-random" and "sparcode-random" (not aligned); and the other similarities behind self-attention,
-    and `LONGER`.
+    the validation part (4e-3 did worse there, 1e-2 did not learn).
 
     Behind the DNN b starts at 12 instead of 4: with 4 its first steps push every score below 0, where training continues by
     the leak alone and what is served is 0 for every item (validation NDCG@10 .004; a start at 12 gives .055).
@@ -138,7 +109,6 @@ def cpu() -> dict[str, Preset]:
         2, 2, 64, hidden=(32,), dropout=0.0, threshold=4.0, aligned=True,
         quantizer=QuantizerConfig(2, 128, gradient="straight-through"),
     )  # fmt: skip
-    bare = replace(base, quantizer=None)
     training = TrainingConfig(
         epochs=12,
         batch_size=32,
@@ -149,23 +119,11 @@ def cpu() -> dict[str, Preset]:
         validate_every=6,
     )
     source = "the paper's comparison, made small: one budget and one learning rate for all"
-    more: dict[str, SimilarityConfig] = {
-        "sa-maxsim": MaxSimConfig(4, 4, 32, query_hidden=256),
-        "sa-mol": MoLConfig(4, 4, 32, query_hidden=256, gate_query=64, gate_item=64, gate_pair=64),
-        "sa-deep-retrieval": PATHS_OF_THOUSANDS,
-        "sa-tokens": replace(bare, interaction="dot", aligned=False, leak=LINEAR),
-        "sa-tokens-sparse": replace(bare, interaction="dot"),
-        "sa-all-to-all-random": replace(bare, aligned=False),
-        "sa-sparcode-random": replace(base, aligned=False),
-    }
-    presets = _family("sparcode-cpu", "ml-1m", towers, DotConfig(), base, (50, 20), training, source, more)
+    presets = _family("sparcode-cpu", "ml-1m", towers, DotConfig(), base, (50, 20), training, source)
     higher = replace(base, threshold=12.0)
     for kind, similarity in {"sparcode": higher, "all-to-all": replace(higher, quantizer=None)}.items():
         pooled = presets[f"sparcode-cpu/dnn-{kind}"]
         presets[pooled.name] = replace(pooled, retriever=replace(pooled.retriever, similarity=similarity))
-    for kind in LONGER:
-        twice = longer(presets[f"sparcode-cpu/sa-{kind}"])
-        presets[twice.name] = twice
     return presets
 
 

@@ -158,6 +158,17 @@ class FaissLists(CandidateSource):
             asked, fetched = asked[short], min(most, count + 1 + 2 * int(hits[short].max()))
         return lists._replace(error=None) if isinstance(self.kind, IVFPQ) else lists
 
+    def compared(self, vectors: Float[Tensor, "Q d"]) -> Int[Tensor, "Q"]:
+        """How many items each query is compared with by a flat or an IVF index; ValueError for other kinds."""
+        if isinstance(self.kind, Flat):
+            return torch.full((len(vectors),), self._manifest.held)
+        if not isinstance(self.kind, IVF):
+            raise ValueError(f"an index of kind {self.kind.name} does not say how many items it compares")
+        lists = self._index.invlists
+        sizes = torch.tensor([lists.list_size(cell) for cell in range(self.kind.nlist)])
+        _, cells = self._index.quantizer.search(_array(vectors), self.kind.nprobe)
+        return sizes[torch.from_numpy(cells)].sum(1)
+
     def _search(
         self, vectors: Float[Tensor, "Q d"], fetched: int, allowed: Bool[Tensor, "N"] | None
     ) -> Lists:

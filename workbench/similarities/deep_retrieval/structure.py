@@ -1,7 +1,6 @@
 """Deep Retrieval's structure model: a distribution over paths through D layers of K nodes, and its beam search."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Generic, NamedTuple
 
 import torch
@@ -114,8 +113,11 @@ class StructureModel(nn.Module):
 
     def _lookups(self, level: int) -> list[Float[Tensor, "K h"]]:
         """For each earlier layer, what each of its nodes adds to the hidden units of `level` (from 0)."""
-        parts: Sequence[nn.Module] = self.node_parts[level]  # type: ignore[assignment]
-        return [part(node) for part, node in zip(parts, self.nodes, strict=False)]
+        return [part(node) for part, node in zip(self.parts_of(level), self.nodes, strict=False)]
+
+    def parts_of(self, level: int) -> list[nn.Linear]:
+        """For each earlier layer, the map from its nodes' embeddings to hidden units of `level` (from 0)."""
+        return list(self.node_parts[level])  # type: ignore[arg-type]
 
     def log_probs(self, x: Float[Tensor, "T D"], paths: Int[Tensor, "T J"]) -> Float[Tensor, "T J"]:
         """log p(c | x) of the given paths of each row."""
@@ -141,7 +143,7 @@ class StructureModel(nn.Module):
         if width < 1:
             raise ValueError(f"a beam needs room for at least 1 path, not {width}")
         with torch.no_grad():
-            if path_walk.serves(x, self.outputs[0].weight):
+            if path_walk.serves(x, *self.parameters()):
                 return self._native_beam(x, width, within)
             parts = [self._beam(part, width, within) for part in x.split(max(1, TILE_UNITS // width))]
         return Beam(torch.cat([p.paths for p in parts]), torch.cat([p.log_probs for p in parts]))
@@ -149,16 +151,16 @@ class StructureModel(nn.Module):
     def _native_beam(self, x: Float[Tensor, "B D"], width: int, within: Prefixes | None) -> Beam:
         layers = range(self.depth)
         lookups = [table for level in layers for table in self._lookups(level)]
-        return Beam(
-            *path_walk.walk_paths(
-                torch.stack([self.user_parts[level](x) for level in layers]),
-                torch.stack(lookups) if lookups else x.new_empty(0, *self.outputs[0].weight.shape),
-                torch.stack([self.outputs[level].weight for level in layers]),
-                torch.stack([self.outputs[level].bias for level in layers]),
-                width,
-                None if within is None else within.marks,
-            )
+        outputs: list[nn.Linear] = list(self.outputs)  # type: ignore[arg-type]
+        paths, log_probs = path_walk.walk_paths(
+            torch.stack([self.user_parts[level](x) for level in layers]),
+            torch.stack(lookups) if lookups else x.new_empty(0, *outputs[0].weight.shape),
+            torch.stack([layer.weight for layer in outputs]),
+            torch.stack([layer.bias for layer in outputs]),
+            width,
+            None if within is None else within.marks,
         )
+        return Beam(paths, log_probs)
 
     def _beam(self, x: Float[Tensor, "B D"], width: int, within: Prefixes | None) -> Beam:
         codes = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)
