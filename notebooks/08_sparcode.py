@@ -28,7 +28,33 @@ seed = 0
 view = ""
 
 # %% [markdown]
-# ## First, by hand
+# ## First, the result
+#
+# What each shipped model finds for the test users of MovieLens 1M with the index that it is made for, and what that costs: time
+# of one query, memory, time to build, share of the items that are scored. There are two groups: HSTU, with histories of 200
+# films, and the ladder from a two-tower model to SparCode, with histories of 20. Compare within a group.
+
+# %%
+from workbench.explore import index_findings
+from workbench.explore.tables import table
+from workbench.studies.study import study
+
+results = study("similarities").stored()
+columns = ["model", "NDCG@10", "HR@50", "searched_by", "p50_ms", "mebibytes", "build_seconds", "share_scored"]
+table(results[columns]) if results is not None else "run `workbench study run similarities`"
+
+# %%
+ladder = "ml-1m-sparcode-ladder-"
+index_findings.own_indexes(
+    results, ladder + "two-tower", [ladder + "sparcode-warm", ladder + "sparcode-sparse"]
+) if results is not None else ""
+
+# %% [markdown]
+# At this size SparCode does not earn its place: scanning the vectors of a plain two-tower model finds more, in less time and
+# memory. It is still worth a notebook: it is the only method here that scores nothing at query time, and the reasons for its
+# losses are instructive.
+#
+# ## Then, by hand
 #
 # A token of four numbers is cut into two parts. Each part is replaced by the nearest of three codewords, and the numbers of
 # the chosen codewords are the code.
@@ -47,14 +73,14 @@ chosen, codebooks[torch.arange(2), chosen].flatten()
 # %%
 import pandas as pd
 
-from workbench import data, paths
+from workbench import data
 from workbench.explore import figures, findings, sparsity_figures
 from workbench.explore.curve_explorer import Axes
 from workbench.explore.curve_explorer_widget import ReadOff
-from workbench.explore.tables import table
 from workbench.models.model_store import load_or_train
 from workbench.reporting import record
 from workbench.studies import tour_experiments
+from workbench.studies.ladder import LADDER
 from workbench.studies.sparcode import measured, tree_beams
 from workbench.studies.sparsity import code_table, sparsity_sweep, usage_table
 from workbench.training.presets import preset
@@ -72,10 +98,11 @@ from workbench.training.presets import preset
 # where tokens are.
 
 # %%
-family = {"quick": "sparcode-quick", "standard": "sparcode-cpu", "full": "sparcode-cpu"}[profile]
+quick = {"two-tower": "sparcode-quick/sa-two-tower-plain", "SparCode": "sparcode-quick/sa-sparcode"}
+other = {"two-tower": "sparcode-ladder/two-tower", "SparCode": "sparcode-ladder/sparcode-warm"}
 sequences = data.load(dataset)
-methods = {"two-tower": "sa-two-tower-plain", "SparCode": "sa-sparcode"}
-trained = {m: load_or_train(preset(f"{family}/{name}"), sequences, seed=seed) for m, name in methods.items()}
+methods = quick if profile == "quick" else other
+trained = {m: load_or_train(preset(name), sequences, seed=seed) for m, name in methods.items()}
 
 # %%
 history = trained["SparCode"].history.assign(run="SparCode")
@@ -83,12 +110,12 @@ figures.training_curves(history)
 
 # %% [markdown]
 # Both models below share the encoder, data, history length and negatives. They differ in what lies between the encoder and the
-# items. (The training budget is small: read the numbers as an illustration; the table at the end has more.)
+# items. (In the quick profile the training budget is small: read the numbers as an illustration.)
 
 # %%
-results = measured([({"method": m}, t) for m, t in trained.items()])
-record("two-tower and SparCode", results)
-table(results[["method", "HR@10", "HR@50", "NDCG@10", "low", "high", "minutes"]])
+both = measured([({"method": m}, t) for m, t in trained.items()])
+record("two-tower and SparCode", both)
+table(both[["method", "HR@10", "HR@50", "NDCG@10", "low", "high", "minutes"]])
 
 # %% [markdown]
 # ## Are the codes used?
@@ -134,9 +161,13 @@ table(codes)
 #
 # For each code the index stores the items with $f > -b'$, best first. Serving a query means: encode, look up $K$ codes, add up
 # $K$ lists. The scorer is never evaluated. Since $b'$ only shortens the lists, one index serves every level of sparsity.
+#
+# The index holds the codes that occurred in *training*. A test user whose token has another code finds no list for it; *seen* is
+# the share of tokens with a known code.
 
 # %%
-sweep = sparsity_sweep(model, sequences, repeats=40 if profile == "quick" else 200)
+times = 40 if profile == "quick" else 200
+sweep = sparsity_sweep(trained["SparCode"], sequences, repeats=times, beside=trained["two-tower"])
 record("sparsity", sweep)
 table(sweep.drop(columns=["threshold", "HR@50", "NDCG@50", "p95_ms"]))
 
@@ -195,67 +226,82 @@ record("tree", beams)
 table(beams)
 
 # %% [markdown]
-# ## One thing changed at a time
+# ## Why does learning the threshold not prune?
 #
-# The table shows what `workbench study run sparcode-ablation` measured for this dataset, if it was run: how a token and an item
-# interact, how gradients pass the rounding, how codebooks are arranged. All rows have the same number of epochs and learning
-# rate, and one seed.
+# The threshold $b$ in $\mathrm{ReLU}(f + b)$ is a parameter, and yet *learned threshold* above leaves out nothing, or next to
+# nothing. The gradient of a softmax loss in $b$ is
 #
-# On MovieLens 1M more codewords help most. Residual codebooks, and an inner product without the additional MLP, do as well as
-# the default or slightly better: their intervals overlap. CrossNet and the MLP alone are behind: neither starts as an inner
-# product.
+# $$\frac{\partial L}{\partial b} = \mathbb{E}_{x \sim \mathrm{softmax}}\big[n(x)\big] - n(x^+) ,$$
+#
+# where $n(x)$ counts the query tokens with a positive score. If all scores are positive, both terms are $K$, and the gradient is
+# 0. If the threshold cuts off more of the negatives than of the positive, the gradient is negative, and $b$ *rises*: the loss
+# does not reward zeros. Check it on random scores of 5 items, the first one the positive:
 
 # %%
-written = paths.reports() / "tables" / f"sparcode-ablation-{dataset}.csv"
-ablation = pd.read_csv(written) if written.is_file() else pd.DataFrame()
-shown = [c for c in ("variant", "NDCG@10", "low", "high", "HR@50") if c in ablation]
-table(ablation[shown])
-
-# %%
-sparsity_figures.interaction_bars(ablation) if len(
-    ablation
-) else "run `workbench study run sparcode-ablation`"
+f = torch.randn(2, 5, generator=torch.Generator().manual_seed(seed))  # (K, items)
+f[:, 0] += 2
+for start in (4.0, 0.0):
+    b = torch.tensor(start, requires_grad=True)
+    scores = (f + b).relu().sum(0)
+    (scores.logsumexp(0) - scores[0]).backward()
+    active = (f + b > 0).sum(0).float()
+    assert torch.isclose(b.grad, scores.softmax(0) @ active - active[0], atol=1e-6)
+    print(f"b = {start}: gradient {b.grad:+.3f}")
 
 # %% [markdown]
-# ## Does it beat a two-tower?
+# The paper sets the sparsity afterwards, by $b'$. Another way is to let training see the threshold that will be served: with
+# `SparCodeConfig(sparsity=0.95)` $b$ follows the 95 % quantile of the scores by moving averages. On MovieLens 1M
+# (`workbench study run sparcode-sparsity`), both starting from the same All-to-All:
+
+# %%
+measured_sweep = study("sparcode-sparsity").stored()
+shown = ["threshold_by", "index", "sparsity", "NDCG@10", "HR@50", "short", "seen", "mebibytes", "p50_ms"]
+table(measured_sweep[shown]) if measured_sweep is not None else "run `workbench study run sparcode-sparsity`"
+
+# %%
+index_findings.thresholds(measured_sweep) if measured_sweep is not None else ""
+
+# %% [markdown]
+# ## Where is quality lost?
 #
 # In its paper SparCode is far above a two-tower model and close to **All-to-All**, the same scorer without codes.
-# `workbench study run sparcode-steps` went from one to the other on MovieLens 1M, changing one thing at a time.
+# `workbench study run sparcode-ladder` goes from one to the other on MovieLens 1M, one change at a time, each model trained
+# until it no longer improves. The *control* has the normalised tokens of All-to-All, with the same initialisation on both
+# sides, and neither an MLP nor codes.
 
 # %%
-written = paths.reports() / "tables" / "sparcode-steps-ml-1m.csv"
-steps = pd.read_csv(written) if written.is_file() else pd.DataFrame()
-curve = [c for c in steps if c.startswith("validation")]
-shown = [c for c in ("step", "NDCG@10", *curve) if c in steps]
-table(steps[shown].rename(columns=lambda c: c.replace("validation", "epoch")))
+steps = study("sparcode-ladder").stored()
+shown = ["row", "NDCG@10", "low", "high", "validation", "epochs", "floats", "p50_ms", "codes", "seen"]
+table(steps[shown]) if steps is not None else "run `workbench study run sparcode-ladder`"
 
 # %%
-sparsity_figures.interaction_bars(steps.rename(columns={"step": "variant"})) if len(
-    steps
-) else "run `workbench study run sparcode-steps`"
+sparsity_figures.interaction_bars(steps.rename(columns={"row": "variant"})) if steps is not None else ""
+
+# %%
+rows = [LADDER[kind] for kind in ("tokens", "all-to-all", "sparcode-warm")]
+index_findings.ladder(steps, *rows) if steps is not None else ""
 
 # %% [markdown]
-# *epoch* is NDCG@10 on the validation items after that many epochs; the line in each bar is its 95 % interval on test items.
-# There are three findings:
+# - **Without codes nothing is won.** Trained to the plateau, the control and All-to-All are where the two-tower is. A likely
+#   reason: if items are nothing but learned vectors, training adapts them to the inner product, and little is left for an MLP.
+# - **Codes cost quality.** The rows "k-means of All-to-All's tokens" show how much: the scorer is the same, only its tokens are
+#   rounded. More codebooks and codewords round less.
+# - **But finer codes are seen less often.** An index knows the codes of training alone. With four codebooks of 256 nearly every
+#   token has a code of its own: the quality is that of a scorer that no index can serve.
+# - **A warm start helps.** Codebooks that begin as the k-means of a trained All-to-All, and some epochs of fine-tuning, are better
+#   than codes from the start (compare *SparCode, end to end*, where it was trained).
 #
-# - **The initialisation of tokens matters a lot.** The output of the encoder is close to the items it read, and a two-tower
-#   model compares it with those same items. Random linear maps lose this; maps with the same initialisation on both sides
-#   (`aligned`) lose nothing.
-# - **All-to-All then matches the two-tower model, but does not beat it.** It is behind early on and catches up. A likely
-#   reason: if items are nothing but learned vectors, training adapts them to the inner product, and little is left for an MLP
-#   to find.
-# - **Codes cause the remaining loss.** SparCode is below both. Eight times as many codewords recover some of it; doubling the
-#   training improves all three and leaves the gap. If only the commitment loss trains the encoder, it learns next to nothing
-#   about users.
+# The differences to the paper are listed in the docstring of `SparCode`: normalised tokens, the same initialisation on both
+# sides, straight-through gradients, a commitment loss that is a mean instead of a sum, no regularisation of embeddings, and an
+# All-to-All that keeps the ReLU.
 #
 # Does that hold for every encoder? The paper has two more tokenizers: a DNN over the pooled history, and a GRU. All have the
 # same budget and learning rate, and one seed (`workbench study run sparcode-towers`):
 
 # %%
-written = paths.reports() / "tables" / "sparcode-towers.csv"
-towers = pd.read_csv(written) if written.is_file() else pd.DataFrame()
-shown = [c for c in ("tower", "method", "NDCG@10", "low", "high", "HR@50") if c in towers]
-table(towers[shown]) if len(towers) else "run `workbench study run sparcode-towers`"
+towers = study("sparcode-towers").stored()
+shown = ["tower", "method", "NDCG@10", "low", "high", "HR@50"]
+table(towers[shown]) if towers is not None else "run `workbench study run sparcode-towers`"
 
 # %% [markdown]
 # With the DNN and the GRU the published order appears: All-to-All first, SparCode next, the two-tower model last. It is
@@ -263,29 +309,11 @@ table(towers[shown]) if len(towers) else "run `workbench study run sparcode-towe
 # tokens of All-to-All, with the same initialisation on both sides, and neither an MLP nor codes.
 
 # %%
-findings.towers(towers) if len(towers) else "run `workbench study run sparcode-towers`"
+findings.towers(towers) if towers is not None else ""
 
 # %% [markdown]
 # What lifts All-to-All over the two-tower model is how its inputs are scaled and initialised, not the interaction. All rows have
 # the same small budget (12 epochs): none of them is trained to its plateau.
-#
-# On the paper's other dataset, Deezer, embeddings are *given*, and users are described by features alone.
-# `workbench study run sparcode-given` puts MovieLens 1M into that form: items have fixed embeddings from a singular value
-# decomposition, and users are described by gender, age and occupation.
-
-# %%
-features = {"": "gender, age, occupation", "-known-5": "and their first five items"}
-written = {f: paths.reports() / "tables" / f"sparcode-given-ml-1m{end}.csv" for end, f in features.items()}
-given = [pd.read_csv(path).assign(features=f) for f, path in written.items() if path.is_file()]
-shown = ["features", "method", "mean", "std", "seeds"]
-rows = pd.concat(given).query("metric == 'NDCG@50'")[shown].reset_index(drop=True) if given else None
-table(rows) if given else "run `workbench study run sparcode-given`"
-
-# %% [markdown]
-# The published order appears there, too, with a DNN that reads the features: SparCode and All-to-All are equally good, above
-# both two-tower models. An inner product with vectors that were made for another purpose cannot express everything, for example
-# that some items are liked by everybody; a learned interaction can. But look at the last row of each group: within this budget
-# nothing beats popularity. We reproduce the paper's order, not its level.
 
 # %% [markdown]
 # ## Exercise
@@ -318,10 +346,10 @@ check("code", code)
 # - An index can be pruned after training, without training or scoring again. How much of it can go is a property of the model:
 #   the finding above says it for this one.
 # - Rounding must let gradients through. If the rounding error alone trains the encoder, which is all that the paper's text
-#   says, the encoder learns to be easy to round rather than to be useful: compare *gradient: commitment alone* above.
-# - A comparison needs its control. Behind weak encoders All-to-All is far above a two-tower model, and so is a plain inner
-#   product of the same tokens.
-# - A learned interaction helped with given embeddings, but not with item vectors that were trained with it.
+#   says, the encoder learns to be easy to round rather than to be useful.
+# - A comparison needs its control, and models that are trained to the end. After 12 epochs All-to-All is far above a two-tower
+#   model behind weak encoders, and so is a plain inner product of the same tokens.
+# - A loss that compares scores does not reward zeros: sparsity has to be chosen, or paid for.
 #
 # **To try.** Train with `sparcode-quick/sa-sparcode-commitment` and look at the codes again. Then choose 95 % sparsity: which
 # users run out of items first?

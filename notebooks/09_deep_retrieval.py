@@ -28,7 +28,51 @@ user = -1
 view = ""
 
 # %% [markdown]
-# ## First, by hand
+# ## First, the result
+#
+# Paths for the queries and items of one trained dot product on MovieLens 1M (HSTU), next to indexes that learn less, with the
+# same scores. *popular of brute force* is a null model at equal work: no index, the same scores of as many of the most popular
+# items. The last group was trained jointly with its paths, and has scores of its own.
+
+# %%
+from workbench.explore import index_findings
+from workbench.explore.tables import table
+from workbench.studies.study import study
+
+measured = study("deep-retrieval").stored()
+columns = [
+    "index",
+    "effort",
+    "recall@10",
+    "NDCG@10",
+    "of_brute_force",
+    "popular_of_brute_force",
+    "share_scored",
+    "p50_ms",
+]
+table(measured[columns]) if measured is not None else "run `workbench study run deep-retrieval`"
+
+# %%
+index_findings.paths_and_nulls(measured) if measured is not None else ""
+
+# %% [markdown]
+# And all similarities with their own index: quality, time, memory, time to build, share of the items that are scored. The group
+# of HSTU has histories of 200 films, the ladder to SparCode of 20.
+
+# %%
+others = study("similarities").stored()
+columns = ["model", "NDCG@10", "HR@50", "searched_by", "p50_ms", "mebibytes", "build_seconds", "share_scored"]
+table(others[columns]) if others is not None else "run `workbench study run similarities`"
+
+# %%
+hstu = ["ml-1m-cpu-hstu-mol", "ml-1m-cpu-hstu-deep-retrieval", "ml-1m-cpu-hstu-dot-paths"]
+index_findings.own_indexes(others, "ml-1m-cpu-hstu-dot", hstu) if others is not None else ""
+
+# %% [markdown]
+# With four thousand items there is nothing to save: scanning them takes less time than one walk. What could pay off is growth,
+# at the end of this notebook.
+#
+# ## Then, by hand
 #
 # One item was chosen by ten users; `sums` is how much probability these users give to each of three paths. A path that holds
 # many items has a price, $\alpha |c|^4 / 4$, and what counts is how much *one more* item adds to it.
@@ -54,7 +98,6 @@ from workbench.data.examples import example_user
 from workbench.explore import findings, path_figures
 from workbench.explore.curve_explorer import Axes
 from workbench.explore.curve_explorer_widget import ReadOff
-from workbench.explore.tables import table
 from workbench.models.model_store import load_or_train
 from workbench.models.recommend import history, recommendations
 from workbench.reporting import record
@@ -235,6 +278,32 @@ record("penalty", effect)
 table(effect[["alpha", "largest_path", "scored", "recall", "of_brute_force"]])
 
 # %% [markdown]
+# ## As the corpus grows
+#
+# A walk costs the same however many items there are; scanning does not. `workbench study run deep-retrieval-growth` measures
+# both on *synthetic* vectors in clusters, with the kernels in C++, one query at a time. Nothing is trained there: the paths are
+# those of residual k-means, which is a structure model with known weights. So the table shows what such an index can do if
+# there is structure to find, and not what it finds in your data. FAISS's inverted file has the same idea: cells, of which the
+# nearest are looked at.
+
+# %%
+growth = study("deep-retrieval-growth").stored()
+columns = [
+    "items",
+    "searcher",
+    "setting",
+    "recall@10",
+    "share_scored",
+    "p50_ms",
+    "of_brute_force",
+    "build_seconds",
+]
+table(growth[columns]) if growth is not None else "run `workbench study run deep-retrieval-growth`"
+
+# %%
+index_findings.path_growth(growth) if growth is not None else ""
+
+# %% [markdown]
 # ## Exercise
 #
 # What is each path worth to an item that was chosen `examples` times, as its first path?
@@ -263,8 +332,9 @@ check("path gains", gains)
 #
 # - The index is part of the model: which items share a path is learned from the same interactions as the scores.
 # - The two alternating steps, one by gradient and one by counting, converge within a few epochs.
-# - A beam of a few paths finds nearly everything that brute force would, and scores a fraction of the corpus; the penalty
-#   decides how large that fraction is.
+# - A beam reaches a part of the corpus, and the penalty decides how large it is. Whether the part is well chosen shows only next
+#   to null models with the same amount of work: the most popular items, or cells of a plain k-means.
+# - On a small corpus no index pays off. On a large one with clusters it does, and a plain inverted file does too.
 #
 # **To try.** Set `user` to someone whose held-out item is on no path of the beam: what would have to be different? Then train
 # with `seed = 1`: do the *same* items share paths, even if the paths have other numbers?

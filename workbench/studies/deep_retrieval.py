@@ -9,7 +9,7 @@ from torch import Tensor
 
 from workbench.anatomy.path_analysis import paths_of
 from workbench.baselines.item_cf import ItemCF
-from workbench.contracts import ItemState, QueryState, Searcher, Similarity
+from workbench.contracts import ItemState, QueryState, Searcher
 from workbench.data import Sequences
 from workbench.data.popularity import most_popular, popularity
 from workbench.evaluation.relevant import summarize_lists
@@ -37,6 +37,9 @@ from workbench.similarities.dot import DotItems, DotQueries
 from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems
 from workbench.studies.frozen_paths import PathFit, learned_paths, residual_paths
 from workbench.studies.path_growth import in_turns
+from workbench.studies.sparcode import list_quality
+from workbench.studies.sparsity import LONGEST, training_codes
+from workbench.training.config import TrainingConfig
 
 KS = (10, 50, 200)
 BRUTE, FAISS = "brute force", "FAISS IVF"
@@ -44,6 +47,8 @@ CELLS = 64
 """Of the FAISS index."""
 TIMED = 100
 """Users whose queries are timed."""
+SPARSITY = 0.95
+"""Of SparCode's index next to the other similarities."""
 BRUTE_FORCE = "brute force of the same reranker"
 
 
@@ -205,59 +210,58 @@ def _at_10(ids: Tensor, targets: Tensor) -> tuple[float, float]:
     return float(hit.any(1).double().mean()), float((hit * gain).sum(1).mean())
 
 
-def similarities(
-    trained: dict[str, TrainedModel], sequences: Sequences, users: int = 256, repeats: int = 5
-) -> pd.DataFrame:
+def similarities(trained: Mapping[str, TrainedModel], sequences: Sequences) -> pd.DataFrame:
     """All similarities under the leave-one-out protocol, each searched by its own index: quality, latency, bytes, build time.
 
-    `HR@10`, `NDCG@10`, `HR@50`, `MRR` as stored; `p50_ms` per query for the best 10 in a batch of `users`, timed in turn;
-    `bytes` of the item state and the index; `build_seconds` from the weights; `scored` per query.
+    `HR@10`, `HR@50`, `NDCG@10` of what the index finds for every test user; `p50_ms` of one query at a time, in turns;
+    `mebibytes` of what is searched; `build_seconds` from the weights; `share_scored`: pairs of a query and an item that are
+    compared at query time (none by an inverted index, which only adds up stored scores).
     """
-    device = torch.device("cpu")
-    asked = sequences.users_with("test")[:users]
+    asked = sequences.users_with("test")
     exclude = torch.from_numpy(sequences.history(asked, 0))
-    searchers: dict[str, tuple[Searcher, QueryState]] = {}
+    targets = torch.from_numpy(sequences.item_ids[sequences.offsets[asked + 1] - 1])
+    ways: dict[str, Callable[[int], Tensor]] = {}
     rows: dict[str, dict[str, object]] = {}
-    for name, s in trained.items():
-        retriever = s.retriever()
-        with torch.no_grad(), stopwatch(device) as watch:
+    for name, model in trained.items():
+        retriever = model.retriever()
+        with torch.no_grad(), stopwatch(torch.device("cpu")) as watch:
             items = retriever.item_state()
-            searcher = _index(retriever.similarity, items)
+            searcher = _own_searcher(retriever, items, model, sequences)
         states = queries(retriever, sequences, asked)
-        searchers[name] = searcher, states
-        metrics = s.metrics.set_index("metric")["value"]
-        match searcher:
-            case PathBeam():
-                held = searcher.nbytes()
-            case InvertedIndex():
-                held = searcher.postings.nbytes()  # the scorer itself never runs
-            case _:
-                held = items.nbytes()
+        found = searcher.search(states, LONGEST, exclude)
+        indexed = isinstance(searcher, InvertedIndex)
+        held = searcher.size().nbytes if isinstance(searcher, InvertedIndex) else _held(searcher, items)
         rows[name] = {
-            "method": name,
-            **{m: metrics[m] for m in ("HR@10", "HR@50", "NDCG@10", "MRR")},
+            "model": name,
+            **list_quality(found.ids, targets),
             "searched_by": type(searcher).__name__,
-            "scored": float(searcher.search(states, 10, exclude).num_scored.double().mean()),
-            "bytes": held,
+            "share_scored": 0.0 if indexed else float(found.num_scored.double().mean()) / len(items),
+            "mebibytes": held / 2**20,
             "build_seconds": watch.seconds,
-            "epochs": len(s.history),
+            "epochs": len(model.history),
         }
-    times: dict[str, list[float]] = {name: [] for name in searchers}
-    for number in range(repeats + 1):
-        for name, (searcher, states) in searchers.items():
-            with stopwatch(device) as watch:
-                searcher.search(states, 10, exclude)
-            if number:
-                times[name].append(1e3 * watch.seconds / len(states))
+        ways[name] = _one(_asking(searcher, states, exclude))
+        ways[name](0)  # warms it up
+    times = in_turns(ways, TIMED, 1)
     return pd.DataFrame([{**row, "p50_ms": float(np.median(times[name]))} for name, row in rows.items()])
 
 
-def _index(similarity: Similarity, items: ItemState) -> Searcher:
-    """The index that a similarity is made for; brute force if it has none of its own."""
-    if (
-        isinstance(similarity, SparCode)
-        and isinstance(items, SparCodeItems)
-        and similarity.quantizer is not None
-    ):
-        return InvertedIndex.build(similarity, items)
+def _held(searcher: Searcher, items: ItemState) -> int:
+    return searcher.nbytes() if isinstance(searcher, PathBeam) else items.nbytes()
+
+
+def _own_searcher(
+    retriever: Retriever, items: ItemState, model: TrainedModel, sequences: Sequences
+) -> Searcher:
+    """The index that a similarity is made for; brute force if it has none of its own.
+
+    SparCode's holds the codes of training positions, at a sparsity of `SPARSITY`.
+    """
+    similarity = retriever.similarity
+    codes = isinstance(similarity, SparCode) and similarity.quantizer is not None
+    if codes and isinstance(similarity, SparCode) and isinstance(items, SparCodeItems):
+        training = TrainingConfig.from_dict(model.metadata["training"])
+        known = training_codes(retriever, sequences, training)
+        whole = InvertedIndex.build(similarity, items, known, loosest=float("inf"))
+        return whole.at(whole.threshold_for(SPARSITY))
     return own_index(similarity, items) or BruteForce(similarity, items)

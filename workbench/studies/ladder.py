@@ -114,7 +114,7 @@ def _of_users(ranks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _interval(values: "pd.Series[float]") -> tuple[float, float]:
-    low, high = intervals(values.to_numpy(dtype=np.float64)[:, None], np.ones(len(values), dtype=np.int64))
+    low, high = intervals(np.asarray(values, dtype=np.float64)[:, None], np.ones(len(values), dtype=np.int64))
     return float(low[0]), float(high[0])
 
 

@@ -319,7 +319,6 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             " *relative*: time over that of brute force with the same scores.",
         ),
         _study("A tenth of the users held out", "sparcode-users", by_metric, "-ml-1m"),
-        _study("Given item embeddings, cold users", "sparcode-given", by_metric, "-ml-1m"),
     ),
     "Deep Retrieval": (
         Section(

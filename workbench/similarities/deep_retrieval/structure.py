@@ -117,7 +117,7 @@ class StructureModel(nn.Module):
 
     def parts_of(self, level: int) -> list[nn.Linear]:
         """For each earlier layer, the map from its nodes' embeddings to hidden units of `level` (from 0)."""
-        return list(self.node_parts[level])  # type: ignore[arg-type]
+        return list(self.node_parts[level])  # type: ignore[call-overload]
 
     def log_probs(self, x: Float[Tensor, "T D"], paths: Int[Tensor, "T J"]) -> Float[Tensor, "T J"]:
         """log p(c | x) of the given paths of each row."""

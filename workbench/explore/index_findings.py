@@ -1,0 +1,115 @@
+"""Findings on learned indexes from stored tables: the ladder to SparCode, paths and their null models, growth."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from IPython.display import Markdown
+
+from workbench.explore.findings import finding
+
+
+def ladder(table: pd.DataFrame, control: str, unquantized: str, fine_tuned: str) -> Markdown:
+    """What each step from a two-tower to SparCode changes; `table` is from the study `sparcode-ladder`, the two-tower first.
+
+    `control`, `unquantized` and `fine_tuned`: its rows of the control, of All-to-All, and of a SparCode trained after it.
+    """
+    rows = table.set_index("row")
+    sentences = []
+    for label, name in ((control, "The control"), (unquantized, "All-to-All"), (fine_tuned, "SparCode")):
+        if label not in rows.index:
+            continue
+        row = rows.loc[label]
+        verdict = (
+            "above" if row["difference_low"] > 0 else "below" if row["difference_high"] < 0 else "no different from"
+        )  # fmt: skip
+        sentences.append(
+            f"{name} ({row['NDCG@10']:.4f}) is {verdict} the two-tower ({rows['NDCG@10'].iloc[0]:.4f}):"
+            f" {row['difference']:+.4f}, 95 % interval {row['difference_low']:+.4f} to {row['difference_high']:+.4f}."
+        )
+    coded = table[table["seen"].notna()].sort_values("NDCG@10")
+    if len(coded):
+        best = coded.iloc[-1]
+        sentences.append(
+            f"Of the rows with codes the best in NDCG@10 is *{best['row']}*; {best['seen']:.0%} of the test tokens have a"
+            " code that training has seen, and only these find a list in an index."
+        )
+    return finding(*sentences)
+
+
+def thresholds(table: pd.DataFrame) -> Markdown:
+    """What is left of NDCG@10 by how the threshold was learned; `table` is from the study `sparcode-sparsity`."""
+    sentences = []
+    for how, rows in table.groupby("threshold_by", sort=False):
+        at = rows.set_index("index")
+        learned, whole = at.loc["learned threshold"], at.loc["brute force", "NDCG@10"]
+        cut = rows[rows["sparsity"].notna()].iloc[(rows["sparsity"].dropna() - 0.95).abs().argmin()]
+        sentences.append(
+            f"By {how} the threshold leaves out {learned['sparsity']:.1%} of the scores, with an NDCG@10 of"
+            f" {learned['NDCG@10']:.4f}; cut at {cut['sparsity']:.0%} it is {cut['NDCG@10']:.4f}, and {whole:.4f} if every"
+            " score is computed."
+        )
+        if "two-tower, flat scan" in at.index:
+            scan = at.loc["two-tower, flat scan"]
+            sentences.append(
+                f"The two-tower's flat scan has {scan['NDCG@10']:.4f}, in {scan['p50_ms'] / cut['p50_ms']:.1f} times the time"
+                " of that index."
+            )
+    return finding(*sentences)
+
+
+def own_indexes(table: pd.DataFrame, base: str, others: Sequence[str]) -> Markdown:
+    """Models with their own index next to one that is scanned; `table` is from the study `similarities`."""
+    rows = table.set_index("model")
+    if base not in rows.index:
+        return finding("run `workbench study run similarities`")
+    scan, sentences = rows.loc[base], []
+    for name in others:
+        if name in rows.index:
+            row = rows.loc[name]
+            sentences.append(
+                f"`{name}` has {row['NDCG@10'] / scan['NDCG@10']:.0%} of the NDCG@10 of `{base}`, in"
+                f" {row['p50_ms'] / scan['p50_ms']:.1f} times its time and"
+                f" {row['mebibytes'] / scan['mebibytes']:.1f} times its memory."
+            )
+    return finding(*sentences)
+
+
+def paths_and_nulls(table: pd.DataFrame) -> Markdown:
+    """Whether paths beat a popularity cut at equal work, and FAISS; `table` is from the study `deep-retrieval`."""
+    paths = table[table["popular_of_brute_force"].notna() & (table["share_scored"] < 1)]
+    ahead = int((paths["of_brute_force"] > paths["popular_of_brute_force"]).sum())
+    sentences = [
+        f"In {ahead} of {len(paths)} settings the paths find more than a cut to as many of the most popular items.",
+    ]
+    own = paths[~paths["index"].str.contains("own reranker")]
+    near = own[own["recall@10"] >= 0.9]
+    faiss = table[table["index"].str.startswith("FAISS") & (table["recall@10"] >= 0.9)]
+    for found, name in ((near, "Paths on these queries"), (faiss, "FAISS's cells")):
+        if found.empty:
+            sentences.append(f"{name} reach no recall of 90 % here.")
+        else:
+            least = found.sort_values("share_scored").iloc[0]
+            sentences.append(
+                f"{name} reach a recall of 90 % by scoring {least['share_scored']:.0%} of the items (*{least['index']}*,"
+                f" {least['effort']}), in {least['times_brute_force']:.1f} times the time of brute force."
+            )
+    return finding(*sentences)
+
+
+def path_growth(table: pd.DataFrame, recall: float = 0.95) -> Markdown:
+    """The fastest setting of each index at a recall, by corpus size; `table` is from the study `deep-retrieval-growth`."""
+    sentences = []
+    for items, rows in table.groupby("items"):
+        parts = []
+        for name in ("path beam", "FAISS IVF"):
+            enough = rows[(rows["searcher"] == name) & (rows["recall@10"] >= recall)]
+            if enough.empty:
+                parts.append(f"{name} does not reach it")
+                continue
+            best = enough.sort_values("p50_ms").iloc[0]
+            parts.append(
+                f"{name} takes {best['of_brute_force']:.2f} times the time of brute force ({best['setting']},"
+                f" {best['share_scored']:.1%} scored)"
+            )
+        sentences.append(f"At {items:,} items and a recall of {recall:.0%}, {' and '.join(parts)}.")
+    return finding(*sentences)
