@@ -249,8 +249,8 @@ for start in (4.0, 0.0):
     print(f"b = {start}: gradient {b.grad:+.3f}")
 
 # %% [markdown]
-# The paper sets the sparsity afterwards, by $b'$. Another way is to let training see the threshold that will be served: with
-# `SparCodeConfig(sparsity=0.95)` $b$ follows the 95 % quantile of the scores by moving averages. On MovieLens 1M
+# The paper sets the sparsity afterwards, by $b'$. Another way is a price: `SparCodeConfig(sparsity=0.3)` adds
+# $\lambda \cdot \mathrm{mean}\,\mathrm{ReLU}(f + b)$ to the loss, so that zeros are free and everything else costs. On MovieLens 1M
 # (`workbench study run sparcode-sparsity`), both starting from the same All-to-All:
 
 # %%

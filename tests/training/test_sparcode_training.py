@@ -121,17 +121,18 @@ def test_a_start_that_does_not_fit_is_named(warm, tmp_path):
         train(cyclic(), first.retriever, first.training, tmp_path, progress=False, start=dot)
 
 
-def test_a_threshold_of_given_sparsity_follows_the_scores(tmp_path):
+def test_a_price_on_positive_scores_makes_zeros(tmp_path):
     config = retriever_config("sasrec-sparcode")
-    sparse = dataclasses.replace(config.similarity, sparsity=0.75, threshold=4.0)
-    chosen = dataclasses.replace(config, similarity=sparse)
-    run = train(cyclic(), chosen, training_config(epochs=30), tmp_path, progress=False)
-    model = Retriever.load(tmp_path / "epoch-0030" if (tmp_path / "epoch-0030").is_dir() else run.folder)
-    rows, _ = training_rows(model, cyclic(), training_config(), 500, 0)
-    with torch.no_grad():
-        f = model.similarity.interactions(
-            model.similarity.queries(rows).tokens.flatten(0, 1), model.item_state()
-        )
-    zeros = float((f + model.similarity.threshold <= 0).float().mean())
-    assert 0.5 < zeros < 0.95
-    assert not model.similarity.threshold.requires_grad
+    zeros = {}
+    for weight in (None, 3.0):
+        priced = dataclasses.replace(config.similarity, sparsity=weight, threshold=1.0)
+        chosen = dataclasses.replace(config, similarity=priced)
+        run = train(cyclic(), chosen, training_config(epochs=20), tmp_path / str(weight), progress=False)
+        assert ("sparsity" in run.history) == bool(weight)
+        model = Retriever.load(run.folder)
+        rows, _ = training_rows(model, cyclic(), training_config(), 500, 0)
+        with torch.no_grad():
+            tokens = model.similarity.queries(rows).tokens.flatten(0, 1)
+            f = model.similarity.interactions(tokens, model.item_state())
+        zeros[weight] = float((f + model.similarity.threshold <= 0).float().mean())
+    assert zeros[3.0] > zeros[None] + 0.2

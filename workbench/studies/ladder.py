@@ -32,7 +32,7 @@ LADDER = {
     "sparcode": "SparCode, end to end, M = 2, N = 128",
     "sparcode-warm": "SparCode from All-to-All, M = 2, N = 128",
     "sparcode-warm-4": "SparCode from All-to-All, M = 4, N = 256",
-    "sparcode-sparse": "…, M = 2, N = 128, threshold at 95 %",
+    "sparcode-sparse": "…, M = 2, N = 128, positive scores have a price",
 }
 """The rows, by the last part of their presets' names."""
 AFTER_THE_FACT = ((2, 128), (2, 256), (4, 128), (4, 256))

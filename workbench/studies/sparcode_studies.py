@@ -20,7 +20,7 @@ from workbench.training.sparcode_presets import CONTROL, METHODS, TOWERS
 TWO_TOWER = "sparcode-ladder/two-tower"
 THRESHOLDS = {
     "sparcode-ladder/sparcode-warm": "gradient",
-    "sparcode-ladder/sparcode-sparse": "quantile of scores",
+    "sparcode-ladder/sparcode-sparse": "gradient, with a price",
 }
 """How the threshold of each preset's model was learned."""
 
@@ -87,7 +87,7 @@ class Ladder(Study):
 class Sparsity(Study):
     """Quality, latency and bytes of inverted indexes over the codes seen in training, from 0 to 99.9 % sparsity.
 
-    Of a model whose threshold was learned by gradient, and of one whose threshold followed the scores. The two-tower's flat
+    Of a model whose threshold was learned by gradient, and of one that paid for positive scores. The two-tower's flat
     scan and brute force with the learned scores are timed in the same run.
     """
 

@@ -19,7 +19,7 @@ TOWERS = {"dnn": "DNN", "gru": "GRU", "sa": "self-attention"}
 """The paper's tokenizers, by the name they have in presets."""
 
 LADDER_EPOCHS, WARM_EPOCHS = 60, 24
-SPARSE = 0.95
+PRICE = 0.3
 
 LINEAR = 0.99
 """A leak with which the sparse score is a sum, all but."""
@@ -161,7 +161,7 @@ def ladder() -> dict[str, Preset]:
 
     The models of `sparcode-cpu/sa-…`, for at most `LADDER_EPOCHS` epochs, fewer if eight pass without a better one. "…-warm"
     starts from All-to-All and the k-means of its tokens, "…-warm-4" with four codebooks of 256 instead of two of 128, for at
-    most `WARM_EPOCHS` more epochs; "…-sparse" is "…-warm" with a threshold below which `SPARSE` of all scores lie.
+    most `WARM_EPOCHS` more epochs; "…-sparse" is "…-warm" with a price of `PRICE` on what is above the threshold.
     """
     small = cpu()
     training = replace(
@@ -179,7 +179,7 @@ def ladder() -> dict[str, Preset]:
         "sparcode": (codes, training),
         "sparcode-warm": (codes, warm),
         "sparcode-warm-4": (four, warm),
-        "sparcode-sparse": (replace(codes, sparsity=SPARSE), warm),
+        "sparcode-sparse": (replace(codes, sparsity=PRICE), warm),
     }
     source = "one budget for all, to the plateau of each; the learning rate was chosen for the two-tower"
     return {

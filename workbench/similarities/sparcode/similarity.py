@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -20,8 +19,8 @@ from workbench.similarities.sparcode.scorers import INTERACTIONS, InnerPDNN, Int
 PAIRS_AT_ONCE = 32768
 """Pairs whose scores are computed together: their activations stay in a processor's cache."""
 
-FOLLOWED, PACE = 64, 0.05
-"""Query tokens of a step whose scores a threshold of given `sparsity` follows, and how far it moves towards their quantile."""
+PRICED = 64
+"""Query tokens of a step whose scores are priced by `sparsity`."""
 
 NOISE = 0.5
 """Of aligned tokenizers: the length of what is a token's own in its map of a unit vector, the shared part's being 1."""
@@ -34,12 +33,12 @@ class SparCodeConfig:
     `query_tokenizer`: K linear layers of the encoder's output ("linear"), or one linear layer of K reweighted copies of it
     ("senet"). `token_norm`: tokens of both sides pass a LayerNorm without weights, so that codebooks and scorer meet one
     scale. `hidden`: widths of the scorer's MLP ("dnn", "inner pdnn"); `cross_layers`: of "crossnet". `dropout`: of what
-    enters the tokenizers. `threshold`: b in ReLU(f + b) before it is learned. `leak`: slope of that ReLU below 0, in training
-    only (0 as published). `aligned`: the tokenizers of both sides start as one orthogonal map, each token's with some noise
-    of its own, and the MLP next to inner products ("inner pdnn") at 0, so that scores start as inner products of the
-    encoder's output with the item; otherwise (the paper says nothing) all start at random. `sparsity`: None, b is learned by
-    gradient, as published; or the share of a training step's scores that are to be 0: b then follows the quantile of f by
-    moving averages. `quantizer`: None for All-to-All, the same without codes, which no index serves.
+    enters the tokenizers. `threshold`: b in ReLU(f + b) before it is learned. `leak`: slope of that ReLU below 0, in
+    training only (0 as published). `aligned`: the tokenizers of both sides start as one orthogonal map, each token's with
+    some noise of its own, and the MLP next to inner products ("inner pdnn") at 0, so that scores start as inner products of
+    the encoder's output with the item; otherwise (the paper says nothing) all start at random. `sparsity`: the weight λ in
+    the loss of the mean sparse score of query tokens and a step's items (None: without, as published). `quantizer`: None
+    for All-to-All, the same without codes, which no index serves.
     """
 
     kind: ClassVar[str] = "sparcode"
@@ -76,8 +75,8 @@ class SparCodeConfig:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
         if not 0 <= self.leak < 1:
             raise ValueError(f"leak must lie in [0, 1), not {self.leak}")
-        if self.sparsity is not None and not 0 <= self.sparsity < 1:
-            raise ValueError(f"sparsity must lie in [0, 1), or be None, not {self.sparsity}")
+        if self.sparsity is not None and not self.sparsity > 0:
+            raise ValueError(f"sparsity must be above 0, or None, not {self.sparsity}")
         q = self.quantizer
         if q is not None and not q.residual and self.token_dim % q.codebooks:
             raise ValueError(
@@ -135,11 +134,11 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
     with s_k > 0 over the softmax of the candidates, less that number for the positive: 0 while all scores are positive, and
     below 0, which raises b, once the threshold cuts off more of the negatives than of the positive. So a b that is learned by
     gradient prunes nothing, unless it started low; the paper chooses the sparsity afterwards, by b' of the index (equation
-    15). `sparsity` lets training see the threshold that will be served.
+    15). `sparsity` adds a price: what is above 0 costs, and zeros are free.
 
-    Not in the paper: LayerNorm of the encoder's output before the tokenizer, `token_norm`, `leak`, `aligned`, `sparsity`, the
-    gradients past the quantizer but for "commitment", and β times the mean of a token's squared errors instead of their sum,
-    which is d times weaker. Its regularisation of embeddings is left out; and All-to-All keeps the ReLU and its
+    Not in the paper: LayerNorm of the encoder's output before the tokenizer, `token_norm`, `leak`, `aligned`, `sparsity`,
+    the gradients past the quantizer but for "commitment", and β times the mean of a token's squared errors instead of their
+    sum, which is d times weaker. Its regularisation of embeddings is left out; and All-to-All keeps the ReLU and its
     threshold here, so that it differs from SparCode in the codes alone.
     """
 
@@ -156,7 +155,7 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
         )
         self.item_tokenizer = nn.Linear(dim, c.item_tokens * c.token_dim)
         self.scorer = scorer(c.interaction, c.token_dim, c.item_tokens, c.hidden, c.cross_layers)
-        self.threshold = nn.Parameter(torch.tensor(c.threshold), requires_grad=c.sparsity is None)
+        self.threshold = nn.Parameter(torch.tensor(c.threshold))
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)
@@ -220,13 +219,9 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
         """f of single tokens with every item, before the threshold: what an index keeps."""
         return self.scorer.pairs(self.scorer.code_part(tokens)[None], items.parts[None])[0]
 
-    def _sparse(self, f: Float[Tensor, "*S"], b: Float[Tensor, ""]) -> Float[Tensor, "*S"]:
+    def _sparse(self, f: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
         """ReLU(f + b); in training with a leak, since a model whose every score is 0 has no gradient to leave that state."""
-        return F.leaky_relu(f + b, self.config.leak if self.training else 0.0)
-
-    def _b(self) -> Float[Tensor, ""]:
-        """The threshold of a step, which what follows its scores does not move before its gradient is computed."""
-        return self.threshold if self.threshold.requires_grad else self.threshold.clone()
+        return F.leaky_relu(f + self.threshold, self.config.leak if self.training else 0.0)
 
     def score(self, queries: SparCodeQueries, items: SparCodeItems) -> Float[Tensor, "B N"]:
         """φ for every pair (B, N); without gradients each code that occurs is scored once."""
@@ -240,7 +235,7 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
             codes, places = queries.codes.flatten().unique(return_inverse=True)
             first = places.new_zeros(len(codes)).scatter_(0, places, torch.arange(len(places)).to(places))
             tokens = tokens[first]
-        sparse = self._sparse(self.interactions(tokens, items), self._b())  # (U, N)
+        sparse = self._sparse(self.interactions(tokens, items))  # (U, N)
         by_token = places.unflatten(0, (size, -1)).unbind(1)
         total = sparse[by_token[0]]
         for rows in by_token[1:]:  # in the order of tokens, as a search adds up its lists
@@ -251,38 +246,34 @@ class SparCode(Similarity[SparCodeQueries, SparCodeItems]):
         self, queries: SparCodeQueries, items: SparCodeItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
         """φ for chosen rows (B, C), in tiles of queries; the gradient recomputes a tile's activations."""
-        b = self._b()
 
         def added(of_queries: Sequence[Tensor], of_items: Sequence[Tensor]) -> Float[Tensor, "t C"]:
-            return self._sparse(self.scorer.pairs(of_queries[0], of_items[0]), b).sum(1)
+            return self._sparse(self.scorer.pairs(of_queries[0], of_items[0])).sum(1)
 
         return gathered_tiles(
             added,
             [self.scorer.code_part(queries.tokens)],
             [items.parts],
             rows,
-            [*self.scorer.parameters(), b],
+            [*self.scorer.parameters(), self.threshold],
             max(1, PAIRS_AT_ONCE // max(1, rows.shape[1] * self.config.query_tokens)),
         )
 
     def regularizers(
         self, queries: SparCodeQueries, items: SparCodeItems, rows: Int[Tensor, "B"]
     ) -> dict[str, Tensor]:
-        """β · mean |t − sg(t̂)|² / d, if there is a quantizer with such a loss. In training b follows `sparsity`."""
-        if self.training and self.config.sparsity is not None:
-            self._follow(queries, items, self.config.sparsity)
-        if queries.errors is None or self.config.quantizer is None or self.config.quantizer.commitment == 0:
-            return {}
-        return {"commitment": self.config.quantizer.commitment * queries.errors.mean()}
+        """β · mean |t − sg(t̂)|² / d, if there is a quantizer with such a loss; λ · mean ReLU(f + b), if λ is not 0.
 
-    @torch.no_grad()
-    def _follow(self, queries: SparCodeQueries, items: SparCodeItems, sparsity: float) -> None:
-        """Move b towards the threshold that this share of f lies below, over some tokens and all of these items."""
-        tokens = queries.tokens.flatten(0, 1)[:FOLLOWED]
-        if not len(tokens) or not len(items):
-            return
-        threshold = -self.interactions(tokens, items).float().flatten().quantile(sparsity)
-        if dist.is_available() and dist.is_initialized():  # the same threshold in every process
-            dist.all_reduce(threshold)
-            threshold = threshold / dist.get_world_size()
-        self.threshold.lerp_(threshold.to(self.threshold.dtype), PACE)
+        The latter of the first `PRICED` query tokens with all of these items.
+        """
+        found = {}
+        if (
+            queries.errors is not None
+            and self.config.quantizer is not None
+            and self.config.quantizer.commitment
+        ):
+            found["commitment"] = self.config.quantizer.commitment * queries.errors.mean()
+        if self.config.sparsity and len(queries) and len(items):
+            f = self.interactions(queries.tokens.flatten(0, 1)[:PRICED], items)
+            found["sparsity"] = self.config.sparsity * F.relu(f + self.threshold).mean()
+        return found

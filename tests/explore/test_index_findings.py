@@ -1,0 +1,99 @@
+"""Findings on learned indexes say what the stored tables say."""
+
+import pandas as pd
+
+from workbench.explore import index_findings
+
+
+def text(finding) -> str:
+    return finding.data.removeprefix("**In this run:** ")
+
+
+def test_the_ladder_names_what_is_above_and_below() -> None:
+    table = pd.DataFrame(
+        {
+            "row": ["two-tower", "control", "all", "codes"],
+            "NDCG@10": [0.12, 0.121, 0.13, 0.1],
+            "difference": [float("nan"), 0.001, 0.01, -0.02],
+            "difference_low": [float("nan"), -0.001, 0.005, -0.03],
+            "difference_high": [float("nan"), 0.003, 0.015, -0.01],
+            "seen": [float("nan")] * 3 + [0.75],
+        }
+    )
+    said = text(index_findings.ladder(table, "control", "all", "codes"))
+    assert "The control (0.1210) is no different from the two-tower (0.1200)" in said
+    assert "All-to-All (0.1300) is above" in said and "SparCode (0.1000) is below" in said
+    assert "*codes*; 75% of the test tokens" in said
+    assert "SparCode (" not in text(index_findings.ladder(table, "control", "all", "not trained"))
+
+
+def test_models_next_to_one_that_is_scanned() -> None:
+    table = pd.DataFrame(
+        {"model": ["dot", "mol"], "NDCG@10": [0.1, 0.11], "p50_ms": [2.0, 5.0], "mebibytes": [1.0, 3.0]}
+    )
+    said = text(index_findings.own_indexes(table, "dot", ["mol", "absent"]))
+    assert said == "`mol` has 110% of the NDCG@10 of `dot`, in 2.5 times its time and 3.0 times its memory."
+    assert "workbench study run similarities" in text(index_findings.own_indexes(table, "absent", []))
+
+
+def test_paths_are_counted_against_popularity_at_equal_work() -> None:
+    table = pd.DataFrame(
+        {
+            "index": ["paths, J = 1", "paths, J = 1", "own reranker", "FAISS IVF"],
+            "effort": ["beam 1", "beam 5", "beam 1", "nprobe 4"],
+            "of_brute_force": [0.5, 0.95, 0.4, 0.9],
+            "popular_of_brute_force": [0.4, 0.97, 0.5, float("nan")],
+            "share_scored": [0.05, 0.2, 0.1, 0.3],
+            "recall@10": [0.4, 0.92, 0.3, 0.8],
+            "times_brute_force": [2.0, 3.0, 2.0, 1.0],
+        }
+    )
+    said = text(index_findings.paths_and_nulls(table))
+    assert said.startswith("In 1 of 3 settings the paths find more than")
+    assert "reach a recall of 90 % by scoring 20% of the items (*paths, J = 1*, beam 5), in 3.0 times" in said
+    assert "FAISS's cells reach no recall of 90 % here." in said
+
+
+def test_growth_takes_the_fastest_setting_that_finds_enough() -> None:
+    table = pd.DataFrame(
+        {
+            "items": [1000] * 3,
+            "searcher": ["path beam", "path beam", "FAISS IVF"],
+            "setting": ["beam 4", "beam 16", "nprobe 1"],
+            "recall@10": [0.96, 0.99, 0.5],
+            "p50_ms": [1.0, 2.0, 0.1],
+            "of_brute_force": [0.5, 1.0, 0.05],
+            "share_scored": [0.1, 0.2, 0.01],
+        }
+    )
+    said = text(index_findings.path_growth(table))
+    assert said == (
+        "At 1,000 items and a recall of 95%, path beam takes 0.50 times the time of brute force (beam 4, 10.0% scored) and"
+        " FAISS IVF does not reach it."
+    )
+
+
+def test_thresholds_learned_in_two_ways() -> None:
+    one = pd.DataFrame(
+        {
+            "index": [
+                "0.0% sparse",
+                "95.0% sparse",
+                "learned threshold",
+                "two-tower, flat scan",
+                "brute force",
+            ],
+            "sparsity": [0.0, 0.95, 0.01, float("nan"), float("nan")],
+            "NDCG@10": [0.1, 0.09, 0.1, 0.12, 0.1],
+            "p50_ms": [1.0, 0.5, 1.0, 0.25, 2.0],
+        }
+    )
+    table = pd.concat(
+        [one.assign(threshold_by="gradient"), one.assign(threshold_by="quantile")], ignore_index=True
+    )
+    said = text(index_findings.thresholds(table))
+    assert (
+        "By gradient the threshold leaves out 1.0% of the scores, with an NDCG@10 of 0.1000; cut at 95% it is 0.0900"
+        in said
+    )
+    assert "flat scan has 0.1200, in 0.5 times the time" in said and said.count("By ") == 2
