@@ -11,7 +11,7 @@ import pytest
 
 from workbench.models.measurements import MEASURED_BY
 from workbench.models.model_store import TrainedModel, with_published
-from workbench.studies.results import SECTIONS, at_a_glance, fair_line, indexes_line, results_page, text_line
+from workbench.studies.results import SECTIONS, at_a_glance, fair_line, results_page, text_line
 from workbench.studies.table_formats import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,11 +44,6 @@ def test_the_sentence_on_equal_terms_is_what_the_stored_table_says() -> None:
 def test_the_sentence_on_text_is_what_the_stored_table_says() -> None:
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert text_line(ROOT / "reports" / "tables") in readme
-
-
-def test_the_sentences_on_learned_indexes_are_what_the_stored_tables_say() -> None:
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert indexes_line(ROOT / "reports" / "tables") in readme
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:

@@ -39,9 +39,11 @@ def ladder(table: pd.DataFrame, control: str, unquantized: str, fine_tuned: str)
 def thresholds(table: pd.DataFrame) -> Markdown:
     """What is left of NDCG@10 by how the threshold was learned; `table` is from the study `sparcode-sparsity`."""
     sentences = []
-    for how, rows in table.groupby("threshold_by", sort=False):
+    ways: list[str] = list(dict.fromkeys(table["threshold_by"].astype(str)))
+    for how in ways:
+        rows = table[table["threshold_by"] == how]
         at = rows.set_index("index")
-        learned, whole = at.loc["learned threshold"], at.loc["brute force", "NDCG@10"]
+        learned, whole = at.loc["learned threshold"], float(at["NDCG@10"]["brute force"])
         cut = rows[rows["sparsity"].notna()].iloc[(rows["sparsity"].dropna() - 0.95).abs().argmin()]
         sentences.append(
             f"By {how} the threshold leaves out {learned['sparsity']:.1%} of the scores, with an NDCG@10 of"

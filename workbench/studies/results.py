@@ -299,25 +299,6 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
     ),
     "SparCode": (
         _study("Behind each encoder", "sparcode-towers", as_measured),
-        Section(
-            "From a two-tower model to SparCode, each trained to its plateau",
-            "sparcode-ladder",
-            "workbench study run sparcode-ladder",
-            as_measured,
-            "MovieLens 1M behind self-attention, strict protocol, one seed. *difference* in NDCG@10 is that to the two-tower,"
-            " paired by user. *epochs* up to the chosen one, with those of the model that a row starts from; *floats* of an"
-            " item; *p50 ms* of brute force, one query at a time; *codes* that training positions have, and the share of test"
-            " tokens whose code is among them (*seen*): only these can be in an index.",
-        ),
-        Section(
-            "Sparsity of the index",
-            "sparcode-sparsity",
-            "workbench study run sparcode-sparsity",
-            as_measured,
-            "Indexes of the codes that training positions have. *threshold by*: b learned by gradient, as published, or"
-            " with a price on positive scores in the loss; *short*: users whose lists hold fewer than 50 items;"
-            " *relative*: time over that of brute force with the same scores.",
-        ),
         _study("A tenth of the users held out", "sparcode-users", by_metric, "-ml-1m"),
     ),
     "Deep Retrieval": (
@@ -330,24 +311,6 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             " is its own. *of brute force*: NDCG@10 over that of brute force with the same scores; *popular of brute force*:"
             " the same for as many of the most popular items, scored in full; *recall@10* of brute force's list. One query at a"
             " time.",
-        ),
-        Section(
-            "Cost and recall by corpus size",
-            "deep-retrieval-growth",
-            "workbench study run deep-retrieval-growth",
-            as_measured,
-            "Synthetic vectors of width 64 in clusters, paths by residual k-means and not trained: what the index can do where"
-            " there is structure to find, not what it finds on your data. One query at a time, the best 10.",
-        ),
-    ),
-    "All similarities with their own index": (
-        Section(
-            "MovieLens 1M, the shipped models",
-            "similarities",
-            "workbench study run similarities",
-            as_measured,
-            "Strict protocol. Two groups with training budgets and histories of their own: HSTU (200 items), and the ladder to"
-            " SparCode (20 items); compare within a group.",
         ),
     ),
 }  # fmt: skip
@@ -419,31 +382,6 @@ def text_line(tables: Path) -> str:
         f"From a definition to its sense among 117,659 (MiniLM, frozen), Hit@10 is {value['BM25']} by BM25,"
         f" {value['zero-shot']} by the cosine, {value['dot-2']} by a trained dot product and {value['mol-2']} by a mixture of"
         f" its size ({mixture['difference']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}: {verdict})."
-    )
-
-
-def indexes_line(tables: Path) -> str:
-    """What learned indexes find for their work, as the sentences of README, from the stored tables."""
-    paths = pd.read_csv(tables / "deep-retrieval.csv")
-    learned = paths[paths["index"].str.startswith("paths, ") & (paths["of_brute_force"] >= 0.9)]
-    walk = learned.sort_values("share_scored").iloc[0]
-    growth = pd.read_csv(tables / "deep-retrieval-growth.csv")
-    largest = growth[(growth["items"] == growth["items"].max()) & (growth["recall@10"] >= 0.9)]
-    fastest = {name: rows["of_brute_force"].min() for name, rows in largest.groupby("searcher")}
-    grown = (
-        f"a walk takes {fastest['path beam']:.2f} of brute force's time"
-        if "path beam" in fastest
-        else "no walk has it"
-    )
-    models = pd.read_csv(tables / "similarities.csv").set_index("model")
-    tower, codes = (models.loc[f"ml-1m-sparcode-ladder-{name}"] for name in ("two-tower", "sparcode-warm"))
-    return (
-        f"Deep Retrieval's paths keep {walk['of_brute_force']:.0%} of brute force's NDCG@10 by scoring"
-        f" {walk['share_scored']:.0%} of the 3,883 films, where as many of the most popular keep"
-        f" {walk['popular_of_brute_force']:.0%}, but in {walk['times_brute_force']:.1f} times its time; on"
-        f" {growth['items'].max():,} synthetic vectors at a recall of 90 % {grown}, FAISS's inverted file"
-        f" {fastest.get('FAISS IVF', float('nan')):.3f}. SparCode's index has an NDCG@10 of {codes['NDCG@10']:.4f} where its"
-        f" two-tower has {tower['NDCG@10']:.4f}."
     )
 
 
