@@ -81,6 +81,9 @@ SEARCHERS: dict[str, Build] = {
         similarity, items, n2=60, cheaper=similarity, keep=30
     ),
     "graph": lambda similarity, items: GraphSearch(similarity, items, ef=512, degree=8),
+    "graph, certified": lambda similarity, items: GraphSearch(
+        similarity, items, ef=5, degree=4, certified=True
+    ),
     "tree beam": tree_beam,
     "sharded": lambda similarity, items: Sharded(
         lambda part: BruteForce(similarity, part), split(items, parts=3)

@@ -80,3 +80,15 @@ def test_every_similarity_of_components_has_a_cascade(world):
     assert (found.num_scored == 50).all()
     with pytest.raises(ValueError, match="keep"):
         Approximate.of(mol, items, n2=300, cheaper=mol, keep=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_states_of_any_precision_and_magnitude_have_a_linear_gate(world, dtype, scale):
+    mol, items, queries, _ = world
+    items = replace(items, components=items.components * scale).to(dtype=dtype)
+    queries = replace(queries, components=queries.components / scale).to(dtype=dtype)
+    cheaper = with_linear_gate(mol, items)
+    found = Approximate.of(mol, items, n1=9, cheaper=cheaper, keep=9, until_certified=True).search(queries, 5)
+    expected = BruteForce(mol, items).search(queries, 5)
+    assert torch.equal(found.ids[found.exact], expected.ids[found.exact])

@@ -8,8 +8,10 @@ import torch
 from workbench.contracts import ItemState
 from workbench.kernels import walk
 from workbench.search import BruteForce
+from workbench.search.bounds import CellBounds
 from workbench.search.graph_search import GraphSearch
 from workbench.search.proximity_graph import ProximityGraph, _spread
+from workbench.similarities import DotConfig, build
 from workbench.similarities.mol import MixtureOfLogits, MoLConfig
 
 ITEMS = 1_500
@@ -145,3 +147,28 @@ def test_the_graph_is_the_same_twice(items):
     vectors = items.components.flatten(1)
     first, second = (ProximityGraph.build(vectors, 8, 16) for _ in range(2))
     assert torch.equal(first.neighbours, second.neighbours)
+
+
+def test_a_certified_walk_is_brute_force(similarity, items, queries, searcher):
+    truth = BruteForce(similarity, items)
+    certified = GraphSearch(similarity, items, 40, 12, graph=searcher.graph, certified=True)
+    walked, found = searcher.search(queries, 10), certified.search(queries, 10)
+    best = truth.search(queries, 10)
+    assert found.exact.all() and torch.equal(found.ids, best.ids) and torch.equal(found.scores, best.scores)
+    assert (found.num_scored >= walked.num_scored).all() and (found.num_scored <= ITEMS).all()
+    allowed = torch.rand(ITEMS, generator=torch.Generator().manual_seed(3)) < 0.3
+    masks = {"exclude": best.ids[:, :7], "allowed": allowed}
+    assert torch.equal(certified.search(queries, 10, **masks).ids, truth.search(queries, 10, **masks).ids)
+
+
+def test_what_lies_close_together_is_ruled_out_by_its_cell():
+    centres = torch.randn(30, 12, generator=torch.Generator().manual_seed(9)).repeat(40, 1)
+    noise = 0.01 * torch.randn(centres.shape, generator=torch.Generator().manual_seed(1))
+    dot = build(DotConfig(), 12).eval()
+    items = dot.items(centres + noise, torch.arange(1, 1_201))
+    queries = dot.queries(centres[:8])
+    found = GraphSearch(dot, items, 20, 8, certified=True).search(queries, 5)
+    assert torch.equal(found.ids, BruteForce(dot, items).search(queries, 5).ids)
+    assert found.exact.all() and found.num_scored.float().mean() < 900
+    cells = CellBounds(dot, items, 30)
+    assert (dot.score(queries, items).double() <= cells.of(queries)[:, cells.member]).all()

@@ -164,6 +164,7 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
         ),
         "h-indexer": h_indexer,
         "graph": lambda x: GraphSearch(similarity, x, ef=4, degree=4, nearest=6),
+        "graph, certified": lambda x: GraphSearch(similarity, x, ef=4, degree=4, nearest=6, certified=True),
         "graph, every item met": lambda x: GraphSearch(similarity, x, ef=90, degree=8),
         "tree beam": partial(_tree, similarity, beam=8),
         "tree beam, whole": partial(_tree, similarity, beam=256),

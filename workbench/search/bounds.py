@@ -12,11 +12,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from workbench import runtime
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.kernels.mixture import component_maxima
+from workbench.search.cells import cells
 from workbench.search.quantized_vectors import Precision, QuantizedVectors
 from workbench.similarities.mol import MixtureOfLogits
-from workbench.similarities.rounding import UNKNOWN, norms, product_error
+from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, product_error
+
+ROWS_TOGETHER = 65_536
+"""Items whose distances from the centres of their cells are computed together."""
 
 
 class QueryVectors(NamedTuple):
@@ -84,6 +89,43 @@ class ComponentBounds:
         grid = flat.view(f.shape[0], f.shape[1], g.shape[0], g.shape[1])  # (B, Pq, M, Px)
         logits = grid.transpose(1, 2).flatten(2)
         return self.similarity.upper_bound(logits + inner[:, None, None])
+
+
+class CellBounds:
+    """Upper bounds of the scores of all items of a cell together, from its centre c and how far its items are from it.
+
+    ⟨f_i, g_j⟩ ≤ ⟨f_i, c_j⟩ + |f_i| max |g_j − c_j|, in float64 with rounding added, and that of a score. The cells are those of
+    k-means over all components of an item, end to end. They hold for finite states only.
+    """
+
+    def __init__(self, similarity: ComponentSimilarity, items: ItemState, count: int) -> None:
+        self.similarity = similarity
+        components = similarity.item_components(items)  # (N, Px, d)
+        found = cells(components.flatten(1).float().nan_to_num(), count, runtime.generator(0))
+        self.member = found.member
+        self._centres = found.centres.unflatten(1, components.shape[1:]).double()  # (C, Px, d)
+        self._radii = self._centres.new_zeros(self._centres.shape[:2])
+        for part in torch.arange(len(components), device=self.member.device).split(ROWS_TOGETHER):
+            away = norms(components[part].double() - self._centres[self.member[part]])
+            index = self.member[part][:, None].expand_as(away)
+            self._radii.scatter_reduce_(0, index, away, "amax")
+        self._norm, self._dtype = largest_norm(components), components.dtype
+        self.sizes = self.member.bincount(minlength=len(self._centres))
+
+    def of(self, queries: QueryState) -> Float[Tensor, "B C"]:
+        """What no item of each cell scores above; float64, +inf if nothing is known."""
+        f = self.similarity.query_components(queries)
+        lengths = norms(f)  # (B, Pq)
+        products = torch.einsum("bid,cjd->bcij", f.double(), self._centres)
+        furthest = norms(self._centres).amax()
+        rounding = product_error(lengths.amax(1), furthest, f.shape[2], torch.float64)
+        away = lengths[:, None, :, None] * self._radii[None, :, None, :]
+        # Twice the error of an inner product, for the sums here; the norms are above their values by far more than that.
+        component = (products + away + 2 * rounding[:, None, None, None]).flatten(2)
+        dtype = torch.promote_types(f.dtype, self._dtype)
+        outer = self.similarity.score_error(queries, self._norm, dtype)
+        bound = self.similarity.upper_bound(component) + outer[:, None]
+        return bound.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN, neginf=-UNKNOWN)
 
 
 def not_finite(state: QueryState | ItemState) -> Bool[Tensor, "R"]:

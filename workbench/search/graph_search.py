@@ -10,19 +10,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Upsert
+from workbench.contracts import NO_ITEM, ComponentSimilarity, ItemState, QueryState, Upsert
 from workbench.kernels.walk import walks
 from workbench.search import trace
-from workbench.search.bounds import not_finite
+from workbench.search.bounds import CellBounds, not_finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.certificates import Answer, CorpusSearcher
 from workbench.search.proximity_graph import ProximityGraph
+from workbench.search.ranking import Pairs, best_of_pairs, merged, score_pairs
 from workbench.search.tiles import DEFAULT_BUDGET
-from workbench.search.topk import NO_SCORE
+from workbench.search.topk import NO_SCORE, Best
 from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, overflows
 
 LISTED = 128
 """Pairs of a query that are scored together."""
+
+MOST_SCORED = 0.25
+"""Share of the corpus in cells that bounds do not rule out, beyond which brute force is faster."""
 
 PLACE_BYTES = 128
 """Bytes of a place in the list of a walk, about."""
@@ -37,6 +41,10 @@ class GraphSearch(CorpusSearcher):
     not scored. It reads `degree` neighbours of a node, chosen from its `nearest` by the cosine of all components, end to end.
     Items that may not be found lead on as all others do, and take none of the `ef` places. `num_scored` counts the pairs
     that were scored. Only a walk that has met every item proves its answer (`exact`).
+
+    If it is to be `certified`, the corpus lies in about √N cells too, each with a bound of the scores of its items. After the
+    walk all items of the cells are scored whose bound reaches the k-th best score and that the walk has not met whole: `exact`
+    is always True then. Queries for which these are more than `MOST_SCORED` of the corpus are searched by brute force.
 
     Queries or a corpus with a value that is not finite, or whose products may overflow, are searched by brute force, and so
     are queries whose walk meets fewer than k items that may be found. On a GPU scores are computed there, and walks kept on
@@ -53,6 +61,7 @@ class GraphSearch(CorpusSearcher):
         *,
         graph: ProximityGraph | None = None,
         folder: Path | None = None,
+        certified: bool = False,
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
         for name, value in (("ef", ef), ("degree", degree), ("nearest", nearest)):
@@ -60,7 +69,7 @@ class GraphSearch(CorpusSearcher):
                 raise ValueError(f"{name} of a graph must be at least 1, not {value}")
         super().__init__(similarity, items, memory_budget)
         self.similarity: ComponentSimilarity = similarity
-        self.ef, self.degree, self.nearest = ef, degree, nearest
+        self.ef, self.degree, self.nearest, self.certified = ef, degree, nearest, certified
         with torch.no_grad():
             self._derive(items)
             vectors = self._vectors(items)
@@ -94,6 +103,7 @@ class GraphSearch(CorpusSearcher):
         self._everything = BruteForce(self.similarity, items, self.memory_budget)
         self._finite = not bool(not_finite(items).any())
         self._norm, self._dtype = largest_norm(components), components.dtype
+        self._cells = CellBounds(self.similarity, items, int(len(items) ** 0.5)) if self.certified else None
 
     def _upsert(self, items: ItemState, corpus: ItemState) -> None:
         self._derive(corpus)
@@ -128,6 +138,7 @@ class GraphSearch(CorpusSearcher):
             return self._everything.answer(queries, k, excluded, allowed)
         answer = self._walked(queries, k, excluded, allowed)
         short = (answer.scores[:, -1] == NO_SCORE) & (answer.num_scored < len(self.items))
+        short |= answer.num_scored > len(self.items)  # too much is left for a proof
         if not bool(short.any()):
             return answer
         left_out = None if excluded is None else excluded[short]
@@ -147,17 +158,61 @@ class GraphSearch(CorpusSearcher):
         graph, beam = self.graph, min(total, max(self.ef, k))
         begin = (graph.neighbours.cpu(), graph.entries.cpu(), len(queries), beam, LISTED)
         scored = torch.zeros(len(queries), dtype=torch.int64)
+        met: list[Tensor] = []
         dtype = torch.float32
         with walks(*begin, _cpu(excluded), _cpu(allowed)) as walking:
             while (step := walking.next()).nodes.shape[1]:
                 scores = self.similarity.score_candidates(queries, self.items, step.nodes.to(device))
                 walking.scored(scores.cpu())
                 trace.scored("neighbours of the best items are scored", step.nodes, scores)
+                if self._cells is not None:
+                    none = torch.arange(step.nodes.shape[1]) >= step.counts[:, None]
+                    met.append(step.nodes.masked_fill(none, NO_ITEM))
                 scored += step.counts
                 dtype = scores.dtype
             best, rows = walking.best(k)
         bound = torch.where(scored == total, NO_SCORE, UNKNOWN)
-        return Answer(best.to(device, dtype), rows.to(device), bound.to(device), scored.to(device))
+        found = Best(best.to(device, dtype), rows.to(device))
+        if self._cells is not None:
+            return self._proved(self._cells, queries, found, torch.cat(met, 1).to(device), excluded, allowed)
+        return Answer(*found, bound.to(device), scored.to(device))
+
+    def _proved(
+        self,
+        cells: CellBounds,
+        queries: QueryState,
+        found: Best,
+        met: Int[Tensor, "B S"],
+        excluded: Int[Tensor, "B H"] | None,
+        allowed: Bool[Tensor, "N"] | None,
+    ) -> Answer:
+        """The best after all items are scored of the cells that bounds do not rule out, less those that were `met` (−1: none).
+
+        `num_scored` is above N for a query for which these would be too many.
+        """
+        size, total, k = len(queries), len(self.items), found.scores.shape[1]
+        bounds = cells.of(queries)
+        scored = torch.zeros(bounds.shape, dtype=torch.int64, device=met.device)
+        scored.scatter_add_(1, cells.member[met.clamp(min=0)], (met >= 0).long())
+        rest = (scored < cells.sizes) & (bounds >= found.scores[:, -1:].double())
+        too_many = (rest * cells.sizes).sum(1) > MOST_SCORED * total
+        rest &= ~too_many[:, None]
+        answers = []
+        for query in range(size):
+            rows = rest[query][cells.member].nonzero()[:, 0]
+            left_out = met[query] if excluded is None else torch.cat([met[query], excluded[query]])
+            rows = rows[~torch.isin(rows, left_out)]
+            rows = rows if allowed is None else rows[allowed[rows]]
+            one = queries[query : query + 1]
+            pairs = Pairs(torch.zeros_like(rows), rows)
+            scores = score_pairs(self.similarity, one, self.items, pairs)
+            trace.scored("items of cells that bounds do not rule out are scored", rows[None], scores[None])
+            mine = Best(found.scores[query : query + 1], found.rows[query : query + 1])
+            best = merged(mine, best_of_pairs(pairs, scores, 1, k), k)
+            count = (met[query] >= 0).sum() + len(rows)
+            answers.append((best.scores[0], best.rows[0], best.scores[0, -1], count))
+        scores, rows, bound, count = map(torch.stack, zip(*answers, strict=True))
+        return Answer(scores, rows, bound, count.masked_fill(too_many, total + 1))
 
 
 def _cpu(masked: Tensor | None) -> Tensor | None:

@@ -302,6 +302,23 @@ def _graph(
 
 
 @dataclass(frozen=True)
+class CertifiedGraphSettings:
+    """As `GraphSettings`, and then the items of all cells whose bound reaches the k-th best score."""
+
+    kind: ClassVar[str] = "graph-certified"
+    ef: int = number(200, "list kept while the graph is walked", COUNTS[3:13])
+    degree: int = number(24, "neighbours of an item", (8, 12, 16, 24, 32, 48, 64))
+
+
+@register(CertifiedGraphSettings, title="a walk over a graph, with a proof", label="graph, certified")
+def _certified_graph(
+    settings: CertifiedGraphSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
+) -> Searcher:
+    known = _components(similarity)
+    return GraphSearch(known, items, settings.ef, settings.degree, folder=folder, certified=True)
+
+
+@dataclass(frozen=True)
 class PathBeamSettings:
     """Deep Retrieval's own index: the `beam` best paths are walked to the end (None: as it was trained)."""
 

@@ -41,12 +41,14 @@ def with_linear_gate(
     if not isinstance(similarity, MixtureOfLogits) or pair_gate is None or not similarity.config.gate_pair:
         return similarity
     assert isinstance(items, MoLItems) and isinstance(sample, MoLQueries | None)
-    fitted = items[:: -(-len(items) // FITTED_ITEMS)].components.nan_to_num()
-    f = _like_queries(similarity, fitted) if sample is None else sample.components[:FITTED_QUERIES]
+    dtype = similarity.query_network.linear.weight.dtype
+    fitted = items[:: -(-len(items) // FITTED_ITEMS)].components.to(dtype).nan_to_num()
+    f = _like_queries(similarity, fitted) if sample is None else sample.components[:FITTED_QUERIES].to(dtype)
     listed = max(1, min(len(fitted), max(FEWEST * STEP, int(LISTED * len(fitted)))))
     averages = f.sum(1) @ fitted.mean(1).T
     rows = averages.topk(listed, dim=1).indices[:, ::STEP]  # (m, C)
     s = torch.einsum("bid,bcjd->bcij", f, fitted[rows]).flatten(2).flatten(0, 1)  # (m·C, P)
+    s = s.nan_to_num(0.0, 0.0, 0.0)
     inputs = F.pad(s, (0, 1), value=1.0).double()
     gram = inputs.T @ inputs
     gram.diagonal().add_(RIDGE * gram.diagonal().mean())
