@@ -190,8 +190,8 @@ MetricExplorer(results).at(view)
 #
 # <details><summary>An answer</summary>
 #
-# At small *k* yes on the embedded data, with both encoders (printed below); where the list is nearly the whole catalogue, all
-# methods are equal. A dot product with as many floats per item is closer (`quick/hstu-dot-wide`), and with SASRec it is as
+# The cut-offs at which it is ahead are printed below; where the list is nearly the whole catalogue, all methods are equal. On
+# the embedded data a dot product with as many floats per item is closer (`quick/hstu-dot-wide`), and with SASRec it is as
 # good: the table of seeds in notebook 03 has both. On MovieLens 1M (the small models that come with this repository) there is
 # no conclusion: with SASRec the two change places and the intervals overlap; with HSTU MoL is ahead at small *k*, but not with other seeds (notebook 03). And look back at station 1:
 # compared with one list for everybody, all four are several times better. Most of that is due to the encoder.
@@ -226,23 +226,24 @@ SideBySide([dot, mol], user).at(view)
 # %%
 config = FitConfig(width=4, gate_hidden=32, steps=300, start="spectral", seed=seed)
 wanted = [targets.TARGETS[name](64, seed) for name in ("similar, not identical", "block")]
-Widths({target.name: fitted(target, config) for target in wanted}, start=4).at(view)
+fits = {target.name: fitted(target, config) for target in wanted}
+Widths(fits, start=4).at(view)
 
 # %% [markdown]
 # **Question.** How wide must the dot product be to match a MoL of width 4? And for *block*?
 #
 # <details><summary>An answer</summary>
 #
-# For *similar, not identical* about five times as wide. For *block* eight dimensions are enough to be exact: if the scores have
-# low rank, a dot product is the right tool. A caveat: MoL also has a gate and projections to learn. Given *the same total
-# number of parameters* (dotted), the dot product is ahead of MoL on a matrix as small as this one. The balance shifts as the
-# number of items grows, because the cost of the gate does not depend on it.
+# The widths are printed below. For *block* eight dimensions are enough to be exact: if the scores have low rank, a dot product
+# is the right tool. A caveat: MoL also has a gate and projections to learn. Compare it with the dot product that has *the same
+# total number of parameters* (dotted), too. The balance shifts as the number of items grows, because the cost of the gate does
+# not depend on it.
 #
 # </details>
 
 # %%
-fit = fitted(wanted[0], config)
-record("similar, not identical: error of MoL of width 4", fit.error())
+record("similar, not identical: error of MoL of width 4", fits[wanted[0].name].error())
+findings.widths(fits)
 
 # %% [markdown]
 # Theorem 1 of arXiv 2407.15462: with enough components MoL represents *any* matrix. A two-line proof, the place where the
@@ -292,7 +293,7 @@ Proof(workload, titles).at(view)
 #
 # <details><summary>An answer</summary>
 #
-# Lists are complete well before that is proved: see below. The bound is the score of a gate that puts all weight on the
+# Compare the two lengths printed below. The bound is the score of a gate that puts all weight on the
 # largest component. The trained gate does something else, so most scores lie far below their bound (left), and the proof has
 # to allow for cases that never occur. Set *gate ×* to 0 and to 8, and try other queries.
 #
@@ -352,7 +353,8 @@ ReadOff("Round the query", rounded, axes, "codewords", "Number of distinct queri
 #
 # <details><summary>An answer</summary>
 #
-# About as many as there are users (printed below), which saves nothing: $M \times N$ scores for $N$ items. SparCode fixes
+# The number is printed below: if it is near that of the users, nothing is saved, since $M \times N$ scores are stored for $N$
+# items. SparCode fixes
 # both problems. It *learns* the codewords together with the scorer; it composes a code from several parts, so that a few
 # codewords make many codes; and it stores only the scores above a threshold, in an inverted index.
 #
@@ -383,8 +385,7 @@ ReadOff("Search the best groups", walked, axes, "groups", "Groups per query", st
 #
 # <details><summary>An answer</summary>
 #
-# The last one costs more than the first nine together (printed below): a few good items are always in
-# groups that look poor. Groups that are learned from the queries, and items that belong to more than one group, move the curve
+# Compare the two numbers printed below. The last one usually costs most: a few good items are in groups that look poor. Groups that are learned from the queries, and items that belong to more than one group, move the curve
 # to the left.
 #
 # </details>

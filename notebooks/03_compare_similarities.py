@@ -121,11 +121,15 @@ MetricExplorer(results).at(view)
 #
 # <details><summary>An answer</summary>
 #
-# In short lists. With hundreds of items in the list the two are close: either one finds most next items, and the similarity
-# mainly changes their order near the top.
+# The list length is printed below. With hundreds of items in the list the two must come close: either one finds most next items,
+# and the similarity mainly changes their order near the top.
 #
 # </details>
-#
+
+# %%
+findings.largest_leads(results, [("SASRec + dot", "SASRec + MoL"), ("HSTU + dot", "HSTU + MoL")])
+
+# %% [markdown]
 # The same for every cut-off: how long must the list be?
 
 # %%

@@ -60,6 +60,7 @@ from pathlib import Path
 import pandas as pd
 
 from workbench.explore import approximation as figures
+from workbench.explore import findings
 from workbench.explore.approximation_widget import Approximation, Widths
 from workbench.explore.tables import table
 from workbench.reporting import record
@@ -206,10 +207,13 @@ record("random signs", noise[columns])
 table(noise[columns])
 
 # %% [markdown]
-# MoL is far below the floor of its width everywhere. Compared with the line of equal parameters the difference is small: a
-# little better at small widths, no better at large ones. Memorising noise takes the same number of parameters either way. MoL's
-# shared parameters do not grow with the number of items: with more items and more steps it ends about a tenth below the line at
-# every width (`profile = "standard"`).
+# Memorising noise takes about the same number of parameters either way. MoL's shared parameters do not grow with the number of
+# items: compare the errors with those of `profile = "standard"`, which has more items and more steps.
+
+# %%
+findings.against_floors(noise)
+
+# %% [markdown]
 #
 # ## Capacity and learnability
 #
@@ -234,11 +238,13 @@ record("floor of equal parameters", starts["equal_floor"][0])
 table(starts[columns])
 
 # %% [markdown]
-# Starting from the latents, MoL gets nearly every sign right, at a width at which a dot product must fail, and with a number of
-# parameters that leaves a dot product with more than twice the error. From random embeddings the same MoL remains far from this
-# optimum: it has the capacity, but training does not find the solution. Starting from the best dot product helps considerably.
-# (With `profile = "standard"` the order of the three is the same, and from random embeddings MoL stays above the line of equal
-# parameters there, too.) In a real retriever the embeddings come from an encoder and not from a table of free vectors.
+# What MoL reaches from the latents is its capacity; what it lacks from another start, training did not find. In a real retriever
+# the embeddings come from an encoder and not from a table of free vectors.
+
+# %%
+findings.starts(starts)
+
+# %% [markdown]
 #
 # ## Ablation of the gate
 #
@@ -337,8 +343,8 @@ check("floor", least_error)
 #   corrected proof is simpler.
 # - All rank beyond the width comes from the gate. Without one, or with one that sees the query alone, MoL is a plain dot
 #   product of width $d$ or $P_x d$.
-# - On noise MoL is about as good as a dot product with the same number of parameters. On structured targets it can be far
-#   better, with a good initialisation.
+# - On noise a mixture has little to gain over a dot product with the same number of parameters. On structured targets it has,
+#   if it starts well: the findings above say how much of either holds in this run.
 #
 # **To try.** Use a matrix of your own: a few users, a few items, and the score of each pair. At which width does the dot
 # product suffice? Set `profile = "standard"` for more entries, more steps and three seeds (half an hour on two cores).

@@ -4,6 +4,9 @@ import pandas as pd
 import pytest
 
 from workbench.explore import findings
+from workbench.theory import targets
+from workbench.theory.fitting import FitConfig, fitted
+from workbench.theory.floor import floor, floor_curve
 
 
 def text(finding) -> str:
@@ -55,7 +58,8 @@ def test_where_one_method_is_ahead(other: tuple[float, float], said: str) -> Non
 def test_how_much_of_an_index_can_be_left_out() -> None:
     sweep = pd.DataFrame({"sparsity": [0.5, 0.9, 0.99, None], "NDCG@10": [0.099, 0.085, 0.05, 0.1]})
     assert text(findings.sparsity(sweep)) == (
-        "95 % of brute force's NDCG@10 are kept up to a sparsity of 50.0%. At 90.0% it is 85% of brute force's."
+        "95 % of brute force's NDCG@10 are kept up to a sparsity of 50.0%: less than half of the index can be left out."
+        " At 90.0% it is 85% of brute force's."
         " At 99.0% it is 50% of brute force's."
     )
     assert text(findings.sparsity(sweep.drop(index=0))).startswith("No index here keeps 95 %")
@@ -203,3 +207,79 @@ def test_each_tower_is_compared_with_its_control():
     assert text(findings.towers(table)) == (
         "Behind GRU, All-to-All (0.0700) is no different from and SparCode (0.0500) is below the control (0.0720)."
     )
+
+
+def scores_of(*rows: tuple[str, str, float]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["method", "metric", "value"])
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [((0.3, 0.2), "B leads A most at k = 1: +50% in HR@1."),
+     ((0.1, 0.19), "B is nowhere above A, and nearest at k = 10: -5% in HR@10.")],
+)  # fmt: skip
+def test_where_a_lead_is_largest(other: tuple[float, float], said: str) -> None:
+    rows = scores_of(
+        ("A", "HR@1", 0.2), ("A", "HR@10", 0.2), ("B", "HR@1", other[0]), ("B", "HR@10", other[1])
+    )
+    assert text(findings.largest_leads(rows, [("A", "B")])) == said
+    nothing = scores_of(("A", "HR@1", 0.0), ("B", "HR@1", 0.1))
+    assert "no lead over it is defined" in text(findings.largest_leads(nothing, [("A", "B")]))
+
+
+def test_how_wide_a_dot_product_must_be() -> None:
+    target = targets.TARGETS["block"](16, 0)
+    config = FitConfig(width=2, gate_hidden=4, steps=20, start="spectral", seed=0)
+    fit = fitted(target, config)
+    said = text(findings.widths({"block": fit}))
+    curve = floor_curve(target.scores)
+    width = int((curve <= fit.error() + findings.EXACT).nonzero()[0])
+    assert (
+        f"a dot product of width {width} matches the error of the mixture of width 2, {fit.error():.2f}"
+        in said
+    )
+    assert ("is still below it" in said) == (floor(target.scores, fit.equal_width) < fit.error())
+
+
+def test_fits_against_what_dot_products_reach() -> None:
+    fits = pd.DataFrame(
+        {"fit": ["4", "8"], "error": [0.5, 0.4], "floor": [0.9, 0.8], "equal_floor": [0.6, 0.3]}
+    )
+    assert text(findings.against_floors(fits)) == (
+        "2 of 2 fits are below every dot product of the same width; the errors are 0.50 to 0.56 of its."
+        " 1 of 2 fits (4) are below every dot product with as many parameters; the errors are 0.83 to 1.33 of its."
+    )
+    worse = fits.assign(floor=0.1, equal_floor=0.0)
+    assert text(findings.against_floors(worse)).startswith(
+        "0 of 2 fits are below every dot product of the same width"
+    )
+
+
+def test_where_a_mixture_ends_from_its_starts() -> None:
+    fits = pd.DataFrame(
+        {"fit": ["latents", "random", "spectral"], "error": [0.1, 0.5, 0.1], "equal_floor": 0.3}
+    )
+    assert text(findings.starts(fits)) == (
+        "From *latents* the error is 0.10: the mixture can represent that much. From *random* training ends at 0.50."
+        " From *spectral* training reaches it. Above a dot product with as many parameters (0.30): *random*."
+    )
+    assert text(findings.starts(fits.assign(equal_floor=0.9))).endswith("(0.90): none of them.")
+
+
+def test_what_searchers_cost_and_prove() -> None:
+    table = pd.DataFrame(
+        {
+            "label": ["brute force", "fast", "listed", "own"], "own_score": [False, False, False, True],
+            "recall": [1.0, 0.995, 0.7, 1.0], "p50_ms": [4.0, 1.0, 0.5, 0.1], "vs_brute_force": [1.0, 4.0, 8.0, 40.0],
+            "relative_hr": [1.0, 0.99, 0.9, 1.0],
+            "matches_brute_force": [1.0, 0.8, 0.2, 1.0], "certified": [1.0, 0.1, 0.1, 1.0],
+        }
+    )  # fmt: skip
+    assert text(findings.searchers(table)) == (
+        "Fastest with a recall of .99 or more: *fast*, 1 ms, 4.00 times as fast as brute force."
+        " The relative hit rate is above the overlap recall in 1 of 3 settings."
+        " Furthest from proving what is correct: *fast*, 80% of its lists match brute force, and 10% are certified."
+    )
+    proved = table.assign(certified=table["matches_brute_force"], relative_hr=float("nan"))
+    assert text(findings.searchers(proved)).endswith("Every list that matches brute force is certified.")
+    assert "hit rate" not in text(findings.searchers(proved))

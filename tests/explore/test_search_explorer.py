@@ -15,8 +15,8 @@ from workbench.bench.methods import METHODS, SearcherSpec
 from workbench.bench.plans import Plan, chosen_points
 from workbench.bench.workloads import Inflated
 from workbench.explore import live_widget
-from workbench.explore.search_figures import frontier, searcher_style
-from workbench.explore.search_widget import HEIGHT, SearchExplorer
+from workbench.explore.search_figures import FRONT, frontier, searcher_style
+from workbench.explore.search_widget import HEIGHT, PAGE_COSTS, SearchExplorer
 from workbench.explore.stored_states import MIME, unpack
 from workbench.explore.widgets import HEADLESS
 
@@ -58,6 +58,8 @@ def marks(explorer: SearchExplorer) -> dict[str, int]:
     """Points of the figure by the name of their trace."""
     found: dict[str, int] = {}
     for trace in explorer.figure.data:
+        if trace.name == FRONT:
+            continue
         found[trace.name] = found.get(trace.name, 0) + len(trace.x)
     return found
 
@@ -143,6 +145,32 @@ def test_other_views_of_the_same_rows(explorer: SearchExplorer) -> None:
     explorer.controls["searcher"].value = ("brute force",)
     assert {trace.legendgroup for trace in explorer.figure.data} == {"brute force", None}
     assert explorer.figure.layout.height == HEIGHT
+
+
+def test_failing_queries_are_those_of_the_table(explorer: SearchExplorer) -> None:
+    explorer.controls["view"].value = "failing queries"
+    assert "press measure" in explorer.figure.layout.annotations[0].text
+    explorer.controls["methods"].value = ("average",)
+    explorer.run()
+    told(explorer)
+    marks = explorer.figure.data[0]
+    queries, table = explorer.bench.queries, explorer.bench.table
+    assert set(queries["label"]) == set(table["label"])
+    for label, rows in queries.groupby("label"):
+        wanted = table.set_index("label")["matches_brute_force"][label]
+        assert (rows["recall"] == 1).mean() == pytest.approx(wanted)
+    assert len(marks.x) == int((queries["recall"] < 1).sum())
+
+
+def test_every_model_is_measured_on_the_catalogue(explorer: SearchExplorer) -> None:
+    explorer.controls["k"].value = 5
+    explorer.measure_models()
+    explorer.controls["view"].value = "all models"
+    explorer.controls["recall"].value = "label HR"
+    told(explorer)
+    assert "every model on the catalogue" in explorer.figure.layout.title.text
+    assert {"SASRec + MoL", "SparCode", "Deep Retrieval"} <= set(marks(explorer))
+    assert explorer.values["corpus"] == "60 items"  # the controls stay
 
 
 def test_without_a_label_found_there_is_nothing_to_be_relative_to(checkpoint: str) -> None:
@@ -336,19 +364,20 @@ def test_headless_it_shows_its_twin(explorer: SearchExplorer, monkeypatch: pytes
     command = explorer.command_line
     explorer._ipython_display_()
     assert explorer.command_line == command  # storing the states moves nothing
-    assert len(shown[0]["application/vnd.plotly.v1+json"]["data"]) == 3
+    assert len(shown[0]["application/vnd.plotly.v1+json"]["data"]) == 4
     page = shown[0][MIME]
     kinds = {c["name"]: (c["kind"], c.get("labels")) for group in page["groups"] for c in group["controls"]}
     assert page["action"] == "measure"
     assert kinds["rounds"][0] == kinds["methods"][0] == "fixed"
     assert kinds["searcher"][0] == "many"
-    assert kinds["recall"] == ("choice", ["overlap", "relative HR"])
+    assert kinds["recall"] == ("choice", ["overlap", "relative HR", "label HR", "certified"])
+    assert kinds["cost"] == ("choice", list(PAGE_COSTS))
     assert kinds["k"][0] == kinds["batch"][0] == kinds["corpus"][0] == "fixed"  # the sweep has one of each
     explorer.controls["recall"].value = "relative HR"
     stored = unpack(page["states"])
-    assert len(stored) == 2 * 2 * 2
-    titles = {state["layout"]["xaxis"]["title"]["text"] for state in stored}
-    assert explorer.figure.layout.xaxis.title.text in titles and len(titles) == 3
+    assert len(stored) == 3 * 4 * 6  # the sweep came without its queries: none of them is known to fail
+    titles = {state["layout"]["xaxis"].get("title", {}).get("text") for state in stored}
+    assert explorer.figure.layout.xaxis.title.text in titles and len(titles) == 6  # nothing has none
 
 
 def test_the_camera_saves_a_large_png(explorer: SearchExplorer) -> None:

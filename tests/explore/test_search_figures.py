@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from workbench.bench.methods import OWN_SCORE
 from workbench.explore import search_figures as figures
@@ -41,7 +43,7 @@ def named(figure: go.Figure) -> dict[str, object]:
 def test_the_frontier_joins_the_settings_of_a_method_and_leaves_out_what_has_no_recall():
     figure = figures.frontier(TABLE)
     traces = named(figure)
-    assert list(traces) == ["brute force", "average", "average, FAISS IVF"]
+    assert list(traces) == [figures.FRONT, "brute force", "average", "average, FAISS IVF"]
     assert traces["average"].x.tolist() == pytest.approx([2.0, 1.30103]) and traces["average"].y.tolist() == [
         4.0,
         2.0,
@@ -58,7 +60,7 @@ def test_marks_grow_with_memory():
     sizes = [traces[n].marker.size[0] for n in ("average, FAISS IVF", "average", "brute force")]
     assert sizes[0] == figures.SMALLEST < sizes[1] < sizes[2] == figures.LARGEST
     same = figures.frontier(TABLE.drop(columns="memory_mb"))
-    assert {float(s) for trace in same.data for s in trace.marker.size} == {10.0}
+    assert {float(s) for trace in same.data[1:] for s in trace.marker.size} == {10.0}
 
 
 def test_the_other_recall_is_the_same_figure_of_another_column():
@@ -129,3 +131,47 @@ def test_tables_without_what_is_needed_are_refused(draw):
 def test_a_table_without_any_recall_is_refused():
     with pytest.raises(ValueError, match="no row of the table has a recall"):
         figures.frontier(TABLE.assign(recall=np.nan))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_the_pareto_front_holds_what_nothing_beats(points):
+    gain, cost = (pd.Series([p[at] for p in points], dtype=float) for at in (0, 1))
+    front = set(figures.pareto(gain, cost))
+    for row in range(len(points)):
+        better = ((gain >= gain[row]) & (cost <= cost[row]) & ((gain > gain[row]) | (cost < cost[row]))).any()
+        equal = any(gain[f] == gain[row] and cost[f] == cost[row] for f in front)
+        assert equal != better
+    assert gain[list(figures.pareto(gain, cost))].is_monotonic_increasing
+
+
+@pytest.mark.parametrize("cost", figures.COSTS)
+@pytest.mark.parametrize("measure", figures.MEASURES)
+def test_every_cost_against_every_measure(measure, cost):
+    rows = TABLE.assign(
+        batch_size=4, p95_ms=2 * TABLE["p50_ms"], build_s=0.5, num_scored=9.0, memory_mb=3.0, hit_rate=0.2,
+        relative_hr=0.9, certified=0.5,
+    )  # fmt: skip
+    figure = figures.frontier(rows, measure, cost=cost)
+    assert figure.layout.yaxis.title.text == figures.COSTS[cost]
+    average = named(figure)["average"]
+    expected = figures.per_query_costs(rows).set_index("method").loc[["average"], cost]
+    assert list(average.y) == pytest.approx(expected.tolist())
+    if cost == "p50_query_ms":
+        assert expected.tolist() == pytest.approx(
+            (rows.set_index("method").loc[["average"], "p50_ms"] / 4).tolist()
+        )
+
+
+def test_failing_queries_are_listed_by_searcher_the_hardest_first():
+    queries = pd.DataFrame(
+        {
+            "label": ["a"] * 3 + ["b"] * 3, "query": [0, 1, 2] * 2, "recall": [1.0, 0.5, 0.9, 1.0, 0.0, 1.0],
+            "exact": False, "hit": [1.0, 0.0, float("nan")] * 2,
+        }
+    )  # fmt: skip
+    (marks,) = figures.failing(queries).data
+    assert list(marks.y) == ["a: 2 of 3", "a: 2 of 3", "b: 1 of 3"] and list(marks.x) == [1, 2, 1]
+    assert [row[0] for row in marks.customdata] == [1, 2, 1]
+    assert [row[2] for row in marks.customdata] == ["label not found", "no label", "label not found"]
+    (none,) = figures.failing(queries.assign(recall=1.0)).data
+    assert len(none.x) == 0

@@ -12,7 +12,7 @@ from workbench import paths, runtime
 from workbench.bench.methods import BenchmarkEntry, SearcherSpec
 from workbench.bench.plans import Plan
 from workbench.bench.searcher_pool import RoundRobin, SearcherPool, described
-from workbench.bench.tables import side_by_side
+from workbench.bench.tables import per_query, side_by_side
 from workbench.bench.workloads import WorkloadSpec, build
 from workbench.reporting.provenance import provenance
 
@@ -33,12 +33,14 @@ class LiveBench:
     """Measures plans of one workload, one batch size and one k, a call or an index at a time.
 
     `table` holds all that was measured, in the columns of `tables.side_by_side` and `run`, the number of the measurement, from
-    1. Measured again, a searcher's row is replaced. Torch keeps the threads that it has: a plan's are ignored.
+    1. `queries` holds what each of them lost, in the columns of `tables.per_query`. Measured again, a searcher's rows are
+    replaced. Torch keeps the threads that it has: a plan's are ignored.
     """
 
     def __init__(self, device: str | None = None) -> None:
         self.device: torch.device = runtime.device(device)
         self.table = pd.DataFrame()
+        self.queries = pd.DataFrame()
         self.runs = 0
         self._lock = threading.Lock()
         self._fields: dict[tuple[WorkloadSpec, int, int], SearcherPool] = {}
@@ -116,7 +118,19 @@ class LiveBench:
                 field.shape(),
             )
             self._keep(measured.assign(run=self.runs))
+            self._keep_queries(pd.concat(answers, ignore_index=True), described(entries))
             yield Step(done / total, f"round {number + 1} of {plan.rounds} done", fresh=True)
+
+    def _keep_queries(self, answers: pd.DataFrame, entries: pd.DataFrame) -> None:
+        references = dict(zip(entries["label"], entries["reference"], strict=True))
+        fresh = per_query(answers, references)
+        if self.queries.empty:
+            self.queries = fresh
+            return
+        at = ["workload", "label", "k"]
+        new = pd.MultiIndex.from_frame(fresh[at])
+        old = self.queries[~pd.MultiIndex.from_frame(self.queries[at]).isin(new)]
+        self.queries = pd.concat([old, fresh], ignore_index=True)
 
     def _keep(self, measured: pd.DataFrame) -> None:
         if self.table.empty:

@@ -1,5 +1,6 @@
 """Findings: sentences computed from a run, so that they stay true for other data or another seed."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -7,6 +8,11 @@ import pandas as pd
 from IPython.display import Markdown
 
 from workbench.bench.watching import Watched
+from workbench.theory.fitting import Fit
+from workbench.theory.floor import floor_curve
+
+EXACT = 1e-6
+"""Relative errors this near each other are the same."""
 
 NEARLY_EQUAL = 0.1
 """Groups whose mean weights differ by less than this share of an even weight use the components equally."""
@@ -64,9 +70,7 @@ def even_odds(curves: pd.DataFrame) -> Markdown:
 
 def ahead(results: pd.DataFrame, pairs: Sequence[tuple[str, str]], family: str = "HR") -> Markdown:
     """At which cut-offs one method is above another; `results` has `method`, `metric` (`HR@10`) and `value`."""
-    rows = results[results["metric"].str.startswith(f"{family}@")]
-    values = rows.assign(k=rows["metric"].str.partition("@")[2].astype(int))
-    values = values.pivot(index="k", columns="method", values="value").sort_index()
+    values = _by_cutoff(results, family)
     sentences = []
     for one, other in pairs:
         above = values.index[values[other] > values[one]]
@@ -81,6 +85,94 @@ def ahead(results: pd.DataFrame, pairs: Sequence[tuple[str, str]], family: str =
     return finding(*sentences)
 
 
+def largest_leads(results: pd.DataFrame, pairs: Sequence[tuple[str, str]], family: str = "HR") -> Markdown:
+    """At which cut-off one method's lead over another is largest, relative to the metric; `results` as for `ahead`."""
+    values = _by_cutoff(results, family)
+    sentences = []
+    for one, other in pairs:
+        lead = (values[other] / values[one] - 1).replace([math.inf, -math.inf], math.nan).dropna()
+        if lead.empty:
+            sentences.append(f"{one} finds nothing at any k, so no lead over it is defined.")
+            continue
+        most, k = float(lead.max()), int(lead.index[int(lead.argmax())])
+        what = f"leads {one} most" if most > 0 else f"is nowhere above {one}, and nearest"
+        sentences.append(f"{other} {what} at k = {k:,}: {most:+.0%} in {family}@{k:,}.")
+    return finding(*sentences)
+
+
+def widths(fits: Mapping[str, Fit]) -> Markdown:
+    """How wide a dot product must be to match each fitted mixture, and whether that of equal parameters does."""
+    sentences = []
+    for name, fit in fits.items():
+        error, curve = fit.error(), floor_curve(fit.target.scores)
+        enough = (curve <= error + EXACT).nonzero()
+        width = int(enough[0]) if len(enough) else len(curve)
+        equal = float(curve[min(fit.equal_width, len(curve) - 1)])
+        side = "is still below it" if equal < error else "is above it"
+        sentences.append(
+            f"On *{name}* a dot product of width {width} matches the error of the mixture of width {fit.config.width},"
+            f" {error:.2f}; that of equal parameters {side} ({equal:.2f})."
+        )
+    return finding(*sentences)
+
+
+def against_floors(fits: pd.DataFrame) -> Markdown:
+    """Which fits are below what a dot product can reach; `fits` has `fit`, `error`, `floor`, `equal_floor`."""
+    sentences = []
+    for column, what in (("floor", "of the same width"), ("equal_floor", "with as many parameters")):
+        below = fits.loc[fits["error"] < fits[column], "fit"]
+        names = f" ({', '.join(map(str, below))})" if 0 < len(below) < len(fits) else ""
+        margin = (fits["error"] / fits[column].where(fits[column] > 0)).dropna()
+        spread = f"; the errors are {margin.min():.2f} to {margin.max():.2f} of its" if len(margin) else ""
+        sentences.append(
+            f"{len(below)} of {len(fits)} fits{names} are below every dot product {what}{spread}."
+        )
+    return finding(*sentences)
+
+
+def starts(fits: pd.DataFrame) -> Markdown:
+    """How the same mixture ends from several starts; `fits` has `fit`, `error`, `equal_floor`, the first its capacity."""
+    best = fits["error"].iloc[0]
+    sentences = [
+        f"From *{fits['fit'].iloc[0]}* the error is {best:.2f}: the mixture can represent that much."
+    ]
+    for name, error in zip(fits["fit"].iloc[1:], fits["error"].iloc[1:], strict=True):
+        reach = "reaches it" if error <= 1.05 * best else f"ends at {error:.2f}"
+        sentences.append(f"From *{name}* training {reach}.")
+    equal = float(fits["equal_floor"].iloc[0])
+    above = fits.loc[fits["error"] > equal, "fit"]
+    which = ", ".join(f"*{name}*" for name in above) or "none of them"
+    return finding(*sentences, f"Above a dot product with as many parameters ({equal:.2f}): {which}.")
+
+
+def searchers(table: pd.DataFrame) -> Markdown:
+    """What the settings of searchers cost and prove; `table` is a summary of the bench, of one workload, batch size and k."""
+    same = table[~table["own_score"]] if "own_score" in table else table
+    rows = same.dropna(subset=["recall"])
+    sentences = []
+    good = rows[rows["recall"] >= 0.99].nsmallest(1, "p50_ms")
+    for label, latency, ratio in zip(*(good[c] for c in ("label", "p50_ms", "vs_brute_force")), strict=True):
+        sentences.append(
+            f"Fastest with a recall of .99 or more: *{label}*, {latency:.3g} ms, {ratio:.2f} times as fast as brute force."
+        )
+    labelled = rows.dropna(subset=["relative_hr"])
+    lenient = int((labelled["relative_hr"] > labelled["recall"]).sum())
+    if len(labelled):
+        sentences.append(
+            f"The relative hit rate is above the overlap recall in {lenient} of {len(labelled)} settings."
+        )
+    if len(rows):
+        gap = (rows["matches_brute_force"] - rows["certified"]).to_numpy()
+        one, size = rows.iloc[int(gap.argmax())], gap.max()
+        sentences.append(
+            f"Furthest from proving what is correct: *{one['label']}*, {one['matches_brute_force']:.0%} of its lists"
+            f" match brute force, and {one['certified']:.0%} are certified."
+            if size > 0
+            else "Every list that matches brute force is certified."
+        )
+    return finding(*sentences)
+
+
 def sparsity(sweep: pd.DataFrame, metric: str = "NDCG@10") -> Markdown:
     """How much of an index can be left out; `sweep` is from `sparsity_sweep`, brute force last."""
     whole = float(sweep[metric].iloc[-1])
@@ -91,7 +183,8 @@ def sparsity(sweep: pd.DataFrame, metric: str = "NDCG@10") -> Markdown:
         sentences.append(f"No index here keeps 95 % of brute force's {metric}.")
     else:
         sentences.append(
-            f"95 % of brute force's {metric} are kept up to a sparsity of {kept['sparsity'].max():.1%}."
+            f"95 % of brute force's {metric} are kept up to a sparsity of {kept['sparsity'].max():.1%}:"
+            f" {'most' if kept['sparsity'].max() > 0.5 else 'less than half'} of the index can be left out."
         )
     for level in (0.9, 0.99):
         near = rows.iloc[(rows["sparsity"] - level).abs().argsort().iloc[:1]].iloc[0]
@@ -330,6 +423,13 @@ def beams(found: pd.DataFrame) -> Markdown:
             "Some beams have more hits than brute force: the items that the paths leave out include its mistakes."
         )
     return finding(*sentences)
+
+
+def _by_cutoff(results: pd.DataFrame, family: str) -> pd.DataFrame:
+    """A row for each k in ascending order, a column for each method."""
+    rows = results[results["metric"].str.startswith(f"{family}@")]
+    values = rows.assign(k=rows["metric"].str.partition("@")[2].astype(int))
+    return values.pivot(index="k", columns="method", values="value").sort_index()
 
 
 def _leader(values: "pd.Series[float]", metric: str) -> str:

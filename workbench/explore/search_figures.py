@@ -43,7 +43,25 @@ ENGINES = ("dash", "dot", "dashdot", "longdash")
 MEASURES = {
     "recall": "overlap recall@{k} against brute force",
     "relative_hr": "label hit rate@{k}, relative to brute force",
+    "hit_rate": "label hit rate@{k}",
+    "certified": "share of queries with a proof",
 }
+"""What a searcher gives, by column: more is better."""
+
+COSTS = {
+    "p50_ms": "median latency of a call (ms)",
+    "p95_ms": "p95 latency of a call (ms)",
+    "p50_query_ms": "median latency per query (ms)",
+    "p95_query_ms": "p95 latency per query (ms)",
+    "memory_mb": "memory beyond the item state (MB)",
+    "build_s": "time to build (s)",
+    "num_scored": "items scored per query",
+}
+"""What it costs, by column: less is better. Those per query are the latency of a call over its queries."""
+
+FRONT = "Pareto front"
+MISSING = [[0.0, "#9cc7e6"], [0.5, "#3f8fc7"], [1.0, VERMILLION]]
+"""A scale for what is missing of a list, which stands out from a light and from a dark page."""
 SMALLEST, LARGEST = 7, 30
 """Diameters in pixels of the marks for the least and the most memory."""
 
@@ -88,34 +106,43 @@ def frontier(
     now: pd.DataFrame | None = None,
     logarithmic: bool = True,
     height: int = 460,
+    cost: str = "p50_ms",
+    joined: bool = True,
 ) -> go.Figure:
-    """Latency against recall: a mark for each entry, a line through the settings of a method, in their order in the table;
-    the lower right corner is best.
+    """What each entry costs against what it gives: a mark, a line through the settings of a method, in their order in the
+    table (unless they are not to be `joined`); the lower right corner is best, and the Pareto front is drawn.
 
-    `table` has `label`, `method`, `setting`, `k`, `p50_ms`, the column `measure` (`recall` or `relative_hr`), and optionally
-    `memory_mb`, shown as the area of the mark; hovering shows all its numbers. Rows without the measure (a reference
-    implementation on a part of the corpus) are left out. `now` holds rows that were measured just now: they have a ring and
-    show their settings. Recall has the scale of `nines`, which separates .9, .99 and .999.
+    `table` has `label`, `method`, `setting`, `k`, the columns `measure` (of `MEASURES`) and `cost` (of `COSTS`; per query:
+    that of a call, with `batch_size`), and optionally `memory_mb`, shown as the area of the mark; hovering shows all its
+    numbers. Rows without the measure (a reference implementation on a part of the corpus) or the cost are left out. `now`
+    holds rows that were measured just now: they have a ring and show their settings. Recall has the scale of `nines`, which
+    separates .9, .99 and .999.
     """
     parts = [part for part in (table, now) if part is not None and not part.empty]
     rows = pd.concat(parts, ignore_index=True) if parts else table
-    need(rows, "label", "method", "setting", "k", "p50_ms", measure)
+    rows = per_query_costs(rows)
+    need(rows, "label", "method", "setting", "k", cost, measure)
     fresh = pd.Series(len(rows) * [False])
     if now is not None and not now.empty:
         fresh.iloc[-len(now) :] = True
-    known = rows[measure].notna() & rows["p50_ms"].notna()
+    known = rows[measure].notna() & rows[cost].notna() & (rows[cost] > 0)
     rows, fresh = rows[known], fresh[known]
     if rows.empty:
-        raise ValueError(f"no row of the table has a {measure}: there is nothing to draw")
+        raise ValueError(f"no row of the table has a {measure} and a {cost}: there is nothing to draw")
     figure = go.Figure()
+    front = pareto(rows[measure], rows[cost])
+    figure.add_scatter(
+        x=_along(rows[measure][front], measure), y=rows[cost][front], mode="lines", name=FRONT, hoverinfo="skip",
+        line={"color": GREY, "width": 1.5, "dash": "dot", "shape": "vh"}, showlegend=len(front) > 1,
+    )  # fmt: skip
     areas, told = _areas(rows), _hover(rows)
     named: set[str] = set()
     for is_fresh in (False, True):
         for method, line in rows[fresh == is_fresh].groupby("method", sort=False):
             style = searcher_style(str(method))
             figure.add_scatter(
-                x=_along(line[measure], measure), y=line["p50_ms"], name=plain(method), legendgroup=plain(method),
-                showlegend=method not in named, mode="markers" if is_fresh else "lines+markers",
+                x=_along(line[measure], measure), y=line[cost], name=plain(method), legendgroup=plain(method),
+                showlegend=method not in named, mode="lines+markers" if joined and not is_fresh else "markers",
                 line={"color": style.color, "dash": style.dash, "width": 1.5},
                 marker={"symbol": style.symbol, "size": areas[line.index], "color": style.color, "opacity": 0.85,
                         "line": {"width": 1, "color": style.color}},
@@ -130,24 +157,83 @@ def frontier(
         figure.update_xaxes(
             tickvals=nines(pd.Series(ticks)), ticktext=NINES, range=[-0.1, 1.04 * NINES_AT_MOST]
         )
-    axis = _decades(rows["p50_ms"]) if logarithmic else {"type": "linear", "rangemode": "tozero"}
-    figure.update_yaxes(title_text="median latency of a call (ms)", **axis)
+    axis = _decades(rows[cost]) if logarithmic else {"type": "linear", "rangemode": "tozero"}
+    figure.update_yaxes(title_text=COSTS.get(cost, plain(cost)), **axis)
     if fresh.any():
-        _ring(figure, rows[fresh], measure, areas)
-        _label(figure, rows[fresh], measure, _heights(rows["p50_ms"], logarithmic, WITHIN_AXES * height))
+        _ring(figure, rows[fresh], measure, cost, areas)
+        _label(figure, rows[fresh], measure, cost, _heights(rows[cost], logarithmic, WITHIN_AXES * height))
     figure.update_layout(height=height, legend={"itemsizing": "constant", "tracegroupgap": 0})
     return finished(figure, plain(title) or "Latency against recall")
 
 
-def _ring(figure: go.Figure, rows: pd.DataFrame, measure: str, areas: pd.Series) -> None:
+def per_query_costs(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the latency of a call over its queries, `p50_query_ms` and `p95_query_ms`, if it has `batch_size`."""
+    if "batch_size" not in table:
+        return table
+    known = [name for name in ("p50", "p95") if f"{name}_ms" in table]
+    return table.assign(**{f"{n}_query_ms": table[f"{n}_ms"] / table["batch_size"] for n in known})
+
+
+def pareto(gain: pd.Series, cost: pd.Series) -> pd.Index:
+    """The rows that no other row beats in both: as much gain for less cost, or more for as much; in the order of cost.
+
+    >>> pareto(pd.Series([0.9, 0.5, 0.8, 1.0]), pd.Series([2.0, 1.0, 3.0, 4.0])).tolist()
+    [1, 0, 3]
+    """
+    order = pd.DataFrame({"cost": cost, "gain": -gain}).sort_values(["cost", "gain"], kind="stable").index
+    best, kept = -math.inf, []
+    for row in order:
+        if gain[row] > best:
+            best = gain[row]
+            kept.append(row)
+    return pd.Index(kept)
+
+
+def failing(queries: pd.DataFrame, title: str = "") -> go.Figure:
+    """The queries whose list lacks a true item: a row for each entry, a column for each of these queries, the hardest first.
+
+    `queries` has `label`, `query`, `recall`, `exact`, `hit`: those of `bench.tables.per_query`, of one workload and k. The
+    darker a mark, the more of the true list is missing. Raises ValueError if the table is empty.
+    """
+    need(queries, "label", "query", "recall", "exact", "hit")
+    lost = queries[queries["recall"] < 1]
+    figure = go.Figure()
+    order = lost.groupby("query")["recall"].agg(lambda values: (1 - values).sum())
+    place = {query: at for at, query in enumerate(order.sort_values(ascending=False, kind="stable").index, 1)}
+    labels = list(dict.fromkeys(queries["label"]))[::-1]
+    counts = lost.groupby("label")["query"].nunique()
+    total = queries.groupby("label")["query"].nunique()
+    names = {label: f"{plain(label)}: {counts.get(label, 0)} of {total[label]}" for label in labels}
+    found = lost["hit"].map({1.0: "label found", 0.0: "label not found"}).fillna("no label")
+    figure.add_scatter(
+        x=lost["query"].map(place), y=lost["label"].map(names), mode="markers", showlegend=False,
+        marker={"symbol": "square", "size": 9, "color": 1 - lost["recall"], "colorscale": MISSING,
+                "cmin": 0, "cmax": 1, "colorbar": {"title": {"text": "missing"}, "tickformat": ".0%"}},
+        customdata=np.stack([lost["query"], lost["recall"], found], axis=1) if len(lost) else None,
+        hovertemplate="query %{customdata[0]}: recall %{customdata[1]:.2f}, %{customdata[2]}<extra></extra>",
+    )  # fmt: skip
+    figure.update_xaxes(
+        type="linear", title_text="queries that lose a true item, hardest first", rangemode="tozero"
+    )
+    figure.update_yaxes(
+        type="category", showgrid=False, categoryorder="array", categoryarray=list(names.values()),
+        range=[-0.5, len(labels) - 0.5], tickvals=list(names.values()),
+    )  # fmt: skip
+    return finished(figure, plain(title) or "Queries that fail")
+
+
+def _ring(figure: go.Figure, rows: pd.DataFrame, measure: str, cost: str, areas: pd.Series) -> None:
     """A ring around each mark."""
     for number, (method, marks) in enumerate(rows.groupby("method", sort=False)):
         figure.add_scatter(
-            x=_along(marks[measure], measure), y=marks["p50_ms"], name="measured now", mode="markers", hoverinfo="skip",
+            x=_along(marks[measure], measure), y=marks[cost], name="measured now", mode="markers", hoverinfo="skip",
             marker={"symbol": "circle-open", "size": areas[marks.index] + 9, "color": GREY, "line": {"width": 2}},
             legendgroup=plain(method), showlegend=number == 0,
         )  # fmt: skip
 
+
+ROOM = 0.2
+"""The share of the horizontal axis that a label to the left of its mark takes."""
 
 WITHIN_AXES, LINE = 0.65, 15
 """The share of a figure's height from its lowest mark to its highest, about, and the pixels of a line of a label."""
@@ -160,18 +246,23 @@ def _heights(latencies: pd.Series, logarithmic: bool, highest: float) -> pd.Seri
     return highest * (values - low) / ((values.max() - low) or 1.0)
 
 
-def _label(figure: go.Figure, rows: pd.DataFrame, measure: str, heights: pd.Series) -> None:
+def _label(figure: go.Figure, rows: pd.DataFrame, measure: str, cost: str, heights: pd.Series) -> None:
     """The setting of each row left of its mark, one above the other if they would overlap."""
     log, lowest = figure.layout.yaxis.type == "log", -math.inf
     places = _along(rows[measure], measure)
+    drawn = [float(x) for trace in figure.data for x in (trace.x if trace.x is not None else ())]
+    low, high = (0.0, NINES_AT_MOST) if measure == "recall" else (min(drawn), max(drawn))
+    left = low + ROOM * (high - low) if high > low else -math.inf
     for index in heights[rows.index].sort_values().index:
         row, height = rows.loc[index], float(heights[index])
         lowest = max(height, lowest + LINE)
-        latency = float(row["p50_ms"])
+        latency = float(row[cost])
+        side = 1 if float(places[index]) < left else -1  # there is no room left of the first marks
         figure.add_annotation(
             x=float(places[index]), y=math.log10(latency) if log else latency,
             text=plain(row["setting"] or row["method"]), name=plain(row["method"]),
-            ax=-56, ay=height - lowest, xanchor="right", font={"size": 12}, arrowhead=0, arrowwidth=1, arrowcolor=GREY,
+            ax=side * 56, ay=height - lowest, xanchor="right" if side < 0 else "left",
+            font={"size": 12}, arrowhead=0, arrowwidth=1, arrowcolor=GREY,
             standoff=10,
         )  # fmt: skip
 
@@ -193,6 +284,7 @@ TOLD = (
     ("relative_hr", "relative hit rate {:.3f}"),
     ("hit_rate", "label hit rate {:.3f}"),
     ("certified", "certified {:.1%}"),
+    ("build_s", "built in {:.3g} s"),
     ("matches_brute_force", "matches brute force {:.1%}"),
     ("num_scored", "{:,.0f} items scored"),
     ("memory_mb", "{:,.1f} MB beyond the item state"),

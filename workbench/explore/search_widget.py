@@ -14,7 +14,7 @@ from workbench.bench.plans import Plan, chosen_points, command
 from workbench.bench.workloads import Inflated, Trained, WorkloadSpec
 from workbench.explore.live_widget import LiveDashboard, Progress
 from workbench.explore.saving import check_view, save_figure, save_table, unused
-from workbench.explore.search_figures import frontier, nothing_yet, proofs
+from workbench.explore.search_figures import failing, frontier, nothing_yet, proofs
 from workbench.explore.template import CONFIG
 from workbench.search.parameters import Parameter
 from workbench.visible import html_text
@@ -24,8 +24,20 @@ HEIGHT = 350
 
 MOST_BARS = 14
 FIRST_CHOICE = ("exact with a bound", "average", "h-indexer")
-VIEWS = ("frontier", "proofs")
-RECALLS = {"overlap": "recall", "relative HR": "relative_hr"}
+VIEWS = ("frontier", "proofs", "failing queries", "all models")
+RECALLS = {
+    "overlap": "recall",
+    "relative HR": "relative_hr",
+    "label HR": "hit_rate",
+    "certified": "certified",
+}
+COST = {
+    "p50 per call": "p50_ms", "p95 per call": "p95_ms", "p50 per query": "p50_query_ms", "p95 per query": "p95_query_ms",
+    "memory": "memory_mb", "build time": "build_s", "items scored": "num_scored",
+}  # fmt: skip
+PAGE_COSTS = ("p50 per call", "p95 per call", "p50 per query", "memory", "build time", "items scored")
+"""Those that a page offers, all on a logarithmic axis: each is a figure for every quality."""
+
 AS_IT_IS = "as it is"
 KS, BATCHES = (1, 5, 10, 20, 50, 100, 200), (1, 8, 32, 64, 128)
 GROUP_WIDTH, CONTROL_WIDTH, LABEL_WIDTH, GAP = "225px", "220px", "58px", "6px 10px"
@@ -36,7 +48,8 @@ class SearchExplorer(LiveDashboard):
 
     `checkpoints` by name, folders or names in `ckpts/`: those of component similarities can be searched; a SparCode and a
     Deep Retrieval of the same data are measured along with them, each with a score of its own. `plan` is the plan of the
-    sweep whose summary is `stored` (or None); it gives the initial settings, the queries and the seed. `bench` caches what is
+    sweep whose summary is `stored` (or None); it gives the initial settings, the queries and the seed. `queries` are what each
+    query of the sweep lost (`bench.tables.per_query`). `bench` caches what is
     built and measured, and may be shared; views are saved in `folder`.
 
     Raises ValueError if no checkpoint has component scores, or if two with a score of their own have the same method.
@@ -50,6 +63,7 @@ class SearchExplorer(LiveDashboard):
         plan: Plan,
         stored: pd.DataFrame | None = None,
         *,
+        queries: pd.DataFrame | None = None,
         bench: LiveBench | None = None,
         folder: Path = Path("views"),
         corpora: Sequence[int] = (20_000, 100_000),
@@ -64,6 +78,7 @@ class SearchExplorer(LiveDashboard):
             )
         self.plan, self.bench, self.folder = plan, bench or LiveBench(), folder
         self.stored = pd.DataFrame() if stored is None else stored
+        self.queries = pd.DataFrame() if queries is None else queries
         self.command_line = ""
         first = plan.workloads[-1]
         items = first.num_items()
@@ -98,11 +113,14 @@ class SearchExplorer(LiveDashboard):
                 ),
             },
             "Figure": {
-                "view": widgets.Dropdown(options=VIEWS, tooltip="latency against recall, or shares of certified queries"),
-                "recall": widgets.Dropdown(
-                    options=list(RECALLS), tooltip="share of the true top k, or hits on labels relative to brute force"
+                "view": widgets.Dropdown(
+                    options=VIEWS, tooltip="cost against quality, certified queries, failing ones, or all models at once"
                 ),
-                "log": widgets.Checkbox(value=True, indent=True, tooltip="latency on a logarithmic axis"),
+                "recall": widgets.Dropdown(
+                    options=list(RECALLS), tooltip="across: share of the true top k, hits on labels, or proofs"
+                ),
+                "cost": widgets.Dropdown(options=list(COST), tooltip="upwards: latency, memory, time to build, or pairs"),
+                "log": widgets.Checkbox(value=True, indent=True, tooltip="costs on a logarithmic axis"),
                 "searcher": widgets.SelectMultiple(
                     options=shown, value=shown, rows=4, tooltip="whose marks are shown"
                 ),
@@ -123,7 +141,13 @@ class SearchExplorer(LiveDashboard):
         self.controls["methods"].description = ""
         self.controls["methods"].observe(self._show_parameters, names="value")
         self._show_parameters()
-        for name in ("view", "recall", "log", "searcher"):  # another view of the same work does not end it
+        for name in (
+            "view",
+            "recall",
+            "cost",
+            "log",
+            "searcher",
+        ):  # another view of the same work does not end it
             self.controls[name].unobserve(self._abandon, names="value")
         self.figure._config = camera("recall-latency")
         self.widget.children = [*self.widget.children, self._save_row(), self._command]
@@ -142,17 +166,20 @@ class SearchExplorer(LiveDashboard):
         corpora = [
             corpus for corpus in self._sizes if self._workload({**now, "corpus": corpus}).name in workloads
         ]
+        views = [view for view in VIEWS if view != "failing queries" or len(self._queries(now))]
         found = {
             name: sorted(set(measured.get(column, ())))
             for name, column in (("k", "k"), ("batch", "batch_size"))
         }
         return {
-            "view": VIEWS, "recall": list(RECALLS), **found, "corpus": corpora, "log": [True, False]
+            "view": views, "recall": list(RECALLS), **found, "corpus": corpora, "cost": PAGE_COSTS
         }  # fmt: skip
 
     def page_state(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Proofs have no recall and no logarithm."""
-        return {**values, "recall": "overlap", "log": True} if values["view"] == "proofs" else values
+        """Shares of queries have no recall, no cost and no logarithm; all models are seen at every corpus."""
+        if values["view"] in ("proofs", "failing queries"):
+            return {**values, "recall": "overlap", "cost": "p50 per call", "log": True}
+        return {**values, "corpus": self.values["corpus"]} if values["view"] == "all models" else values
 
     def figure_of(self, values: Mapping[str, Any]) -> go.Figure:
         """The figure for these values of the controls; the command that repeats them is shown below it."""
@@ -165,18 +192,28 @@ class SearchExplorer(LiveDashboard):
         stored, now = self._rows(values)
         workload, k = self._workload(values), values["k"]
         title = f"{workload.name}, {values['batch']} queries per call, k = {k}"
-        measure = RECALLS[values["recall"]]
+        measure, cost = RECALLS[values["recall"]], COST[values["cost"]]
+        if values["view"] == "all models":
+            stored, now = self._of_all_models(values), now.iloc[:0]
+            title = f"every model on the catalogue, {values['batch']} queries per call, k = {k}"
         rows = [table for table in (stored, now) if len(table)]
         if not rows:
             figure = nothing_yet("Nothing has been measured with these settings: press measure.", title)
         elif values["view"] == "proofs":
             figure = proofs(_bars(stored, now, values["methods"]))
+        elif values["view"] == "failing queries":
+            queries = self._queries(values)
+            told = "These settings were measured without their queries: press measure."
+            figure = failing(queries, title) if len(queries) else nothing_yet(told, title)
         elif all(table[measure].isna().all() for table in rows):
             figure = nothing_yet(
                 "Brute force found no label here, so the relative hit rate is undefined.", title
             )
         else:
-            figure = frontier(stored, measure, title, now=now, logarithmic=values["log"], height=HEIGHT)
+            figure = frontier(
+                stored, measure, title, now=now, logarithmic=values["log"], height=HEIGHT, cost=cost,
+                joined=values["view"] != "all models",
+            )  # fmt: skip
         return figure.update_layout(height=HEIGHT)
 
     def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
@@ -187,6 +224,28 @@ class SearchExplorer(LiveDashboard):
             yield Progress(step.share, step.text)
         self._refresh()
         yield Progress(1.0, self._verdict())
+
+    def measure_models(self) -> None:
+        """Measure every model on the catalogue as it is, with the first choice of searchers, and the learned indexes once."""
+        offered = self.controls["methods"].options
+        for number, model in enumerate(self.checkpoints):
+            own = [name for name in self.own if number == 0]
+            methods = tuple(name for name in (*FIRST_CHOICE, *own) if name in offered)
+            fitting = self._fitting({**self.values, "model": model, "corpus": AS_IT_IS, "methods": methods})
+            for _ in self.bench.measure(self.asked(fitting)):
+                pass
+        self._refresh()
+
+    def _fitting(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values with parameters that a corpus of this size allows: a list is at most half of it."""
+        most = self._workload(values).num_items() // 2
+        fitted = dict(values)
+        for method in METHODS.values():
+            for parameter in method.parameters:
+                name = f"{method.name} {parameter.name}"
+                if parameter.counts_items and name in fitted:
+                    fitted[name] = min(fitted[name], most)
+        return fitted
 
     def _refresh(self) -> None:
         """Show what has been measured so far, in the current view, which may have changed since the work began."""
@@ -248,6 +307,37 @@ class SearchExplorer(LiveDashboard):
                 ]
             found.append(table)
         return found[0], found[1]
+
+    def _queries(self, values: Mapping[str, Any]) -> pd.DataFrame:
+        """What each query lost with these settings, of the sweep and of this session."""
+        known = [part for part in (self.queries, self.bench.queries) if len(part)]
+        if not known:
+            return pd.DataFrame()
+        rows = pd.concat(known, ignore_index=True)
+        at = (rows["workload"] == self._workload(values).name) & (rows["k"] == values["k"])
+        rows = rows[at].drop_duplicates(["label", "query"], keep="last")
+        return rows.assign(method=rows["label"].str.partition(" (")[0])
+
+    def _of_all_models(self, values: Mapping[str, Any]) -> pd.DataFrame:
+        """What was measured on the catalogue itself, under every model: its name is the method, the searcher the setting."""
+        parts = []
+        for model in self.checkpoints:
+            name = self._workload({**values, "model": model, "corpus": AS_IT_IS}).name
+            for table in (self.stored, self.bench.table):
+                if not len(table):
+                    continue
+                rows = table[
+                    (table["workload"] == name)
+                    & (table["batch_size"] == values["batch"])
+                    & (table["k"] == values["k"])
+                ]
+                own = rows.get("own_score", pd.Series(False, rows.index)).fillna(False).astype(bool)
+                method = rows["method"].where(own, model)
+                parts.append(
+                    rows.assign(method=method, label=method + ", " + rows["label"], setting=rows["label"])
+                )
+        found = [part for part in parts if len(part)]
+        return pd.concat(found, ignore_index=True) if found else self.stored.iloc[:0]
 
     def _tell_command(self, values: Mapping[str, Any]) -> None:
         try:
