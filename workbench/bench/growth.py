@@ -76,6 +76,30 @@ def readme_growth(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+RIGHT = 0.99
+"""Recall from which a search counts as right enough to be compared."""
+
+
+def readme_crossing(table: pd.DataFrame) -> pd.DataFrame:
+    """What the README shows of lists against walks: for each corpus and batch size, milliseconds of a call, recall, and items
+    scored of each method, and the fastest one with a recall of at least `RIGHT`.
+
+    >>> measured = pd.DataFrame({"items": 9, "batch_size": 1, "label": ["a", "b"], "p50_ms": [1.0, 2.0],
+    ...                          "recall": [0.5, 1.0], "num_scored": [3.0, 5.0]})
+    >>> readme_crossing(measured).values.tolist()
+    [['9', '1', '1.00 (0.500, 3)', '2.00 (1.000, 5)', 'b']]
+    """
+    rows = []
+    for (items, size), points in table.groupby(["items", "batch_size"], sort=True):
+        cells = {
+            p.label: f"{p.p50_ms:.2f} ({p.recall:.3f}, {p.num_scored:,.0f})" for p in points.itertuples()
+        }
+        right = points[points["recall"] >= RIGHT].sort_values("p50_ms")
+        fastest = right["label"].iloc[0] if len(right) else "none"
+        rows.append({"items": f"{items:,}", "queries": str(size), **cells, f"fastest at {RIGHT:g}": fastest})
+    return pd.DataFrame(rows)
+
+
 def needed(table: pd.DataFrame, items: int) -> pd.DataFrame:
     """What a corpus of `items` would need: label, `largest` (corpus measured), `state_gb`, `index_gb`, `fixed_ms` and
     `ns_per_item` of a call, and `seconds_per_query`.

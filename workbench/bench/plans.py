@@ -158,6 +158,36 @@ def growth(
     )
 
 
+def crossing(
+    checkpoint: str = "ml-1m-cpu-hstu-mol",
+    corpora: tuple[int, ...] = (20_000, 100_000, 695_762),
+    threads: int | None = None,
+) -> Plan:
+    """Where lists, cascades and walks over a graph cross: in the size of the corpus and the queries of a call.
+
+    The largest is as large as the published Amazon Books corpus; its graph takes minutes to build.
+    """
+    points = (
+        "average n2=1000",
+        "average n2=4000",
+        "average n2=12000",
+        "cascade n2=12000,keep=300",
+        "graph ef=400",
+        "graph ef=800",
+    )
+    return Plan(
+        "crossing",
+        tuple(Inflated(checkpoint, items) for items in corpora),
+        batch_sizes=(1, 8, 32),
+        rounds=3,
+        calls=2,
+        warmup=1,
+        queries=192,
+        points=tuple(map(SearcherSpec.read, points)),
+        threads=threads,
+    )
+
+
 def of_profile(profile: str, checkpoint: str, title: str = "") -> Plan:
     """What the notebook on recall and latency measures: `quick`, or `standard` for every other profile."""
     return quick(checkpoint, title=title) if profile == "quick" else standard(checkpoint, title)
@@ -245,6 +275,8 @@ def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:
             return sizes(checkpoint, threads)
         case "growth":
             return growth(checkpoint, threads=threads)
+        case "crossing":
+            return crossing(checkpoint, threads=threads)
     raise ValueError(
-        f"no preset {name!r} of the search bench; there are trained, quick, standard, sizes, growth"
+        f"no preset {name!r} of the search bench; there are trained, quick, standard, sizes, growth, crossing"
     )

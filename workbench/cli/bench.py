@@ -183,7 +183,7 @@ def bench_search(
         str | None,
         typer.Option(
             help="trained (seconds; the checkpoint's corpus as it is), quick (seconds; it has 20,000 items), standard (minutes;"
-            " the default), sizes (the published ones), growth."
+            " the default), sizes (the published ones), growth, crossing."
         ),
     ] = None,
     checkpoint: Annotated[
