@@ -54,7 +54,7 @@ SEARCHERS: dict[str, Build] = {
     "brute force": BruteForce,
     "brute force, small tiles": lambda similarity, items: BruteForce(similarity, items, memory_budget=4096),
     "brute force, pair by pair": lambda similarity, items: BruteForce(similarity, items, memory_budget=1),
-    "brute force, int16": lambda similarity, items: Int16BruteForce(similarity, items, least_pairs=0),
+    "brute force, int16": lambda similarity, items: Int16BruteForce(similarity, items, least_operations=0),
     "exact": lambda similarity, items: Exact(
         similarity, items, max_scored_fraction=1.0, initial_per_k=1, memory_budget=4096
     ),

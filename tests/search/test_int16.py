@@ -45,9 +45,9 @@ def check(mol: MixtureOfLogits, q: MoLQueries, x: MoLItems, k: int, **masks: Ten
         expected = BruteForce(mol, x).search(q, k, **masks)
     except ValueError as error:
         with pytest.raises(ValueError, match=str(error)[:30]):
-            Int16BruteForce(mol, x, least_pairs=0).search(q, k, **masks)
+            Int16BruteForce(mol, x, least_operations=0).search(q, k, **masks)
         return torch.zeros(len(q))
-    found = Int16BruteForce(mol, x, least_pairs=0).search(q, k, **masks)
+    found = Int16BruteForce(mol, x, least_operations=0).search(q, k, **masks)
     assert torch.equal(found.scores, expected.scores) and torch.equal(found.ids, expected.ids)
     assert bool(found.exact.all()) and found.gap.tolist() == [0.0] * len(q)
     return found.num_scored
@@ -139,7 +139,7 @@ def test_blocks_queries_and_tiles_do_not_change_the_lists():
 @needs_vnni
 def test_a_corpus_that_changes():
     mol, q, x = states(n=120)
-    searcher = Int16BruteForce(mol, x[:100], least_pairs=0)
+    searcher = Int16BruteForce(mol, x[:100], least_operations=0)
     searcher.upsert(x[90:])
     searcher.remove(x.ids[3:9])
     expected = BruteForce(mol, x[:100].upsert(x[90:]).without(x.ids[3:9])).search(q, 9)
@@ -186,7 +186,9 @@ def test_other_dtypes_and_similarities_are_left_to_brute_force():
         other = build(config, 8).eval()
         with torch.no_grad():
             items = other.items(torch.randn(30, 8), torch.arange(1, 31))
-            found = Int16BruteForce(other, items, least_pairs=0).search(other.queries(torch.randn(2, 8)), 4)
+            found = Int16BruteForce(other, items, least_operations=0).search(
+                other.queries(torch.randn(2, 8)), 4
+            )
         assert found.num_scored.tolist() == [30, 30]
 
 

@@ -61,7 +61,7 @@ def h_indexer(mixture: MixtureOfLogits, items: object) -> Searcher:
 
 MIXTURES: dict[str, Callable[..., Searcher]] = {
     "brute force": partial(BruteForce, memory_budget=8192),
-    "int16": partial(Int16BruteForce, least_pairs=0),
+    "int16": partial(Int16BruteForce, least_operations=0),
     "exact": partial(Exact, max_scored_fraction=1.0, memory_budget=8192),
     "exact that gives up": partial(Exact, max_scored_fraction=0.0),
     "per component": partial(Approximate.of, n1=20),

@@ -132,6 +132,7 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
     """Small lists, so that a proof is there for some queries and not for others."""
     exact = partial(Exact, similarity, max_scored_fraction=1.0, initial_per_k=1)
     half, int8 = (partial(Scan, precision=p) for p in ("bfloat16", "int8"))
+    walk = partial(GraphSearch, similarity, ef=4, degree=3, nearest=6, entries=2)
     certain = partial(Approximate.of, similarity, lookahead=2, until_certified=True)
 
     def h_indexer(x: ItemState) -> Searcher:
@@ -140,7 +141,7 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
 
     return {
         "brute force, small tiles": lambda x: BruteForce(similarity, x, memory_budget=4096),
-        "brute force, int16": lambda x: Int16BruteForce(similarity, x, least_pairs=0),
+        "brute force, int16": lambda x: Int16BruteForce(similarity, x, least_operations=0),
         "exact": exact,
         "exact, bfloat16 bounds": partial(exact, precision="bfloat16"),
         "exact, int8 bounds": partial(exact, precision="int8"),
@@ -163,8 +164,8 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
             x, n1=2, n2=6, cheaper=with_linear_gate(similarity, x), keep=2
         ),
         "h-indexer": h_indexer,
-        "graph": lambda x: GraphSearch(similarity, x, ef=4, degree=4, nearest=6),
-        "graph, certified": lambda x: GraphSearch(similarity, x, ef=4, degree=4, nearest=6, certified=True),
+        "graph": walk,
+        "graph, certified": partial(walk, certified=True),
         "graph, every item met": lambda x: GraphSearch(similarity, x, ef=90, degree=8),
         "tree beam": partial(_tree, similarity, beam=8),
         "tree beam, whole": partial(_tree, similarity, beam=256),

@@ -160,20 +160,16 @@ def growth(
 
 def crossing(
     checkpoint: str = "ml-1m-cpu-hstu-mol",
-    corpora: tuple[int, ...] = (20_000, 100_000, 695_762),
+    corpora: tuple[int, ...] = (10_000, 30_000, 100_000),
     threads: int | None = None,
 ) -> Plan:
-    """Where lists, cascades and walks over a graph cross: in the size of the corpus and the queries of a call.
-
-    The largest is as large as the published Amazon Books corpus; its graph takes minutes to build.
-    """
+    """Where lists, cascades and walks over a graph cross: in the size of the corpus and the queries of a call. Minutes."""
     points = (
         "average n2=1000",
         "average n2=4000",
-        "average n2=12000",
-        "cascade n2=12000,keep=300",
+        "cascade n2=4000,keep=200",
+        "graph ef=200",
         "graph ef=400",
-        "graph ef=800",
     )
     return Plan(
         "crossing",

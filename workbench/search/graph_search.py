@@ -28,6 +28,9 @@ LISTED = 128
 MOST_SCORED = 0.25
 """Share of the corpus in cells that bounds do not rule out, beyond which brute force is faster."""
 
+ENTRIES = 256
+"""Items that every walk begins with: they reach what the edges alone might not."""
+
 PLACE_BYTES = 128
 """Bytes of a place in the list of a walk, about."""
 
@@ -37,8 +40,9 @@ FILE = "graph.safetensors"
 class GraphSearch(CorpusSearcher):
     """The best k that a walk over a graph of items meets: from the best item so far to its neighbours, by φ itself.
 
-    A walk begins with 256 items spread over the corpus and ends when the `ef` best that it met have no neighbour left that was
-    not scored. It reads `degree` neighbours of a node, chosen from its `nearest` by the cosine of all components, end to end.
+    A walk begins with `entries` items spread over the corpus and ends when the `ef` best that it met have no neighbour left
+    that was not scored. It reads `degree` neighbours of a node, chosen from its `nearest` by the cosine of all components, end
+    to end.
     Items that may not be found lead on as all others do, and take none of the `ef` places. `num_scored` counts the pairs
     that were scored. Only a walk that has met every item proves its answer (`exact`).
 
@@ -62,14 +66,16 @@ class GraphSearch(CorpusSearcher):
         graph: ProximityGraph | None = None,
         folder: Path | None = None,
         certified: bool = False,
+        entries: int = ENTRIES,
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
-        for name, value in (("ef", ef), ("degree", degree), ("nearest", nearest)):
+        for name, value in (("ef", ef), ("degree", degree), ("nearest", nearest), ("entries", entries)):
             if value < 1:
                 raise ValueError(f"{name} of a graph must be at least 1, not {value}")
         super().__init__(similarity, items, memory_budget)
         self.similarity: ComponentSimilarity = similarity
         self.ef, self.degree, self.nearest, self.certified = ef, degree, nearest, certified
+        self.entries = entries
         with torch.no_grad():
             self._derive(items)
             vectors = self._vectors(items)
@@ -156,7 +162,7 @@ class GraphSearch(CorpusSearcher):
     ) -> Answer:
         total, device = len(self.items), self.items.ids.device
         graph, beam = self.graph, min(total, max(self.ef, k))
-        begin = (graph.neighbours.cpu(), graph.entries.cpu(), len(queries), beam, LISTED)
+        begin = (graph.neighbours.cpu(), graph.entries(self.entries).cpu(), len(queries), beam, LISTED)
         scored = torch.zeros(len(queries), dtype=torch.int64)
         met: list[Tensor] = []
         dtype = torch.float32

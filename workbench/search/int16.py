@@ -5,6 +5,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.contracts import ItemState, QueryState, Similarity
+from workbench.kernels.mixture import mixture_cost
 from workbench.search import trace
 from workbench.search.bounds import not_finite
 from workbench.search.brute_force import BruteForce
@@ -12,6 +13,7 @@ from workbench.search.certificates import Answer, CorpusSearcher, stated_precisi
 from workbench.search.ranking import best_of_pairs, counted, marked, merged, score_pairs
 from workbench.search.tiles import DEFAULT_BUDGET
 from workbench.search.topk import NO_SCORE, Best, best, forbid, mask_rows
+from workbench.similarities.mol import MixtureOfLogits
 from workbench.similarities.mol_int16 import Int16Scores, serves
 
 PAIR_BYTES = 20
@@ -20,8 +22,9 @@ PAIR_BYTES = 20
 MOST_RESCORED = 0.25
 """Share of a block's pairs beyond which brute force is faster."""
 
-LEAST_PAIRS = 8_192
-"""Pairs below which there is nothing to gain: deriving the errors takes as long as scoring some thousand pairs."""
+LEAST_OPERATIONS = 4e8
+"""Operations of scoring all pairs below which there is nothing to gain: deriving the errors and scoring some items again takes
+what is saved. Measured: with P = 16 and 64 hidden units that is at some 100,000 pairs, with 32 and 128 at 20,000."""
 
 SMALLEST_BLOCK = 4_096
 """Items of a block, at least: each is a few calls."""
@@ -36,7 +39,7 @@ class Int16BruteForce(CorpusSearcher):
 
     Brute force answers if `mol_int16.serves` is false (on another processor, say, or without a hidden layer in the gate), a
     value is not finite, components or gates are so large that nothing is known of the error, too many items would be scored
-    again, or there are fewer than `least_pairs` pairs. Memory beyond the item state: half of its components.
+    again, or scoring all pairs takes fewer than `least_operations`. Memory beyond the item state: half of its components.
     """
 
     def __init__(
@@ -44,11 +47,11 @@ class Int16BruteForce(CorpusSearcher):
         similarity: Similarity,
         items: ItemState,
         *,
-        least_pairs: int = LEAST_PAIRS,
+        least_operations: float = LEAST_OPERATIONS,
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
         super().__init__(similarity, items, memory_budget)
-        self.least_pairs = least_pairs
+        self.least_operations = least_operations
         with stated_precision():
             self._derive(items)
 
@@ -80,9 +83,15 @@ class Int16BruteForce(CorpusSearcher):
         allowed: Bool[Tensor, "N"] | None,
     ) -> Answer:
         found = None
-        if self._scores is not None and len(queries) * len(self.items) >= self.least_pairs:
+        if self._scores is not None and self._operations(queries) >= self.least_operations:
             found = self._screened(self._scores, queries, k, excluded, allowed)
         return self._everything.answer(queries, k, excluded, allowed) if found is None else found
+
+    def _operations(self, queries: QueryState) -> float:
+        assert isinstance(self.similarity, MixtureOfLogits)
+        c = self.similarity.config
+        cost = mixture_cost(c.query_groups, c.item_groups, c.component_dim, c.gate_pair, len(queries))
+        return cost.flops * len(queries) * len(self.items)
 
     def _screened(
         self,

@@ -29,9 +29,6 @@ former alone, items with many near copies would lead nowhere else."""
 SAME_LENGTH = 1e-5
 """Relative difference of lengths that counts as none."""
 
-ENTRIES = 256
-"""Nodes that every walk begins with, spread over the corpus: they reach what the edges alone might not."""
-
 
 @dataclass(frozen=True)
 class ProximityGraph:
@@ -42,10 +39,9 @@ class ProximityGraph:
     def __len__(self) -> int:
         return len(self.neighbours)
 
-    @property
-    def entries(self) -> Int[Tensor, "E"]:
-        """Rows that a walk begins with, at even distances."""
-        count = min(ENTRIES, len(self))
+    def entries(self, count: int) -> Int[Tensor, "E"]:
+        """`count` rows for a walk to begin with, at even distances; all if there are fewer."""
+        count = min(count, len(self))
         return torch.arange(count, device=self.neighbours.device) * len(self) // max(1, count)
 
     @classmethod
