@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+PATIENCE = 300_000
+"""Milliseconds that a page may take for anything: a busy machine is slow, not broken."""
+
 
 def executable() -> str:
     """The path of Chromium: `chromium`, or what WORKBENCH_CHROMIUM names; FileNotFoundError if there is none."""
@@ -35,7 +38,9 @@ def page(width: int = 960, height: int = 900) -> Iterator[Any]:
     with _playwright().sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         try:
-            yield browser.new_page(viewport={"width": width, "height": height})
+            made = browser.new_page(viewport={"width": width, "height": height})
+            made.set_default_timeout(PATIENCE)
+            yield made
         finally:
             browser.close()
 

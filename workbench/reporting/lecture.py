@@ -118,7 +118,7 @@ STEPS = (
         {"the gate decides": {"T": 0.0}, "the gate averages": {"T": 1.0}},
     ),
     Step(
-        6,
+        5,
         "06_exact_topk",
         "Try it",
         (
@@ -130,7 +130,18 @@ STEPS = (
         {"short lists": {"n1": 0.0}, "long lists": {"n1": 1.0}},
     ),
     Step(
-        4,
+        3,
+        "07_recall_latency",
+        "Watch a search",
+        (
+            "One query, searched step by step. Before each step, let the room say what is scored next.",
+            "Next to the map is the bound of every item: which one could still enter the list, and why can the others not?",
+        ),
+        "Watch a search",
+        {"before the first step": {"step": 0.0}, "after the last": {"step": 1.0}},
+    ),
+    Step(
+        2,
         "07_recall_latency",
         "Your turn: live measurements",
         (

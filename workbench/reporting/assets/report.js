@@ -10,6 +10,7 @@ const PANELS = 680; // pixels that a figure of several panels has at least: on a
 const CROWDED = 800; // pixels below which the titles of several panels are small
 const SMALL = 10;
 const PAPER = 700; // pixels across a printed page
+const SHEET = 960; // and of its height, at most, for a figure
 const LEGIBLE = 4.6; // contrast of text with the page, of 4.5 that WCAG 2.2 asks for
 const CONFIG = { responsive: true, displaylogo: false, showTips: false, showSendToCloud: false };
 
@@ -31,15 +32,18 @@ function show(target, figure) {
     data = data.map((trace) => (trace.type === "table" ? legibleTable(trace) : trace));
   }
   const panels = Object.keys(layout).some((name) => /^xaxis\d/.test(name)) || data.some((trace) => trace.type === "table");
-  target.style.minWidth = "";
-  if (layout.meta?.stacks && target.clientWidth < NARROW) stack(layout);
-  else if (panels) target.style.minWidth = `${PANELS}px`;
-  if (target.style.minWidth && target.clientWidth < CROWDED) {
+  const room = target.parentElement.clientWidth;
+  const stacked = layout.meta?.stacks && room < NARROW;
+  const wide = panels && !stacked;
+  const width = wide ? Math.max(room, PANELS) : room;
+  target.style.minWidth = wide ? `${PANELS}px` : "";
+  if (stacked) stack(layout);
+  if (wide && width < CROWDED) {
     for (const note of layout.annotations ?? []) {
       if (note.yref === "paper") note.font = { ...note.font, size: Math.min(SMALL, note.font?.size ?? SMALL) };
     }
   }
-  if (target.clientWidth < NARROW) fold(layout, data, target.clientWidth);
+  if (width < NARROW) fold(layout, data, width);
   if (target.dataset.height) layout.height = Number(target.dataset.height); // that of a slide
   // Plotly fills the height of its place, which is that of the figure.
   target.style.height = `${layout.height ?? layout.template?.layout?.height ?? 450}px`;
@@ -146,7 +150,9 @@ function prepareForPaper() {
     openLessons();
     for (const target of figures.keys()) {
       target.style.minWidth = "";
-      Plotly.relayout(target, { width: Math.min(PAPER, target.clientWidth || PAPER), autosize: false });
+      const height = Math.min(SHEET, target.clientHeight || SHEET);
+      target.style.height = `${height}px`;
+      Plotly.relayout(target, { width: Math.min(PAPER, target.clientWidth || PAPER), height, autosize: false });
     }
   });
   addEventListener("afterprint", async () => {

@@ -35,11 +35,11 @@ function openState(dashboard) {
 }
 
 openLessons();
-
+const asked = readAddress(); // before the deck writes its own place into the address
+addEventListener("hashchange", () => openState(readAddress()));
 deck.initialize().then(() => {
   deck.on("slidechanged", drawSlide);
   deck.on("resize", drawSlide);
-  openState(readAddress());
+  openState(asked);
   drawSlide();
-  addEventListener("hashchange", () => openState(readAddress()));
 });
