@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+PATIENCE = 180_000  # milliseconds to open a page: a busy machine is slow
 LOCAL = {"file", "data", "blob", "about"}
 
 
@@ -56,5 +57,6 @@ def browser() -> Iterator[Browser]:
 def visit(browser: Browser) -> Iterator[Visit]:
     """A fresh page of a laptop's size."""
     context = browser.new_context(viewport={"width": 1366, "height": 768})
+    context.set_default_navigation_timeout(PATIENCE)
     yield Visit(context.new_page())
     context.close()
