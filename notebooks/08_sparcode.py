@@ -46,13 +46,13 @@ table(results[columns]) if results is not None else "run `workbench study run si
 # %%
 ladder = "ml-1m-sparcode-ladder-"
 index_findings.own_indexes(
-    results, ladder + "two-tower", [ladder + "sparcode-warm", ladder + "sparcode-sparse"]
+    results, ladder + "two-tower", [ladder + "all-to-all", ladder + "sparcode-warm"]
 ) if results is not None else ""
 
 # %% [markdown]
-# At this size SparCode does not earn its place: scanning the vectors of a plain two-tower model finds more, in less time and
-# memory. It is still worth a notebook: it is the only method here that scores nothing at query time, and the reasons for its
-# losses are instructive.
+# At this size SparCode does not earn its place: scanning the vectors of a plain two-tower model finds more (NDCG@10 on the cards of
+# the shipped checkpoints), with less memory. It is still worth a notebook: it is the only method here that scores nothing at query
+# time, and the reasons for its losses are instructive.
 #
 # ## Then, by hand
 #
@@ -250,8 +250,8 @@ for start in (4.0, 0.0):
 
 # %% [markdown]
 # The paper sets the sparsity afterwards, by $b'$. Another way is a price: `SparCodeConfig(sparsity=0.3)` adds
-# $\lambda \cdot \mathrm{mean}\,\mathrm{ReLU}(f + b)$ to the loss, so that zeros are free and everything else costs. On MovieLens 1M
-# (`workbench study run sparcode-sparsity`), both starting from the same All-to-All:
+# $\lambda \cdot \mathrm{mean}\,\mathrm{ReLU}(f + b)$ to the loss, so that zeros are free and everything else costs. On MovieLens 1M,
+# starting from the same All-to-All (`workbench study run sparcode-sparsity`):
 
 # %%
 measured_sweep = study("sparcode-sparsity").stored()
@@ -282,14 +282,14 @@ rows = [LADDER[kind] for kind in ("tokens", "all-to-all", "sparcode-warm")]
 index_findings.ladder(steps, *rows) if steps is not None else ""
 
 # %% [markdown]
-# - **Without codes nothing is won.** Trained to the plateau, the control and All-to-All are where the two-tower is. A likely
-#   reason: if items are nothing but learned vectors, training adapts them to the inner product, and little is left for an MLP.
-# - **Codes cost quality.** The rows "k-means of All-to-All's tokens" show how much: the scorer is the same, only its tokens are
-#   rounded. More codebooks and codewords round less.
-# - **But finer codes are seen less often.** An index knows the codes of training alone. With four codebooks of 256 nearly every
-#   token has a code of its own: the quality is that of a scorer that no index can serve.
-# - **A warm start helps.** Codebooks that begin as the k-means of a trained All-to-All, and some epochs of fine-tuning, are better
-#   than codes from the start (compare *SparCode, end to end*, where it was trained).
+# What to look for, and what the shipped models (`ckpts/ml-1m-sparcode-ladder-…`) say already:
+#
+# - **Is anything won without codes?** Trained to its plateau, All-to-All is where the two-tower is. A likely reason: if items are
+#   nothing but learned vectors, training adapts them to the inner product, and little is left for an MLP.
+# - **What do codes cost?** SparCode that starts from All-to-All stays below it. The rows "k-means of All-to-All's tokens" have the
+#   same scorer and round its tokens without any training after it.
+# - **Can an index know the codes?** It holds those of training alone, and the finer the codes, the fewer of a test user's are among
+#   them (*seen*). Quality that only brute force has is no quality of an index.
 #
 # The differences to the paper are listed in the docstring of `SparCode`: normalised tokens, the same initialisation on both
 # sides, straight-through gradients, a commitment loss that is a mean instead of a sum, no regularisation of embeddings, and an

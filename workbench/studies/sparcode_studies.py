@@ -103,11 +103,11 @@ class Sparsity(Study):
         """One row per model and sparsity."""
         sequences = load(preset(TWO_TOWER).dataset)
         two_tower = models.require(preset(TWO_TOWER), sequences)
+        trained = {how: models.find(preset(name), sequences) for name, how in THRESHOLDS.items()}
         parts = [
-            sparsity_sweep(models.require(preset(name), sequences), sequences, beside=two_tower).assign(
-                threshold_by=how
-            )
-            for name, how in THRESHOLDS.items()
+            sparsity_sweep(model, sequences, beside=two_tower).assign(threshold_by=how)
+            for how, model in trained.items()
+            if model is not None
         ]
         found = pd.concat(parts, ignore_index=True)
         return found[["threshold_by", *found.columns.drop("threshold_by")]]
