@@ -207,7 +207,7 @@ def failing(queries: pd.DataFrame, title: str = "") -> go.Figure:
     found = lost["hit"].map({1.0: "label found", 0.0: "label not found"}).fillna("no label")
     figure.add_scatter(
         x=lost["query"].map(place), y=lost["label"].map(names), mode="markers", showlegend=False,
-        marker={"symbol": "square", "size": 9, "color": 1 - lost["recall"], "colorscale": MISSING,
+        marker={"symbol": "square", "size": 7, "color": 1 - lost["recall"], "colorscale": MISSING,
                 "cmin": 0, "cmax": 1, "colorbar": {"title": {"text": "missing"}, "tickformat": ".0%"}},
         customdata=np.stack([lost["query"], lost["recall"], found], axis=1) if len(lost) else None,
         hovertemplate="query %{customdata[0]}: recall %{customdata[1]:.2f}, %{customdata[2]}<extra></extra>",
@@ -217,8 +217,10 @@ def failing(queries: pd.DataFrame, title: str = "") -> go.Figure:
     )
     figure.update_yaxes(
         type="category", showgrid=False, categoryorder="array", categoryarray=list(names.values()),
-        range=[-0.5, len(labels) - 0.5], tickvals=list(names.values()),
+        range=[-0.5, len(labels) - 0.2], tickvals=list(names.values()), ticks="", tickfont={"size": 11},
+        ticklabelposition="inside top",  # beside the figure they would leave no room on a phone
     )  # fmt: skip
+    figure.update_layout(height=max(320, 110 + 27 * len(labels)))
     return finished(figure, plain(title) or "Queries that fail")
 
 

@@ -196,7 +196,7 @@ class SearchExplorer(LiveDashboard):
         if values["view"] == "all models":
             stored, now = self._of_all_models(values), now.iloc[:0]
             title = f"every model on the catalogue, {values['batch']} queries per call, k = {k}"
-        rows = [table for table in (stored, now) if len(table)]
+        rows, height = [table for table in (stored, now) if len(table)], HEIGHT
         if not rows:
             figure = nothing_yet("Nothing has been measured with these settings: press measure.", title)
         elif values["view"] == "proofs":
@@ -205,6 +205,7 @@ class SearchExplorer(LiveDashboard):
             queries = self._queries(values)
             told = "These settings were measured without their queries: press measure."
             figure = failing(queries, title) if len(queries) else nothing_yet(told, title)
+            height = max(HEIGHT, figure.layout.height) if len(queries) else HEIGHT  # a row for each entry
         elif all(table[measure].isna().all() for table in rows):
             figure = nothing_yet(
                 "Brute force found no label here, so the relative hit rate is undefined.", title
@@ -214,7 +215,7 @@ class SearchExplorer(LiveDashboard):
                 stored, measure, title, now=now, logarithmic=values["log"], height=HEIGHT, cost=cost,
                 joined=values["view"] != "all models",
             )  # fmt: skip
-        return figure.update_layout(height=HEIGHT)
+        return figure.update_layout(height=height)
 
     def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
         """The chosen searchers and brute force, in turns; the figure grows after each round."""

@@ -1,0 +1,119 @@
+"""A slider that is played on a report's page, in Chromium: buttons, keys, and where it ends."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import nbformat
+import plotly.graph_objects as go
+import pytest
+
+from workbench.explore import widgets
+from workbench.explore.widgets import Dashboard
+from workbench.reporting import pages
+from workbench.reporting.results import Entry, Report
+
+pytestmark = pytest.mark.browser
+ENDS = {"short": 2, "long": 5}
+
+
+class Steps(Dashboard):
+    """Two searches, one of two steps and one of five, in two panels that may be stacked."""
+
+    plays = "step"
+
+    def __init__(self) -> None:
+        step = ipywidgets.IntSlider(value=0, min=0, max=5)
+        search = ipywidgets.Dropdown(options=list(ENDS))
+        super().__init__("Steps", {"Search": {"search": search}, "Step": {"step": step}})
+
+    def page_values(self) -> Mapping[str, Sequence[Any]]:
+        return {"search": list(ENDS), "step": range(6)}
+
+    def page_state(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**values, "step": min(values["step"], ENDS[values["search"]])}
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        text = f"{values['search']} {values['step']}, {'drawn ' * 10}"
+        figure = go.Figure([go.Scatter(y=[1]), go.Scatter(y=[2], xaxis="x2", yaxis="y2")])
+        return figure.update_layout(
+            title=text, height=300, meta={"stacks": True}, xaxis={"domain": [0, 0.45]},
+            xaxis2={"domain": [0.55, 1], "anchor": "y2"}, yaxis2={"anchor": "x2"},
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("reports") / "quick-made"
+    folder.mkdir()
+    shown: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(widgets.HEADLESS, "1")
+        patch.setattr(widgets, "display", lambda bundle, raw: shown.append(bundle))
+        Steps()._ipython_display_()
+    cell = nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", data=shown[0])])
+    heading = nbformat.v4.new_markdown_cell("# Steps")
+    nbformat.write(nbformat.v4.new_notebook(cells=[heading, cell]), folder / "03_steps.ipynb")
+    parameters = {"dataset": "made", "profile": "quick", "seed": 0, "view": ""}
+    entry = Entry(
+        "03_steps",
+        "Steps",
+        "ok",
+        1.0,
+        "2026-01-31T12:00:00+00:00",
+        "",
+        parameters,
+        "",
+        {},
+        (),
+        {"commit": ""},
+    )
+    pages.write_pages(Report("quick", "made", {"03_steps": entry}), folder)
+    return (Path(folder) / "03_steps.html").as_uri()
+
+
+def title(page: Any, text: str) -> None:
+    page.wait_for_function(
+        "text => document.querySelector('.gtitle')?.textContent.startsWith(text)", arg=text
+    )
+
+
+def test_steps_are_played_to_their_end_and_moved_one_by_one(visit: Any, page: str) -> None:
+    visit.page.goto(page)
+    title(visit.page, "short 0,")
+    slider = visit.page.locator("input[type=range]")
+    visit.page.get_by_role("button", name="next").click()
+    title(visit.page, "short 1,")
+    slider.focus()
+    visit.page.keyboard.press("ArrowLeft")
+    title(visit.page, "short 0,")
+    visit.page.get_by_role("button", name="play").click()
+    visit.page.get_by_role("button", name="pause").wait_for()
+    title(visit.page, "short 2,")
+    visit.page.get_by_role(
+        "button", name="play"
+    ).wait_for()  # nothing changes after the second step: it has stopped
+    assert slider.input_value() == "2"
+    visit.page.select_option("select", "1")
+    title(visit.page, "long 2,")
+    visit.page.get_by_role("button", name="play").click()
+    title(visit.page, "long 5,")
+    visit.page.get_by_role("button", name="back").click()
+    title(visit.page, "long 4,")
+    assert "step=4" in visit.page.url
+    assert (visit.errors, visit.outside) == ([], [])
+
+
+def test_two_panels_are_stacked_on_a_phone(visit: Any, page: str) -> None:
+    domains = "() => { const l = document.querySelector('.js-plotly-plot').layout; return [l.xaxis.domain, l.yaxis2.domain] }"
+    visit.page.goto(page)
+    title(visit.page, "short 0,")
+    assert visit.page.evaluate(domains)[0] == [0, 0.45]
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    visit.page.reload()
+    title(visit.page, "short 0,")
+    wide, below = visit.page.evaluate(domains)
+    assert wide == [0, 1] and below[1] < 0.5
+    assert visit.page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    assert visit.errors == []
