@@ -242,28 +242,32 @@ def test_how_wide_a_dot_product_must_be() -> None:
 
 
 def test_fits_against_what_dot_products_reach() -> None:
+    names = ["dot, d = 4", "MoL, d = 4", "MoL, d = 8"]
     fits = pd.DataFrame(
-        {"fit": ["4", "8"], "error": [0.5, 0.4], "floor": [0.9, 0.8], "equal_floor": [0.6, 0.3]}
+        {"fit": names, "error": [0.95, 0.5, 0.4], "floor": [0.9, 0.9, 0.8], "equal_floor": [0.9, 0.6, 0.3]}
     )
     assert text(findings.against_floors(fits)) == (
-        "2 of 2 fits are below every dot product of the same width; the errors are 0.50 to 0.56 of its."
-        " 1 of 2 fits (4) are below every dot product with as many parameters; the errors are 0.83 to 1.33 of its."
+        "2 of 2 mixtures are below every dot product of the same width; their errors are 0.50 to 0.56 times its."
+        " 1 of 2 mixtures (MoL, d = 4) are below every dot product with as many parameters; their errors are 0.83 to 1.33"
+        " times its."
     )
     worse = fits.assign(floor=0.1, equal_floor=0.0)
-    assert text(findings.against_floors(worse)).startswith(
-        "0 of 2 fits are below every dot product of the same width"
-    )
+    said = text(findings.against_floors(worse))
+    assert said.startswith("0 of 2 mixtures are below every dot product of the same width")
+    assert said.endswith("0 of 2 mixtures are below every dot product with as many parameters.")
 
 
 def test_where_a_mixture_ends_from_its_starts() -> None:
     fits = pd.DataFrame(
-        {"fit": ["latents", "random", "spectral"], "error": [0.1, 0.5, 0.1], "equal_floor": 0.3}
+        {"fit": ["random", "spectral", "latents"], "error": [0.5, 0.101, 0.1], "equal_floor": 0.3}
     )
     assert text(findings.starts(fits)) == (
-        "From *latents* the error is 0.10: the mixture can represent that much. From *random* training ends at 0.50."
-        " From *spectral* training reaches it. Above a dot product with as many parameters (0.30): *random*."
+        "The smallest error is 0.10, from *latents*: the mixture can represent at least that much. From *random* training"
+        " ends at 0.50. From *spectral* training comes as near. Above a dot product with as many parameters (0.30): *random*."
     )
-    assert text(findings.starts(fits.assign(equal_floor=0.9))).endswith("(0.90): none of them.")
+    turned = text(findings.starts(fits.assign(error=[0.1, 0.2, 0.5], equal_floor=0.9)))
+    assert "from *random*" in turned and "From *latents* training ends at 0.50." in turned
+    assert turned.endswith("(0.90): none of them.")
 
 
 def test_what_searchers_cost_and_prove() -> None:
@@ -280,6 +284,8 @@ def test_what_searchers_cost_and_prove() -> None:
         " The relative hit rate is above the overlap recall in 1 of 3 settings."
         " Furthest from proving what is correct: *fast*, 80% of its lists match brute force, and 10% are certified."
     )
+    slow = text(findings.searchers(table.assign(p50_ms=[0.3, 1.0, 0.5, 0.1])))
+    assert slow.startswith("No searcher with a recall of .99 or more is faster than brute force, 0.3 ms.")
     proved = table.assign(certified=table["matches_brute_force"], relative_hr=float("nan"))
     assert text(findings.searchers(proved)).endswith("Every list that matches brute force is certified.")
     assert "hit rate" not in text(findings.searchers(proved))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
+from workbench.bench.methods import REFERENCE
 from workbench.bench.watching import Watched
 from workbench.theory.fitting import Fit
 from workbench.theory.floor import floor_curve
@@ -117,32 +118,34 @@ def widths(fits: Mapping[str, Fit]) -> Markdown:
 
 
 def against_floors(fits: pd.DataFrame) -> Markdown:
-    """Which fits are below what a dot product can reach; `fits` has `fit`, `error`, `floor`, `equal_floor`."""
+    """Which mixtures are below what a dot product can reach; `fits` has `fit` ("dot, …" is no mixture), `error`, `floor`,
+    `equal_floor`."""
+    rows = fits[~fits["fit"].str.startswith("dot")]
     sentences = []
     for column, what in (("floor", "of the same width"), ("equal_floor", "with as many parameters")):
-        below = fits.loc[fits["error"] < fits[column], "fit"]
-        names = f" ({', '.join(map(str, below))})" if 0 < len(below) < len(fits) else ""
-        margin = (fits["error"] / fits[column].where(fits[column] > 0)).dropna()
-        spread = f"; the errors are {margin.min():.2f} to {margin.max():.2f} of its" if len(margin) else ""
+        below = rows.loc[rows["error"] < rows[column], "fit"]
+        names = f" ({'; '.join(map(str, below))})" if 0 < len(below) < len(rows) else ""
+        ratio = (rows["error"] / rows[column].where(rows[column] > 0)).dropna()
+        spread = f"; their errors are {ratio.min():.2f} to {ratio.max():.2f} times its" if len(ratio) else ""
         sentences.append(
-            f"{len(below)} of {len(fits)} fits{names} are below every dot product {what}{spread}."
+            f"{len(below)} of {len(rows)} mixtures{names} are below every dot product {what}{spread}."
         )
     return finding(*sentences)
 
 
 def starts(fits: pd.DataFrame) -> Markdown:
-    """How the same mixture ends from several starts; `fits` has `fit`, `error`, `equal_floor`, the first its capacity."""
-    best = fits["error"].iloc[0]
+    """How the same mixture ends from several starts; `fits` has `fit`, `error`, `equal_floor`."""
+    best = fits.iloc[int(fits["error"].to_numpy().argmin())]
     sentences = [
-        f"From *{fits['fit'].iloc[0]}* the error is {best:.2f}: the mixture can represent that much."
+        f"The smallest error is {best['error']:.2f}, from *{best['fit']}*: the mixture can represent at least that much."
     ]
-    for name, error in zip(fits["fit"].iloc[1:], fits["error"].iloc[1:], strict=True):
-        reach = "reaches it" if error <= 1.05 * best else f"ends at {error:.2f}"
-        sentences.append(f"From *{name}* training {reach}.")
-    equal = float(fits["equal_floor"].iloc[0])
-    above = fits.loc[fits["error"] > equal, "fit"]
-    which = ", ".join(f"*{name}*" for name in above) or "none of them"
-    return finding(*sentences, f"Above a dot product with as many parameters ({equal:.2f}): {which}.")
+    for name, error in zip(fits["fit"], fits["error"], strict=True):
+        if name != best["fit"]:
+            reach = "comes as near" if error <= 1.05 * best["error"] else f"ends at {error:.2f}"
+            sentences.append(f"From *{name}* training {reach}.")
+    equal = float(best["equal_floor"])
+    above = ", ".join(f"*{name}*" for name in fits.loc[fits["error"] > equal, "fit"]) or "none of them"
+    return finding(*sentences, f"Above a dot product with as many parameters ({equal:.2f}): {above}.")
 
 
 def searchers(table: pd.DataFrame) -> Markdown:
@@ -153,7 +156,9 @@ def searchers(table: pd.DataFrame) -> Markdown:
     good = rows[rows["recall"] >= 0.99].nsmallest(1, "p50_ms")
     for label, latency, ratio in zip(*(good[c] for c in ("label", "p50_ms", "vs_brute_force")), strict=True):
         sentences.append(
-            f"Fastest with a recall of .99 or more: *{label}*, {latency:.3g} ms, {ratio:.2f} times as fast as brute force."
+            f"No searcher with a recall of .99 or more is faster than brute force, {latency:.3g} ms."
+            if label == REFERENCE
+            else f"Fastest with a recall of .99 or more: *{label}*, {latency:.3g} ms, {ratio:.2f} times as fast as brute force."
         )
     labelled = rows.dropna(subset=["relative_hr"])
     lenient = int((labelled["relative_hr"] > labelled["recall"]).sum())
