@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from workbench.bench.growth import readme_growth
+from workbench.bench.growth import readme_crossing, readme_growth
 from workbench.bench.tables import readme, readme_sizes
 from workbench.bench.training import summary
 from workbench.evaluation.switchboard import one_switch
@@ -295,6 +295,15 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             "search-growth",
             "workbench bench search --preset growth",
             readme_growth,
+        ),
+        Section(
+            "Lists, cascades and walks over a graph, by corpus size and queries per call",
+            "search-crossing",
+            "workbench bench search --preset crossing --threads 1",
+            readme_crossing,
+            "Milliseconds of a call on one thread of a machine with other work, so that they vary; in brackets"
+            " the recall of the true top 100 and the items whose full score was computed (of a cascade those that its linear"
+            " gate leaves). Last, the fastest method with a recall of at least .99.",
         ),
     ),
     "SparCode": (
