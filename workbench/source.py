@@ -58,7 +58,8 @@ def is_this(told: str, *rooms: str) -> bool:
 def commit(folder: Path, part: Path | None = None) -> tuple[str | None, bool | None]:
     """The commit of the git checkout that `folder` is the root of, and whether files (in `part`) differ from it.
 
-    None and None if it is not the root of one, or git is not installed.
+    What is made and not read does not count: files in `reports/`, and new ones in `ckpts/`, whose cards have a commit of their
+    own. None and None if it is not the root of a checkout, or git is not installed.
     """
 
     def git(*arguments: str) -> str | None:
@@ -70,5 +71,8 @@ def commit(folder: Path, part: Path | None = None) -> tuple[str | None, bool | N
     if shutil.which("git") is None or git("rev-parse", "--show-prefix") != "":
         return None, None
     number = git("rev-parse", "HEAD")
-    changes = git("status", "--porcelain", "--", str(part or folder))
-    return number, None if number is None or changes is None else bool(changes)
+    within = ("--", str(part or folder), ":(exclude)reports")
+    changes = git("status", "--porcelain", "--untracked-files=no", *within)
+    new = git("ls-files", "--others", "--exclude-standard", *within, ":(exclude)ckpts")
+    unknown = number is None or changes is None or new is None
+    return number, None if unknown else bool(changes or new)

@@ -103,6 +103,25 @@ def test_commit_and_whether_there_are_changes(tmp_path: Path) -> None:
     assert provenance(tmp_path).dirty is True
 
 
+def test_what_a_run_makes_is_no_change_but_a_changed_checkpoint_is_one(tmp_path: Path) -> None:
+    for name in ("a.py", "reports/tables/t.csv", "ckpts/shipped/config.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("as committed")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "a")
+    (tmp_path / "reports/tables/t.csv").write_text("measured again")
+    (tmp_path / "reports/new.csv").write_text("measured")
+    (tmp_path / "ckpts/new").mkdir()
+    (tmp_path / "ckpts/new/config.json").write_text("trained")
+    assert provenance(tmp_path).dirty is False
+    (tmp_path / "ckpts/shipped/config.json").write_text("trained again")
+    assert provenance(tmp_path).dirty is True
+    git(tmp_path, "checkout", "-q", "ckpts")
+    (tmp_path / "new.py").write_text("read by a run")
+    assert provenance(tmp_path).dirty is True
+
+
 def test_the_machine_is_described_and_not_named(tmp_path: Path) -> None:
     found = provenance(tmp_path)
     assert found.machine.cores >= 1
