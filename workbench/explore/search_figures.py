@@ -31,6 +31,8 @@ STYLES = {
     "exact with a bound": Style(GREEN, "solid", "diamond", ""),
     "per component": Style(VERMILLION, "solid", "square", ""),
     "average": Style(ORANGE, "solid", "triangle-up", ""),
+    "cascade": Style(ORANGE, "dot", "triangle-down", ""),
+    "graph": Style(BLUE, "solid", "circle", ""),
     "combined": Style(PURPLE, "solid", "hexagon", ""),
     "h-indexer": Style(SKY, "solid", "pentagon", ""),
     "SparCode": Style(ORANGE, "dash", "cross", ""),
