@@ -47,7 +47,7 @@ table(results[columns]) if results is not None else "run `workbench study run si
 ladder = "ml-1m-sparcode-ladder-"
 index_findings.own_indexes(
     results, ladder + "two-tower", [ladder + "all-to-all", ladder + "sparcode-warm"]
-) if results is not None else ""
+) if results is not None else None
 
 # %% [markdown]
 # At this size SparCode does not earn its place: scanning the vectors of a plain two-tower model finds more (NDCG@10 on the cards of

@@ -55,7 +55,7 @@ table(
 ) if measured is not None else "run `workbench study run deep-retrieval`"
 
 # %%
-index_findings.paths_and_nulls(measured) if measured is not None else ""
+index_findings.paths_and_nulls(measured) if measured is not None else None
 
 # %% [markdown]
 # And all similarities with their own index: quality, time, memory, time to build, share of the items that are scored. The group
@@ -68,7 +68,7 @@ table(others[columns]) if others is not None else "run `workbench study run simi
 
 # %%
 hstu = ["ml-1m-cpu-hstu-mol", "ml-1m-cpu-hstu-deep-retrieval", "ml-1m-cpu-hstu-dot-paths"]
-index_findings.own_indexes(others, "ml-1m-cpu-hstu-dot", hstu) if others is not None else ""
+index_findings.own_indexes(others, "ml-1m-cpu-hstu-dot", hstu) if others is not None else None
 
 # %% [markdown]
 # Learned paths choose well: at equal work they find more than a cut to the most popular items, and about as much as FAISS's cells.
