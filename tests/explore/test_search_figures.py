@@ -72,8 +72,8 @@ def test_the_other_recall_is_the_same_figure_of_another_column():
 def test_methods_keep_their_colour_behind_other_engines():
     own, other = figures.searcher_style("average"), figures.searcher_style("average, FAISS IVF")
     assert own.color == other.color and own.symbol != other.symbol
-    colors = [style.color for name, style in figures.STYLES.items() if name not in OWN_SCORE.values()]
-    assert len(set(colors)) == len(colors)
+    lines = [(s.color, s.dash) for name, s in figures.STYLES.items() if name not in OWN_SCORE.values()]
+    assert len(set(lines)) == len(lines)
     assert len({style.symbol for style in figures.STYLES.values()}) == len(figures.STYLES)
 
 

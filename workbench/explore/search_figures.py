@@ -32,7 +32,7 @@ STYLES = {
     "per component": Style(VERMILLION, "solid", "square", ""),
     "average": Style(ORANGE, "solid", "triangle-up", ""),
     "cascade": Style(ORANGE, "dot", "triangle-down", ""),
-    "graph": Style(BLUE, "solid", "circle", ""),
+    "graph": Style(BLUE, "dash", "circle", ""),
     "combined": Style(PURPLE, "solid", "hexagon", ""),
     "h-indexer": Style(SKY, "solid", "pentagon", ""),
     "SparCode": Style(ORANGE, "dash", "cross", ""),
