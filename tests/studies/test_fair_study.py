@@ -53,28 +53,25 @@ def lookups(monkeypatch):
 def test_a_difference_is_paired_by_user_over_the_seeds_that_both_have():
     table = Fair(models=BOTH).table(Found())
     hits = table[table["metric"] == "HR@10"].set_index("model")
-    assert hits.loc["fair/hstu-dot", ["value", "seeds", "difference", "shared"]].tolist() == [0, 3, 0, 3]
-    mol = hits.loc["fair/hstu-mol"]
-    assert mol[["value", "seeds", "difference", "shared"]].tolist() == [0.5, 2, 0.5, 2]
-    assert mol["low"] == mol["difference_low"] and 0.35 < mol["low"] < 0.5 < mol["high"] < 0.65
+    dot, mol = hits.loc["fair/hstu-dot"], hits.loc["fair/hstu-mol"]
+    assert dot[["value", "seeds", "ahead", "shared"]].tolist() == [0, 3, 0.5, 2]
+    assert mol[["value", "seeds", "ahead", "shared"]].tolist() == [0.5, 2, 0, 2]
+    assert mol["low"] == dot["ahead_low"] and 0.35 < mol["low"] < 0.5 < mol["high"] < 0.65
     assert mol["std"] == 0 and mol["parameters"] == 5 and mol["chosen"] == "7, 7"
     deep = table[table["metric"] == "HR@50"].set_index("model")
     assert deep["value"].tolist() == [0.5, 0.5]
-    assert deep.loc["fair/hstu-mol", ["difference", "difference_low", "difference_high"]].tolist() == [
-        0,
-        0,
-        0,
-    ]
+    assert deep.loc["fair/hstu-dot", ["ahead", "ahead_low", "ahead_high"]].tolist() == [0, 0, 0]
 
 
 def test_the_text_has_a_row_per_preset_and_one_per_difference():
     text = format_fair(Fair(models=BOTH).table(Found()))
     assert text["model"].tolist() == ["fair/hstu-dot", "fair/hstu-mol", "fair/hstu-mol − fair/hstu-dot"]
+    assert text["HR@10"].iloc[2].startswith("+0.5000 (+0.")
     assert text["HR@50"].iloc[2] == "+0.0000 (+0.0000 to +0.0000)"
     assert text["seeds"].tolist() == ["3", "2", "2"]
 
 
 def test_one_preset_alone_and_none():
-    assert Fair(models=("fair/hstu-mol",), seeds=1).table(Found())["difference"].eq(0).all()
+    assert Fair(models=("fair/hstu-mol",), seeds=1).table(Found())["ahead"].eq(0).all()
     with pytest.raises(ValueError, match="seeds be 1 or more"):
         study("fair", {"seeds": "0"})

@@ -18,10 +18,10 @@ from workbench.training.presets import preset
 @register
 @dataclass(frozen=True)
 class Fair(PresetsOnDataset):
-    """Presets that were trained on equal terms: metrics over seeds, and the difference to the first preset, paired by user.
+    """Presets that were trained on equal terms: metrics over seeds, and how far the last is ahead of each, paired by user.
 
     `dataset`: the data; `models`: presets; `seeds`: 0 to `seeds` − 1. With --trained-only a preset has the seeds that are
-    trained, and a difference is over those that it shares with the first.
+    trained, and a difference is over those that it shares with the last.
     """
 
     name: ClassVar[str] = "fair"
@@ -40,7 +40,7 @@ class Fair(PresetsOnDataset):
         """One row per preset and metric of `SHOWN`.
 
         `value` is the mean over `seeds` seeds, `std` their deviation, `low` and `high` the ends of the 95 % interval over users
-        of that mean; `difference` and its ends are those to the first preset over `shared` seeds, `difference_std` its
+        of that mean; `ahead` and its ends are the last preset minus this one over `shared` seeds, `ahead_std` its
         deviation over them. `chosen`: the epochs that validation chose, `parameters` of the model.
         """
         sequences = load(self.dataset)
@@ -57,8 +57,8 @@ class Fair(PresetsOnDataset):
             if not trained:
                 continue
             own = list(values[name].values())
-            shared = [seed for seed in trained if seed in found[self.models[0]]]
-            over = [values[name][seed] - values[self.models[0]][seed] for seed in shared]
+            shared = [seed for seed in trained if seed in found[self.models[-1]]]
+            over = [values[self.models[-1]][seed] - values[name][seed] for seed in shared]
             facts = {
                 "model": name,
                 "seeds": len(own),
@@ -66,7 +66,7 @@ class Fair(PresetsOnDataset):
                 "parameters": sum(p.numel() for p in next(iter(trained.values())).retriever().parameters()),
                 "shared": len(shared),
             }
-            measured = {"value": _over(own), "difference": _over(over)}
+            measured = {"value": _over(own), "ahead": _over(over)}
             for metric in SHOWN:
                 row: dict[str, object] = facts | {"metric": metric}
                 for what, table in measured.items():
@@ -98,19 +98,20 @@ def _over(seeds: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def format_fair(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of `Fair` as text: a row per preset with the interval over users, and one per difference to the first."""
-    rows = []
-    for number, (model, found) in enumerate(table.groupby("model", sort=False)):
+    """A table of `Fair` as text: a row per preset with the interval over users, then the last preset minus each other one."""
+    models, differences = [], []
+    *_, last = table["model"]
+    for model, found in table.groupby("model", sort=False):
         one = found.iloc[0]
         row = {"model": str(model), "seeds": f"{one['seeds']:.0f}", "epochs chosen": str(one["chosen"])}
         row["parameters"] = f"{one['parameters']:,.0f}"
         cells = {str(r.metric): f"{r.value:.4f} ({r.low:.4f} to {r.high:.4f})" for r in found.itertuples()}
-        rows.append(row | cells)
-        if number:
-            row = {"model": f"{model} − {table['model'].iloc[0]}", "seeds": f"{one['shared']:.0f}"}
+        models.append(row | cells)
+        if model != last:
+            row = {"model": f"{last} − {model}", "seeds": f"{one['shared']:.0f}"}
             cells = {
-                str(r.metric): f"{r.difference:+.4f} ({r.difference_low:+.4f} to {r.difference_high:+.4f})"
+                str(r.metric): f"{r.ahead:+.4f} ({r.ahead_low:+.4f} to {r.ahead_high:+.4f})"
                 for r in found.itertuples()
             }
-            rows.append(row | cells)
-    return pd.DataFrame(rows).fillna("")
+            differences.append(row | cells)
+    return pd.DataFrame([*models, *differences]).fillna("")
