@@ -392,8 +392,8 @@ def fair_line(tables: Path) -> str:
     )
     return (
         f"NDCG@10 is {dot['value']:.4f} by a dot product, {user['value']:.4f} by one with the mixture's user-id component,"
-        f" {wide['value']:.4f} by one of as many floats per item, and {mol['value']:.4f} by the mixture, in {seeds}. The"
-        f" mixture minus the first is {dot['ahead']:+.4f} (95 % interval {_ends(dot)} over users), minus the last of them"
+        f" {wide['value']:.4f} by one of as many floats per item, and {mol['value']:.4f} by the mixture, with {seeds}. The"
+        f" mixture minus the first is {dot['ahead']:+.4f} (95 % interval {_ends(dot)} over users), minus the wide one"
         f" {wide['ahead']:+.4f} ({_ends(wide)}: {verdict})"
     )
 
