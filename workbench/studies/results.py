@@ -306,6 +306,16 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             " gate leaves). Last, the fastest method with a recall of at least .99.",
         ),
     ),
+    "Learned indexes": (
+        Section(
+            "Each similarity with the index that it is made for",
+            "similarities",
+            "workbench study run similarities --trained-only",
+            as_measured,
+            "MovieLens 1M, strict protocol, one seed. Two groups: HSTU with histories of 200 films, and the ladder to SparCode"
+            " with histories of 20. One query at a time on one thread; *share scored*: items whose score was computed.",
+        ),
+    ),
     "SparCode": (
         _study("Behind each encoder", "sparcode-towers", as_measured),
         Section(
