@@ -24,8 +24,8 @@ def executable() -> str:
 
 def check() -> None:
     """Raise what `page` would, before long work whose end needs it."""
-    executable()
     _playwright()
+    executable()
 
 
 @contextmanager
@@ -34,8 +34,9 @@ def page(width: int = 960, height: int = 900) -> Iterator[Any]:
 
     Raises ImportError that names the install command if playwright is missing, FileNotFoundError if there is no Chromium.
     """
+    playwright = _playwright()
     path = executable()
-    with _playwright().sync_playwright() as started:
+    with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         try:
             made = browser.new_page(viewport={"width": width, "height": height})

@@ -238,9 +238,10 @@ class SearchExplorer(LiveDashboard):
         self._refresh()
 
     def _fitting(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values with parameters that a corpus of this size allows: a list is at most half of it."""
-        most = self._workload(values).num_items() // 2
-        fitted = dict(values)
+        """The values with parameters that a corpus of this size allows: a list is at most half of it, and k all of it."""
+        items = self._workload(values).num_items()
+        most = items // 2
+        fitted = {**values, "k": min(values["k"], items)}
         for method in METHODS.values():
             for parameter in method.parameters:
                 name = f"{method.name} {parameter.name}"
