@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -365,7 +365,7 @@ PUBLISHED_SIZE = {
 """Which dot product of the study of equal terms each of the README's first rows holds."""
 
 
-def _ends(row: pd.Series) -> str:
+def _ends(row: Any) -> str:
     return f"{row['ahead_low']:+.4f} to {row['ahead_high']:+.4f}"
 
 
