@@ -65,7 +65,7 @@ def test_links_hold_only_what_is_stored_and_findings_come_from_the_run(
     top, first = notes({"00_a": document}, {"00_a": "A tour"})
     assert (top.begin, top.end, top.link, top.finding) == (0, 2, "00_a.html", "")
     assert (first.begin, first.end, first.finding) == (2, 5, "half.")
-    assert first.link == "00_a.html#First-%2526-best"
+    assert first.link == "00_a.html#First-%26-best"
     assert first.views == {
         "short": "00_a.html#a-list.items=1",
         "whole": "00_a.html#a-list.items=1000",

@@ -18,6 +18,9 @@ FINDING = "**In this run:**"
 Place = str | float
 """Where a control stands: at the value of this label, or at this share of the way along its slider."""
 
+IN_FRAGMENTS = "?/:@!$&'()*+,;="
+"""What nbconvert leaves as it is in the id of a heading, as RFC 3986 allows it in a fragment."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -211,7 +214,8 @@ def notes(executed: Mapping[str, Any], titles: Mapping[str, str]) -> list[Note]:
     for step in STEPS:
         cells = _section(executed[step.notebook], step)
         page = f"{step.notebook}.html"
-        anchor = f"#{quote(quote(step.section.replace(' ', '-')))}" if step.section else ""
+        heading = quote(step.section.replace(" ", "-"), safe=IN_FRAGMENTS)  # nbconvert's id of it
+        anchor = f"#{quote(heading)}" if step.section else ""
         views = {
             shows: f"{page}#{address}"
             for shows, state in step.views.items()
