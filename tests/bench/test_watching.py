@@ -21,7 +21,7 @@ def workload(checkpoint: str) -> Workload:
 
 @pytest.mark.parametrize("name", WATCHABLE)
 def test_the_last_moment_is_the_answer(name: str, workload: Workload) -> None:
-    seen = watch(workload, WATCHABLE[name].build(workload, 12, K), 1, K)
+    seen = watch(workload, WATCHABLE[name](workload, 12, K), 1, K)
     first, last = seen.moments[0], seen.moments[-1]
     assert first.num_scored == 0 and not bool(first.scored.any()) and len(first.best) == 0
     assert int(first.could_enter.sum()) == int((~seen.hidden).sum())
@@ -46,7 +46,7 @@ def test_the_last_moment_is_the_answer(name: str, workload: Workload) -> None:
 
 
 def test_a_pass_over_the_corpus_has_steps(workload: Workload) -> None:
-    passed = watch(workload, WATCHABLE["brute force"].build(workload, 12, K), 0, K)
+    passed = watch(workload, WATCHABLE["brute force"](workload, 12, K), 0, K)
     assert 4 <= len(passed.moments) - 1 <= 12
     assert passed.moments[-1].next == -1
 
@@ -64,7 +64,7 @@ def test_learned_indexes_are_watched_under_their_own_score(checkpoint: str) -> N
 
 
 def test_what_cannot_be_watched_is_named(workload: Workload) -> None:
-    searcher = WATCHABLE["average"].build(workload, 12, K)
+    searcher = WATCHABLE["average"](workload, 12, K)
     with pytest.raises(ValueError, match="query 6 is not one of the 6"):
         watch(workload, searcher, 6, K)
     with pytest.raises(ValueError, match="k must lie in 1 to"):

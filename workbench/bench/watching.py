@@ -147,12 +147,8 @@ def _moments(
     return tuple(moments)
 
 
-@dataclass(frozen=True)
-class Watchable:
-    """A searcher that can be watched: what it does in a line; `build` takes the length of lists and k."""
-
-    meaning: str
-    build: Callable[[Workload, int, int], CorpusSearcher]
+Build = Callable[[Workload, int, int], CorpusSearcher]
+"""A searcher from a workload, the length of its lists, and k."""
 
 
 def _passing(workload: Workload, query_bytes: int) -> int:
@@ -182,39 +178,16 @@ def _tree(workload: Workload, length: int, k: int) -> CorpusSearcher:
     return TreeBeam(workload.similarity, workload.items, tree, nodes, max(length, k))
 
 
-WATCHABLE: Mapping[str, Watchable] = {
-    "brute force": Watchable(
-        "scores every item, block by block",
-        _brute_force,
-    ),
-    "exact with a bound": Watchable(
-        "scores good candidates first, then only items whose bound reaches the k-th best score",
-        _exact,
-    ),
-    "per component": Watchable(
-        "scores the first items of each component's list; the ends of the lists bound the rest",
-        lambda w, length, k: Approximate.of(w.similarity, w.items, n1=length),
-    ),
-    "until certified": Watchable(
-        "doubles the components' lists until their ends prove the answer",
-        lambda w, length, k: Approximate.of(w.similarity, w.items, n1=length, until_certified=True),
-    ),
-    "average": Watchable(
-        "scores the first items of one list, by the average component",
-        lambda w, length, k: Approximate.of(w.similarity, w.items, n2=length),
-    ),
-    "combined": Watchable(
-        "scores the components' lists and the average's",
-        lambda w, length, k: Approximate.of(w.similarity, w.items, n1=length, n2=length),
-    ),
-    "h-indexer": Watchable(
-        "keeps what a narrow first stage in int8 ranks above a threshold, and scores that", _h_indexer
-    ),
-    "graph": Watchable(
-        "walks from the best item so far to its neighbours, by the score itself",
-        lambda w, length, k: GraphSearch(w.similarity, w.items, length, 12),
-    ),
-    "tree": Watchable("descends a tree of items, the best nodes of each level first", _tree),
+WATCHABLE: Mapping[str, Build] = {
+    "brute force": _brute_force,
+    "exact with a bound": _exact,
+    "per component": lambda w, length, k: Approximate.of(w.similarity, w.items, n1=length),
+    "until certified": lambda w, length, k: Approximate.of(w.similarity, w.items, n1=length, until_certified=True),
+    "average": lambda w, length, k: Approximate.of(w.similarity, w.items, n2=length),
+    "combined": lambda w, length, k: Approximate.of(w.similarity, w.items, n1=length, n2=length),
+    "h-indexer": _h_indexer,
+    "graph": lambda w, length, k: GraphSearch(w.similarity, w.items, length, 12),
+    "tree": _tree,
 }  # fmt: skip
 """Searchers of component scores, by name, as they are built to be watched: the blocks of those that pass over the corpus are
 small, so that there is something to see; what they find does not depend on it."""

@@ -1,12 +1,15 @@
 """How long a call takes: raw times first, percentiles from them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 
 from workbench.runtime import stopwatch
+
+Way = TypeVar("Way")
 
 PERCENTILES = (50, 95, 99)
 
@@ -29,6 +32,20 @@ def measure(
             call()
         seconds.append(watch.seconds)
     return pd.DataFrame({"repeat": np.arange(repeats), "seconds": seconds})
+
+
+def in_turns(
+    ways: Mapping[Way, Callable[[int], object]], queries: int, repeats: int
+) -> dict[Way, list[float]]:
+    """Milliseconds of each way for each query, all ways in turn, so that a noisy moment affects all equally."""
+    times: dict[Way, list[float]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for query in range(queries):
+            for way, find in ways.items():
+                with stopwatch(torch.device("cpu")) as watch:
+                    find(query)
+                times[way].append(1e3 * watch.seconds)
+    return times
 
 
 def percentiles(times: pd.DataFrame, queries: int, by: Sequence[str] = ()) -> pd.DataFrame:

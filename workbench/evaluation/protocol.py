@@ -147,6 +147,13 @@ def effective_ranks(ranks: pd.DataFrame) -> NDArray[np.float64]:
     return np.where(ranks["target_excluded"].to_numpy(), np.inf, ranks["rank"].to_numpy(dtype="float64"))
 
 
+def metrics_of_users(ranks: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """One row per user of a rank table, in the order of their ids, and one column per metric of `names` ("HR@10", "MRR")."""
+    ordered = ranks.sort_values("user_id", ignore_index=True)
+    ks = sorted({int(name.split("@")[1]) for name in names if "@" in name})
+    return per_user(effective_ranks(ordered), ks)[list(names)]
+
+
 def _values(ranks: NDArray[np.float64], ks: Sequence[int]) -> pd.DataFrame:
     """One row per effective rank and one column per metric, the indicator of an excluded target last."""
     return per_user(ranks, ks).assign(**{EXCLUDED_TARGETS: np.isinf(ranks).astype("float64")})

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.explore.figures import finished, need
-from workbench.explore.template import BLUE, GREEN, GREY, SKY, TEMPLATE, VERMILLION, plain
+from workbench.explore.template import BLUE, GREEN, GREY, SKY, TEMPLATE, VERMILLION, item_name, plain
 
 OUTCOMES = {
     "ruled out": (GREY, "circle", 4),
@@ -58,7 +58,7 @@ def under_the_lens(
             mode="markers",
             name=f"{MEANING[outcome]} ({len(rows):,})",
             marker={"color": color, "symbol": symbol, "size": size, "opacity": 0.8},
-            text=[plain(_name(item, titles)) for item in rows["item"]],
+            text=[item_name(item, titles) for item in rows["item"]],
             hovertemplate="%{text}<br>bound %{x:.2f}, score %{y:.2f}<extra></extra>",
             row=1,
             col=1,
@@ -104,11 +104,11 @@ def _not_drawn(level: float) -> str:
 
 def _lists(places: pd.DataFrame, titles: pd.Series | None) -> go.Table:
     found = [
-        "" if item < 0 else _short(item, titles, "" if place else EXTRA)
+        "" if item < 0 else _noted(item, titles, "" if place else EXTRA)
         for item, place in zip(places["found"], places["true_place"], strict=True)
     ]
     true = [
-        _short(item, titles, MISSED if missed else "")
+        _noted(item, titles, MISSED if missed else "")
         for item, missed in zip(places["true"], places["missed"], strict=True)
     ]
     extra = [VERMILLION if text.endswith(EXTRA) else TEXT for text in found]
@@ -134,14 +134,6 @@ def _lists(places: pd.DataFrame, titles: pd.Series | None) -> go.Table:
     )
 
 
-def _name(item: int, titles: pd.Series | None) -> str:
-    """The title of an item; that of a copy, which an inflated corpus is full of, is its number."""
-    if titles is None or item not in titles.index:
-        return f"item {item:,}"
-    return str(titles[item])
-
-
-def _short(item: int, titles: pd.Series | None, note: str = "") -> str:
-    """A title, shortened if it and the note after it do not fit into a line."""
-    name, room = _name(item, titles), LONGEST - len(note)
-    return plain(name if len(name) <= room else f"{name[: room - 1]}…") + note
+def _noted(item: int, titles: pd.Series | None, note: str) -> str:
+    """A title and a note after it, in a line."""
+    return item_name(item, titles, LONGEST - len(note)) + note

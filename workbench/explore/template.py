@@ -4,6 +4,7 @@ import zlib
 from dataclasses import dataclass
 from html import escape
 
+import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
 
@@ -63,6 +64,18 @@ def plain(text: object) -> str:
     '&lt;b&gt;Heat &amp; Dust&lt;/b&gt; &#36;x&#36;'
     """
     return escape(visible(str(text)), quote=False).replace("$", "&#36;")
+
+
+def item_name(item: int, titles: pd.Series | None, longest: int | None = None) -> str:
+    """The title of an item, as plotly shows it literally, in at most `longest` letters; its number if it has none.
+
+    A copy, which an inflated corpus is full of, has none. `titles` are by item id.
+
+    >>> item_name(7, pd.Series({7: "The Slow Glass"}), 9), item_name(1234, None)
+    ('The Slow…', 'item 1,234')
+    """
+    name = str(titles[item]) if titles is not None and item in titles.index else f"item {item:,}"
+    return plain(name if longest is None or len(name) <= longest else f"{name[: longest - 1]}…")
 
 
 _TEXT, _QUIET = "#767e88", "rgba(128,136,148,0.28)"

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from workbench.bench.watching import Moment, Watched
 from workbench.explore.figures import finished, translucent
-from workbench.explore.template import BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, plain
+from workbench.explore.template import BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, item_name, plain
 
 STATES = {
     "may not be found": (translucent(GREY, 0.25), 3),
@@ -57,7 +57,10 @@ def proof(watched: Watched, moment: Moment, titles: pd.Series | None = None) -> 
         return can, "Fewer than k are scored."
     if not watched.has_bounds:
         return can, "This score has no bound that could rule them out."
-    bound, name = float(watched.bounds[moment.next]), _name(int(watched.ids[moment.next]), titles)
+    bound, name = (
+        float(watched.bounds[moment.next]),
+        item_name(int(watched.ids[moment.next]), titles, LONGEST),
+    )
     verdict = "is not above it." if count else "is above it."
     return can, f"Largest bound left: {bound:.2f}, {name}.<br>S<sub>K</sub> = {moment.s_k:.2f} {verdict}"
 
@@ -80,7 +83,7 @@ def watched_step(
     moment = watched.moments[number]
     state = states(watched, moment)
     figure = make_subplots(1, 2, horizontal_spacing=0.09, column_widths=[0.48, 0.52])
-    names = np.array([_name(int(item), titles) for item in watched.ids])
+    names = np.array([item_name(int(item), titles, LONGEST) for item in watched.ids])
     figure.add_scattergl(
         x=places[:, 0], y=places[:, 1], mode="markers", text=names, hovertemplate="%{text}<extra></extra>",
         marker={"color": state, "size": _sizes(state), **_SCALE}, showlegend=False,
@@ -203,9 +206,3 @@ def _note(
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
-
-
-def _name(item: int, titles: pd.Series | None) -> str:
-    """A title, shortened, as plotly shows it literally; a number if there is none."""
-    name = str(titles[item]) if titles is not None and item in titles.index else f"item {item:,}"
-    return plain(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")

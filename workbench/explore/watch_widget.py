@@ -112,7 +112,7 @@ class SearchWatch(Dashboard):
     def _build(self, searcher: str, length: int, k: int) -> tuple[Asked, CorpusSearcher]:
         if searcher in self.checkpoints:
             return learned(self.workload, self.checkpoints[searcher], min(length, MOST_PATHS))
-        return self.workload, WATCHABLE[searcher].build(self.workload, length, k)
+        return self.workload, WATCHABLE[searcher](self.workload, length, k)
 
     def _watch(self, searcher: str, query: int, k: int, length: int) -> Watched:
         asked, built = self._built(searcher, length, k)

@@ -209,7 +209,7 @@ class Dashboard(ABC):
         if choice is None:
             return {**about, "kind": "fixed", "value": self.page_fixed()[name]}
         kind = "slider" if choice.ordered else "choice"
-        plays = name == self.plays
+        plays = STEP_MS if name == self.plays else 0
         return {**about, "kind": kind, "labels": list(choice.labels), "start": choice.start, "plays": plays}
 
     def save(self, path: Path | str) -> Path:

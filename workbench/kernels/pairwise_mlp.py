@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.kernels.native import library, reads
+from workbench.kernels.native import library, reads, struct
 
 SOURCE = Path(__file__).with_name("pairwise_mlp.cpp")
 
@@ -61,15 +61,8 @@ def _values(rows: Tensor, columns: Tensor, pairs: Tensor, of_pairs: Tensor) -> T
 _INTEGERS = ("groups", "rows", "columns", "hidden", "products", "threads")
 _INPUTS = ("of_rows", "of_columns", "pairs", "of_pairs", "output", "bias")
 _OUTPUTS = ("result", "above", "to_rows", "to_columns", "to_pairs", "to_of_pairs", "to_output")
-
-
-class _Problem(ctypes.Structure):
-    """`struct Problem` of pairwise_mlp.cpp."""
-
-    _fields_ = (
-        *((n, ctypes.c_int64) for n in _INTEGERS),
-        *((n, ctypes.c_void_p) for n in (*_INPUTS, *_OUTPUTS)),
-    )
+_Problem = struct(_INTEGERS, (*_INPUTS, *_OUTPUTS))
+"""`struct Problem` of pairwise_mlp.cpp."""
 
 
 @cache
@@ -80,9 +73,7 @@ def _library() -> ctypes.CDLL | None:
 def _run(given: tuple[Tensor, ...], *made: Tensor | None) -> None:
     native = _library()
     assert native is not None
-    kept = [
-        t.detach().contiguous() for t in given
-    ]  # names keep the tensors alive while the library reads them
+    kept = [t.detach().contiguous() for t in given]  # alive while the library reads them
     rows, pairs = kept[0], kept[2]
     problem = _Problem(
         *(*pairs.shape[:3], rows.shape[2], pairs.shape[3], torch.get_num_threads()),

@@ -12,30 +12,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.kernels.native import library, reads
+from workbench.kernels.native import library, reads, struct
 
 SOURCE = Path(__file__).with_name("path_walk.cpp")
 
 
-class _Walk(ctypes.Structure):
-    """`struct Walk` of path_walk.cpp."""
+_Walk = struct(
+    ("queries", "depth", "width", "hidden", "beam", "threads"),
+    ("users", "lookups", "outputs", "biases", "marks", "counts", "paths", "log_probs"),
+)
+"""`struct Walk` of path_walk.cpp."""
 
-    _fields_ = (
-        *((n, ctypes.c_int64) for n in ("queries", "depth", "width", "hidden", "beam", "threads")),
-        *(
-            (n, ctypes.c_void_p)
-            for n in ("users", "lookups", "outputs", "biases", "marks", "counts", "paths", "log_probs")
-        ),
-    )
-
-
-class _Lists(ctypes.Structure):
-    """`struct Lists` of path_walk.cpp."""
-
-    _fields_ = (
-        *((n, ctypes.c_int64) for n in ("queries", "beam", "items", "longest", "threads")),
-        *((n, ctypes.c_void_p) for n in ("starts", "sizes", "rows", "merged", "counts")),
-    )
+_Lists = struct(
+    ("queries", "beam", "items", "longest", "threads"), ("starts", "sizes", "rows", "merged", "counts")
+)
+"""`struct Lists` of path_walk.cpp."""
 
 
 @cache

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from workbench import runtime
 from workbench.contracts import NO_ITEM
+from workbench.kernels.kmeans import lloyd
 from workbench.search.partition import largest
 
 LLOYD_STEPS = 8
@@ -46,12 +47,7 @@ def cells(vectors: Float[Tensor, "N F"], count: int, generator: torch.Generator)
     sample = (
         vectors if len(vectors) <= SAMPLED_PER_CELL * count else vectors[drawn[: SAMPLED_PER_CELL * count]]
     )
-    centres = vectors[drawn[:count]]
-    for _ in range(LLOYD_STEPS):
-        member = _nearest_centre(sample, centres)
-        sums = torch.zeros_like(centres).index_add(0, member, sample)
-        sizes = member.bincount(minlength=count)[:, None]
-        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
+    centres = lloyd(sample, vectors[drawn[:count]], LLOYD_STEPS, _nearest_centre)
     taken, member = _nearest_centre(vectors, centres).unique(return_inverse=True)
     return Cells(centres[taken], member)
 

@@ -142,15 +142,14 @@ class GraphSearch(CorpusSearcher):
     ) -> Answer:
         if not self._can_rank(queries):
             return self._everything.answer(queries, k, excluded, allowed)
-        answer = self._walked(queries, k, excluded, allowed)
-        short = (answer.scores[:, -1] == NO_SCORE) & (answer.num_scored < len(self.items))
-        short |= answer.num_scored > len(self.items)  # too much is left for a proof
-        if not bool(short.any()):
+        answer, too_many = self._walked(queries, k, excluded, allowed)
+        failed = too_many | (answer.scores[:, -1] == NO_SCORE) & (answer.num_scored < len(self.items))
+        if not bool(failed.any()):
             return answer
-        left_out = None if excluded is None else excluded[short]
-        again = self._everything.answer(queries[short], k, left_out, allowed)
+        left_out = None if excluded is None else excluded[failed]
+        again = self._everything.answer(queries[failed], k, left_out, allowed)
         return Answer(
-            *(old.index_put((short,), new.to(old.dtype)) for old, new in zip(answer, again, strict=True))
+            *(old.index_put((failed,), new.to(old.dtype)) for old, new in zip(answer, again, strict=True))
         )
 
     def _walked(
@@ -159,7 +158,8 @@ class GraphSearch(CorpusSearcher):
         k: int,
         excluded: Int[Tensor, "B H"] | None,
         allowed: Bool[Tensor, "N"] | None,
-    ) -> Answer:
+    ) -> tuple[Answer, Bool[Tensor, "B"]]:
+        """The answers, and for which queries too much of the corpus is left for a proof."""
         total, device = len(self.items), self.items.ids.device
         graph, beam = self.graph, min(total, max(self.ef, k))
         begin = (graph.neighbours.cpu(), graph.entries(self.entries).cpu(), len(queries), beam, LISTED)
@@ -177,11 +177,13 @@ class GraphSearch(CorpusSearcher):
                 scored += step.counts
                 dtype = scores.dtype
             best, rows = walking.best(k)
-        bound = torch.where(scored == total, NO_SCORE, UNKNOWN)
         found = Best(best.to(device, dtype), rows.to(device))
         if self._cells is not None:
             return self._proved(self._cells, queries, found, torch.cat(met, 1).to(device), excluded, allowed)
-        return Answer(*found, bound.to(device), scored.to(device))
+        bound = torch.where(scored == total, NO_SCORE, UNKNOWN)
+        return Answer(*found, bound.to(device), scored.to(device)), torch.zeros_like(
+            bound, dtype=torch.bool
+        ).to(device)
 
     def _proved(
         self,
@@ -191,11 +193,9 @@ class GraphSearch(CorpusSearcher):
         met: Int[Tensor, "B S"],
         excluded: Int[Tensor, "B H"] | None,
         allowed: Bool[Tensor, "N"] | None,
-    ) -> Answer:
-        """The best after all items are scored of the cells that bounds do not rule out, less those that were `met` (−1: none).
-
-        `num_scored` is above N for a query for which these would be too many.
-        """
+    ) -> tuple[Answer, Bool[Tensor, "B"]]:
+        """The best after all items are scored of the cells that bounds do not rule out, less those that were `met` (−1: none);
+        and the queries for which these are too many, and nothing more was scored."""
         size, total, k = len(queries), len(self.items), found.scores.shape[1]
         bounds = cells.of(queries)
         scored = torch.zeros(bounds.shape, dtype=torch.int64, device=met.device)
@@ -218,7 +218,7 @@ class GraphSearch(CorpusSearcher):
             count = (met[query] >= 0).sum() + len(rows)
             answers.append((best.scores[0], best.rows[0], best.scores[0, -1], count))
         scores, rows, bound, count = map(torch.stack, zip(*answers, strict=True))
-        return Answer(scores, rows, bound, count.masked_fill(too_many, total + 1))
+        return Answer(scores, rows, bound, count), too_many
 
 
 def _cpu(masked: Tensor | None) -> Tensor | None:

@@ -302,12 +302,10 @@ def _graph(
 
 
 @dataclass(frozen=True)
-class CertifiedGraphSettings:
+class CertifiedGraphSettings(GraphSettings):
     """As `GraphSettings`, and then the items of all cells whose bound reaches the k-th best score."""
 
     kind: ClassVar[str] = "graph-certified"
-    ef: int = number(200, "list kept while the graph is walked", COUNTS[3:13])
-    degree: int = number(24, "neighbours of an item", (8, 12, 16, 24, 32, 48, 64))
 
 
 @register(CertifiedGraphSettings, title="a walk over a graph, with a proof", label="graph, certified")

@@ -12,6 +12,7 @@ from workbench.baselines.item_cf import ItemCF
 from workbench.contracts import ItemState, QueryState, Searcher
 from workbench.data import Sequences
 from workbench.data.popularity import most_popular, popularity
+from workbench.evaluation.latency import in_turns
 from workbench.evaluation.relevant import summarize_lists
 from workbench.evaluation.retrievers import own_index
 from workbench.evaluation.user_split import (
@@ -36,7 +37,6 @@ from workbench.similarities.deep_retrieval.similarity import DeepRetrievalItems,
 from workbench.similarities.dot import DotItems, DotQueries
 from workbench.similarities.sparcode.similarity import SparCode, SparCodeItems
 from workbench.studies.frozen_paths import PathFit, learned_paths, residual_paths
-from workbench.studies.path_growth import in_turns
 from workbench.studies.sparcode import list_quality
 from workbench.studies.sparsity import LONGEST, training_codes
 from workbench.training.config import TrainingConfig
@@ -158,15 +158,16 @@ def indexes(
     everyone = torch.arange(len(asked))
     found = {way: find(everyone) for way, find in ways.items()}
     times = in_turns({way: _one(find) for way, find in ways.items()}, TIMED, 2)
-    ndcg = {way: _at_10(ids, targets)[1] for way, ids in found.items()}
+    quality = {way: list_quality(ids, targets) for way, ids in found.items()}
+    of_popular = {way: list_quality(ids, targets)["NDCG@10"] for way, ids in popular.items()}
     table = []
     for way, ids in found.items():
         best = whole[way[0]]
         table.append(
             {
-                "index": way[0], "effort": way[1], "HR@10": _at_10(ids, targets)[0], "NDCG@10": ndcg[way],
-                "of_brute_force": ndcg[way] / ndcg[best],
-                "popular_of_brute_force": _at_10(popular[way], targets)[1] / ndcg[best] if way in popular else float("nan"),
+                "index": way[0], "effort": way[1], "HR@10": quality[way]["HR@10"], "NDCG@10": quality[way]["NDCG@10"],
+                "of_brute_force": quality[way]["NDCG@10"] / quality[best]["NDCG@10"],
+                "popular_of_brute_force": of_popular.get(way, float("nan")) / quality[best]["NDCG@10"],
                 "recall@10": float((ids[:, :, None] == found[best][:, None]).any(2).double().mean()),
                 "share_scored": work[way] / sequences.num_items, "largest_path": largest.get(way[0], float("nan")),
                 "p50_ms": float(np.median(times[way])),
@@ -201,13 +202,6 @@ def _ask_faiss(
 
         ways[FAISS, f"nprobe {probe}"] = find
         work[FAISS, f"nprobe {probe}"] = float(lists.compared(vectors).double().mean())
-
-
-def _at_10(ids: Tensor, targets: Tensor) -> tuple[float, float]:
-    """HR@10 and NDCG@10 of lists of ten."""
-    hit = ids == targets[:, None]
-    gain = 1 / torch.arange(2, ids.shape[1] + 2).log2()
-    return float(hit.any(1).double().mean()), float((hit * gain).sum(1).mean())
 
 
 def similarities(trained: Mapping[str, TrainedModel], sequences: Sequences) -> pd.DataFrame:

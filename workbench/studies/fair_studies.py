@@ -8,8 +8,7 @@ import pandas as pd
 
 from workbench.data import load
 from workbench.evaluation.bootstrap import intervals
-from workbench.evaluation.metrics import per_user
-from workbench.evaluation.protocol import STRICT, effective_ranks
+from workbench.evaluation.protocol import STRICT, metrics_of_users
 from workbench.models.model_store import SHOWN, TrainedModel
 from workbench.studies.study import Models, PresetsOnDataset, register
 from workbench.training.presets import preset
@@ -49,7 +48,7 @@ class Fair(PresetsOnDataset):
             if (model := models.find(preset(name), sequences, seed)) is not None:
                 found[name][seed] = model
         values = {
-            name: {seed: _of_users(model.ranks(sequences)) for seed, model in trained.items()}
+            name: {seed: metrics_of_users(model.ranks(sequences), SHOWN) for seed, model in trained.items()}
             for name, trained in found.items()
         }
         rows = []
@@ -78,13 +77,6 @@ class Fair(PresetsOnDataset):
                     row |= dict(zip((what, *ends), table.loc[metric], strict=True))
                 rows.append(row)
         return pd.DataFrame(rows).assign(protocol=str(STRICT))
-
-
-def _of_users(ranks: pd.DataFrame) -> pd.DataFrame:
-    """A row per user, in the order of their ids, and a column per metric of `SHOWN`."""
-    ordered = ranks.sort_values("user_id", ignore_index=True)
-    ks = sorted({int(name.split("@")[1]) for name in SHOWN if "@" in name})
-    return per_user(effective_ranks(ordered), ks)[list(SHOWN)]
 
 
 def _over(seeds: list[pd.DataFrame]) -> pd.DataFrame:

@@ -11,8 +11,8 @@ from torch import Tensor
 from workbench.contracts import ItemState, QueryState
 from workbench.data import Sequences
 from workbench.evaluation.bootstrap import intervals
-from workbench.evaluation.metrics import per_user
-from workbench.evaluation.protocol import STRICT, effective_ranks
+from workbench.evaluation.latency import in_turns
+from workbench.evaluation.protocol import STRICT, metrics_of_users
 from workbench.evaluation.retrievers import rank_users
 from workbench.models.model_store import TrainedModel
 from workbench.models.recommend import queries
@@ -20,7 +20,6 @@ from workbench.retriever import Retriever
 from workbench.search.brute_force import BruteForce
 from workbench.similarities import SparCode, SparCodeConfig
 from workbench.similarities.sparcode.quantizer import QuantizerConfig
-from workbench.studies.path_growth import in_turns
 from workbench.studies.sparsity import served, training_codes
 from workbench.training.config import TrainingConfig
 from workbench.training.warm_start import started_from
@@ -67,7 +66,7 @@ def ladder(found: Mapping[str, TrainedModel], sequences: Sequences) -> pd.DataFr
     training = TrainingConfig.from_dict(next(iter(found.values())).metadata["training"])
     times = _latency({label: retriever for label, (retriever, *_) in rows.items()}, sequences)
     first = LADDER["two-tower"]
-    ndcg = {label: _of_users(ranks) for label, (_, ranks, _) in rows.items()}
+    ndcg = {label: metrics_of_users(ranks, SHOWN) for label, (_, ranks, _) in rows.items()}
     table = []
     for label, (retriever, _, values) in rows.items():
         own = ndcg[label]
@@ -107,10 +106,6 @@ def after_the_fact(trained: TrainedModel, sequences: Sequences) -> dict[tuple[in
         )
         for books, words in AFTER_THE_FACT
     }
-
-
-def _of_users(ranks: pd.DataFrame) -> pd.DataFrame:
-    return per_user(effective_ranks(ranks.sort_values("user_id", ignore_index=True)), (10, 50))[list(SHOWN)]
 
 
 def _interval(values: "pd.Series[float]") -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Deep Retrieval's index next to brute force and FAISS as the corpus grows: synthetic clustered vectors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.contracts import Searcher
+from workbench.evaluation.latency import in_turns
 from workbench.runtime import generator, require, stopwatch
 from workbench.search import BruteForce
 from workbench.search.path_beam import PathBeam
@@ -18,8 +19,6 @@ from workbench.similarities import DeepRetrieval, DeepRetrievalConfig
 from workbench.similarities.deep_retrieval.similarity import DeepRetrievalItems, DeepRetrievalQueries
 from workbench.similarities.dot import unit
 from workbench.studies.residual_paths import fit_residual
-
-Way = TypeVar("Way")
 
 DIM, PATHS, K = 64, 2, 10
 SPREAD, QUERY_SPREAD = 1.0, 0.7
@@ -133,17 +132,3 @@ def _by(searcher: Searcher, states: DeepRetrievalQueries) -> Callable[[int], Ten
 def _by_faiss(index: Any, corpus: Corpus, parameters: Any = None) -> Callable[[int], Tensor]:
     asked = corpus.queries.numpy()
     return lambda query: torch.from_numpy(index.search(asked[query : query + 1], K, params=parameters)[1]) + 1
-
-
-def in_turns(
-    ways: Mapping[Way, Callable[[int], object]], queries: int, repeats: int
-) -> dict[Way, list[float]]:
-    """Milliseconds of each way for each query, all ways in turn, so that a noisy moment affects all equally."""
-    times: dict[Way, list[float]] = {way: [] for way in ways}
-    for _ in range(repeats):
-        for query in range(queries):
-            for way, find in ways.items():
-                with stopwatch(torch.device("cpu")) as watch:
-                    find(query)
-                times[way].append(1e3 * watch.seconds)
-    return times

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from workbench.similarities.deep_retrieval.structure import StructureModel
-from workbench.similarities.sparcode.quantizer import QuantizerConfig, VectorQuantizer
+from workbench.similarities.sparcode.quantizer import QuantizerConfig, VectorQuantizer, nearest
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def fit_residual(structure: StructureModel, users: Float[Tensor, "T D"], generat
     both = torch.cat([torch.eye(dim), -torch.eye(dim)])
     left = users
     for level, centres in enumerate(codes.codewords):
-        left = left - centres[torch.cdist(left, centres).argmin(1)]
+        left = left - centres[nearest(left, centres)]
         precision = 1 / float(left.square().mean().clamp(min=1e-12))
         user, output = structure.user_parts[level], structure.outputs[level]
         assert isinstance(user, nn.Linear) and isinstance(output, nn.Linear)

@@ -70,7 +70,7 @@ def tree_beams(
 
 
 def list_quality(found: Tensor, targets: Tensor) -> dict[str, float]:
-    """The metrics of `SHORT` from lists of ids (B, 50) and each user's target (B,)."""
+    """The metrics of `SHORT` from lists of ids (B, K) and each user's target (B,); those at more than K are those at K."""
     hit = found == targets[:, None]
     ranks = torch.where(hit.any(1), 1.0 + hit.int().argmax(1), float("inf")).cpu().numpy()
     values = metrics(ranks, ks=(10, 50))

@@ -2,7 +2,6 @@
 "use strict";
 
 const SEPARATOR = "=";
-const PLAYED = 900; // milliseconds of a step that is played
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -111,7 +110,7 @@ class Dashboard {
       const ends = () => control.place === last || this.same(states, control, control.place + 1);
       if (ends()) to(0);
       play.textContent = "pause";
-      timer = setInterval(() => (ends() ? stop() : to(control.place + 1)), PLAYED);
+      timer = setInterval(() => (ends() ? stop() : to(control.place + 1)), control.plays);
     });
     const buttons = [button("back", by(-1)), play, button("next", by(1))];
     return element("div", { class: "player", role: "group", "aria-label": `play ${control.label}` }, ...buttons);

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from workbench.kernels.kmeans import lloyd
+
 SMALLEST = 1e-5
 """A codeword that fewer tokens than this were given to, on average, keeps its place: there is nothing to move it to."""
 
@@ -132,17 +134,14 @@ class VectorQuantizer(nn.Module):
             raise ValueError(f"k-means of {n} codewords needs at least as many tokens, not {len(tokens)}")
         for m in range(self.config.codebooks):
             piece = left if self.config.residual else left.chunk(self.config.codebooks, dim=1)[m]
-            centres = piece[torch.randperm(len(piece), generator=generator)[:n].to(piece.device)]
-            for _ in range(steps):
-                choice = nearest(piece, centres)
-                counts = torch.bincount(choice, minlength=n).float()[:, None]
-                sums = torch.zeros_like(centres).index_add_(0, choice, piece)
-                centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+            drawn = torch.randperm(len(piece), generator=generator)[:n].to(piece.device)
+            centres = lloyd(piece, piece[drawn], steps, nearest)
+            choice = nearest(piece, centres)
             self.codewords[m] = centres
-            self.counts[m] = torch.bincount(nearest(piece, centres), minlength=n) * (n / len(piece))
+            self.counts[m] = torch.bincount(choice, minlength=n) * (n / len(piece))
             self.sums[m] = self.counts[m][:, None] * centres
             if self.config.residual:
-                left = left - centres[nearest(piece, centres)]
+                left = left - centres[choice]
 
     def lookup(self, codes: Int[Tensor, "*S"]) -> Float[Tensor, "*S d"]:
         """The quantised token t̂ of each code.
