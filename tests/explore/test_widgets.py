@@ -209,6 +209,7 @@ def test_a_figure_whose_browser_lost_an_update_is_opened_again(monkeypatch: pyte
         assert bars.figure is not first and bars.figure in bars.widget.children
         assert len(bars.figure.data[0].y) == 5
         assert bars.status.value == widgets.LOST
+        assert first.comm is not None  # a slow browser may have yet to make the box that first held it
 
 
 def test_a_figure_that_hears_nothing_any_more_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +225,28 @@ def test_a_figure_that_hears_nothing_any_more_is_opened_again(monkeypatch: pytes
         assert bars.figure is not first
         assert len(bars.figure.data[0].y) == 5
         assert bars.status.value == widgets.LOST
+
+
+def test_a_slow_browser_gets_more_time_after_each_figure_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: list[Any] = []
+
+    class Timer:
+        daemon = False
+
+        def __init__(self, seconds: float, call: Any, given: Any) -> None:
+            waiting.append((seconds, call, given))
+
+        def start(self) -> None: ...
+
+    monkeypatch.setattr(widgets.threading, "Timer", Timer)
+    bars = Bars()
+    for count in (3, 4, 5):
+        bars.figure._shown = bars.figure.version
+        bars.controls["count"].value = count
+        _, call, given = waiting[-1]
+        call(*given)
+        assert bars.status.value == widgets.LOST
+    assert [seconds / widgets.PATIENCE for seconds, *_ in waiting] == [1, 2, 4]
 
 
 def test_a_figure_that_shows_its_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ STEP_MS = 900
 """Milliseconds of a step that is played."""
 
 PATIENCE = 5.0
-"""Seconds that a browser has to show an update before its figure is opened again."""
+"""Seconds that a browser has to show an update before its figure is opened again; twice as many after each time."""
 
 FIRST_PATIENCE = 30.0
 """The same for a figure that no browser has shown yet."""
@@ -71,6 +71,7 @@ class Dashboard(ABC):
         self.status = widgets.HTML()
         self._drawn: dict[str, Any] | None = None
         self._displayed = False
+        self._lost: list[LiveFigure] = []
         self._redraw(self._open)
         if self.figure is None:  # the status line shows the reason
             self._open(go.Figure())
@@ -280,19 +281,24 @@ class Dashboard(ABC):
         opened = figure.shown >= 0
         if opened or self._displayed:
             patience = PATIENCE if opened else FIRST_PATIENCE
-            timer = threading.Timer(patience, self._reconnect, [figure, figure.version])
+            seconds = patience * 2 ** len(self._lost)
+            timer = threading.Timer(seconds, self._reconnect, [figure, figure.version])
             timer.daemon = True
             timer.start()
 
     def _reconnect(self, figure: LiveFigure, version: int) -> None:
-        """Open another live figure in the place of one whose browser has not shown this version, and say so."""
+        """Open another live figure in the place of one whose browser has not shown this version, and say so.
+
+        The lost one is not closed: a browser may be so slow that it has yet to make the box which first held it, and a box
+        that names a closed figure is not shown at all.
+        """
         with self.lock:
             if figure is not self.figure or figure.shown >= version:
                 return
             self._open(go.Figure(figure))
             children = [self.figure if child is figure else child for child in self.widget.children]
             self.widget.children = children
-            figure.close()
+            self._lost.append(figure)
             self.status.value = LOST
 
     def _show(self, new: go.Figure) -> None:
