@@ -35,8 +35,9 @@ report: $(VENV)/.installed-$(EXTRA)
 lab: $(VENV)/.installed-$(EXTRA)
 	$(BIN)/workbench lab
 
+# A process for each core; the tests of a file stay together, for they share what they trained.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 matrix: $(VENV)/.installed-$(EXTRA)-test
 	$(BIN)/python -m pytest -m matrix
