@@ -55,7 +55,7 @@ import numpy as np
 import pandas as pd
 
 from workbench import anatomy, data
-from workbench.explore import anatomy as drawn
+from workbench.explore import component_figures as drawn
 from workbench.explore import findings
 from workbench.explore.anatomy_widgets import (
     ComponentMap,

@@ -209,6 +209,4 @@ def test_no_figure_is_deaf_in_a_browser_throttled_four_times(visit: Any, lab: st
             deaf.append(output.inner_text())
     assert outputs.count() > 2
     assert deaf == []
-    # What anywidget says of a model that took longer than two seconds, which is no fault in a browser this slow: see
-    # `test_a_browser_too_busy_for_two_seconds_follows_all_the_same`.
-    assert set(visit.errors) <= {"[anywidget] Failed to initialize model."}
+    assert visit.errors == []

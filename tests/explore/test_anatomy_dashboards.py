@@ -16,7 +16,7 @@ from workbench.anatomy import ModelView
 from workbench.data import Sequences
 from workbench.encoders import SASRecConfig
 from workbench.explore import anatomy as drawn
-from workbench.explore import anatomy_widgets
+from workbench.explore import anatomy_widgets, component_figures
 from workbench.explore.anatomy_widgets import (
     ComponentMap,
     ComponentUsage,
@@ -300,12 +300,14 @@ def test_a_large_mixture_is_drawn_with_what_gives_most() -> None:
 
 def test_bars_of_balance_and_of_what_is_switched_off(mol: ModelView) -> None:
     parts, _ = anatomy.balance({"m": (mol, anatomy.held_out_pairs(mol))})
-    shares = drawn.balance_bars(parts).data[0].y
+    shares = component_figures.balance_bars(parts).data[0].y
     assert list(shares) == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
     worth = anatomy.ablate_components(mol, np.arange(10))
-    assert list(drawn.switched_off_bars(worth).data[0].x) == anatomy.component_names(mol.retriever.similarity)
+    assert list(component_figures.switched_off_bars(worth).data[0].x) == anatomy.component_names(
+        mol.retriever.similarity
+    )
     with pytest.raises(ValueError, match="empty"):
-        drawn.switched_off_bars(worth.iloc[:1])
+        component_figures.switched_off_bars(worth.iloc[:1])
 
 
 def test_examples_hold() -> None:

@@ -227,7 +227,9 @@ def test_a_figure_that_hears_nothing_any_more_is_opened_again(monkeypatch: pytes
         assert bars.status.value == widgets.LOST
 
 
-def test_a_slow_browser_gets_more_time_after_each_figure_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_browser_gets_more_time_after_each_figure_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     waiting: list[Any] = []
 
     class Timer:

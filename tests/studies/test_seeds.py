@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 import pytest
 
-from workbench.models.model_store import SHOWN
+from workbench.models.cards import SHOWN
 from workbench.studies import seed_studies
 from workbench.studies.seed_studies import Seeds
 from workbench.studies.seeds import over_seeds

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from workbench import anatomy
 from workbench.anatomy import Change, Dissection, ModelView, Pairs
-from workbench.explore.anatomy import component_map, recommended, score_parts, usage_heatmap
+from workbench.explore.anatomy import recommended, score_parts
+from workbench.explore.component_figures import component_map, usage_heatmap
 from workbench.explore.tables import table
 from workbench.explore.widgets import Dashboard
 from workbench.visible import html_text, visible

@@ -23,6 +23,8 @@ PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
 
 SEQUENTIAL = [[0.0, "#f3f6fa"], [0.25, "#bcd4e8"], [0.5, "#6ea6cf"], [0.75, "#2b75ad"], [1.0, "#053e6b"]]
 """Colour scale for amounts: light to dark blue, even in grey."""
+DIVERGING = "RdBu_r"
+"""Colour scale for amounts of both signs."""
 
 
 @dataclass(frozen=True)

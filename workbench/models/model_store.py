@@ -16,7 +16,6 @@ import pandas as pd
 
 from workbench import files, paths
 from workbench.data import CATALOG, Sequences
-from workbench.encoders import ENCODERS
 from workbench.evaluation.metrics import KS
 from workbench.evaluation.protocol import STRICT, summarize
 from workbench.evaluation.published import published
@@ -24,6 +23,7 @@ from workbench.evaluation.ranks import COLUMNS
 from workbench.evaluation.retrievers import rank_users
 from workbench.loading import read_csv, read_json, reading
 from workbench.models import measurements
+from workbench.models.cards import SHOWN, card
 from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.registry import did_you_mean
 from workbench.retriever import (
@@ -35,7 +35,6 @@ from workbench.retriever import (
     StoredDtype,
     read_metadata,
 )
-from workbench.similarities import SIMILARITIES
 from workbench.training.config import TrainingConfig
 from workbench.training.loop import THREADS, load_history, train
 from workbench.training.presets import Preset
@@ -47,7 +46,6 @@ logger = logging.getLogger(__name__)
 CARD, HISTORY, METRICS, RANKS = "README.md", "history.csv", "metrics.csv", "ranks.parquet"
 HISTORY_COLUMNS = {"epoch": "int64", "seconds": "float64", "loss": "float64"}
 METRIC_COLUMNS = {"metric": "str", "value": "float64", "low": "float64", "high": "float64", "users": "int64"}
-SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
 RETRAIN = "restore it, or remove the folder and train again"
 
 
@@ -408,58 +406,6 @@ def with_published(models: Sequence[TrainedModel]) -> pd.DataFrame:
             | {m: f"{values[m]:.4f}" if m in values else "" for m in SHOWN}
         )
     return pd.DataFrame(rows, columns=["model", "whose", *SHOWN])
-
-
-def card(
-    name: str, metadata: dict[str, Any], history: pd.DataFrame, metrics: pd.DataFrame, sequences: Sequences
-) -> str:
-    """The model card: the model, its training data and settings, its metrics, and its limits."""
-    training = TrainingConfig.from_dict(metadata["training"])
-    config = metadata["retriever"]
-    encoder, similarity = (
-        parts[config[part]["kind"]].title
-        for part, parts in (("encoder", ENCODERS), ("similarity", SIMILARITIES))
-    )
-    shown = metrics[metrics["metric"].isin(SHOWN)]
-    rows = "\n".join(
-        f"| {r.metric} | {r.value:.4f} | {r.low:.4f} to {r.high:.4f} |" for r in shown.itertuples()
-    )
-    origin = "".join(
-        f"- {k}: {metadata[k]}\n"
-        for k in ("preset", "source", "commit", "machine", "command")
-        if k in metadata
-    )
-    if dtype := metadata.get("stored_dtype"):
-        origin += f"- stored as {dtype}, which leaves the metrics below as those of float32, to four digits\n"
-    settings = json.dumps({"retriever": config, "training": metadata["training"]}, indent=1)
-    return f"""# {name}
-
-{encoder} with {similarity}, embedding width {config["dim"]}, histories of
-up to {config["max_length"]} items.
-
-- data: {sequences.name}, {sequences.num_users:,} users, {sequences.num_items:,} items,
-  {len(sequences.item_ids):,} interactions (fingerprint {metadata["fingerprint"]}); the data is not part of this checkpoint
-- trained: {len(history)} epochs, {history["seconds"].sum() / 60:.0f} minutes; epoch {metadata["best_epoch"]} chosen by
-  {training.metric} on the {training.choose_on} part; seed {training.seed}
-{origin}
-Measured on {metrics["users"].iloc[0]:,} users by {metrics[measurements.MEASURED_BY].iloc[0]},
-with 95 % bootstrap intervals; the protocol:
-{STRICT.on(sequences)}.
-
-| metric | value | interval |
-| --- | --- | --- |
-{rows}
-
-For research and teaching on the same data. It has no items or users beyond its table, and repeats the popularity and
-selection biases of its data.
-
-<details><summary>All settings</summary>
-
-```json
-{settings}
-```
-</details>
-"""
 
 
 def _wanted(preset: Preset, sequences: Sequences, seed: int) -> dict[str, Any]:

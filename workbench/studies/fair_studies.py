@@ -9,7 +9,8 @@ import pandas as pd
 from workbench.data import load
 from workbench.evaluation.bootstrap import intervals
 from workbench.evaluation.protocol import STRICT, metrics_of_users
-from workbench.models.model_store import SHOWN, TrainedModel
+from workbench.models.cards import SHOWN
+from workbench.models.model_store import TrainedModel
 from workbench.studies.study import Models, PresetsOnDataset, register
 from workbench.training.presets import preset
 

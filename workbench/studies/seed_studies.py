@@ -6,7 +6,8 @@ from typing import ClassVar
 import pandas as pd
 
 from workbench.data import load
-from workbench.models.model_store import SHOWN, name_of
+from workbench.models.cards import SHOWN
+from workbench.models.model_store import name_of
 from workbench.studies.seeds import over_seeds
 from workbench.studies.study import Models, Study, register
 from workbench.training.presets import preset
