@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.bench import workloads
+from workbench.bench import plans, workloads
 from workbench.bench.methods import SearcherSpec
 from workbench.bench.plans import chosen_points
 from workbench.bench.run import run
@@ -99,3 +99,13 @@ def test_a_head_of_other_texts_or_without_its_settings_is_refused(
         with pytest.raises(ValueError, match=message):
             open_head(folder) if "documents" not in change else TextCorpus(str(folder)).num_items()
     assert np.isfinite(stored["seconds"])
+
+
+def test_the_plan_for_text_is_of_the_shipped_mixture_and_has_the_published_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("WORKBENCH_ROOT", raising=False)
+    plan = plans.named("text", plans.CHECKPOINTS["text"])
+    (workload,) = plan.workloads
+    assert workload.num_items() == 117_659 and plan.ks == (10, 100)
+    assert "average n2=100" in {point.text for point in plan.points}

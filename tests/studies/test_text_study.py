@@ -11,7 +11,7 @@ import torch
 from workbench.evaluation.relevant import Relevant
 from workbench.models.text_heads import EncodedCollection, find_or_train
 from workbench.studies.study import Models, study
-from workbench.studies.text import HEADS, TextRetrieval, fuse
+from workbench.studies.text import HEADS, TextRetrieval, fuse, reference
 from workbench.training.text_training import HeadTraining
 
 pytest.importorskip("wordllama")
@@ -83,10 +83,18 @@ def test_fusion_prefers_what_both_lists_hold() -> None:
     assert fuse(first, second).tolist() == [[7, 5, 6], [3, -1, -1]]
 
 
+def test_each_head_is_held_against_its_kin() -> None:
+    ways = set(HEADS)
+    assert reference("mol-2-tokens", ways) == "dot-2-tokens" and reference("dot-2-tokens", ways) == "dot-2"
+    assert reference("zero-shot-all-tokens", ways) == "zero-shot" and reference("zero-shot", ways) is None
+    assert reference("maxsim-1-all-tokens", ways) == "dot-1"
+    assert reference("BM25 + mol-2", {"BM25 + mol-2"}) is None
+
+
 def test_options_are_read_from_text_and_checked() -> None:
     chosen = study("text", {"data": "mine", "encoder": "minilm", "heads": "dot-1,mol-2", "seeds": "2"})
-    assert chosen.file == "text-mine-minilm-30000"
-    assert study("text", {"data": "mine", "train_queries": "none"}).file == "text-mine-minilm-bfloat16"
+    assert chosen.file == "text-mine-minilm"
+    assert study("text", {"data": "mine", "train_queries": "300"}).file == "text-mine-minilm-bfloat16-300"
     assert study("text", {"rates": "0.001,0.01"}).rates == (0.001, 0.01)
     with pytest.raises(ValueError, match="validation and test queries must be 2 or more"):
         study("text", {"test_queries": "1"})

@@ -10,6 +10,9 @@ from workbench.bench.methods import METHODS, BenchmarkEntry, SearcherSpec
 from workbench.bench.workloads import SIZES, Inflated, RandomWeights, TextCorpus, Trained, WorkloadSpec
 from workbench.models.model_store import folder_of
 
+CHECKPOINTS = {"text": "text-reverse-dictionary-mol-2"}
+"""What a plan measures by default if it is not a recommender."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -184,6 +187,30 @@ def crossing(
     )
 
 
+def text(head: str = CHECKPOINTS["text"], title: str = "", threads: int | None = None) -> Plan:
+    """Every searcher over all documents of a trained text head: minutes. The published claim is of the average's 100 best."""
+    points = (
+        "exact with a bound",
+        *(f"per component n1={n}" for n in (25, 100, 400)),
+        *(f"average n2={n}" for n in (25, 100, 400, 1600)),
+        "combined n1=25,n2=200",
+        "cascade n2=4000,keep=200",
+        *(f"graph ef={n}" for n in (100, 400)),
+    )
+    return Plan(
+        "text",
+        (TextCorpus(head, title),),
+        batch_sizes=(1, 32),
+        ks=(10, 100),
+        rounds=3,
+        calls=2,
+        warmup=1,
+        queries=192,
+        threads=threads,
+        points=tuple(map(SearcherSpec.read, points)),
+    )
+
+
 def of_profile(profile: str, checkpoint: str, title: str = "") -> Plan:
     """What the notebook on recall and latency measures: `quick`, or `standard` for every other profile."""
     return quick(checkpoint, title=title) if profile == "quick" else standard(checkpoint, title)
@@ -273,6 +300,8 @@ def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:
             return growth(checkpoint, threads=threads)
         case "crossing":
             return crossing(checkpoint, threads=threads)
+        case "text":
+            return text(checkpoint, threads=threads)
     raise ValueError(
-        f"no preset {name!r} of the search bench; there are trained, quick, standard, sizes, growth, crossing"
+        f"no preset {name!r} of the search bench; there are trained, quick, standard, sizes, growth, crossing, text"
     )

@@ -183,12 +183,16 @@ def bench_search(
         str | None,
         typer.Option(
             help="trained (seconds; the checkpoint's corpus as it is), quick (seconds; it has 20,000 items), standard (minutes;"
-            " the default), sizes (the published ones), growth, crossing."
+            " the default), sizes (the published ones), growth, crossing, text (all documents of a text head)."
         ),
     ] = None,
     checkpoint: Annotated[
-        str, typer.Option(help="A trained component similarity, for all presets but sizes.")
-    ] = "ml-1m-cpu-hstu-mol",
+        str | None,
+        typer.Option(
+            help="A trained component similarity, for all presets but sizes; by default ml-1m-cpu-hstu-mol, and for text the"
+            " mixture of the reverse dictionary."
+        ),
+    ] = None,
     size: Annotated[
         list[str] | None, typer.Option(help="Instead: random weights at a published size; repeat for more.")
     ] = None,
@@ -290,6 +294,7 @@ def bench_search(
     from workbench.bench.workloads import Inflated, RandomWeights, Trained, WorkloadSpec
     from workbench.explore.saving import check_figure
 
+    checkpoint = checkpoint or plans.CHECKPOINTS.get(preset or "", "ml-1m-cpu-hstu-mol")
     workloads: list[WorkloadSpec] = [RandomWeights(s) for s in size or []]
     workloads += [Inflated(checkpoint, items) for items in inflate or []]
     given: dict[str, Any] = {

@@ -22,6 +22,7 @@ from workbench.data.text.collection import TextCollection
 from workbench.evaluation.relevant import Relevant
 from workbench.files import Kind, atomic_write, lock, new_folder, recover, write_text
 from workbench.loading import read_json
+from workbench.models.text_reranking import rerank
 from workbench.search.brute_force import BruteForce
 from workbench.text_encoders import EncodedTexts, TextEncoder, encode_cached, encode_tokens_cached
 from workbench.training.text_heads import HeadConfig, TextHead
@@ -98,7 +99,8 @@ class TrainedHead:
     seconds: float
 
     def lists(self, encoded: EncodedCollection, split: str, k: int) -> NDArray[np.int64]:
-        """Rows (Q, k) of the best documents for each query of a split, as `search`; stored next to the head."""
+        """Rows (Q, k) of the best documents for each query of a split, as `search`, or as `rerank` of a head of all tokens;
+        stored next to the head."""
         texts = list(encoded.collection.of_split(split)["text"])
         path = None
         if self.folder is not None:
@@ -110,7 +112,8 @@ class TrainedHead:
             return kept
         on_query, on_document = self.head.reads_tokens
         queries = encoded.queries(split, tokens=on_query)
-        found = search(self.head, queries, encoded.documents(tokens=on_document), k)
+        ranked = rerank if self.head.config.tokens == "all" else search
+        found = ranked(self.head, queries, encoded.documents(tokens=on_document), k)
         if path is not None:
             with atomic_write(path) as temporary, temporary.open("wb") as file:
                 np.save(file, found)

@@ -102,8 +102,9 @@ class MaxSim(ComponentSimilarity[MaxSimQueries, MaxSimItems]):
         return combination_error(lengths, item_norm, width, groups, groups, dtype)
 
     def score(self, queries: MaxSimQueries, items: MaxSimItems) -> Float[Tensor, "B N"]:
-        """φ for every pair (B, N)."""
-        return self.upper_bound(self.component_logits(queries, items))
+        """φ for every pair (B, N); of as many components as the states hold."""
+        grid = self.component_logits(queries, items).unflatten(-1, (queries.components.shape[1], -1))
+        return grid.amax(-1).sum(-1)
 
     def score_candidates(
         self, queries: MaxSimQueries, items: MaxSimItems, rows: Int[Tensor, "B C"]

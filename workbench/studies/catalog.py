@@ -11,6 +11,7 @@ from workbench.studies import (
     seed_studies,
     sparcode_studies,
     text,
+    text_ablations,
     tie_studies,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "seed_studies",
     "sparcode_studies",
     "text",
+    "text_ablations",
     "tie_studies",
 ]

@@ -6,6 +6,8 @@ Projections that start at random throw the pretrained geometry away.
 
 A token-aware head reads the states of the tokens instead of their mean: each group attends over them with a vector of its own,
 which is 0 at the start, so that every token weighs the same and step 0 does not change (for an encoder that pools by the mean).
+A head of all tokens takes each of them as a component of its own: MaxSim as in ColBERT. Its documents are too large to be held
+for a whole corpus, so it ranks candidates again (`models.text_reranking`).
 """
 
 from dataclasses import dataclass, replace
@@ -30,6 +32,7 @@ from workbench.similarities import (
     build,
 )
 from workbench.similarities.dot import unit
+from workbench.similarities.maxsim import MaxSimItems, MaxSimQueries
 from workbench.similarities.projections import Projection
 from workbench.text_encoders import EncodedTexts, PaddedTokens
 
@@ -50,6 +53,8 @@ _LABELS = {
     "lite": "LITE {g}×{g}",
     "hypencoder": "Hypencoder of {h} units",
 }
+_TOKENS = {"none": [], "query": ["tokens"], "both": ["tokens", "both"], "all": ["all", "tokens"]}
+"""What each choice of tokens adds to a head's name."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class HeadConfig:
     hidden units, so that all heads of one g have 2 g D² weights, MoL's gate (`gate_hidden` units) and LITE's network aside.
     `start`: projections begin as the "identity", or at "random" as published. `gate`: what MoL's weights depend on: "full"
     (query, document and their dot products), the dot products alone ("pair", as published for text), or nothing ("uniform":
-    the mean of the components). `tokens`: the sides whose groups attend over token states, g D weights each.
+    the mean of the components). `tokens`: the sides whose groups attend over token states, g D weights each, or "all": every
+    token of both sides is a component, projected by one matrix per side (MaxSim), or as it is (zero-shot).
     """
 
     kind: Literal["zero-shot", "dot", "maxsim", "mol", "lite", "hypencoder"] = "mol"
@@ -68,7 +74,7 @@ class HeadConfig:
     gate_hidden: int = 32
     start: Literal["identity", "random"] = "identity"
     gate: Literal["full", "pair", "uniform"] = "full"
-    tokens: Literal["none", "query", "both"] = "none"
+    tokens: Literal["none", "query", "both", "all"] = "none"
 
     def __post_init__(self) -> None:
         if self.kind not in _LABELS:
@@ -79,9 +85,14 @@ class HeadConfig:
             raise ValueError(f"start must be identity or random, not {self.start!r}")
         if self.gate not in ("full", "pair", "uniform"):
             raise ValueError(f"gate must be full, pair or uniform, not {self.gate!r}")
-        if self.tokens not in ("none", "query", "both"):
-            raise ValueError(f"tokens must be none, query or both, not {self.tokens!r}")
-        if self.kind in ("zero-shot", "hypencoder") and self.tokens != "none":
+        if self.tokens not in _TOKENS:
+            raise ValueError(f"tokens must be {', '.join(_TOKENS)}, not {self.tokens!r}")
+        if self.tokens == "all":
+            if self.kind not in ("zero-shot", "maxsim") or self.groups != 1:
+                raise ValueError(
+                    f"all tokens are the components of a zero-shot or maxsim head of one group: {self}"
+                )
+        elif self.kind in ("zero-shot", "hypencoder") and self.tokens != "none":
             raise ValueError(f"a {self.kind} head has no groups that could attend over tokens")
 
     @property
@@ -89,11 +100,13 @@ class HeadConfig:
         """Its name in folders: "mol-2-pair-tokens"."""
         parts = [self.kind] + ([] if self.kind == "zero-shot" else [str(self.groups)])
         parts += ["random"] * (self.start == "random") + [self.gate] * (self.gate != "full")
-        return "-".join(parts + {"none": [], "query": ["tokens"], "both": ["tokens", "both"]}[self.tokens])
+        return "-".join(parts + _TOKENS[self.tokens])
 
     @property
     def label(self) -> str:
         """Its name in tables: "MoL 2×2"."""
+        if self.tokens == "all":
+            return "MaxSim of all tokens" + (", zero-shot" if self.kind == "zero-shot" else "")
         name = _LABELS[self.kind].format(g=self.groups, h=2 * self.groups)
         random = ", random start" if self.start == "random" else ""
         gate = f", {self.gate} gate" if self.kind == "mol" and self.gate != "full" else ""
@@ -130,7 +143,7 @@ class TextHead(nn.Module):
             self.query_tower = Projection("linear", dim, 0, g * dim, 0.0)
             self.document_tower = Projection("linear", dim, 0, g * dim, 0.0)
         self.similarity = _similarity(config, dim)
-        self.query_attention = None if config.tokens == "none" else GroupAttention(dim, g)
+        self.query_attention = GroupAttention(dim, g) if config.tokens in ("query", "both") else None
         self.document_attention = GroupAttention(dim, g) if config.tokens == "both" else None
         self._start(dim, runtime.generator(seed))
 
@@ -154,10 +167,13 @@ class TextHead(nn.Module):
     @property
     def reads_tokens(self) -> tuple[bool, bool]:
         """Whether it looks at the tokens of queries, and of documents."""
-        return self.query_attention is not None, self.document_attention is not None
+        every = self.config.tokens == "all"
+        return every or self.query_attention is not None, every or self.document_attention is not None
 
     def queries(self, vectors: Float[Tensor, "B D"], tokens: PaddedTokens | None = None) -> QueryState:
         """What depends on the query alone. Raises ValueError if the head looks at tokens and there are none."""
+        if self.config.tokens == "all":
+            return self._every_query_token(_given(tokens, "query"))
         users = torch.zeros(len(vectors), dtype=torch.long, device=vectors.device)
         if self.query_attention is None:
             return self.similarity.queries(self.query_tower(vectors), users)
@@ -181,6 +197,8 @@ class TextHead(nn.Module):
         """What depends on the document alone; ids are 1..N unless given. Raises as `queries`."""
         if ids is None:
             ids = torch.arange(1, len(vectors) + 1, device=vectors.device)
+        if self.config.tokens == "all":
+            return self._every_document_token(_given(tokens, "document"), ids)
         if self.document_attention is None:
             return self.similarity.items(self.document_tower(vectors), ids)
         pooled = self.document_attention(_given(tokens, "document"))  # (N, g, D)
@@ -189,16 +207,38 @@ class TextHead(nn.Module):
         components = unit(_grouped(self.similarity.item_network, pooled))  # type: ignore[arg-type]
         return replace(self.similarity.items(vectors, ids), components=components)
 
+    def document_tokens(self, states: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
+        """The component of each token of a document, of unit length: for a head of all tokens."""
+        return unit(self.similarity.item_network(states))  # type: ignore[operator]
+
+    def _every_query_token(self, tokens: PaddedTokens) -> MaxSimQueries:
+        """A component per token, divided by τ and their number; 0 past the end, which adds nothing to a sum of maxima."""
+        states = self.similarity.query_network(tokens.states)  # type: ignore[operator]
+        share = tokens.present / (self.config.temperature * tokens.present.sum(1, keepdim=True))  # (B, L)
+        return MaxSimQueries(unit(states) * share[..., None])
+
+    def _every_document_token(self, tokens: PaddedTokens, ids: Int[Tensor, "N"]) -> MaxSimItems:
+        """A component per token; past the end the first one again, which changes no maximum."""
+        components = self.document_tokens(tokens.states)
+        return MaxSimItems(ids, torch.where(tokens.present[..., None], components, components[:, :1]))
+
     @torch.inference_mode()
     def query_state(self, texts: EncodedTexts) -> QueryState:
         """`queries` of all texts, their token states read in parts."""
-        if self.query_attention is None:
+        if not self.reads_tokens[0]:
             return self.queries(texts.vectors)
         return _joined([self.queries(*texts.batch(rows)) for rows in _parts(len(texts))])
 
     @torch.inference_mode()
     def corpus_state(self, texts: EncodedTexts) -> ItemState:
-        """`documents` of all texts, their token states read in parts."""
+        """`documents` of all texts, their token states read in parts.
+
+        Raises ValueError for a head of all tokens, whose documents are of different lengths.
+        """
+        if self.config.tokens == "all":
+            raise ValueError(
+                f"{self.config.name} holds every token: rank candidates by models.text_reranking"
+            )
         if self.document_attention is None:
             return self.documents(texts.vectors)
         parts = [
@@ -228,6 +268,10 @@ def _similarity(config: HeadConfig, dim: int) -> Similarity:
             "gate_pair": None if config.gate == "uniform" else hidden,
         }
         return build(MoLConfig(**shape, **linear, **gate, gate_dropout=0.1), dim)  # type: ignore[arg-type]
+    if config.kind == "zero-shot" and config.tokens == "all":
+        raw = build(MaxSimConfig(**shape, **linear), dim)  # type: ignore[arg-type]
+        raw.query_network, raw.item_network = nn.Identity(), nn.Identity()
+        return raw
     others: dict[str, SimilarityConfig] = {
         "maxsim": MaxSimConfig(**shape, **linear),  # type: ignore[arg-type]
         "lite": LITEConfig(**shape, **linear, hidden=LITE_HIDDEN),  # type: ignore[arg-type]
