@@ -109,3 +109,8 @@ def test_the_plan_for_text_is_of_the_shipped_mixture_and_has_the_published_setti
     (workload,) = plan.workloads
     assert workload.num_items() == 117_659 and plan.ks == (10, 100)
     assert "average n2=100" in {point.text for point in plan.points}
+
+
+def test_the_plan_for_text_has_lists_that_fit(heads: dict[str, Path]) -> None:
+    found = {point.text for point in plans.text(str(heads["mol-2"])).points}
+    assert "average n2=400" in found and not {"average n2=1600", "cascade n2=4000,keep=200"} & found

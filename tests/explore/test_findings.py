@@ -289,3 +289,37 @@ def test_what_searchers_cost_and_prove() -> None:
     proved = table.assign(certified=table["matches_brute_force"], relative_hr=float("nan"))
     assert text(findings.searchers(proved)).endswith("Every list that matches brute force is certified.")
     assert "hit rate" not in text(findings.searchers(proved))
+
+
+def test_the_published_claim_on_the_average_is_held_against_what_was_measured() -> None:
+    table = pd.DataFrame(
+        {
+            "label": ["brute force", "average (n2=100)"], "batch_size": 32, "k": 10, "p50_ms": [400.0, 100.0],
+            "vs_brute_force": [1.0, 4.0], "recall": [1.0, 0.9], "relative_hr": [1.0, 0.98],
+        }
+    )  # fmt: skip
+    found = text(findings.average_claim(table))
+    assert "hold 90.0% of the true top 10 of brute force, 98.0% of the answers that it finds," in found
+    assert "100 ms for 32 queries: 4.00 times as fast." in found and found.endswith(
+        "Here: the recall is not full."
+    )
+    full = table.assign(recall=1.0, relative_hr=float("nan"))
+    assert text(findings.average_claim(full)).endswith("Here: full recall, but not the speed.")
+    assert "answers" not in text(findings.average_claim(full))
+    fast = full.assign(vs_brute_force=[1.0, 70.0])
+    assert text(findings.average_claim(fast)).endswith("The claim holds here.")
+
+
+def test_what_each_change_does_to_a_mixture_on_text() -> None:
+    table = pd.DataFrame(
+        {
+            "change": ["as in the table", "a", "b"], "dot": [0.46, 0.40, 0.45], "mixture": [0.46, 0.42, 0.43],
+            "difference_low": [-0.01, 0.01, -0.03], "difference_high": [0.01, 0.03, -0.01],
+            "dot_train": 0.6, "mixture_train": 0.7, "components": 3.9, "of_components": 4, "shared": 0.9,
+        }
+    )  # fmt: skip
+    found = text(findings.ablations(table))
+    assert "ahead of the dot product in 1 (*a*), behind in 1 (*b*); the others are not apart." in found
+    assert "best setting is *as in the table*: 0.460 on validation, the dot product 0.460." in found
+    assert "uses 3.9 of 4 components, and 90% of its ten best" in found
+    assert "ahead of the dot product in 0, behind in 0" in text(findings.ablations(table[:1]))

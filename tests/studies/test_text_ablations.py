@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from workbench.models.text_heads import find_or_train
-from workbench.studies import text_ablations
-from workbench.studies.study import Models
+from workbench.studies.study import Models, study
 from workbench.studies.text import HEADS, TextRetrieval
-from workbench.studies.text_ablations import CHANGES, TextAblations, _shared, components_in_use
+from workbench.studies.text_ablations import TextAblations, _shared, components_in_use
 from workbench.training.text_training import HeadTraining
 
 pytest.importorskip("wordllama")
@@ -21,12 +20,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_one_row_per_change_and_the_dot_product_is_not_changed_by_the_gate(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_row_per_change_and_the_dot_product_is_not_changed_by_the_gate(root: Path) -> None:
     wanted = ("as in the table", "random start", "uniform gate")
-    monkeypatch.setattr(text_ablations, "CHANGES", tuple(c for c in CHANGES if c.name in wanted))
-    chosen = TextAblations(data="embedded-text", encoder="wordllama", epochs=6)
+    chosen = TextAblations(data="embedded-text", encoder="wordllama", changes=wanted, epochs=6)
     table = chosen.table(Models()).set_index("change")
     assert tuple(table.index) == wanted
     np.testing.assert_allclose(table["difference"], table["mixture"] - table["dot"])
@@ -51,3 +47,13 @@ def test_only_a_mixture_has_components_in_use(root: Path) -> None:
 
 def test_what_two_lists_share_is_counted_by_query() -> None:
     assert _shared(np.array([[1, 2], [3, 4]]), np.array([[2, 9], [4, 3]])) == 0.75
+
+
+def test_changes_are_chosen_by_name() -> None:
+    chosen = study("text-ablations", {"changes": "uniform gate,temperature .1", "data": "mine"})
+    assert (
+        chosen.changes == ("uniform gate", "temperature .1")
+        and chosen.file == "text-ablations-mine-minilm-bfloat16"
+    )
+    with pytest.raises(ValueError, match="no change 'none of these'; there are as in the table,"):
+        study("text-ablations", {"changes": "none of these"})

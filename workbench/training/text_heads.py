@@ -45,14 +45,7 @@ AT_ONCE = 4096
 """Texts whose token states are read together."""
 
 
-_LABELS = {
-    "zero-shot": "zero-shot cosine",
-    "dot": "dot ×{g}",
-    "maxsim": "MaxSim {g}×{g}",
-    "mol": "MoL {g}×{g}",
-    "lite": "LITE {g}×{g}",
-    "hypencoder": "Hypencoder of {h} units",
-}
+_KINDS = ("zero-shot", "dot", "maxsim", "mol", "lite", "hypencoder")
 _TOKENS = {"none": [], "query": ["tokens"], "both": ["tokens", "both"], "all": ["all", "tokens"]}
 """What each choice of tokens adds to a head's name."""
 
@@ -77,8 +70,8 @@ class HeadConfig:
     tokens: Literal["none", "query", "both", "all"] = "none"
 
     def __post_init__(self) -> None:
-        if self.kind not in _LABELS:
-            raise ValueError(f"a head is {', '.join(_LABELS)}, not {self.kind!r}")
+        if self.kind not in _KINDS:
+            raise ValueError(f"a head is {', '.join(_KINDS)}, not {self.kind!r}")
         if self.groups < 1 or not self.temperature > 0:
             raise ValueError(f"groups must be at least 1 and temperature positive: {self}")
         if self.start not in ("identity", "random"):
@@ -101,16 +94,6 @@ class HeadConfig:
         parts = [self.kind] + ([] if self.kind == "zero-shot" else [str(self.groups)])
         parts += ["random"] * (self.start == "random") + [self.gate] * (self.gate != "full")
         return "-".join(parts + _TOKENS[self.tokens])
-
-    @property
-    def label(self) -> str:
-        """Its name in tables: "MoL 2×2"."""
-        if self.tokens == "all":
-            return "MaxSim of all tokens" + (", zero-shot" if self.kind == "zero-shot" else "")
-        name = _LABELS[self.kind].format(g=self.groups, h=2 * self.groups)
-        random = ", random start" if self.start == "random" else ""
-        gate = f", {self.gate} gate" if self.kind == "mol" and self.gate != "full" else ""
-        return name + random + gate + ("" if self.tokens == "none" else f", tokens of {self.tokens}")
 
 
 class GroupAttention(nn.Module):
