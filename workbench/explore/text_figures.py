@@ -29,7 +29,7 @@ def answer_columns(answers: pd.DataFrame) -> go.Figure:
         )
     )
     lines = sum(
-        -(-part["document"].str.len().max() // (110 // len(ways))) for _, part in answers.groupby("place")
+        -(-part["document"].str.len().max() // (140 // len(ways))) for _, part in answers.groupby("place")
     )
     return figure.update_layout(
         height=90 + 10 * len(places) + 18 * int(lines), margin={"t": 10, "b": 10, "l": 10, "r": 10}
