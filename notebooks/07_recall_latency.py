@@ -60,7 +60,7 @@ from workbench.explore.tables import table
 from workbench.explore.watch_widget import SearchWatch
 from workbench.models.model_store import find_trained, load_or_train
 from workbench.reporting import record
-from workbench.training.presets import learned_indexes, lineup
+from workbench.training.presets import late_interaction, learned_indexes, lineup
 
 # %% [markdown]
 # ## What is measured
@@ -155,17 +155,19 @@ findings.searchers(group)
 # ## Your turn: live measurements
 #
 # The explorer adds your measurements to the sweep above. In addition to the retriever of the sweep it offers the other models
-# of this dataset in `ckpts/`: dot products, another mixture, and **SparCode** and **Deep Retrieval**, which learned an index of
-# their own. These two search with *their own* score: their overlap is computed against brute force with that score, while their
-# hit rate on labels can be compared with all others. Their index covers the catalogue alone: choose the corpus *as it is*. The
-# view *all models* puts every similarity on the same users and labels into one figure: choose *label HR* across.
+# of this dataset in `ckpts/`: dot products, another mixture, **MaxSim**, and **SparCode** and **Deep Retrieval**, which learned
+# an index of their own. The last two search with *their own* score: their overlap is computed against brute force with that
+# score, while their hit rate on labels can be compared with all others. Their index covers the catalogue alone: choose the
+# corpus *as it is*. The view *all models* puts every similarity on the same users and labels into one figure: choose *label HR*
+# across.
 
 # %%
-others = {**lineup(profile, dataset), **learned_indexes(profile)}
+more = {**late_interaction(profile), **learned_indexes(profile)}
+others = {**lineup(profile, dataset), **more}
 checkpoints = {"HSTU + MoL": str(trained.folder)}
 for name, preset in others.items():
-    if profile == "quick" and name in learned_indexes(profile):
-        load_or_train(preset, sequences, seed=seed)  # notebooks 08 and 09 use them, too
+    if profile == "quick" and name in more:
+        load_or_train(preset, sequences, seed=seed)  # notebooks 08 and 09 use two of them, too
     if found := find_trained(preset, sequences, seed=seed):
         checkpoints[name] = str(found.folder)
 
@@ -180,7 +182,8 @@ for name, preset in others.items():
 # %% [markdown]
 # Choose searchers, move their sliders, press *measure*. The chosen searchers and brute force take turns, with the same queries
 # as the sweep; an index is built on first use and cached. Your measurements have a ring. Hover over a mark for all its numbers.
-# The dotted line is the Pareto front: no setting is better in both. *failing queries* lists whose list lacks a true item.
+# The dotted line is the Pareto front: no setting is better in both. Draw a frame around marks: the queries that lose a true
+# item with these settings are listed below. *failing queries* shows them for every setting.
 
 # %%
 bench = LiveBench()

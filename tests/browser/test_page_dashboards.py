@@ -181,6 +181,28 @@ def test_controls_show_what_python_draws(visit: Any, page: Path, record_property
     assert (visit.errors, visit.outside) == ([], [])
 
 
+def test_axes_stay_in_their_place_and_no_figure_is_drawn_twice(visit: Any, page: Path) -> None:
+    """Labels of other widths need other margins: plotly draws a figure, measures its labels, and draws it again."""
+    browser = visit.page
+    browser.goto(page.as_uri())
+    browser.wait_for_function("dashboards.every(one => one.plot.querySelector('.main-svg'))")
+    found = browser.evaluate(
+        """async () => {
+            const one = dashboards[0], k = one.controls.get('k'), found = []
+            let drawn = 0
+            one.plot.on('plotly_beforeplot', () => drawn++)
+            for (const place of [0, 1, 2, 3, 0, 1, 2, 3]) {
+                drawn = 0
+                await one.set(k, place)
+                found.push([drawn, one.plot._fullLayout._size.l, one.plot._fullLayout._size.r])
+            }
+            return found
+        }"""
+    )
+    assert [drawn for drawn, *_ in found[4:]] == [1] * 4
+    assert len({tuple(size) for _, *size in found[4:]}) == 1
+
+
 def test_nothing_chosen_is_said_and_every_control_has_a_name(visit: Any, page: Path) -> None:
     browser = visit.page
     browser.goto(page.as_uri())

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
@@ -16,7 +17,7 @@ from workbench.bench.plans import Plan, chosen_points
 from workbench.bench.workloads import Inflated
 from workbench.explore import live_widget
 from workbench.explore.search_figures import FRONT, frontier, searcher_style
-from workbench.explore.search_widget import HEIGHT, PAGE_COSTS, SearchExplorer
+from workbench.explore.search_widget import HEIGHT, MOST_QUERIES, PAGE_COSTS, SearchExplorer
 from workbench.explore.stored_states import MIME, unpack
 from workbench.explore.widgets import HEADLESS
 
@@ -159,7 +160,37 @@ def test_failing_queries_are_those_of_the_table(explorer: SearchExplorer) -> Non
     for label, rows in queries.groupby("label"):
         wanted = table.set_index("label")["matches_brute_force"][label]
         assert (rows["recall"] == 1).mean() == pytest.approx(wanted)
-    assert len(marks.x) == int((queries["recall"] < 1).sum())
+    assert int((np.array(marks.z, dtype=float) > 0).sum()) == int((queries["recall"] < 1).sum())
+
+
+def test_framed_marks_choose_the_queries_that_are_listed(explorer: SearchExplorer) -> None:
+    explorer.controls["methods"].value = ("average",)
+    explorer.run()
+    at = [
+        (number, place, label)
+        for number, trace in enumerate(explorer.figure.data)
+        if trace.customdata is not None
+        for place, (_, label) in enumerate(trace.customdata)
+    ]
+    assert {label for _, _, label in at} >= {"average (n2=10)", "brute force"}
+
+    def frame(labels: set[str]) -> None:
+        """What a browser sends."""
+        chosen = [(number, place) for number, place, label in at if label in labels]
+        numbers, places = [n for n, _ in chosen], [p for _, p in chosen]
+        points = {"trace_indexes": numbers, "point_indexes": places, "xs": places, "ys": places}
+        explorer.figure._js2py_pointsCallback = {"event_type": "plotly_selected", "points": points}
+
+    queries = explorer.bench.queries
+    lost = queries[(queries["label"] == "average (n2=10)") & (queries["recall"] < 1)]
+    frame({"average (n2=10)", "brute force"})
+    total = queries["query"].nunique()
+    assert f"2 settings chosen: {len(lost)} of {total} queries lose a true item." in explorer.brushed.value
+    assert len(lost) and explorer.brushed.value.count("<tr>") == 1 + min(len(lost), MOST_QUERIES)
+    frame({"brute force"})
+    assert "<table>" not in explorer.brushed.value and "0 of" in explorer.brushed.value
+    explorer.controls["cost"].value = "memory"
+    assert explorer.brushed.value == ""
 
 
 def test_every_model_is_measured_on_the_catalogue(explorer: SearchExplorer) -> None:

@@ -169,9 +169,30 @@ def test_failing_queries_are_listed_by_searcher_the_hardest_first():
             "exact": False, "hit": [1.0, 0.0, float("nan")] * 2,
         }
     )  # fmt: skip
-    (marks,) = figures.failing(queries).data
-    assert list(marks.y) == ["a: 2 of 3", "a: 2 of 3", "b: 1 of 3"] and list(marks.x) == [1, 2, 1]
-    assert [row[0] for row in marks.customdata] == [1, 2, 1]
-    assert [row[2] for row in marks.customdata] == ["label not found", "no label", "label not found"]
+    (cells,) = figures.failing(queries).data
+    rows = [row[~np.isnan(row)].tolist() for row in np.array(cells.z, dtype=float)]
+    assert rows == [[1.0], [], [0.5, pytest.approx(0.1)], []]  # b, a room for its label, a, another
+    assert list(cells.x) == [1, 2] and len(cells.y) == len(cells.z) + 1
+    assert list(figures.failing(queries).layout.yaxis.ticktext) == ["b: 1 of 3", "a: 2 of 3"]
+    texts = [[text for text in row if text] for row in cells.text]
+    assert texts[0] == ["query 1: recall 0.00, label not found"]
+    assert texts[2] == ["query 1: recall 0.50, label not found", "query 2: recall 0.90, no label"]
     (none,) = figures.failing(queries.assign(recall=1.0)).data
     assert len(none.x) == 0
+
+
+def test_a_brush_lists_what_the_chosen_settings_lose():
+    losses = {"average (n2=500)": [1.0, 0.9, 1.0], "average (n2=200)": [0.5, 0.8, 1.0]}
+    queries = pd.DataFrame(
+        [(label, q, recall) for label, values in losses.items() for q, recall in enumerate(values)],
+        columns=["label", "query", "recall"],
+    )
+    figure = figures.brushed(figures.frontier(TABLE), queries)
+    labels = [mark[1] for trace in figure.data if trace.customdata is not None for mark in trace.customdata]
+    assert set(labels) == set(TABLE["label"]) - {"reference implementation"}
+    told, rows = figures.failing_in(figure.layout.meta, labels)
+    assert told == "2 settings chosen: 2 of 3 queries lose a true item."
+    assert rows == [(0, 1, 0.5), (1, 2, pytest.approx(0.15))]
+    told, rows = figures.failing_in(figure.layout.meta, ["average (n2=500)"])
+    assert (told, rows) == ("1 setting chosen: 1 of 3 queries lose a true item.", [(1, 1, 0.1)])
+    assert figures.brushed(figures.frontier(TABLE), queries.iloc[:0]).layout.meta is None

@@ -19,7 +19,8 @@ from workbench.models.model_store import (
     store_model,
 )
 from workbench.models.recommend import by_popularity, history, recommendations, score_matrix
-from workbench.training.presets import LINEUPS, PRESETS, Preset, lineup, preset
+from workbench.similarities import MaxSimConfig
+from workbench.training.presets import LINEUPS, PRESETS, Preset, late_interaction, lineup, preset
 
 ITEMS, USERS, LENGTH = 30, 40, 12
 
@@ -87,6 +88,10 @@ def test_every_profile_has_a_lineup_of_the_same_methods() -> None:
     methods = {profile: list(lineup(profile, "ml-1m")) for profile in LINEUPS}
     assert all(m == methods["quick"] for m in methods.values())
     assert lineup("full", "ml-20m")["HSTU + MoL"] is PRESETS["ml-20m/hstu-mol"]
+    for profile in LINEUPS:
+        ((name, maxsim),) = late_interaction(profile).items()
+        assert name == "HSTU + MaxSim" and isinstance(maxsim.retriever.similarity, MaxSimConfig)
+        assert maxsim.retriever.similarity.item_groups > 1  # with one it would be a dot product
     assert lineup("full", "something")["HSTU + MoL"] is PRESETS["ml-1m/hstu-mol"]
 
 

@@ -6,6 +6,8 @@ or lacks a column that it needs.
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,6 +66,9 @@ COSTS = {
 FRONT = "Pareto front"
 MISSING = [[0.0, "#9cc7e6"], [0.5, "#3f8fc7"], [1.0, VERMILLION]]
 """A scale for what is missing of a list, which stands out from a light and from a dark page."""
+CELL = 0.42
+"""The height of a cell in its row; above it stands the row's label."""
+
 SMALLEST, LARGEST = 7, 30
 """Diameters in pixels of the marks for the least and the most memory."""
 
@@ -148,7 +153,7 @@ def frontier(
                 line={"color": style.color, "dash": style.dash, "width": 1.5},
                 marker={"symbol": style.symbol, "size": areas[line.index], "color": style.color, "opacity": 0.85,
                         "line": {"width": 1, "color": style.color}},
-                customdata=told[line.index].to_numpy()[:, None],
+                customdata=np.stack([told[line.index], [plain(label) for label in line["label"]]], axis=1),
                 hovertemplate="%{customdata[0]}<extra></extra>",
             )  # fmt: skip
             named.add(str(method))
@@ -166,6 +171,45 @@ def frontier(
         _label(figure, rows[fresh], measure, cost, _heights(rows[cost], logarithmic, WITHIN_AXES * height))
     figure.update_layout(height=height, legend={"itemsizing": "constant", "tracegroupgap": 0})
     return finished(figure, plain(title) or "Latency against recall")
+
+
+def brushed(figure: go.Figure, queries: pd.DataFrame) -> go.Figure:
+    """The figure of `frontier` with a brush: a frame drawn around marks chooses settings, whose failing queries are listed.
+
+    What each setting loses stands in `layout.meta["failing"]`, by label: (query, share of its true list that is missing).
+    `queries` as in `failing`; a figure without any stays as it is.
+    """
+    if queries.empty:
+        return figure
+    lost = queries[queries["recall"] < 1]
+    failing: dict[str, list[list[float]]] = {plain(label): [] for label in dict.fromkeys(queries["label"])}
+    for label, query, recall in zip(lost["label"], lost["query"], lost["recall"], strict=True):
+        failing[plain(label)].append([int(query), round(1 - float(recall), 4)])
+    return figure.update_layout(
+        meta={"failing": failing, "queries": int(queries["query"].nunique())},
+        dragmode="select",
+        modebar={"remove": ["zoomIn2d", "zoomOut2d", "autoScale2d"]},
+    )
+
+
+def failing_in(meta: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, list[tuple[int, int, float]]]:
+    """What a brush over the settings `labels` lists, from the `layout.meta` of `brushed`: a sentence, and for each query that
+    fails in one of them (query, settings in which it fails, mean share missing in these), the hardest first.
+
+    As in a page's `dashboards.js`.
+
+    >>> failing_in({"queries": 9, "failing": {"a": [[3, 0.5]], "b": [[3, 0.1], [7, 0.2]]}}, ["a", "b"])
+    ('2 settings chosen: 2 of 9 queries lose a true item.', [(3, 2, 0.3), (7, 1, 0.2)])
+    """
+    chosen = [label for label in dict.fromkeys(labels) if label in meta["failing"]]
+    lost: dict[int, list[float]] = {}
+    for label in chosen:
+        for query, missing in meta["failing"][label]:
+            lost.setdefault(query, []).append(missing)
+    rows = [(query, len(shares), sum(shares) / len(shares)) for query, shares in lost.items()]
+    settings = f"{len(chosen)} setting{'' if len(chosen) == 1 else 's'} chosen"
+    told = f"{settings}: {len(rows)} of {meta['queries']} queries lose a true item."
+    return told, sorted(rows, key=lambda row: (-row[1] * row[2], row[0]))
 
 
 def per_query_costs(table: pd.DataFrame) -> pd.DataFrame:
@@ -198,31 +242,42 @@ def failing(queries: pd.DataFrame, title: str = "") -> go.Figure:
     darker a mark, the more of the true list is missing. Raises ValueError if the table is empty.
     """
     need(queries, "label", "query", "recall", "exact", "hit")
-    lost = queries[queries["recall"] < 1]
-    figure = go.Figure()
-    order = lost.groupby("query")["recall"].agg(lambda values: (1 - values).sum())
-    place = {query: at for at, query in enumerate(order.sort_values(ascending=False, kind="stable").index, 1)}
+    lost = queries[queries["recall"] < 1].drop_duplicates(["label", "query"], keep="last")
+    missing = (1 - lost["recall"]).groupby(lost["query"]).sum().sort_values(ascending=False, kind="stable")
     labels = list(dict.fromkeys(queries["label"]))[::-1]
-    counts = lost.groupby("label")["query"].nunique()
     total = queries.groupby("label")["query"].nunique()
-    names = {label: f"{plain(label)}: {counts.get(label, 0)} of {total[label]}" for label in labels}
-    found = lost["hit"].map({1.0: "label found", 0.0: "label not found"}).fillna("no label")
-    figure.add_scatter(
-        x=lost["query"].map(place), y=lost["label"].map(names), mode="markers", showlegend=False,
-        marker={"symbol": "square", "size": 7, "color": 1 - lost["recall"], "colorscale": MISSING,
-                "cmin": 0, "cmax": 1, "colorbar": {"title": {"text": "missing"}, "tickformat": ".0%"}},
-        customdata=np.stack([lost["query"], lost["recall"], found], axis=1) if len(lost) else None,
-        hovertemplate="query %{customdata[0]}: recall %{customdata[1]:.2f}, %{customdata[2]}<extra></extra>",
+    hits = {1.0: "label found", 0.0: "label not found"}
+    told = [
+        f"query {query}: recall {recall:.2f}, {hits.get(hit, 'no label')}"
+        for query, recall, hit in zip(lost["query"], lost["recall"], lost["hit"], strict=True)
+    ]
+    wide = lost.assign(missing=1 - lost["recall"], told=told).pivot(index="label", columns="query")
+    wide = wide.reindex(labels)
+    shares, texts = (
+        wide[name][missing.index] if len(lost) else pd.DataFrame(index=labels) for name in ("missing", "told")
+    )
+    figure = go.Figure()
+    # One picture of cells: as marks, some thousands of them, they take a browser half a second to draw.
+    figure.add_heatmap(
+        x=np.arange(1, shares.shape[1] + 1), y=[edge for at in range(len(labels)) for edge in (at, at + CELL)] + [len(labels)],
+        z=[row for values in shares.to_numpy() for row in (values, np.full_like(values, np.nan))],
+        text=[row for values in texts.fillna("").to_numpy() for row in (values, np.full_like(values, ""))],
+        hovertemplate="%{text}<extra></extra>", hoverongaps=False, showscale=len(lost) > 0,
+        colorscale=MISSING, zmin=0, zmax=1,
+        colorbar={"title": {"text": "missing", "side": "right"}, "tickformat": ".0%", "orientation": "h", "thickness": 10,
+                  "len": 0.8, "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"},
     )  # fmt: skip
     figure.update_xaxes(
         type="linear", title_text="queries that lose a true item, hardest first", rangemode="tozero"
     )
+    counts = lost.groupby("label")["query"].nunique()
     figure.update_yaxes(
-        type="category", showgrid=False, categoryorder="array", categoryarray=list(names.values()),
-        range=[-0.5, len(labels) - 0.2], tickvals=list(names.values()), ticks="", tickfont={"size": 11},
+        type="linear", showgrid=False, zeroline=False, range=[-0.2, len(labels) + 0.1], ticks="", tickfont={"size": 11},
+        tickvals=[at + CELL for at in range(len(labels))],
+        ticktext=[f"{plain(label)}: {counts.get(label, 0)} of {total[label]}" for label in labels],
         ticklabelposition="inside top",  # beside the figure they would leave no room on a phone
     )  # fmt: skip
-    figure.update_layout(height=max(320, 110 + 27 * len(labels)))
+    figure.update_layout(height=max(320, 150 + 27 * len(labels)), margin={"t": 92})
     return finished(figure, plain(title) or "Queries that fail")
 
 

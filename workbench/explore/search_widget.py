@@ -14,7 +14,7 @@ from workbench.bench.plans import Plan, chosen_points, command
 from workbench.bench.workloads import Inflated, Trained, WorkloadSpec
 from workbench.explore.live_widget import LiveDashboard, Progress
 from workbench.explore.saving import check_view, save_figure, save_table, unused
-from workbench.explore.search_figures import failing, frontier, nothing_yet, proofs
+from workbench.explore.search_figures import brushed, failing, failing_in, frontier, nothing_yet, proofs
 from workbench.explore.template import CONFIG
 from workbench.search.parameters import Parameter
 from workbench.visible import html_text
@@ -23,6 +23,12 @@ HEIGHT = 350
 """Pixels of the figure, whatever it shows: nothing jumps."""
 
 MOST_BARS = 14
+AT = ("trace_indexes", "point_indexes")
+"""Where a browser's event of a figure says which marks it is about."""
+
+MOST_QUERIES = 12
+"""Rows of the list below a figure whose marks were framed."""
+
 FIRST_CHOICE = ("exact with a bound", "average", "h-indexer")
 VIEWS = ("frontier", "proofs", "failing queries", "all models")
 RECALLS = {
@@ -134,7 +140,7 @@ class SearchExplorer(LiveDashboard):
             for m in methods
             if m.parameters
         }
-        self._command = widgets.HTML()
+        self._command, self.brushed = widgets.HTML(), widgets.HTML()
         self._saved = widgets.HTML()
         super().__init__("Recall and latency, measured live", groups | parameters, "measure")
         self._boxes = lay_out(self.widget, groups, parameters)
@@ -150,7 +156,7 @@ class SearchExplorer(LiveDashboard):
         ):  # another view of the same work does not end it
             self.controls[name].unobserve(self._abandon, names="value")
         self.figure._config = camera("recall-latency")
-        self.widget.children = [*self.widget.children, self._save_row(), self._command]
+        self.widget.children = [*self.widget.children, self.brushed, self._save_row(), self._command]
 
     def _possible(self, method: Method) -> bool:
         return method.name in self.own if method.own_score else method.installed
@@ -181,10 +187,29 @@ class SearchExplorer(LiveDashboard):
             return {**values, "recall": "overlap", "cost": "p50 per call", "log": True}
         return {**values, "corpus": self.values["corpus"]} if values["view"] == "all models" else values
 
+    def opened(self) -> None:
+        """Marks that are framed in the figure choose what is listed below it."""
+        self.figure.observe(self._brush, names="_js2py_pointsCallback")
+
+    def _brush(self, change: Mapping[str, Any]) -> None:
+        event = change["new"] or {}
+        meta = self.figure.layout.meta or {}
+        if event.get("event_type") not in ("plotly_selected", "plotly_deselect") or "failing" not in meta:
+            return
+        points = event.get("points") or {}
+        with self.lock:
+            marks = (
+                [(self.figure.data[t].customdata, p) for t, p in zip(*map(points.get, AT), strict=True)]
+                if points
+                else []
+            )
+            labels = [str(told[place][1]) for told, place in marks if told is not None]
+            self.brushed.value = _failing_html(*failing_in(meta, labels)) if labels else ""
+
     def figure_of(self, values: Mapping[str, Any]) -> go.Figure:
         """The figure for these values of the controls; the command that repeats them is shown below it."""
         self._tell_command(values)
-        self._saved.value = ""
+        self._saved.value = self.brushed.value = ""
         return super().figure_of(values)
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
@@ -215,6 +240,8 @@ class SearchExplorer(LiveDashboard):
                 stored, measure, title, now=now, logarithmic=values["log"], height=HEIGHT, cost=cost,
                 joined=values["view"] != "all models",
             )  # fmt: skip
+            if values["view"] == "frontier":
+                figure = brushed(figure, self._queries(values))
         return figure.update_layout(height=height)
 
     def work(self, values: Mapping[str, Any]) -> Iterator[Progress]:
@@ -396,6 +423,16 @@ class SearchExplorer(LiveDashboard):
                 )
 
         return save
+
+
+def _failing_html(told: str, rows: Sequence[tuple[int, int, float]]) -> str:
+    """The sentence and the table of `failing_in`, its first `MOST_QUERIES` rows."""
+    head = "<tr><th>query</th><th>settings that lose</th><th>missing</th></tr>"
+    cells = "".join(
+        f"<tr><td>{q}</td><td>{n}</td><td>{share:.0%}</td></tr>" for q, n, share in rows[:MOST_QUERIES]
+    )
+    rest = f"<p>and {len(rows) - MOST_QUERIES} more</p>" if len(rows) > MOST_QUERIES else ""
+    return f"<p>{told}</p>" + (f"<table>{head}{cells}</table>{rest}" if rows else "")
 
 
 def _bars(stored: pd.DataFrame, now: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:

@@ -92,6 +92,7 @@ _AXIS = {
     "ticklen": 4,
     "tickcolor": "rgba(128,136,148,0.6)",
     "title": {"standoff": 10},
+    "ticklabeloverflow": "allow",  # otherwise plotly measures every label once for each label, whenever it draws
 }
 
 TEMPLATE = go.layout.Template(

@@ -2,6 +2,8 @@
 "use strict";
 
 const SEPARATOR = "=";
+const MOST_QUERIES = 12; // rows of a list below a figure
+const SETTLED = 120; // milliseconds after the last move until the address says it: browsers refuse to write it often
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -16,7 +18,7 @@ const bare = (label) => label.replace(/(?<=\d),(?=\d{3})/g, "");
 async function unpacked(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return { ...JSON.parse(await new Response(stream).text()), made: [] };
+  return { ...JSON.parse(await new Response(stream).text()), made: [], figures: [] };
 }
 
 class Dashboard {
@@ -27,12 +29,14 @@ class Dashboard {
     this.controls = new Map(stored.groups.flatMap((group) => group.controls).map((control) => [control.name, control]));
     this.plot = element("div", { class: "plot-target" });
     this.status = element("p", { class: "status", role: "status" });
+    this.brushed = element("div", { class: "brushed", role: "status" });
     this.groups = stored.groups.map((group) => [this.group(group), group.only]).filter(([group]) => group);
     place.append(
       element("p", { class: "dashboard-title" }, this.title),
       element("div", { class: "groups" }, ...this.groups.map(([group]) => group)),
       element("div", { class: "plot" }, this.plot),
       this.status,
+      this.brushed,
       ...this.beyond(),
       ...this.again(),
     );
@@ -171,15 +175,48 @@ class Dashboard {
   }
 
   async draw() {
-    for (const control of this.movable()) control.show(control.place);
+    for (const control of this.movable()) {
+      if (control.shown !== control.place) control.show((control.shown = control.place));
+    }
     for (const [group, only] of this.groups) {
       const control = only && this.controls.get(only[0]);
       group.hidden = Boolean(control) && control.labels[control.place] !== only[1];
     }
-    const figure = this.filtered(this.whole((await this.content).states[this.number()], await this.content));
+    const content = await this.content;
+    const number = this.number();
+    const figure = this.filtered((content.figures[number] ??= this.whole(content.states[number], content)));
     this.status.textContent = figure.error ?? "";
     this.tellCommand();
-    if (!figure.error) await show(this.plot, figure);
+    this.brushed.replaceChildren();
+    if (figure.error) return;
+    await show(this.plot, figure);
+    if (!this.listens) {
+      this.listens = true;
+      this.plot.on("plotly_selected", (event) => this.list(event?.points ?? []));
+      this.plot.on("plotly_deselect", () => this.brushed.replaceChildren());
+    }
+  }
+
+  // What the framed marks of a figure lose, as `search_figures.failing_in` lists it.
+  list(points) {
+    const meta = this.plot.layout.meta;
+    const labels = new Set(points.map((point) => point.customdata?.[1]).filter((label) => meta?.failing?.[label]));
+    this.brushed.replaceChildren();
+    if (!labels.size) return;
+    const lost = new Map();
+    for (const [query, missing] of [...labels].flatMap((label) => meta.failing[label])) {
+      lost.set(query, [...(lost.get(query) ?? []), missing]);
+    }
+    const sum = (shares) => shares.reduce((total, share) => total + share, 0);
+    const rows = [...lost].sort((a, b) => sum(b[1]) - sum(a[1]) || a[0] - b[0]);
+    const settings = `${labels.size} setting${labels.size === 1 ? "" : "s"} chosen`;
+    this.brushed.append(element("p", {}, `${settings}: ${rows.length} of ${meta.queries} queries lose a true item.`));
+    if (!rows.length) return;
+    const row = (kind, cells) => element("tr", {}, ...cells.map((text) => element(kind, {}, String(text))));
+    const shown = rows.slice(0, MOST_QUERIES);
+    const body = shown.map(([query, shares]) => row("td", [query, shares.length, `${Math.round((100 * sum(shares)) / shares.length)}%`]));
+    this.brushed.append(element("table", {}, row("th", ["query", "settings that lose", "missing"]), ...body));
+    if (rows.length > shown.length) this.brushed.append(element("p", {}, `and ${rows.length - shown.length} more`));
   }
 
   // A stored part is made whole once: plotly does not draw again what is the same object as before.
@@ -234,7 +271,14 @@ const longer = new Map();
   });
 }
 
+let unwritten = null;
+
 function writeAddress() {
+  clearTimeout(unwritten);
+  unwritten = setTimeout(writeAddressNow, SETTLED);
+}
+
+function writeAddressNow() {
   const state = new URLSearchParams();
   for (const [name, [dashboard, control]] of addresses) {
     if (String(control.place) !== String(control.start)) state.set(name, dashboard.told(control));

@@ -2,7 +2,8 @@
 "use strict";
 
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+let colors = {}; // of the page's theme: to read one, the browser works out the styles of the whole page
+const css = (name) => (colors[name] ??= getComputedStyle(document.documentElement).getPropertyValue(name).trim());
 
 // No button of a plot sends it to another machine.
 const NARROW = 560; // pixels of a figure below which it is drawn for a phone
@@ -17,9 +18,22 @@ const CONFIG = { responsive: true, displaylogo: false, showTips: false, showSend
 // The figures of the page by the elements that show them, to be drawn again when the reader changes between light and dark.
 const figures = new Map();
 
+// The pixels across each place of a figure, kept up to date: to ask for them lays out the whole page.
+const rooms = new Map();
+const watch = new ResizeObserver((places) => places.forEach(({ target }) => rooms.set(target, target.clientWidth)));
+
+function roomOf(place) {
+  if (!rooms.has(place)) {
+    rooms.set(place, place.clientWidth);
+    watch.observe(place);
+  }
+  return rooms.get(place);
+}
+
 function show(target, figure) {
   figures.set(target, figure);
-  const layout = structuredClone(figure.layout ?? {});
+  const { template, ...own } = figure.layout ?? {};
+  const layout = { ...structuredClone(own), template }; // plotly changes all of it but the template
   let data = figure.data ?? [];
   // A figure that shows the page behind it takes the page's colour of text; one with a ground of its own keeps its own.
   const ground = layout.paper_bgcolor ?? layout.template?.layout?.paper_bgcolor;
@@ -32,7 +46,7 @@ function show(target, figure) {
     data = data.map((trace) => (trace.type === "table" ? legibleTable(trace) : trace));
   }
   const panels = Object.keys(layout).some((name) => /^xaxis\d/.test(name)) || data.some((trace) => trace.type === "table");
-  const room = target.parentElement.clientWidth;
+  const room = roomOf(target.parentElement);
   const stacked = layout.meta?.stacks && room < NARROW;
   const wide = panels && !stacked;
   const width = wide ? Math.max(room, PANELS) : room;
@@ -47,7 +61,20 @@ function show(target, figure) {
   if (target.dataset.height) layout.height = Number(target.dataset.height); // that of a slide
   // Plotly fills the height of its place, which is that of the figure.
   target.style.height = `${layout.height ?? layout.template?.layout?.height ?? 450}px`;
-  return Plotly.react(target, data, layout, CONFIG);
+  const kind = [room, layout.height, ...new Set(data.map((trace) => trace.type))].join();
+  keepMargins(target, layout, kind);
+  return Plotly.react(target, data, layout, CONFIG).then(() => margins.set(target, { kind, ...target._fullLayout._size }));
+}
+
+// The margins of each figure as it was drawn. Another of its kind gets them, if it needs no larger ones: axes stay where they
+// are, and plotly does not draw all of it a second time, as it does when labels need another margin than it began with.
+const margins = new Map();
+
+function keepMargins(target, layout, kind) {
+  const last = margins.get(target);
+  if (last?.kind !== kind) return;
+  const margin = { ...layout.template?.layout?.margin, ...layout.margin };
+  layout.margin = { ...margin, ...Object.fromEntries([..."lrtb"].map((side) => [side, Math.max(margin[side] ?? 80, last[side])])) };
 }
 
 // Two panels, one above the other: for a figure that allows it, on a phone.
@@ -135,7 +162,10 @@ function drawPlots() {
     place.append(target);
     show(target, JSON.parse(place.querySelector("script").textContent));
   }
-  dark.addEventListener("change", () => figures.forEach((figure, target) => show(target, figure)));
+  dark.addEventListener("change", () => {
+    colors = {};
+    figures.forEach((figure, target) => show(target, figure));
+  });
 }
 
 // Code that computes what is printed below it belongs to the lesson; that of a figure does not.

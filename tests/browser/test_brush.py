@@ -1,0 +1,92 @@
+"""A brush over the marks of a report's page, in Chromium: the queries that it lists are those that Python lists."""
+
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import nbformat
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from workbench.explore import search_figures, widgets
+from workbench.explore.widgets import Dashboard
+from workbench.reporting import pages
+from workbench.reporting.results import Entry, Report
+
+pytestmark = pytest.mark.browser
+SETTINGS = pd.DataFrame(
+    [("fast <b>", "average", 1.0, 0.9), ("slow", "average", 4.0, 0.99), ("exact", "brute force", 9.0, 1.0)],
+    columns=["label", "method", "p50_ms", "recall"],
+).assign(setting="", k=10)
+QUERIES = pd.DataFrame(
+    [("fast <b>", q, 1 - (q % 5) / 10) for q in range(40)]
+    + [("slow", q, 0.5 if q == 7 else 1.0) for q in range(40)],
+    columns=["label", "query", "recall"],
+)
+
+
+class Marks(Dashboard):
+    """The frontier of three settings."""
+
+    def __init__(self) -> None:
+        super().__init__("Marks", {"Figure": {"title": ipywidgets.Dropdown(options=["one", "two"])}})
+
+    def draw(self, values: dict[str, Any]) -> go.Figure:
+        return search_figures.brushed(search_figures.frontier(SETTINGS, title=values["title"]), QUERIES)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("reports") / "quick-made"
+    folder.mkdir()
+    shown: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(widgets.HEADLESS, "1")
+        patch.setattr(widgets, "display", lambda bundle, raw: shown.append(bundle))
+        Marks()._ipython_display_()
+    cell = nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", data=shown[0])])
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Marks"), cell]),
+        folder / "07_marks.ipynb",
+    )
+    about = {"dataset": "made", "profile": "quick", "seed": 0, "view": ""}
+    started = "2026-01-31T12:00:00+00:00"
+    entry = Entry("07_marks", "Marks", "ok", 1.0, started, "", about, "", {}, (), {"commit": ""})
+    pages.write_pages(Report("quick", "made", {"07_marks": entry}), folder)
+    return (Path(folder) / "07_marks.html").as_uri()
+
+
+def frame(page: Any, low: float, high: float) -> None:
+    """Draw a frame from one share of the figure's width to another, from top to bottom."""
+    box = page.locator(".nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + low * box["width"], box["y"] + 8)
+    page.mouse.down()
+    page.mouse.move(box["x"] + high * box["width"], box["y"] + box["height"] - 2, steps=4)
+    page.mouse.up()
+
+
+def listed(page: Any) -> tuple[str, list[list[str]]]:
+    page.wait_for_selector(".brushed p")
+    rows = page.locator(".brushed tr").all()
+    return page.locator(".brushed p").first.inner_text(), [
+        row.locator("td").all_inner_texts() for row in rows[1:]
+    ]
+
+
+def test_a_frame_around_marks_lists_the_queries_that_fail(visit: Any, page: str) -> None:
+    browser = visit.page
+    browser.set_viewport_size({"width": 1366, "height": 1200})  # the whole figure: nothing scrolls
+    meta = search_figures.brushed(search_figures.frontier(SETTINGS), QUERIES).layout.meta
+    for low, high, labels in ((0.03, 0.4, ["fast &lt;b&gt;"]), (0.03, 0.7, ["fast &lt;b&gt;", "slow"])):
+        browser.goto(page)
+        browser.wait_for_function("dashboards[0].plot.querySelector('.main-svg')")
+        frame(browser, low, high)
+        told, rows = search_figures.failing_in(meta, labels)
+        shown, cells = listed(browser)
+        assert shown == told
+        assert cells == [[str(q), str(n), f"{100 * share:.0f}%"] for q, n, share in rows[:12]]
+        assert browser.get_by_text(f"and {len(rows) - 12} more").count() == 1
+    browser.get_by_label("title").select_option("two")
+    browser.wait_for_function("!document.querySelector('.brushed').children.length")
+    assert (visit.errors, visit.outside) == ([], [])
