@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from workbench.bench.growth import exponents, needed, per_item, state_sizes
+from workbench.bench.growth import exponents, needed, per_item, readme_books, state_sizes
 from workbench.bench.memory import measured
 from workbench.bench.roofline import Ceilings, Shape, ceilings, roofline, shape
 from workbench.bench.workloads import RandomWeights, build
@@ -163,3 +163,14 @@ def test_fewer_bits_shrink_the_components_alone():
     found = state_sizes(shapes, 10**9).set_index("components stored as")
     assert found["total_gb"].to_dict() == {"fp32": 200, "bf16": 136, "int8": 104}
     assert (found["gate_and_id_gb"] == 72).all()
+
+
+def test_scored_items_have_an_exponent_of_their_own_and_missing_ones_none():
+    corpora = [1_000, 10_000, 100_000]
+    walk = line("walk", 0.2, corpora).assign(num_scored=[30.0, 60.0, 120.0], recall=0.99)
+    plain = line("reference", 1.0, corpora).assign(num_scored=np.nan, recall=np.nan)
+    table = pd.concat([plain, walk]).assign(speed_up=[1.0, 1.0, 1.0, 2.0, 20.0, 200.0], memory_mb=3.0)
+    shown = readme_books(table).set_index("method")
+    assert shown.loc["walk", ["× reference implementation", "scored"]].tolist() == ["200", "0.12 %"]
+    assert shown.loc["walk", ["exponent of ms", "of scored"]].tolist() == ["0.20", "0.30"]
+    assert shown.loc["reference", ["recall", "scored", "of scored"]].tolist() == ["", "", ""]

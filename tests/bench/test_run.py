@@ -186,6 +186,8 @@ def test_a_workload_is_measured_once(plan: Plan, checkpoint: str) -> None:
 def test_plans_have_names(checkpoint: str) -> None:
     assert named("sizes", checkpoint).workloads[2] == RandomWeights("amazon-books")
     assert named("growth", checkpoint).workloads[0] == Inflated(checkpoint, 1000)
+    assert named("books", checkpoint).workloads[-1] == Inflated(checkpoint, 695_762)
+    assert named("books").workloads[0].checkpoint == "ml-1m-fair-hstu-mol"  # type: ignore[union-attr]
     assert named("quick", checkpoint).name == "quick"
     with pytest.raises(ValueError, match="no preset 'slow'"):
         named("slow", checkpoint)

@@ -17,6 +17,7 @@ from workbench.search import (
     Exact,
     FirstStageFilter,
     FittedScores,
+    first_stages,
     h_indexer,
 )
 from workbench.search.bounds import ComponentBounds
@@ -251,7 +252,7 @@ def test_a_fit_to_scores_ranks_better_than_the_average_of_its_width(monkeypatch)
     assert recall(FittedScores(similarity, items, sample, 4)) > averaged
     whole = recall(FittedScores(similarity, items, sample, 12))
     assert whole > 1.5 * averaged
-    monkeypatch.setattr(h_indexer, "LEVEL_ITEMS", 300)  # as in a corpus that is larger than that
+    monkeypatch.setattr(first_stages, "LEVEL_ITEMS", 300)  # as in a corpus that is larger than that
     assert recall(FittedScores(similarity, items, sample, 12)) == pytest.approx(whole, abs=0.02)
 
 

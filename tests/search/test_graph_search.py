@@ -7,7 +7,7 @@ import torch
 
 from workbench.contracts import ItemState
 from workbench.kernels import walk
-from workbench.search import BruteForce
+from workbench.search import BruteForce, proximity_graph
 from workbench.search.bounds import CellBounds
 from workbench.search.graph_search import GraphSearch
 from workbench.search.proximity_graph import ProximityGraph, _spread
@@ -172,3 +172,13 @@ def test_what_lies_close_together_is_ruled_out_by_its_cell():
     assert found.exact.all() and found.num_scored.float().mean() < 900
     cells = CellBounds(dot, items, 30)
     assert (dot.score(queries, items).double() <= cells.of(queries)[:, cells.member]).all()
+
+
+def test_edges_are_turned_round_a_part_at_a_time(monkeypatch):
+    edges = torch.randint(-1, 50, (50, 6), generator=torch.Generator().manual_seed(0)).int()
+    whole = proximity_graph._reversed(edges)
+    for node, back in enumerate(whole.tolist()):
+        ends = sorted(n for n, row in enumerate(edges.tolist()) for e in row if e == node)
+        assert [n for n in back if n >= 0] == ends[:6]
+    monkeypatch.setattr(proximity_graph, "REVERSED_TOGETHER", 7)
+    assert torch.equal(proximity_graph._reversed(edges), whole)

@@ -32,8 +32,8 @@ BOTH = ((5, 200), (50, 1_000), (200, 4_000))
 """Items of each component's list and of the average's, together."""
 
 SMALLEST_INDEXED, LARGEST_GRAPH = 1_000, 200_000
-"""Corpora below the first are not worth an index; above the second, building FAISS's graph takes longer than measuring it, and
-so does fitting the h-indexer's first stage for each setting."""
+"""Corpora below the first are not worth an index; above the second, building a graph, ours or that of FAISS, takes longer than
+measuring it, and so does fitting the h-indexer's first stage for each setting. (`plans.books` walks graphs of larger ones.)"""
 
 
 def entries(items: int) -> list[BenchmarkEntry]:
@@ -55,7 +55,7 @@ def entries(items: int) -> list[BenchmarkEntry]:
     for n in _fitting(KEPT if items <= LARGEST_GRAPH else KEPT[:2], items):
         one = SearcherSpec.of("h-indexer", keep=n).entry()
         found.append(replace(one, parameters={"keep": n}, typical=n == 1_000))
-    for ef in _fitting(WALKED, items):
+    for ef in _fitting(WALKED if items <= LARGEST_GRAPH else (), items):
         found.append(replace(SearcherSpec.of("graph", ef=ef).entry(), typical=ef == 400))
     if runtime.optional("faiss") is not None and items >= SMALLEST_INDEXED:
         found += _indexed(items)

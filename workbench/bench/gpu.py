@@ -21,7 +21,8 @@ from workbench.retriever import Retriever
 from workbench.search import Approximate, BruteForce
 from workbench.search.candidates import SourceBuilder
 from workbench.search.engines.faiss import FaissLists, faiss_lists
-from workbench.search.h_indexer import AveragedComponents, FirstStageFilter
+from workbench.search.first_stages import AveragedComponents
+from workbench.search.h_indexer import FirstStageFilter
 from workbench.search.indexes import Flat
 from workbench.similarities import MoLConfig
 from workbench.similarities.mol import MixtureOfLogits, MoLItems

@@ -24,8 +24,8 @@ T_975 = (
 """Student's t, 97.5 %, for 1, 2, … degrees of freedom; beyond, the normal's with its first correction."""
 
 
-def exponents(table: pd.DataFrame, at_least: int = 0) -> pd.DataFrame:
-    """Of each `label` and `batch_size`: the least-squares line of log p50_ms on log items.
+def exponents(table: pd.DataFrame, at_least: int = 0, of: str = "p50_ms") -> pd.DataFrame:
+    """Of each `label` and `batch_size`: the least-squares line of log p50_ms, or another column `of`, on log items.
 
     p50_ms ≈ coefficient · items^exponent. Columns: label, batch_size, `points`, `exponent`, `low` and `high` (its 95 %
     interval, from the residuals; NaN below three points), `coefficient`. `table` is a summary with `items`; corpora below
@@ -40,7 +40,7 @@ def exponents(table: pd.DataFrame, at_least: int = 0) -> pd.DataFrame:
     for (label, size), points in large.groupby(["label", "batch_size"], sort=False):
         if points["items"].nunique() < 2:
             continue
-        x, y = np.log(points["items"].to_numpy(float)), np.log(points["p50_ms"].to_numpy(float))
+        x, y = np.log(points["items"].to_numpy(float)), np.log(points[of].to_numpy(float))
         centred = x - x.mean()
         spread = (centred**2).sum()
         slope = (centred * y).sum() / spread
@@ -98,6 +98,42 @@ def readme_crossing(table: pd.DataFrame) -> pd.DataFrame:
         fastest = right["label"].iloc[0] if len(right) else "none"
         rows.append({"items": f"{items:,}", "queries": str(size), **cells, f"fastest at {RIGHT:g}": fastest})
     return pd.DataFrame(rows)
+
+
+def readme_books(table: pd.DataFrame) -> pd.DataFrame:
+    """What the README shows of the largest corpus of a growing one: for each method and batch size, milliseconds of a call,
+    how often the reference implementation takes that time, recall, the share of the items whose full score was computed, MB
+    beyond the item state, and the exponents of both growths, of time and of scored items.
+
+    >>> measured = pd.DataFrame({"label": "a", "batch_size": 1, "items": [100, 10000], "p50_ms": [1.0, 10.0], "speed_up": 7.0,
+    ...                          "recall": 0.995, "num_scored": [50.0, 50.0], "memory_mb": 2.5})
+    >>> readme_books(measured).values.tolist()
+    [['a', '1', '10.0', '7', '0.995', '0.50 %', '2', '0.50', '0.00']]
+    """
+    last = table[table["items"] == table["items"].max()]
+    keys = ["label", "batch_size"]
+    for name, of in (("of time", "p50_ms"), ("of scored", "num_scored")):
+        fits = exponents(table.dropna(subset=of), of=of)[[*keys, "exponent"]]
+        last = last.merge(fits.rename(columns={"exponent": name}), on=keys, how="left")
+
+    def text(column: str, form: str, factor: float = 1.0) -> pd.Series:
+        return last[column].map(lambda v: "" if np.isnan(v) else form.format(factor * v))
+
+    return pd.DataFrame(
+        {
+            "method": last["label"],
+            "queries": last["batch_size"].astype(str),
+            "ms": text("p50_ms", "{:,.1f}"),
+            "× reference implementation": text("speed_up", "{:,.0f}"),
+            "recall": text("recall", "{:.3f}"),
+            "scored": (last["num_scored"] / last["items"]).map(
+                lambda v: "" if np.isnan(v) else f"{v:.2%}".replace("%", " %")
+            ),
+            "MB": text("memory_mb", "{:,.0f}"),
+            "exponent of ms": text("of time", "{:.2f}"),
+            "of scored": text("of scored", "{:.2f}"),
+        }
+    )
 
 
 def needed(table: pd.DataFrame, items: int) -> pd.DataFrame:

@@ -22,14 +22,14 @@ from workbench.contracts import ComponentSimilarity, QueryState, Searcher, TopK
 from workbench.models.model_store import folder_of
 from workbench.registry import Part
 from workbench.retriever import described
-from workbench.search import Approximate, BruteForce, FittedScores, registry
+from workbench.search import Approximate, BruteForce, FittedScores, VectorList, registry
 from workbench.search.candidates import CandidateSource
 from workbench.search.engines.faiss import FaissLists
 from workbench.search.graph_search import GraphSearch
 from workbench.search.h_indexer import FirstStageFilter
 from workbench.search.indexes import HNSW, IVF, IndexKind
 from workbench.search.inverted_index import InvertedIndex
-from workbench.search.parameters import MOST, Parameter, parameters
+from workbench.search.parameters import COUNTS, MOST, Parameter, parameters
 from workbench.search.path_beam import PathBeam
 from workbench.search.proximity_graph import ProximityGraph
 from workbench.similarities.deep_retrieval.similarity import DeepRetrieval, DeepRetrievalItems
@@ -43,6 +43,7 @@ Scan = Literal["pairs", "components", "average", "int8", "unknown"]
 
 PUBLISHED, REFERENCE = "reference implementation", "brute force"
 SPARCODE, PATHS = "SparCode", "Deep Retrieval"
+SURROGATE = "surrogate"
 OWN_SCORE = {"sparcode": SPARCODE, "deep_retrieval": PATHS}
 """Methods that search under the score of a checkpoint of their own, by the kind of its similarity."""
 
@@ -263,6 +264,21 @@ def _h_indexer(width: int, keep: int) -> BenchmarkEntry:
     return BenchmarkEntry("h-indexer", build, parameters, scan, index=Index(f"h-indexer, width {width}", fit))
 
 
+def _surrogate(width: int, n2: int) -> BenchmarkEntry:
+    """One list by vectors that are fitted to the scores of the sample; lists of other `n2` share them."""
+
+    def fit(workload: Workload) -> VectorList:
+        stage = FittedScores(workload.similarity, workload.items, workload.sample, width)
+        return VectorList(stage, workload.items, 1, name=SURROGATE)
+
+    def build(workload: Workload, batch_size: int, index: VectorList) -> Built:
+        return Built(Approximate(workload.similarity, workload.items, [index.listing(n2)]).search)
+
+    parameters = {"width": width, "n2": n2}
+    index = Index(f"{SURROGATE}, width {width}", fit)
+    return BenchmarkEntry(SURROGATE, build, parameters, "unknown", index=index)
+
+
 def _cascade(n2: int, keep: int) -> BenchmarkEntry:
     """Its linear gate is fitted to pairs of the sample."""
 
@@ -374,6 +390,10 @@ SPARSITY = Parameter(
 )  # fmt: skip
 
 
+WIDTH = Parameter("width", 128, 1, MOST, (16, 32, 64, 128, 256), "numbers of a fitted vector")
+N2 = Parameter("n2", 1000, 1, MOST, COUNTS, "items of the list by the fitted vectors", counts_items=True)
+
+
 def _of_part(part: Part) -> Method:
     return Method(
         part.label,
@@ -385,7 +405,7 @@ def _of_part(part: Part) -> Method:
 
 
 class _Methods(Mapping[str, Method]):
-    """The reference implementation, every registered searcher by its label, and SparCode's codes: read when it is asked for."""
+    """The reference implementation, every registered searcher by its label, a fitted list, SparCode's codes: read when used."""
 
     def _all(self) -> dict[str, Method]:
         published = Method(
@@ -394,8 +414,9 @@ class _Methods(Mapping[str, Method]):
             lambda: BenchmarkEntry(PUBLISHED, _published, per_batch_size=True),
         )
         codes = Method(SPARCODE, "codes and an inverted index, under its own score", _sparcode, (SPARSITY,))
+        learned = Method(SURROGATE, "one list by vectors fitted to sampled scores", _surrogate, (WIDTH, N2))
         parts = (part for part in registry.SEARCHERS.values() if part.kind not in SERVED_ELSEWHERE)
-        found = [published, *map(_of_part, parts), codes]
+        found = [published, *map(_of_part, parts), learned, codes]
         return {method.name: method for method in found}
 
     def __getitem__(self, name: str) -> Method:

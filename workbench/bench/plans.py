@@ -6,12 +6,20 @@ from typing import Any
 
 from workbench import paths
 from workbench.bench.entries import chosen, of_points
-from workbench.bench.methods import METHODS, BenchmarkEntry, SearcherSpec
+from workbench.bench.methods import METHODS, PUBLISHED, REFERENCE, BenchmarkEntry, SearcherSpec
 from workbench.bench.workloads import SIZES, Inflated, RandomWeights, TextCorpus, Trained, WorkloadSpec
 from workbench.models.model_store import folder_of
 
 CHECKPOINTS = {"text": "text-reverse-dictionary-mol-2"}
 """What a plan measures by default if it is not a recommender."""
+
+
+CHECKPOINT = "ml-1m-cpu-hstu-mol"
+"""What the plans measure unless another is named."""
+
+PUBLISHED_HEAD = "ml-1m-fair-hstu-mol"
+"""A checkpoint whose mixture has a published shape, 8 × 4 components of width 64: of what an item keeps, and what a pair costs,
+the order of the one for Amazon Books."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class Plan:
 
 
 def quick(
-    checkpoint: str = "ml-1m-cpu-hstu-mol", items: int = 20_000, title: str = "", threads: int | None = None
+    checkpoint: str = CHECKPOINT, items: int = 20_000, title: str = "", threads: int | None = None
 ) -> Plan:
     """Seconds: a small checkpoint's corpus inflated to `items`, one batch size, few rounds."""
     return Plan(
@@ -106,13 +114,13 @@ def quick(
     )
 
 
-def trained(checkpoint: str = "ml-1m-cpu-hstu-mol", threads: int | None = None) -> Plan:
+def trained(checkpoint: str = CHECKPOINT, threads: int | None = None) -> Plan:
     """Seconds: a trained corpus as it is, one batch size, the best 10."""
     small = quick(checkpoint, threads=threads)
     return replace(small, name="trained", workloads=(Trained(checkpoint),), ks=(10,))
 
 
-def standard(checkpoint: str = "ml-1m-cpu-hstu-mol", title: str = "", threads: int | None = None) -> Plan:
+def standard(checkpoint: str = CHECKPOINT, title: str = "", threads: int | None = None) -> Plan:
     """Minutes: a trained corpus as it is and inflated to 100,000 items, all batch sizes."""
     return Plan(
         "standard",
@@ -123,26 +131,24 @@ def standard(checkpoint: str = "ml-1m-cpu-hstu-mol", title: str = "", threads: i
     )
 
 
-def sizes(checkpoint: str = "ml-1m-cpu-hstu-mol", threads: int | None = None) -> Plan:
-    """The three published sizes with random weights, and a trained corpus inflated to the largest of them.
-
-    That one is there because random weights have no structure for an approximate search to find. Takes hours if the
-    machine is busy.
-    """
+def sizes(threads: int | None = None) -> Plan:
+    """The three published sizes with random weights: what brute force costs. Random weights have no structure that an
+    approximate search could find: see `books`."""
     return Plan(
         "sizes",
-        (*map(RandomWeights, SIZES), Inflated(checkpoint, max(size.items for size in SIZES.values()))),
+        tuple(map(RandomWeights, SIZES)),
         batch_sizes=(1, 32),
         rounds=3,
         calls=2,
         warmup=1,
         queries=256,
+        methods=(PUBLISHED, REFERENCE, "brute force, int16", "exact with a bound"),
         threads=threads,
     )
 
 
 def growth(
-    checkpoint: str = "ml-1m-cpu-hstu-mol",
+    checkpoint: str = CHECKPOINT,
     corpora: tuple[int, ...] = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000),
     title: str = "",
     threads: int | None = None,
@@ -162,7 +168,7 @@ def growth(
 
 
 def crossing(
-    checkpoint: str = "ml-1m-cpu-hstu-mol",
+    checkpoint: str = CHECKPOINT,
     corpora: tuple[int, ...] = (10_000, 30_000, 100_000),
     threads: int | None = None,
 ) -> Plan:
@@ -213,6 +219,35 @@ def text(head: str = CHECKPOINTS["text"], title: str = "", threads: int | None =
         queries=192,
         threads=threads,
         points=tuple(map(SearcherSpec.read, points)),
+    )
+
+
+def books(
+    checkpoint: str = PUBLISHED_HEAD,
+    corpora: tuple[int, ...] = (25_000, 100_000, 300_000, SIZES["amazon-books"].items),
+    threads: int | None = None,
+) -> Plan:
+    """As many items as the published Amazon Books corpus has, and three smaller corpora: lists, given and learned, cascades and
+    walks next to the reference implementation. Some ten minutes on two cores, most of them for the graphs."""
+    points = (
+        PUBLISHED,
+        "average n2=12000",
+        "surrogate width=128,n2=12000",
+        "cascade n2=16000,keep=1600",
+        "graph ef=800",
+        "graph ef=1600",
+        "graph ef=3200",
+    )
+    return Plan(
+        "books",
+        tuple(Inflated(checkpoint, items) for items in corpora),
+        batch_sizes=(1, 32),
+        rounds=2,
+        calls=2,
+        warmup=1,
+        queries=128,
+        points=tuple(map(SearcherSpec.read, points)),
+        threads=threads,
     )
 
 
@@ -290,23 +325,24 @@ def _short(checkpoint: str) -> str:
     return folder.name if folder.resolve().parent == paths.checkpoints().resolve() else checkpoint
 
 
-def named(name: str, checkpoint: str, threads: int | None = None) -> Plan:
-    """The plan of that name; ValueError that lists the names if there is none."""
+def named(name: str, checkpoint: str | None = None, threads: int | None = None) -> Plan:
+    """The plan of that name, of its own checkpoint unless one is given; ValueError that lists the names if there is none."""
+    usual = checkpoint or CHECKPOINT
     match name:
         case "trained":
-            return trained(checkpoint, threads)
+            return trained(usual, threads)
         case "quick":
-            return quick(checkpoint, threads=threads)
+            return quick(usual, threads=threads)
         case "standard":
-            return standard(checkpoint, threads=threads)
+            return standard(usual, threads=threads)
         case "sizes":
-            return sizes(checkpoint, threads)
+            return sizes(threads)
         case "growth":
-            return growth(checkpoint, threads=threads)
+            return growth(usual, threads=threads)
         case "crossing":
-            return crossing(checkpoint, threads=threads)
-        case "text":
-            return text(checkpoint, threads=threads)
+            return crossing(usual, threads=threads)
+        case "books":
+            return books(checkpoint or PUBLISHED_HEAD, threads=threads)
     raise ValueError(
-        f"no preset {name!r} of the search bench; there are trained, quick, standard, sizes, growth, crossing, text"
+        f"no preset {name!r} of the search bench; there are trained, quick, standard, sizes, growth, crossing, books"
     )

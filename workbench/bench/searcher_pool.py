@@ -11,6 +11,7 @@ import torch
 
 from workbench import runtime
 from workbench.bench import memory
+from workbench.bench.memory import Used
 from workbench.bench.methods import BenchmarkEntry, Built
 from workbench.bench.plans import Plan
 from workbench.bench.roofline import shape
@@ -30,7 +31,7 @@ class SearcherPool:
         self.builds: list[dict[str, Any]] = []
         self._lock = threading.RLock()
         self._built: dict[tuple[str, str, int], Built] = {}
-        self._indexes: dict[tuple[str, str], tuple[Any, float, float]] = {}
+        self._indexes: dict[tuple[str, str], tuple[Any, float, Used]] = {}
         self._asked: dict[str, Asked] = {"": workload}
 
     def asked(self, entry: BenchmarkEntry) -> Asked:
@@ -53,12 +54,13 @@ class SearcherPool:
         with self._lock:
             if key not in self._built:
                 asked = self.asked(entry)
-                index, seconds, kept = self._index(entry, asked)
-                built, more, grown = self._timed(lambda: entry.build(asked, batch_size, index))
+                index, seconds, first = self._index(entry, asked)
+                built, more, then = self._timed(lambda: entry.build(asked, batch_size, index))
                 self._built[key] = built
                 self.builds.append(
                     {"workload": self.workload.name, "label": entry.label, "batch_size": size,
-                     "seconds": seconds + more, "kept_bytes": kept + grown}
+                     "seconds": seconds + more, "kept_bytes": first.kept + then.kept,
+                     "peak_bytes": max(first.peak, first.kept + then.peak)}
                 )  # fmt: skip
             return self._built[key]
 
@@ -75,19 +77,19 @@ class SearcherPool:
             ]
         )
 
-    def _index(self, entry: BenchmarkEntry, asked: Asked) -> tuple[Any, float, float]:
+    def _index(self, entry: BenchmarkEntry, asked: Asked) -> tuple[Any, float, Used]:
         if entry.index is None:
-            return None, 0.0, 0.0
+            return None, 0.0, Used(0.0, 0.0)
         index, key = entry.index, (entry.checkpoint, entry.index.key)
         if key not in self._indexes:
             self._indexes[key] = self._timed(lambda: index.build(asked))
         return self._indexes[key]
 
-    def _timed(self, build: Callable[[], Any]) -> tuple[Any, float, float]:
-        """What `build` makes, the seconds it took and the bytes it kept."""
+    def _timed(self, build: Callable[[], Any]) -> tuple[Any, float, Used]:
+        """What `build` makes, the seconds it took and the memory."""
         start = time.perf_counter()
         made, used = memory.measured(build, self.workload.device)
-        return made, time.perf_counter() - start, used.kept
+        return made, time.perf_counter() - start, used
 
 
 def described(entries: Sequence[BenchmarkEntry]) -> pd.DataFrame:

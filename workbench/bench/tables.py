@@ -150,7 +150,7 @@ def side_by_side(
     Columns: those of `latency` and `quality`, the entry's `method` and `setting`, `own_score` (it searches under a score
     of its own, and its recall is against brute force under that), the corpus's `items` and
     `item_bytes` (the item state, per item), `index_mb` (held beyond the
-    item state), `call_mb` (the peak of a call) and `memory_mb`, their sum; `build_s`.
+    item state), `call_mb` (the peak of a call) and `memory_mb`, their sum; `build_s`, and `build_mb`, the peak of the build.
     """
     references = None
     if "reference" in entries:  # which runs that were stored before did not have
@@ -161,6 +161,8 @@ def side_by_side(
     table = table.merge(quality(answers, references), on=["workload", "label", "k"], how="left")
     builds = builds.rename(columns={"seconds": "build_s"})
     builds["index_mb"] = builds.pop("kept_bytes") / 1e6
+    if "peak_bytes" in builds:  # which runs that were stored before did not have
+        builds["build_mb"] = builds.pop("peak_bytes") / 1e6
     any_size = builds[builds["batch_size"] == 0].drop(columns="batch_size")
     table = table.merge(any_size, on=["workload", "label"], how="left")
     peaks = memory.assign(call_mb=memory["peak_bytes"] / 1e6).drop(columns="peak_bytes")

@@ -296,7 +296,7 @@ def bench_search(
 
     checkpoint = checkpoint or plans.CHECKPOINTS.get(preset or "", "ml-1m-cpu-hstu-mol")
     workloads: list[WorkloadSpec] = [RandomWeights(s) for s in size or []]
-    workloads += [Inflated(checkpoint, items) for items in inflate or []]
+    workloads += [Inflated(checkpoint or plans.CHECKPOINT, items) for items in inflate or []]
     given: dict[str, Any] = {
         "workloads": tuple(workloads), "methods": tuple(method or ()), "batch_sizes": tuple(batch_size or ()),
         "ks": tuple(k or ()), "rounds": rounds, "queries": queries, "seed": seed,
@@ -306,7 +306,7 @@ def bench_search(
         if preset is not None:
             raise ValueError("give --preset or --searcher, not both: a preset has its own grid of searchers")
         plan = plans.chosen_points(
-            workloads[0] if workloads else Trained(checkpoint), tuple(map(SearcherSpec.read, searcher)),
+            workloads[0] if workloads else Trained(checkpoint or plans.CHECKPOINT), tuple(map(SearcherSpec.read, searcher)),
             own=tuple(scorer or ()), threads=threads, k=k[0] if k else 100,
         )  # fmt: skip
         plan = replace(plan, **changes)

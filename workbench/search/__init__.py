@@ -5,7 +5,9 @@ from workbench.search.brute_force import BruteForce
 from workbench.search.engines.faiss import FaissLists, faiss_lists
 from workbench.search.engines.milvus import Milvus
 from workbench.search.exact import Exact
-from workbench.search.h_indexer import AveragedComponents, FirstStageFilter, FittedScores
+from workbench.search.first_stages import AveragedComponents, FittedScores
+from workbench.search.generators import VectorList
+from workbench.search.h_indexer import FirstStageFilter
 from workbench.search.int16 import Int16BruteForce
 from workbench.search.sharded import Sharded, split
 
@@ -20,6 +22,7 @@ __all__ = [
     "Int16BruteForce",
     "Milvus",
     "Sharded",
+    "VectorList",
     "faiss_lists",
     "split",
 ]

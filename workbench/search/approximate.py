@@ -17,11 +17,12 @@ from workbench.search.bounds import not_finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.candidates import Scan, SourceBuilder
 from workbench.search.certificates import Answer, CorpusSearcher, Revertible, certificate, stated_precision
+from workbench.search.first_stages import AverageComponent
 from workbench.search.generators import (
-    AverageList,
     CandidateGenerator,
     Candidates,
     ComponentLists,
+    VectorList,
     check_count,
 )
 from workbench.search.ranking import Pairs, best_of_pairs, less, merged, narrowed, score_pairs, union
@@ -100,7 +101,7 @@ class Approximate(CorpusSearcher):
             if n1 is not None:
                 generators.append(ComponentLists(similarity, items, n1, lookahead=lookahead, source=source))
             if n2 is not None:
-                generators.append(AverageList(similarity, items, n2, source=source))
+                generators.append(VectorList(AverageComponent(similarity), items, n2, source=source))
         return cls(
             similarity,
             items,

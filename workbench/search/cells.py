@@ -60,10 +60,11 @@ def _nearest_centre(vectors: Float[Tensor, "N F"], centres: Float[Tensor, "C F"]
 def nearest(unit: Float[Tensor, "N d"], base: Int[Tensor, "M"], count: int) -> Int[Tensor, "N C"]:
     """Of each of N unit vectors the `count` others, among the rows `base`, with the largest inner product; −1 past the end.
 
-    int32, the nearest first. Exact if `base` has at most `SCANNED` rows. Otherwise only the rows of the `CELLS_LOOKED_AT`
-    cells around a vector's own are looked at, of about 1.25·√M: N·√M work instead of N·M, a matrix product for each cell.
+    int32, the nearest first; `base` ascends. Exact if it has at most `SCANNED` rows. Otherwise only the rows of the
+    `CELLS_LOOKED_AT` cells around a vector's own are looked at, of about 1.25·√M: N·√M work instead of N·M, a matrix product
+    for each cell.
     """
-    among = unit[base]
+    among = unit if len(base) == len(unit) else unit[base]  # a copy of all of them would fill the memory
     found = torch.full((len(unit), count), NO_ITEM, dtype=torch.int32, device=unit.device)
     if len(base) <= SCANNED:
         everything = torch.arange(len(unit), device=unit.device)

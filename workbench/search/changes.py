@@ -12,7 +12,7 @@ from workbench.registry import Settings
 from workbench.search import registry
 from workbench.search.approximate import Approximate
 from workbench.search.candidates import CandidateSource, Stored
-from workbench.search.generators import AverageList, CandidateGenerator
+from workbench.search.generators import CandidateGenerator, VectorList
 
 
 def upserted(
@@ -71,7 +71,7 @@ def _stored(searcher: Searcher) -> list[Stored]:
 def _sources(searcher: Searcher) -> list[CandidateSource]:
     if not isinstance(searcher, Approximate):
         return []
-    return [g.source for g in searcher.generators if isinstance(g, AverageList)]
+    return [g.source for g in searcher.generators if isinstance(g, VectorList)]
 
 
 def _twin(searcher: Searcher) -> Searcher | None:
@@ -86,6 +86,6 @@ def _twin(searcher: Searcher) -> Searcher | None:
 
 def _twin_generator(generator: CandidateGenerator) -> CandidateGenerator:
     twin = copy.copy(generator)
-    if isinstance(twin, AverageList):
+    if isinstance(twin, VectorList):
         twin.source = copy.copy(twin.source)
     return twin

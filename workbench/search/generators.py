@@ -1,13 +1,14 @@
-"""Where the approximate searcher's candidates come from: a list per component, one list by their average.
+"""Where the approximate searcher's candidates come from: a list per component, one list by a vector each.
 
 A generator turns queries into vectors and looks them up in one or several sources (`candidates.CandidateSource`).
 The h-indexer's first stage (`h_indexer.FirstStageFilter`) is one too.
 Source: "Retrieval with Learned Similarities", Algorithm 2 (TopKPerEmbedding, TopKAvg, CombTopK) and Theorems 2 and 3.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +17,8 @@ from torch import Tensor
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.search import trace
 from workbench.search.candidates import CandidateSource, Lists, Scan, SourceBuilder
-from workbench.search.certificates import Revertible
+from workbench.search.certificates import Revertible, stated_precision
+from workbench.search.first_stages import FirstStage
 from workbench.search.ranking import Pairs, contains, unique
 from workbench.search.topk import NO_SCORE
 from workbench.similarities.rounding import UNKNOWN
@@ -154,30 +156,41 @@ def _error(lists: Lists) -> Float[Tensor, "Q"]:
     return torch.full_like(lists.outside_bound, UNKNOWN) if lists.error is None else lists.error
 
 
-class AverageList(CandidateGenerator):
-    """The `n2` items with the largest ⟨Σ_i f_i(q), mean_j g_j(x)⟩, from one source.
+class VectorList(CandidateGenerator):
+    """The `n2` items whose vectors of a first stage have the largest inner product with the query's, from one source.
 
-    The fast choice, one inner product per item: the score under equal weights, times Pq. It proves nothing, unless
-    the list holds every item that may be found.
+    The fast choice, one inner product per item. It proves nothing, unless the list holds every item that may be found.
+    `name` is that of the source, and of the list in a trace.
     """
 
+    @stated_precision()
     def __init__(
-        self, similarity: ComponentSimilarity, items: ItemState, n2: int, *, source: SourceBuilder = Scan
+        self,
+        stage: FirstStage,
+        items: ItemState,
+        n2: int,
+        *,
+        name: str = "average",
+        source: SourceBuilder = Scan,
     ) -> None:
         check_count("n2", n2)
-        self.similarity, self.n2 = similarity, n2
-        self.source = source("average", items.ids, self._mean(items))
+        self.stage, self.n2, self.name = stage, n2, name
+        self.source = source(name, items.ids, stage.item_vectors(items))
 
-    def _mean(self, items: ItemState) -> Float[Tensor, "N d"]:
-        return self.similarity.item_components(items).mean(1)
+    def listing(self, n2: int) -> Self:
+        """The same vectors in the same source, with lists of `n2` items."""
+        check_count("n2", n2)
+        other = copy.copy(self)
+        other.n2 = n2
+        return other
 
     def listed(self, queries: QueryState) -> int:
         """See `CandidateGenerator.listed`."""
         return self.n2
 
     def upsert(self, items: ItemState) -> None:
-        """Put the averages of `items` into the source."""
-        self.source.upsert(items.ids, self._mean(items))
+        """Put the vectors of `items` into the source; a learned stage stays as it was fitted."""
+        self.source.upsert(items.ids, self.stage.item_vectors(items))
 
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """Take items out of the source."""
@@ -196,9 +209,9 @@ class AverageList(CandidateGenerator):
         times: int,
     ) -> Candidates:
         """See `CandidateGenerator.candidates`."""
-        total = self.similarity.query_components(queries).sum(1)  # (B, d)
-        lists = self.source.lists(total, self.n2 * times, excluded, allowed, ordered=False)
-        trace.listed("the list of the average component", lists.rows)
+        vectors = self.stage.query_vectors(queries)  # (B, w)
+        lists = self.source.lists(vectors, self.n2 * times, excluded, allowed, ordered=False)
+        trace.listed(f"the list of the {self.name}", lists.rows)
         bound = torch.where(lists.outside_bound == NO_SCORE, NO_SCORE, UNKNOWN).to(lists.outside_bound)
         return Candidates(unique(lists.rows), lambda pairs: bound)
 

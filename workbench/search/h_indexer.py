@@ -1,11 +1,10 @@
 """The h-indexer: a first stage of low width in int8, a threshold from a sample, one filtering pass, then the full similarity.
 
 Source: "Revisiting Neural Retrieval on Accelerators" (Zhai et al., 2023). There the first stage is trained together with the
-mixture; here it is fitted to a trained similarity, without touching it (`AveragedComponents`, `FittedScores`).
+mixture; here it is fitted to a trained similarity, without touching it (see `first_stages`).
 """
 
 import copy
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -16,20 +15,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Upsert
+from workbench.contracts import ItemState, QueryState, Upsert
 from workbench.search import trace
-from workbench.search.bounds import not_finite
 from workbench.search.certificates import Revertible, stated_precision
+from workbench.search.first_stages import FirstStage
 from workbench.search.generators import CandidateGenerator, Candidates, check_count
 from workbench.search.partition import largest
 from workbench.search.quantized_vectors import QuantizedVectors
 from workbench.search.ranking import Pairs, marked, union
-from workbench.search.tiles import DEFAULT_BUDGET, score_block, tiling
+from workbench.search.tiles import DEFAULT_BUDGET
 from workbench.search.topk import NO_SCORE, CorpusRows, count_open, forbid, mask_rows
 from workbench.similarities.rounding import UNKNOWN
-
-RIDGE = 1e-3
-"""Of the fit of item vectors: a share of the mean squared query feature."""
 
 MULTIPLE = 8
 """Integer products on a GPU want widths and rows that are multiples of this."""
@@ -37,117 +33,8 @@ MULTIPLE = 8
 FEWEST_QUERIES = 17
 """Integer products on a GPU need this many."""
 
-LEVEL_ITEMS = 65_536
-"""Items, evenly spaced, whose scores give a query's mean score; in a smaller corpus all of them."""
-
 ITEMS_AT_ONCE = 131_072
 """Items whose vectors are computed and quantised together: a multiple of `MULTIPLE`."""
-
-
-class FirstStage(ABC):
-    """Vectors of low width w whose inner product ranks items for a query roughly as the similarity does."""
-
-    @abstractmethod
-    def query_vectors(self, queries: QueryState) -> Float[Tensor, "B w"]:
-        """One vector per query."""
-
-    @abstractmethod
-    def item_vectors(self, items: ItemState) -> Float[Tensor, "N w"]:
-        """One vector per item."""
-
-
-class AveragedComponents(FirstStage):
-    """Σ_i f_i and mean_j g_j, projected on the `width` principal directions of the items' averages: needs the corpus alone.
-
-    With `width` at least d this is the score of `generators.AverageList`, up to a factor for each query.
-    """
-
-    def __init__(self, similarity: ComponentSimilarity, items: ItemState, width: int) -> None:
-        check_width(width)
-        self.similarity = similarity
-        CorpusRows(items.ids)  # an empty corpus has no directions
-        averages = self.similarity.item_components(items).double().mean(1)
-        averages = averages.nan_to_num(0.0, 0.0, 0.0)  # such items are never ranked by it
-        # In units in which no product overflows: neither directions nor an order depend on them.
-        self._unit = averages.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)
-        averages = averages / self._unit
-        _, _, directions = torch.linalg.svd(averages.T @ averages)
-        self._directions = directions[:width].T  # (d, w)
-
-    @torch.no_grad()
-    def query_vectors(self, queries: QueryState) -> Float[Tensor, "B w"]:
-        """Σ_i f_i, projected, up to a factor for each query."""
-        sums = self.similarity.query_components(queries).double().sum(1)
-        peaks = sums.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-        return ((sums / peaks) @ self._directions).float()
-
-    @torch.no_grad()
-    def item_vectors(self, items: ItemState) -> Float[Tensor, "N w"]:
-        """mean_j g_j, projected, up to a factor for the corpus."""
-        averages = self.similarity.item_components(items).double().mean(1) / self._unit
-        return (averages @ self._directions).float()
-
-
-class FittedScores(FirstStage):
-    """Item vectors fitted by least squares to the scores of a sample of queries.
-
-    A query's vector u(q) is its components, all in one row, on the width − 1 principal directions of the `sample`'s, and a 1.
-    An item's vector is the ridge solution b of u(q) · b ≈ φ(q, x) − mean_x φ(q, ·) over the sample: what follows of the gate is
-    in it, so that it ranks better than the average of the same width. Costs len(sample) scores per item, once. (The mean is
-    that of `LEVEL_ITEMS` items.)
-    """
-
-    def __init__(
-        self, similarity: ComponentSimilarity, items: ItemState, sample: QueryState, width: int
-    ) -> None:
-        check_width(width)
-        if len(sample) < 2:
-            raise ValueError(f"a fit needs a sample of 2 queries or more, not {len(sample)}")
-        self.similarity, self._sample = similarity, sample
-        if bool(not_finite(sample).any()):
-            raise ValueError("the sample of queries holds values that are not finite")
-        rows = self._rows(sample)
-        self._mean = rows.mean(0)
-        _, _, directions = torch.linalg.svd(rows - self._mean, full_matrices=False)
-        self._directions = directions[: width - 1].T
-        u = self.query_vectors(sample)
-        ridge = RIDGE * len(u) * u[:, :-1].square().mean() if u.shape[1] > 1 else torch.tensor(RIDGE)
-        gram = u.T @ u + ridge * torch.eye(u.shape[1], device=u.device)
-        self._solve = torch.linalg.solve(gram, u.T)  # (w, m)
-        self._level = torch.zeros(len(sample), 1, device=u.device)
-        self._level = self._scores(items[:: -(-len(items) // LEVEL_ITEMS)]).mean(1, keepdim=True)
-
-    def _rows(self, queries: QueryState) -> Float[Tensor, "B F"]:
-        return self.similarity.query_components(queries).flatten(1).float()
-
-    @torch.no_grad()
-    def query_vectors(self, queries: QueryState) -> Float[Tensor, "B w"]:
-        """u(q)."""
-        projected = (self._rows(queries) - self._mean) @ self._directions
-        return torch.cat([projected, torch.ones_like(projected[:, :1])], dim=1)
-
-    @torch.no_grad()
-    def _scores(self, items: ItemState) -> Float[Tensor, "M N"]:
-        cut = tiling(self.similarity.pair_bytes, len(self._sample), len(items), items.ids.device)
-        starts = range(0, len(self._sample), cut.queries)
-        parts = [
-            score_block(self.similarity, self._sample[s : s + cut.queries], items, cut.tile) for s in starts
-        ]
-        scores = torch.cat(parts).float() - self._level
-        return scores.nan_to_num(0.0, 0.0, 0.0)
-
-    @torch.no_grad()
-    def item_vectors(self, items: ItemState) -> Float[Tensor, "N w"]:
-        """b, for as many items at a time as their scores fit the memory budget."""
-        block = max(1, DEFAULT_BUDGET // (8 * len(self._sample)))
-        starts = range(0, len(items), block)
-        return torch.cat([(self._solve @ self._scores(items[s : s + block])).T for s in starts])
-
-
-def check_width(width: int) -> None:
-    """ValueError if a first stage would have no width."""
-    if width < 1:
-        raise ValueError(f"width must be at least 1, not {width}")
 
 
 class FirstStageFilter(CandidateGenerator):

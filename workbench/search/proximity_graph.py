@@ -19,8 +19,11 @@ from workbench.search.candidates import Scan
 from workbench.search.cells import first_of, nearest
 from workbench.search.indexes import digests, fingerprint
 
-NODES_TOGETHER = 1024
+NODES_TOGETHER = 256
 """Nodes whose neighbours are chosen together."""
+
+REVERSED_TOGETHER = 65_536
+"""Nodes whose edges are turned round together: all of them would take several times the graph's memory."""
 
 SHARES = (16, 256)
 """Neighbours of a node are chosen among the nearest of the whole corpus, and of every 16th and every 256th item: by the
@@ -77,7 +80,9 @@ class ProximityGraph:
             return kept
 
         kept = stages.stage("spread", of, spread).to(unit.device)
-        return cls(_filled(_filled(kept, _reversed(kept)), found[0]))
+        del found[1:]
+        kept = _filled(kept, _reversed(kept))
+        return cls(_filled(kept, found[0]))
 
     def upserted(
         self, put: Upsert, ids: Int[Tensor, "K"], vectors: Float[Tensor, "K d"], listed: int
@@ -188,17 +193,17 @@ def _reversed(neighbours: Int[Tensor, "N M"]) -> Int[Tensor, "N M"]:
     >>> _reversed(torch.tensor([[1], [2], [1]])).tolist()
     [[-1], [0], [1]]
     """
-    total, degree = neighbours.shape
-    edges = neighbours >= 0
-    ends = neighbours[edges].long()
-    starts = torch.arange(total, device=ends.device)[:, None].expand(-1, degree)[edges]
-    order = ends.argsort(stable=True)
-    ends, starts = ends[order], starts[order]
-    counts = ends.bincount(minlength=total)
-    place = torch.arange(len(ends), device=ends.device) - (counts.cumsum(0) - counts)[ends]
-    fits = place < degree
     back = torch.full_like(neighbours, NO_ITEM)
-    back[ends[fits], place[fits]] = starts[fits].to(back.dtype)
+    for start in range(0, len(neighbours), REVERSED_TOGETHER):
+        here = back[start : start + REVERSED_TOGETHER]
+        edges = (neighbours >= start) & (neighbours < start + len(here))
+        ends, starts = neighbours[edges].long() - start, edges.nonzero()[:, 0]
+        order = ends.argsort(stable=True)
+        ends, starts = ends[order], starts[order]
+        counts = ends.bincount(minlength=len(here))
+        place = torch.arange(len(ends), device=ends.device) - (counts.cumsum(0) - counts)[ends]
+        fits = place < here.shape[1]
+        here[ends[fits], place[fits]] = starts[fits].to(back.dtype)
     return back
 
 

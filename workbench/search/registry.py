@@ -19,8 +19,9 @@ from workbench.search.engines.milvus import milvus_lists
 from workbench.search.engines.tantivy import TantivySearch
 from workbench.search.engines.usearch import usearch_lists
 from workbench.search.exact import Exact
+from workbench.search.first_stages import AveragedComponents
 from workbench.search.graph_search import GraphSearch
-from workbench.search.h_indexer import AveragedComponents, FirstStageFilter
+from workbench.search.h_indexer import FirstStageFilter
 from workbench.search.indexes import HNSW, IVF, Flat
 from workbench.search.int16 import Int16BruteForce
 from workbench.search.parameters import COUNTS, fixed, number
