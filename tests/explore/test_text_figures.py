@@ -61,6 +61,16 @@ class Search(TextSearch):
         return LOOKS
 
 
+def test_a_long_text_has_legible_tokens() -> None:
+    """Of 130 tokens at most forty are written out, each at its own place."""
+    places = range(130)
+    long = pd.DataFrame(
+        {"place": places, "token": [f"t{p}" for p in places], "group": "q1", "weight": 1 / 130}
+    )
+    axis = token_attention(long).layout.xaxis
+    assert len(axis.tickvals) <= 40 and list(axis.ticktext) == [f"t{p}" for p in axis.tickvals]
+
+
 def test_answers_stand_side_by_side_in_order_and_are_escaped() -> None:
     figure = answer_columns(ANSWERS)
     assert list(figure.data[0].header.values) == ["", "<b>cosine</b>", "<b>mixture</b>"]

@@ -9,6 +9,8 @@ from workbench.explore.figures import finished, need
 from workbench.explore.template import BLUE, GREEN, GREY, SEQUENTIAL, VERMILLION, plain
 
 WIDTH = 44
+TICKS = 40
+"""Tokens of a text that are written out at most; a mark shows each of the others."""
 
 
 def answer_columns(answers: pd.DataFrame) -> go.Figure:
@@ -72,8 +74,11 @@ def token_attention(attention: pd.DataFrame) -> go.Figure:
             colorbar={"title": "weight"},
         )
     )
+    every = -(-len(tokens) // TICKS)
     figure.update_xaxes(
-        tickvals=list(range(len(tokens))), ticktext=[plain(token) for token in tokens], tickangle=-45
+        tickvals=list(range(0, len(tokens), every)),
+        ticktext=[plain(token) for token in tokens[::every]],
+        tickangle=-45,
     )
     figure.update_layout(height=190 + 40 * len(wide), yaxis={"autorange": "reversed"})
     return finished(figure, "What each query component looks at")

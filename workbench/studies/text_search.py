@@ -90,12 +90,13 @@ class TextSearch:
     def attention(self, text: str, name: str) -> pd.DataFrame:
         """What each query group of a head looks at: `place`, `token`, `group` ("q1"), `weight`, which add up to 1 per group.
 
-        Raises ValueError if the head does not look at tokens.
+        Raises ValueError for an empty text, and if the head does not look at tokens.
         """
         attention = self.heads[name].query_attention
         if attention is None:
             raise ValueError(f"{name} looks at no tokens")
-        weights = attention.weights(PaddedTokens(*self.encoded.encoder.token_states([text])))[0]
+        _check(text)
+        weights = attention.weights(self._tokens(text))[0]
         tokens = self.encoded.encoder.split(text)
         return pd.DataFrame(
             [
@@ -110,8 +111,12 @@ class TextSearch:
             ]
         )
 
+    def _tokens(self, text: str) -> PaddedTokens:
+        return PaddedTokens(*self.encoded.encoder.token_states([text]))
+
     def _queries(self, head: TextHead, text: str) -> QueryState:
-        tokens = PaddedTokens(*self.encoded.encoder.token_states([text])) if head.reads_tokens[0] else None
+        _check(text)
+        tokens = self._tokens(text) if head.reads_tokens[0] else None
         return head.queries(self.encoded.encoder.encode([text]), tokens)
 
     def _searcher(self, name: str) -> BruteForce:
@@ -120,3 +125,8 @@ class TextSearch:
             documents = self.encoded.documents(tokens=head.reads_tokens[1])
             self._searchers[name] = BruteForce(head.similarity, head.corpus_state(documents))
         return self._searchers[name]
+
+
+def _check(text: str) -> None:
+    if not text.strip():
+        raise ValueError("the text is empty: type at least one word")
