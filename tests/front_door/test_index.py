@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import workbench as wb
+from workbench.bench.memory import measured
 from workbench.contracts import ItemState, Searcher, Similarity
 from workbench.front_door import Index, Recommender
 from workbench.front_door.index import footprint
@@ -158,6 +159,17 @@ def test_no_query_and_many_queries_are_answered(model, searcher):
         index.searcher.search(model.embedded(many), 3).ids,
         model.index("brute-force").searcher.search(model.embedded(many), 3).ids,
     )
+
+
+@pytest.mark.parametrize("searcher", ["brute-force", "average"])
+def test_a_million_queries_are_searched_in_parts(model, searcher):
+    """All scores at once would be 160 MB, and the candidates several times that."""
+    vectors = torch.randn(1_000, D, generator=torch.Generator().manual_seed(0)).repeat(1_000, 1)
+    search = model.index(searcher, **SMALL[searcher]).searcher.search
+    found, used = measured(lambda: search(model.embedded(vectors), 3), torch.device("cpu"))
+    once = search(model.embedded(vectors[:1_000]), 3)
+    assert torch.equal(found.ids.view(1_000, 1_000, 3), once.ids.expand(1_000, -1, -1))
+    assert not used.peak > 2**30
 
 
 def test_an_interrupted_save_leaves_the_old_index(model, tmp_path, monkeypatch):

@@ -37,8 +37,8 @@ class Raw:
     that was searched). `answers`: workload, label, batch_size, k, round, call, query, target (0: unknown), and of the `TopK`
     ids, scores, exact, gap, num_scored. `builds`: workload, label, batch_size (0: any), seconds, kept_bytes (held beyond
     the item state), peak_bytes (held while it was built). `memory`: workload, label, batch_size, k, peak_bytes (of one call).
-    `entries`: label, method, setting, scan, reference (the label that its recall is against). `shapes`: workload, and the fields
-    of `Shape`. `metadata`: the plan, the machine, versions, commits.
+    `entries`: label, method, setting, scan, reference (the label that its recall is against). `shapes`: workload, and the
+    fields of `Shape`. `metadata`: the plan, the machine, versions, commits.
     """
 
     calls: pd.DataFrame
