@@ -16,6 +16,7 @@ PARTS = (
     "notebooks/*.ipynb",
     "notebooks/jupytext.toml",
     "ckpts/embedded-small-quick-hstu-dot/*",
+    "ckpts/embedded-small-quick-hstu-maxsim/*",
     "ckpts/embedded-small-quick-hstu-mol/*",
     "ckpts/embedded-small-quick-sasrec-dot/*",
     "ckpts/embedded-small-quick-sasrec-mol/*",
