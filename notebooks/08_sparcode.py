@@ -50,9 +50,8 @@ index_findings.own_indexes(
 ) if results is not None else None
 
 # %% [markdown]
-# At this size SparCode does not earn its place: scanning the vectors of a plain two-tower model finds more (NDCG@10 on the cards of
-# the shipped checkpoints), with less memory. It is still worth a notebook: it is the only method here that scores nothing at query
-# time, and the reasons for its losses are instructive.
+# SparCode is worth a notebook whatever it earns at this size: it is the only method here that scores nothing at query time, and
+# the reasons for its losses are instructive.
 #
 # ## Then, by hand
 #
@@ -228,8 +227,8 @@ table(beams)
 # %% [markdown]
 # ## Why does learning the threshold not prune?
 #
-# The threshold $b$ in $\mathrm{ReLU}(f + b)$ is a parameter, and yet *learned threshold* above leaves out nothing, or next to
-# nothing. The gradient of a softmax loss in $b$ is
+# The threshold $b$ in $\mathrm{ReLU}(f + b)$ is a parameter, so training could choose the sparsity; the finding above says how much
+# *learned threshold* leaves out. The gradient of a softmax loss in $b$ is
 #
 # $$\frac{\partial L}{\partial b} = \mathbb{E}_{x \sim \mathrm{softmax}}\big[n(x)\big] - n(x^+) ,$$
 #
@@ -282,12 +281,12 @@ rows = [LADDER[kind] for kind in ("tokens", "all-to-all", "sparcode-warm")]
 index_findings.ladder(steps, *rows) if steps is not None else ""
 
 # %% [markdown]
-# What to look for, and what the shipped models (`ckpts/ml-1m-sparcode-ladder-…`) say already:
+# What to look for:
 #
-# - **Is anything won without codes?** Trained to its plateau, All-to-All is where the two-tower is. A likely reason: if items are
-#   nothing but learned vectors, training adapts them to the inner product, and little is left for an MLP.
-# - **What do codes cost?** SparCode that starts from All-to-All stays below it. The rows "k-means of All-to-All's tokens" have the
-#   same scorer and round its tokens without any training after it.
+# - **Is anything won without codes?** If items are nothing but learned vectors, training adapts them to the inner product, and
+#   little may be left for an MLP: compare All-to-All with the two-tower, each at its plateau.
+# - **What do codes cost?** Compare SparCode with the All-to-All that it starts from. The rows "k-means of All-to-All's tokens"
+#   have the same scorer and round its tokens without any training after it.
 # - **Can an index know the codes?** It holds those of training alone, and the finer the codes, the fewer of a test user's are among
 #   them (*seen*). Quality that only brute force has is no quality of an index.
 #
@@ -304,16 +303,16 @@ shown = ["tower", "method", "NDCG@10", "low", "high", "HR@50"]
 table(towers[shown]) if towers is not None else "run `workbench study run sparcode-towers`"
 
 # %% [markdown]
-# With the DNN and the GRU the published order appears: All-to-All first, SparCode next, the two-tower model last. It is
-# tempting to credit the learned interaction. The control contradicts that: *inner product of aligned tokens* has the normalised
-# tokens of All-to-All, with the same initialisation on both sides, and neither an MLP nor codes.
+# Where the published order appears, it is tempting to credit the learned interaction. The control tests that: *inner product of
+# aligned tokens* has the normalised tokens of All-to-All, with the same initialisation on both sides, and neither an MLP nor
+# codes.
 
 # %%
 findings.towers(towers) if towers is not None else ""
 
 # %% [markdown]
-# What lifts All-to-All over the two-tower model is how its inputs are scaled and initialised, not the interaction. All rows have
-# the same small budget (12 epochs): none of them is trained to its plateau.
+# If the control is where All-to-All is, the interaction is not what lifts it. All rows have the same small budget: none of them is
+# trained to its plateau.
 
 # %% [markdown]
 # ## Exercise
@@ -346,9 +345,8 @@ check("code", code)
 # - An index can be pruned after training, without training or scoring again. How much of it can go is a property of the model:
 #   the finding above says it for this one.
 # - Rounding must let gradients through. If the rounding error alone trains the encoder, which is all that the paper's text
-#   says, the encoder learns to be easy to round rather than to be useful.
-# - A comparison needs its control, and models that are trained to the end. After 12 epochs All-to-All is far above a two-tower
-#   model behind weak encoders, and so is a plain inner product of the same tokens.
+#   says, the encoder needs to be easy to round, and nothing more.
+# - A comparison needs its control, and models that are trained to the end: the findings above say what they leave of a lead.
 # - A loss that compares scores does not reward zeros: sparsity has to be chosen, or paid for.
 #
 # **To try.** Train with `sparcode-quick/sa-sparcode-commitment` and look at the codes again. Then choose 95 % sparsity: which

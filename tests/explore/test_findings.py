@@ -63,6 +63,8 @@ def test_how_much_of_an_index_can_be_left_out() -> None:
         " At 99.0% it is 50% of brute force's."
     )
     assert text(findings.sparsity(sweep.drop(index=0))).startswith("No index here keeps 95 %")
+    named = sweep.assign(index=["50.0% sparse", "90.0% sparse", "learned threshold", "brute force"])
+    assert text(findings.sparsity(named)).endswith("The learned threshold leaves out 99.0%.")
 
 
 @pytest.mark.parametrize(
@@ -200,13 +202,23 @@ def test_each_tower_is_compared_with_its_control():
         ("GRU", "All-to-All", 0.07, 0.065, 0.075),
         ("GRU", "SparCode", 0.05, 0.045, 0.055),
         ("GRU", "inner product of aligned tokens", 0.072, 0.067, 0.077),
+        ("GRU", "two-tower, inner product", 0.04, 0.035, 0.045),
         ("DNN", "SparCode", 0.05, 0.045, 0.055),
         ("none", "popularity", 0.01, 0.01, 0.01),
     ]
     table = pd.DataFrame(rows, columns=["tower", "method", "NDCG@10", "low", "high"])
     assert text(findings.towers(table)) == (
-        "Behind GRU, All-to-All (0.0700) is no different from and SparCode (0.0500) is below the control (0.0720)."
+        "The published order, All-to-All before SparCode before the two-tower, appears behind GRU."
+        " Behind GRU, All-to-All (0.0700) is no different from and SparCode (0.0500) is below the control (0.0720)."
+        " Behind GRU the control itself is above the two-tower: there, how inputs are scaled and initialised lifts a model"
+        " without any interaction."
     )
+    two_tower_ahead = table.assign(
+        **{"NDCG@10": table["NDCG@10"].where(table["method"] != "two-tower, inner product", 0.06)}
+    )
+    two_tower_ahead["high"] = two_tower_ahead["high"] + 0.03
+    said = text(findings.towers(two_tower_ahead))
+    assert "does not appear" in said and "without any interaction" not in said
 
 
 def scores_of(*rows: tuple[str, str, float]) -> pd.DataFrame:

@@ -24,6 +24,11 @@ def test_the_ladder_names_what_is_above_and_below() -> None:
     assert "The control (0.1210) is no different from the two-tower (0.1200)" in said
     assert "All-to-All (0.1300) is above" in said and "SparCode (0.1000) is below" in said
     assert "*codes*; 75% of the test tokens" in said
+    assert "What codes cost: the SparCode that starts from All-to-All has 23% less NDCG@10." in said
+    coded = table.assign(row=["two-tower", "control", "all", "k-means of tokens"])
+    assert "without training after it, have 0.1000 to 0.1000." in text(
+        index_findings.ladder(coded, "control", "all", "not trained")
+    )
     assert "SparCode (" not in text(index_findings.ladder(table, "control", "all", "not trained"))
 
 
@@ -33,6 +38,8 @@ def test_models_next_to_one_that_is_scanned() -> None:
     )
     said = text(index_findings.own_indexes(table, "dot", ["mol", "absent"]))
     assert said == "`mol` has 110% of the NDCG@10 of `dot`, in 2.5 times its time and 3.0 times its memory."
+    said = text(index_findings.own_indexes(table.assign(**{"NDCG@10": [0.1, 0.08]}), "dot", ["mol"]))
+    assert said.endswith("3.0 times its memory: at this size it does not earn its place.")
     assert "workbench study run similarities" in text(index_findings.own_indexes(table, "absent", []))
 
 

@@ -235,6 +235,9 @@ def sparsity(sweep: pd.DataFrame, metric: str = "NDCG@10") -> Markdown:
     for level in (0.9, 0.99):
         near = rows.iloc[(rows["sparsity"] - level).abs().argsort().iloc[:1]].iloc[0]
         sentences.append(f"At {near['sparsity']:.1%} it is {near[metric] / whole:.0%} of brute force's.")
+    learned = sweep[sweep["index"] == "learned threshold"] if "index" in sweep else rows.iloc[:0]
+    if len(learned):
+        sentences.append(f"The learned threshold leaves out {learned['sparsity'].iloc[0]:.1%}.")
     return finding(*sentences)
 
 
@@ -421,17 +424,27 @@ def protocol(effect: pd.DataFrame) -> Markdown:
     )
 
 
-def towers(table: pd.DataFrame, control: str = "inner product of aligned tokens") -> Markdown:
+def towers(
+    table: pd.DataFrame,
+    control: str = "inner product of aligned tokens",
+    base_model: str = "two-tower, inner product",
+) -> Markdown:
     """Behind which encoders All-to-All and SparCode beat the control without an MLP and without codes, in NDCG@10.
 
-    `table` has `tower`, `method`, `NDCG@10`, `low`, `high`; a difference counts if the intervals do not overlap.
+    Also whether the published order appears, and whether the control is above the two-tower. `table` has `tower`, `method`,
+    `NDCG@10`, `low`, `high`; a difference counts if the intervals do not overlap.
     """
-    sentences = []
+    sentences, published, scaled = [], [], []
     for tower, rows in table[table["tower"] != "none"].groupby("tower", sort=False):
         found = rows.set_index("method")
-        if control not in found.index:
+        if not {control, base_model} <= set(found.index):
             continue
         base, parts = found.loc[control], []
+        two_tower = found.loc[base_model]
+        if found["NDCG@10"]["All-to-All"] > found["NDCG@10"]["SparCode"] > two_tower["NDCG@10"]:
+            published.append(str(tower))
+        if base["low"] > two_tower["high"]:
+            scaled.append(str(tower))
         for method in ("All-to-All", "SparCode"):
             row = found.loc[method]
             verdict = (
@@ -443,6 +456,13 @@ def towers(table: pd.DataFrame, control: str = "inner product of aligned tokens"
             )
             parts.append(f"{method} ({row['NDCG@10']:.4f}) is {verdict}")
         sentences.append(f"Behind {tower}, {' and '.join(parts)} the control ({base['NDCG@10']:.4f}).")
+    where = f"appears behind {' and '.join(published)}" if published else "does not appear"
+    sentences.insert(0, f"The published order, All-to-All before SparCode before the two-tower, {where}.")
+    if scaled:
+        sentences.append(
+            f"Behind {' and '.join(scaled)} the control itself is above the two-tower: there, how inputs are scaled and"
+            " initialised lifts a model without any interaction."
+        )
     return finding(*sentences)
 
 

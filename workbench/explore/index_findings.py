@@ -26,6 +26,18 @@ def ladder(table: pd.DataFrame, control: str, unquantized: str, fine_tuned: str)
             f"{name} ({row['NDCG@10']:.4f}) is {verdict} the two-tower ({rows['NDCG@10'].iloc[0]:.4f}):"
             f" {row['difference']:+.4f}, 95 % interval {row['difference_low']:+.4f} to {row['difference_high']:+.4f}."
         )
+    if unquantized in rows.index and fine_tuned in rows.index:
+        lost = 1 - rows["NDCG@10"][fine_tuned] / rows["NDCG@10"][unquantized]
+        sentences.append(
+            f"What codes {'cost' if lost > 0 else 'win'}: the SparCode that starts from All-to-All has {abs(lost):.0%}"
+            f" {'less' if lost > 0 else 'more'} NDCG@10."
+        )
+    untrained = table[table["row"].str.startswith("k-means")]["NDCG@10"]
+    if len(untrained):
+        sentences.append(
+            f"All-to-All's tokens rounded by k-means, without training after it, have {untrained.min():.4f} to"
+            f" {untrained.max():.4f}."
+        )
     coded = table[table["seen"].notna()].sort_values("NDCG@10")
     if len(coded):
         best = coded.iloc[-1]
@@ -68,10 +80,13 @@ def own_indexes(table: pd.DataFrame, base: str, others: Sequence[str]) -> Markdo
     for name in others:
         if name in rows.index:
             row = rows.loc[name]
+            share, times, bytes_ = (
+                row[column] / scan[column] for column in ("NDCG@10", "p50_ms", "mebibytes")
+            )
+            earns = share > 1 or times < 1 or bytes_ < 1
             sentences.append(
-                f"`{name}` has {row['NDCG@10'] / scan['NDCG@10']:.0%} of the NDCG@10 of `{base}`, in"
-                f" {row['p50_ms'] / scan['p50_ms']:.1f} times its time and"
-                f" {row['mebibytes'] / scan['mebibytes']:.1f} times its memory."
+                f"`{name}` has {share:.0%} of the NDCG@10 of `{base}`, in {times:.1f} times its time and {bytes_:.1f} times its"
+                f" memory{'' if earns else ': at this size it does not earn its place'}."
             )
     return finding(*sentences)
 
