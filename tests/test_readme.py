@@ -74,7 +74,7 @@ def test_every_stored_table_is_on_the_page_of_results() -> None:
     assert stored == shown
 
 
-@pytest.mark.parametrize("run", ["standard", "sizes", "growth", "crossing"])
+@pytest.mark.parametrize("run", ["standard", "sizes", "growth", "crossing", "text"])
 def test_no_stored_certificate_is_false(run: str) -> None:
     table = pd.read_csv(ROOT / "reports" / "tables" / f"search-{run}.csv")
     assert (table["false_certificates"].dropna() == 0).all()

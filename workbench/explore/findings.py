@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from workbench.bench.growth import RIGHT
+from workbench.bench import tables
 from workbench.bench.methods import REFERENCE
 from workbench.bench.watching import Watched
 from workbench.theory.fitting import Fit
@@ -15,9 +15,6 @@ from workbench.theory.floor import floor_curve
 
 EXACT = 1e-6
 """Relative errors this near each other are the same."""
-
-PUBLISHED_SPEED = 66
-"""How many times as fast as brute force the average was on NQ320K (RAILS, Table 5)."""
 
 NEARLY_EQUAL = 0.1
 """Groups whose mean weights differ by less than this share of an even weight use the components equally."""
@@ -182,22 +179,9 @@ def searchers(table: pd.DataFrame) -> Markdown:
     return finding(*sentences)
 
 
-def average_claim(table: pd.DataFrame, n2: int = 100) -> Markdown:
-    """Whether the `n2` best by the average of the components, rescored, lose nothing on text, as was published for NQ320K.
-
-    `table` is a summary of the bench, of one workload, batch size and k, with that row.
-    """
-    row = table.set_index("label").loc[f"average (n2={n2})"]
-    kept = f"{row['recall']:.1%} of the true top {row['k']:.0f}"
-    hits = "" if np.isnan(row["relative_hr"]) else f", {row['relative_hr']:.1%} of the answers that it finds,"
-    met = row["recall"] >= RIGHT and row["vs_brute_force"] >= PUBLISHED_SPEED
-    almost = "full recall, but not the speed" if row["recall"] >= RIGHT else "the recall is not full"
-    return finding(
-        f"The {n2} best by the average, rescored, hold {kept} of brute force{hits} and take"
-        f" {row['p50_ms']:.3g} ms for {row['batch_size']:.0f} queries: {row['vs_brute_force']:.2f} times as fast.",
-        f"Published for NQ320K on a GPU: no loss at {PUBLISHED_SPEED} times the speed."
-        f" {'The claim holds here.' if met else f'Here: {almost}.'}",
-    )
+def average_claim(table: pd.DataFrame) -> Markdown:
+    """`bench.tables.average_claim` of a run on text."""
+    return finding(tables.average_claim(table))
 
 
 def ablations(table: pd.DataFrame) -> Markdown:
