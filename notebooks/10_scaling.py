@@ -44,7 +44,9 @@ per_item = sum(part.nbytes for part in kept_of_one)
 per_item, f"{per_item * 1e9 / 2**40:.1f} TiB for a billion items"
 
 # %%
-from workbench import data
+import pandas as pd
+
+from workbench import data, paths
 from workbench.bench import growth, plans, tables
 from workbench.bench.run import run
 from workbench.bench.workloads import Trained, build
@@ -136,6 +138,17 @@ ReadOff("Grow the corpus", grown, axes, "items", "Size of the corpus", start=int
 recall = measured.pivot(index="label", columns="items", values="recall").loc[measured["label"].unique()]
 recall.columns = [f"{items:,} items" for items in recall.columns]
 table(recall)
+
+# %% [markdown]
+# A list of fixed length loses recall as the corpus grows; a walk over a graph by the score itself looks at a few items around the
+# best. The table shows what `workbench bench search --preset books` measured for up to 695,762 items, as many as the published
+# Amazon Books corpus has, if it was run: the largest corpus, and the exponents of the growth up to it.
+
+# %%
+stored = paths.reports() / "tables" / "search-books.csv"
+books = pd.read_csv(stored) if stored.is_file() else None
+print("run `workbench bench search --preset books`" if books is None else growth.books_line(books))
+table(growth.readme_books(books)) if books is not None else None
 
 # %% [markdown]
 # ## Memory per item

@@ -311,11 +311,15 @@ def test_the_published_claim_on_the_average_is_held_against_what_was_measured() 
         }
     )  # fmt: skip
     found = text(findings.average_claim(table))
-    assert "hold 90.0% of the true top 10 of brute force, find 98.0% of the answers that it finds, and" in found
+    assert (
+        "hold 90.0% of the true top 10 of brute force, find 98.0% of the answers that it finds, and" in found
+    )
     assert "4.00 times as fast (100 ms for 32 queries)." in found
     assert found.endswith("Here the recall is not full, and the speed is not reached.")
     full = table.assign(recall=1.0, relative_hr=float("nan"))
-    assert text(findings.average_claim(full)).endswith("Here the recall is full, and the speed is not reached.")
+    assert text(findings.average_claim(full)).endswith(
+        "Here the recall is full, and the speed is not reached."
+    )
     assert "answers" not in text(findings.average_claim(full))
     fast = full.assign(vs_brute_force=[1.0, 70.0])
     assert text(findings.average_claim(fast)).endswith("The claim holds here.")

@@ -136,6 +136,35 @@ def readme_books(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def books_line(table: pd.DataFrame, batch_size: int = 32) -> str:
+    """Of the largest corpus of a growing one, the sentence on the fastest method whose recall is at least `RIGHT`.
+
+    >>> measured = pd.DataFrame({"label": ["a", "b"], "batch_size": 32, "items": 1000, "recall": [0.99, 0.5],
+    ...                          "p50_ms": [2.0, 1.0], "speed_up": [4.4, 9.0], "num_scored": [20.0, 5.0]})
+    >>> books_line(measured)  # doctest: +NORMALIZE_WHITESPACE
+    'Over 1,000 items a is the fastest with a recall of .99 or more: 2.0 ms for 32 queries, 1/4 of the reference
+    implementation, with 2.00 % of the items scored.'
+    >>> books_line(measured[1:])
+    'Over 1,000 items no method has a recall of .99 or more; b comes nearest, with 0.500.'
+    """
+    rows = table[(table["items"] == table["items"].max()) & (table["batch_size"] == batch_size)]
+    rows = rows[rows["recall"].notna()]
+    start = f"Over {rows['items'].max():,} items "
+    right = rows[rows["recall"] >= RIGHT].sort_values("p50_ms")
+    if right.empty:
+        best = rows.sort_values("recall").iloc[-1]
+        return (
+            f"{start}no method has a recall of .99 or more; {best['label']} comes nearest,"
+            f" with {best['recall']:.3f}."
+        )
+    best = right.iloc[0]
+    return (
+        f"{start}{best['label']} is the fastest with a recall of .99 or more: {best['p50_ms']:,.1f} ms for {batch_size}"
+        f" queries, 1/{best['speed_up']:.0f} of the reference implementation, with"
+        f" {100 * best['num_scored'] / best['items']:.2f} % of the items scored."
+    )
+
+
 def needed(table: pd.DataFrame, items: int) -> pd.DataFrame:
     """What a corpus of `items` would need: label, `largest` (corpus measured), `state_gb`, `index_gb`, `fixed_ms` and
     `ns_per_item` of a call, and `seconds_per_query`.

@@ -222,7 +222,11 @@ def average_claim(table: pd.DataFrame, n2: int = 100) -> str:
     """
     row = table.set_index("label").loc[f"average (n2={n2})"]
     kept = f"{row['recall']:.1%} of the true top {row['k']:.0f}"
-    hits = "" if np.isnan(row["relative_hr"]) else f", find {row['relative_hr']:.1%} of the answers that it finds,"
+    hits = (
+        ""
+        if np.isnan(row["relative_hr"])
+        else f", find {row['relative_hr']:.1%} of the answers that it finds,"
+    )
     full, fast = row["recall"] >= 0.99, row["vs_brute_force"] >= PUBLISHED_SPEED
     verdict = (
         "The claim holds here."
