@@ -105,7 +105,7 @@ def test_the_plan_for_text_is_of_the_shipped_mixture_and_has_the_published_setti
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("WORKBENCH_ROOT", raising=False)
-    plan = plans.named("text", plans.CHECKPOINTS["text"])
+    plan = plans.named("text")
     (workload,) = plan.workloads
     assert workload.num_items() == 117_659 and plan.ks == (10, 100)
     assert "average n2=100" in {point.text for point in plan.points}

@@ -10,16 +10,10 @@ from workbench.bench.methods import METHODS, PUBLISHED, REFERENCE, BenchmarkEntr
 from workbench.bench.workloads import SIZES, Inflated, RandomWeights, TextCorpus, Trained, WorkloadSpec
 from workbench.models.model_store import folder_of
 
-CHECKPOINTS = {"text": "text-reverse-dictionary-mol-2"}
-"""What a plan measures by default if it is not a recommender."""
-
-
 CHECKPOINT = "ml-1m-cpu-hstu-mol"
-"""What the plans measure unless another is named."""
-
-PUBLISHED_HEAD = "ml-1m-fair-hstu-mol"
-"""A checkpoint whose mixture has a published shape, 8 × 4 components of width 64: of what an item keeps, and what a pair costs,
-the order of the one for Amazon Books."""
+CHECKPOINTS = {"text": "text-reverse-dictionary-mol-2", "books": "ml-1m-fair-hstu-mol"}
+"""What a plan measures by default, by its name, if it is not `CHECKPOINT`. For books a mixture of published size: what an item
+keeps and what a pair costs are of the order of those on Amazon Books."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +217,7 @@ def text(head: str = CHECKPOINTS["text"], title: str = "", threads: int | None =
 
 
 def books(
-    checkpoint: str = PUBLISHED_HEAD,
+    checkpoint: str = CHECKPOINTS["books"],
     corpora: tuple[int, ...] = (25_000, 100_000, 300_000, SIZES["amazon-books"].items),
     threads: int | None = None,
 ) -> Plan:
@@ -327,22 +321,24 @@ def _short(checkpoint: str) -> str:
 
 def named(name: str, checkpoint: str | None = None, threads: int | None = None) -> Plan:
     """The plan of that name, of its own checkpoint unless one is given; ValueError that lists the names if there is none."""
-    usual = checkpoint or CHECKPOINT
+    checkpoint = checkpoint or CHECKPOINTS.get(name, CHECKPOINT)
     match name:
         case "trained":
-            return trained(usual, threads)
+            return trained(checkpoint, threads)
         case "quick":
-            return quick(usual, threads=threads)
+            return quick(checkpoint, threads=threads)
         case "standard":
-            return standard(usual, threads=threads)
+            return standard(checkpoint, threads=threads)
         case "sizes":
             return sizes(threads)
         case "growth":
-            return growth(usual, threads=threads)
+            return growth(checkpoint, threads=threads)
         case "crossing":
-            return crossing(usual, threads=threads)
+            return crossing(checkpoint, threads=threads)
+        case "text":
+            return text(checkpoint, threads=threads)
         case "books":
-            return books(checkpoint or PUBLISHED_HEAD, threads=threads)
+            return books(checkpoint, threads=threads)
     raise ValueError(
-        f"no preset {name!r} of the search bench; there are trained, quick, standard, sizes, growth, crossing, books"
+        f"no preset {name!r} of the search bench; there are trained, quick, standard, sizes, growth, crossing, text, books"
     )

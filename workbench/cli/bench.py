@@ -183,14 +183,15 @@ def bench_search(
         str | None,
         typer.Option(
             help="trained (seconds; the checkpoint's corpus as it is), quick (seconds; it has 20,000 items), standard (minutes;"
-            " the default), sizes (the published ones), growth, crossing, text (all documents of a text head)."
+            " the default), sizes (the published ones), growth, crossing, text (all documents of a text head),"
+            " books (as many items as Amazon Books has)."
         ),
     ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="A trained component similarity, for all presets but sizes; by default ml-1m-cpu-hstu-mol, and for text the"
-            " mixture of the reverse dictionary."
+            help="A trained component similarity, for all presets but sizes; by default ml-1m-cpu-hstu-mol, for text the"
+            " mixture of the reverse dictionary, for books ml-1m-fair-hstu-mol."
         ),
     ] = None,
     size: Annotated[
@@ -294,7 +295,6 @@ def bench_search(
     from workbench.bench.workloads import Inflated, RandomWeights, Trained, WorkloadSpec
     from workbench.explore.saving import check_figure
 
-    checkpoint = checkpoint or plans.CHECKPOINTS.get(preset or "", "ml-1m-cpu-hstu-mol")
     workloads: list[WorkloadSpec] = [RandomWeights(s) for s in size or []]
     workloads += [Inflated(checkpoint or plans.CHECKPOINT, items) for items in inflate or []]
     given: dict[str, Any] = {
