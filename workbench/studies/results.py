@@ -155,7 +155,7 @@ TEXT_OTHERS_COMMAND = (
 )
 TEXT_CHANGES_COMMAND = (
     'workbench study run text-ablations "changes=as in the table,temperature .02,negatives refreshed each epoch,'
-    'uniform gate,gate of dot products alone,random start"'
+    'uniform gate,gate of dot products alone,random start,4 groups"'
 )
 
 FAIR = "fair-ml-1m"
