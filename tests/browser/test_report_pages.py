@@ -272,6 +272,39 @@ def test_a_page_is_never_wider_than_its_window(visit: Any, report: Path, width: 
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
 
 
+CUT = """() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => {
+    const room = plot.getBoundingClientRect()
+    const texts = plot.querySelectorAll('.gtitle, .xtick text, .ytick text, .legendtext, .xtitle, .ytitle')
+    return [...texts].filter(text => {
+        const { left, right, top, bottom } = text.getBoundingClientRect()
+        return left < room.left - 2 || right > room.right + 2 || top < room.top - 2 || bottom > room.bottom + 2
+    }).map(text => text.textContent)
+})"""
+
+
+def test_a_phone_cuts_no_title_name_or_label(visit: Any, tmp_path: Path) -> None:
+    """Long ones take several lines, and the figure grows with them."""
+    long = "average, FAISS IVF (n2=1000, cells looked at=1/{})"
+    title = {"text": "What a list of the average's best finds, and what it costs for one query at a time"}
+    names = [long.format(2**i) for i in range(8)]
+    lines = go.Figure(
+        [go.Scatter(x=[1, 2], y=[i, 8 - i], name=name) for i, name in enumerate(names)],
+        {"template": TEMPLATE, "title": title},
+    )
+    bars = go.Figure(go.Bar(x=[1] * 8, y=names, orientation="h"), {"template": TEMPLATE, "title": title})
+    cells = [
+        nbformat.v4.new_markdown_cell("# Long"),
+        nbformat.v4.new_code_cell("x", outputs=[plot(lines), plot(bars)]),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "00_long.ipynb")
+    pages.write_pages(Report("quick", "made", {"00_long": entry("00_long")}), tmp_path)
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    visit.page.goto((tmp_path / "00_long.html").as_uri())
+    visit.page.wait_for_function("document.querySelectorAll('.main-svg').length >= 6")
+    assert visit.page.locator(".legendtext").count() == len(names)
+    assert visit.page.evaluate(CUT) == []
+
+
 def test_tables_align_text_left_and_numbers_right(visit: Any, report: Path) -> None:
     page = visit.page
     page.goto((report / "00_good.html").as_uri())

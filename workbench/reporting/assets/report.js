@@ -10,6 +10,7 @@ const NARROW = 560; // pixels of a figure below which it is drawn for a phone
 const PANELS = 680; // pixels that a figure of several panels has at least: on a phone it is moved sideways
 const CROWDED = 800; // pixels below which the titles of several panels are small
 const SMALL = 10;
+const LABEL = 26; // characters of a bar's label on a line, on a phone
 const PAPER = 700; // pixels across a printed page
 const SHEET = 960; // and of its height, at most, for a figure
 const LEGIBLE = 4.6; // contrast of text with the page, of 4.5 that WCAG 2.2 asks for
@@ -57,7 +58,8 @@ function show(target, figure) {
       if (note.yref === "paper") note.font = { ...note.font, size: Math.min(SMALL, note.font?.size ?? SMALL) };
     }
   }
-  if (width < NARROW) fold(layout, data, width);
+  if (width < NARROW) data = fold(layout, data, width);
+  else if (width < CROWDED) foldTitle(layout, width - 64);
   if (target.dataset.height) layout.height = Number(target.dataset.height); // that of a slide
   // Plotly fills the height of its place, which is that of the figure.
   target.style.height = `${layout.height ?? layout.template?.layout?.height ?? 450}px`;
@@ -117,43 +119,63 @@ function legibleTable(trace) {
   return { ...trace, header: part(trace.header), cells: part(trace.cells) };
 }
 
-// On a phone: the legend at the foot of the figure, in a height of its own, and titles of several lines.
+// On a phone: the legend at the foot of the figure, in a height of its own, and long titles, names and labels on several lines.
 function fold(layout, data, width) {
   const template = layout.template?.layout ?? {};
-  const named = data.filter((trace) => trace.showlegend !== false).length;
-  const height = layout.height ?? template.height ?? 450;
-  const foot = { orientation: "h", x: 0, xanchor: "left", yref: "container", y: 0.01, yanchor: "bottom" };
+  let height = layout.height ?? template.height ?? 450;
+  const foot = { orientation: "h", x: 0, xanchor: "left", yref: "container", y: 0.01, yanchor: "bottom", maxheight: 0.9 };
   layout.legend = { ...layout.legend, ...foot, entrywidth: undefined };
   layout.margin = { ...template.margin, ...layout.margin, l: 48, r: 8 };
-  const title = layout.title?.text ?? "";
-  if (title) layout.title = { ...layout.title, xref: "container", x: 0, xanchor: "left" };
-  const lines = wrapped(title, Math.floor(width / 9));
-  if (lines.length > 1) {
-    layout.title = { ...layout.title, text: lines.join("<br>"), font: { ...layout.title.font, size: 15 } };
-    layout.margin.t = (layout.margin.t ?? 56) + 20 * (lines.length - 1);
-  }
+  if (layout.title?.text) layout.title = { ...layout.title, xref: "container", x: 0, xanchor: "left" };
+  const scales = data.some((trace) => (trace.showscale ?? trace.type === "heatmap") || trace.marker?.showscale);
+  const across = width - (scales ? 150 : 64);
   for (const axis of Object.keys(layout).filter((name) => /^[xy]axis/.test(name) && layout[name].title?.text)) {
-    const text = wrapped(layout[axis].title.text, Math.floor((axis[0] === "x" ? width - 64 : 300) / 9)).join("<br>");
+    const text = wrapped(layout[axis].title.text, Math.floor((axis[0] === "x" ? across : 300) / 9)).join("<br>");
     layout[axis] = { ...layout[axis], title: { ...layout[axis].title, text } };
   }
-  layout.height = height + (layout.showlegend !== false && named > 1 ? 21 * named : 0);
+  const labels = [...new Set(data.filter((trace) => trace.orientation === "h").flatMap((trace) => trace.y ?? []))];
+  if (labels.some((label) => String(label).length > LABEL)) {
+    const texts = labels.map((label) => wrapped(String(label), LABEL));
+    const ticktext = texts.map((lines) => lines.join("<br>"));
+    layout.yaxis = { ...layout.yaxis, tickmode: "array", tickvals: labels, ticktext, tickfont: { size: SMALL } };
+    height = Math.max(height, 120 + 13 * texts.length * Math.max(...texts.map((lines) => lines.length)));
+  }
+  const named = data.filter((trace) => trace.showlegend !== false);
+  const names = named.map((trace) => wrapped(trace.name ?? "", Math.floor((width - 56) / 7.5)));
+  const lines = names.flat().length;
+  layout.height = height + (layout.showlegend !== false && named.length > 1 ? 25 * named.length + 16 * (lines - named.length) : 0);
+  foldTitle(layout, width);
+  return data.map((trace) => (named.includes(trace) ? { ...trace, name: names[named.indexOf(trace)].join("<br>") } : trace));
 }
 
-// Lines of a title; markup and entities count as nothing and stay whole.
+// A title that is too long for one line, in as many as it takes, from the figure's upper edge.
+function foldTitle(layout, width) {
+  const lines = wrapped(layout.title?.text ?? "", Math.floor(width / 9));
+  if (lines.length === 1) return;
+  const height = layout.height ?? layout.template?.layout?.height ?? 450;
+  const place = { yref: "container", y: 1 - 12 / height, yanchor: "top" };
+  layout.title = { ...layout.title, ...place, text: lines.join("<br>"), font: { ...layout.title.font, size: 15 } };
+  const top = layout.margin?.t ?? layout.template?.layout?.margin?.t ?? 56;
+  layout.margin = { ...layout.margin, t: top + 20 * (lines.length - 1) };
+}
+
+// Lines of a text; markup and entities count as nothing and stay whole.
 function wrapped(text, most) {
-  const lines = [""];
-  let used = 0;
-  for (const word of text.split(" ")) {
-    const length = word.replace(/<[^>]*>/g, "").replace(/&[^;]+;/g, "-").length;
-    if (used && used + length > most) {
-      lines.push(word);
-      used = length;
-    } else {
-      lines[lines.length - 1] += (used ? " " : "") + word;
-      used += length + 1;
+  return text.split("<br>").flatMap((line) => {
+    const lines = [""];
+    let used = 0;
+    for (const word of line.split(" ")) {
+      const length = word.replace(/<[^>]*>/g, "").replace(/&[^;]+;/g, "-").length;
+      if (used && used + length > most) {
+        lines.push(word);
+        used = length;
+      } else {
+        lines[lines.length - 1] += (used ? " " : "") + word;
+        used += length + 1;
+      }
     }
-  }
-  return lines;
+    return lines;
+  });
 }
 
 function drawPlots() {
