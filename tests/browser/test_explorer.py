@@ -110,7 +110,7 @@ def test_a_parameter_is_moved_and_measured(visit: Any, lab: str, record_property
     walked = []
     while len(walked) < count and len(walked) == len(set(walked)):
         walked.append(page.evaluate("document.activeElement.closest('[data-place]')?.dataset.place"))
-        for _ in range(6):  # a slider's number and the figure's buttons are in between
+        for _ in range(10):  # a slider's number and the figure's buttons are in between
             page.keyboard.press("Tab")
             if page.evaluate("'place' in document.activeElement.dataset"):
                 break

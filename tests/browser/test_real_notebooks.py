@@ -15,7 +15,10 @@ from workbench.reporting.lecture import STEPS
 from workbench.reporting.paper import print_pages
 from workbench.reporting.runner import Finished, ReportSpec, run_report
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+]  # the first test waits until all notebooks have run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb"))

@@ -123,7 +123,7 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "workbench recommend model": _is_checkpoint,
     "workbench model compare models": lambda folders: [_is_checkpoint(folder) for folder in folders],
     "workbench bench train presets": lambda names: [preset(name) for name in names],
-    "workbench bench search preset": lambda name: plans.named(name, "ml-1m-cpu-hstu-mol", None),
+    "workbench bench search preset": plans.named,
     "workbench bench search checkpoint": _is_checkpoint,
     "workbench bench search searcher": lambda specs: [SearcherSpec.read(spec) for spec in specs],
     "workbench data fetch name": _is_dataset,

@@ -15,7 +15,7 @@ from workbench.explore.lens_widget import QueryLens
 
 pytestmark = pytest.mark.usefixtures("workbench_root")
 HOSTILE = "<script>window.hacked = 1</script>"
-SMALL = {"n1": 5, "n2": 10, "keep": 10, "width": 8, "nlist": 16, "nprobe": 1, "ef_search": 8}
+SMALL = {"n1": 5, "n2": 10, "keep": 10, "width": 16, "nlist": 16, "nprobe": 1, "ef_search": 8}
 
 
 @pytest.fixture

@@ -345,7 +345,7 @@ class SearchExplorer(LiveDashboard):
         rows = pd.concat(known, ignore_index=True)
         at = (rows["workload"] == self._workload(values).name) & (rows["k"] == values["k"])
         rows = rows[at].drop_duplicates(["label", "query"], keep="last")
-        return rows.assign(method=rows["label"].str.partition(" (")[0])
+        return rows.assign(method=rows["label"].str.split(" (", regex=False).str[0])
 
     def _of_all_models(self, values: Mapping[str, Any]) -> pd.DataFrame:
         """What was measured on the catalogue itself, under every model: its name is the method, the searcher the setting."""
