@@ -173,8 +173,8 @@ table(pd.concat(over, ignore_index=True)[columns]) if over else "run `workbench 
 # %% [markdown]
 # A model of another size may give another answer. `workbench study run fair` trains the published sizes on equal terms: the
 # same encoder, loss, negatives, weight decay and patience for each similarity. Next to the plain dot product stand one with the
-# mixture's user-id component and one that is as wide as what the mixture stores of an item. In brackets: the 95 % interval over
-# users.
+# mixture's user-id component and one that is as wide as what the mixture stores of an item. After ±: the
+# standard deviation over seeds; in brackets: the 95 % interval over users.
 
 # %%
 fair = Fair(dataset=dataset).stored()

@@ -66,8 +66,8 @@ def test_a_difference_is_paired_by_user_over_the_seeds_that_both_have():
 def test_the_text_has_a_row_per_preset_and_one_per_difference():
     text = format_fair(Fair(models=BOTH).table(Found()))
     assert text["model"].tolist() == ["fair/hstu-dot", "fair/hstu-mol", "fair/hstu-mol − fair/hstu-dot"]
-    assert text["HR@10"].iloc[2].startswith("+0.5000 (+0.")
-    assert text["HR@50"].iloc[2] == "+0.0000 (+0.0000 to +0.0000)"
+    assert text["HR@10"].iloc[2].startswith("+0.5000 ± 0.0000 (+0.")
+    assert text["HR@50"].iloc[2] == "+0.0000 ± 0.0000 (+0.0000 to +0.0000)"
     assert text["seeds"].tolist() == ["3", "2", "2"]
 
 

@@ -90,20 +90,37 @@ def _over(seeds: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame({"mean": mean.mean(), "low": low, "high": high, "std": std})
 
 
+def over_seeds(std: float) -> str:
+    """A deviation over seeds as text; nothing if there is one seed.
+
+    >>> over_seeds(0.00651), over_seeds(float("nan"))
+    (' ± 0.0065', '')
+    """
+    return "" if np.isnan(std) else f" ± {std:.4f}"
+
+
 def format_fair(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of `Fair` as text: a row per preset with the interval over users, then the last preset minus each other one."""
+    """A table of `Fair` as text: a row per preset, then the last preset minus each other one.
+
+    After ± the deviation over seeds, in brackets the interval over users.
+    """
     models, differences = [], []
     *_, last = table["model"]
     for model, found in table.groupby("model", sort=False):
         one = found.iloc[0]
         row = {"model": str(model), "seeds": f"{one['seeds']:.0f}", "epochs chosen": str(one["chosen"])}
         row["parameters"] = f"{one['parameters']:,.0f}"
-        cells = {str(r.metric): f"{r.value:.4f} ({r.low:.4f} to {r.high:.4f})" for r in found.itertuples()}
+        cells = {
+            str(r.metric): f"{r.value:.4f}{over_seeds(r.std)} ({r.low:.4f} to {r.high:.4f})"
+            for r in found.itertuples()
+        }
         models.append(row | cells)
         if model != last:
             row = {"model": f"{last} − {model}", "seeds": f"{one['shared']:.0f}"}
             cells = {
-                str(r.metric): f"{r.ahead:+.4f} ({r.ahead_low:+.4f} to {r.ahead_high:+.4f})"
+                str(
+                    r.metric
+                ): f"{r.ahead:+.4f}{over_seeds(r.ahead_std)} ({r.ahead_low:+.4f} to {r.ahead_high:+.4f})"
                 for r in found.itertuples()
             }
             differences.append(row | cells)

@@ -12,7 +12,7 @@ from workbench.bench.tables import average_claim, readme, readme_sizes, shown
 from workbench.bench.training import summary
 from workbench.evaluation.switchboard import one_switch
 from workbench.models.measurements import MEASURED_BY
-from workbench.studies.fair_studies import format_fair
+from workbench.studies.fair_studies import format_fair, over_seeds
 from workbench.studies.seeds import format_seeds
 from workbench.studies.table_formats import escaped, latex, markdown
 from workbench.studies.tie_studies import format_orders, published_gaps
@@ -170,7 +170,8 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             format_fair,
             "Presets `fair/*`: the published size, and the same loss, negatives, weight decay and patience for all. Strict"
             " protocol: the time of the target is hidden, the epoch is chosen on validation targets, the whole history is left"
-            " out of the lists. In brackets the 95 % interval over the 6,040 users, paired for differences.",
+            " out of the lists. After ± the standard deviation over seeds, in brackets the 95 % interval over the 6,040 users,"
+            " paired for differences.",
         ),
         Section(
             "Shipped models, one seed each",
@@ -434,8 +435,10 @@ def at_a_glance(tables: Path) -> pd.DataFrame:
     for title, kind in PUBLISHED_SIZE.items():
         dot = fair.loc[f"fair/hstu-{kind}"]
         row = {"setting": title, "seeds": f"{dot['shared']:.0f}"}
-        row |= {"dot product": f"{dot['value']:.4f}", "MoL": f"{mol['value']:.4f}"}
-        rows.append(row | {"difference": f"{dot['ahead']:+.4f} ({_ends(dot)} over users)"})
+        shared = _of_seeds(mol) if dot["shared"] == mol["seeds"] else f"{dot['value'] + dot['ahead']:.4f}"
+        row |= {"dot product": _of_seeds(dot), "MoL": shared}
+        gap = f"{dot['ahead']:+.4f}{over_seeds(dot['ahead_std'])}"
+        rows.append(row | {"difference": f"{gap} ({_ends(dot)} over users)"})
     for title, file in GLANCE:
         table = format_seeds(pd.read_csv(tables / f"{file}.csv"))
         dot, mixture = table["model"][:2]
@@ -446,22 +449,24 @@ def at_a_glance(tables: Path) -> pd.DataFrame:
 
 
 def fair_line(tables: Path) -> str:
-    """What the study of equal terms says of MoL, as the sentence of README."""
+    """What the study of equal terms says of MoL, as the sentences of README."""
     table = pd.read_csv(tables / f"{FAIR}.csv")
     values = table[table["metric"] == "NDCG@10"].set_index("model")
     dot, user, wide, mol = (
         values.loc[f"fair/hstu-{kind}"] for kind in ("dot", "dot-user", "dot-wide", "mol")
     )
-    seeds = "one seed" if mol["seeds"] == 1 else f"{mol['seeds']:.0f} seeds"
-    verdict = (
-        "ahead" if wide["ahead_low"] > 0 else "behind" if wide["ahead_high"] < 0 else "no difference is shown"
-    )
+    seeds = "one seed" if dot["shared"] == 1 else f"{dot['shared']:.0f} seeds"
+    verdict = "more than seeds differ" if dot["ahead"] > dot["ahead_std"] else "less than seeds differ"
     return (
-        f"NDCG@10 is {dot['value']:.4f} by a dot product, {user['value']:.4f} by one with the mixture's user-id component,"
-        f" {wide['value']:.4f} by one of as many floats per item, and {mol['value']:.4f} by the mixture, with {seeds}. The"
-        f" mixture minus the first is {dot['ahead']:+.4f} (95 % interval {_ends(dot)} over users), minus the wide one"
-        f" {wide['ahead']:+.4f} ({_ends(wide)}: {verdict})"
+        f"NDCG@10 is {_of_seeds(dot)} by a dot product and {_of_seeds(mol)} by the mixture, with {seeds}. The mixture minus the"
+        f" dot product is {dot['ahead']:+.4f}{over_seeds(dot['ahead_std'])} over seeds (95 % interval {_ends(dot)} over users):"
+        f" {verdict}. With the first seed a dot product with the mixture's user-id component has {user['value']:.4f}, one of as"
+        f" many floats per item {wide['value']:.4f}"
     )
+
+
+def _of_seeds(row: Any) -> str:
+    return f"{row['value']:.4f}{over_seeds(row['std'])}"
 
 
 def text_line(tables: Path) -> str:
