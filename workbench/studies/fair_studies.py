@@ -1,7 +1,7 @@
 """The study of equal terms: similarities trained in the same way, compared on the same users over the seeds that there are."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -90,7 +90,7 @@ def _over(seeds: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame({"mean": mean.mean(), "low": low, "high": high, "std": std})
 
 
-def over_seeds(std: float) -> str:
+def over_seeds(std: Any) -> str:
     """A deviation over seeds as text; nothing if there is one seed.
 
     >>> over_seeds(0.00651), over_seeds(float("nan"))
