@@ -102,12 +102,13 @@ def test_every_control_of_every_page_is_moved_and_draws(executed: Any, visit: An
         if not control.is_visible():  # another control has hidden its group
             continue
         assert control.evaluate("c => c.getAttribute('aria-label') ?? c.labels[0]?.textContent.trim()")
-        before = page.evaluate("location.href")
+        value = "c => c.type === 'checkbox' ? c.checked : c.value"
+        before, stood = page.evaluate("location.href"), control.evaluate(value)
         control.focus()
         kind = control.evaluate("c => c.type")
         key = "Space" if kind == "checkbox" else "ArrowDown" if kind == "select-one" else "ArrowRight"
         page.keyboard.press(key)
-        if page.evaluate("location.href") == before:  # it stood at its last value
+        if control.evaluate(value) == stood:  # it was at its last value
             page.keyboard.press({"ArrowDown": "ArrowUp", "ArrowRight": "ArrowLeft"}[key])
         page.wait_for_function("before => location.href !== before", arg=before)
         told = page.locator(".dashboard .status").all_inner_texts()

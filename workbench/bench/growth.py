@@ -1,5 +1,7 @@
 """How cost grows with the corpus: exponents fitted to measured latencies, and what they say about larger ones."""
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -57,12 +59,11 @@ def exponents(table: pd.DataFrame, at_least: int = 0, of: str = "p50_ms") -> pd.
 
 
 def readme_growth(table: pd.DataFrame) -> pd.DataFrame:
-    """What the README shows of cost against size: each method's exponent with its interval, and milliseconds at the ends."""
+    """What the README shows of cost against size: each method's exponent with its interval, and milliseconds at the ends.
+
+    A method that was not measured at one of the ends has the size it was measured at in brackets.
+    """
     fits = exponents(table)
-    ends = [
-        table[table["items"] == size].set_index("label")["p50_ms"]
-        for size in (table["items"].min(), table["items"].max())
-    ]
     return pd.DataFrame(
         {
             "method": fits["label"],
@@ -70,10 +71,16 @@ def readme_growth(table: pd.DataFrame) -> pd.DataFrame:
             "95 % interval": [
                 f"{low:.2f} to {high:.2f}" for low, high in zip(fits["low"], fits["high"], strict=True)
             ],
-            "ms at the smallest": [f"{ends[0][label]:,.1f}" for label in fits["label"]],
-            "ms at the largest": [f"{ends[1][label]:,.1f}" for label in fits["label"]],
+            "ms at the smallest": [_at_end(table, label, "min") for label in fits["label"]],
+            "ms at the largest": [_at_end(table, label, "max") for label in fits["label"]],
         }
     )
+
+
+def _at_end(table: pd.DataFrame, label: str, end: Literal["min", "max"]) -> str:
+    rows = table[table["label"] == label].set_index("items")["p50_ms"]
+    size, wanted = getattr(rows.index, end)(), getattr(table["items"], end)()
+    return f"{rows[size]:,.1f}" + ("" if size == wanted else f" ({size:,} items)")
 
 
 RIGHT = 0.99
