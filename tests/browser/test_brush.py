@@ -1,18 +1,15 @@
 """A brush over the marks of a report's page, in Chromium: the queries that it lists are those that Python lists."""
 
-from pathlib import Path
 from typing import Any
 
 import ipywidgets
-import nbformat
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from dashboard_page import dashboard_page
 
-from workbench.explore import search_figures, widgets
+from workbench.explore import search_figures
 from workbench.explore.widgets import Dashboard
-from workbench.reporting import pages
-from workbench.reporting.results import Entry, Report
 
 pytestmark = pytest.mark.browser
 SETTINGS = pd.DataFrame(
@@ -38,23 +35,7 @@ class Marks(Dashboard):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("reports") / "quick-made"
-    folder.mkdir()
-    shown: list[Any] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(widgets.HEADLESS, "1")
-        patch.setattr(widgets, "display", lambda bundle, raw: shown.append(bundle))
-        Marks()._ipython_display_()
-    cell = nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", data=shown[0])])
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Marks"), cell]),
-        folder / "07_marks.ipynb",
-    )
-    about = {"dataset": "made", "profile": "quick", "seed": 0, "view": ""}
-    started = "2026-01-31T12:00:00+00:00"
-    entry = Entry("07_marks", "Marks", "ok", 1.0, started, "", about, "", {}, (), {"commit": ""})
-    pages.write_pages(Report("quick", "made", {"07_marks": entry}), folder)
-    return (Path(folder) / "07_marks.html").as_uri()
+    return dashboard_page(tmp_path_factory.mktemp("reports"), "07_marks", Marks()).as_uri()
 
 
 def frame(page: Any, low: float, high: float) -> None:

@@ -5,19 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from dashboard_page import dashboard_page
 
-from workbench.explore import widgets
 from workbench.explore.curve_explorer import Axes
 from workbench.explore.curve_explorer_widget import ReadOff
-from workbench.explore.stored_states import MIME
 from workbench.explore.widgets import Dashboard, MetricExplorer
-from workbench.reporting import pages
-from workbench.reporting.results import Entry, Report
 
 pytestmark = pytest.mark.browser
 
@@ -50,28 +46,8 @@ def dashboards() -> tuple[Dashboard, Dashboard]:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The address of a page with two dashboards, which have a control of the same name."""
-    folder = tmp_path_factory.mktemp("reports") / "quick-made"
-    folder.mkdir()
-    shown: list[Any] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(widgets.HEADLESS, "1")
-        patch.setattr(widgets, "display", lambda bundle, raw: shown.append(bundle))
-        for dashboard in dashboards():
-            dashboard._ipython_display_()
-    assert all(MIME in bundle for bundle in shown)
-    outputs = [nbformat.v4.new_output("display_data", data=bundle) for bundle in shown]
-    cells = [
-        nbformat.v4.new_markdown_cell("# Two\n\n## A place"),
-        nbformat.v4.new_code_cell("", outputs=outputs),
-    ]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "03_two.ipynb")
-    parameters = {"dataset": "made", "profile": "quick", "seed": 3, "view": ""}
-    entry = Entry(
-        "03_two", "Two", "ok", 1.0, "2026-01-31T12:00:00+00:00", "", parameters, "", {}, (), {"commit": ""}
-    )
-    report = Report("quick", "made", {"03_two": entry})
-    pages.write_pages(report, folder)
-    return folder / "03_two.html"
+    root = tmp_path_factory.mktemp("reports")
+    return dashboard_page(root, "03_two", *dashboards(), text="# Two\n\n## A place", seed=3)
 
 
 def plain_values(array: Any) -> list[Any] | None:
@@ -133,6 +109,7 @@ def test_controls_show_what_python_draws(visit: Any, page: Path, record_property
     browser.locator(".dashboard").nth(1).get_by_label("show").select_option("second")
     curves.controls["show"].value = "second"
     expect_same(browser, 1, curves)
+    browser.wait_for_function("location.hash.includes('show=second')")  # written once the controls rest
     assert browser.evaluate("decodeURIComponent(location.hash.replaceAll('+', ' '))").startswith(
         f"#view=every k&compare-methods.k=100&methods={METHODS[0]}"
     )

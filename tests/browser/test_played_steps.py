@@ -1,18 +1,14 @@
 """A slider that is played on a report's page, in Chromium: buttons, keys, and where it ends."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ipywidgets
-import nbformat
 import plotly.graph_objects as go
 import pytest
+from dashboard_page import dashboard_page
 
-from workbench.explore import widgets
 from workbench.explore.widgets import Dashboard
-from workbench.reporting import pages
-from workbench.reporting.results import Entry, Report
 
 pytestmark = pytest.mark.browser
 ENDS = {"short": 2, "long": 5}
@@ -45,32 +41,7 @@ class Steps(Dashboard):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("reports") / "quick-made"
-    folder.mkdir()
-    shown: list[Any] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(widgets.HEADLESS, "1")
-        patch.setattr(widgets, "display", lambda bundle, raw: shown.append(bundle))
-        Steps()._ipython_display_()
-    cell = nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", data=shown[0])])
-    heading = nbformat.v4.new_markdown_cell("# Steps")
-    nbformat.write(nbformat.v4.new_notebook(cells=[heading, cell]), folder / "03_steps.ipynb")
-    parameters = {"dataset": "made", "profile": "quick", "seed": 0, "view": ""}
-    entry = Entry(
-        "03_steps",
-        "Steps",
-        "ok",
-        1.0,
-        "2026-01-31T12:00:00+00:00",
-        "",
-        parameters,
-        "",
-        {},
-        (),
-        {"commit": ""},
-    )
-    pages.write_pages(Report("quick", "made", {"03_steps": entry}), folder)
-    return (Path(folder) / "03_steps.html").as_uri()
+    return dashboard_page(tmp_path_factory.mktemp("reports"), "03_steps", Steps()).as_uri()
 
 
 def title(page: Any, text: str) -> None:
@@ -101,6 +72,7 @@ def test_steps_are_played_to_their_end_and_moved_one_by_one(visit: Any, page: st
     title(visit.page, "long 5,")
     visit.page.get_by_role("button", name="back").click()
     title(visit.page, "long 4,")
+    visit.page.wait_for_function("location.hash.includes('step=4')")  # written once the controls rest
     assert "step=4" in visit.page.url
     assert (visit.errors, visit.outside) == ([], [])
 

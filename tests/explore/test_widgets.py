@@ -227,20 +227,24 @@ def test_a_figure_that_hears_nothing_any_more_is_opened_again(monkeypatch: pytes
         assert bars.status.value == widgets.LOST
 
 
-def test_a_slow_browser_gets_more_time_after_each_figure_opened_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    waiting: list[Any] = []
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, Any, Any]]:
+    """Timers that were started, as (seconds, function, its arguments); none ends by itself."""
+    started: list[tuple[float, Any, Any]] = []
 
     class Timer:
         daemon = False
 
         def __init__(self, seconds: float, call: Any, given: Any) -> None:
-            waiting.append((seconds, call, given))
+            started.append((seconds, call, given))
 
         def start(self) -> None: ...
 
     monkeypatch.setattr(widgets.threading, "Timer", Timer)
+    return started
+
+
+def test_a_slow_browser_gets_more_time_after_each_figure_opened_again(waiting: list[Any]) -> None:
     bars = Bars()
     for count in (3, 4, 5):
         bars.figure._shown = bars.figure.version
@@ -251,18 +255,9 @@ def test_a_slow_browser_gets_more_time_after_each_figure_opened_again(
     assert [seconds / widgets.PATIENCE for seconds, *_ in waiting] == [1, 2, 4]
 
 
-def test_a_figure_that_shows_its_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting: list[Any] = []
-
-    class Timer:
-        daemon = False
-
-        def __init__(self, seconds: float, call: Any, given: Any) -> None:
-            waiting.append((seconds, call, given))
-
-        def start(self) -> None: ...
-
-    monkeypatch.setattr(widgets.threading, "Timer", Timer)
+def test_a_figure_that_shows_its_version_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, waiting: list[Any]
+) -> None:
     monkeypatch.setattr(widgets, "display", lambda *_: None)
     bars = Bars()
     bars.controls["count"].value = 3

@@ -455,13 +455,16 @@ def fair_line(tables: Path) -> str:
     dot, user, wide, mol = (
         values.loc[f"fair/hstu-{kind}"] for kind in ("dot", "dot-user", "dot-wide", "mol")
     )
-    seeds = "one seed" if dot["shared"] == 1 else f"{dot['shared']:.0f} seeds"
-    verdict = "more than seeds differ" if dot["ahead"] > dot["ahead_std"] else "less than seeds differ"
+    if dot["shared"] == 1:
+        seeds, verdict = "one seed", "how far seeds differ is not known"
+    else:
+        seeds = f"{dot['shared']:.0f} seeds"
+        verdict = ("more" if dot["ahead"] > dot["ahead_std"] else "less") + " than seeds differ"
     return (
         f"NDCG@10 is {_of_seeds(dot)} by a dot product and {_of_seeds(mol)} by the mixture, with {seeds}. The mixture minus the"
-        f" dot product is {dot['ahead']:+.4f}{over_seeds(dot['ahead_std'])} over seeds (95 % interval {_ends(dot)} over users):"
-        f" {verdict}. With the first seed a dot product with the mixture's user-id component has {user['value']:.4f}, one of as"
-        f" many floats per item {wide['value']:.4f}"
+        f" dot product is {dot['ahead']:+.4f}{over_seeds(dot['ahead_std'])} over {seeds} (95 % interval {_ends(dot)} over"
+        f" users): {verdict}. With the first seed a dot product with the mixture's user-id component has {user['value']:.4f},"
+        f" one of as many floats per item {wide['value']:.4f}"
     )
 
 
