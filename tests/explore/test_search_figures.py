@@ -74,6 +74,8 @@ def test_methods_keep_their_colour_behind_other_engines():
     assert own.color == other.color and own.symbol != other.symbol
     lines = [(s.color, s.dash) for name, s in figures.STYLES.items() if name not in OWN_SCORE.values()]
     assert len(set(lines)) == len(lines)
+    colors = [s.color for name, s in figures.STYLES.items() if name not in {"cascade", *OWN_SCORE.values()}]
+    assert len(set(colors)) == len(colors)  # a cascade begins with the average's list
     assert len({style.symbol for style in figures.STYLES.values()}) == len(figures.STYLES)
 
 

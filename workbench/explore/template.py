@@ -18,6 +18,8 @@ from workbench.visible import visible
 # which vanish on a dark and on a white ground.
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, GREY = "#CC79A7", "#56B4E9", "#858585"
+VIOLET = "#6C48FC"
+"""An eighth, as far from all of these as can be, also for who cannot tell red from green."""
 REFERENCES = ("popularity", "random")
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
 

@@ -4,15 +4,17 @@ What is registered is a class or a function `(settings, similarity, items)`; one
 `folder` for them (None: nothing is kept).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from workbench import runtime
 from workbench.contracts import ComponentSimilarity, ItemState, Searcher, Similarity
 from workbench.registry import Registry, Settings
 from workbench.search.approximate import Approximate
 from workbench.search.brute_force import BruteForce
+from workbench.search.candidates import SourceBuilder
 from workbench.search.engines.faiss import faiss_lists
 from workbench.search.engines.lancedb import lance_lists
 from workbench.search.engines.milvus import milvus_lists
@@ -166,101 +168,99 @@ def _h_indexer(settings: HIndexerSettings, similarity: Similarity, items: ItemSt
 
 
 @dataclass(frozen=True)
-class IVFSettings:
+class ListSettings:
+    """The `n2` items with the largest average component score, from an engine that holds the averages, are scored."""
+
+    n2: int = number(1000, "items of the list by the average component", counts_items=True)
+
+
+@dataclass(frozen=True)
+class IVFSettings(ListSettings):
     """The average's list of `n2` items from the `nprobe` nearest of `nlist` cells of a FAISS index."""
 
     kind: ClassVar[str] = "faiss-ivf"
-    n2: int = number(1000, "items of the list by the average component", counts_items=True)
     nlist: int = number(128, "cells of the index", (16, 32, 64, 128, 256, 512, 1024))
     nprobe: int = number(16, "cells that are looked at", EFFORT)
 
 
-@register(IVFSettings, title="the average's list from the nearest cells", label="average, FAISS IVF")
-def _ivf(
-    settings: IVFSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
-) -> Searcher:
-    source = faiss_lists(IVF(settings.nlist, settings.nprobe), folder)
-    return Approximate.of(_components(similarity), items, n2=settings.n2, source=source)
-
-
 @dataclass(frozen=True)
-class HNSWSettings:
+class HNSWSettings(ListSettings):
     """The average's list of `n2` items from a FAISS graph, with `ef_search` items kept while it is walked."""
 
     kind: ClassVar[str] = "faiss-hnsw"
-    n2: int = number(1000, "items of the list by the average component", counts_items=True)
     ef_search: int = number(128, "list kept while the graph is walked", EFFORT[3:])
 
 
-@register(HNSWSettings, title="the average's list from a graph", label="average, FAISS HNSW")
-def _hnsw(
-    settings: HNSWSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
-) -> Searcher:
-    source = faiss_lists(HNSW(ef_search=settings.ef_search), folder)
-    return Approximate.of(_components(similarity), items, n2=settings.n2, source=source)
-
-
 @dataclass(frozen=True)
-class FlatFaissSettings:
+class FlatFaissSettings(ListSettings):
     """The average's list of `n2` items from FAISS, which looks at every vector."""
 
     kind: ClassVar[str] = "faiss-flat"
-    n2: int = number(1000, "items of the list by the average component", counts_items=True)
-
-
-@register(FlatFaissSettings, title="the average's list from FAISS", label="average, FAISS flat")
-def _faiss_flat(
-    settings: FlatFaissSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
-) -> Searcher:
-    source = faiss_lists(Flat(), folder)
-    return Approximate.of(_components(similarity), items, n2=settings.n2, source=source)
 
 
 @dataclass(frozen=True)
-class UsearchSettings:
+class UsearchSettings(ListSettings):
     """The average's list of `n2` items from a graph of usearch, with `ef_search` items kept while it is walked."""
 
     kind: ClassVar[str] = "usearch"
-    n2: int = number(1000, "items of the list by the average component", counts_items=True)
     ef_search: int = number(128, "list kept while the graph is walked", EFFORT[3:])
 
 
-@register(UsearchSettings, title="the average's list from a graph of usearch", label="average, usearch")
-def _usearch(
-    settings: UsearchSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
-) -> Searcher:
-    source = usearch_lists(HNSW(ef_search=settings.ef_search), folder)
-    return Approximate.of(_components(similarity), items, n2=settings.n2, source=source)
-
-
 @dataclass(frozen=True)
-class MilvusSettings:
+class MilvusSettings(ListSettings):
     """The average's list of `n2` items from Milvus, embedded, which looks at every vector."""
 
     kind: ClassVar[str] = "milvus"
-    n2: int = number(1000, "items of the list by the average component", counts_items=True)
-
-
-@register(MilvusSettings, title="the average's list from Milvus", label="average, Milvus")
-def _milvus(
-    settings: MilvusSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
-) -> Searcher:
-    return Approximate.of(_components(similarity), items, n2=settings.n2, source=milvus_lists(folder))
 
 
 @dataclass(frozen=True)
-class LanceSettings:
+class LanceSettings(ListSettings):
     """The average's list of `n2` items from a table of LanceDB, scanned on the disk."""
 
     kind: ClassVar[str] = "lancedb"
-    n2: int = number(1000, "items of the list by the average component", counts_items=True)
 
 
-@register(LanceSettings, title="the average's list from LanceDB", label="average, LanceDB")
-def _lancedb(
-    settings: LanceSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
-) -> Searcher:
-    return Approximate.of(_components(similarity), items, n2=settings.n2, source=lance_lists(folder))
+def _listed_by(engine: Callable[[Any, Path | None], SourceBuilder]) -> Callable[..., Searcher]:
+    """Builds searchers whose list by the average comes from an engine; `engine` takes their settings and a folder."""
+
+    def build(
+        settings: ListSettings, similarity: Similarity, items: ItemState, folder: Path | None = None
+    ) -> Searcher:
+        source = engine(settings, folder)
+        return Approximate.of(_components(similarity), items, n2=settings.n2, source=source)
+
+    return build
+
+
+for _settings, _title, _label, _engine in (
+    (
+        IVFSettings,
+        "the average's list from the nearest cells",
+        "FAISS IVF",
+        lambda chosen, folder: faiss_lists(IVF(chosen.nlist, chosen.nprobe), folder),
+    ),
+    (
+        HNSWSettings,
+        "the average's list from a graph",
+        "FAISS HNSW",
+        lambda chosen, folder: faiss_lists(HNSW(ef_search=chosen.ef_search), folder),
+    ),
+    (
+        FlatFaissSettings,
+        "the average's list from FAISS",
+        "FAISS flat",
+        lambda chosen, folder: faiss_lists(Flat(), folder),
+    ),
+    (
+        UsearchSettings,
+        "the average's list from a graph of usearch",
+        "usearch",
+        lambda chosen, folder: usearch_lists(HNSW(ef_search=chosen.ef_search), folder),
+    ),
+    (MilvusSettings, "the average's list from Milvus", "Milvus", lambda chosen, folder: milvus_lists(folder)),
+    (LanceSettings, "the average's list from LanceDB", "LanceDB", lambda chosen, folder: lance_lists(folder)),
+):
+    register(_settings, title=_title, label=f"average, {_label}")(_listed_by(_engine))
 
 
 @dataclass(frozen=True)
