@@ -11,7 +11,18 @@ import pytest
 from typer.testing import CliRunner
 
 from workbench.bench import published_search
-from workbench.bench.published_search import FILES, check_checkout, compare, summary
+from workbench.bench.published_search import (
+    ALL_ITEMS,
+    FILES,
+    WAYS,
+    average,
+    check_checkout,
+    combined,
+    compare,
+    per_component,
+    speed_ups,
+    summary,
+)
 from workbench.cli import app
 
 CHECKOUT = os.environ.get("WORKBENCH_REFERENCE")
@@ -40,13 +51,24 @@ def test_ratios_are_those_of_one_round():
     ]
     raw = pd.DataFrame(
         [
-            {"size": "a", "items": 5, "batch_size": 1, "implementation": i, "round": r, "seconds": s}
+            {
+                "size": "a",
+                "way": "all items",
+                "items": 5,
+                "batch_size": 1,
+                "implementation": i,
+                "round": r,
+                "seconds": s,
+                "overlap": 1.0,
+            }
             for i, r, s in rows
         ]
     )
     table = summary(raw).set_index("implementation")
     assert table["speed-up"].to_dict() == {"published code": 1.0, "brute force": 2.5}
     assert table.loc["brute force", ["from", "to", "ms"]].tolist() == [2.25, 2.75, 2500.0]
+    shown = speed_ups(summary(raw)).iloc[0]
+    assert shown["1 at once"] == "2.5 (2.2 to 2.8), 2500.00 ms" and shown["overlap"] == "1.000"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +104,13 @@ def test_the_published_code_finds_the_same_scores(tmp_path: Path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert pd.read_csv(tmp_path / "table.csv")["implementation"].tolist() == [
-        "published code",
-        *published_search.OURS,
-    ]
+    table = pd.read_csv(tmp_path / "table.csv")
+    for way in WAYS["ml-1m"]:
+        rows = table[table["way"] == way.title].set_index("implementation")
+        assert list(rows.index) == ["published code", *way.ours]
+        assert (rows["overlap"] > (0.999 if way is ALL_ITEMS else 0.9)).all()
+
+
+def test_ways_with_too_few_candidates_are_known():
+    assert average(500).candidates(32) == 500 and per_component(5).candidates(32) == 160
+    assert combined(5, 200).candidates(32) == 360 and ALL_ITEMS.candidates(32) is None

@@ -6,7 +6,8 @@ Nothing of the checkout is part of this package; its `rails` folder alone is imp
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from workbench.bench.published_code import check_files
 from workbench.bench.reference_implementation import HELD_BYTES, pair_bytes
 from workbench.bench.workloads import SIZES
 from workbench.contracts import Searcher
-from workbench.search import BruteForce, Exact, Int16BruteForce
+from workbench.search import Approximate, BruteForce, Exact, Int16BruteForce
 from workbench.similarities import build
 from workbench.similarities.mol import MixtureOfLogits
 
@@ -37,11 +38,57 @@ PUBLISHED = "published code"
 AGREE = 1e-3
 """How far two scores of a pair may be apart: they are within ±20."""
 LAYER_NORM_EPS = 1e-6
-OURS: dict[str, Callable[..., Searcher]] = {
-    "brute force": BruteForce,
-    "brute force, int16": Int16BruteForce,
-    "exact with a bound": Exact,
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of searching: its `title`, the published module with its settings, and the searchers of ours by label."""
+
+    title: str
+    module: str
+    ours: Mapping[str, Callable[..., Searcher]]
+    settings: dict[str, int] = field(default_factory=dict)
+
+    def candidates(self, components: int) -> int | None:
+        """The number of items that it scores at most for a query of a mixture of that many components; None: all."""
+        n1, n2 = self.settings.get("k_per_group", 0), self.settings.get("avg_top_k", 0)
+        return n1 * components + n2 or None
+
+
+ALL_ITEMS = Way(
+    "all items",
+    "MoLBruteForceTopK",
+    {"brute force": BruteForce, "brute force, int16": Int16BruteForce, "exact with a bound": Exact},
+)
+
+
+def per_component(n1: int) -> Way:
+    """The `n1` best items of each component, scored."""
+    ours = {"per component": partial(Approximate.of, n1=n1)}
+    return Way(f"per component, n1 = {n1}", "MoLNaiveTopK", ours, {"k_per_group": n1})
+
+
+def average(n2: int) -> Way:
+    """The `n2` best items by the average component, scored."""
+    return Way(
+        f"average, n2 = {n2:,}", "MoLAvgTopK", {"average": partial(Approximate.of, n2=n2)}, {"avg_top_k": n2}
+    )
+
+
+def combined(n1: int, n2: int) -> Way:
+    """Both lists, scored."""
+    settings = {"k_per_group": n1, "avg_top_k": n2}
+    ours = {"combined": partial(Approximate.of, n1=n1, n2=n2)}
+    return Way(f"combined, n1 = {n1}, n2 = {n2:,}", "MoLCombTopK", ours, settings)
+
+
+_SMALL = (ALL_ITEMS, per_component(5), per_component(100), average(500), combined(5, 200))
+WAYS = {
+    "ml-1m": _SMALL,
+    "ml-20m": _SMALL,
+    "amazon-books": (ALL_ITEMS, per_component(5), average(200), average(4000), combined(5, 200)),
 }
+"""What is timed at each size: the settings of Table 5 (MovieLens 1M: those of 20M)."""
 
 TopK = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From query embeddings (B, D) to scores and ids (B, K)."""
@@ -125,18 +172,23 @@ def _published_similarity(folder: Path, mol: MixtureOfLogits, dim: int) -> nn.Mo
 
 
 def published_top_k(
-    folder: Path, mol: MixtureOfLogits, embeddings: Float[Tensor, "N D"], ids: Int[Tensor, "N"], k: int
+    folder: Path,
+    mol: MixtureOfLogits,
+    embeddings: Float[Tensor, "N D"],
+    ids: Int[Tensor, "N"],
+    k: int,
+    way: Way = ALL_ITEMS,
 ) -> TopK:
-    """The published brute force over these items; raises as `check_checkout` does."""
+    """The published search of these items in that way; raises as `check_checkout` does."""
     check_checkout(folder)
     module = _published_similarity(folder, mol, embeddings.shape[1])
     indexing: Any = importlib.import_module("rails.indexing.mol_top_k")
-    search = indexing.MoLBruteForceTopK(module, embeddings[None], ids[None])
+    search = getattr(indexing, way.module)(module, embeddings[None], ids[None], **way.settings)
 
     def top_k(queries: Tensor) -> tuple[Tensor, Tensor]:
         normed = F.layer_norm(queries, queries.shape[-1:], eps=LAYER_NORM_EPS)  # as its encoder does
         scores, found = search(normed, k=k)
-        return scores, found
+        return scores[:, :k], found[:, :k]  # its lists per component give all of their candidates
 
     return top_k
 
@@ -161,11 +213,12 @@ def compare(
     seed: int = 0,
     held_bytes: int = HELD_BYTES,
 ) -> Iterator[dict[str, Any]]:
-    """Times of a call, all implementations in turns: size, items, batch_size, implementation, round, seconds.
+    """Times of a call, all implementations of a way in turns: size, way, items, batch_size, implementation, round, seconds,
+    and `overlap`, the share of the published code's ids that are found.
 
-    Random weights at published sizes; a call starts from query embeddings. All search the same items, as many of the size as
-    the published code's temporaries of `held_bytes` allow. Raises as `check_checkout` does, and RuntimeError if the published
-    code finds other scores.
+    Random weights at published sizes; a call starts from query embeddings. All search the same items: for `ALL_ITEMS` as many
+    of the size as the published code's temporaries of `held_bytes` allow. Ways with fewer candidates than k are left out.
+    Raises as `check_checkout` does, and RuntimeError if the published code finds other scores among all items.
     """
     check_checkout(folder)
     for name in sizes:
@@ -176,39 +229,48 @@ def compare(
             assert isinstance(mol, MixtureOfLogits)
             embeddings = 0.02 * torch.randn(size.items, size.dim)
             queries = torch.randn(max(batch_sizes) * (rounds + 1), size.dim)
-        for batch_size in batch_sizes:
-            count = max(k, min(size.items, held_bytes // (batch_size * pair_bytes(mol))))
+        ways = [w for w in WAYS[name] if (w.candidates(mol.config.components) or size.items) >= k]
+        for way, batch_size in ((w, b) for w in ways for b in batch_sizes):
+            count = size.items
+            if way is ALL_ITEMS:
+                count = max(k, min(count, held_bytes // (batch_size * pair_bytes(mol))))
             ids = torch.arange(1, count + 1)
             items = mol.items(embeddings[:count], ids)
-            entries = {PUBLISHED: published_top_k(folder, mol, embeddings[:count], ids, k)}
-            entries |= {label: _own_top_k(make, mol, items, k) for label, make in OURS.items()}
+            entries = {PUBLISHED: published_top_k(folder, mol, embeddings[:count], ids, k, way)}
+            entries |= {label: _own_top_k(make, mol, items, k) for label, make in way.ours.items()}
             for number in range(rounds + 1):  # the first warms up, and is compared
                 given = queries[number * batch_size : (number + 1) * batch_size]
-                expected: Tensor | None = None
+                expected: tuple[Tensor, Tensor] | None = None
                 for label, top_k in entries.items():
                     start = time.perf_counter()
-                    scores, _ = top_k(given)
+                    scores, found = top_k(given)
                     seconds = time.perf_counter() - start
-                    expected = scores if expected is None else expected
-                    if not number and float((scores - expected).abs().max()) > AGREE:
+                    expected = expected or (scores, found)
+                    far = float((scores - expected[0]).abs().max())
+                    if not number and way is ALL_ITEMS and far > AGREE:
                         raise RuntimeError(f"{name}: {label} finds other scores than the {PUBLISHED}")
                     if number:
                         yield {
-                            "size": name, "items": count, "batch_size": batch_size, "implementation": label,
-                            "round": number, "seconds": seconds,
+                            "size": name, "way": way.title, "items": count, "batch_size": batch_size,
+                            "implementation": label, "round": number, "seconds": seconds,
+                            "overlap": _overlap(found, expected[1]),
                         }  # fmt: skip
 
 
-def summary(raw: pd.DataFrame) -> pd.DataFrame:
-    """Per size, batch size and implementation: median milliseconds, and how often the published code takes that time.
+def _overlap(found: Int[Tensor, "B K"], expected: Int[Tensor, "B K"]) -> float:
+    return float((expected[:, :, None] == found[:, None, :]).any(2).float().mean())
 
-    `speed-up` is the median of the ratios of one round, `from` and `to` their quartiles.
+
+def summary(raw: pd.DataFrame) -> pd.DataFrame:
+    """Per size, way, batch size and implementation: median milliseconds, and how often the published code takes that time.
+
+    `speed-up` is the median of the ratios of one round, `from` and `to` their quartiles; `overlap` the mean.
     """
-    keys = ["size", "items", "batch_size", "round"]
+    keys = ["size", "way", "items", "batch_size", "round"]
     published = raw[raw["implementation"] == PUBLISHED].set_index(keys)["seconds"]
     ratio = published.reindex(pd.MultiIndex.from_frame(raw[keys])).to_numpy() / raw["seconds"]
     grouped = raw.assign(ratio=ratio, ms=1e3 * raw["seconds"]).groupby(
-        [*keys[:3], "implementation"], sort=False
+        [*keys[:4], "implementation"], sort=False
     )
     return pd.DataFrame(
         {
@@ -216,5 +278,23 @@ def summary(raw: pd.DataFrame) -> pd.DataFrame:
             "speed-up": grouped["ratio"].median(),
             "from": grouped["ratio"].quantile(0.25),
             "to": grouped["ratio"].quantile(0.75),
+            "overlap": grouped["overlap"].mean(),
         }
     ).reset_index()
+
+
+def speed_ups(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `summary` with a row per size, way and implementation of ours, and the speed-ups by batch size as text."""
+    ours = table[table["implementation"] != PUBLISHED]
+    cell = (
+        ours["speed-up"].map("{:.1f}".format)
+        + " (" + ours["from"].map("{:.1f}".format) + " to " + ours["to"].map("{:.1f}".format)
+        + "), " + ours["ms"].map("{:.2f} ms".format)
+    )  # fmt: skip
+    keys = ["size", "way", "implementation"]
+    wide = ours.assign(cell=cell).pivot(index=keys, columns="batch_size", values="cell")
+    wide = wide.reindex(pd.MultiIndex.from_frame(ours[keys].drop_duplicates()))
+    wide.columns = [f"{batch} at once" for batch in wide.columns]
+    overlap = ours.groupby(keys, sort=False)["overlap"].mean().map("{:.3f}".format)
+    items = ours.groupby(keys, sort=False)["items"].max().map("{:,}".format)
+    return wide.assign(items=items, overlap=overlap).reset_index()
