@@ -117,6 +117,30 @@ def test_a_token_aware_head_starts_at_the_mean_and_then_looks_where_its_groups_l
     assert weights[0, 2, 1] > 0.99 and weights[0, :, 0].max() < 0.34 and (weights[1, 1:] == 0).all()
 
 
+@pytest.mark.parametrize("kind", ["zero-shot", "maxsim"])
+def test_every_token_scores_as_padded_states_do(kind: str) -> None:
+    head = TextHead(HeadConfig(kind=kind, groups=1, tokens="all"), DIM, seed=1)
+    queries, documents = (
+        token_states([3, 1, 5, 2], 0).padded(np.arange(4)),
+        token_states([2, 6, 1], 1).padded(np.arange(3)),
+    )
+    found = head.every_token_scores(queries, documents)
+    state = head.documents(vectors(3, 0), documents), head.queries(vectors(4, 0), queries)
+    expected = head.similarity.score(state[1], state[0])
+    torch.testing.assert_close(found, expected)
+    weights = list(head.parameters())
+    if weights:
+        seed = torch.randn(found.shape, generator=torch.Generator().manual_seed(2))
+        for ours, padded in zip(
+            torch.autograd.grad((found * seed).sum(), weights),
+            torch.autograd.grad((expected * seed).sum(), weights),
+            strict=True,
+        ):
+            torch.testing.assert_close(ours, padded, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="dot-2 does not score every token"):
+        TextHead(HeadConfig(kind="dot"), DIM).every_token_scores(queries, documents)
+
+
 def test_a_head_that_looks_at_tokens_refuses_texts_without_them() -> None:
     head = TextHead(HeadConfig(tokens="both"), DIM)
     with pytest.raises(ValueError, match="looks at the tokens of each query"):

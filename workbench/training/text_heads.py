@@ -205,6 +205,24 @@ class TextHead(nn.Module):
         components = self.document_tokens(tokens.states)
         return MaxSimItems(ids, torch.where(tokens.present[..., None], components, components[:, :1]))
 
+    def every_token_scores(self, queries: PaddedTokens, documents: PaddedTokens) -> Float[Tensor, "B N"]:
+        """φ of each query with each document for a head of all tokens, without what their states are padded with.
+
+        As much arithmetic as there are pairs of tokens: of states padded to the longest text it would be some ten times that.
+        Raises ValueError for another head.
+        """
+        if self.config.tokens != "all":
+            raise ValueError(f"{self.config.name} does not score every token")
+        of_query, of_document = queries.present.sum(1), documents.present.sum(1)
+        tokens = unit(self.similarity.query_network(queries.states[queries.present]))  # type: ignore[operator]
+        others = self.document_tokens(documents.states[documents.present])
+        best = torch.segment_reduce(
+            others @ tokens.T, "max", lengths=of_document
+        )  # (N, tokens of the queries)
+        rows = torch.arange(len(of_query), device=best.device).repeat_interleave(of_query)
+        share = 1 / (self.config.temperature * of_query[rows])
+        return best.new_zeros(len(of_query), len(best)).index_add(0, rows, (best * share).T)
+
     @torch.inference_mode()
     def query_state(self, texts: EncodedTexts) -> QueryState:
         """`queries` of all texts, their token states read in parts."""

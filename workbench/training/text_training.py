@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.text_encoders import EncodedTexts
+from workbench.text_encoders import EncodedTexts, PaddedTokens
 from workbench.training.text_heads import TextHead
 
 HARDEST = 30
@@ -108,12 +108,12 @@ def _train(
             against = np.take_along_axis(hard[batch], places, axis=1) if hard.shape[1] else places[:, :0]
             rows, columns = np.unique(np.concatenate([chosen.ravel(), against.ravel()]), return_inverse=True)
             positives = torch.from_numpy(columns[: chosen.size].reshape(chosen.shape))
-            state = head.documents(*documents.batch(rows))
-            queries = head.queries(*examples.queries.batch(batch))
-            scores = head.similarity.score(queries, state)  # (B, C)
             answers = torch.from_numpy(_are_answers(keys, batch, rows, len(documents)))
+            scores, terms = _scores(
+                head, examples.queries.batch(batch), documents.batch(rows), positives[:, 0]
+            )
             loss = contrastive_loss(scores, positives, answers)
-            for term in head.similarity.regularizers(queries, state, positives[:, 0]).values():
+            for term in terms:
                 loss = loss + term
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -122,6 +122,22 @@ def _train(
             total += float(loss.detach()) * len(batch)
         if on_epoch is not None:
             on_epoch(epoch, total / len(order))
+
+
+def _scores(
+    head: TextHead,
+    queries: tuple[Float[Tensor, "B D"], PaddedTokens | None],
+    documents: tuple[Float[Tensor, "C D"], PaddedTokens | None],
+    positives: Int[Tensor, "B"],
+) -> tuple[Float[Tensor, "B C"], list[Float[Tensor, ""]]]:
+    """Every query of a batch with every document of it, and what the similarity adds to the loss."""
+    if head.config.tokens == "all":
+        read, written = queries[1], documents[1]
+        assert read is not None and written is not None
+        return head.every_token_scores(read, written), []
+    state, asked = head.documents(*documents), head.queries(*queries)
+    terms = head.similarity.regularizers(asked, state, positives)
+    return head.similarity.score(asked, state), list(terms.values())
 
 
 def contrastive_loss(
