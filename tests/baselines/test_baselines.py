@@ -151,6 +151,10 @@ def test_the_study_chooses_on_validation_and_lists_each_method(cycles, monkeypat
     from workbench.studies import baseline_studies
 
     monkeypatch.setattr(baseline_studies, "load", lambda name: cycles(users=30, items=40, length=8))
+    few = study("baselines", {"models": "", "methods": "EASE^R,popularity"}).table(Models(trained_only=True))
+    assert few["method"].str.partition(",")[0].tolist() == ["popularity", "EASE^R"]
+    with pytest.raises(ValueError, match="no baseline 'ease'; there are popularity, item-CF, EASE"):
+        study("baselines", {"methods": "ease"})
     table = study("baselines", {"models": ""}).table(Models(trained_only=True)).set_index("method")
     assert len(table) == 5 and table.index[0] == "popularity"
     assert table.index[1].startswith("item-CF, ") and table.index[2].startswith("EASE^R, λ = ")

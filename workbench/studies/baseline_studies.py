@@ -29,25 +29,41 @@ GRIDS: dict[str, tuple[Callable[[Sequences, float], Baseline], tuple[float, ...]
 """How each baseline is made from a dataset and its one parameter, and the values that validation chooses from."""
 
 
+def _method(title: str) -> str:
+    return title.partition(",")[0]
+
+
+METHODS = tuple(map(_method, GRIDS))
+"""The baselines by name."""
+
+
 @register
 @dataclass(frozen=True)
 class BaselineStudy(PresetsOnDataset):
     """Popularity, item-CF, EASE^R, LightGCN and UltraGCN compared with trained models under the strict protocol, each tuned
     on validation targets.
 
-    `dataset`: the data; `models`: presets to compare with. Only training interactions are counted and fitted.
+    `dataset`: the data; `models`: presets to compare with; `methods`: the baselines. Only training interactions are counted
+    and fitted.
     """
 
     name: ClassVar[str] = "baselines"
     question: ClassVar[str] = "How far do counts, closed forms and graphs without order get?"
     minutes: ClassVar[float] = 90
+    methods: tuple[str, ...] = METHODS
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.methods if name not in METHODS]:
+            raise ValueError(f"no baseline {unknown[0]!r}; there are {', '.join(METHODS)}")
 
     def table(self, models: Models) -> pd.DataFrame:
         """One row per method: the metrics of `SHOWN` on test targets, and the interval of NDCG@10."""
         sequences = load(self.dataset)
         found = {
             name.format(value): summarize(rank_users(made, sequences, STRICT), STRICT)
-            for name, (value, made) in {n: _chosen(n, sequences) for n in GRIDS}.items()
+            for name, (value, made) in {
+                n: _chosen(n, sequences) for n in GRIDS if _method(n) in self.methods
+            }.items()
         }
         for name in self.models:
             if (model := models.find(preset(name), sequences)) is not None:
