@@ -94,6 +94,7 @@ OPTIONAL = {
     "usearch": "pip install 'retrieval-workbench[usearch]'",
     "usearch.index": "pip install 'retrieval-workbench[usearch]'",
     "lancedb": "pip install 'retrieval-workbench[lancedb]'",
+    "ray": "pip install 'retrieval-workbench[ray]'",
     "fastapi": "pip install 'retrieval-workbench[serve]'",
     "uvicorn": "pip install 'retrieval-workbench[serve]'",
 }

@@ -21,6 +21,7 @@ from workbench.evaluation.protocol import EXCLUDED_TARGETS, RAILS, STRICT, summa
 from workbench.evaluation.ranks import COLUMNS
 from workbench.evaluation.retrievers import check_same_items, rank_users
 from workbench.front_door import load as open_model
+from workbench.front_door.user_base import On
 from workbench.loading import reading
 from workbench.models.import_rails import import_rails
 from workbench.models.measurements import MEASURED_BY, ROOMS
@@ -358,6 +359,16 @@ def recommend(
     ] = None,
     history: Annotated[str | None, typer.Option(help="Item ids separated by commas, oldest first.")] = None,
     everyone: Annotated[bool, typer.Option("--all", help="All users of the data; needs --out.")] = False,
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --all: search the corpus in N parts and merge what is found; default 1, on Ray one per core.",
+        ),
+    ] = None,
+    on: Annotated[
+        On, typer.Option(help="With --all: search in this process, or by the workers of a Ray cluster.")
+    ] = "here",
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items in each list.")] = 10,
     out: Annotated[
         Path | None,
@@ -380,16 +391,26 @@ def recommend(
       workbench recommend ml-1m-cpu-hstu-mol --history 1,260,1196
 
       workbench recommend ml-1m-cpu-hstu-mol --all --out recommendations.parquet
+
+      workbench recommend ml-1m-cpu-hstu-mol --all --partitions 4 --on ray --out recommendations.parquet
     """
     if sum((user is not None, history is not None, everyone)) != 1:
         raise ValueError("give one of --user, --history and --all")
     if everyone and out is None:
         raise ValueError("--all needs a file: give --out recommendations.parquet")
+    if not everyone and (partitions is not None or on != "here"):
+        raise ValueError("--partitions and --on go with --all")
+    if on == "ray":
+        runtime.require("ray")  # raises if it is not installed
     with new_table(out, ("rank", "item_id")):
-        chosen = open_model(model, dataset, device=str(runtime.device(device)))
+        place = str(runtime.device(device or ("cpu" if on == "ray" else None)))
+        chosen = open_model(model, dataset, device=place)
         if everyone:
             assert out is not None
-            typer.echo(str(chosen.recommend_all(k=k, path=out, exclude_history=not repeats)))
+            found = chosen.recommend_all(
+                k=k, path=out, exclude_history=not repeats, partitions=partitions, on=on
+            )
+            typer.echo(str(found))
             return
         ids = None if history is None else [item.strip() for item in history.split(",")]
         with warnings.catch_warnings(record=True) as caught:

@@ -72,9 +72,7 @@ class Found:
 
     def to_source(self) -> pd.DataFrame:
         """All lists in one table: `query` (0..B−1), `rank` (from 1), `item_id`, `title`, `score`, `exact`."""
-        tables = [self.catalogue.table(self.topk, row).assign(query=row) for row in range(len(self))]
-        columns = ["query", "rank", "item_id", "title", "score", "exact"]
-        return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+        return self.catalogue.tables(self.topk)
 
 
 @dataclass(frozen=True, eq=False)

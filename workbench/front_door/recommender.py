@@ -25,7 +25,9 @@ from workbench.data import CATALOG, DataError, Sequences
 from workbench.data import load as load_prepared
 from workbench.evaluation.protocol import STRICT, summarize
 from workbench.evaluation.retrievers import check_same_items, own_index, rank_users
+from workbench.front_door import user_base
 from workbench.front_door.index import Index
+from workbench.front_door.user_base import On, Request
 from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.models.model_store import folder_of
 from workbench.models.query_table import QueryTable, as_vectors
@@ -180,13 +182,17 @@ class Recommender:
         *,
         batch_size: int = 256,
         exclude_history: bool = True,
+        partitions: int | None = None,
+        on: On = "here",
         progress: bool = True,
     ) -> Path:
         """Write the best `k` items of `users` (ids of the source; default: all of the data, or all queries) to a file.
 
         A CSV file if `path` ends in .csv, else Parquet, with a row per user and place: `user_id`, `rank`, `item_id`, `title`,
-        `score`, `exact`. Memory holds one batch at a time; nothing is at `path` until all is written. Raises ValueError if
-        there are no users, one is unknown, or there is a file at `path` already; OSError if it cannot be written.
+        `score`, `exact`. The corpus is searched in `partitions`, here one after the other (default: 1), or all at once by the
+        workers of Ray (default: one per core); the lists are the same. Memory holds a few batches at a time; nothing is at
+        `path` until all is written. Raises ValueError if there are no users, one is unknown, or there is a file at `path`
+        already, OSError if it cannot be written, and what `user_base.partitions` raises.
         """
         known = (
             self.queries.lookup if self.queries is not None else self._need_data("recommend_all").user_lookup
@@ -198,31 +204,34 @@ class Recommender:
         dense = np.arange(len(known.ids)) if users is None else known.to_dense(users)
         if not len(dense):
             raise ValueError("there are no users to recommend to")
-        starts = range(0, len(dense), batch_size)
-        with files.atomic_write(target) as temporary, ExitStack() as closing:
+        parts = [dense[start : start + batch_size] for start in range(0, len(dense), batch_size)]
+        requests = (self._request_of_users(part, exclude_history) for part in parts)
+        with (
+            files.atomic_write(target) as temporary,
+            user_base.partitions(self.retriever, self.item_state, partitions, on) as cut,
+            ExitStack() as closing,
+        ):
             writer: pyarrow.parquet.ParquetWriter | pyarrow.csv.CSVWriter | None = None
             make = pyarrow.csv.CSVWriter if target.suffix == ".csv" else pyarrow.parquet.ParquetWriter
-            for start in tqdm(starts, desc="recommending", unit="batch", disable=not progress):
-                part = dense[start : start + batch_size]
-                found = self._best_of_users(part, k, exclude_history)
-                rows = self._rows(found, known.to_source(part))
+            found = tqdm(
+                user_base.answers(cut, requests, k), "recommending", len(parts), disable=not progress
+            )
+            for part, lists in zip(parts, found, strict=True):
+                rows = self.catalogue.tables(lists)
+                rows.insert(0, "user_id", pd.Series(known.to_source(part))[rows.pop("query")].to_numpy())
                 table = pa.Table.from_pandas(rows, preserve_index=False)
                 writer = writer or closing.enter_context(make(temporary, table.schema))
                 writer.write_table(table)
         return target
 
-    def _best_of_users(self, users: NDArray[np.int64], k: int, exclude_history: bool) -> TopK:
-        """The best of some rows of the query table, or of some users of the data, by dense id."""
+    def _request_of_users(self, users: NDArray[np.int64], exclude_history: bool) -> Request:
+        """What is searched for some rows of the query table, or for some users of the data, by dense id."""
         if self.queries is not None:
-            return self._best(self.embedded(self.queries.vectors[users]), k, None)
+            return Request(None, self.queries.vectors[users].to(self.retriever.device), None)
         data = self._need_data("recommend_all")
         histories, times = zip(*(_of_user(data, int(user)) for user in users), strict=True)
         batch = self.batch(histories, times, users.tolist())
-        return self._best(self.query_state(batch), k, self.exclusion(histories) if exclude_history else None)
-
-    def _rows(self, found: TopK, names: NDArray[Any]) -> pd.DataFrame:
-        tables = (self.catalogue.table(found, row).assign(user_id=name) for row, name in enumerate(names))
-        return pd.concat(tables, ignore_index=True)[["user_id", "rank", "item_id", "title", "score", "exact"]]
+        return Request(batch, None, self.exclusion(histories) if exclude_history else None)
 
     def similar_items(self, item: object, k: int = 10) -> pd.DataFrame:
         """The `k` items whose embeddings have the largest cosine with that of `item`: `rank`, `item_id`, `title`, `score`.

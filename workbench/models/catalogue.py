@@ -117,9 +117,13 @@ class Catalogue:
 
     def table(self, found: TopK, row: int = 0) -> pd.DataFrame:
         """One list of `found` as a table: `rank` (from 1), `item_id`, `title`, `score`, `exact`."""
-        ids = found.ids[row].cpu().numpy()
-        there = ids > 0
-        shown = self.items[["item_id", "title"]].iloc[ids[there] - 1].reset_index(drop=True)
-        shown.insert(0, "rank", np.arange(1, len(shown) + 1))
-        scores = found.scores[row].float().cpu().numpy()[there]
-        return shown.assign(score=scores, exact=bool(found.exact[row]))
+        return self.tables(found[row : row + 1]).drop(columns="query")
+
+    def tables(self, found: TopK) -> pd.DataFrame:
+        """All lists of `found`, one after the other, as one table: as `table`, and `query` (0..B−1)."""
+        ids, scores = found.ids.cpu().numpy(), found.scores.float().cpu().numpy()
+        query, place = np.nonzero(ids > 0)
+        shown = self.items[["item_id", "title"]].iloc[ids[query, place] - 1].reset_index(drop=True)
+        shown.insert(0, "rank", 1 + place)
+        shown.insert(0, "query", query)
+        return shown.assign(score=scores[query, place], exact=found.exact.cpu().numpy()[query])

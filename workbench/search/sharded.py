@@ -69,6 +69,12 @@ def merged(found: Sequence[Found], k: int) -> Found:
     )
 
 
+def answer(found: Found) -> TopK:
+    """What was found in all shards of a corpus as the answer over all of it, with its proof."""
+    exact, gap = certificate(found.scores[:, -1], found.outside_bound)
+    return TopK(found.scores, found.ids, exact, gap, found.num_scored)
+
+
 def outside_bound(answer: TopK) -> Float[Tensor, "B"]:
     """What no item outside an inexact answer exceeds, in float64: last score + gap and what rounding took from them.
 
@@ -148,7 +154,7 @@ class Processes:
         raise FAILURES[codes[rank] - 1](f"{message} (in process {rank})")
 
 
-class _Shard:
+class Shard:
     """`searcher` over the items `ids`, None while there are none; `places` (n,): their rows in the whole corpus."""
 
     def __init__(self, searcher: Searcher | None, ids: Int[Tensor, "n"], places: Int[Tensor, "n"]) -> None:
@@ -171,6 +177,7 @@ class _Shard:
         exclude: Int[Tensor, "B H"] | None,
         allowed: Bool[Tensor, "N"] | None,
     ) -> Found:
+        """The best `k` of this shard, or all if it has fewer; masks are those of the whole corpus."""
         assert self.searcher is not None
         here = self.ids.device
         answer = self.searcher.search(
@@ -220,7 +227,7 @@ class Sharded(Searcher):
         place = sum(map(sum, self._sizes[: self._processes.rank]))
         for part, searcher in zip(parts, searchers, strict=True):
             places = torch.arange(place, place + len(part), device=part.ids.device)
-            self._shards.append(_Shard(searcher, part.ids, places))
+            self._shards.append(Shard(searcher, part.ids, places))
             place += len(part)
 
     def __len__(self) -> int:
@@ -271,9 +278,7 @@ class Sharded(Searcher):
             here = [Found(*(tensor.to(self._device) for tensor in answer)) for answer in answers]
             return merged(here or [nothing], k)
 
-        found = self._together(self._processes.agreed(search_here), k)
-        exact, gap = certificate(found.scores[:, -1], found.outside_bound)
-        return TopK(found.scores, found.ids, exact, gap, found.num_scored)
+        return answer(self._together(self._processes.agreed(search_here), k))
 
     def _together(self, mine: Found, k: int) -> Found:
         """What all processes found, merged: one exchange, of float64 and int64 as they are."""
@@ -321,7 +326,7 @@ class Sharded(Searcher):
         sizes = [(size, rank, i) for rank, theirs in enumerate(self._sizes) for i, size in enumerate(theirs)]
         _, rank, chosen = min(sizes)
 
-        def append_here() -> _Shard | None:
+        def append_here() -> Shard | None:
             if rank == self._processes.rank and not known.all():
                 return self._longer(self._shards[chosen], items[~known])
             return None
@@ -333,7 +338,7 @@ class Sharded(Searcher):
             self._shards[chosen] = longer
         self._count([len(shard.ids) for shard in self._shards])
 
-    def _longer(self, shard: _Shard, items: ItemState) -> _Shard:
+    def _longer(self, shard: Shard, items: ItemState) -> Shard:
         items = items.to(shard.ids.device)
         searcher = shard.searcher
         if searcher is None:
@@ -341,7 +346,7 @@ class Sharded(Searcher):
         else:
             searcher.upsert(items)
         places = torch.arange(len(self), len(self) + len(items), device=shard.ids.device)
-        return _Shard(searcher, torch.cat([shard.ids, items.ids]), torch.cat([shard.places, places]))
+        return Shard(searcher, torch.cat([shard.ids, items.ids]), torch.cat([shard.places, places]))
 
     @stated_precision()
     def remove(self, ids: Int[Tensor, "M"]) -> None:
@@ -354,7 +359,7 @@ class Sharded(Searcher):
         if len(ids) == len(self):
             raise ValueError(f"these are all {len(self)} items of the corpus: it would be empty")
 
-        def remove_here() -> list[_Shard]:
+        def remove_here() -> list[Shard]:
             return [self._shorter(shard, ids.to(shard.ids.device)) for shard in self._shards]
 
         gone = places.sort().values
@@ -364,11 +369,11 @@ class Sharded(Searcher):
             shard.places -= torch.searchsorted(gone.to(shard.places.device), shard.places)
         self._count([len(shard.ids) for shard in self._shards])
 
-    def _shorter(self, shard: _Shard, ids: Int[Tensor, "M"]) -> _Shard:
+    def _shorter(self, shard: Shard, ids: Int[Tensor, "M"]) -> Shard:
         kept = ~torch.isin(shard.ids, ids)
         if shard.searcher is None or kept.all():
             return shard
         searcher = shard.searcher if kept.any() else None
         if searcher is not None:
             searcher.remove(shard.ids[~kept])
-        return _Shard(searcher, shard.ids[kept], shard.places[kept])
+        return Shard(searcher, shard.ids[kept], shard.places[kept])
