@@ -224,6 +224,11 @@ def swap(made: Path, path: Path) -> None:
     _remove_previous(previous, path)
 
 
+def move_into(made: Path, folder: Path) -> None:
+    """Move what a resumed work has finished into a folder of the same file system, such as `new_folder` yields."""
+    made.rename(folder / made.name)
+
+
 def remove(path: Path) -> None:
     """Delete a file or folder of ours, if it is there: renamed first, so that no half of it is ever found by its name."""
     _remove_previous(path, path)

@@ -13,13 +13,12 @@ from workbench.cli.printing import origin, print_table
 from workbench.data import load
 from workbench.front_door import Index
 from workbench.front_door import load as open_model
-from workbench.front_door.index import check_place, described_index, footprint
+from workbench.front_door.index import build, described_index, footprint
 from workbench.models.item_embeddings import read_embeddings
 from workbench.models.model_store import TrainedModel, folder_of, load_or_train
 from workbench.search.engines.catalog import ENGINES, engine_of
 from workbench.search.engines.catalog import engine as find_engine
 from workbench.search.registry import SEARCHERS
-from workbench.search.stages import kept_in
 from workbench.training.presets import preset
 
 app = typer.Typer(
@@ -56,8 +55,8 @@ def build_index(
     """Build an index of a model's items and save it together with the model, ready to serve.
 
     Nothing is at OUT until all of it is built: an interrupted build leaves what was there. The same command then continues
-    a graph from its last finished stage, which is kept next to OUT until then. Prints the folder, and what the index will
-    take of memory to stderr.
+    it, an engine after the last vectors that it holds, a graph from its last finished stage; both are kept next to OUT until
+    then. Prints the folder, and what the index will take of memory to stderr.
 
     Examples:
 
@@ -74,9 +73,7 @@ def build_index(
     with files.lock(out):
         chosen = open_model(model, dataset)
         settings = chosen.searcher_settings(searcher, **_parameters(parameters or []))
-        check_place(out, chosen, settings, replace=replace)
-        with kept_in(out.with_name(f".{out.name}.building")):
-            saved = chosen.index(settings).save(out, replace=replace)
+        saved = build(chosen, settings, out, replace=replace)
     typer.echo(f"note: it takes {footprint(saved)}", err=True)
     typer.echo(str(saved))
 

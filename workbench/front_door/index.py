@@ -22,7 +22,7 @@ from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.models.query_table import QUERIES, as_vectors
 from workbench.registry import Settings
 from workbench.retriever import CONFIG, WEIGHTS
-from workbench.search import changes, registry
+from workbench.search import changes, registry, stages
 from workbench.search.engines.catalog import check_made_by, engine_of, made_by
 
 if TYPE_CHECKING:
@@ -263,9 +263,44 @@ def footprint(folder: Path | str) -> Footprint:
     return Footprint(weights + averaged + (0 if reads else engine), state + (engine if reads else 0))
 
 
-def check_place(folder: Path, model: "Recommender", settings: Settings, *, replace: bool = False) -> None:
-    """Raise what `Index.save` of this index into `folder` would raise: call it before the index is built."""
-    files.check_folder(folder, KIND, _described(model, settings, model.item_state), replace=replace)
+def build(model: "Recommender", settings: Settings, folder: Path | str, *, replace: bool = False) -> Path:
+    """Build an index in a folder, without holding it: nothing is there until all of it is.
+
+    What is built lies in `.NAME.building` next to it until then. The same call continues a build that was interrupted, or
+    killed: engines from the last vectors that they noted, a graph from its last finished stage. A folder of another build is
+    cleared. Raises what `Index.save` raises, ValueError if the searcher does not suit the model, and ImportError if its engine
+    is not installed.
+    """
+    target = Path(folder)
+    similarity, corpus = model.retriever.similarity, model.item_state
+    described = _described(model, settings, corpus)
+    files.check_folder(target, KIND, described, replace=replace)
+    with files.lock(target):
+        building = target.with_name(f".{target.name}.building")
+        if _begun(building) != described:
+            files.remove(building)
+            files.write_text(json.dumps(described, indent=2) + "\n", building / MANIFEST)
+        pieces = building / "pieces"
+        pieces.mkdir(exist_ok=True)
+        with stages.kept_in(building / "stages"):
+            registry.build(
+                settings, similarity, corpus, pieces
+            )  # which is let go of: engines close their files
+        with files.new_folder(target, KIND, described, replace=replace) as temporary:
+            model.save(temporary)
+            corpus.save(temporary / STATE)
+            for piece in [*pieces.iterdir(), building / MANIFEST]:
+                files.move_into(piece, temporary)
+        files.remove(building)
+    return target
+
+
+def _begun(building: Path) -> Mapping[str, Any] | None:
+    """What a build that was begun in a folder is of; None if there is none, or its description is damaged."""
+    try:
+        return _made_with(building)
+    except ValueError:
+        return None
 
 
 def _described(model: "Recommender", settings: Settings, corpus: ItemState) -> dict[str, Any]:

@@ -34,21 +34,31 @@ def stage(name: str, of: str, compute: Callable[[], Tensor]) -> Tensor:
 
     A damaged file is computed again.
     """
+    found = kept(name, of)
+    if found is None:
+        found = compute()
+        keep(name, of, found)
+    return found
+
+
+def kept(name: str, of: str) -> Tensor | None:
+    """What was last kept under this name, of the same; None if there is nothing, or its file is damaged."""
     folder = _folder.get()
-    if folder is None:
-        return compute()
-    path = folder / f"{name}.safetensors"
-    if path.is_file():
-        try:
-            tensors, described = tensor_files.load(path, "it is computed again")
-        except ValueError:
-            tensors, described = {}, {}
-        if described.get("of") == of and "stage" in tensors:
-            return tensors["stage"]
-    folder.mkdir(parents=True, exist_ok=True)
-    computed = compute()
-    tensor_files.save({"stage": computed}, path, {"of": of})
-    return computed
+    path = None if folder is None else folder / f"{name}.safetensors"
+    if path is None or not path.is_file():
+        return None
+    try:
+        tensors, described = tensor_files.load(path, "it is computed again")
+    except ValueError:
+        return None
+    return tensors.get("stage") if described.get("of") == of else None
+
+
+def keep(name: str, of: str, reached: Tensor) -> None:
+    """Keep what was reached, in the place of what was kept under this name; nothing outside `kept_in`."""
+    if (folder := _folder.get()) is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensor_files.save({"stage": reached}, folder / f"{name}.safetensors", {"of": of})
 
 
 def keeping() -> bool:

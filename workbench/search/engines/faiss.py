@@ -18,6 +18,7 @@ from torch import Tensor
 
 from workbench import tensor_files
 from workbench.runtime import OPTIONAL, optional
+from workbench.search import stages
 from workbench.search.candidates import CandidateSource, Lists, SourceBuilder, listed_among
 from workbench.search.corpus_manifest import CorpusManifest, only
 from workbench.search.indexes import (
@@ -30,6 +31,9 @@ from workbench.search.indexes import (
     check_size,
 )
 from workbench.search.topk import NO_SCORE
+
+ROWS_TOGETHER = 100_000
+"""Vectors after which a build that is kept writes what it has."""
 
 GPU_LONGEST_LIST = 2048
 """Results that faiss gives per query on a GPU at most."""
@@ -75,12 +79,20 @@ class FaissLists(CandidateSource):
         self, kind: IndexKind, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]
     ) -> None:
         manifest = CorpusManifest.of(name, ids, vectors)
-        array = _array(vectors[manifest.finite])
-        check_size(kind, len(array), array.shape[1])
-        index = _untrained(_faiss(), kind, array.shape[1])
-        if len(array):
-            index.train(array)
-            index.add_with_ids(array, ids[manifest.finite].cpu().numpy())
+        check_size(kind, manifest.held, manifest.width)
+        of = f"{manifest.fingerprint}, {built_with(kind)}" if stages.keeping() else ""
+        begun = stages.kept(f"faiss-{name}", of)
+        if begun is None:
+            index = _untrained(_faiss(), kind, manifest.width)
+            if manifest.held:
+                index.train(_array(vectors[manifest.finite]))
+        else:
+            index = _faiss().deserialize_index(begun.numpy())
+        missing = manifest.finite.nonzero()[index.ntotal :, 0]
+        for rows in missing.split(ROWS_TOGETHER):
+            index.add_with_ids(_array(vectors[rows]), ids[rows].cpu().numpy())
+            if stages.keeping():
+                stages.keep(f"faiss-{name}", of, torch.from_numpy(_faiss().serialize_index(index)))
         self._hold(kind, manifest, index)
 
     def _hold(self, kind: IndexKind, manifest: CorpusManifest, index: Any) -> None:

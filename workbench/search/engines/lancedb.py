@@ -15,6 +15,7 @@ from torch import Tensor
 
 from workbench.loading import one_line
 from workbench.runtime import require
+from workbench.search import stages
 from workbench.search.candidates import SourceBuilder
 from workbench.search.corpus_manifest import CorpusManifest
 from workbench.search.engines.stored_lists import EngineLists, Hits, padded
@@ -35,7 +36,8 @@ QUERIES_TOGETHER = 256
 class LanceLists(EngineLists):
     """Candidates from a table of LanceDB, every vector looked at, from the disk: memory holds what is being read.
 
-    Vectors that are not finite stay out. Raises ImportError without lancedb, ValueError if the table is there and damaged or of
+    Vectors that are not finite stay out. A table that an interrupted build left is filled if its stages are kept
+    (`stages.kept_in`), else refused. Raises ImportError without lancedb, ValueError if the table is there and damaged or of
     other vectors.
     """
 
@@ -48,30 +50,38 @@ class LanceLists(EngineLists):
         self._database = self._lancedb.connect(str(database))
         there = (database / f"{name}.lance").exists()
         try:
-            self._table: Any = self._database.open_table(name) if there else self._create(name, ids, vectors)
-            held, schema = self._table.count_rows(), self._table.schema
+            self._table: Any = self._database.open_table(name) if there else self._create(name)
+            schema = self._table.schema
+            if not there or (stages.keeping() and self._is_of(schema)):
+                self._fill(ids, vectors)
+            held = self._table.count_rows()
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"{database / name}.lance is damaged, or cannot be written: {one_line(error)}"
             ) from error
-        found = (schema.metadata or {}).get(FINGERPRINT, b"").decode()
-        if found != self._manifest.fingerprint or held != self._manifest.held:
+        if not self._is_of(schema) or held != self._manifest.held:
             raise ValueError(
                 f"{database / name}.lance is of other vectors: of another model or corpus, or changed elsewhere;"
                 " delete it and build it again"
             )
 
-    def _create(self, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> Any:
-        width = pa.field(VECTOR, pa.list_(pa.float32(), vectors.shape[1]))
+    def _create(self, name: str) -> Any:
+        width = pa.field(VECTOR, pa.list_(pa.float32(), self._manifest.width))
         schema = pa.schema(
             [pa.field(ITEM, pa.int64()), width], {FINGERPRINT: self._manifest.fingerprint.encode()}
         )
-        table = self._database.create_table(name, schema=schema)
-        for start in range(0, len(ids), ROWS_TOGETHER):
-            part = slice(start, start + ROWS_TOGETHER)
-            if len(rows := _rows(ids[part], vectors[part])):
-                table.add(rows)
-        return table
+        return self._database.create_table(name, schema=schema)
+
+    def _is_of(self, schema: Any) -> bool:
+        """Whether a table was made for these items and vectors."""
+        found: bytes = (schema.metadata or {}).get(FINGERPRINT, b"")
+        return found.decode() == self._manifest.fingerprint
+
+    def _fill(self, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> None:
+        """Write all that the table lacks: rows come in order, so that an interrupted build left the first of them."""
+        missing = self._manifest.finite.nonzero()[self._table.count_rows() :, 0]
+        for rows in missing.split(ROWS_TOGETHER):
+            self._table.add(_rows(ids[rows], vectors[rows]))
 
     def _hits(self, vectors: NDArray[np.float32], fetched: int) -> Hits:
         scores, ids = [], []

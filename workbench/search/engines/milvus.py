@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from workbench.loading import one_line
 from workbench.runtime import require
+from workbench.search import stages
 from workbench.search.candidates import CandidateSource, Lists, SourceBuilder
 from workbench.search.corpus_manifest import CorpusManifest, only
 from workbench.search.indexes import HNSW, IVF, IVFPQ, Flat, IndexKind, built_with, check_size
@@ -32,6 +33,9 @@ LONGEST_LIST = 16_384
 
 BATCH_BYTES = 8 * 2**20
 """Vectors sent together: a server refuses messages above 64 MB."""
+
+KEPT_AFTER = 100_000
+"""Vectors after which a build that is kept notes how far it is."""
 
 HITS_TOGETHER = 500_000
 """Results per request, over all queries: a server refuses answers above 100 MB."""
@@ -230,7 +234,7 @@ class MilvusLists(CandidateSource):
     on a few vectors when the collection is opened. At most 16,384 candidates per query, history left out included.
 
     The collection carries a fingerprint of its items and vectors, empty while it is written to: one that was left half built
-    or half changed, or is of other vectors, is refused.
+    or half changed, or is of other vectors, is refused. A build whose stages are kept (`stages.kept_in`) continues it.
     """
 
     def __init__(
@@ -242,20 +246,39 @@ class MilvusLists(CandidateSource):
         self._progress = milvus.progress
         self._manifest, self._settled = CorpusManifest.of(name, ids, vectors), True
         check_size(self.kind, self._manifest.held, self._manifest.width)
-        if self._client.has_collection(self.collection):
+        if self._client.has_collection(self.collection) and not (
+            stages.keeping() and self._left_half_built()
+        ):
             self._check_kin()
         else:
-            self._create()
-            self._put(ids, vectors)
-            self._client.flush(self.collection)
-            self._index()
-            self._client.alter_collection_properties(
-                self.collection, {FINGERPRINT: self._manifest.fingerprint}
-            )
+            self._build(ids, vectors)
         self._client.load_collection(self.collection)
         self._check_held()
         if isinstance(self.kind, Flat):
             self._check_scores(vectors)
+
+    def _left_half_built(self) -> bool:
+        return not self._client.describe_collection(self.collection).get("properties", {}).get(FINGERPRINT)
+
+    def _build(self, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> None:
+        """Fill a new collection, or, if its stages are kept, continue one that an interrupted build left."""
+        of = f"{self._manifest.fingerprint}, {built_with(self.kind)}" if stages.keeping() else ""
+        reached = stages.kept(f"milvus-{self.collection}", of)
+        if reached is None:
+            self._client.drop_collection(self.collection)
+            self._create()
+        rows = self._manifest.finite.nonzero()[0 if reached is None else int(reached) :, 0]
+        done = self._manifest.held - len(rows)
+        for part in rows.split(KEPT_AFTER):
+            self._put(ids[part], vectors[part])
+            done += len(part)
+            if stages.keeping():  # what is flushed is on the disk
+                self._client.flush(self.collection)
+                stages.keep(f"milvus-{self.collection}", of, torch.tensor(done))
+        self._client.flush(self.collection)
+        if not self._client.list_indexes(self.collection):
+            self._index()
+        self._client.alter_collection_properties(self.collection, {FINGERPRINT: self._manifest.fingerprint})
 
     def _create(self) -> None:
         types = self._pymilvus.DataType

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from workbench import runtime, tensor_files
+from workbench import files, runtime, tensor_files
 from workbench.contracts import NO_ITEM, ItemState, QueryState, TopK
 from workbench.search.certificates import Answer, CorpusSearcher
 from workbench.search.indexes import digests, fingerprint
@@ -145,6 +145,8 @@ class TantivySearch(CorpusSearcher):
                 )
             self._index = TantivyIndex(tantivy.Index.open(str(place)), items.ids, float(tensors["step"]))
             return
+        if place is not None:
+            files.remove(place)  # what an interrupted build left
         lists = InvertedIndex.build(similarity, items, loosest=float("inf"))
         self._index = TantivyIndex.export(lists.at(lists.threshold_for(sparsity)), place)
         if described is not None:

@@ -13,12 +13,16 @@ from torch import Tensor
 
 from workbench import tensor_files
 from workbench.runtime import require
+from workbench.search import stages
 from workbench.search.candidates import SourceBuilder
 from workbench.search.corpus_manifest import CorpusManifest
 from workbench.search.engines.stored_lists import EngineLists, Hits, padded
 from workbench.search.indexes import HNSW, built_with
 
 SUFFIX = ".usearch"
+
+ROWS_TOGETHER = 100_000
+"""Vectors after which a build that is kept writes what it has."""
 
 
 class UsearchLists(EngineLists):
@@ -34,8 +38,18 @@ class UsearchLists(EngineLists):
     def __init__(self, kind: HNSW, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> None:
         super().__init__(CorpusManifest.of(name, ids, vectors))
         self.kind = kind
-        self._index = _empty(kind, vectors.shape[1])
-        self._add(self._index, ids, vectors)
+        of = f"{self._manifest.fingerprint}, {built_with(kind)}" if stages.keeping() else ""
+        begun = stages.kept(f"usearch-{name}", of)
+        self._index = (
+            _empty(kind, vectors.shape[1])
+            if begun is None
+            else _read(kind, vectors.shape[1], begun.numpy(), view=False)
+        )
+        missing = self._manifest.finite.nonzero()[len(self._index) :, 0]
+        for rows in missing.split(ROWS_TOGETHER):
+            self._add(self._index, ids[rows], vectors[rows])
+            if stages.keeping():
+                stages.keep(f"usearch-{name}", of, _content(self._index))
 
     def _add(self, index: Any, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
         finite = vectors.float().isfinite().all(1)
@@ -101,8 +115,7 @@ class UsearchLists(EngineLists):
             "built_with": json.dumps(built_with(self.kind)),
             "fingerprint": self._manifest.fingerprint,
         }
-        content = np.frombuffer(self._index.save(), np.uint8).copy()
-        tensor_files.save({"index": torch.from_numpy(content)}, path, described)
+        tensor_files.save({"index": _content(self._index)}, path, described)
 
     @classmethod
     def load(
@@ -156,6 +169,11 @@ def _empty(kind: HNSW, width: int) -> Any:
         expansion_add=kind.ef_construction,
         expansion_search=kind.ef_search,
     )
+
+
+def _content(index: Any) -> Tensor:
+    """The graph as bytes."""
+    return torch.from_numpy(np.frombuffer(index.save(), np.uint8).copy())
 
 
 def _read(kind: HNSW, width: int, content: NDArray[np.uint8], view: bool) -> Any:
