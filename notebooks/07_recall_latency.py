@@ -182,8 +182,8 @@ for name, preset in others.items():
 # %% [markdown]
 # Choose searchers, move their sliders, press *measure*. The chosen searchers and brute force take turns, with the same queries
 # as the sweep; an index is built on first use and cached. Your measurements have a ring. Hover over a mark for all its numbers.
-# The dotted line is the Pareto front: no setting is better in both. Draw a frame around marks: the queries that lose a true
-# item with these settings are listed below. *failing queries* shows them for every setting.
+# The dotted line is the Pareto front: no setting is better in both. Draw a frame around marks, or choose settings by name
+# below the figure: the queries that lose a true item with them are listed. *failing queries* shows them for every setting.
 
 # %%
 bench = LiveBench()

@@ -1,4 +1,4 @@
-"""A brush over the marks of a report's page, in Chromium: the queries that it lists are those that Python lists."""
+"""Marks of a report's page, framed or chosen by keys, in Chromium: the queries that are listed are those that Python lists."""
 
 from typing import Any
 
@@ -48,9 +48,9 @@ def frame(page: Any, low: float, high: float) -> None:
 
 
 def listed(page: Any) -> tuple[str, list[list[str]]]:
-    page.wait_for_selector(".brushed p")
-    rows = page.locator(".brushed tr").all()
-    return page.locator(".brushed p").first.inner_text(), [
+    page.wait_for_selector(".lost p")
+    rows = page.locator(".lost tr").all()
+    return page.locator(".lost p").first.inner_text(), [
         row.locator("td").all_inner_texts() for row in rows[1:]
     ]
 
@@ -69,5 +69,39 @@ def test_a_frame_around_marks_lists_the_queries_that_fail(visit: Any, page: str)
         assert cells == [[str(q), str(n), f"{100 * share:.0f}%"] for q, n, share in rows[:12]]
         assert browser.get_by_text(f"and {len(rows) - 12} more").count() == 1
     browser.get_by_label("title").select_option("two")
-    browser.wait_for_function("!document.querySelector('.brushed').children.length")
+    browser.wait_for_function("!document.querySelector('.lost').children.length")
+    assert (visit.errors, visit.outside) == ([], [])
+
+
+def test_keys_choose_settings_as_a_frame_does_and_a_screen_reader_hears_of_it(visit: Any, page: str) -> None:
+    browser = visit.page
+    browser.set_viewport_size({"width": 1366, "height": 1200})
+    meta = search_figures.brushed(search_figures.frontier(SETTINGS), QUERIES).layout.meta
+    browser.goto(page)
+    browser.wait_for_function("dashboards[0].plot.querySelector('.main-svg')")
+    browser.get_by_text("Choose settings by name").focus()
+    browser.keyboard.press("Enter")
+    boxes = browser.get_by_role("group", name="settings whose failing queries are listed").get_by_role(
+        "checkbox"
+    )
+    browser.wait_for_function("document.querySelectorAll('.settings input').length === 2")
+    assert [box.evaluate("box => box.labels[0].textContent") for box in boxes.all()] == [
+        "fast <b>",
+        "slow",
+    ]
+    chosen = []
+    for label in ("fast &lt;b&gt;", "slow"):
+        chosen.append(label)
+        browser.keyboard.press("Tab")
+        browser.keyboard.press("Space")
+        told, rows = search_figures.failing_in(meta, chosen)
+        shown, cells = listed(browser)
+        assert shown == told
+        assert browser.get_by_role("status").filter(has_text=told).count() == 1
+        assert cells == [[str(q), str(n), f"{100 * share:.0f}%"] for q, n, share in rows[:12]]
+    marks = "dashboards[0].plot.data.filter(trace => trace.customdata)"
+    standing_out = browser.evaluate(f"{marks}.map(trace => Array.from(trace.selectedpoints))")
+    assert standing_out == [[0, 1], []]
+    frame(browser, 0.03, 0.4)  # a frame ticks what it holds
+    browser.wait_for_function("document.querySelectorAll('.settings input:checked').length === 1")
     assert (visit.errors, visit.outside) == ([], [])

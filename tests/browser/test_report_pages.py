@@ -312,6 +312,28 @@ def test_tables_align_text_left_and_numbers_right(visit: Any, report: Path) -> N
     assert page.locator("table.dataframe tbody td").evaluate_all(align) == ["left", "right"]
 
 
+def test_a_wide_table_is_moved_sideways_and_keys_reach_it(visit: Any, tmp_path: Path) -> None:
+    """Headings of several words take several lines; what is still too wide has a place of its own to be moved in."""
+    names = [f"heading of column {column}" for column in "abcdefgh"]
+    fits, wide = ([[number] * 8 for _ in range(2)] for number in (1, 123_456_789_012))
+    shown = [output(text__html=pd.DataFrame(rows, columns=names).to_html()) for rows in (fits, wide)]
+    cells = [nbformat.v4.new_markdown_cell("# Wide"), nbformat.v4.new_code_cell("x", outputs=shown)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "00_wide.ipynb")
+    pages.write_pages(Report("quick", "made", {"00_wide": entry("00_wide")}), tmp_path)
+    page = visit.page
+    page.goto((tmp_path / "00_wide.html").as_uri())
+    tables = "places => places.map(place => [place.scrollWidth > place.clientWidth, place.getAttribute('tabindex')])"
+    places = page.locator(".jp-OutputArea-child .sideways")
+    assert places.evaluate_all(tables) == [[False, None], [True, "0"]]
+    page.get_by_role("region", name="a table that is moved sideways").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.activeElement.scrollLeft > 0")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function("document.querySelectorAll('.sideways[tabindex]').length === 2")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert (visit.errors, visit.outside) == ([], [])
+
+
 def test_pages_ask_only_for_what_lies_beside_them(report: Path) -> None:
     for path in report.glob("*.html"):
         page = path.read_text(encoding="utf-8")

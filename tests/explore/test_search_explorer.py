@@ -187,10 +187,16 @@ def test_framed_marks_choose_the_queries_that_are_listed(explorer: SearchExplore
     total = queries["query"].nunique()
     assert f"2 settings chosen: {len(lost)} of {total} queries lose a true item." in explorer.brushed.value
     assert len(lost) and explorer.brushed.value.count("<tr>") == 1 + min(len(lost), MOST_QUERIES)
+    assert set(explorer.settings.value) == {"average (n2=10)", "brute force"}
+    framed = explorer.brushed.value
     frame({"brute force"})
     assert "<table>" not in explorer.brushed.value and "0 of" in explorer.brushed.value
+    explorer.settings.value = ("brute force", "average (n2=10)")  # by keyboard
+    assert explorer.brushed.value == framed and 'role="alert"' in framed
     explorer.controls["cost"].value = "memory"
-    assert explorer.brushed.value == ""
+    assert explorer.brushed.value == "" and explorer.settings.layout.display == ""
+    explorer.controls["view"].value = "proofs"
+    assert explorer.settings.layout.display == "none"  # there is nothing to choose
 
 
 def test_every_model_is_measured_on_the_catalogue(explorer: SearchExplorer) -> None:

@@ -1,6 +1,7 @@
 """The explorer of recall and latency: choose searchers, move their parameters, measure them here and now. May import bench."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,14 @@ class SearchExplorer(LiveDashboard):
             if m.parameters
         }
         self._command, self.brushed = widgets.HTML(), widgets.HTML()
+        self.settings = widgets.SelectMultiple(
+            description="list failing queries of",
+            rows=4,
+            tooltip="settings, as a frame around their marks chooses them",
+            layout={"width": "auto", "max_width": "560px", "display": "none"},
+            style={"description_width": "initial"},
+        )
+        self.settings.observe(self._list_failing, names="value")
         self._saved = widgets.HTML()
         super().__init__("Recall and latency, measured live", groups | parameters, "measure")
         self._boxes = lay_out(self.widget, groups, parameters)
@@ -156,7 +165,9 @@ class SearchExplorer(LiveDashboard):
         ):  # another view of the same work does not end it
             self.controls[name].unobserve(self._abandon, names="value")
         self.figure._config = camera("recall-latency")
-        self.widget.children = [*self.widget.children, self.brushed, self._save_row(), self._command]
+        self.widget.children = [
+            *self.widget.children, self.settings, self.brushed, self._save_row(), self._command,
+        ]  # fmt: skip
 
     def _possible(self, method: Method) -> bool:
         return method.name in self.own if method.own_score else method.installed
@@ -188,7 +199,7 @@ class SearchExplorer(LiveDashboard):
         return {**values, "corpus": self.values["corpus"]} if values["view"] == "all models" else values
 
     def opened(self) -> None:
-        """Marks that are framed in the figure choose what is listed below it."""
+        """Marks that are framed in the figure choose the settings whose failing queries are listed below it."""
         self.figure.observe(self._brush, names="_js2py_pointsCallback")
 
     def _brush(self, change: Mapping[str, Any]) -> None:
@@ -203,14 +214,28 @@ class SearchExplorer(LiveDashboard):
                 if points
                 else []
             )
-            labels = [str(told[place][1]) for told, place in marks if told is not None]
-            self.brushed.value = _failing_html(*failing_in(meta, labels)) if labels else ""
+            framed = {str(told[place][1]) for told, place in marks if told is not None}
+            self.settings.value = tuple(label for _, label in self.settings.options if label in framed)
+
+    def _offer_settings(self, figure: go.Figure) -> None:
+        """The settings of the marks in a figure, to be chosen without a mouse."""
+        failing = (figure.layout.meta or {}).get("failing", {})
+        traces = (trace.customdata for trace in figure.data if failing and trace.customdata is not None)
+        marked = dict.fromkeys(str(label) for told in traces for _, label in told)
+        self.settings.options = [(unescape(label), label) for label in marked if label in failing]
+        self.settings.layout.display = "" if self.settings.options else "none"
+
+    def _list_failing(self, change: Mapping[str, Any]) -> None:
+        labels, meta = change["new"], self.figure.layout.meta or {}
+        self.brushed.value = _failing_html(*failing_in(meta, labels)) if labels else ""
 
     def figure_of(self, values: Mapping[str, Any]) -> go.Figure:
         """The figure for these values of the controls; the command that repeats them is shown below it."""
         self._tell_command(values)
-        self._saved.value = self.brushed.value = ""
-        return super().figure_of(values)
+        self._saved.value = ""
+        figure = super().figure_of(values)
+        self._offer_settings(figure)
+        return figure
 
     def draw(self, values: Mapping[str, Any]) -> go.Figure:
         """The stored sweep with these settings, and over it what was measured here."""
@@ -432,7 +457,8 @@ def _failing_html(told: str, rows: Sequence[tuple[int, int, float]]) -> str:
         f"<tr><td>{q}</td><td>{n}</td><td>{share:.0%}</td></tr>" for q, n, share in rows[:MOST_QUERIES]
     )
     rest = f"<p>and {len(rows) - MOST_QUERIES} more</p>" if len(rows) > MOST_QUERIES else ""
-    return f"<p>{told}</p>" + (f"<table>{head}{cells}</table>{rest}" if rows else "")
+    listed = f"<p>{told}</p>" + (f"<table>{head}{cells}</table>{rest}" if rows else "")
+    return f'<div role="alert">{listed}</div>'  # which a screen reader reads as it appears
 
 
 def _bars(stored: pd.DataFrame, now: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:

@@ -15,6 +15,9 @@ function element(name, attributes = {}, ...children) {
 // Numbers of an address have no commas.
 const bare = (label) => label.replace(/(?<=\d),(?=\d{3})/g, "");
 
+// The letters of a text that is written for plotly, in which markup is escaped.
+const literal = (text) => new DOMParser().parseFromString(text, "text/html").body.textContent;
+
 async function unpacked(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -29,14 +32,16 @@ class Dashboard {
     this.controls = new Map(stored.groups.flatMap((group) => group.controls).map((control) => [control.name, control]));
     this.plot = element("div", { class: "plot-target" });
     this.status = element("p", { class: "status", role: "status" });
-    this.brushed = element("div", { class: "brushed", role: "status" });
+    this.settings = element("details", { class: "settings" }, element("summary", {}, "Choose settings by name, to list the queries that fail"));
+    this.settings.addEventListener("toggle", () => this.offerSettings());
+    this.lost = element("div", { class: "lost", role: "status" });
     this.groups = stored.groups.map((group) => [this.group(group), group.only]).filter(([group]) => group);
     place.append(
       element("p", { class: "dashboard-title" }, this.title),
       element("div", { class: "groups" }, ...this.groups.map(([group]) => group)),
       element("div", { class: "plot" }, this.plot),
       this.status,
-      this.brushed,
+      element("div", { class: "brushed" }, this.settings, this.lost),
       ...this.beyond(),
       ...this.again(),
     );
@@ -187,21 +192,55 @@ class Dashboard {
     const figure = this.filtered((content.figures[number] ??= this.whole(content.states[number], content)));
     this.status.textContent = figure.error ?? "";
     this.tellCommand();
-    this.brushed.replaceChildren();
+    this.lost.replaceChildren();
+    this.settings.hidden = !figure.layout?.meta?.failing;
     if (figure.error) return;
     await show(this.plot, figure);
+    this.offerSettings();
     if (!this.listens) {
       this.listens = true;
-      this.plot.on("plotly_selected", (event) => this.list(event?.points ?? []));
-      this.plot.on("plotly_deselect", () => this.brushed.replaceChildren());
+      this.plot.on("plotly_selected", (event) => this.listFramed(event?.points ?? []));
+      this.plot.on("plotly_deselect", () => this.listFramed([]));
     }
   }
 
-  // What the framed marks of a figure lose, as `search_figures.failing_in` lists it.
-  list(points) {
+  // The settings of the marks in the figure, to be chosen without a mouse.
+  offerSettings() {
+    this.settings.querySelector(".many")?.remove();
+    if (this.settings.hidden || !this.settings.open) return;
+    const { failing } = this.plot.layout.meta;
+    const marked = this.plot.data.flatMap((trace) => (trace.customdata ?? []).map((told) => told[1]));
+    const boxes = [...new Set(marked)].filter((label) => failing[label]).map((label) => {
+      const box = element("input", { type: "checkbox", value: label });
+      box.addEventListener("change", () => this.listChosen());
+      return element("label", { class: "one" }, box, literal(label));
+    });
+    this.settings.append(element("div", { class: "many", role: "group", "aria-label": "settings whose failing queries are listed" }, ...boxes));
+  }
+
+  boxes() {
+    return [...this.settings.querySelectorAll("input")];
+  }
+
+  listFramed(points) {
+    const labels = new Set(points.map((point) => point.customdata?.[1]));
+    for (const box of this.boxes()) box.checked = labels.has(box.value);
+    this.list(labels);
+  }
+
+  // Marks of the settings that are ticked stand out, as if they were framed.
+  listChosen() {
+    const labels = new Set(this.boxes().filter((box) => box.checked).map((box) => box.value));
+    const chosen = ({ customdata }) => customdata?.flatMap((told, place) => (labels.has(told[1]) ? [place] : []));
+    Plotly.restyle(this.plot, { selectedpoints: this.plot.data.map((trace) => (labels.size ? chosen(trace) ?? [] : null)) });
+    this.list(labels);
+  }
+
+  // What settings lose, as `search_figures.failing_in` lists it.
+  list(chosen) {
     const meta = this.plot.layout.meta;
-    const labels = new Set(points.map((point) => point.customdata?.[1]).filter((label) => meta?.failing?.[label]));
-    this.brushed.replaceChildren();
+    const labels = new Set([...chosen].filter((label) => meta?.failing?.[label]));
+    this.lost.replaceChildren();
     if (!labels.size) return;
     const lost = new Map();
     for (const [query, missing] of [...labels].flatMap((label) => meta.failing[label])) {
@@ -210,13 +249,13 @@ class Dashboard {
     const sum = (shares) => shares.reduce((total, share) => total + share, 0);
     const rows = [...lost].sort((a, b) => sum(b[1]) - sum(a[1]) || a[0] - b[0]);
     const settings = `${labels.size} setting${labels.size === 1 ? "" : "s"} chosen`;
-    this.brushed.append(element("p", {}, `${settings}: ${rows.length} of ${meta.queries} queries lose a true item.`));
+    this.lost.append(element("p", {}, `${settings}: ${rows.length} of ${meta.queries} queries lose a true item.`));
     if (!rows.length) return;
     const row = (kind, cells) => element("tr", {}, ...cells.map((text) => element(kind, {}, String(text))));
     const shown = rows.slice(0, MOST_QUERIES);
     const body = shown.map(([query, shares]) => row("td", [query, shares.length, `${Math.round((100 * sum(shares)) / shares.length)}%`]));
-    this.brushed.append(element("table", {}, row("th", ["query", "settings that lose", "missing"]), ...body));
-    if (rows.length > shown.length) this.brushed.append(element("p", {}, `and ${rows.length - shown.length} more`));
+    this.lost.append(element("table", {}, row("th", ["query", "settings that lose", "missing"]), ...body));
+    if (rows.length > shown.length) this.lost.append(element("p", {}, `and ${rows.length - shown.length} more`));
   }
 
   // A stored part is made whole once: plotly does not draw again what is the same object as before.

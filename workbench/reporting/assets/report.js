@@ -244,6 +244,36 @@ function alignTables() {
   }
 }
 
+// Every table has a place that it can be moved in sideways. If it is too wide for its page, its headings take several lines;
+// if that is not enough, the place shows that there is more, and keys reach it.
+function fitTables() {
+  const fit = (place) => {
+    place.classList.remove("close");
+    const overflows = () => place.scrollWidth > place.clientWidth + 1;
+    if (overflows()) place.classList.add("close");
+    const moves = overflows();
+    place.classList.toggle("moves", moves);
+    for (const [name, value] of [["tabindex", 0], ["role", "region"], ["aria-label", "a table that is moved sideways"]]) {
+      if (moves) place.setAttribute(name, value);
+      else place.removeAttribute(name);
+    }
+  };
+  const widths = new Map();
+  const watch = new ResizeObserver((places) => {
+    const changed = places.filter(({ target }) => widths.get(target) !== target.clientWidth).map(({ target }) => target);
+    for (const place of changed) widths.set(place, place.clientWidth);
+    requestAnimationFrame(() => changed.forEach(fit));
+  });
+  for (const table of document.querySelectorAll("main table:not(.runs)")) {
+    const place = document.createElement("div");
+    place.className = "sideways";
+    table.replaceWith(place);
+    place.append(table);
+    fit(place);
+    watch.observe(place);
+  }
+}
+
 function listContents() {
   document.querySelector(".contents").open = matchMedia("(min-width: 62rem)").matches; // below, it would fill a screen
   const list = document.getElementById("contents");
@@ -282,6 +312,7 @@ function toggleCode() {
 if (document.getElementById("all-code")) toggleCode();
 setFormulas();
 alignTables();
+fitTables();
 if (document.getElementById("contents")) listContents();
 drawPlots();
 prepareForPaper();
