@@ -69,13 +69,19 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_the_plot_follows_a_key_and_no_other_machine_is_asked(visit: Any, lab: str) -> None:
-    page = visit.page
+    page, sent = visit.page, []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(str(frame))))
     run_all(page, lab, "00_metrics")
     shown = "document.querySelector('.js-plotly-plot').data?.[0]?.x?.[0]"
     page.wait_for_function(f"{shown} === 'HR@10'", timeout=30_000)
     page.locator(".noUi-handle").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function(f"{shown} === 'HR@100'", timeout=30_000)
+    page.wait_for_timeout(500)
+    assert any("_shown" in frame for frame in sent)
+    assert not [
+        frame for frame in sent if "Delta" in frame
+    ]  # what plotly filled in would hold up the next key
     assert visit.outside == []
 
 

@@ -87,7 +87,7 @@ def test_the_first_view_is_the_item_that_came_next(score: ScoreAnatomy, mol: Mod
     np.testing.assert_allclose(grid(score, 0) * grid(score, 1), grid(score, 2), rtol=1e-5)
     assert grid(score, 2).sum() == pytest.approx(expected, rel=1e-4)
     table = next(trace for trace in score.figure.data if trace.type == "table")
-    assert f"item {item - 1}" in table.cells.values[0][0] and "★" in table.cells.values[0][0]
+    assert table.cells.values[0][0] == f"★\N{NO-BREAK SPACE}item\N{NO-BREAK SPACE}{item - 1}"
 
 
 @pytest.mark.parametrize("user", [0, 39])

@@ -38,7 +38,7 @@ def told(lens: QueryLens) -> str:
 
 def lists(lens: QueryLens) -> list[list[str]]:
     (table,) = (t for t in lens.figure.data if t.type == "table")
-    return [list(column) for column in table.cells["values"]]
+    return [[text.replace("\N{NO-BREAK SPACE}", " ") for text in column] for column in table.cells["values"]]
 
 
 def test_the_list_stands_beside_the_true_one(lens: QueryLens) -> None:

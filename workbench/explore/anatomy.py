@@ -19,6 +19,7 @@ from workbench.explore.template import (
     SKY,
     VERMILLION,
     method_style,
+    on_one_line,
     plain,
 )
 
@@ -146,7 +147,7 @@ def _history(history: pd.DataFrame) -> go.Table:
         cells={
             "values": [
                 [
-                    f"{'★' if held_out else '   '} {_cut(title, 38)}"
+                    on_one_line(f"{'★' if held_out else '   '} {_cut(title, 38)}")
                     for title, held_out in zip(rows["title"], rows["held_out"], strict=True)
                 ]
             ],

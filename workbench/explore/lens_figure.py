@@ -5,7 +5,17 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.explore.figures import finished, need
-from workbench.explore.template import BLUE, GREEN, GREY, SKY, TEMPLATE, VERMILLION, item_name, plain
+from workbench.explore.template import (
+    BLUE,
+    GREEN,
+    GREY,
+    SKY,
+    TEMPLATE,
+    VERMILLION,
+    item_name,
+    on_one_line,
+    plain,
+)
 
 OUTCOMES = {
     "ruled out": (GREY, "circle", 4),
@@ -22,7 +32,7 @@ MEANING = {
     "missed": "missed: in the true top k, not found",
 }
 TEXT = TEMPLATE.layout.font.color
-EXTRA, MISSED = " · extra", " · missed"
+EXTRA, MISSED = on_one_line(" · extra"), on_one_line(" · missed")
 LONGEST = 27
 """Letters of a title in the table, with the note after it."""
 
@@ -117,7 +127,7 @@ def _lists(places: pd.DataFrame, titles: pd.Series | None) -> go.Table:
     return go.Table(
         columnwidth=[1, 5, 5],
         header={
-            "values": ["place", "this searcher", "exact search"],
+            "values": ["place", on_one_line("this searcher"), on_one_line("exact search")],
             "align": "left",
             "font": {"size": 13, "color": TEXT},
             "fill": {"color": "rgba(128,136,148,0.16)"},
@@ -136,4 +146,4 @@ def _lists(places: pd.DataFrame, titles: pd.Series | None) -> go.Table:
 
 def _noted(item: int, titles: pd.Series | None, note: str) -> str:
     """A title and a note after it, in a line."""
-    return item_name(item, titles, LONGEST - len(note)) + note
+    return on_one_line(item_name(item, titles, LONGEST - len(note)) + note)

@@ -3,6 +3,11 @@
 const CHANGES = ["addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update", "animate", "removeLayoutProps",
   "removeTraceProps"].map((name) => `_py2js_${name}`);
 
+// After each change plotly's class sends back all that the browser filled in, three times as much as it was sent. The kernel
+// needs none of it, and the next change would wait until it has read it.
+const UNNEEDED = ["_js2py_traceDeltas", "_js2py_layoutDelta", "_js2py_widget_layoutDelta"];
+const quieter = (model) => ({ ...model, set: (name, value) => UNNEEDED.includes(name) || model.set(name, value) });
+
 async function code(model) {
   const library = await model.widget_manager.get_model(model.get("_library"));
   globalThis.workbenchFigureCode ??= import(
@@ -24,6 +29,8 @@ export default () => {
   let figure;
   return {
     initialize({ model }) {
+      // Marks of WebGL as sharp as the screen is: by default they are four times as many pixels.
+      model.set("_config", { ...model.get("_config"), plotGlPixelRatio: Math.min(2, Math.max(1, devicePixelRatio)) });
       const missed = [];
       const listeners = CHANGES.map((name) => [`change:${name}`, () => missed.push([name, model.get(name)])]);
       for (const [event, listener] of listeners) model.on(event, listener);
@@ -36,7 +43,7 @@ export default () => {
       figure = Promise.all([code(model), heard]).then(([make]) => {
         for (const [event, listener] of listeners) model.off(event, listener);
         const made = make();
-        made.initialize({ model });
+        made.initialize({ model: quieter(model) });
         for (const [name, change] of missed) model.set(name, change);
         model.on("change:_version", tell);
         tell();

@@ -67,8 +67,8 @@ COSTS = {
 FRONT = "Pareto front"
 MISSING = [[0.0, "#9cc7e6"], [0.5, "#3f8fc7"], [1.0, VERMILLION]]
 """A scale for what is missing of a list, which stands out from a light and from a dark page."""
-CELL = 0.42
-"""The height of a cell in its row; above it stands the row's label."""
+CELL = 0.5
+"""The height of a cell in its row, whose other half has the label. Rows of one height are drawn as one picture."""
 
 SMALLEST, LARGEST = 7, 30
 """Diameters in pixels of the marks for the least and the most memory."""
@@ -170,7 +170,12 @@ def frontier(
     if fresh.any():
         _ring(figure, rows[fresh], measure, cost, areas)
         _label(figure, rows[fresh], measure, cost, _heights(rows[cost], logarithmic, WITHIN_AXES * height))
-    figure.update_layout(height=height, legend={"itemsizing": "constant", "tracegroupgap": 0})
+    # The names of all searchers fit into the height of the figure, below the bar of buttons.
+    figure.update_layout(
+        height=height,
+        legend={"itemsizing": "constant", "tracegroupgap": 0, "font": {"size": 12}, "yref": "container", "y": 1 - 48 / height},
+        modebar={"orientation": "h"},
+    )  # fmt: skip
     return finished(figure, plain(title) or "Latency against recall")
 
 

@@ -222,12 +222,13 @@ class SearchExplorer(LiveDashboard):
         failing = (figure.layout.meta or {}).get("failing", {})
         traces = (trace.customdata for trace in figure.data if failing and trace.customdata is not None)
         marked = dict.fromkeys(str(label) for told in traces for _, label in told)
+        self.settings.value = ()
         self.settings.options = [(unescape(label), label) for label in marked if label in failing]
         self.settings.layout.display = "" if self.settings.options else "none"
 
     def _list_failing(self, change: Mapping[str, Any]) -> None:
-        labels, meta = change["new"], self.figure.layout.meta or {}
-        self.brushed.value = _failing_html(*failing_in(meta, labels)) if labels else ""
+        labels = change["new"]
+        self.brushed.value = _failing_html(*failing_in(self.figure.layout.meta, labels)) if labels else ""
 
     def figure_of(self, values: Mapping[str, Any]) -> go.Figure:
         """The figure for these values of the controls; the command that repeats them is shown below it."""

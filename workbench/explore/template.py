@@ -82,6 +82,15 @@ def item_name(item: int, titles: pd.Series | None, longest: int | None = None) -
     return plain(name if longest is None or len(name) <= longest else f"{name[: longest - 1]}…")
 
 
+def on_one_line(text: str) -> str:
+    """The text with spaces that do not break: plotly measures each word of a table's cell to find where it may.
+
+    >>> on_one_line("The Slow Glass").split(" ")
+    ['The\xa0Slow\xa0Glass']
+    """
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
 _TEXT, _QUIET = "#767e88", "rgba(128,136,148,0.28)"
 _AXIS = {
     "automargin": True,

@@ -15,6 +15,8 @@ const PAPER = 700; // pixels across a printed page
 const SHEET = 960; // and of its height, at most, for a figure
 const LEGIBLE = 4.6; // contrast of text with the page, of 4.5 that WCAG 2.2 asks for
 const CONFIG = { responsive: true, displaylogo: false, showTips: false, showSendToCloud: false };
+// Marks of WebGL as sharp as the screen is: plotly makes them for one of twice as many pixels, and four times as slow to read.
+CONFIG.plotGlPixelRatio = Math.min(2, Math.max(1, devicePixelRatio));
 
 // The figures of the page by the elements that show them, to be drawn again when the reader changes between light and dark.
 const figures = new Map();
@@ -132,6 +134,11 @@ function fold(layout, data, width) {
   for (const axis of Object.keys(layout).filter((name) => /^[xy]axis/.test(name) && layout[name].title?.text)) {
     const text = wrapped(layout[axis].title.text, Math.floor((axis[0] === "x" ? across : 300) / 9)).join("<br>");
     layout[axis] = { ...layout[axis], title: { ...layout[axis].title, text } };
+  }
+  const [low, high] = layout.xaxis?.range ?? [];
+  for (const note of (layout.annotations ?? []).filter((note) => note.showarrow && note.ax)) {
+    const side = low === undefined ? Math.sign(note.ax) : (note.x - low) / (high - low) < 0.5 ? 1 : -1; // where there is more room
+    Object.assign(note, { ax: 18 * side, xanchor: side > 0 ? "left" : "right", font: { ...note.font, size: SMALL } });
   }
   const labels = [...new Set(data.filter((trace) => trace.orientation === "h").flatMap((trace) => trace.y ?? []))];
   if (labels.some((label) => String(label).length > LABEL)) {
