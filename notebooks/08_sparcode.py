@@ -109,7 +109,8 @@ figures.training_curves(history)
 
 # %% [markdown]
 # Both models below share the encoder, data, history length and negatives. They differ in what lies between the encoder and the
-# items. (In the quick profile the training budget is small: read the numbers as an illustration.)
+# items. (In the quick profile the training budget is small: read the numbers as an illustration. SparCode pays a price there on
+# every score above its threshold, as the last sections explain; on MovieLens it is trained as published, without.)
 
 # %%
 both = measured([({"method": m}, t) for m, t in trained.items()])
@@ -182,7 +183,7 @@ record("time of a query at 99 % sparsity, of brute force", 100 * at["relative"],
 # %% [markdown]
 # At the far left of the figure nearly every score is stored, at the far right one in a thousand. Look for the point at which
 # quality begins to fall: everything to its left is wasted memory. *short* is the share of users whose lists hold fewer than 50
-# items.
+# items. An index with every score also adds up those that the learned threshold cuts off: it need not be the best.
 #
 # The same sweep, relative to brute force with the learned score and to the memory of the whole index.
 
@@ -225,10 +226,10 @@ record("tree", beams)
 table(beams)
 
 # %% [markdown]
-# ## Why does learning the threshold not prune?
+# ## Why does a softmax loss not prune?
 #
 # The threshold $b$ in $\mathrm{ReLU}(f + b)$ is a parameter, so training could choose the sparsity; the finding above says how much
-# *learned threshold* leaves out. The gradient of a softmax loss in $b$ is
+# *learned threshold* leaves out, which without a price is next to nothing. The gradient of a softmax loss in $b$ is
 #
 # $$\frac{\partial L}{\partial b} = \mathbb{E}_{x \sim \mathrm{softmax}}\big[n(x)\big] - n(x^+) ,$$
 #
@@ -249,8 +250,8 @@ for start in (4.0, 0.0):
 
 # %% [markdown]
 # The paper sets the sparsity afterwards, by $b'$. Another way is a price: `SparCodeConfig(sparsity=0.3)` adds
-# $\lambda \cdot \mathrm{mean}\,\mathrm{ReLU}(f + b)$ to the loss, so that zeros are free and everything else costs. On MovieLens 1M,
-# starting from the same All-to-All (`workbench study run sparcode-sparsity`):
+# $\lambda \cdot \mathrm{mean}\,\mathrm{ReLU}(f + b)$ to the loss, so that zeros are free and everything else costs (the quick profile's
+# SparCode has $\lambda = 0.02$). On MovieLens 1M, starting from the same All-to-All (`workbench study run sparcode-sparsity`):
 
 # %%
 measured_sweep = study("sparcode-sparsity").stored()

@@ -173,7 +173,10 @@ def frontier(
     # The names of all searchers fit into the height of the figure, below the bar of buttons.
     figure.update_layout(
         height=height,
-        legend={"itemsizing": "constant", "tracegroupgap": 0, "font": {"size": 12}, "yref": "container", "y": 1 - 48 / height},
+        legend={
+            "itemsizing": "constant", "tracegroupgap": 0, "font": {"size": 12}, "y": 1 + 24 / (height - 112), "yanchor": "top",
+            "maxheight": height - 60,
+        },
         modebar={"orientation": "h"},
     )  # fmt: skip
     return finished(figure, plain(title) or "Latency against recall")

@@ -19,7 +19,7 @@ TOWERS = {"dnn": "DNN", "gru": "GRU", "sa": "self-attention"}
 """The paper's tokenizers, by the name they have in presets."""
 
 LADDER_EPOCHS, WARM_EPOCHS = 60, 24
-PRICE = 0.3
+PRICE, QUICK_PRICE = 0.3, 0.02
 
 LINEAR = 0.99
 """A leak with which the sparse score is a sum, all but."""
@@ -128,32 +128,36 @@ def cpu() -> dict[str, Preset]:
 
 
 def quick() -> dict[str, Preset]:
-    """The embedded dataset, in about a minute of one unshared core each."""
+    """The embedded dataset, in about a minute of one unshared core each.
+
+    SparCode behind self-attention pays a price of `QUICK_PRICE` on what is above its threshold. Of the prices 0, .02 and .05,
+    with and without aligned tokens (one seed each), .02 with aligned ones keeps most at 90 to 99 % sparsity: all of its NDCG@10
+    at 90 %, 97 % at 98 %. Without both it is 94 and 75 %, from about the same start.
+    """
     towers: dict[str, EncoderConfig] = {
         "dnn": TwoTowerConfig((32,), 0.0),
         "gru": GRU4RecConfig(16, 1, 0.0),
         "sa": SASRecConfig(1, 1, 64, 0.0),
     }
-    return _family(
-        "sparcode-quick",
-        "embedded-small",
-        towers,
-        DotConfig(normalize=False, temperature=1.0),
-        SparCodeConfig(
-            2, 2, 16, hidden=(16,), dropout=0.0, threshold=4.0,
-            quantizer=QuantizerConfig(2, 32, decay=0.95, gradient="straight-through"),
-        ),
-        (8, 60),
-        TrainingConfig(
-            epochs=10,
-            batch_size=16,
-            learning_rate=0.01,
-            loss=LossConfig(count=32),
-            positions_per_step=256,
-            validate_every=5,
-        ),
-        "chosen on the validation part of the embedded dataset",
+    base = SparCodeConfig(
+        2, 2, 16, hidden=(16,), dropout=0.0, threshold=4.0, aligned=True,
+        quantizer=QuantizerConfig(2, 32, decay=0.95, gradient="straight-through"),
     )  # fmt: skip
+    training = TrainingConfig(
+        epochs=10,
+        batch_size=16,
+        learning_rate=0.01,
+        loss=LossConfig(count=32),
+        positions_per_step=256,
+        validate_every=5,
+    )
+    source = "chosen on the validation part of the embedded dataset"
+    plain = DotConfig(normalize=False, temperature=1.0)
+    presets = _family("sparcode-quick", "embedded-small", towers, plain, base, (8, 60), training, source)
+    free = presets["sparcode-quick/sa-sparcode"]
+    priced = replace(base, sparsity=QUICK_PRICE)
+    presets[free.name] = replace(free, retriever=replace(free.retriever, similarity=priced))
+    return presets
 
 
 def ladder() -> dict[str, Preset]:

@@ -136,7 +136,7 @@ function fold(layout, data, width) {
     layout[axis] = { ...layout[axis], title: { ...layout[axis].title, text } };
   }
   const [low, high] = layout.xaxis?.range ?? [];
-  for (const note of (layout.annotations ?? []).filter((note) => note.showarrow && note.ax)) {
+  for (const note of (layout.annotations ?? []).filter((note) => note.showarrow !== false && note.ax)) {
     const side = low === undefined ? Math.sign(note.ax) : (note.x - low) / (high - low) < 0.5 ? 1 : -1; // where there is more room
     Object.assign(note, { ax: 18 * side, xanchor: side > 0 ? "left" : "right", font: { ...note.font, size: SMALL } });
   }
