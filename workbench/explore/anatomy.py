@@ -41,6 +41,10 @@ PANELS = {
     "with one switched off": (LEFT[1] + WIDTH / 2, 0.36),
     "φ against τ": (LEFT[2] + WIDTH / 2, 0.36),
 }
+CURVES = (("score", "this item", VERMILLION, "solid"), ("mean", "mean item", GREY, "dash"))
+"""What is drawn against the temperature: columns with their names, colours and dashes."""
+LEAST_NAMED = 0.1
+"""The share of the longest bar from which on a part has room for its name."""
 TINTS = (0.0, 0.35, 0.6, 0.75)
 """How much white is mixed into the colours of the largest, second largest, … part of a bar."""
 
@@ -70,7 +74,24 @@ def score_parts(
         "height": 430,
         "margin": {"t": 66, "b": 46, "l": 52, "r": 12},
         "showlegend": False,
-        "annotations": [_panel_title(text, *place) for text, place in PANELS.items()],
+        "annotations": [
+            *(_panel_title(text, *place) for text, place in PANELS.items()),
+            *(
+                # In the corner that falling curves leave free.
+                {
+                    "text": name,
+                    "x": 1,
+                    "y": 1 - 0.16 * line,
+                    "xref": "x6 domain",
+                    "yref": "y6 domain",
+                    "xanchor": "right",
+                    "yanchor": "top",
+                    "showarrow": False,
+                    "font": {"size": 11, "color": color},
+                }
+                for line, (_, name, color, _) in enumerate(CURVES)
+            ),
+        ],
     }
     names = {"title": {"font": {"size": 12}}, "tickfont": {"size": 11}}
     for place, left in enumerate(LEFT, start=1):
@@ -237,10 +258,7 @@ def _without(parts: pd.DataFrame) -> go.Bar:
 def _temperature(temperatures: pd.DataFrame, temperature: float) -> list[go.Scatter]:
     """Lines of the item's score and of an average item's, and a mark at the chosen temperature."""
     traces = []
-    for column, name, color, dash in (
-        ("score", "this item", VERMILLION, "solid"),
-        ("mean", "mean item", GREY, "dash"),
-    ):
+    for column, name, color, dash in CURVES:
         rank = ", rank %{customdata:,}" if column == "score" else ""
         traces.append(
             go.Scatter(
@@ -248,11 +266,8 @@ def _temperature(temperatures: pd.DataFrame, temperature: float) -> list[go.Scat
                 yaxis="y6",
                 x=temperatures["temperature"],
                 y=temperatures[column],
-                mode="lines+text",
+                mode="lines",
                 line={"color": color, "dash": dash},
-                text=[name if place == 2 else "" for place in range(len(temperatures))],
-                textposition="top right" if column == "score" else "bottom right",
-                textfont={"color": color, "size": 11},
                 customdata=temperatures["rank"],
                 hovertemplate=f"τ = %{{x:.3f}}: φ = %{{y:.3f}}{rank}<extra>{name}</extra>",
             )
@@ -317,16 +332,17 @@ def _stacked(entries: list[pd.DataFrame], parts: int, color: str) -> list[go.Bar
         e.reindex(e["product"].abs().sort_values(ascending=False, kind="stable").index) for e in entries
     ]
     traces = []
+    single = all(len(e) == 1 for e in ranked)
+    least = LEAST_NAMED * max(e["product"].abs().sum() for e in ranked)
     for place in range(min(parts, max(map(len, ranked)))):
         rows = [e.iloc[place] for e in ranked]
-        single = all(len(e) == 1 for e in ranked)
         traces.append(
             go.Bar(
                 x=[row["product"] for row in rows],
                 y=list(range(len(rows))),
                 orientation="h",
                 marker={"color": _tint(color, TINTS[min(place, len(TINTS) - 1)])},
-                text=["" if single else row["component"] for row in rows],
+                text=["" if single or abs(row["product"]) < least else row["component"] for row in rows],
                 textposition="inside",
                 insidetextanchor="middle",
                 textangle=0,

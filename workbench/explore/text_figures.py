@@ -6,9 +6,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.explore.figures import finished, need
-from workbench.explore.template import BLUE, GREEN, GREY, SEQUENTIAL, VERMILLION, plain
+from workbench.explore.template import BLUE, GREEN, GREY, SEQUENTIAL, TEMPLATE, VERMILLION, plain
 
 WIDTH = 44
+TEXT = TEMPLATE.layout.font.color
 TICKS = 40
 """Tokens of a text that are written out at most; a mark shows each of the others."""
 
@@ -22,19 +23,28 @@ def answer_columns(answers: pd.DataFrame) -> go.Figure:
     figure = go.Figure(
         go.Table(
             columnwidth=[1, *[8] * len(ways)],
-            header={"values": ["", *(f"<b>{plain(way)}</b>" for way in ways)], "align": "left"},
+            header={
+                "values": ["", *(f"<b>{plain(way)}</b>" for way in ways)],
+                "align": "left",
+                "font": {"size": 13, "color": TEXT},
+                "fill": {"color": "rgba(128,136,148,0.16)"},
+                "line": {"width": 0},
+            },
             cells={
                 "values": [places, *[[plain(text) for text in column] for column in columns]],
                 "align": "left",
-                "font": {"size": 12},
+                "font": {"size": 12, "color": TEXT},
+                "fill": {"color": "rgba(0,0,0,0)"},
+                "line": {"width": 0},
             },
-        )
+        ),
+        {"template": TEMPLATE},
     )
     lines = sum(
         -(-part["document"].str.len().max() // (140 // len(ways))) for _, part in answers.groupby("place")
     )
     return figure.update_layout(
-        height=90 + 10 * len(places) + 18 * int(lines), margin={"t": 10, "b": 10, "l": 10, "r": 10}
+        height=60 + 4 * len(places) + 18 * int(lines), margin={"t": 10, "b": 10, "l": 10, "r": 10}
     )
 
 
