@@ -42,6 +42,8 @@ def test_a_mixture_wins_on_the_generated_set_and_heads_are_kept(root: Path) -> N
     folders = sorted(path.name for path in (root / "ckpts").glob("text-*"))
     assert len(folders) == 4  # two heads at two rates
     assert set(table["rate"].dropna()) <= {1e-3, 3e-3}
+    width = everything.loc["zero-shot", "floats"]
+    assert everything.loc["dot-2", "floats"] == 2 * width < everything.loc["mol-2-random", "floats"]
     against = everything["against"].to_dict()
     assert against["mol-2-random"] == "dot-2" and against["dot-2"] == "zero-shot"
     assert against["BM25 + mol-2-random"] == "BM25 + dot-2" and against["BM25"] == ""
@@ -52,6 +54,17 @@ def test_a_mixture_wins_on_the_generated_set_and_heads_are_kept(root: Path) -> N
     left = other.table(Models(trained_only=True, note=notes.append))
     assert notes == [f"dot-1, seed 0, rate {rate}, is not trained: left out" for rate in (0.001, 0.003)]
     assert "dot-1" not in set(left["way"])
+
+
+def test_a_head_of_all_tokens_is_trained_with_every_seed_and_says_what_it_stores(root: Path) -> None:
+    chosen = TextRetrieval(
+        data="embedded-text", encoder="wordllama", heads=("maxsim-1-all-tokens",), rates=(1e-3,), seeds=2
+    )
+    table = chosen.table(Models()).set_index("way").loc["maxsim-1-all-tokens"]
+    tokens = chosen.encoded().documents(tokens=True).tokens
+    assert tokens is not None and set(table["seeds"]) == {2}
+    assert table["floats"].iloc[0] == tokens.states.size / len(tokens)
+    assert table["std"].iloc[0] >= 0
 
 
 def test_a_damaged_head_says_what_to_do(root: Path) -> None:

@@ -98,6 +98,20 @@ class TrainedHead:
     folder: Path | None
     seconds: float
 
+    def floats(self, encoded: EncodedCollection) -> float:
+        """How many numbers are stored per document: those of its state, or on average of all its tokens."""
+        texts = encoded.documents(tokens=self.head.reads_tokens[1])
+        if self.head.config.tokens == "all":
+            assert texts.tokens is not None
+            return texts.tokens.states.size / len(texts)
+        with torch.inference_mode():
+            state = self.head.documents(*texts.batch(np.arange(1)))
+        return sum(
+            part.numel()
+            for part in vars(state).values()
+            if torch.is_tensor(part) and part.is_floating_point()
+        )
+
     def lists(self, encoded: EncodedCollection, split: str, k: int) -> NDArray[np.int64]:
         """Rows (Q, k) of the best documents for each query of a split, as `search`, or as `rerank` of a head of all tokens;
         stored next to the head."""

@@ -39,7 +39,7 @@ MAIN = (
     *("dot-2-tokens", "mol-2-tokens", "zero-shot-all-tokens", "maxsim-1-all-tokens"),
 )
 ALL_TOKENS: dict[str, Any] = {"epochs": 1, "batch_size": 64}
-"""How a head of all tokens is trained instead, with one seed: a pair costs some hundred inner products."""
+"""How a head of all tokens is trained instead: a pair costs some hundred inner products."""
 LENGTH = 100
 FUSION = 60
 _BM25, _UNION = "BM25", "BM25 + "
@@ -53,10 +53,11 @@ class TextRetrieval(Study):
     `data`: a prepared text collection; `encoder`: wordllama, minilm, minilm-bfloat16, or a folder of transformers. Every head
     is trained for `epochs` with each of `seeds` seeds from `first` on, at the one of `rates` whose head of the first seed has
     the best Hit@10 on at most `validation_queries` validation queries; values are means over seeds (embedded-text is generated
-    from `first`). `train_queries` and `test_queries`: the maximum number of each, drawn at random over all documents. Intervals
+    from `first`), `std` the deviation of Hit@10 over them; `floats` is what is stored per document. `train_queries` and
+    `test_queries`: the maximum number of each, drawn at random over all documents. Intervals
     are bootstrapped over words (groups of queries); `difference` is paired, to the row that `against` names: a mixture is held
     against the dot product of as many groups, a dot product against zero-shot. Heads of all tokens rank the 1,000 best by
-    cosine again, and are trained for one epoch with one seed. Subsets: queries of one answer, of
+    cosine again, and are trained for one epoch. Subsets: queries of one answer, of
     several, of which no answer was one in training ("unseen"), and with and without the name of an answer.
     """
 
@@ -126,9 +127,10 @@ class TextRetrieval(Study):
             facts[name] = {
                 "seeds": len(each),
                 "parameters": trained[0].head.count_parameters(),
+                "floats": trained[0].floats(encoded),
                 "rate": rate,
                 "seconds": float(np.mean([found.seconds for found in trained])),
-                "std": float(np.std([table["Hit@10"].mean() for table in each])),
+                "std": float(pd.Series([table["Hit@10"].mean() for table in each]).std()),
             }
             if lexical is not None:
                 fused = [query_metrics(fuse(found, lexical), relevant) for found in lists]
@@ -166,7 +168,7 @@ class TextRetrieval(Study):
             if not scores:
                 return float("nan"), []
             best = max(scores, key=lambda rate: scores[rate])
-        seeds = range(self.first, self.first + (1 if config.tokens == "all" else self.seeds))
+        seeds = range(self.first, self.first + self.seeds)
         return best, [found for seed in seeds if (found := of(best, seed)) is not None]
 
 
