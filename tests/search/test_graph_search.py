@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from workbench import runtime
 from workbench.contracts import ItemState
 from workbench.kernels import walk
 from workbench.search import BruteForce, proximity_graph
 from workbench.search.bounds import CellBounds
 from workbench.search.graph_search import GraphSearch
-from workbench.search.proximity_graph import ProximityGraph, _spread
+from workbench.search.proximity_graph import INWARD, ProximityGraph, _reachable, _spread
 from workbench.similarities import DotConfig, build
 from workbench.similarities.mol import MixtureOfLogits, MoLConfig
 
@@ -104,6 +105,25 @@ def test_neighbours_are_near_and_spread():
     )
     kept = _spread(corner, corner[:1], torch.tensor([[1, 2, 3]]), 3)
     assert kept.tolist() == [[1, 3, -1]]  # 2 is nearer to 1 than to 0
+
+
+def test_edges_lead_to_every_item():
+    """Also to the second half of the items, of which nobody is a neighbour."""
+    chance = runtime.generator(1)
+    crowd = torch.stack([torch.randperm(199, generator=chance)[:12] for _ in range(400)])
+    crowd += crowd >= torch.arange(400)[:, None]  # no item is its own neighbour
+    reached = _reachable(crowd.int(), 4)
+    assert int(crowd.flatten().bincount(minlength=400)[200:].max()) == 0
+    assert int(reached.flatten().bincount(minlength=400).min()) == 4
+    assert all(len(set(row)) == 12 and node not in row for node, row in enumerate(reached.tolist()))
+    kept = reached == crowd
+    assert int((~kept).sum()) == 800 and not bool((reached[~kept] < 200).any())
+
+
+def test_a_graph_leads_to_what_lies_apart(items):
+    vectors = items.components.flatten(1)
+    inward = ProximityGraph.build(vectors, 24, 32).neighbours.flatten().bincount(minlength=ITEMS)
+    assert float((inward >= INWARD).float().mean()) > 0.99
 
 
 def test_a_file_serves_the_same_items_alone(similarity, items, queries, searcher, tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -28,6 +29,9 @@ REVERSED_TOGETHER = 65_536
 SHARES = (16, 256)
 """Neighbours of a node are chosen among the nearest of the whole corpus, and of every 16th and every 256th item: by the
 former alone, items with many near copies would lead nowhere else."""
+
+INWARD = 8
+"""Edges that lead to every node, if that can be: a node to which none leads is never met, and one of few is met late."""
 
 SAME_LENGTH = 1e-5
 """Relative difference of lengths that counts as none."""
@@ -57,9 +61,10 @@ class ProximityGraph:
         """The graph of items by the cosine of their `vectors`: at most `degree` neighbours each, out of the `listed` nearest.
 
         Of these an item is kept if it is nearer to the node than to all that are kept already, as in HNSW (Malkov and
-        Yashunin, 2018, Algorithm 4). Free places go to nodes that keep this one, then to the nearest left. The nearest are
-        found by `cells.nearest`: all vectors of a small corpus are looked at, those of the cells around in a large one; and
-        half as many are found in each of two samples of the corpus (`SHARES`).
+        Yashunin, 2018, Algorithm 4). Free places go to nodes that keep this one, then to the nearest left. At least `INWARD`
+        edges lead to every node, if that can be, in the places of edges to nodes that have many. The nearest are found by
+        `cells.nearest`: all vectors of a small corpus are looked at, those of the cells around in a large one; and half as many
+        are found in each of two samples of the corpus (`SHARES`).
         """
         unit, total = _unit(vectors), len(vectors)
         rows = torch.arange(total, device=unit.device)
@@ -82,7 +87,7 @@ class ProximityGraph:
         kept = stages.stage("spread", of, spread).to(unit.device)
         del found[1:]
         kept = _filled(kept, _reversed(kept))
-        return cls(_filled(kept, found[0]))
+        return cls(_reachable(_filled(kept, found[0]), INWARD))
 
     def upserted(
         self, put: Upsert, ids: Int[Tensor, "K"], vectors: Float[Tensor, "K d"], listed: int
@@ -205,6 +210,30 @@ def _reversed(neighbours: Int[Tensor, "N M"]) -> Int[Tensor, "N M"]:
         fits = place < here.shape[1]
         here[ends[fits], place[fits]] = starts[fits].to(back.dtype)
     return back
+
+
+def _reachable(neighbours: Int[Tensor, "N M"], least: int) -> Int[Tensor, "N M"]:
+    """The graph with at least `least` edges to every node: from nodes that it leads to itself, the nearest first, each of which
+    gives up its edge to the node with the most. Nodes with up to twice `least` lose none, so that some may keep fewer.
+
+    >>> _reachable(torch.tensor([[1, 2], [0, 2], [0, 1], [0, 1]]), 1).tolist()
+    [[3, 2], [0, 2], [0, 1], [0, 1]]
+    """
+    lists = neighbours.cpu().numpy().copy()
+    inward = np.bincount(lists[lists >= 0], minlength=len(lists))
+    for node in np.flatnonzero(inward < least):
+        for near in lists[node]:
+            if near < 0 or inward[node] >= least:
+                break
+            there = lists[near]
+            to_each = np.where(there >= 0, inward[there], len(lists))  # a free place costs nobody an edge
+            most = int(to_each.argmax())
+            if to_each[most] <= 2 * least or node in there:
+                continue
+            inward[there[most]] -= there[most] >= 0
+            there[most] = node
+            inward[node] += 1
+    return torch.from_numpy(lists).to(neighbours.device)
 
 
 def _by_distance(
