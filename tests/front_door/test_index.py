@@ -218,6 +218,10 @@ def test_errors_say_what_to_do(model, tmp_path):
         model.index(AverageSettings(3), n2=4)
     with pytest.raises(ValueError, match="Deep Retrieval's own"):
         model.index("paths")
+    with pytest.raises(ValueError, match="give at least one history"):
+        model.index().search([])
+    with pytest.raises(ValueError, match=r"at least one row, not of shape \(0, 6\)"):
+        model.index().search_embeddings(np.zeros((0, 6)))
     with pytest.raises(ValueError, match="have 5 numbers each, the items' have 6"):
         model.index().search_embeddings(np.zeros((1, 5)))
     with pytest.raises(FileNotFoundError, match=r"holds no index\.json"):

@@ -110,3 +110,21 @@ def test_what_another_build_left_is_cleared(tmp_path, monkeypatch):
         assert Index.load(out).settings == model.searcher_settings("usearch", n2=9)
     with pytest.raises(ValueError, match="searchable index of other settings"):
         build(model, model.searcher_settings("usearch", n2=8), out)
+
+
+@pytest.mark.parametrize("searcher", ENGINES)
+def test_an_engine_that_stops_in_an_update_leaves_the_index(searcher, tmp_path, monkeypatch):
+    model = embedded()
+    folder = build(model, model.searcher_settings(searcher, n2=40), tmp_path / "index")
+    expected = Index.load(folder).search([["003"]], k=5).to_source()
+    opened = Index.load(folder)
+
+    def stops(vectors: object) -> None:
+        raise OSError("the engine went away")
+
+    with monkeypatch.context() as patch:
+        watched(searcher, patch, stops)
+        with pytest.raises((OSError, ValueError), match="the engine went away"):
+            opened.add(["new"], np.ones((1, 6))).save(folder, replace=True)
+    assert Index.load(folder).search([["003"]], k=5).to_source().equals(expected)
+    assert opened.search([["003"]], k=5).to_source().equals(expected)

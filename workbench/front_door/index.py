@@ -94,14 +94,16 @@ class Index:
     ) -> Found:
         """The best `k` items after each of B histories of source ids, oldest first.
 
-        `timestamps`: seconds since 1970, one per item, for encoders that read them. Raises ValueError if a history holds no
-        known item, or k is below 1 or above the number of items; unknown items are left out with a warning.
+        `timestamps`: seconds since 1970, one per item, for encoders that read them. Raises ValueError if there is no history,
+        one holds no known item, or k is below 1 or above the number of items; unknown items are left out with a warning.
 
         >>> import workbench as wb
         >>> index = wb.from_embeddings([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], ids=["a", "b", "c"]).index()
         >>> index.search([["a"], ["c"]], k=1).to_source()["item_id"].tolist()
         ['b', 'b']
         """
+        if not len(histories):
+            raise ValueError("there is nothing to search for: give at least one history")
         kept, times = self.model.catalogue.histories(histories, timestamps)
         batch = self.model.batch(kept, times)
         exclude = self.model.exclusion(kept) if exclude_history else None

@@ -135,7 +135,11 @@ def lance_lists(folder: Path | None = None) -> SourceBuilder:
         if folder is not None:
             return LanceLists(folder / "lancedb", name, ids, vectors)
         place = TemporaryDirectory(prefix="workbench-lancedb-")
-        lists = LanceLists(Path(place.name), name, ids, vectors)
+        try:
+            lists = LanceLists(Path(place.name), name, ids, vectors)
+        except BaseException:
+            place.cleanup()
+            raise
         weakref.finalize(lists, place.cleanup)
         return lists
 

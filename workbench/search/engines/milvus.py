@@ -163,17 +163,17 @@ def milvus_lists(folder: Path | None = None) -> SourceBuilder:
     def build(name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> CandidateSource:
         place = TemporaryDirectory(prefix="workbench-milvus-") if folder is None else None
         milvus = Milvus((Path(place.name) if place else folder or Path()) / "milvus.db")
-        try:
-            lists = milvus.lists(name, ids, vectors)
-        except BaseException:
-            milvus.close()
-            raise
 
         def let_go() -> None:
             milvus.close()
             if place is not None:
                 place.cleanup()
 
+        try:
+            lists = milvus.lists(name, ids, vectors)
+        except BaseException:
+            let_go()
+            raise
         weakref.finalize(lists, let_go)
         return lists
 
