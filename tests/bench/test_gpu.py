@@ -1,6 +1,8 @@
 """The run for a GPU: refused without one, complete on a pretended one, written after each step, failures and time kept."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -49,6 +51,8 @@ def test_every_step_is_written_as_it_ends(monkeypatch) -> None:
     timed = table.dropna(subset="ms")
     assert (timed["ms"] > 0).all() and set(timed["queries"]) == {1, 2, 3, 32}
     assert table["note"].str.contains("roofline").sum() == 4  # two dtypes, two batches
+    published = table[table["what"].str.startswith("published arithmetic, tiny, from 100.0%")]
+    assert published["queries"].tolist() == [1, 3]
     assert table.loc[table["step"] == "faiss", "note"].str.contains("this build has no GPU").all()
 
 
@@ -73,10 +77,30 @@ def test_a_step_that_fails_or_comes_too_late_is_said(monkeypatch) -> None:
 
 def test_kernels_agree_with_float64_on_this_device(monkeypatch) -> None:
     monkeypatch.undo()
+    tried = len(gpu.variants(replace(SMALL, warps=()), torch.float32)) + 1
     rows = pd.DataFrame(gpu._kernels(torch.device("cpu")))
-    assert len(rows) == 6 and rows["note"].str.startswith("agrees").all()
+    assert len(rows) == 3 * tried and rows["note"].str.startswith("agrees").all()
     monkeypatch.setattr(gpu, "TOLERANCES", {torch.float32: -1.0})
     assert pd.DataFrame(gpu._kernels(torch.device("cpu")))["note"].str.startswith("DIFFERS").all()
+
+
+def test_variants_set_constants_of_the_kernels_and_put_them_back(monkeypatch) -> None:
+    kernels = SimpleNamespace(VALUES_OF_A_TILE=1, WARPS=8, FLOAT32_PRODUCTS=0, THREE_TF32=3)
+    monkeypatch.setattr(mixture, "_triton_version", lambda: kernels)
+    before, plan = vars(kernels).copy(), replace(SMALL, tiles=(64,), warps=(4, 16), three_tf32=True)
+    seen = []
+    for name, constants in gpu.variants(plan, torch.float32).items():
+        with gpu._kernels_with(**constants):
+            seen.append((name, kernels.VALUES_OF_A_TILE, kernels.WARPS, kernels.FLOAT32_PRODUCTS))
+        assert vars(kernels) == before
+    assert seen == [
+        ("", 1, 8, 0),
+        (", tiles of 64", 64, 8, 0),
+        (", 4 warps", 1, 4, 0),
+        (", 16 warps", 1, 16, 0),
+        (", three TF32 products", 1, 8, 3),
+    ]
+    assert len(gpu.variants(plan, torch.bfloat16)) == 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

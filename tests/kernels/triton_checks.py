@@ -81,6 +81,16 @@ def gates(device: str) -> float:
     return max(error(device, states(device, parts=parts), gate(device, h, c)) for h, c, parts in kinds)
 
 
+def three_tf32(device: str) -> float:
+    """The largest error if float32 is multiplied as three products of TF32, by programs of four warps."""
+    before = mixture_triton.FLOAT32_PRODUCTS, mixture_triton.WARPS
+    mixture_triton.FLOAT32_PRODUCTS, mixture_triton.WARPS = mixture_triton.THREE_TF32, 4
+    try:
+        return gates(device)
+    finally:
+        mixture_triton.FLOAT32_PRODUCTS, mixture_triton.WARPS = before
+
+
 def shapes(device: str) -> float:
     """The largest error in float32 over shapes: groups that are no powers of two, one query, one item, wide components."""
     cases = [(1, 1, (1, 1, 3)), (5, 40, (5, 3, 16)), (2, 33, (16, 2, 70))]
@@ -229,7 +239,19 @@ def searched(device: str) -> bool:
 
 CHECKS: dict[str, Callable[[str], object]] = {
     check.__name__: check
-    for check in (gates, shapes, candidates, no_such_row, half, undefined, best, stretches, ties, nan_first)
+    for check in (
+        gates,
+        three_tf32,
+        shapes,
+        candidates,
+        no_such_row,
+        half,
+        undefined,
+        best,
+        stretches,
+        ties,
+        nan_first,
+    )
 }
 
 

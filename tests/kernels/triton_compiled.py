@@ -51,8 +51,9 @@ def started(
     }
 
 
-def scores(candidates: bool, dtype: torch.dtype) -> int:
+def scores(candidates: bool, dtype: torch.dtype, kind: int | None = None) -> int:
     tensors, constants = started(TWO_LAYERS, "glu_silu", dtype, True, together=not candidates)
+    constants |= {} if kind is None else {"kind": kind}
     tensors |= {"rows_ptr": ROWS if candidates else None, "scores_ptr": SCORES}
     return code_bytes(mixture_triton._scores_kernel, tensors, {**constants, "gathered": candidates})
 
@@ -73,6 +74,7 @@ def best(
 CASES = {
     "scores": lambda: scores(False, torch.float32),
     "scores in half": lambda: scores(False, torch.bfloat16),
+    "scores by three products": lambda: scores(False, torch.float32, mixture_triton.THREE_TF32),
     "candidates": lambda: scores(True, torch.float32),
     "candidates in half": lambda: scores(True, torch.bfloat16),
     "best": lambda: best(TWO_LAYERS, "glu_silu", True, False, torch.float32),

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from workbench import runtime
+from workbench.bench.reference_implementation import ReferenceImplementation
 from workbench.bench.roofline import Ceilings, ceilings
 from workbench.bench.training import ITEMS, batch
 from workbench.bench.workloads import SIZES, RandomWeights, Workload, build
@@ -36,6 +37,9 @@ TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """How far scores may be from float64 arithmetic on the same stored numbers, relative to the largest score."""
 
 
+HELD_ON_A_GPU = 16 * 2**30
+"""Bytes that the published arithmetic may hold."""
+
 BLOCK = 1_000_000
 """Items whose components are drawn; larger corpora repeat them."""
 
@@ -44,7 +48,8 @@ BLOCK = 1_000_000
 class GPUPlan:
     """What is measured: published `sizes`, `batches` of queries, results `k`, corpora of the first stage, presets, `repeats`.
 
-    `tiles`: values that a tile of the fused kernel holds, tried in turn; () leaves it as it is.
+    `tiles`: values that a tile of the fused kernel holds, and `warps` of its programs, tried in turn; () leaves them as they
+    are. `three_tf32`: float32 is also multiplied by tensor cores, as three products of TF32.
     """
 
     sizes: tuple[str, ...] = tuple(SIZES)
@@ -54,6 +59,8 @@ class GPUPlan:
     presets: tuple[str, ...] = ("ml-1m/hstu-dot", "ml-1m/hstu-mol")
     training_batch: int | None = None
     tiles: tuple[int, ...] = (4_096, 8_192, 16_384, 32_768)
+    warps: tuple[int, ...] = (4, 16)
+    three_tf32: bool = True
     repeats: int = 20
 
 
@@ -129,11 +136,14 @@ def _kernels(device: torch.device) -> Iterator[Row]:
                     mol.double().cpu().score(queries.to(dtype=torch.float64), stored.to(dtype=torch.float64))
                 )
                 mol = mol.float().to(device)
-                scores = mol.score(there, stored.to(device)).double().cpu()
-                off = float((scores - exact).abs().max() / exact.abs().max())
-                word = "agrees" if off <= tolerance else "DIFFERS"
                 named = f"gate of {hidden} hidden units, {combination}, {str(dtype).removeprefix('torch.')}"
-                yield {"what": named, "items": 400, "queries": 5, "note": f"{word}: off by {off:.1e}"}
+                for variant, constants in variants(GPUPlan(tiles=(), warps=()), dtype).items():
+                    with _kernels_with(**constants):
+                        scores = mol.score(there, stored.to(device)).double().cpu()
+                    off = float((scores - exact).abs().max() / exact.abs().max())
+                    word = "agrees" if off <= tolerance else "DIFFERS"
+                    note = f"{word}: off by {off:.1e}"
+                    yield {"what": f"{named}{variant}", "items": 400, "queries": 5, "note": note}
                 if mol.fuses_top_k(there, stored.to(device), 9):
                     best = mol.top_k(there, stored.to(device), 9)[0].double().cpu()
                     off = float((best - exact.topk(9, 1).values).abs().max() / exact.abs().max())
@@ -147,45 +157,68 @@ def _kernels(device: torch.device) -> Iterator[Row]:
 
 
 @contextmanager
-def _tile(values: int | None) -> Iterator[None]:
-    """Run the fused kernels with tiles of another size."""
+def _kernels_with(**settings: int) -> Iterator[None]:
+    """Run the fused kernels, if they are there, with other values of the constants in their module."""
     kernels: Any = mixture._triton_version()
-    if values is None or kernels is None:
+    if kernels is None:
         yield
         return
-    before = kernels.VALUES_OF_A_TILE
-    kernels.VALUES_OF_A_TILE = values
+    before = {name: getattr(kernels, name) for name in settings}
+    for name, value in settings.items():
+        setattr(kernels, name, value)
     try:
         yield
     finally:
-        kernels.VALUES_OF_A_TILE = before
+        for name, value in before.items():
+            setattr(kernels, name, value)
+
+
+def variants(plan: GPUPlan, dtype: torch.dtype) -> dict[str, dict[str, int]]:
+    """What is tried with items of a dtype: constants of the kernels' module by what the table calls them, as they are first."""
+    kernels: Any = mixture._triton_version()
+    if kernels is None:
+        return {"": {}}
+    tried: dict[str, dict[str, int]] = {"": {}}
+    tried |= {f", tiles of {tile:,}": {"VALUES_OF_A_TILE": tile} for tile in plan.tiles}
+    tried |= {f", {warps} warps": {"WARPS": warps} for warps in plan.warps}
+    if plan.three_tf32 and dtype == torch.float32:
+        tried |= {", three TF32 products": {"FLOAT32_PRODUCTS": kernels.THREE_TF32}}
+    return tried
 
 
 def _search(plan: GPUPlan, device: torch.device) -> Iterator[Row]:
-    """Brute force in float32 and bfloat16, by tiles of several sizes, and the average, against the roofline."""
+    """Brute force in float32 and bfloat16, by variants of its kernel, and the average, against the roofline; and the published
+    arithmetic, all of whose steps hold a value of every pair."""
     limits = ceilings(device)
     yield {
         "what": "ceilings",
         "note": f"{limits.operations / 1e12:.1f} TFLOP/s fp32, {limits.bytes / 1e9:.0f} GB/s",
     }
-    fused = mixture._triton_version() is not None
     for size in plan.sizes:
         workload = build(RandomWeights(size), max(plan.batches), 0, device)
         mol = workload.similarity
         for dtype in (torch.float32, torch.bfloat16):
             items = workload.items.to(dtype=dtype)
-            for tile in (None, *(plan.tiles if fused else ())):
-                with _tile(tile):
-                    name = f"brute force, {size}, {str(dtype).removeprefix('torch.')}"
-                    name += "" if tile is None else f", tiles of {tile:,}"
+            for variant, constants in variants(plan, dtype).items():
+                with _kernels_with(**constants):
+                    name = f"brute force, {size}, {str(dtype).removeprefix('torch.')}{variant}"
                     yield from _timed(plan, name, workload, BruteForce(mol, items), limits)
+        for queries in plan.batches:
+            published = ReferenceImplementation(workload, queries, HELD_ON_A_GPU)
+            name = f"published arithmetic, {size}, from {published.fraction:.1%} of the items"
+            for row in _timed(replace(plan, batches=(queries,)), name, workload, published, None):
+                yield row | {"ms": row["ms"] / published.fraction}
         count = min(4_000, len(workload.items))
         searcher = Approximate.of(mol, workload.items, n2=count)
         yield from _timed(plan, f"average n2={count}, {size}", workload, searcher, None)
 
 
 def _timed(
-    plan: GPUPlan, name: str, workload: Workload, searcher: Searcher, limits: Ceilings | None
+    plan: GPUPlan,
+    name: str,
+    workload: Workload,
+    searcher: Searcher | ReferenceImplementation,
+    limits: Ceilings | None,
 ) -> Iterator[Row]:
     for queries in plan.batches:
         _, asked, exclude = workload.batch(0, queries)

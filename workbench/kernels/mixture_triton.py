@@ -33,8 +33,15 @@ PROGRAMS = 1024
 """Minimum number of programs, if the corpus allows: several for each of a large GPU's processors."""
 
 
-EXACT, HALF, ROUNDED = 0, 1, 2
-"""Products of float32, of bfloat16, and of float32 rounded to bfloat16: the same numbers, for the interpreter."""
+WARPS = 8
+"""Warps of a program."""
+
+EXACT, HALF, ROUNDED, THREE_TF32 = 0, 1, 2, 3
+"""Products of float32, of bfloat16, of float32 rounded to bfloat16 (the same numbers, for the interpreter), and of float32 as
+the sum of three products of TF32, which tensor cores compute: a few units in the last place are lost."""
+
+FLOAT32_PRODUCTS = EXACT
+"""How float32 is multiplied: `EXACT`, or `THREE_TF32` for measurements; no proof of a search knows the latter's error."""
 
 
 @triton.jit
@@ -43,6 +50,8 @@ def _product(a, b, sums, kind: tl.constexpr):
         return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), sums)
     if kind == 2:
         a, b = a.to(tl.bfloat16), b.to(tl.bfloat16)
+    if kind == 3:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="tf32x3")
     return tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="ieee")
 
 
@@ -229,7 +238,7 @@ class Launch(NamedTuple):
 def kind_of(items: torch.dtype, device: str) -> int:
     """How products with items of a dtype are computed."""
     if items != torch.bfloat16:
-        return EXACT
+        return FLOAT32_PRODUCTS
     return HALF if device == "cuda" else ROUNDED
 
 
@@ -286,7 +295,7 @@ def launch(
     states = (query_components, query_gate, item_components, item_gate)
     kind = kind_of(item_components.dtype, device.type)
     # Without tensor cores a product is unrolled: a longer one compiles for minutes.
-    summed = SMALLEST_PRODUCT if kind == EXACT else 32
+    summed = SMALLEST_PRODUCT if kind in (EXACT, THREE_TF32) else 32
     return Launch(
         tensors=(*(None if t is None else t.detach().contiguous() for t in states), w1, b1, w2, b2),
         sizes=(b, n, width),
@@ -342,7 +351,7 @@ def mixture_scores(
         given = None if rows is None else rows.long().contiguous()
         _scores_kernel[grid](
             *start.tensors, given, scores, b, scored, start.sizes[2],
-            **start.constants, gathered=rows is not None, num_warps=8,
+            **start.constants, gathered=rows is not None, num_warps=WARPS,
         )  # fmt: skip
     return scores.to(torch.promote_types(query_components.dtype, item_components.dtype))
 
@@ -390,7 +399,7 @@ def top_k(
             K=kept,
             excluding=excluded is not None,
             filtered=allowed is not None,
-            num_warps=8,
+            num_warps=WARPS,
         )
     best = keys.flatten(1).topk(k, dim=1).values
     order = (best >> 32).to(torch.int32)
