@@ -1,5 +1,6 @@
 """The pages of a report: one for each notebook and the index of all reports; they need no network and run no foreign script."""
 
+import ast
 import json
 import re
 import shlex
@@ -230,13 +231,30 @@ def _exporter(pages: frozenset[str], template: str) -> HTMLExporter:
 
 
 def _explain_unshown(executed: Any) -> None:
-    """Put a line of text in the place of an output that a page shows in no form: a script, a control without its kernel."""
+    """Put a line of text in the place of an output that a page shows in no form: a script, a control without its kernel; show
+    the value of an expression that is a text without its quotes.
+    """
     for cell in executed.cells:
         for output in cell.get("outputs", []):
             data = output.get("data")
             if data is not None and not set(data) & set(_SHOWN):
                 kinds = ", ".join(sorted(data)) or "nothing"
                 data["text/plain"] = f"(an output that only a live notebook shows: {kinds})"
+            elif data is not None and output.output_type == "execute_result" and set(data) == {"text/plain"}:
+                data["text/plain"] = _said(data["text/plain"])
+
+
+def _said(text: str) -> str:
+    """The value of an expression as a page shows it: a text without the quotes that Python writes around it.
+
+    >>> _said("'nothing was published'"), _said("{'a': 1}")
+    ('nothing was published', "{'a': 1}")
+    """
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, str) else text
 
 
 def _page(report: Report, name: str, slides: bool) -> dict[str, Any]:
@@ -295,7 +313,7 @@ def _repeat(report: Report, entry: Entry) -> str:
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:
     commit = entry.provenance["commit"]
-    facts = [(name, str(value)) for name, value in entry.parameters.items()]
+    facts = [(name, str(value)) for name, value in entry.parameters.items() if value != ""]
     facts += [("run on", _date(entry.started)), ("took", _duration(entry.seconds))]
     if commit:
         facts.append(("commit", commit[:10] + (" with changes" if entry.provenance["dirty"] else "")))
