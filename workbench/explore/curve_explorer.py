@@ -82,7 +82,12 @@ def curve_explorer(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
         figure.update_yaxes(type="log", tickformat=",~g", dtick=1)
     else:
         figure.update_yaxes(range=[0, 1.08 * float(curves["y"].max())])
-    figure.update_layout(height=400, legend={"orientation": "h", "y": -0.22, "yanchor": "top"})
+    lines = -(
+        -len(told) // 3
+    )  # of the legend, about: it would rise over the axis's title if the curves had to make room for it
+    figure.update_layout(
+        height=400 + 24 * max(0, lines - 2), legend={"orientation": "h", "y": -0.22, "yanchor": "top"}
+    )
     return finished(figure, f"{plain(axes.unit)} = {at:,}")
 
 

@@ -232,9 +232,11 @@ def _exporter(pages: frozenset[str], template: str) -> HTMLExporter:
 
 def _explain_unshown(executed: Any) -> None:
     """Put a line of text in the place of an output that a page shows in no form: a script, a control without its kernel; show
-    the value of an expression that is a text without its quotes.
+    the value of an expression that is a text without its quotes, and no empty one.
     """
     for cell in executed.cells:
+        if "outputs" in cell:
+            cell.outputs = [out for out in cell.outputs if out.get("data") != {"text/plain": "''"}]
         for output in cell.get("outputs", []):
             data = output.get("data")
             if data is not None and not set(data) & set(_SHOWN):
