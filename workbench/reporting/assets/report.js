@@ -129,6 +129,7 @@ function fold(layout, data, width) {
   layout.legend = { ...layout.legend, ...foot, entrywidth: undefined };
   layout.margin = { ...template.margin, ...layout.margin, l: 48, r: 8 };
   if (layout.title?.text) layout.title = { ...layout.title, xref: "container", x: 0, xanchor: "left" };
+  layout.modebar = { ...layout.modebar, orientation: "v" }; // a title has the whole width
   const scales = data.some((trace) => (trace.showscale ?? trace.type === "heatmap") || trace.marker?.showscale);
   const across = width - (scales ? 150 : 64);
   for (const axis of Object.keys(layout).filter((name) => /^[xy]axis/.test(name) && layout[name].title?.text)) {
