@@ -66,7 +66,7 @@ from workbench.explore import findings
 from workbench.explore.anatomy_widgets import ScoreAnatomy, SideBySide
 from workbench.explore.approximation_widget import Widths
 from workbench.explore.curve_explorer import Axes
-from workbench.explore.curve_explorer_widget import ReadOff
+from workbench.explore.curve_explorer_widget import CurveExplorer
 from workbench.explore.proof_widget import Proof
 from workbench.explore.tables import table
 from workbench.explore.widgets import MetricExplorer
@@ -107,7 +107,7 @@ table(history(sequences, user))
 # %%
 popular = tour_experiments.popular_first(sequences)
 axes = Axes("items in the list, most popular first", "share covered", unit="items", share=True)
-ReadOff("One list for everybody", popular, axes, "items", "Length of the list", start=10).at(view)
+CurveExplorer("One list for everybody", popular, axes, "items", "Length of the list", start=10).at(view)
 
 # %% [markdown]
 # **Question.** How long must that list be to contain *half* of the users' next items?
@@ -144,7 +144,7 @@ record("HR@10 of the most popular items", shares.loc[10])
 ranks = {method: t.ranks(sequences) for method, t in trained.items()}
 sampled = tour_experiments.against_negatives(ranks)
 axes = Axes("random negatives", "next item ranked above all of them", unit="negatives", share=True)
-ReadOff(
+CurveExplorer(
     "Ranking among random negatives", sampled, axes, "negatives", "Negatives sampled per query", start=1
 ).at(view)
 
@@ -315,7 +315,7 @@ findings.proofs(proof_shares(workload, lengths, k=min(10, workload.findable)))
 ks = [k for k in (10, 100) if k <= workload.findable] or [workload.findable]
 stages = {f"best {k}": tour_experiments.first_stages(workload, k) for k in ks}
 axes = Axes("candidates of a query", "share", unit="candidates", share=True)
-ReadOff(
+CurveExplorer(
     "Two first stages", stages, axes, "candidates", "Number of items scored by MoL", start=50, choice="of"
 ).at(view)
 
@@ -346,7 +346,7 @@ findings.values_at(next(iter(stages.values())), 50, "candidates")
 # %%
 rounded = tour_experiments.rounded_queries(trained["HSTU + MoL"].retriever(), sequences, seed)
 axes = Axes("codewords, at most one per user", "NDCG@10", unit="codewords")
-ReadOff("Round the query", rounded, axes, "codewords", "Number of distinct queries", start=32).at(view)
+CurveExplorer("Round the query", rounded, axes, "codewords", "Number of distinct queries", start=32).at(view)
 
 # %% [markdown]
 # **Question.** How many codewords keep most of the quality? How many scores are then stored for all items?
@@ -378,7 +378,7 @@ findings.levels(
 # %%
 walked = tour_experiments.walked_groups(workload, k=ks[0], seed=seed)
 axes = Axes("groups searched, best first", "share", unit="groups", share=True)
-ReadOff("Search the best groups", walked, axes, "groups", "Groups per query", start=5).at(view)
+CurveExplorer("Search the best groups", walked, axes, "groups", "Groups per query", start=5).at(view)
 
 # %% [markdown]
 # **Question.** How much of the catalogue is scored to find nine of the best ten? And to find the last one?
@@ -404,7 +404,7 @@ findings.levels(walked, "groups", [(found, 0.9), (found, 1.0), (scored, 0.25)])
 # %%
 axes = Axes("items in the corpus", "GB stored for search", unit="items", log_y=True)
 kept = tour_experiments.kept(workload)
-ReadOff("Memory by corpus size", kept, axes, "items", "Size of the corpus", start=1_000_000).at(view)
+CurveExplorer("Memory by corpus size", kept, axes, "items", "Size of the corpus", start=1_000_000).at(view)
 
 # %% [markdown]
 # **Question.** At how many items does this state outgrow the memory of your machine? And with a quarter of the bits per number?

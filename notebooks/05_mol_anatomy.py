@@ -299,7 +299,7 @@ check("component scores", component_scores)
 #
 # - A MoL score is a weighted mean of temperature-scaled cosines; the gate, not the cosines, makes it more expressive than a dot
 #   product.
-# - Components can specialise without supervision, and popularity may separate them before taste does: the finding above says
+# - Components can specialise without supervision, and popularity may separate them before taste does: the finding above shows
 #   whether that happens here.
 # - Switching off a component is not the same as losing its product: the others take over its weight.
 #

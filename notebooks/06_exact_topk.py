@@ -130,7 +130,7 @@ print("proved" if one.s_k >= one.outside else f"no proof: off by at most {one.ou
 # %% [markdown]
 # ## Try it
 #
-# Both figures at once, for any query. The title says whether the lists prove that nothing was missed, and how many items the
+# Both figures at once, for any query. The title shows whether the lists prove that nothing was missed, and how many items the
 # bound leaves.
 
 # %%

@@ -258,7 +258,7 @@ findings.watched(watched)
 #
 # <details><summary>An answer</summary>
 #
-# Orange items are left above the dashed line: each of them can belong in the list, for all that the searcher knows. The list by
+# Orange items are left above the dashed line: each of them can belong in the list, as far as the searcher can tell. The list by
 # the average bounds no single component, so it bounds no score. To be sure, the bound of every item outside the list must be
 # below $S_K$: *exact with a bound* checks this item by item, and *per component* has the ends of its lists for it.
 #

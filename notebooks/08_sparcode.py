@@ -75,7 +75,7 @@ import pandas as pd
 from workbench import data
 from workbench.explore import figures, findings, sparsity_figures
 from workbench.explore.curve_explorer import Axes
-from workbench.explore.curve_explorer_widget import ReadOff
+from workbench.explore.curve_explorer_widget import CurveExplorer
 from workbench.models.model_store import load_or_train
 from workbench.reporting import record
 from workbench.studies import tour_experiments
@@ -167,7 +167,7 @@ table(codes)
 
 # %%
 times = 40 if profile == "quick" else 200
-sweep = sparsity_sweep(trained["SparCode"], sequences, repeats=times, beside=trained["two-tower"])
+sweep = sparsity_sweep(trained["SparCode"], sequences, repeats=times, compare_with=trained["two-tower"])
 record("sparsity", sweep)
 table(sweep.drop(columns=["threshold", "HR@50", "NDCG@50", "p95_ms"]))
 
@@ -196,7 +196,9 @@ curves = tour_experiments.curves_of(cuts, "average_items", names, whole)
 full = tour_experiments.curves_of(cuts, "average_items", {"full": "users with 50 items in their lists"})
 axes = Axes("items in a code's list, on average", "share", unit="items per code", share=True)
 start = int(cuts["average_items"].max())
-ReadOff("Cut the lists", pd.concat([curves, full]), axes, "items", "Mean length of a list", start).at(view)
+CurveExplorer("Cut the lists", pd.concat([curves, full]), axes, "items", "Mean length of a list", start).at(
+    view
+)
 
 # %% [markdown]
 # **To answer with the control.** How long must the lists be to keep nine tenths of NDCG@10? Why does HR@50 drop earlier?
@@ -344,7 +346,7 @@ check("code", code)
 #
 # - Rounding queries to codes turns a similarity of any form into a look-up: nothing is scored online.
 # - An index can be pruned after training, without training or scoring again. How much of it can go is a property of the model:
-#   the finding above says it for this one.
+#   the finding above gives it for this one.
 # - Rounding must let gradients through. If the rounding error alone trains the encoder, which is all that the paper's text
 #   says, the encoder needs to be easy to round, and nothing more.
 # - A comparison needs its control, and models that are trained to the end: the findings above say what they leave of a lead.

@@ -100,7 +100,7 @@ from workbench.anatomy import path_analysis as path_analysis
 from workbench.data.examples import example_user
 from workbench.explore import findings, path_figures
 from workbench.explore.curve_explorer import Axes
-from workbench.explore.curve_explorer_widget import ReadOff
+from workbench.explore.curve_explorer_widget import CurveExplorer
 from workbench.models.model_store import load_or_train
 from workbench.models.recommend import history, recommendations
 from workbench.reporting import record
@@ -228,7 +228,7 @@ table(found)
 # %%
 names = {"recall": "of brute force's best 10", "of_brute_force": "of brute force's hits", "scored": "scored"}
 axes = Axes("width of the beam", "share", unit="beam", share=True)
-ReadOff(
+CurveExplorer(
     "Widen the beam",
     tour_experiments.curves_of(found, "beam", names),
     axes,

@@ -52,7 +52,7 @@ from workbench.bench.run import run
 from workbench.bench.workloads import Trained, build
 from workbench.explore import search_figures as figures
 from workbench.explore.curve_explorer import Axes
-from workbench.explore.curve_explorer_widget import ReadOff
+from workbench.explore.curve_explorer_widget import CurveExplorer
 from workbench.explore.tables import table
 from workbench.models.model_store import load_or_train
 from workbench.reporting import record
@@ -115,9 +115,9 @@ table(fits[["label", "points", "exponent", "low", "high"]])
 # %%
 grown = measured.rename(columns={"label": "curve", "items": "x", "p50_ms": "y"})
 axes = Axes("items in the corpus", "median latency of a call (ms)", unit="items", log_y=True)
-ReadOff("Grow the corpus", grown, axes, "items", "Size of the corpus", start=int(measured["items"].max())).at(
-    view
-)
+CurveExplorer(
+    "Grow the corpus", grown, axes, "items", "Size of the corpus", start=int(measured["items"].max())
+).at(view)
 
 # %% [markdown]
 # **To answer with the table.** A method that scores every item must have exponent 1. Why is brute force below that here?
@@ -220,7 +220,7 @@ table(
 )
 
 # %% [markdown]
-# An overlap of 1.000 says that the choice is one of operations: memory, files, updates. `workbench index build MODEL --engine
+# An overlap of 1.000 means that the choice is one of operations: memory, files, updates. `workbench index build MODEL --engine
 # usearch --out INDEX` writes such an index, `workbench serve MODEL` answers from it, and `workbench study run engines` makes
 # this table for MovieLens 1M.
 

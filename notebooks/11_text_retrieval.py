@@ -131,7 +131,7 @@ table(nearest[["text", "cosine"]].reset_index(drop=True))
 # A mixture projects each side into two groups, takes all $2 \times 2$ cosines $s_p$, and adds them up with weights $\pi_p$ that depend
 # on the pair: $\varphi = \sum_p \pi_p s_p$. Our heads **start from the encoder**: the first group projects by the identity, so
 # before training $s_1$ is the cosine above, divided by the temperature. In the token-aware heads each group also has a vector of
-# its own that says which tokens of the query it looks at.
+# its own that shows which tokens of the query it looks at.
 
 # %%
 random_starts = ["dot-2-random", "mol-2-random"] if name == EMBEDDED else []

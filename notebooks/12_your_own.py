@@ -104,7 +104,7 @@ index.search_embeddings(queries, k=3).to_source()
 
 # %%
 from workbench.explore.curve_explorer import Axes
-from workbench.explore.curve_explorer_widget import ReadOff
+from workbench.explore.curve_explorer_widget import CurveExplorer
 
 shares = []
 for noise in [0.1, 0.2, 0.5, 1, 1.5, 2, 3, 4]:
@@ -115,7 +115,7 @@ for noise in [0.1, 0.2, 0.5, 1, 1.5, 2, 3, 4]:
     shares += [("first", noise, first.sum() / 200), ("in the first 10", noise, right.sum() / 200)]
 curves = pd.DataFrame(shares, columns=["curve", "x", "y"])
 axes = Axes("standard deviation of the noise", "copies that find their vector", unit="noise", share=True)
-ReadOff("Noisy copies", curves, axes, "noise", "Noise in every number", start=1).at(view)
+CurveExplorer("Noisy copies", curves, axes, "noise", "Noise in every number", start=1).at(view)
 
 # %% [markdown]
 # ## Your similarity and your encoder

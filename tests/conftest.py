@@ -95,7 +95,7 @@ SMALL: dict[str, SimilarityConfig] = {
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, cycles: Callable[..., Sequences]) -> str:
     """The folder of a checkpoint of untrained weights, a mixture, in a root of its own where its data is prepared too.
 
-    Beside it lie `cycles-sasrec-sparcode` and `cycles-sasrec-paths`, of the same data.
+    Next to it are `cycles-sasrec-sparcode` and `cycles-sasrec-paths`, of the same data.
     """
     root = tmp_path_factory.mktemp("root")
     sequences = cycles()

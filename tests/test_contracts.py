@@ -228,7 +228,7 @@ def test_items_of_another_model_are_not_put_in(items, message):
         corpus(7, 3, 5).upsert(items())
 
 
-def test_a_batch_of_histories_needs_no_target_and_says_what_it_lacks():
+def test_a_batch_of_histories_needs_no_target_and_shows_what_it_lacks():
     batch = SequenceBatch.of_histories([[3, 1, 2], [5]], 2, timestamps=[[10, 20, 30], [7]])
     assert batch.item_ids.tolist() == [[1, 2], [5, 0]]
     assert batch.timestamps.tolist() == [[20, 30], [7, 0]]

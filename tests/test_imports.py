@@ -156,7 +156,7 @@ def test_only_the_widgets_import_ipywidgets_and_nothing_imports_pickle(path):
         assert not tops & {"ipywidgets", "anywidget"}
 
 
-def test_every_room_says_what_it_may_import():
+def test_every_room_shows_what_it_may_import():
     for path in modules():
         relative = path.relative_to(PACKAGE)
         if relative.name == "__init__.py" and len(relative.parts) == 2:

@@ -1,4 +1,4 @@
-"""Every notebook on datasets that are odd in one way each: it works, or says in one line what is missing.
+"""Every notebook on datasets that are odd in one way each: it works, or prints in one line what is missing.
 
 A part runs always; `pytest -m matrix` runs every notebook on every dataset.
 """

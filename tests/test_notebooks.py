@@ -14,7 +14,7 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
 MOST_LINES = 25
 OWN_CLASSES = "12_your_own"
-"""Its lesson is the classes that a reader writes."""
+"""Its subject is the classes that a reader writes."""
 
 
 @pytest.fixture(params=SOURCES, ids=[path.stem for path in SOURCES])

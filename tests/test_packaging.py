@@ -185,7 +185,7 @@ def test_a_second_call_installs_nothing(tmp_path: Path) -> None:
         assert "pip install" not in make("-n", target, f"VENV={venv}").stdout
 
 
-def test_a_python_that_does_not_fit_is_told(tmp_path: Path) -> None:
+def test_a_python_that_does_not_fit_is_reported(tmp_path: Path) -> None:
     done = make("report", f"VENV={tmp_path}/.venv", "PYTHON=false missing-python")
     assert done.returncode != 0
     assert "error: needs Python 3.11 or 3.12, which is none of: false missing-python" in done.stderr

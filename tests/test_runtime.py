@@ -13,12 +13,12 @@ def test_a_package_that_is_missing_is_none() -> None:
     assert runtime.optional("json") is not None
 
 
-def test_a_package_whose_library_cannot_be_loaded_is_left_out_and_told_once(
+def test_a_package_whose_library_cannot_be_loaded_is_left_out_and_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "built_for_another.py").write_text("raise OSError('libother.so: undefined symbol')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    runtime._tell_unusable.cache_clear()
+    runtime._warn_unusable.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert runtime.optional("built_for_another") is None
         assert runtime.optional("built_for_another") is None

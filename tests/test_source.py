@@ -45,16 +45,18 @@ def test_other_code_has_another_digest_and_other_words_have_the_same(package):
 
 
 def test_words_name_the_commit_and_whether_the_package_differs_from_it(package):
-    told = source.words("room")
+    stamp = source.words("room")
     commit = source.commit(package.parent)[0]
-    assert commit is not None and told == f"{commit[:12]}, code {source.digest('room')}"
-    assert source.is_this(told, "room") and not source.is_this("code of an earlier version", "room")
+    assert commit is not None and stamp == f"{commit[:12]}, code {source.digest('room')}"
+    assert source.is_this(stamp, "room") and not source.is_this("code of an earlier version", "room")
     (package.parent / "notes.txt").write_text("of the user's")
     source.words.cache_clear()
-    assert source.words("room") == told
+    assert source.words("room") == stamp
     (package / "other.py").write_text("y = 2\n")
     source.words.cache_clear()
-    assert source.words("room") == told.replace(",", " with local changes,") and source.is_this(told, "room")
+    assert source.words("room") == stamp.replace(",", " with local changes,") and source.is_this(
+        stamp, "room"
+    )
 
 
 def test_a_folder_in_somebody_elses_checkout_has_no_commit(package, monkeypatch):

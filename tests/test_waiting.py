@@ -1,4 +1,4 @@
-"""How torch's threads wait for each other: for a short while, unless the user says otherwise."""
+"""How torch's threads wait for each other: for a short while, unless the user sets otherwise."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def test_the_wait_is_short_before_torch_is_loaded_and_the_users_choice_is_left(
         "print(*map(os.environ.get, ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')))"
     )
     clean = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    told = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", program], env=clean | own, capture_output=True, text=True, check=True
     )
-    assert told.stdout.strip() == seen
+    assert finished.stdout.strip() == seen

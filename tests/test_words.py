@@ -15,6 +15,9 @@ WORDS = {
     "goes on": "continues, resumes",
     "asks": "takes, requires",
     "tells": "prints, returns, shows",
+    "is told": "is given, is recognised, receives",
+    "beside": "next to, besides",
+    r"\w*(?:Error|Errors|Exception|code|log|figure|title|table|note)`? (?:which |that )?says": "names, shows, records",
     r"so many(?! more)": "n, this many",
     r"mend(?:s|ed)?": "fix",
     "in fact exact": "matches brute force",
@@ -22,7 +25,10 @@ WORDS = {
     r"(?:\w*Error|None|NaN),? where": "… if",
 }
 """Patterns and what to write instead."""
-NAMES = re.compile(r"telling_user|shelf|shelved|on_shelf|obtain|ledger|lessons|anew|alike")
+NAMES = re.compile(
+    r"telling_user|shel(?:f|ves|ved)|on_shelf|obtain|ledger|lessons|anew|alike|_?(?:told|tells|says|beside)(?:_\w+)?"
+    r"|contenders?|ReadOff|read_off"
+)
 RIGHT = ("research, share alike", "asks to cite", "`--own` and `--anew`")
 """The name of a licence, what a publisher really does, and old names of options."""
 PAGES = (

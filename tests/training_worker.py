@@ -1,6 +1,6 @@
 """Trains in processes that the tests start: some to be killed, some to work together.
 
-`worker.py kills JOBS.json`: for each job, a run in a process of its own that is killed where the job says, then a second one
+`worker.py kills JOBS.json`: for each job, a run in a process of its own that is killed at the job's step, then another
 that resumes it. `worker.py together JOBS.json`: this process is one of several and trains every job with them.
 """
 

@@ -95,7 +95,7 @@ class SequenceBatch(_TensorRecord):
     `item_ids` int64 (B, L), dense ids; `timestamps` int64 (B, L), seconds; `ratings` float32 (B, L); `lengths` int64 (B,),
     each at least 1 and at most L; `user_ids` int64 (B,), dense 0..U−1; `target_ids`, `target_timestamps` int64 (B,), the item
     that came next and when (the time of the request). The last three are None if unknown: what needs one takes it by `need`,
-    which says so. `masked` bool (B, L) or None: positions whose item the encoder must not see (masked-item training,
+    which is recorded. `masked` bool (B, L) or None: positions whose item the encoder must not see (masked-item training,
     BERT4Rec).
     """
 
@@ -118,7 +118,7 @@ class SequenceBatch(_TensorRecord):
         return positions[None, :] < self.lengths[:, None]
 
     def need(self, field: Literal["user_ids", "target_ids", "target_timestamps"]) -> Int[Tensor, "B"]:
-        """The field; ValueError that says what is missing if this batch does not have it."""
+        """The attribute `name`; ValueError if this batch does not have it."""
         value: Tensor | None = getattr(self, field)
         if value is None:
             raise ValueError(f"{MISSING[field]} must be given here: the batch has no {field}")
@@ -407,7 +407,7 @@ class Searcher(ABC):
     ) -> TopK:
         """The best `k` items of each query.
 
-        `exclude` holds item ids to leave out of each query's list, padded with 0. `allowed` says for each row of the corpus
+        `exclude` holds item ids to leave out of each query's list, padded with 0. `allowed` holds for each row of the corpus
         whether it may be found at all.
 
         Raises ValueError if k < 1, k exceeds the corpus, `exclude` or `allowed` has another size or device, or a score
@@ -418,7 +418,7 @@ class Searcher(ABC):
     def upsert(self, items: ItemState) -> None:
         """Put `items` into the corpus: replace those whose ids are known, append the others.
 
-        Raises ValueError if they come from another model, and NotImplementedError, which says what to do instead, if the
+        Raises ValueError if they come from another model, and NotImplementedError, which names what to do instead, if the
         index can only be rebuilt.
         """
 

@@ -74,8 +74,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     path = _resolved_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path, "partial")
-    for left, process in _left_beside(path):
+    temporary = _sibling(path, "partial")
+    for left, process in _left_siblings(path):
         if not _alive(process):
             _discard(left)
     with explained_disk_full(path):
@@ -199,7 +199,7 @@ def new_folder(
     with lock(folder, wait=True), explained_disk_full(folder):
         _recover(folder)
         check_folder(folder, kind, settings, sources=sources, replace=replace)
-        temporary = _beside(folder, "partial")
+        temporary = _sibling(folder, "partial")
         try:
             temporary.mkdir()
             yield temporary
@@ -216,7 +216,7 @@ def swap(made: Path, path: Path) -> None:
     """
     for part in [made, *made.rglob("*")]:
         _flush(part)
-    previous = _beside(path, "previous")
+    previous = _sibling(path, "previous")
     if path.is_dir():
         path.rename(previous)
     made.replace(path)
@@ -236,7 +236,7 @@ def remove(path: Path) -> None:
 
 def recover(folder: Path) -> Path:
     """`folder`, put back from its temporary name if a process was killed while replacing it. Call it before reading."""
-    if not folder.exists() and any(True for _ in _left_beside(folder)):
+    if not folder.exists() and any(True for _ in _left_siblings(folder)):
         with lock(folder, wait=True):
             _recover(folder)
     return folder
@@ -300,8 +300,8 @@ def _locked(file: Path, path: Path, wait: bool) -> int:
 
 def _holder(descriptor: int) -> str:
     try:
-        told = json.loads(os.pread(descriptor, 4096, 0))
-        return f"process {int(told['process'])} on {told['machine']}"
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {int(holder['process'])} on {holder['machine']}"
     except (ValueError, KeyError, TypeError):
         return "another process"
 
@@ -327,11 +327,11 @@ def _check_place(path: Path) -> None:
         ) from error
 
 
-def _beside(path: Path, role: str) -> Path:
+def _sibling(path: Path, role: str) -> Path:
     return path.with_name(f".{path.name}.{role}-{os.getpid()}")
 
 
-def _left_beside(path: Path) -> Iterator[tuple[Path, int]]:
+def _left_siblings(path: Path) -> Iterator[tuple[Path, int]]:
     """Temporary names of `path` that are there, each with the process that made it."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(?:partial|previous)-(\d+)")
     with suppress(FileNotFoundError, NotADirectoryError):
@@ -342,7 +342,7 @@ def _left_beside(path: Path) -> Iterator[tuple[Path, int]]:
 
 def _recover(folder: Path) -> None:
     """Undo a replacement that was cut off between its renames, and remove what dead processes left; under the lock."""
-    for left, _ in sorted(_left_beside(folder)):  # partial before previous
+    for left, _ in sorted(_left_siblings(folder)):  # partial before previous
         if not left.name.startswith(f".{folder.name}.previous-"):
             _discard(left)
         elif folder.exists():
@@ -352,8 +352,8 @@ def _recover(folder: Path) -> None:
 
 
 def _remove_previous(previous: Path, folder: Path) -> None:
-    """Delete a whole folder under a name that says it may be half: `recover` never puts such a one back."""
-    gone = _beside(folder, "partial")
+    """Delete a whole folder under a name that marks it as possibly incomplete: `recover` never puts such a one back."""
+    gone = _sibling(folder, "partial")
     _discard(gone)
     with suppress(FileNotFoundError):
         previous.rename(gone)

@@ -40,7 +40,7 @@ def reading(path: Path, advice: str, error_type: type[ValueError] = ValueError) 
 
 
 def one_line(error: BaseException | str) -> str:
-    """What an error says, or a text, in a line of at most 300 characters.
+    """The message of an error, or a text, in a line of at most 300 characters.
 
     >>> one_line(KeyError("epoch")), one_line(ValueError("two\\nlines")), one_line(EOFError())
     ("'epoch' is missing", 'two lines', 'EOFError')

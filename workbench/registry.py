@@ -1,4 +1,4 @@
-"""The parts of a retriever by name: one registration says class, settings, title and colour. May import loading."""
+"""The parts of a retriever by name: one registration gives class, settings, title and colour. May import loading."""
 
 import dataclasses
 import difflib

@@ -101,18 +101,18 @@ OPTIONAL = {
 
 
 def optional(name: str) -> ModuleType | None:
-    """The optional package, or None if it is not installed, or (the log says so) built for another torch or machine."""
+    """The optional package, or None if it is not installed, or (a warning is logged) built for another torch or machine."""
     try:
         return importlib.import_module(name)
     except ImportError:
         return None
     except OSError as error:  # a library of its own that cannot be loaded
-        _tell_unusable(name, str(error))
+        _warn_unusable(name, str(error))
         return None
 
 
 @cache
-def _tell_unusable(name: str, why: str) -> None:
+def _warn_unusable(name: str, why: str) -> None:
     logger.warning("%s is installed but cannot be loaded, and is left out: %s", name, why)
 
 

@@ -50,9 +50,9 @@ def words(*rooms: str) -> str:
     return f"{known}code {digest(*rooms)}"
 
 
-def is_this(told: str, *rooms: str) -> bool:
-    """Whether `told`, some `words` of these rooms, are those of the code that runs now."""
-    return told.endswith(f"code {digest(*rooms)}")
+def is_this(stamp: str, *rooms: str) -> bool:
+    """Whether `stamp`, some `words` of these rooms, are those of the code that runs now."""
+    return stamp.endswith(f"code {digest(*rooms)}")
 
 
 def commit(folder: Path, part: Path | None = None) -> tuple[str | None, bool | None]:

@@ -105,7 +105,7 @@ def test_use_is_a_mean_over_the_pairs_of_a_group(mol: ModelView) -> None:
     assert anatomy.usage(mol, pairs, "popularity", least=10**6).empty
 
 
-def test_groups_that_use_components_alike_are_not_spread(
+def test_groups_that_use_components_equally_are_not_spread(
     subject_of: Callable[..., ModelView], mol: ModelView
 ) -> None:
     uniform = subject_of(MoLConfig(3, 2, 4, query_hidden=8, gate_query=None, gate_item=None, gate_pair=None))

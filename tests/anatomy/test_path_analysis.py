@@ -30,7 +30,7 @@ def test_every_item_is_counted_on_each_of_its_paths(retriever):
     assert len(table) == sizes["paths"].sum() == len(path_analysis.paths_of(retriever)[1].paths.unique())
 
 
-def test_a_walk_tells_where_the_next_item_stands(retriever):
+def test_a_walk_shows_where_the_next_item_stands(retriever):
     sequences = cyclic()
     walked = path_analysis.walk(retriever, sequences, 3, beam=16)
     target = int(sequences.item_ids[sequences.offsets[4] - 1])

@@ -128,7 +128,7 @@ def test_learned_factors_find_what_similar_users_met(cycles, make, monkeypatch):
     assert scores[met].mean() > scores[~met].mean() + scores.std() / 2
     pairs = known.repeat_interleave(12), torch.arange(12).repeat(40)
     assert bool(model.knows(*pairs).eq(met.flatten()).all())
-    with pytest.raises(ValueError, match="knows users by their ids alone"):
+    with pytest.raises(ValueError, match="identifies users by their ids alone"):
         model.scores(torch.zeros(1, 1, dtype=torch.long))
     with pytest.raises(ValueError, match="epochs and patience must be at least 1"):
         make(sequences, epochs=0)

@@ -104,7 +104,7 @@ def test_variants_set_constants_of_the_kernels_and_put_them_back(monkeypatch) ->
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_the_command_says_so(capsys, tmp_path) -> None:
+def test_without_a_gpu_the_command_reports_it(capsys, tmp_path) -> None:
     with pytest.raises(SystemExit):
         main(["bench", "gpu", "--out", str(tmp_path / "gpu.csv")])
     error = capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_candidates_are_those_that_the_searcher_scores(workload: Workload, text:
     listed = candidates(SearcherSpec.read(text), logits)
     assert listed is not None and int(listed.sum()) == one.scored
     assert one.outside == pytest.approx(float(logits.amax(1)[~listed].max()))
-    # The searcher knows the ends of its lists, and never less than the figure shows.
+    # The searcher has the ends of its lists, and never less than the figure shows.
     if math.isfinite(one.gap):
         assert one.s_k + one.gap >= one.outside - 1e-3
 

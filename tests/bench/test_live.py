@@ -37,7 +37,7 @@ def measured(bench: LiveBench, plan: Plan) -> pd.DataFrame:
     return bench.table[bench.table["run"] == bench.runs]
 
 
-def test_steps_tell_what_comes_and_the_table_grows_with_each_round(checkpoint: str) -> None:
+def test_steps_show_what_comes_and_the_table_grows_with_each_round(checkpoint: str) -> None:
     bench = LiveBench("cpu")
     plan = small(checkpoint)
     assert not bench.built(plan) and not bench.ready(plan, POINTS[0])
@@ -113,7 +113,7 @@ def test_own_scores_are_measured_against_their_own_brute_force(checkpoint: str, 
     pd.testing.assert_series_equal(table["relative_hr"], hits, check_names=False)
 
 
-def test_references_are_told_apart() -> None:
+def test_references_are_distinguished() -> None:
     rows = [("brute force", [1, 2]), ("brute force, X", [3, 4]), ("X", [3, 1])]
     answers = pd.DataFrame(
         [
@@ -138,7 +138,7 @@ def test_one_workload_batch_size_and_k_at_a_time(checkpoint: str, plan: Plan) ->
         replace(small(checkpoint), methods=("average",))
 
 
-def test_a_command_names_a_shelved_checkpoint_and_says_what_it_cannot_write(
+def test_a_command_names_a_stored_checkpoint_and_shows_what_it_cannot_write(
     checkpoint: str, plan: Plan
 ) -> None:
     line = command(small(checkpoint))

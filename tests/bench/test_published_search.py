@@ -79,7 +79,7 @@ def test_ratios_are_those_of_one_round():
         ([], "has no rails"),
     ],
 )
-def test_the_command_says_what_is_wrong(tmp_path: Path, arguments, message):
+def test_the_command_shows_what_is_wrong(tmp_path: Path, arguments, message):
     result = CliRunner().invoke(app, ["bench", "search", "--reference", str(tmp_path), *arguments])
     assert result.exit_code != 0 and message in f"{result.output} {result.exception}".replace("\n", " ")
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 PATIENCE = 180_000  # milliseconds to open a page: a busy machine is slow
 LOCAL = {"file", "data", "blob", "about"}
 LATE = "[anywidget] Failed to initialize model."
-"""What anywidget says of a model that took longer than two seconds: no fault, for a live figure hears its messages all the same
+"""What anywidget logs of a model that took longer than two seconds: no fault, for a live figure receives them later
 (`test_a_browser_too_busy_for_two_seconds_follows_all_the_same`), and a busy machine takes that long."""
 
 
@@ -38,9 +38,9 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium where `WORKBENCH_CHROMIUM` says, or on the path; without one tests skip, under CI=true they fail.
+    """Chromium at `WORKBENCH_CHROMIUM`, or on the path; without one tests skip, under CI=true they fail.
 
-    For one module: while Playwright is open it keeps an event loop running, beside which no report can run.
+    For one module: while Playwright is open it keeps an event loop running, and no report can run at the same time.
     """
     executable = shutil.which(os.environ.get("WORKBENCH_CHROMIUM", "chromium"))
     if executable is None:

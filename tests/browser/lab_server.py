@@ -62,7 +62,7 @@ def run_all(page: Any, lab: str, name: str, seconds: float = 120, slower: float 
     page.goto(f"{lab}/lab/tree/{path}?reset&token={TOKEN}")
 
     def ready() -> bool:
-        # The page says that the kernel is idle before it is, and a "Run All" is then lost: ask the server.
+        # The page shows the kernel as idle before it is, and a "Run All" is then lost: ask the server.
         kernels = [s["kernel"] for s in _ask(f"{lab}/api/sessions") or [] if s["path"] == path]
         return any(k["execution_state"] == "idle" and k["connections"] for k in kernels)
 
@@ -86,11 +86,13 @@ def finish(page: Any, seconds: float = 120) -> None:
     page.wait_for_function(f"{PROMPTS}.every(text => /[0-9]/.test(text))", timeout=1000 * seconds)
 
 
-def _await(ready: Callable[[], bool], told: Any = lambda: "", page: Any = None, seconds: float = 90) -> None:
+def _await(
+    ready: Callable[[], bool], describe: Any = lambda: "", page: Any = None, seconds: float = 90
+) -> None:
     end = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > end:
-            pytest.fail(f"not ready after {seconds} s: {told()}")
+            pytest.fail(f"not ready after {seconds} s: {describe()}")
         if page is None:
             time.sleep(0.2)
         else:

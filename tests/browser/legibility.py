@@ -51,9 +51,9 @@ FAINT = """() => {
         if (element.closest('svg, script, style, option, .katex-mathml, .js-plotly-plot')) continue
         note(node.textContent, parse(getComputedStyle(element).color), ground(element))
     }
-    // Of a figure: what stands beside the marks, on the page's own ground.
-    const beside = '.xtick text, .ytick text, .gtitle, .xtitle, .ytitle, .x2title, .y2title, .legendtext, .colorbar text'
-    for (const text of document.querySelectorAll(beside)) {
+    // Of a figure: the text around the marks, on the page's own background.
+    const around = '.xtick text, .ytick text, .gtitle, .xtitle, .ytitle, .x2title, .y2title, .legendtext, .colorbar text'
+    for (const text of document.querySelectorAll(around)) {
         if (!text.textContent.trim()) continue
         const style = getComputedStyle(text), fill = parse(style.fill)
         fill[3] *= Number(style.opacity) * Number(style.fillOpacity)

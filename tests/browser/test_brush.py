@@ -63,9 +63,9 @@ def test_a_frame_around_marks_lists_the_queries_that_fail(visit: Any, page: str)
         browser.goto(page)
         browser.wait_for_function("dashboards[0].plot.querySelector('.main-svg')")
         frame(browser, low, high)
-        told, rows = search_figures.failing_in(meta, labels)
+        summary, rows = search_figures.failing_in(meta, labels)
         shown, cells = listed(browser)
-        assert shown == told
+        assert shown == summary
         assert cells == [[str(q), str(n), f"{100 * share:.0f}%"] for q, n, share in rows[:12]]
         assert browser.get_by_text(f"and {len(rows) - 12} more").count() == 1
     browser.get_by_label("title").select_option("two")

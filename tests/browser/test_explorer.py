@@ -64,7 +64,7 @@ def test_a_parameter_is_moved_and_measured(visit: Any, lab: str, record_property
     page.wait_for_function(f"{RINGED} === 4", timeout=60_000)  # what the notebook measured itself
     explorer = page.locator(".jp-OutputArea-output", has_text="Save the view")
 
-    # A key moves the list of the average; then a click measures it: a point more, with its setting beside it.
+    # A key moves the list of the average; then a click measures it: a point more, labelled with its setting.
     slider = explorer.locator(".widget-inline-hbox:visible", has_text="n2").locator(".noUi-handle").first
     slider.focus()
     page.keyboard.press("ArrowLeft")
@@ -79,7 +79,7 @@ def test_a_parameter_is_moved_and_measured(visit: Any, lab: str, record_property
     )
     expect(start).to_be_enabled(timeout=30_000)
 
-    # Other views of the same rows; how long each takes is told.
+    # Other views of the same rows; how long each takes is printed.
     recall = explorer.locator(".widget-dropdown", has_text="recall").locator("select")
     milliseconds = []
     for choice in ("relative HR", "overlap"):
@@ -90,11 +90,11 @@ def test_a_parameter_is_moved_and_measured(visit: Any, lab: str, record_property
             f"before => {PLOT}.layout.xaxis.title.text !== before", arg=before, timeout=30_000
         )
         milliseconds.append(1000 * (time.perf_counter() - started))
-    told = round(float(np.percentile(milliseconds, 50)))
-    print(f"choice to new figure: p50 {told} ms")
-    record_property("update_ms_p50", told)
+    elapsed = round(float(np.percentile(milliseconds, 50)))
+    print(f"choice to new figure: p50 {elapsed} ms")
+    record_property("update_ms_p50", elapsed)
 
-    # The view is saved, and its place is told; the camera hands out a PNG.
+    # The view is saved, and its path is shown; the camera hands out a PNG.
     explorer.locator(".jupyter-button", has_text="table, CSV").click()
     page.wait_for_selector("text=/views.embedded-tiny-2-000-items-b32-k100.csv/", timeout=30_000)
     with page.expect_download(timeout=30_000) as download:

@@ -99,7 +99,7 @@ def test_a_browser_too_busy_for_two_seconds_follows_all_the_same(visit: Any, lab
     page.wait_for_function(f"{shown} === 'HR@100'", timeout=30_000)
 
 
-def test_a_figure_that_is_not_connected_says_so_and_is_opened_again(visit: Any, lab: str) -> None:
+def test_a_figure_that_is_not_connected_reports_it_and_is_opened_again(visit: Any, lab: str) -> None:
     page = visit.page
     run_all(page, lab, "02_lost")
     shown = "document.querySelector('.js-plotly-plot')?.data?.[0]?.x?.[0]"

@@ -12,7 +12,7 @@ import pytest
 from dashboard_page import dashboard_page
 
 from workbench.explore.curve_explorer import Axes
-from workbench.explore.curve_explorer_widget import ReadOff
+from workbench.explore.curve_explorer_widget import CurveExplorer
 from workbench.explore.widgets import Dashboard, MetricExplorer
 
 pytestmark = pytest.mark.browser
@@ -40,7 +40,9 @@ VALUES = """plot => plot.data.map(trace => [trace.type, ...['x', 'y'].map(name =
 
 
 def dashboards() -> tuple[Dashboard, Dashboard]:
-    return MetricExplorer(RESULTS), ReadOff("Read off", CURVES, Axes("k", "share"), "k", "Where", start=10)
+    return MetricExplorer(RESULTS), CurveExplorer(
+        "Read off", CURVES, Axes("k", "share"), "k", "Where", start=10
+    )
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +117,8 @@ def test_controls_show_what_python_draws(visit: Any, page: Path, record_property
     )
 
     # The command of the page, and its address, bring a reader to the same view.
-    told = browser.locator(".dashboard").first.locator("details.kernel code").text_content()
-    command, _, view = told.partition(" -p 'view=")
+    hint = browser.locator(".dashboard").first.locator("details.kernel code").text_content()
+    command, _, view = hint.partition(" -p 'view=")
     assert command == "workbench report --only 03_two --profile quick --dataset made --seed 3"
     again = MetricExplorer(RESULTS).at(view.rstrip("'"))
     assert again.values == explorer.values
@@ -195,7 +197,7 @@ def test_nothing_chosen_is_said_and_every_control_has_a_name(visit: Any, page: P
     assert first.locator("p.kernel").count() == 0
 
 
-def test_what_needs_a_kernel_says_how_to_start_one(visit: Any, page: Path, tmp_path: Path) -> None:
+def test_what_needs_a_kernel_shows_how_to_start_one(visit: Any, page: Path, tmp_path: Path) -> None:
     head, rest = page.read_text(encoding="utf-8").split('<script type="application/json">', 1)
     bundle = json.loads(rest.split("</script>", 1)[0])
     assert bundle["action"] == ""
@@ -207,6 +209,6 @@ def test_what_needs_a_kernel_says_how_to_start_one(visit: Any, page: Path, tmp_p
     first = json.dumps(bundle).replace("<", "\\u003c")
     copy.write_text(f'{head}<script type="application/json">{first}</script>{rest.split("</script>", 1)[1]}')
     visit.page.goto(copy.as_uri())
-    told = visit.page.locator(".kernel").first.inner_text()
-    assert told == f"Needs a kernel: the button “measure”, user (here {HOSTILE}). Run workbench lab 03_two."
+    hint = visit.page.locator(".kernel").first.inner_text()
+    assert hint == f"Needs a kernel: the button “measure”, user (here {HOSTILE}). Run workbench lab 03_two."
     assert visit.page.evaluate("window.hacked") is None

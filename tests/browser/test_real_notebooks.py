@@ -111,8 +111,8 @@ def test_every_control_of_every_page_is_moved_and_draws(executed: Any, visit: An
         if control.evaluate(value) == stood:  # it was at its last value
             page.keyboard.press({"ArrowDown": "ArrowUp", "ArrowRight": "ArrowLeft"}[key])
         page.wait_for_function("before => location.href !== before", arg=before)
-        told = page.locator(".dashboard .status").all_inner_texts()
-        assert not [text for text in told if text and "ValueError" not in text]
+        statuses = page.locator(".dashboard .status").all_inner_texts()
+        assert not [text for text in statuses if text and "ValueError" not in text]
     assert page.locator(".js-plotly-plot:not(:has(.main-svg))").count() == 0
     assert (visit.errors, visit.outside) == ([], [])
 

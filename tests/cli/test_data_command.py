@@ -31,8 +31,8 @@ def folder(tmp_path):
 def run(*arguments, code=0, typed=None):
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=typed)
     assert result.exit_code == code, result.output
-    told = f" error: {result.exception}" if isinstance(result.exception, ValueError | OSError) else ""
-    return re.sub(r"\s+", " ", result.output + told)
+    message = f" error: {result.exception}" if isinstance(result.exception, ValueError | OSError) else ""
+    return re.sub(r"\s+", " ", result.output + message)
 
 
 def test_help_has_examples():
@@ -49,7 +49,7 @@ def test_list_shows_counts_licences_and_what_is_prepared(root, folder):
     assert "ml-latest-small 610 9,742 100,836 yes research, share alike" in run("list")
 
 
-def test_prepare_prints_counts_beside_the_published_ones(root, folder):
+def test_prepare_prints_counts_next_to_the_published_ones(root, folder):
     output = run("prepare", "ml-latest-small", "--from", folder)
     assert "as read 2 2 3 3" in output
     assert "as read users 2 610 -608 README.txt" in output

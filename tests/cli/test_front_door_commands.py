@@ -54,7 +54,9 @@ def test_all_users_go_to_a_file_which_is_never_replaced(run: Run, tmp_path: Path
         (("cycles-sasrec-mil", "--user", "1"), "did you mean cycles-sasrec-mol"),
     ],
 )
-def test_what_cannot_be_recommended_says_why(run: Run, arguments: tuple[str, ...], message: str) -> None:
+def test_what_cannot_be_recommended_gives_the_reason(
+    run: Run, arguments: tuple[str, ...], message: str
+) -> None:
     answer = run("recommend", *arguments)
     assert answer.startswith("error: ") and message in answer and answer.count("\n") == 1
 
@@ -107,7 +109,7 @@ def test_an_index_of_an_engine_is_changed_and_described(run: Run, tmp_path: Path
     assert "9,001" not in run("index", "search", folder, "--history", "1,2", "-k", "3")
 
 
-def test_an_engine_that_is_not_there_says_what_to_do(run: Run, tmp_path: Path, monkeypatch) -> None:
+def test_an_engine_that_is_not_there_names_what_to_do(run: Run, tmp_path: Path, monkeypatch) -> None:
     build = ("index", "build", "cycles-sasrec-mol", "--out", str(tmp_path / "index"), "--engine")
     assert "there is no engine 'usearh': did you mean usearch?" in run(*build, "usearh")
     assert "--searcher or --engine, not both" in run(*build, "flat", "--searcher", "exact")

@@ -56,7 +56,7 @@ def trained(root: Path) -> Path:
     return root / "ckpts" / "cycles-quick-sasrec-dot"
 
 
-def test_of_several_processes_the_first_shelves_and_all_end(root: Path) -> None:
+def test_of_several_processes_the_first_stores_and_all_end(root: Path) -> None:
     several = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "workbench.cli")
     done = subprocess.run(
         [sys.executable, *several, *TRAIN, "--epochs", "1", "--batch-size", "8", "--out", str(root / "two")],
@@ -86,7 +86,9 @@ def test_train_writes_a_measured_checkpoint_with_a_card(trained: Path, cycles) -
     assert stored.retriever().num_items == 30
 
 
-def test_a_name_from_before_the_presets_were_in_it_says_the_new_one(trained: Path, workbench, capsys) -> None:
+def test_a_name_from_before_the_presets_were_in_it_reports_the_new_one(
+    trained: Path, workbench, capsys
+) -> None:
     assert workbench("model", "compare", "cycles-sasrec-dot") == 1
     assert "cycles-sasrec-dot was renamed to cycles-quick-sasrec-dot" in capsys.readouterr().err
     assert folder_of("cycles-quick-sasrec-dot") == folder_of(trained) == trained
@@ -368,7 +370,7 @@ def test_a_damaged_checkpoint_does_not_stop_the_list(copied: Path, root: Path, w
         shutil.rmtree(damaged)
 
 
-def test_compare_says_which_code_measured(copied: Path, workbench, tmp_path, capsys) -> None:
+def test_compare_reports_which_code_measured(copied: Path, workbench, tmp_path, capsys) -> None:
     out, command = (
         tmp_path / "table.csv",
         ("model", "compare", str(copied), "--csv", str(tmp_path / "table.csv")),

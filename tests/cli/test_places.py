@@ -67,7 +67,7 @@ def orders(tmp_path: Path) -> str:
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )
-def test_the_second_process_says_what_holds_the_place_and_ends(
+def test_the_second_process_shows_what_holds_the_place_and_ends(
     workbench_root: Path, fails: Call, orders: str, tmp_path: Path, arguments: tuple[str, ...], holds: str
 ) -> None:
     free = tmp_path / "free"

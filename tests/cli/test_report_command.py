@@ -139,9 +139,9 @@ def test_bad_input_is_one_line_and_exit_status_1(
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 1
-    told = capsys.readouterr().err
-    assert told.startswith(message)
-    assert len(told.splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(message)
+    assert len(printed.splitlines()) == 1
     assert not (root / "reports").exists()
 
 

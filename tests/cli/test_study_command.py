@@ -118,14 +118,14 @@ def test_an_unknown_family_lists_presets(empty):
     assert isinstance(result.exception, ValueError) and "no preset 'nothing/dnn-" in str(result.exception)
 
 
-def test_the_list_says_what_is_trained_and_what_the_rest_takes(empty):
+def test_the_list_shows_what_is_trained_and_what_the_rest_takes(empty):
     result = CliRunner().invoke(app, ["list"], terminal_width=200)
     assert result.exit_code == 0, result.output
     row = next(line for line in result.output.splitlines() if "sparcode-towers" in line)
     assert "0 of 15" in row and row.rstrip().endswith("40")
 
 
-def test_a_study_says_its_options_and_what_is_missing(empty):
+def test_a_study_shows_its_options_and_what_is_missing(empty):
     result = CliRunner().invoke(app, ["show", "sparcode-sparsity"])
     assert result.exit_code == 0, result.output
     assert "not trained: sparcode-ladder/two-tower, sparcode-ladder/sparcode-warm" in result.output

@@ -40,7 +40,7 @@ MAKERS = pytest.mark.parametrize("make", [make_zip, make_tar, make_tar_gz])
 
 
 def refused(archive, folder, message, files=FILES, limit=1 << 20):
-    """The archive is refused, and neither the folder nor anything beside it is written."""
+    """The archive is refused, and neither the folder nor anything next to it is written."""
     before = {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()}
     with pytest.raises(ArchiveError, match=message) as error:
         unpack(archive, folder, files, limit)

@@ -27,7 +27,7 @@ def archive_of(folder, path):
 
 @pytest.fixture
 def served(site, ml_1m, tmp_path):
-    """MovieLens 1M as the catalogue knows it, but tiny and at the local site."""
+    """MovieLens 1M as in the catalogue, but tiny and at the local site."""
     content = archive_of(ml_1m, tmp_path / "served.zip").read_bytes()
     address = site.serve("/ml-1m.zip", content)
     return dataclasses.replace(
@@ -88,19 +88,19 @@ def test_a_truncated_or_hostile_download_leaves_no_dataset(root, served, site, t
     assert list(root.rglob("ratings.dat")) == []
 
 
-def test_a_checksum_beside_the_archive_is_used(root, served, site):
+def test_a_checksum_next_to_the_archive_is_used(root, served, site):
     import hashlib
 
     content = site.pages["/ml-1m.zip"].content
     good = site.serve("/good.md5", f"MD5 (ml-1m.zip) = {hashlib.md5(content).hexdigest()}\n".encode())
     bad = site.serve("/bad.md5", b"0123456789abcdef0123456789abcdef  ml-1m.zip\n")
     none = site.serve("/none.md5", status=404)
-    beside = dataclasses.replace(served, checksum=None, checksum_address=bad)
+    unsigned = dataclasses.replace(served, checksum=None, checksum_address=bad)
     with pytest.raises(DownloadError, match="its md5 is not the published one"):
-        fetch(beside, progress=False)
-    assert fetch(dataclasses.replace(beside, checksum_address=good), progress=False).remarks == ()
+        fetch(unsigned, progress=False)
+    assert fetch(dataclasses.replace(unsigned, checksum_address=good), progress=False).remarks == ()
     shutil.rmtree(raw_folder(served))
-    remarks = fetch(dataclasses.replace(beside, checksum_address=none), progress=False).remarks
+    remarks = fetch(dataclasses.replace(unsigned, checksum_address=none), progress=False).remarks
     assert remarks == ("no checksum is published for ml-1m.zip: it could not be verified",)
 
 
@@ -161,7 +161,7 @@ def test_what_is_not_there_is_named(root, ml_1m, tmp_path):
         find_files(ml_1m, dataset)
 
 
-def test_counts_stand_beside_the_published_ones(root, ml_1m):
+def test_counts_stand_next_to_the_published_ones(root, ml_1m):
     stages = build("ml-1m", ml_1m).stages
     table = comparison(CATALOG["ml-1m"], stages)
     users = table[(table["stage"] == "as read") & (table["count"] == "users")]
@@ -249,7 +249,7 @@ def test_the_source_in_the_folder_of_the_result_is_never_deleted(root):
     assert sorted(path.name for path in folder.iterdir()) == ["neighbour.txt", "orders.csv"]
 
 
-def test_another_preparation_replaces_only_on_request_and_says_so(root, tmp_path):
+def test_another_preparation_replaces_only_on_request_and_reports_it(root, tmp_path):
     orders = tmp_path / "orders.csv"
     orders.write_text(
         "user_id,item_id,timestamp\n" + "".join(f"{u},{i},{i}\n" for u in range(5) for i in range(6))

@@ -21,7 +21,7 @@ def test_an_entry_is_complete(dataset):
     assert all("{" not in text for text in (dataset.terms, dataset.citation))
     for published in dataset.published:
         counts = dataclasses.astuple(published)[2:]
-        assert any(counts), "a published row without a count says nothing"
+        assert any(counts), "a published row without a count is empty"
         assert published.source
 
 

@@ -208,7 +208,7 @@ def test_mirrors_are_tried_in_turn(site, target):
     assert [path for path, _ in site.requests] == ["/gone.zip", "/broken.zip", "/bad.zip", "/good.zip"]
 
 
-def test_every_failure_is_told(site, target):
+def test_every_failure_is_reported(site, target):
     closed = "http://127.0.0.1:9/data.zip"
     addresses = [site.serve("/gone.zip", status=404), closed, site.serve("/bad.zip", OTHER)]
     with pytest.raises(DownloadError) as error:
@@ -234,7 +234,7 @@ def test_only_web_addresses_are_taken(target):
         fetch(["file:///etc/passwd"], target)
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_written(site, target, monkeypatch):
+def test_a_disk_that_is_too_small_is_reported_before_anything_is_written(site, target, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=1_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     address = site.serve("/data.zip", CONTENT)

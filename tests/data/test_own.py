@@ -212,7 +212,7 @@ def test_fractions_of_a_second_order_the_rows():
     assert interactions.table["timestamp"].tolist() == [1_600_000_000, 1_700_000_000, 1_700_000_000]
 
 
-def test_all_problems_are_told_at_once(tmp_path):
+def test_all_problems_are_reported_at_once(tmp_path):
     path = tmp_path / "own.csv"
     path.write_text('user,item,rating,time\n,1,2,3\n1,,1e300,x\n"1",2,good,-3\n')
     with pytest.raises(DataError) as error:
@@ -231,7 +231,7 @@ def test_all_problems_are_told_at_once(tmp_path):
         ("1,2,3,-3", "time is negative or before 1970, found '-3'"),
     ],
 )  # fmt: skip
-def test_each_problem_is_told_with_what_is_expected(tmp_path, row, problem):
+def test_each_problem_is_reported_with_what_is_expected(tmp_path, row, problem):
     path = tmp_path / "own.csv"
     path.write_text(f"user,item,rating,time\n{row}\n")
     with pytest.raises(DataError) as error:

@@ -1,4 +1,4 @@
-"""Packed files that unpack to far more than their size: refused in one line, unless the reader says that it is right."""
+"""Packed files that unpack to far more than their size: refused in one line, unless the user allows it."""
 
 import bz2
 import gzip
@@ -55,12 +55,12 @@ def test_a_bomb_is_refused_in_one_line_and_read_by_who_trusts_it(
     assert packed.RATIO * path.stat().st_size < len(TABLE)
     with pytest.raises(ArchiveError) as error:
         read_own(path)
-    told = str(error.value)
-    assert told.startswith(
+    message = str(error.value)
+    assert message.startswith(
         f"{path} holds {path.stat().st_size:,} bytes and would unpack to more than the limit"
     )
-    assert packed.VARIABLE in told
-    assert told.isprintable()
+    assert packed.VARIABLE in message
+    assert message.isprintable()
     monkeypatch.setenv(packed.VARIABLE, str(len(TABLE)))
     assert len(read_own(path).table) == 50_000
 

@@ -6,7 +6,7 @@ import pytest
 from workbench.data.subsets import first_part, keep, of_users, rated_at_least
 
 
-def test_some_users_are_numbered_anew_and_keep_their_histories(cycles):
+def test_some_users_are_numbered_again_and_keep_their_histories(cycles):
     whole = cycles()
     part = of_users(whole, np.array([7, 2]), "part")
     assert part.num_users == 2 and part.name == "part" and part.num_items == whole.num_items

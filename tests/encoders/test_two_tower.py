@@ -39,7 +39,7 @@ def test_a_strong_decay_over_a_long_history_stays_finite(make_batch, item_table)
     torch.testing.assert_close(queries, close_to, atol=1e-3, rtol=0)
 
 
-def test_the_last_item_counts_beside_the_mean(make_batch, item_table):
+def test_the_last_item_counts_in_addition_to_the_mean(make_batch, item_table):
     config = TwoTowerConfig(hidden_dims=(8,))
     encoder = TwoTower(config, dim=16, max_length=4).eval()
     batch = make_batch([[1, 2, 3], [2, 1, 3], [3, 2, 1]])  # one mean; rows 0 and 1 share the last item too

@@ -1,10 +1,10 @@
-"""Published figures: read whole, found by name, and put beside measured ones under the right label."""
+"""Published figures: read whole, found by name, and put next to measured ones under the right label."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from workbench.evaluation import STRICT, beside_published, published, summarize
+from workbench.evaluation import STRICT, published, summarize, with_published
 from workbench.evaluation.published import comparable
 
 V4 = "RAILS v4 (arXiv 2407.15462v4) Table 3"
@@ -62,7 +62,7 @@ def ranks() -> pd.DataFrame:
 
 def test_measured_and_published_stand_side_by_side():
     summary = summarize(ranks(), STRICT, ks=(10, 50))
-    both = beside_published(summary, "ml-1m", ["HSTU+MoL", "HSTU-large+MoL"])
+    both = with_published(summary, "ml-1m", ["HSTU+MoL", "HSTU-large+MoL"])
     assert both.columns[:6].tolist() == summary.columns.tolist()
     column = f"HSTU+MoL · {V4}"
     readme = [name for name in both.columns if name.startswith("HSTU-large+MoL · RAILS README")]
@@ -79,4 +79,4 @@ def test_measured_and_published_stand_side_by_side():
 
 def test_without_published_figures_the_summary_stays_as_it_is():
     summary = summarize(ranks(), STRICT)
-    pd.testing.assert_frame_equal(beside_published(summary, "embedded", ["HSTU"]), summary)
+    pd.testing.assert_frame_equal(with_published(summary, "embedded", ["HSTU"]), summary)

@@ -75,7 +75,7 @@ def test_a_user_needs_something_relevant():
         Relevant(np.array([0, 1]), np.array([5, 6]))
 
 
-def test_the_protocol_says_what_it_is():
+def test_the_protocol_shows_what_it_is():
     card = PAPER.card()
     assert list(card.columns) == ["setting", "value", "meaning"] and "test" in card["value"].tolist()
     assert "first half" in str(PAPER)

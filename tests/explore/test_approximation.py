@@ -166,7 +166,7 @@ def test_the_widest_sizes_are_drawn() -> None:
     assert heatmaps(dashboard.figure)[0].shape == (128, 128)
 
 
-def test_settings_that_cannot_be_trained_are_told() -> None:
+def test_settings_that_cannot_be_trained_are_reported() -> None:
     dashboard = small(start="latents")
     dashboard.controls["d"].value = 5
     assert "latents of similar, not identical have width 4" in dashboard.status.value

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 import pytest
 
 from workbench.explore.curve_explorer import Axes, curve_explorer
-from workbench.explore.curve_explorer_widget import ReadOff
+from workbench.explore.curve_explorer_widget import CurveExplorer
 from workbench.explore.template import method_style
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -15,7 +15,7 @@ CURVES = pd.DataFrame(
 AXES = Axes("items <b>", "share", unit="items", share=True)
 
 
-def test_each_curve_says_its_value_where_the_mark_stands() -> None:
+def test_each_curve_shows_its_value_where_the_mark_stands() -> None:
     figure = curve_explorer(CURVES, 10, AXES)
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     marks = [trace for trace in figure.data if trace.mode == "markers"]
@@ -52,7 +52,7 @@ def test_axes_for_amounts() -> None:
 
 
 def test_the_slider_moves_the_mark_to_both_ends_and_the_plot_keeps_its_size() -> None:
-    dashboard = ReadOff("Read", CURVES, AXES, "items", "how many", start=10)
+    dashboard = CurveExplorer("Read", CURVES, AXES, "items", "how many", start=10)
     heights = set()
     for x in (1, 100):
         dashboard.controls["items"].value = x
@@ -67,13 +67,15 @@ def test_the_slider_moves_the_mark_to_both_ends_and_the_plot_keeps_its_size() ->
 
 def test_a_choice_between_tables() -> None:
     other = CURVES.assign(y=0.0)
-    dashboard = ReadOff("Read", {"one": CURVES, "two": other}, AXES, "items", "how many", 1, choice="of")
+    dashboard = CurveExplorer(
+        "Read", {"one": CURVES, "two": other}, AXES, "items", "how many", 1, choice="of"
+    )
     dashboard.controls["of"].value = "two"
     assert list(dashboard.figure.data[0].y) == [0, 0, 0]
 
 
 def test_an_error_shows_in_the_status_line() -> None:
-    dashboard = ReadOff("Read", CURVES, AXES, "items", "how many", start=10)
+    dashboard = CurveExplorer("Read", CURVES, AXES, "items", "how many", start=10)
     dashboard.tables[""] = CURVES.iloc[:0]
     dashboard.controls["items"].value = 1
     assert "the table is empty" in dashboard.status.value
@@ -82,7 +84,7 @@ def test_an_error_shows_in_the_status_line() -> None:
 
 @pytest.mark.parametrize(("start", "stands"), [(10, 10), (7, 1), (1000, 100), (0, 1)])
 def test_the_slider_starts_where_there_is_a_value(start: float, stands: int) -> None:
-    dashboard = ReadOff("Read", CURVES, AXES, "items", "how many", start)
+    dashboard = CurveExplorer("Read", CURVES, AXES, "items", "how many", start)
     assert dashboard.controls["items"].value == stands
 
 
@@ -96,7 +98,7 @@ def test_the_slider_starts_where_there_is_a_value(start: float, stands: int) -> 
 )
 def test_tables_that_no_slider_fits_are_refused(tables: object, start: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ReadOff("Read", tables, AXES, "items", "how many", start)  # type: ignore[arg-type]
+        CurveExplorer("Read", tables, AXES, "items", "how many", start)  # type: ignore[arg-type]
 
 
 def test_lists_of_no_items_have_a_value_but_no_place_on_the_axis():

@@ -120,7 +120,7 @@ def test_a_control_that_is_moved_ends_it(monkeypatch) -> None:
     asyncio.run(session())
 
 
-def test_an_error_is_told_and_the_button_is_free_again() -> None:
+def test_an_error_is_reported_and_the_button_is_free_again() -> None:
     count = Count()
     count.controls["upto"].value = 15
     count.run()

@@ -31,7 +31,7 @@ def lens(plan: Plan) -> QueryLens:
     return QueryLens(plan, titles, bench=LiveBench("cpu"), k=5)
 
 
-def told(lens: QueryLens) -> str:
+def status(lens: QueryLens) -> str:
     assert "Error" not in lens.status.value, lens.status.value
     return str(lens.figure.layout.title.text)
 
@@ -41,13 +41,13 @@ def lists(lens: QueryLens) -> list[list[str]]:
     return [[text.replace("\N{NO-BREAK SPACE}", " ") for text in column] for column in table.cells["values"]]
 
 
-def test_the_list_stands_beside_the_true_one(lens: QueryLens) -> None:
-    assert told(lens).startswith("Query 0, per component n1=20: ")
+def test_the_list_stands_next_to_the_true_one(lens: QueryLens) -> None:
+    assert status(lens).startswith("Query 0, per component n1=20: ")
     lens.controls["searcher"].value = "average"
     lens.controls["average n2"].value = 5
     seen = lens.seen()
     missed = int(seen.places["missed"].sum())
-    assert missed and f"{missed} of 5 missed" in told(lens)
+    assert missed and f"{missed} of 5 missed" in status(lens)
     places, found, true = lists(lens)
     assert places == ["1", "2", "3", "4", "5"]
     assert sum(t.endswith("missed") for t in true) == sum(t.endswith("extra") for t in found) == missed
@@ -65,11 +65,11 @@ def test_every_searcher_and_every_control_to_its_ends(lens: QueryLens) -> None:
         lens.controls["searcher"].value = name
         if "is not built yet" in lens.status.value:
             lens.run()
-        assert f"Query 0, {name}" in told(lens)
+        assert f"Query 0, {name}" in status(lens)
     for name, ends in {"query": (11, 0), "k": (1, 10)}.items():
         for value in ends:
             lens.controls[name].value = value
-            told(lens)
+            status(lens)
     lens.controls["k"].value = 100
     assert "k must lie in 1 to 19" in lens.status.value
     lens.controls["k"].value = 5
@@ -79,14 +79,14 @@ def test_every_searcher_and_every_control_to_its_ends(lens: QueryLens) -> None:
 
 
 def test_an_index_is_built_by_the_button_and_answers_from_then_on(lens: QueryLens) -> None:
-    before = told(lens)
+    before = status(lens)
     lens.controls["h-indexer keep"].value = 10
     lens.controls["searcher"].value = "h-indexer"
     assert "press the button" in lens.status.value and lens.figure.layout.title.text == before
     lens.start_button.click()
-    assert lens.status.value == "built and searched" and "h-indexer width=64,keep=10" in told(lens)
+    assert lens.status.value == "built and searched" and "h-indexer width=64,keep=10" in status(lens)
     lens.controls["h-indexer keep"].value = 20
-    assert "keep=20" in told(lens)
+    assert "keep=20" in status(lens)
     lens.controls["h-indexer width"].value = 8
     assert "press the button" in lens.status.value
 
@@ -133,4 +133,4 @@ def test_the_lens_shares_what_an_explorer_built(plan: Plan, workbench_root: Path
     lens = QueryLens(plan, bench=bench, k=5)
     lens.controls["h-indexer keep"].value = 10
     lens.controls["searcher"].value = "h-indexer"
-    assert "h-indexer" in told(lens)
+    assert "h-indexer" in status(lens)

@@ -1,4 +1,4 @@
-"""Views in files: read back as they were, whole or not there, and an error that says what to do."""
+"""Views in files: read back as they were, whole or not there, and an error that names what to do."""
 
 import doctest
 import re
@@ -64,7 +64,7 @@ def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not list(tmp_path.iterdir())
 
 
-def test_nobodys_file_is_replaced_and_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_nobodys_file_is_replaced_and_a_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "v.csv").write_text("mine")
     (tmp_path / "v.html").write_text("mine")
     with pytest.raises(ValueError, match=r"v\.csv exists: name another file, or delete it"):

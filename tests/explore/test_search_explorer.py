@@ -65,7 +65,7 @@ def marks(explorer: SearchExplorer) -> dict[str, int]:
     return found
 
 
-def told(explorer: SearchExplorer) -> str:
+def status(explorer: SearchExplorer) -> str:
     assert "Error" not in explorer.status.value, explorer.status.value
     return str(explorer.status.value)
 
@@ -81,7 +81,7 @@ def test_the_first_view_is_the_stored_sweep(explorer: SearchExplorer) -> None:
 def test_measuring_puts_ringed_points_over_the_sweep(explorer: SearchExplorer) -> None:
     explorer.controls["methods"].value = ("average", "h-indexer")
     explorer.start_button.click()
-    assert told(explorer).startswith("measured")
+    assert status(explorer).startswith("measured")
     found = marks(explorer)
     assert found["measured now"] == 3 and found["average"] == 2 and found["h-indexer"] == 1
     ring = next(t for t in explorer.figure.data if t.name == "measured now")
@@ -121,7 +121,7 @@ def test_every_control_to_its_ends(explorer: SearchExplorer) -> None:
             ends = [options[0], options[-1], control.value]
         for value in ends:
             control.value = value
-            told(explorer)
+            status(explorer)
 
 
 def test_settings_that_were_not_measured_are_said_to_be_none(explorer: SearchExplorer) -> None:
@@ -153,7 +153,7 @@ def test_failing_queries_are_those_of_the_table(explorer: SearchExplorer) -> Non
     assert "press measure" in explorer.figure.layout.annotations[0].text
     explorer.controls["methods"].value = ("average",)
     explorer.run()
-    told(explorer)
+    status(explorer)
     marks = explorer.figure.data[0]
     queries, table = explorer.bench.queries, explorer.bench.table
     assert set(queries["label"]) == set(table["label"])
@@ -204,7 +204,7 @@ def test_every_model_is_measured_on_the_catalogue(explorer: SearchExplorer) -> N
     explorer.measure_models()
     explorer.controls["view"].value = "all models"
     explorer.controls["recall"].value = "label HR"
-    told(explorer)
+    status(explorer)
     assert "every model on the catalogue" in explorer.figure.layout.title.text
     assert {"SASRec + MoL", "SparCode", "Deep Retrieval"} <= set(marks(explorer))
     assert explorer.values["corpus"] == "60 items"  # the controls stay
@@ -216,7 +216,7 @@ def test_without_a_label_found_there_is_nothing_to_be_relative_to(checkpoint: st
     explorer.run()
     explorer.controls["recall"].value = "relative HR"
     assert "the relative hit rate is undefined" in explorer.figure.layout.annotations[0].text
-    told(explorer)
+    status(explorer)
 
 
 def test_only_the_chosen_searchers_show_their_parameters(explorer: SearchExplorer) -> None:
@@ -260,13 +260,13 @@ def test_learned_indexes_search_the_catalogue_under_their_own_score(explorer: Se
     assert "the catalogue alone" in explorer.status.value
     explorer.controls["corpus"].value = "as it is"
     explorer.run()
-    told(explorer)
+    status(explorer)
     assert {"brute force, SparCode", "SparCode", "brute force, Deep Retrieval", "Deep Retrieval"} < set(
         marks(explorer)
     )
     hover = {t.name: t.customdata[0][0] for t in explorer.figure.data if t.customdata is not None}
     assert "own score" in hover["SparCode"] and "own score" not in hover["brute force"]
-    assert "Retrieval" not in told(explorer) and "SparCode" not in told(
+    assert "Retrieval" not in status(explorer) and "SparCode" not in status(
         explorer
     )  # it compares the same score only
     assert explorer.command_line.count("--scorer") == 2 and "--items" not in explorer.command_line
@@ -442,5 +442,5 @@ def test_labels_of_marks_that_lie_together_are_kept_apart() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_says_what_it_is(name: str) -> None:
+def test_every_method_shows_what_it_is(name: str) -> None:
     assert METHODS[name].meaning and all(p.meaning for p in METHODS[name].parameters)

@@ -192,9 +192,9 @@ def test_a_brush_lists_what_the_chosen_settings_lose():
     figure = figures.brushed(figures.frontier(TABLE), queries)
     labels = [mark[1] for trace in figure.data if trace.customdata is not None for mark in trace.customdata]
     assert set(labels) == set(TABLE["label"]) - {"reference implementation"}
-    told, rows = figures.failing_in(figure.layout.meta, labels)
-    assert told == "2 settings chosen: 2 of 3 queries lose a true item."
+    summary, rows = figures.failing_in(figure.layout.meta, labels)
+    assert summary == "2 settings chosen: 2 of 3 queries lose a true item."
     assert rows == [(0, 1, 0.5), (1, 2, pytest.approx(0.15))]
-    told, rows = figures.failing_in(figure.layout.meta, ["average (n2=500)"])
-    assert (told, rows) == ("1 setting chosen: 1 of 3 queries lose a true item.", [(1, 1, 0.1)])
+    summary, rows = figures.failing_in(figure.layout.meta, ["average (n2=500)"])
+    assert (summary, rows) == ("1 setting chosen: 1 of 3 queries lose a true item.", [(1, 1, 0.1)])
     assert figures.brushed(figures.frontier(TABLE), queries.iloc[:0]).layout.meta is None

@@ -52,7 +52,7 @@ def test_text_can_be_read_on_light_and_dark(ground: str) -> None:
     assert contrast(TEMPLATE.layout.font.color, ground) > 3.9
 
 
-def test_colours_are_told_apart_without_seeing_green() -> None:
+def test_colours_are_distinguished_without_seeing_green() -> None:
     for first, second in combinations(PALETTE, 2):
         distance = (
             sum((a - b) ** 2 for a, b in zip(as_deuteranope(first), as_deuteranope(second), strict=True))

@@ -98,7 +98,7 @@ def test_ways_are_drawn_with_their_intervals() -> None:
         ways_with_intervals(pd.DataFrame(rows), "MRR")
 
 
-def test_the_search_box_searches_shows_parts_and_says_what_is_wrong() -> None:
+def test_the_search_box_searches_shows_parts_and_shows_what_is_wrong() -> None:
     box = SearchBox(Search(), "noise")
     assert box.figure.data[0].type == "table"
     box.controls["show"].value = "parts of mixture"

@@ -29,7 +29,7 @@ RESULTS = pd.DataFrame(
 
 
 class Bars(Dashboard):
-    """As many bars as a slider says, and a line above three."""
+    """As many bars as a slider sets, and a line above three."""
 
     def __init__(self) -> None:
         count = ipywidgets.IntSlider(value=2, min=0, max=9, continuous_update=False)
@@ -203,7 +203,7 @@ def test_a_figure_whose_browser_lost_an_update_is_opened_again(monkeypatch: pyte
     assert bars.figure is first  # no browser has opened it
     opened = threading.Event()
     bars.widget.observe(lambda _: opened.set(), names="children")
-    first._shown = 0  # what a browser says that has opened the figure and heard of no change
+    first._shown = 0  # what a browser sends that has opened the figure and received no change
     assert opened.wait(20)
     with bars.lock:
         assert bars.figure is not first and bars.figure in bars.widget.children
@@ -305,7 +305,7 @@ def test_a_metric_without_a_cut_off_is_shown_as_it_is() -> None:
     assert [list(trace.x) for trace in explorer.figure.data] == [["MRR"]]
 
 
-def test_no_method_chosen_is_told() -> None:
+def test_no_method_chosen_is_reported() -> None:
     explorer = MetricExplorer(RESULTS)
     explorer.controls["methods"].value = ()
     assert "choose at least one of the methods" in explorer.status.value
@@ -341,7 +341,7 @@ def test_a_live_figure_is_opened_once_and_whole(monkeypatch: pytest.MonkeyPatch)
     assert figures[0]["_config"]["showSendToCloud"] is False
 
 
-def test_the_code_of_live_figures_is_told_once() -> None:
+def test_the_code_of_live_figures_is_reported_once() -> None:
     first, second = (MetricExplorer(RESULTS).figure for _ in range(2))
     assert first._library == second._library != ""
     assert len(str(first._esm)) < 10_000 < len(str(go.FigureWidget._esm))

@@ -64,7 +64,7 @@ def page_texts(folder: Path, payload: str) -> dict[str, str]:
     )
     pairs.write(source)
 
-    async def told(job: runner.Job, work: Path) -> Any:
+    async def failed(job: runner.Job, work: Path) -> Any:
         del work
         await asyncio.sleep(0)
         shutil.copyfile(job.source, job.output)
@@ -76,7 +76,7 @@ def page_texts(folder: Path, payload: str) -> dict[str, str]:
         Path(job.records).write_text("".join(json.dumps(line) + "\n" for line in lines))
         return runner.Outcome(f"ValueError: {payload}")
 
-    runner._in_own_process = told
+    runner._in_own_process = failed
     runner.run_report(runner.ReportSpec(dataset="walks"), say=lambda _: None)
     pages = {str(p.relative_to(folder)): p.read_text() for p in (folder / "reports").rglob("*.html")}
     return pages | {"table": table(pd.DataFrame({"title": [payload]})).to_html()}

@@ -32,7 +32,7 @@ def page(tallies: Sequence[Tally], command: str, seconds: float) -> str:
 Nothing of yours is lost or guessed. Work that is killed, meets a full disk or a second process leaves the state before it or
 the whole new one, and gives the same result when it is done again. A file that is damaged or made to do harm is read, or
 refused in one line that names it; nothing in it is executed, nothing is written outside the folder in question, and reading it
-takes bounded time and memory. A tool that is missing costs speed, or the error says what to install. Text from data is text on
+takes bounded time and memory. A tool that is missing costs speed, or the error names what to install. Text from data is text on
 every page.
 
 `{command}` tries this and wrote this page: {tried:,} tries, {lost:,} lost, in {seconds / 60:.0f} minutes, on

@@ -140,7 +140,7 @@ def two_at_once(work: Work, scratch: Path, tries: int) -> Tally:
 
 def missing_tools(scratch: Path) -> Tally:
     """Without a compiler, fbgemm, faiss or home, and with a compiled kernel that was cut off."""
-    tally = Tally("missing tools", "the work is done without the tool, or one line says what to install")
+    tally = Tally("missing tools", "the work is done without the tool, or one line names what to install")
     scratch.mkdir(parents=True)
 
     def without(**environment: str | None) -> None:

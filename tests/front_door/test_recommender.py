@@ -165,7 +165,7 @@ def test_every_model_recommends_similar_and_explains(encoder, similarity):
     assert found is None or found.scores.shape == (2, 3)
 
 
-def test_a_model_that_uses_users_or_request_times_says_so():
+def test_a_model_that_uses_users_or_request_times_reports_it():
     data = cyclic()
     with pytest.raises(ValueError, match="component of the user's id: give the user"):
         model_of("sasrec", "mol", data).recommend([101, 102])
@@ -182,7 +182,7 @@ def test_the_package_offers_the_front_door_and_nothing_more():
         _ = wb.recommend
 
 
-def test_what_cannot_be_loaded_says_what_to_do(tmp_path):
+def test_what_cannot_be_loaded_names_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="no dataset is called"):
         wb.load_data(tmp_path / "missing.csv")
     with pytest.raises(ValueError, match="give the data"):
@@ -258,9 +258,9 @@ def test_a_query_table_that_does_not_fit_is_refused(given, message):
         wb.from_embeddings(ITEM_ROWS, ids=["a", "b", "c"], **given)
 
 
-def test_an_unknown_query_and_a_missing_history_are_told():
+def test_an_unknown_query_and_a_missing_history_are_reported():
     model = wb.from_embeddings(ITEM_ROWS, queries=QUERY_ROWS, query_ids=["ann", "bob"])
     with pytest.raises(ValueError, match=r"has no query 'an' \(did you mean 'ann'\?\)"):
         model.recommend(user="an")
-    with pytest.raises(ValueError, match="needs a history: this model knows its queries"):
+    with pytest.raises(ValueError, match="needs a history: this model has the embeddings"):
         model.explain(0, user="ann")

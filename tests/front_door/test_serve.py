@@ -89,7 +89,7 @@ def test_lists_are_those_of_the_index(index, port):
         ("GET", "/docs", None, 404, "Not Found"),
     ],
 )
-def test_what_is_refused_says_why(port, method, path, body, status, message):
+def test_what_is_refused_gives_the_reason(port, method, path, body, status, message):
     found = ask(port, method, path, body)
     assert found[0] == status and found[2] == "application/json"
     assert message in found[1]["error"] and "Traceback" not in found[1]["error"]

@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 
-def told(script: Path, *arguments: str, **environment: str) -> dict[str, Any]:
+def printed_by(script: Path, *arguments: str, **environment: str) -> dict[str, Any]:
     """What a script prints on its last line."""
     done = subprocess.run(
         [sys.executable, str(script), *arguments],
@@ -46,7 +46,7 @@ def told(script: Path, *arguments: str, **environment: str) -> dict[str, Any]:
 def found(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What the checks found on a device."""
     interpreted = {"TRITON_INTERPRET": "1"} if request.param == "cpu" else {}
-    return told(CHECKS, request.param, **interpreted)
+    return printed_by(CHECKS, request.param, **interpreted)
 
 
 @pytest.mark.parametrize("check", ["gates", "three_tf32", "shapes", "candidates"])
@@ -84,7 +84,7 @@ def test_brute_force_uses_it_on_a_gpu(found):
 
 
 def test_every_kernel_compiles_for_a_gpu(tmp_path):
-    code = told(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
+    code = printed_by(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
     assert len(code) == 10
     assert min(code.values()) > 1000
 

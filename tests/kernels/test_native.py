@@ -91,7 +91,9 @@ def test_several_processes_at_once_compile_one_library(source, folder, tmp_path)
     ("compiler", "message"),
     [("no-such-compiler", "there is no C\\+\\+ compiler here"), ("false", "failed: exit status 1")],
 )
-def test_without_a_working_compiler_the_log_says_so(source, folder, monkeypatch, caplog, compiler, message):
+def test_without_a_working_compiler_the_log_reports_it(
+    source, folder, monkeypatch, caplog, compiler, message
+):
     monkeypatch.setenv("CXX", compiler)
     with pytest.raises(native.Unavailable, match=message):
         native.built(source, folder)

@@ -1,4 +1,4 @@
-"""Walks over a graph: what C++ hands out and keeps is what Python does, and what the definition says."""
+"""Walks over a graph: what C++ hands out and keeps is what Python does, and what the definition gives."""
 
 import pytest
 import torch

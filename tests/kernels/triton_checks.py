@@ -121,14 +121,14 @@ def candidates(device: str) -> float:
 def no_such_row(device: str) -> list[str]:
     """What candidates outside the corpus raise."""
     given, rule = states(device), gate(device, 20, "glu_silu")
-    told = []
+    messages = []
     for row in (-1, 75):
         try:
             rows = torch.full((3, 2), row, device=device)
             mixture_triton.mixture_scores(*given, rule.layers, rule.combination, rows)
         except IndexError as error:
-            told.append(str(error))
-    return told
+            messages.append(str(error))
+    return messages
 
 
 def half(device: str) -> float:

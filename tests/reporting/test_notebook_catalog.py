@@ -20,7 +20,7 @@ def three(workshop: Any) -> Any:
     return workshop
 
 
-def test_a_notebook_says_what_it_takes(three: Any) -> None:
+def test_a_notebook_shows_what_it_takes(three: Any) -> None:
     first, second, last = catalog(three.notebooks)
     assert [first.name, second.name, last.name] == ["00_tour", "01_preprocess", "10_scaling"]
     assert first.title == "Notebook 00_tour"

@@ -73,7 +73,7 @@ def test_code_of_notebooks_counts_and_that_of_reports_does_not(tmp_path: Path) -
     assert code_digest(tmp_path) != before
 
 
-def test_texts_are_told_apart() -> None:
+def test_texts_are_distinguished() -> None:
     assert text_digest("ab", "c") != text_digest("a", "bc")
     assert text_digest("a") == text_digest("a")
 

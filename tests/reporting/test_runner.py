@@ -85,7 +85,7 @@ def ran(shared_workshop: Any, code_that_stays: None) -> tuple[Any, Finished, lis
     return shared_workshop, finished, lines
 
 
-def test_every_notebook_runs_and_its_end_is_told(ran: Any) -> None:
+def test_every_notebook_runs_and_its_end_is_reported(ran: Any) -> None:
     workshop, finished, lines = ran
     assert finished.index == workshop.reports / "index.html"
     assert {row.name: (row.state, row.error) for row in finished.rows} == {

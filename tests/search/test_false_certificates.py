@@ -301,7 +301,7 @@ def test_masks_of_another_kind_are_refused(change, message):
         check_request(q, len(x), x.ids.device, 3, **change)
 
 
-def test_a_change_that_cannot_be_undone_says_so(monkeypatch):
+def test_a_change_that_cannot_be_undone_reports_it(monkeypatch):
     similarity, _, x = states("mol", 0)
     searcher = Approximate.of(similarity, x, n1=4, source=one_refuses)
     monkeypatch.setattr(Refusing, "armed", True)

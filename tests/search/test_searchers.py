@@ -308,7 +308,7 @@ def test_items_are_added_replaced_and_removed(build):
         searcher.upsert(states(torch.ones(1, 1), torch.tensor([[9.0], [0.5]]), torch.tensor([7, 3]))[1])
         searcher.remove(torch.tensor([2]))
     except NotImplementedError as error:
-        assert "build" in str(error)  # an index that cannot be changed says what to do instead
+        assert "build" in str(error)  # the error of an index that cannot be changed names what to do instead
         return
     found = searcher.search(queries, 4)
     assert (found.ids.tolist(), found.scores.tolist()) == ([[7, 1, 4, 3]], [[9.0, 3.0, 1.0, 0.5]])

@@ -34,7 +34,7 @@ def states(queries: list[float], items: list[float], ids: list[int] | None = Non
 
 
 class Partly(Searcher):
-    """Looks at the first `seen` items of its part only, and says how good the others may be."""
+    """Looks at the first `seen` items of its part only, and returns how good the others may be."""
 
     def __init__(self, items: ItemState, seen: int) -> None:
         self.items, self.seen = items, min(seen, len(items))
@@ -74,7 +74,7 @@ def test_a_corpus_is_cut_into_even_runs():
 
 def test_a_bound_that_does_not_reach_the_last_score_leaves_the_result_exact():
     queries, items = states([1.0], [9.0, 8.0, 7.0, 2.0, 1.0, 3.0])
-    # Neither shard looks at its third item; the second shard is not exact, but 3 does not matter beside 9 and 8.
+    # Neither shard looks at its third item; the second shard is not exact, but 3 cannot enter a list of 9 and 8.
     found = Sharded(lambda part: Partly(part, 2), split(items, 2)).search(queries, 2)
     assert found.ids.tolist() == [[1, 2]]
     assert (found.exact.tolist(), found.gap.tolist(), found.num_scored.tolist()) == ([True], [0.0], [4])
@@ -85,7 +85,7 @@ def test_a_bound_above_the_last_score_is_the_gap():
     found = Sharded(lambda part: Partly(part, 1), [items[:2], items[2:]]).search(queries, 1)
     assert found.ids.tolist() == [[1], [3]]
     assert found.exact.tolist() == [True, False]
-    # The first shard returned −9 and knows of nothing above −1, the second −2 and is exact.
+    # The first shard returned −9 and has nothing above −1, the second −2 and is exact.
     assert found.gap[1].item() == pytest.approx(1.0, abs=1e-5) and found.gap[1] >= 1.0
 
 
@@ -237,6 +237,6 @@ def test_processes_go_on_after_errors(answers):
     assert [answer["after errors"] for answer in answers] == [expected] * PROCESSES
 
 
-def test_a_search_after_the_end_of_the_group_says_so(answers):
+def test_a_search_after_the_end_of_the_group_reports_it(answers):
     ended = "RuntimeError: the process group of this searcher was destroyed"
     assert [answer["after the end"] for answer in answers] == [ended] * PROCESSES

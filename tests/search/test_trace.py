@@ -75,7 +75,7 @@ MIXTURES: dict[str, Callable[..., Searcher]] = {
 
 
 def held_to(steps: list[trace.Step], found, exclude=EXCLUDE) -> None:
-    """The scored items of the steps are distinct, as many as `num_scored` says, and their best are the list."""
+    """The scored items of the steps are distinct, as many as `num_scored` counts, and their best are the list."""
     rows = torch.cat([step.rows for step in steps if step.scores is not None])
     scores = torch.cat([step.scores for step in steps if step.scores is not None])
     assert len(rows) == len(rows.unique())

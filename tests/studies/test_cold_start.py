@@ -23,7 +23,7 @@ GROUPS, EACH, WIDTH = 4, 10, 8
 
 
 def world(listening: bool = True) -> Deezer:
-    """Four tastes, told by a user's features; songs of a taste lie together."""
+    """Four tastes, given by a user's features; songs of a taste lie together."""
     random = np.random.default_rng(0)
     centres = 2 * np.linalg.qr(random.normal(size=(WIDTH, GROUPS)))[0].T
     songs = np.repeat(centres, EACH, 0) + 0.3 * random.normal(size=(GROUPS * EACH, WIDTH))

@@ -54,7 +54,7 @@ def test_what_cannot_be_taken_apart_is_said(workload: Workload, query, k, n1, me
         one_query(workload, query, k, n1)
 
 
-def test_a_gate_times_nothing_weighs_all_components_alike(workload: Workload) -> None:
+def test_a_gate_times_nothing_weighs_all_components_equally(workload: Workload) -> None:
     flat = sharpened(workload, 0.0)
     logits = flat.similarity.component_logits(flat.queries, flat.items)
     torch.testing.assert_close(flat.similarity.score(flat.queries, flat.items), logits.mean(-1))

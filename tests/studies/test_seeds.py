@@ -57,7 +57,7 @@ class Trained:
         ({("quick/hstu-dot", s): "unknown" for s in (0, 1)}, "unknown", "2"),
     ],
 )
-def test_the_threads_of_the_trainings_are_stored_and_a_mixture_is_told(monkeypatch, threads, dot, mol):
+def test_the_threads_of_the_trainings_are_stored_and_a_mixture_is_reported(monkeypatch, threads, dot, mol):
     monkeypatch.setattr(seed_studies, "load", lambda name: None)
     models = Trained(threads)
     table = Seeds(models=("quick/hstu-dot", "quick/hstu-mol"), seeds=2).table(models)

@@ -52,9 +52,11 @@ def world(tmp_path_factory, cycles):
 
 def test_a_sparser_index_is_smaller_and_never_better_than_the_whole(world):
     sequences, trained, _ = world
-    beside = load_or_train(tiny(DotConfig()), sequences, seed=5, progress=False)
-    sweep = sparsity_sweep(trained, sequences, (0.0, 0.5, 0.9), repeats=2, beside=beside).set_index("index")
-    scan = beside.metrics.set_index("metric")["value"]
+    two_tower = load_or_train(tiny(DotConfig()), sequences, seed=5, progress=False)
+    sweep = sparsity_sweep(trained, sequences, (0.0, 0.5, 0.9), repeats=2, compare_with=two_tower).set_index(
+        "index"
+    )
+    scan = two_tower.metrics.set_index("metric")["value"]
     assert sweep.loc[SCAN, "NDCG@10"] == pytest.approx(scan["NDCG@10"])
     assert (sweep["p50_ms"] > 0).all() and sweep.loc["brute force", "relative"] == 1
     assert sweep["mebibytes"].iloc[:3].is_monotonic_decreasing
@@ -67,7 +69,7 @@ def test_a_sparser_index_is_smaller_and_never_better_than_the_whole(world):
         sparsity_tradeoff(sweep.reset_index().tail(1))
 
 
-def test_codes_are_told_by_their_users_and_items(world):
+def test_codes_are_described_by_their_users_and_items(world):
     sequences, trained, _ = world
     retriever = trained.retriever()
     table = code_table(retriever, sequences, count=3, shown=2)

@@ -123,7 +123,7 @@ def test_another_text_or_encoder_has_its_own_entry(tmp_path: Path) -> None:
         assert encoder.calls == 1
 
 
-def test_a_damaged_entry_says_what_to_do(tmp_path: Path) -> None:
+def test_a_damaged_entry_names_what_to_do(tmp_path: Path) -> None:
     encode_cached(Letters(), ["ab", "c"], tmp_path, progress=False)
     (path,) = tmp_path.glob("*/vectors.npy")
     path.write_bytes(path.read_bytes()[:90])

@@ -79,7 +79,7 @@ def test_sizes_that_do_not_fit_are_refused(make) -> None:
         (torch.full((2, 2), float("nan")), "NaN"),
     ],
 )
-def test_a_target_that_says_nothing_is_refused(scores: torch.Tensor, message: str) -> None:
+def test_a_target_that_holds_nothing_is_refused(scores: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=f"mine: .*{message}"):
         Target("mine", scores.double(), None, "")
 

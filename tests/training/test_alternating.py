@@ -39,8 +39,8 @@ def test_a_run_that_goes_on_ends_with_the_paths_of_one_that_was_not_stopped(tmp_
     )
     assert one.keys() == other.keys() >= {"similarity.paths", "similarity.list_scores"}
     assert all(torch.equal(one[name], other[name]) for name in one)
-    told = ["structure", "stability", "paths in use", "path objective"]
-    assert parts.history[told].equals(whole.history[told])
+    columns = ["structure", "stability", "paths in use", "path objective"]
+    assert parts.history[columns].equals(whole.history[columns])
 
 
 def test_after_the_joint_epochs_only_the_output_table_moves(tmp_path):
@@ -56,7 +56,7 @@ def test_after_the_joint_epochs_only_the_output_table_moves(tmp_path):
     assert run.history["stability"].notna().tolist() == [True, True, False]
 
 
-def test_a_history_tells_of_both_turns(tmp_path):
+def test_a_history_covers_both_turns(tmp_path):
     run = trained(tmp_path, VARIANTS["afresh"], 4)
     assert run.history["structure"].iloc[-1] < run.history["structure"].iloc[0]
     assert run.history["stability"].between(0, 1).all()

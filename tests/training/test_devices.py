@@ -67,7 +67,7 @@ def test_a_device_that_is_not_there_is_refused(two_gpus, name):
         runtime.device(name)
 
 
-def test_a_run_stores_the_threads_of_each_epoch_and_says_if_they_change(tmp_path, capsys):
+def test_a_run_stores_the_threads_of_each_epoch_and_reports_if_they_change(tmp_path, capsys):
     before = torch.get_num_threads()
     for epochs, threads in ((1, 1), (2, 2)):
         torch.set_num_threads(threads)

@@ -120,7 +120,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, whole):
     columns = whole.history.columns.drop("seconds")
     assert run.history[columns].equals(whole.history[columns])
     assert (run.best_epoch, run.best_metric) == (whole.best_epoch, whole.best_metric)
-    # Whoever looks at the folder is told of the run as it is now.
+    # Whoever looks at the folder is settings of the run as it is now.
     assert json.loads((tmp_path / loop.RUN).read_text())["training"]["epochs"] == 4
     assert read_metadata(tmp_path)["training"]["epochs"] == 4
     assert loop.load_history(tmp_path)["loss"].tolist() == run.history["loss"].tolist()
@@ -366,17 +366,17 @@ def test_gradients_are_clipped_where_asked(tmp_path, monkeypatch, limit):
         assert min(norms) > 0.02
 
 
-def test_the_optimizer_is_told_what_the_configuration_says(tmp_path, monkeypatch):
-    told = []
+def test_the_optimizer_gets_what_the_configuration_holds(tmp_path, monkeypatch):
+    settings = []
     original = torch.optim.AdamW.__init__
 
     def init(self, params, lr, betas, weight_decay):
-        told.append((lr, betas, weight_decay))
+        settings.append((lr, betas, weight_decay))
         original(self, params, lr=lr, betas=betas, weight_decay=weight_decay)
 
     monkeypatch.setattr(torch.optim.AdamW, "__init__", init)
     trained(tmp_path, config=replace(training_config(epochs=1), weight_decay=0.25, betas=(0.8, 0.9)))
-    assert told == [(1e-2, (0.8, 0.9), 0.25)]
+    assert settings == [(1e-2, (0.8, 0.9), 0.25)]
 
 
 @pytest.mark.parametrize("limit", [None, 5, 10_000])
@@ -405,7 +405,7 @@ def test_masked_items_are_hidden_and_trained_on(tiny_batch):
     assert ENCODERS["bert4rec"].kind == "bert4rec"
 
 
-def test_progress_is_told_by_epoch(tmp_path, capsys):
+def test_progress_is_reported_by_epoch(tmp_path, capsys):
     loop.train(cyclic(), retriever_config("sasrec-dot"), training_config(epochs=2), tmp_path, device="cpu")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" · ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]

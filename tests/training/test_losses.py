@@ -155,7 +155,7 @@ def test_the_generator_decides_alone(kind, negatives, targets, count, log_q, see
         assert len(first.ids) == len(distinct) + (count if negatives == "mixed" else 0)
 
 
-def test_uniform_negatives_reach_every_item_alike():
+def test_uniform_negatives_reach_every_item_equally():
     candidates = draw(LossConfig(count=1000), torch.ones(20, dtype=torch.long), 10, generator())
     assert candidates is not None
     counts = torch.bincount(candidates.ids.flatten(), minlength=11)
@@ -234,7 +234,7 @@ def test_a_step_scores_valid_positions_alone(tiny_retriever, tiny_batch, monkeyp
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.3])
-def test_a_step_of_mol_learns_alike_with_and_without_a_compiler(
+def test_a_step_of_mol_learns_the_same_with_and_without_a_compiler(
     tiny_retriever, tiny_batch, monkeypatch, drop
 ):
     retriever = tiny_retriever(

@@ -29,7 +29,7 @@ def trained(folder, kind, **changes):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_trained_on_a_gpu_ranks_alike_on_both_devices(tmp_path, kind):
+def test_a_model_trained_on_a_gpu_ranks_the_same_on_both_devices(tmp_path, kind):
     run = trained(tmp_path, kind, epochs=2)
     assert all(math.isfinite(value) for value in run.history.iloc[-1])
     users = np.arange(USERS)

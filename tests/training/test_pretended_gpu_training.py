@@ -67,8 +67,8 @@ def test_paths_settle(updates, device):
         for seed in range(3):
             rows = torch.randn(40, DIM, generator=runtime.generator(seed)).to(device)
             retriever.similarity.on_batch(rows, torch.arange(40, device=device) % ITEMS + 1)
-    told = _settle(retriever, retriever.similarity, batches, config, 1)
-    assert all(math.isfinite(value) for value in told.values())
+    measures = _settle(retriever, retriever.similarity, batches, config, 1)
+    assert all(math.isfinite(value) for value in measures.values())
     assert retriever.similarity.list_paths.device == device
     assert not torch.equal(retriever.similarity.list_paths.cpu(), before)
     rows = torch.randn(6, DIM, generator=runtime.generator(5)).to(device)

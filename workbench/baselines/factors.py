@@ -76,7 +76,7 @@ class Factors(Baseline):
     ) -> Float[Tensor, "B N"]:
         """Inner products for known users; ValueError if they are not given."""
         if users is None:
-            raise ValueError(f"{type(self).__name__} knows users by their ids alone: give them")
+            raise ValueError(f"{type(self).__name__} identifies users by their ids alone: give them")
         of_users, of_items = self.final
         return of_users[users] @ of_items.T
 

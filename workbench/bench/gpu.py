@@ -84,7 +84,7 @@ def run(
 ) -> pd.DataFrame:
     """The table of all steps: `step`, `what`, `items`, `queries`, `ms` (median of a call) and `note`.
 
-    `written` is called with the table so far after each step. A step that fails is a row that says why, and the others run;
+    `written` is called with the table so far after each step. A step that fails is a row with the reason, and the others run;
     what has not begun after `minutes` is left out, and said. Raises ValueError if the device is no GPU.
     """
     if device.type != "cuda":

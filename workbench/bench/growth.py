@@ -221,7 +221,7 @@ def per_item(table: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:
     """Bytes kept for an item by each entry at the largest corpus of `table`: a row per label and part.
 
     Columns: label, `part`, `bytes`. Parts: the item's `components` (fp32), what the state holds besides (`gate and id`), and
-    the searcher's own `index`, as measured when it was built; memory is counted in pages, so a small corpus says little.
+    the searcher's own `index`, as measured when it was built; memory is counted in pages, so a small corpus shows little.
     """
     largest = table[table["items"] == table["items"].max()].drop_duplicates("label")
     wide = largest[["label", "workload", "index_mb", "items"]].merge(

@@ -92,7 +92,7 @@ def seen(workload: Workload, built: Built, point: SearcherSpec, query: int, k: i
 
 
 def candidates(point: SearcherSpec, logits: Float[Tensor, "N P"]) -> Bool[Tensor, "N"] | None:
-    """Which items of one query, given their component scores, a method scores in full; None if only the searcher knows.
+    """Which items of one query, given their component scores, a method scores in full; None if only the searcher can tell.
 
     Of the first stage's ties it may score others.
     """

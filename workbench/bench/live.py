@@ -43,7 +43,7 @@ class LiveBench:
         self.queries = pd.DataFrame()
         self.runs = 0
         self._lock = threading.Lock()
-        self._fields: dict[tuple[WorkloadSpec, int, int], SearcherPool] = {}
+        self._pools: dict[tuple[WorkloadSpec, int, int], SearcherPool] = {}
 
     @cached_property
     def machine(self) -> str:
@@ -53,21 +53,21 @@ class LiveBench:
 
     def built(self, plan: Plan) -> bool:
         """Whether the plan's corpus is there already."""
-        return self._key(plan) in self._fields
+        return self._key(plan) in self._pools
 
-    def field(self, plan: Plan) -> SearcherPool:
+    def pool(self, plan: Plan) -> SearcherPool:
         """The plan's workload, built if it is not there yet; raises as `workloads.build` does."""
         key = self._key(plan)
         with self._lock:
-            if key not in self._fields:
-                self._fields[key] = SearcherPool(build(*key, self.device))
-            return self._fields[key]
+            if key not in self._pools:
+                self._pools[key] = SearcherPool(build(*key, self.device))
+            return self._pools[key]
 
     def ready(self, plan: Plan, point: SearcherSpec) -> bool:
         """Whether nothing that takes long must be built before `point` can be asked."""
-        return self.built(plan) and all(map(self.field(plan).ready, self._contenders(plan, point)))
+        return self.built(plan) and all(map(self.pool(plan).ready, self._entries(plan, point)))
 
-    def _contenders(self, plan: Plan, point: SearcherSpec) -> list[BenchmarkEntry]:
+    def _entries(self, plan: Plan, point: SearcherSpec) -> list[BenchmarkEntry]:
         return [c for c in plan.entries(plan.workloads[0].num_items()) if c.method == point.method]
 
     def _key(self, plan: Plan) -> tuple[WorkloadSpec, int, int]:
@@ -86,15 +86,15 @@ class LiveBench:
         self._key(plan)
         if not self.built(plan):
             yield Step(0.0, f"building the corpus: {plan.workloads[0].name}")
-        field = self.field(plan)
-        entries = plan.entries(len(field.workload.items))
-        turns = RoundRobin(field, plan, plan.batch_sizes[0], plan.ks[0])
+        pool = self.pool(plan)
+        entries = plan.entries(len(pool.workload.items))
+        turns = RoundRobin(pool, plan, plan.batch_sizes[0], plan.ks[0])
         total = len(entries) * (plan.rounds + 2)
         done, memory = 0, []
         for entry in entries:
-            doing = "warming up" if field.ready(entry) else "building the index of"
+            doing = "warming up" if pool.ready(entry) else "building the index of"
             yield Step(done / total, f"{doing} {entry.label}")
-            field.get(entry, plan.batch_sizes[0])
+            pool.get(entry, plan.batch_sizes[0])
             yield Step((done + 1) / total, f"warming up {entry.label}")
             memory.append(turns.warm_up(entry))
             done += 2
@@ -112,10 +112,10 @@ class LiveBench:
             measured = side_by_side(
                 pd.concat(calls, ignore_index=True),
                 pd.concat(answers, ignore_index=True),
-                pd.DataFrame(field.builds),
+                pd.DataFrame(pool.builds),
                 pd.DataFrame(memory),
                 described(entries),
-                field.shape(),
+                pool.shape(),
             )
             self._keep(measured.assign(run=self.runs))
             self._keep_queries(pd.concat(answers, ignore_index=True), described(entries))

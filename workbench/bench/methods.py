@@ -158,7 +158,7 @@ class SearcherSpec:
     def read(cls, text: str) -> Self:
         """The point that a text names, as `text` writes it: the method, then name=value, separated by commas.
 
-        Raises ValueError that says what is wrong.
+        Raises ValueError that names what is wrong.
         """
         head, _, tail = text.strip().partition("=")
         method, _, first = head.rstrip().rpartition(" ") if "=" in text else (head, "", "")

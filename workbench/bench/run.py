@@ -176,26 +176,24 @@ def _run_workload(plan: Plan, spec: WorkloadSpec, folder: Path, device: torch.de
     bar.set_postfix_str(f"{spec.name}: building")
     workload = build(spec, plan.queries, plan.seed, device)
     those = plan.entries(len(workload.items))
-    field = SearcherPool(workload, those)
+    pool = SearcherPool(workload, those)
     folder.mkdir(parents=True, exist_ok=True)
     for group, rounds in todo.items():
-        _run_group(plan, field, group, groups[group], rounds, bar)
-    for name, table in zip(
-        TABLES, (field.shape(), described(those), pd.DataFrame(field.builds)), strict=True
-    ):
+        _run_group(plan, pool, group, groups[group], rounds, bar)
+    for name, table in zip(TABLES, (pool.shape(), described(those), pd.DataFrame(pool.builds)), strict=True):
         _write(table, folder / f"{name}.parquet")
 
 
 def _run_group(
-    plan: Plan, field: SearcherPool, group: tuple[int, int], folder: Path, rounds: list[int], bar: Any
+    plan: Plan, pool: SearcherPool, group: tuple[int, int], folder: Path, rounds: list[int], bar: Any
 ) -> None:
     batch_size, k = group
     folder.mkdir(parents=True, exist_ok=True)
-    bar.set_postfix_str(f"{field.workload.name}, B {batch_size}, k {k}")
-    turns = RoundRobin(field, plan, batch_size, k)
-    _write(pd.DataFrame([turns.warm_up(c) for c in field.entries]), folder / "memory.parquet")
+    bar.set_postfix_str(f"{pool.workload.name}, B {batch_size}, k {k}")
+    turns = RoundRobin(pool, plan, batch_size, k)
+    _write(pd.DataFrame([turns.warm_up(c) for c in pool.entries]), folder / "memory.parquet")
     for number in rounds:
-        taken = list(turns.of_round(number, field.entries))
+        taken = list(turns.of_round(number, pool.entries))
         answers = [turn.answers for turn in taken if turn.answers is not None]
         _write(pd.concat(answers, ignore_index=True), folder / f"round-{number:03}.answers.parquet")
         calls = pd.concat([turn.calls for turn in taken], ignore_index=True)

@@ -110,14 +110,14 @@ class Turn:
 class RoundRobin:
     """The entries of a pool, searched for the best `k` in batches of `batch_size`, according to a plan."""
 
-    def __init__(self, field: SearcherPool, plan: Plan, batch_size: int, k: int) -> None:
-        self.field, self.plan, self.batch_size, self.k = field, plan, batch_size, k
+    def __init__(self, pool: SearcherPool, plan: Plan, batch_size: int, k: int) -> None:
+        self.pool, self.plan, self.batch_size, self.k = pool, plan, batch_size, k
         self._calls: dict[str, int] = {}
 
     def warm_up(self, entry: BenchmarkEntry) -> dict[str, Any]:
         """Build and warm up a entry: workload, label, batch_size, k, and `peak_bytes` of a call."""
-        field, size = self.field, self.batch_size
-        built, asked = field.get(entry, size), field.asked(entry)
+        pool, size = self.pool, self.batch_size
+        built, asked = pool.get(entry, size), pool.asked(entry)
         for number in range(self.plan.warmup):
             _, queries, exclude = asked.batch(number * size, size)
             built.search(queries, self.k, exclude)
@@ -132,7 +132,7 @@ class RoundRobin:
         """The turns of round `number`, in an order that moves on each round; all were warmed up before."""
         first = number % len(entries)
         for turn, entry in enumerate([*entries[first:], *entries[:first]]):
-            built, asked = self.field.get(entry, self.batch_size), self.field.asked(entry)
+            built, asked = self.pool.get(entry, self.batch_size), self.pool.asked(entry)
             calls: list[dict[str, Any]] = []
             answers: list[pd.DataFrame] = []
             for call in range(self._calls[entry.label]):
@@ -149,7 +149,7 @@ class RoundRobin:
 
     def _key(self, entry: BenchmarkEntry) -> dict[str, Any]:
         return {
-            "workload": self.field.workload.name,
+            "workload": self.pool.workload.name,
             "label": entry.label,
             "batch_size": self.batch_size,
             "k": self.k,

@@ -155,8 +155,8 @@ def side_by_side(
     references = None
     if "reference" in entries:  # which runs that were stored before did not have
         references = dict(zip(entries["label"], entries["reference"], strict=True))
-    told = entries.drop(columns="reference", errors="ignore")
-    table = latency(calls).merge(told, on="label", how="left")
+    settings = entries.drop(columns="reference", errors="ignore")
+    table = latency(calls).merge(settings, on="label", how="left")
     table["own_score"] = [(references or {}).get(label, REFERENCE) != REFERENCE for label in table["label"]]
     table = table.merge(quality(answers, references), on=["workload", "label", "k"], how="left")
     builds = builds.rename(columns={"seconds": "build_s"})

@@ -43,7 +43,7 @@ class Moment:
 
     `what` the step was; `here`: items that it touched; `listed`, `scored`: all that were until now. `best` holds the rows of
     the best so far, `s_k` the k-th best score (−inf: there are fewer than k), `num_scored` the pairs scored until now.
-    `claimed`: what the searcher knows that no other item scores above, +inf for nothing. `could_enter`: items that were not
+    `claimed`: a score that no other item exceeds, as is proved (+inf: nothing is). `could_enter`: items that were not
     scored, may be found, and whose bound reaches `s_k`; `next`: the row of the largest bound among those that were not scored,
     −1 if all were.
     """

@@ -171,7 +171,7 @@ def train_model(
         list[str] | None,
         typer.Option(
             help="mlflow or wandb: send each epoch's numbers there too, besides TensorBoard's files; repeat for both. They"
-            " go where MLFLOW_TRACKING_URI says (sqlite:///mlflow.db, or a server), or WANDB_MODE (online, offline). Needs pip"
+            " go to MLFLOW_TRACKING_URI (sqlite:///mlflow.db, or a server), or WANDB_MODE (online, offline). Needs pip"
             " install 'retrieval-workbench\\[trackers]'."
         ),
     ] = None,
@@ -329,7 +329,7 @@ def compare_models(
 ) -> None:
     """Print the measured metrics of finished checkpoints as a table, followed by results published for the dataset.
 
-    The metrics are those stored with each checkpoint: on the test part, with the strict protocol. A note says which of them
+    The metrics are those stored with each checkpoint: on the test part, with the strict protocol. A note names those
     other code measured than the one that runs now; the CSV file has the code of each.
 
     Example: workbench model compare ml-1m-cpu-sasrec-dot ml-1m-cpu-sasrec-mol ml-1m-cpu-hstu-dot ml-1m-cpu-hstu-mol

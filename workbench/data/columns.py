@@ -189,7 +189,7 @@ class Reading:
         """A column of times as whole seconds since 1970, and, if it has fractions of a second, the order of rows by them.
 
         `unit` is that of numeric times; if it is None, it is inferred from the largest one (see `times.moments`), and a
-        remark says what was found.
+        remark states what was found.
         """
         name, column = self._column(position)
         try:

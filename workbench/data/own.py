@@ -67,8 +67,10 @@ def _interactions(reading: Reading, columns: ColumnNames) -> pd.DataFrame:
         )
     reading.load(taken)
     roles = {"users": user, "items": item, "ratings": rating, "times": time}
-    told = [f"{role} in {names[position]!r}" for role, position in roles.items() if position is not None]
-    reading.remarks.append(f"columns recognised: {', '.join(told)}")
+    recognised = [
+        f"{role} in {names[position]!r}" for role, position in roles.items() if position is not None
+    ]
+    reading.remarks.append(f"columns recognised: {', '.join(recognised)}")
     table: dict[str, Any] = {"user_id": reading.ids(user), "item_id": reading.ids(item)}
     if rating is not None:
         table["rating"] = reading.numbers(rating)

@@ -73,7 +73,7 @@ def prepare(interactions: Interactions, name: str, preparation: Preparation | No
 
     Users with an interaction become 0..U−1 and items of the corpus 1..N, both in the order of their source
     ids: numbers by value, text by code point. Rows are sorted by user, then timestamp; rows of one user at the same
-    second keep the order of the source, or the one that `preparation.ties` says.
+    second keep the order of the source, or that of `preparation.ties`.
     Raises DataError if the filters leave nothing.
     """
     preparation = preparation or Preparation()
@@ -157,7 +157,7 @@ def _present(codes: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
 
 
 def _time_order(users: NDArray[np.int64], timestamps: NDArray[np.int64], ties: Ties) -> NDArray[np.int64]:
-    """Rows by user, then timestamp, then as `ties` says; what is sorted is not sorted again."""
+    """Rows by user, then timestamp, then by `ties`; what is sorted is not sorted again."""
     if ties == "pandas":
         order = pd.DataFrame({"time": timestamps}).sort_values(by=["time"]).index.to_numpy()
         return order[np.argsort(users[order], kind="stable")]

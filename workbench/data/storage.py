@@ -35,7 +35,7 @@ def save(
     two tables hold the source's ids in dense order. `meta` (JSON values) joins the counts and the fingerprint
     in `meta.json`. `folder` is replaced whole or not at all, and only if it holds a dataset of the same settings (see
     `settings_in`; `replace`: a dataset), and none of `sources`, the files that were read.
-    Raises ValueError if `folder` must not be replaced, and OSError that says what to do if the disk is full.
+    Raises ValueError if `folder` must not be replaced, and OSError, with what to do, if the disk is full.
     """
     settings = settings_in({"fingerprint": sequences.fingerprint()} | meta)
     with files.new_folder(folder, DATASET, settings, sources=sources, replace=replace) as new:

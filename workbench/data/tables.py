@@ -98,19 +98,20 @@ def complaint(table: Table, problems: Iterable[tuple[int, str]], count: int) -> 
     return _complaint(table.name, [(places[row], what) for row, what in first], count)
 
 
-def _complaint(name: str, told: list[tuple[str, str]], count: int) -> DataError:
+def _complaint(name: str, problems: list[tuple[str, str]], count: int) -> DataError:
     if count == 1:
-        return DataError(f"{name}, {told[0][0]}: {told[0][1]}")
-    more = [f"and {count - len(told):,} more"] if count > len(told) else []
+        return DataError(f"{name}, {problems[0][0]}: {problems[0][1]}")
+    more = [f"and {count - len(problems):,} more"] if count > len(problems) else []
     return DataError(
-        f"{name} has {count:,} problems: " + "; ".join([f"{place}: {what}" for place, what in told] + more)
+        f"{name} has {count:,} problems: "
+        + "; ".join([f"{place}: {what}" for place, what in problems] + more)
     )
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:
     """Names of columns as an error shows them."""
-    told = ", ".join(shown(name, 40) for name in names[:most])
-    return f"{told} and {len(names) - most} more" if len(names) > most else told
+    text = ", ".join(shown(name, 40) for name in names[:most])
+    return f"{text} and {len(names) - most} more" if len(names) > most else text
 
 
 def shown(text: object, limit: int = 80) -> str:
@@ -360,15 +361,15 @@ def _folder(path: Path) -> ParquetTable:
     )
     if not files:
         raise DataError(f"{path} is a folder without files; name a file, or a folder of Parquet files")
-    told = {
+    keys = {
         part.partition("=")[0] for file in files for part in file.relative_to(path).parts[:-1] if "=" in part
     }
-    schema = pa.schema([(name, pa.string()) for name in sorted(told)])
+    schema = pa.schema([(name, pa.string()) for name in sorted(keys)])
     with reading(path, "every file of the folder must be a Parquet file of the same columns", DataError):
         found = pyarrow.dataset.dataset(
             [str(file) for file in files],
             format="parquet",
-            partitioning=pyarrow.dataset.partitioning(schema, flavor="hive") if told else None,
+            partitioning=pyarrow.dataset.partitioning(schema, flavor="hive") if keys else None,
             partition_base_dir=str(path),
         )
         return ParquetTable(path, tuple(found.schema.names), found.count_rows(), found)

@@ -84,11 +84,13 @@ def _numbers(column: pa.ChunkedArray, unit: TimeUnit | None, missing: NDArray[np
     if unit is not None:
         return _positive(values, unit, f"{_NAMES[unit]} since 1970", missing, right)
     largest = np.abs(values).max(initial=0)
-    told = next(name for name, least in reversed(_LEAST.items()) if largest >= least)
-    found = _positive(values, told, f"{_NAMES[told]} since 1970", missing, right)
-    small = right & (values != 0) & (np.abs(values) < _LEAST[told])
-    mixed = f"must be of one unit, and the largest seems to be {_NAMES[told]} (--time-unit names the unit)"
-    return Moments(values, told, found.kind, missing, (*found.wrong, (small, mixed)))
+    unit_found = next(name for name, least in reversed(_LEAST.items()) if largest >= least)
+    found = _positive(values, unit_found, f"{_NAMES[unit_found]} since 1970", missing, right)
+    small = right & (values != 0) & (np.abs(values) < _LEAST[unit_found])
+    mixed = (
+        f"must be of one unit, and the largest seems to be {_NAMES[unit_found]} (--time-unit names the unit)"
+    )
+    return Moments(values, unit_found, found.kind, missing, (*found.wrong, (small, mixed)))
 
 
 def _positive(

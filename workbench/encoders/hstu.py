@@ -27,8 +27,8 @@ is natural: buckets grow by e^0.301 ≈ 1.35. Kept for parity."""
 class HSTUConfig:
     """`blocks` with `heads` of query/key width `qk_dim` and value width `v_dim`; `dropout` of the input and of each output.
 
-    `request_time`: position i knows when the next item was asked for (the published behaviour: the time of the request, which
-    in evaluation is the target's timestamp). False: it knows only when its own item was.
+    `request_time`: position i sees when the next item was requested (the published behaviour: the time of the request, which
+    in evaluation is the target's timestamp). False: it sees only the time of its own item.
     """
 
     kind: ClassVar[str] = "hstu"

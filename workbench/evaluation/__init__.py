@@ -8,7 +8,7 @@ compare(ranks, other_ranks)   # differences on the same users
 from workbench.evaluation.latency import measure, percentiles
 from workbench.evaluation.metrics import KS, metrics
 from workbench.evaluation.protocol import RAILS, STRICT, STRICT_VALIDATION, Protocol, compare, summarize
-from workbench.evaluation.published import beside_published, published
+from workbench.evaluation.published import published, with_published
 from workbench.evaluation.ranks import TargetRanks, rank_table, target_ranks
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "STRICT_VALIDATION",
     "Protocol",
     "TargetRanks",
-    "beside_published",
     "compare",
     "measure",
     "metrics",
@@ -27,4 +26,5 @@ __all__ = [
     "rank_table",
     "summarize",
     "target_ranks",
+    "with_published",
 ]

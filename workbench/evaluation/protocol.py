@@ -36,7 +36,7 @@ MEANINGS: dict[str, dict[object, str]] = {
     },
     "request_time": {
         True: "the encoder is given the time of the target interaction",
-        False: "the encoder knows no time after the last interaction of the history",
+        False: "the encoder sees no time after the last interaction of the history",
     },
     "ties": {
         "source": "interactions of one user at the same time stand as in the source",
@@ -200,7 +200,7 @@ def compare(
     """Two models on the same users: `metric`, `first`, `second`, `difference` (second − first), `low`, `high`.
 
     The interval is of the difference, and users are resampled in pairs: what makes a user easy for both cancels, so it is
-    narrower than the two intervals suggest. A difference whose interval excludes 0 is more than chance among users (it says
+    narrower than the two intervals suggest. A difference whose interval excludes 0 is more than chance among users (it shows
     nothing about other training seeds).
     Raises ValueError if the rank tables are not of the same users with the same targets.
     """

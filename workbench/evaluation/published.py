@@ -49,7 +49,7 @@ def comparable(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(metric=rows["metric"].mask(theirs, MRR_CUT))
 
 
-def beside_published(summary: pd.DataFrame, dataset: str, methods: Collection[str]) -> pd.DataFrame:
+def with_published(summary: pd.DataFrame, dataset: str, methods: Collection[str]) -> pd.DataFrame:
     """A summary (see `summarize`) with one more column for each published source and method of `methods`.
 
     Columns: those of `summary`, then "method · source", NaN if that source does not print the metric. The order of

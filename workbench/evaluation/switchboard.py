@@ -128,7 +128,7 @@ def under(table: pd.DataFrame, changed: dict[str, Any]) -> pd.DataFrame:
 
 
 def word(setting: Any) -> str:
-    """A switch or one of its values as a reader knows it.
+    """A switch or one of its values as a reader sees it.
 
     >>> word("request_time"), word(False), word("all")
     ('target time', 'hidden', 'all')

@@ -348,7 +348,7 @@ def _stacked(entries: list[pd.DataFrame], parts: int, color: str) -> list[go.Bar
                 textangle=0,
                 constraintext="none",
                 textfont={"size": 11},
-                customdata=[_told_entry(row) for row in rows],
+                customdata=[_entry_hover(row) for row in rows],
                 hovertemplate="%{customdata[0]}<br>%{customdata[1]}"
                 + ("" if single else "<br>%{customdata[2]}: π·s = %{x:.3f}")
                 + "<extra></extra>",
@@ -361,14 +361,14 @@ def _stacked(entries: list[pd.DataFrame], parts: int, color: str) -> list[go.Bar
                 y=list(range(len(ranked))),
                 orientation="h",
                 marker={"color": _tint(GREY, 0.5)},
-                customdata=[_told_entry(e.iloc[0]) for e in ranked],
+                customdata=[_entry_hover(e.iloc[0]) for e in ranked],
                 hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>all other components: %{x:.3f}<extra></extra>",
             )
         )
     return traces
 
 
-def _told_entry(row: pd.Series) -> list[str]:
+def _entry_hover(row: pd.Series) -> list[str]:
     elsewhere = "" if math.isnan(row["elsewhere"]) else f", rank {int(row['elsewhere']):,} in the other list"
     return [plain(row["title"]), f"φ = {row['score']:.3f}{elsewhere}", plain(row["component"])]
 

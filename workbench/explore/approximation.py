@@ -126,9 +126,9 @@ def fit_dots(fits: pd.DataFrame, title: str) -> go.Figure:
             [f", width {w}" for w in fits["equal_width"]],
         ),
     )
-    for name, values, color, told in marks:
+    for name, values, color, hover in marks:
         figure.add_scatter(
-            x=values, y=names, name=name, mode="markers", customdata=told,
+            x=values, y=names, name=name, mode="markers", customdata=hover,
             marker={"symbol": "line-ns", "size": 22, "line": {"color": color, "width": 2.5}},
             hovertemplate=f"{name}%{{customdata}}: %{{x:.3f}}<extra></extra>",
         )  # fmt: skip

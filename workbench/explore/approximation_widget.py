@@ -132,7 +132,7 @@ class Approximation(LiveDashboard):
         yield Progress(1.0, _verdict(dot, mol))
 
     def _asked(self, values: Mapping[str, Any]) -> tuple[Target, FitConfig]:
-        """The chosen target and MoL's settings; a ValueError says what to change."""
+        """The chosen target and MoL's settings; a ValueError names what to change."""
         if values["target"] != OWN:
             target = TARGETS[values["target"]](values["n"], values["seed"])
         elif values["file"]:

@@ -49,15 +49,15 @@ def curve_explorer(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
     if here.empty:
         raise ValueError(f"no curve has a value at {at:g}")
     figure = go.Figure()
-    told = {}
+    values = {}
     for number, (name, rows) in enumerate(curves.groupby("curve", sort=False)):
         color, dash = _look(str(name), number)
         chosen = here.loc[here["curve"] == name, "y"]
-        told[number] = _told(float(chosen.iloc[0]), axes) if len(chosen) else "none"
+        values[number] = _formatted(float(chosen.iloc[0]), axes) if len(chosen) else "none"
         figure.add_scatter(
             x=rows["x"],
             y=rows["y"],
-            name=f"{plain(name)}: <b>{told[number]}</b>",
+            name=f"{plain(name)}: <b>{values[number]}</b>",
             mode="lines",
             line={"color": color, "dash": dash},
             legendgroup=str(number),
@@ -100,7 +100,7 @@ def _look(name: str, number: int) -> tuple[str, str]:
     return _COLORS[number % len(_COLORS)], _DASHES[number % len(_DASHES)]
 
 
-def _told(value: float, axes: Axes) -> str:
+def _formatted(value: float, axes: Axes) -> str:
     if axes.share:
         return f"{value:.1%}"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

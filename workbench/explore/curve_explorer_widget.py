@@ -12,8 +12,8 @@ from workbench.explore.curve_explorer import Axes, curve_explorer
 from workbench.explore.widgets import Dashboard
 
 
-class ReadOff(Dashboard):
-    """Move along curves: `slider` names the control, `says` explains it; it starts at the largest x up to `start`.
+class CurveExplorer(Dashboard):
+    """Move along curves: `slider` names the control, `label` explains it; it starts at the largest x up to `start`.
 
     `curves` has the columns `curve`, `x` and `y`; a mapping of names to tables adds a control `choice` between them; they
     must have the same values of x. ValueError if a column is missing or the tables' x differ.
@@ -25,7 +25,7 @@ class ReadOff(Dashboard):
         curves: pd.DataFrame | Mapping[str, pd.DataFrame],
         axes: Axes,
         slider: str,
-        says: str,
+        label: str,
         start: float,
         choice: str = "show",
     ) -> None:
@@ -44,7 +44,7 @@ class ReadOff(Dashboard):
             continuous_update=True,
             layout={"width": "420px"},
         )
-        groups: dict[str, dict[str, widgets.ValueWidget]] = {says: {slider: control}}
+        groups: dict[str, dict[str, widgets.ValueWidget]] = {label: {slider: control}}
         if len(self.tables) > 1:
             groups["Curves"] = {choice: widgets.ToggleButtons(options=list(self.tables))}
         super().__init__(title, groups)

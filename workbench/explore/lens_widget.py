@@ -52,13 +52,13 @@ class QueryLens(LiveDashboard):
         self.workload = workload or plan.workloads[0]
         self._seen = lru_cache(maxsize=32)(self._search)
         items = self.workload.num_items()
-        field = self.bench.field(self._plan(()))
+        pool = self.bench.pool(self._plan(()))
         methods = [m for m in METHODS.values() if not m.own_score and m.installed]
         names = [m.name for m in methods]
         groups = {
             "Query": {
                 "query": widgets.BoundedIntText(
-                    value=query, min=0, max=len(field.workload.queries) - 1, tooltip="number of the query"
+                    value=query, min=0, max=len(pool.workload.queries) - 1, tooltip="number of the query"
                 ),
                 "k": ladder((1, 5, 10, 20, 50, 100), k, "results of the query"),
             },
@@ -152,9 +152,9 @@ class QueryLens(LiveDashboard):
 
     def _search(self, point: SearcherSpec, query: int, k: int) -> Seen:
         plan = self._plan((point,))
-        field = self.bench.field(plan)
-        built = field.get(point.entry(), batch_size=1)
-        return seen(field.workload, built, point, query, k)
+        pool = self.bench.pool(plan)
+        built = pool.get(point.entry(), batch_size=1)
+        return seen(pool.workload, built, point, query, k)
 
     def _plan(self, points: tuple[SearcherSpec, ...]) -> Plan:
         return chosen_points(
@@ -166,10 +166,10 @@ def _verdict(one: Seen) -> str:
     """The outcome in one line."""
     missed = int(one.places["missed"].sum())
     if one.certified:
-        told = "certified exact"
+        verdict = "certified exact"
     elif missed:
-        told = f"{missed} of {len(one.places)} missed"
+        verdict = f"{missed} of {len(one.places)} missed"
     else:
-        told = "exact, not certified"
+        verdict = "exact, not certified"
     gap = "" if one.certified or not math.isfinite(one.gap) else f" (gap {one.gap:.2f})"
-    return f"{told}{gap}; {one.scored:,} scored, {one.survivors:,} survive the bound"
+    return f"{verdict}{gap}; {one.scored:,} scored, {one.survivors:,} survive the bound"

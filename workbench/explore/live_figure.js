@@ -36,7 +36,7 @@ export default () => {
       for (const [event, listener] of listeners) model.on(event, listener);
       const heard = hear(model);
       // Tells the kernel which of its versions is shown: one that stays behind has lost an update, and is opened again.
-      const tell = () => {
+      const acknowledge = () => {
         model.set("_shown", model.get("_version"));
         model.save_changes();
       };
@@ -45,13 +45,13 @@ export default () => {
         const made = make();
         made.initialize({ model: quieter(model) });
         for (const [name, change] of missed) model.set(name, change);
-        model.on("change:_version", tell);
-        tell();
+        model.on("change:_version", acknowledge);
+        acknowledge();
         return made;
       });
     },
     async render({ model, el }) {
-      // A figure that is not connected says so.
+      // A figure that is not connected reports it.
       const note = document.createElement("p");
       note.textContent = "Connecting the figure …";
       el.append(note);

@@ -119,8 +119,8 @@ class LiveDashboard(Dashboard):
         except Exception as error:  # as in drawing: nobody would see a traceback
             with self.lock:
                 if self._ticket is ticket:
-                    told = html_text(f"{type(error).__name__}: {error}")
-                    self.status.value = f'<span style="color:#c0392b">{told}</span>'
+                    message = html_text(f"{type(error).__name__}: {error}")
+                    self.status.value = f'<span style="color:#c0392b">{message}</span>'
         finally:
             with self.lock:
                 if self._ticket is ticket:

@@ -143,7 +143,7 @@ def frontier(
         x=_along(rows[measure][front], measure), y=rows[cost][front], mode="lines", name=FRONT, hoverinfo="skip",
         line={"color": GREY, "width": 1.5, "dash": "dot", "shape": "vh"}, showlegend=len(front) > 1,
     )  # fmt: skip
-    areas, told = _areas(rows), _hover(rows)
+    areas, hover = _areas(rows), _hover(rows)
     named: set[str] = set()
     for is_fresh in (False, True):
         for method, line in rows[fresh == is_fresh].groupby("method", sort=False):
@@ -154,7 +154,7 @@ def frontier(
                 line={"color": style.color, "dash": style.dash, "width": 1.5},
                 marker={"symbol": style.symbol, "size": areas[line.index], "color": style.color, "opacity": 0.85,
                         "line": {"width": 1, "color": style.color}},
-                customdata=np.stack([told[line.index], [plain(label) for label in line["label"]]], axis=1),
+                customdata=np.stack([hover[line.index], [plain(label) for label in line["label"]]], axis=1),
                 hovertemplate="%{customdata[0]}<extra></extra>",
             )  # fmt: skip
             named.add(str(method))
@@ -217,8 +217,8 @@ def failing_in(meta: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, lis
             lost.setdefault(query, []).append(missing)
     rows = [(query, len(shares), sum(shares) / len(shares)) for query, shares in lost.items()]
     settings = f"{len(chosen)} setting{'' if len(chosen) == 1 else 's'} chosen"
-    told = f"{settings}: {len(rows)} of {meta['queries']} queries lose a true item."
-    return told, sorted(rows, key=lambda row: (-row[1] * row[2], row[0]))
+    summary = f"{settings}: {len(rows)} of {meta['queries']} queries lose a true item."
+    return summary, sorted(rows, key=lambda row: (-row[1] * row[2], row[0]))
 
 
 def per_query_costs(table: pd.DataFrame) -> pd.DataFrame:
@@ -256,14 +256,15 @@ def failing(queries: pd.DataFrame, title: str = "") -> go.Figure:
     labels = list(dict.fromkeys(queries["label"]))[::-1]
     total = queries.groupby("label")["query"].nunique()
     hits = {1.0: "label found", 0.0: "label not found"}
-    told = [
+    hover = [
         f"query {query}: recall {recall:.2f}, {hits.get(hit, 'no label')}"
         for query, recall, hit in zip(lost["query"], lost["recall"], lost["hit"], strict=True)
     ]
-    wide = lost.assign(missing=1 - lost["recall"], told=told).pivot(index="label", columns="query")
+    wide = lost.assign(missing=1 - lost["recall"], hover=hover).pivot(index="label", columns="query")
     wide = wide.reindex(labels)
     shares, texts = (
-        wide[name][missing.index] if len(lost) else pd.DataFrame(index=labels) for name in ("missing", "told")
+        wide[name][missing.index] if len(lost) else pd.DataFrame(index=labels)
+        for name in ("missing", "hover")
     )
     figure = go.Figure()
     # One picture of cells: as marks, some thousands of them, they take a browser half a second to draw.
@@ -284,7 +285,7 @@ def failing(queries: pd.DataFrame, title: str = "") -> go.Figure:
         type="linear", showgrid=False, zeroline=False, range=[-0.2, len(labels) + 0.1], ticks="", tickfont={"size": 11},
         tickvals=[at + CELL for at in range(len(labels))],
         ticktext=[f"{plain(label)}: {counts.get(label, 0)} of {total[label]}" for label in labels],
-        ticklabelposition="inside top",  # beside the figure they would leave no room on a phone
+        ticklabelposition="inside top",  # outside the figure they would leave no room on a phone
     )  # fmt: skip
     figure.update_layout(height=max(320, 150 + 27 * len(labels)), margin={"t": 92})
     return finished(figure, plain(title) or "Queries that fail")
@@ -363,14 +364,14 @@ TOLD = (
 def _hover(rows: pd.DataFrame) -> pd.Series:
     """The label of each row, and all its known numbers."""
 
-    def told(row: pd.Series) -> str:
+    def text(row: pd.Series) -> str:
         lines = [f"<b>{plain(row['label'])}</b>"]
         if row.get("own_score", False):
             lines.append("own score: recall is against brute force with that score")
         lines += [form.format(row[name]) for name, form in TOLD if name in rows and math.isfinite(row[name])]
         return "<br>".join(lines)
 
-    return rows.apply(told, axis=1)
+    return rows.apply(text, axis=1)
 
 
 def nothing_yet(text: str, title: str) -> go.Figure:

@@ -25,7 +25,7 @@ HEIGHT = 350
 
 MOST_BARS = 14
 AT = ("trace_indexes", "point_indexes")
-"""Where a browser's event of a figure says which marks it is about."""
+"""Where a browser's event of a figure names the marks that it is about."""
 
 MOST_QUERIES = 12
 """Rows of the list below a figure whose marks were framed."""
@@ -254,8 +254,8 @@ class SearchExplorer(LiveDashboard):
             figure = proofs(_bars(stored, now, values["methods"]))
         elif values["view"] == "failing queries":
             queries = self._queries(values)
-            told = "These settings were measured without their queries: press measure."
-            figure = failing(queries, title) if len(queries) else nothing_yet(told, title)
+            note = "These settings were measured without their queries: press measure."
+            figure = failing(queries, title) if len(queries) else nothing_yet(note, title)
             height = max(HEIGHT, figure.layout.height) if len(queries) else HEIGHT  # a row for each entry
         elif all(table[measure].isna().all() for table in rows):
             figure = nothing_yet(
@@ -394,15 +394,15 @@ class SearchExplorer(LiveDashboard):
         found = [part for part in parts if len(part)]
         return pd.concat(found, ignore_index=True) if found else self.stored.iloc[:0]
 
-    def _tell_command(self, values: Mapping[str, Any]) -> None:
+    def _show_command(self, values: Mapping[str, Any]) -> None:
         try:
             self.command_line = command(self.asked(values))
         except (ValueError, OSError) as error:
             self.command_line = ""
-            told = f'<span style="color:#c0392b">These settings do not fit: {html_text(error)}</span>'
+            shown = f'<span style="color:#c0392b">These settings do not fit: {html_text(error)}</span>'
         else:
-            told = f"<small>The same from a shell:</small><br><code>{html_text(self.command_line)}</code>"
-        self._command.value = f'<div style="line-height:1.35;max-width:920px">{told}</div>'
+            shown = f"<small>The same from a shell:</small><br><code>{html_text(self.command_line)}</code>"
+        self._command.value = f'<div style="line-height:1.35;max-width:920px">{shown}</div>'
 
     def _verdict(self) -> str:
         latest = self.bench.table[self.bench.table["run"] == self.bench.runs]
@@ -451,7 +451,7 @@ class SearchExplorer(LiveDashboard):
         return save
 
 
-def _failing_html(told: str, rows: Sequence[tuple[int, int, float]]) -> str:
+def _failing_html(summary: str, rows: Sequence[tuple[int, int, float]]) -> str:
     """The sentence and the table of `failing_in`, its first `MOST_QUERIES` rows."""
     head = "<tr><th>query</th><th>settings that lose</th><th>missing</th></tr>"
     cells = "".join(

@@ -112,7 +112,7 @@ def unpack(text: str) -> list[Any]:
 def only(figure: go.Figure, every: Iterable[object], chosen: Iterable[object]) -> go.Figure:
     """The figure without the traces and annotations of those of `every` that are not `chosen`.
 
-    A trace belongs to the one that its legend group names, or else its name; an annotation to the one that its name says.
+    A trace belongs to the one that its legend group names, or else its name; an annotation to the one of its name.
     """
     left_out = {plain(name) for name in every} - {plain(name) for name in chosen}
     figure.data = [trace for trace in figure.data if (trace.legendgroup or trace.name) not in left_out]
@@ -139,7 +139,7 @@ def address(label: str) -> str:
 
 
 def problem(error: Exception) -> str:
-    """What a status line says of an error."""
+    """What a status line shows of an error."""
     return visible(f"{type(error).__name__}: {error}")
 
 
@@ -161,7 +161,7 @@ def _drawn(
         try:
             drawn = draw(state).update_layout(width=None)  # the page has a width to give
             known[key] = json.loads(drawn.to_json())
-        except Exception as error:  # as in the live dashboard, whose status line says so
+        except Exception as error:  # as in the live dashboard, whose status line shows it
             known[key] = {"error": problem(error)}
     return known[key]
 

@@ -1,4 +1,4 @@
-"""The figure of a search that is watched: the item map, and the proof beside it. May import bench."""
+"""The figure of a search that is watched: the item map, and the proof next to it. May import bench."""
 
 import math
 from textwrap import wrap
@@ -76,7 +76,7 @@ def watched_step(
     """A search after step `number`: left the items at their `places` (N, 2) of the map, right their bounds and scores.
 
     Right, every item that may be found stands at its place by bound (by score, if nothing is bounded): its bound until it is
-    scored, then its score. S_K (dashed) rules out all bounds below it; what the searcher itself knows of the rest is dotted.
+    scored, then its score. S_K (dashed) rules out all bounds below it; the bound that the searcher has for the rest is dotted.
     `explained`: the shares of the variance along the map's two directions; `titles` by item id.
     """
     number = min(number, len(watched.moments) - 1)

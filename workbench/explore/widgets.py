@@ -35,7 +35,7 @@ FIRST_PATIENCE = 30.0
 """The same for a figure that no browser has shown yet."""
 
 LOST = "the browser had lost this figure, which was opened again"
-"""What the status line says of a figure that was not connected."""
+"""What the status line shows of a figure that was not connected."""
 
 
 class Dashboard(ABC):
@@ -123,8 +123,8 @@ class Dashboard(ABC):
         return values
 
     def page_fixed(self) -> Mapping[str, str]:
-        """What a page says of the controls that do not work there, by name."""
-        return {name: visible(_told(value)) for name, value in self.values.items()}
+        """What a page shows about the controls that do not work there, by name."""
+        return {name: visible(_text(value)) for name, value in self.values.items()}
 
     def page_groups(self) -> Mapping[str, tuple[str, Any]]:
         """Labels of groups that a page shows only while a control, by name, has a value."""
@@ -151,7 +151,7 @@ class Dashboard(ABC):
         """The current state, for a page without a kernel: a table of the settings and the figure."""
         shown = {name for name, control in self.controls.items() if control.layout.display != "none"}
         settings = [
-            (name, visible(_told(value)) or "–") for name, value in self.values.items() if name in shown
+            (name, visible(_text(value)) or "–") for name, value in self.values.items() if name in shown
         ]
         # Read from the Python side: there is no waiting for the browser.
         figure = go.Figure(self.figure).update_layout(width=None)  # the page sets the width
@@ -421,7 +421,7 @@ def _label(value: Any) -> str:
             return f"{value:,}"
         case float():
             return f"{value:g}"
-    return _told(value) or "none"
+    return _text(value) or "none"
 
 
 def _set(name: str, control: Any, text: str) -> None:
@@ -452,8 +452,8 @@ def _replacement(old: Any, new: Any) -> dict[str, Any]:
     }
 
 
-def _told(value: object) -> str:
+def _text(value: object) -> str:
     """A control's value as text: a list joined by commas, a file by its name."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(_told, value))
+        return ", ".join(map(_text, value))
     return str(value["name"]) if isinstance(value, dict) else str(value)

@@ -234,7 +234,7 @@ def _shown(size: int) -> str:
 
 
 def described_index(folder: Path | str) -> Mapping[str, Any]:
-    """What an index says of itself: `searcher`, `model`, `weights`, `items`, `corpus`, `made_by`; nothing is loaded.
+    """The metadata of an index on disk: `searcher`, `model`, `weights`, `items`, `corpus`, `made_by`; nothing is loaded.
 
     Raises FileNotFoundError if there is none, ValueError if its description is damaged.
     """

@@ -46,7 +46,7 @@ def load_data(
     printed to stderr. Ids are integers or text of any kind, and are kept as they are. `items`: a file or table with the items'
     ids, titles and more. `name`: of your own data, by default the file's, or "my-data". `seed`: of the embedded datasets,
     which are generated.
-    Raises FileNotFoundError that says what to do if there is no such dataset or file, and DataError (a ValueError) that names
+    Raises FileNotFoundError, with what to do, if there is no such dataset or file, and DataError (a ValueError) that names
     the line or row of what is wrong.
 
     >>> import pandas as pd, workbench as wb
@@ -81,7 +81,7 @@ def train(
 ) -> Recommender:
     """The trained model of a preset on `data` (default: the preset's dataset), from `ckpts/` if it is there already.
 
-    `preset`: its name (`workbench model list`), or a retriever's configuration, trained as `training` says. `epochs`: passes
+    `preset`: its name (`workbench model list`), or a retriever's configuration, trained by `training`. `epochs`: passes
     over the users, instead of the preset's. `seed` decides weights, order, negatives and dropout: the same seed gives the
     same model. The model is measured and stored in `ckpts/`; a training that was stopped continues.
     Raises ValueError if there is no such preset, or the data has no user with enough interactions.

@@ -40,7 +40,7 @@ ADDED = "added_items"
 """The key of a model's metadata with the ids and titles of items that its data does not have."""
 
 EXPLAINED = 20
-"""Items of a history, the latest, of which an explanation says what each adds."""
+"""The number of latest items of a history whose effect an explanation shows."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Recommender:
         `history`: item ids of the source, oldest first; without it the data's history of `user` (an id of the source), or, if
         the model has a table of queries, the embedding of the query `user`, which has no history to exclude.
         `timestamps`: seconds since 1970, one per item of `history`, for encoders that read them; without them all count as
-        simultaneous. The request is made right after the last interaction. `exact` says whether the list is proved.
+        simultaneous. The request is made right after the last interaction. `exact`: whether the list is proved to be the best.
         Raises ValueError if there is neither a history nor a known user, no item of the history is known, or the model
         needs something that is not given. Unknown items are left out, with a warning that counts them.
 
@@ -436,9 +436,7 @@ class Recommender:
 
     def _need_data(self, purpose: str) -> Sequences:
         if self.data is None and self.queries is not None:
-            raise ValueError(
-                f"{purpose} needs a history: this model knows its queries by their embeddings alone"
-            )
+            raise ValueError(f"{purpose} needs a history: this model has the embeddings of its queries alone")
         if self.data is None:
             raise ValueError(
                 f"{purpose} needs the histories of {self.catalogue.name}, which are not here: prepare that dataset, or load"

@@ -1,6 +1,6 @@
 """A small server of an index, for demonstrations: recommend, search, health, metrics; JSON in, JSON out.
 
-fastapi and uvicorn are optional: an ImportError says how to install them.
+fastapi and uvicorn are optional: an ImportError names the install command.
 """
 
 import socket
@@ -275,7 +275,7 @@ class Serving:
 def serving(index: Index, host: str = "127.0.0.1", port: int = 8000) -> Serving:
     """A server of `index` at this address; port 0 takes any that is free.
 
-    Raises ImportError without fastapi and uvicorn, and OSError that says so if the address cannot be had.
+    Raises ImportError without fastapi and uvicorn, and OSError if the address is not available.
     """
     uvicorn = require("uvicorn")
     app = application(index)

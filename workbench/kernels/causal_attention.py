@@ -45,7 +45,7 @@ def serves(qkv: Tensor) -> bool:
 def causal_attention(
     qkv: Float[Tensor, "T W"], offsets: Int[Tensor, "O"], heads: int, dropout: WeightDropout
 ) -> Float[Tensor, "T V"]:
-    """dropout(softmax(QKᵀ / √d)) V of each history's rows, offsets[b] to offsets[b + 1]; only if `serves` says so.
+    """dropout(softmax(QKᵀ / √d)) V of each history's rows, offsets[b] to offsets[b + 1]; only if `serves`.
 
     W = 3 H d: queries, keys and values, heads one after the other in each; V = H d. With a gradient for `qkv`. Raises
     ValueError if shapes do not agree.

@@ -63,7 +63,7 @@ def events(
 ) -> Events:
     """The time bucket of each pair: how many of the `bounds` its query's `seen_at` and its key's `happened_at` reach apart.
 
-    All int64, on a CPU; only if `serves` says so. One byte for each pair, for all heads and blocks. Raises ValueError if shapes
+    All int64, on a CPU; only if `serves`. One byte for each pair, for all heads and blocks. Raises ValueError if shapes
     do not agree, or if `bounds` do not rise, are not positive, or lie closer together than an eighth of an octave (equal ones
     may be).
     """

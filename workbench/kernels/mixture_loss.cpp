@@ -179,7 +179,7 @@ struct Gate {
             for (int64_t c = 0; c < w.components; ++c) {
                 Vector pi = at(s.pi, c, v);
                 store(s.rho + c * w.tall + v, at(s.rho, c, v) * again);
-                // Where less is left, ρ is divided by a constant: the sign of π says so to `backward`.
+                // Where less is left, ρ is divided by a constant: the sign of π marks it for `backward`.
                 store(s.pi + c * w.tall + v, kept < all(LEAST_SUM) ? -pi : pi);
             }
         }

@@ -1,4 +1,4 @@
-// The largest of long rows of scores, of inner products that nobody holds, and masked places: what a search does beside
+// The largest of long rows of scores, of inner products that nobody holds, and masked places: what a search does besides
 // scoring.
 //
 // A row is read twice: the maxima of groups of columns give a value that at least `count` elements reach, which leaves little

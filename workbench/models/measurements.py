@@ -35,8 +35,8 @@ def other_code(table: pd.DataFrame) -> str:
     """The code that measured a stored table, in words, if it is not the code that runs now; empty if it is."""
     if MEASURED_BY not in table or not len(table):
         return EARLIER
-    told = str(table[MEASURED_BY].iloc[0])
-    return "" if source.is_this(told, *ROOMS) and table[MEASURED_BY].nunique() == 1 else told
+    stamp = str(table[MEASURED_BY].iloc[0])
+    return "" if source.is_this(stamp, *ROOMS) and table[MEASURED_BY].nunique() == 1 else stamp
 
 
 def digest(folder: Path, fingerprint: str | None) -> str:

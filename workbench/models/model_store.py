@@ -327,7 +327,7 @@ def measure_again(folder: Path, sequences: Sequences, *, progress: bool = False)
 def halve(
     folder: Path, sequences: Sequences, dtype: StoredDtype = "float16", *, progress: bool = False
 ) -> TrainedModel:
-    """Store the checkpoint in `folder` in half precision; its card keeps its origin, and says so.
+    """Store the checkpoint in `folder` in half precision; its card keeps its origin, and states it.
 
     Raises ValueError, and changes nothing, if one of the metrics in `SHOWN` is not the same to four digits, or a weight is too
     large for `dtype`.

@@ -12,7 +12,7 @@ _FITS = (
 
 
 def print_pages(folder: Path, names: Iterable[str]) -> list[Path]:
-    """Print the pages `names` of the report in `folder` to `NAME.pdf` beside them, and return the paths.
+    """Print the pages `names` of the report in `folder` to `NAME.pdf` next to them, and return the paths.
 
     Answers are unfolded and figures are as wide as the paper; what a control would show in its other places is not printed.
     Raises what `chromium.page` does.

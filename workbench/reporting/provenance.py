@@ -116,10 +116,10 @@ def inputs(root: Path, dataset: str) -> dict[str, str]:
 def _dataset_of(checkpoint: Path) -> str | None:
     """The dataset that a checkpoint was trained on; None if it is not stored."""
     try:
-        told = read_json(checkpoint / "config.json", "").get("dataset")
+        dataset = read_json(checkpoint / "config.json", "").get("dataset")
     except (OSError, ValueError):
         return None
-    return told if isinstance(told, str) else None
+    return dataset if isinstance(dataset, str) else None
 
 
 def _folder_digest(folder: Path) -> str:

@@ -70,7 +70,7 @@ def unpack(folder: Path) -> bool:
 
 
 def check_notebooks() -> None:
-    """Raise ValueError, which says what to do, if there are no notebooks where they are looked for."""
+    """Raise ValueError, with what to do, if there are no notebooks where they are expected."""
     if not paths.notebooks().is_dir():
         raise ValueError(
             f"there are no notebooks in {paths.root()}: name a folder with --folder, and they are copied there;"

@@ -66,7 +66,7 @@ class CandidateSource(ABC):
     ) -> Lists:
         """Up to `count` ≥ 1 candidates (Q, C), C = min(count, N), for each query vector, on its device.
 
-        `exclude` holds rows to leave out of each list, −1 for none; `allowed` says of each row whether it may be listed. A
+        `exclude` holds rows to leave out of each list, −1 for none; `allowed` holds for each row whether it may be listed. A
         source that cannot exclude rows itself fetches more and passes the result to `leave_out`: at most `count` + H. Who
         needs no order (`ordered`) gets the same candidates in any, perhaps sooner.
         """
@@ -75,7 +75,7 @@ class CandidateSource(ABC):
     def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
         """Give the items `ids` these vectors: a known one keeps its row, new ones are appended in order.
 
-        Raises NotImplementedError, which says what to do instead, if the index can only be rebuilt.
+        Raises NotImplementedError, which names what to do instead, if the index can only be rebuilt.
         """
 
     @abstractmethod

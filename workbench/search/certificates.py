@@ -64,7 +64,7 @@ def certificate(last: Float[Tensor, "B"], bound: Float[Tensor, "B"]) -> Certific
 
 
 class _Float32Products:
-    """Products of float32 matrices in float32 while anyone searches, whatever `torch.backends` says otherwise.
+    """Products of float32 matrices in float32 while anyone searches, whatever `torch.backends` is set to.
 
     The settings belong to the process: the first search to begin keeps them, the last to end puts them back.
     """
@@ -153,7 +153,7 @@ def _restore(snapshots: Sequence[Callable[[], None]]) -> None:
 class CorpusSearcher(Searcher):
     """A searcher over one item state: checked arguments, one precision, batches, certificates; leaves do the searching.
 
-    A leaf finds its answers in `_search`, for as many queries at a time as `_batch` says, and follows a change of its corpus
+    A leaf finds its answers in `_search`, for `_batch` queries at a time, and follows a change of its corpus
     in `_upsert` and `_remove`. A change that fails leaves everything as it was: what a leaf keeps is replaced, never
     changed in place, except what `_in_place` lists.
     """

@@ -143,7 +143,7 @@ class Exact(CorpusSearcher):
         share = self.surviving(measured, k).mean() + self.initial_per_k * k / len(self.items)
         if trace.listening():
             sampled = self._rows.of(self._pruning.sample.ids).expand(len(queries), -1)
-            trace.listed(f"a sample says that {float(share):.0%} would have to be scored", sampled)
+            trace.listed(f"a sample shows that {float(share):.0%} would have to be scored", sampled)
         return not float(share) <= self.max_scored_fraction
 
     def _pruned(

@@ -65,7 +65,7 @@ class InvertedIndex(CorpusSearcher):
 
     b' is the serving `threshold`: lists are in descending order of f, so a lower one cuts them shorter (`at`), and nothing is
     scored again. An item that none of a query's lists holds has the score 0 and is not found: if fewer than k are held
-    (and not excluded), the rest is id −1 and score −inf, and `TopK.shortfall` says how many. `exact` is with respect to this
+    (and not excluded), the rest is id −1 and score −inf, and `TopK.shortfall` counts them. `exact` is with respect to this
     score: True if every code of the query is in the index, and the list is full or holds every item that may be found. Other
     codes count as empty lists, and `gap` is then +inf. `num_scored` is the number of items held by the query's lists; the
     scorer itself never runs.

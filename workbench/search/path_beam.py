@@ -60,10 +60,10 @@ class PathBeam(CorpusSearcher):
     The beam is searched among the paths that hold an item (`occupied_only`; otherwise among all K^D, as in the paper). The
     lists of its paths are merged without duplicates, and what they hold is scored by `similarity`, the reranker.
     `num_scored` counts these items. `exact` is True if every item that may be found was scored: the beam reached all of
-    them. Otherwise `gap` is +inf, since a path's probability says nothing of the scores on it.
+    them. Otherwise `gap` is +inf, since a path's probability does not bound the scores on it.
 
     Where the paths of a beam hold fewer than k items that may be found, the list ends with id −1 and score −inf, and
-    `TopK.shortfall` says how many are missing: a wider beam reaches more.
+    `TopK.shortfall` counts the missing ones: a wider beam reaches more.
 
     Memory beyond the item state and the result stays under about `memory_budget` bytes (one query is the least).
     Raises ValueError if an item has no path: it could never be found.

@@ -78,7 +78,7 @@ def answer(found: Found) -> TopK:
 def outside_bound(answer: TopK) -> Float[Tensor, "B"]:
     """What no item outside an inexact answer exceeds, in float64: last score + gap and what rounding took from them.
 
-    −inf if the answer is exact, +inf if it says nothing.
+    −inf if the answer is exact, +inf if nothing is known.
     """
     last, gap = answer.scores[:, -1].double(), answer.gap.double()
     lost = 2 * torch.finfo(answer.scores.dtype).eps * (last.abs() + gap)

@@ -228,7 +228,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             format_orders,
         ),
         Section(
-            "MovieLens 1M, published differences beside those of ties",
+            "MovieLens 1M, published differences next to those of ties",
             "ties-ml-1m",
             "workbench study run ties dataset=ml-1m models=",
             published_gaps,
@@ -459,7 +459,7 @@ def at_a_glance(tables: Path) -> pd.DataFrame:
 
 
 def fair_line(tables: Path) -> str:
-    """What the study of equal terms says of MoL, as the sentences of README."""
+    """What the study of equal terms shows of MoL, as the sentences of README."""
     table = pd.read_csv(tables / f"{FAIR}.csv")
     values = table[table["metric"] == "NDCG@10"].set_index("model")
     dot, user, wide, mol = (

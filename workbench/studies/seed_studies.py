@@ -42,7 +42,7 @@ class Seeds(Study):
     def table(self, models: Models) -> pd.DataFrame:
         """One row per preset and metric, see `seeds.over_seeds`; `first_seed` is the first, `threads` those of the training.
 
-        Different numbers of threads give different weights: if the models differ in it, a note says which had which.
+        Different numbers of threads give different weights: if the models differ in it, a note lists them.
         """
         chosen = [preset(name) for name in self.models]
         sequences = load(self.dataset or chosen[0].dataset)
@@ -61,5 +61,5 @@ class Seeds(Study):
                 "not trained with the same number of threads, which gives other weights too, by seed from"
                 f" {self.first}: {listed}"
             )
-        told = {name: ", ".join(dict.fromkeys(numbers)) for name, numbers in threads.items()}
-        return table.assign(threads=table["method"].map(told))
+        counts = {name: ", ".join(dict.fromkeys(numbers)) for name, numbers in threads.items()}
+        return table.assign(threads=table["method"].map(counts))

@@ -105,7 +105,7 @@ class Sparsity(Study):
         two_tower = models.require(preset(TWO_TOWER), sequences)
         trained = {how: models.find(preset(name), sequences) for name, how in THRESHOLDS.items()}
         parts = [
-            sparsity_sweep(model, sequences, beside=two_tower).assign(threshold_by=how)
+            sparsity_sweep(model, sequences, compare_with=two_tower).assign(threshold_by=how)
             for how, model in trained.items()
             if model is not None
         ]

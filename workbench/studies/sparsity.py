@@ -100,9 +100,9 @@ def sparsity_sweep(
     sequences: Sequences,
     sparsities: Sequence[float] = SPARSITIES,
     repeats: int = 100,
-    beside: TrainedModel | None = None,
+    compare_with: TrainedModel | None = None,
 ) -> pd.DataFrame:
-    """One row per sparsity, the learned threshold, a flat scan of `beside`, and brute force over the learned sparse score.
+    """One row per sparsity, the learned threshold, a flat scan of `compare_with`, and brute force over the sparse score.
 
     Columns: `index` (what was searched), `sparsity`, `threshold`, `average_items`, `mebibytes`, the metrics of `SHOWN`,
     `short` (share of users whose lists hold fewer than 50 items), `seen` (share of their tokens whose code is in the index),
@@ -123,8 +123,8 @@ def sparsity_sweep(
         name: whole.at(b) for name, b in [*thresholds, ("learned threshold", learned)]
     }
     states: dict[str, QueryState] = dict.fromkeys(searchers, asked.queries)
-    if beside is not None:
-        other = beside.retriever()
+    if compare_with is not None:
+        other = compare_with.retriever()
         with torch.no_grad():
             searchers[SCAN] = BruteForce(other.similarity, other.item_state())
         states[SCAN] = queries_of(other, sequences, asked.users.numpy())

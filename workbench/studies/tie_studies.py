@@ -52,8 +52,8 @@ STABLE = "as in the source"
 class Ties(Study):
     """Metrics of baselines and models, each fitted and measured again for every random order of equal timestamps.
 
-    `dataset`: the data; `models`: presets that are trained for each order, in a temporary folder; `orders` random orders beside
-    that of the source; `seed` draws them. A model is trained with its own seed 0 each time, so that only the order differs.
+    `dataset`: the data; `models`: presets that are trained for each order, in a temporary folder; `orders` random orders next
+    to that of the source; `seed` draws them. A model is trained with its own seed 0 each time, so that only the order differs.
     """
 
     name: ClassVar[str] = "ties"
@@ -168,7 +168,7 @@ def format_orders(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def published_gaps(table: pd.DataFrame, dataset: str = "ml-1m") -> pd.DataFrame:
-    """Published differences in HR@10 beside what the order of ties alone moves, from a table of `Ties` of the same dataset.
+    """Published differences in HR@10 next to what the order of ties alone moves, from a table of `Ties` of the same dataset.
 
     `same order`: the standard deviation of a difference between two methods that were measured on one order, the largest of
     all pairs of methods in the table; `own orders`: of a difference between results that ordered ties independently (two

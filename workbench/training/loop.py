@@ -75,7 +75,7 @@ def train(
 
     A run that was killed resumes after its last finished epoch and ends with the weights of an uninterrupted one (given the
     same machine and number of threads and processes). A finished run continues if more epochs are requested; the epoch it
-    ended with was measured, whatever `validate_every` says. `metadata` go into the checkpoint's `config.json`. Under
+    ended with was measured, whatever `validate_every` is. `metadata` go into the checkpoint's `config.json`. Under
     `accelerate launch` (GPUs) or `torchrun` (CPUs, for which the former starts only one process) each process takes its share
     of every epoch's batches. `replace_run` deletes a run of another configuration or dataset in `folder`. `trackers`: "mlflow",
     "wandb", or trackers of accelerate's, which get each epoch's numbers besides TensorBoard's files. `start`: the retriever of
@@ -258,7 +258,7 @@ def _accelerator(
     if device.type == "cuda" and device.index is not None and accelerator.num_processes > 1:
         raise ValueError(
             f"{accelerator.num_processes} processes cannot all train on {device}: give --device cuda, and each takes its own"
-            " GPU (CUDA_VISIBLE_DEVICES says which there are)"
+            " GPU (CUDA_VISIBLE_DEVICES lists them)"
         )
     return accelerator
 

@@ -222,7 +222,7 @@ def test_items_are_replaced_added_and_removed(corpus):
             source.upsert(put[:1], torch.ones(1, 3))
 
 
-def test_a_graph_takes_new_items_and_says_what_it_cannot_do(corpus):
+def test_a_graph_takes_new_items_and_shows_what_it_cannot_do(corpus):
     ids, vectors, queries = corpus
     source = FaissLists(HNSW(), "average", ids, vectors)
     source.upsert(torch.tensor([5000]), 10 * queries[:1])

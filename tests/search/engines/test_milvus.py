@@ -262,7 +262,7 @@ def below_a_file(place: Path) -> None:
         (lambda place: None, "/proc/corpus.db", OSError, "cannot be written (No such file or directory)"),
     ],
 )
-def test_what_cannot_be_opened_is_told_apart(make, name, error, message, tmp_path, caplog):
+def test_what_cannot_be_opened_is_distinguished(make, name, error, message, tmp_path, caplog):
     make(tmp_path / name)
     with pytest.raises(error) as raised:
         Milvus(tmp_path / name)
@@ -272,7 +272,7 @@ def test_what_cannot_be_opened_is_told_apart(make, name, error, message, tmp_pat
     assert caplog.text == ""
 
 
-def test_a_file_that_another_process_uses_is_told_apart(tmp_path):
+def test_a_file_that_another_process_uses_is_distinguished(tmp_path):
     (tmp_path / "corpus.db").mkdir()
     with (tmp_path / "corpus.db" / "LOCK").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -219,7 +219,7 @@ def test_a_stream_that_forgets_nothing_adds_up(world, decay):
 def test_an_m_step_is_described():
     before = torch.tensor([[0, 1], [2, 3]])
     after = torch.tensor([[1, 0], [2, 1]])
-    told = describe(before, after, lists([{0: 1.0}, {2: 1.0}], [1.0, 1.0], 1), alpha=0.0)
-    assert told["paths in use"] == 3 and told["largest path"] == 2 and told["stability"] == 0.75
-    assert told["mean path"] == pytest.approx(4 / 3) and told["path objective"] == pytest.approx(0.0)
+    measures = describe(before, after, lists([{0: 1.0}, {2: 1.0}], [1.0, 1.0], 1), alpha=0.0)
+    assert measures["paths in use"] == 3 and measures["largest path"] == 2 and measures["stability"] == 0.75
+    assert measures["mean path"] == pytest.approx(4 / 3) and measures["path objective"] == pytest.approx(0.0)
     assert penalty(2) == 4

@@ -152,13 +152,13 @@ def test_items_of_the_same_users_come_to_stand_on_the_same_paths(changes):
     assert bool((m.list_counts[1:] > 0).all()) and m.list_counts[0] == 0
 
 
-def test_a_turn_is_told_and_reads_at_most_so_many_rows():
+def test_a_turn_is_reported_and_reads_at_most_so_many_rows():
     m = model(rows=100)
     m.on_epoch_start(1)
-    told = m.on_epoch_end(
+    measures = m.on_epoch_end(
         [(randn(70, DIM), torch.arange(70) % 9 + 1), (randn(70, DIM, seed=2), torch.full((70,), 30))]
     )
-    assert told.keys() == {"paths in use", "largest path", "mean path", "stability", "path objective"}
+    assert measures.keys() == {"paths in use", "largest path", "mean path", "stability", "path objective"}
     assert float(m.list_counts.sum()) == 100 and float(m.list_counts[30]) == 30
     unseen = m.list_counts == 0
     torch.manual_seed(0)

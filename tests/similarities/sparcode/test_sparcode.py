@@ -122,7 +122,7 @@ def test_the_commitment_loss_is_weighted_and_no_gradient_reaches_codebooks():
     assert other.regularizers(queries, items, torch.zeros(3, dtype=torch.long)) == {}
 
 
-def test_as_published_the_scorer_says_nothing_to_the_tokenizer():
+def test_as_published_the_scorer_gives_nothing_to_the_tokenizer():
     similarity = built().train()
     queries, items = states(similarity)
     similarity.score(queries, items).sum().backward()
@@ -189,7 +189,7 @@ def test_settings_out_of_range_are_named(settings, message):
 
 
 def test_the_loss_does_not_reward_zeros():
-    """What the class says of a learned threshold: no gradient while all scores are positive, else one that raises it."""
+    """What the class documents of a learned threshold: no gradient while all scores are positive, else one that raises it."""
     torch.manual_seed(0)
     model = SparCode(SparCodeConfig(2, 2, 4, hidden=(4,), dropout=0.0, leak=0.0, quantizer=None), 6).train()
     q, x = torch.randn(40, 6), torch.randn(30, 6)

@@ -34,7 +34,7 @@ def prepare(name: str, source: Path | None, seed: int = 0) -> TextCollection:
     The dictionaries take a folder with WordNet's `data.*` files (or its archive `wordnet-3.0.tar.gz`) and, for
     reverse-dictionary, `gcide.dict.dz` and `gcide.index`: in the folder itself, or in `wordnet/` and `dictd/` of it, as
     Debian's wordnet-base and dict-gcide have them in `/usr/share`. Any other name takes a folder of BEIR's layout.
-    Raises FileNotFoundError that says what is missing, DataError for what cannot be read, ValueError, before it reads, if
+    Raises FileNotFoundError that names what is missing, DataError for what cannot be read, ValueError, before it reads, if
     `data/<name>` holds anything else, and BlockingIOError if another process prepares it.
     """
     if name == EMBEDDED:

@@ -26,7 +26,7 @@ class Engine:
     mapped: bool = False
 
     def version(self) -> str:
-        """The installed version of its package, "" for an engine of our own; ImportError that says what to install."""
+        """The installed version of its package, "" for an engine of our own; ImportError that names what to install."""
         if not self.package:
             return ""
         runtime.require(self.package)

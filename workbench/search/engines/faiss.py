@@ -1,6 +1,6 @@
 """Candidates from faiss: flat, IVF, HNSW and IVF-PQ indexes of inner products, on a CPU or a GPU.
 
-faiss is optional. Where it is not installed an ImportError says how to install it; `candidates.Scan` gives exact lists with
+faiss is optional. If it is not installed, an ImportError names the install command; `candidates.Scan` gives exact lists with
 torch alone.
 """
 

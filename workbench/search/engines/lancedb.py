@@ -99,7 +99,7 @@ class LanceLists(EngineLists):
         return padded(scores, ids, fetched)
 
     def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
-        """See `CandidateSource.upsert`: here it changes the table on disk, but not what the table says it is of."""
+        """See `CandidateSource.upsert`: here it changes the table on disk, but not the stored fingerprint."""
         after = self._manifest.upserted(ids, vectors)
         self._delete(ids)
         if len(rows := _rows(ids, vectors)):

@@ -1,6 +1,6 @@
 """Candidates from Milvus: a file on this machine (milvus-lite) or a cluster at its address, by the same calls.
 
-pymilvus is optional, and milvus-lite too, which the embedded engine is; an ImportError says how to install them.
+pymilvus is optional, and milvus-lite too, which the embedded engine is; an ImportError names the install command.
 """
 
 import json
@@ -210,7 +210,7 @@ def _not_opened(address: str, error: Exception) -> Exception:
 
 @contextmanager
 def _engine_errors() -> Iterator[list[Exception]]:
-    """What milvus-lite fails on in the block: it logs errors with their tracebacks, and says nothing of them otherwise."""
+    """What milvus-lite fails on in the block: it logs errors with their tracebacks, and reports them nowhere else."""
     errors: list[Exception] = []
 
     def note(record: logging.LogRecord) -> bool:

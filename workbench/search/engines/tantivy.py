@@ -49,7 +49,7 @@ class TantivyIndex:
     def export(cls, source: InvertedIndex, folder: Path | None = None) -> "TantivyIndex":
         """The lists of `source` at its threshold as an index in memory, or in the new or empty `folder`.
 
-        Raises ImportError that says how to install tantivy, and FileExistsError if `folder` holds something.
+        Raises ImportError if tantivy is not installed, and FileExistsError if `folder` holds something.
         """
         tantivy = runtime.require("tantivy")
         builder = tantivy.SchemaBuilder()

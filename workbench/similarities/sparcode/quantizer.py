@@ -26,7 +26,7 @@ class QuantizerConfig:
     """`codebooks` M of `codewords` N each, updated by moving averages with `decay` γ.
 
     `residual`: codebook m quantises what codebooks 0..m−1 left of the whole token; otherwise the token is cut into M pieces,
-    one for each. `gradient`: what a loss on the quantised token says to the token before: nothing, so that the
+    one for each. `gradient`: how a loss on the quantised token reaches the token before: not at all, so that the
     `commitment` loss (weight β) is all that moves it ("commitment", as published), the same as to the quantised one
     ("straight-through"), or that gradient turned and scaled as the token was to become its codeword ("rotation"). A codeword
     whose average count falls below `restart_below` times an even share is moved to a token of the batch (0: never).
