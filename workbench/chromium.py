@@ -7,17 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+"""What the browser is called on the path."""
+
 PATIENCE = 300_000
 """Milliseconds that a page may take for anything: a busy machine is slow, not broken."""
 
 
 def executable() -> str:
-    """The path of Chromium: `chromium`, or what WORKBENCH_CHROMIUM names; FileNotFoundError if there is none."""
-    name = os.environ.get("WORKBENCH_CHROMIUM", "chromium")
-    found = shutil.which(name)
+    """The path of Chromium or Chrome: what WORKBENCH_CHROMIUM names, else a usual name; FileNotFoundError if there is none."""
+    given = os.environ.get("WORKBENCH_CHROMIUM")
+    names = NAMES if given is None else (given,)
+    found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         raise FileNotFoundError(
-            f"this needs Chromium, and there is no {name}: install one as `chromium`, or name it in WORKBENCH_CHROMIUM"
+            f"this needs Chromium or Chrome, and there is no {' or '.join(names)}: install one, or name it in"
+            " WORKBENCH_CHROMIUM"
         )
     return found
 
@@ -50,4 +55,6 @@ def _playwright() -> Any:
     try:
         return importlib.import_module("playwright.sync_api")
     except ImportError as error:
-        raise ImportError("this needs playwright; install it with: pip install playwright") from error
+        raise ImportError(
+            "this needs playwright, and Chromium or Chrome; install it with: pip install playwright"
+        ) from error

@@ -52,6 +52,7 @@ def test_all_users_go_to_a_file_which_is_never_replaced(run: Run, tmp_path: Path
         (("cycles-sasrec-mol", "--all"), "give --out"),
         (("cycles-sasrec-mol", "--user", "nobody"), "give a history for a user"),
         (("cycles-sasrec-mil", "--user", "1"), "did you mean cycles-sasrec-mol"),
+        (("zzz", "--user", "1"), "; there are cycles-sasrec-mol"),
     ],
 )
 def test_what_cannot_be_recommended_gives_the_reason(

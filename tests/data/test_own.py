@@ -198,6 +198,33 @@ def test_columns_by_name(tmp_path):
         ColumnNames(time_unit="h")  # type: ignore[arg-type]
 
 
+def test_titles_of_items_are_in_the_interactions(tmp_path):
+    path = tmp_path / "orders.csv"
+    path.write_text(
+        "customer,sku,day,product_name,price\na,007,2024-01-01,,1\nb,007,2024-01-02,Lamp,1\nb,05,2024-01-03,Mug,2\n"
+        "c,007,2024-01-04,Old lamp,1\n"
+    )
+    found = read_own(path, columns=ColumnNames(time="day"))
+    assert found.items.to_dict("list") == {"item_id": ["007", "05"], "title": ["Lamp", "Mug"]}
+    assert len(found) == 4
+    assert "titles in 'product_name'" in found.remarks[0] and found.remarks[1] == "columns not used: 'price'"
+    assert "items with several titles, called by the first: 1" in found.remarks
+    products = pd.DataFrame({"sku": ["007"], "title": ["From the table of items"]})
+    kept = read_own(path, products, ColumnNames(time="day"))
+    assert kept.items["title"].tolist() == ["From the table of items", "05"]
+
+
+def test_a_column_of_titles_by_name(tmp_path):
+    path = tmp_path / "orders.csv"
+    path.write_text("user,item,time,name\n1,7,1700000000,Mug\n")
+    unnamed = read_own(path)
+    assert unnamed.items["title"].tolist() == ["7"]  # a name may be the customer's
+    assert "columns not used: 'name' (--title-col names the one of items' titles)" in unnamed.remarks
+    assert read_own(path, columns=ColumnNames(title="name")).items["title"].tolist() == ["Mug"]
+    with pytest.raises(DataError, match="no column 'label'"):
+        read_own(path, columns=ColumnNames(title="label"))
+
+
 def test_without_times_the_order_of_rows_is_taken_and_said():
     interactions = read_own(frame().drop(columns="timestamp"))
     assert interactions.table["timestamp"].tolist() == [0, 1]

@@ -173,6 +173,14 @@ def test_a_missing_dataset_names_the_commands(root):
         data.load("nothing")
 
 
+def test_a_misspelt_dataset_is_suggested(root, sequences):
+    storage.save(sequences, root / "data" / "my-shop", {})
+    with pytest.raises(FileNotFoundError, match=r"'my-shpo'.*: did you mean my-shop\?"):
+        data.load("my-shpo")
+    with pytest.raises(FileNotFoundError, match=r": did you mean ml-1m.*\?"):
+        data.load("ml1m")
+
+
 def test_the_order_of_ties_is_kept_and_an_unknown_one_is_damage(tmp_path, sequences):
     folder = tmp_path / "random"
     storage.save(dataclasses.replace(sequences, ties="pandas"), folder, {"preparation": {"ties": "pandas"}})

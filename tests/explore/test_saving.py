@@ -10,8 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from workbench import chromium
 from workbench.explore import saving
-from workbench.explore.saving import save_figure, save_table, unused
+from workbench.explore.saving import check_figure, save_figure, save_table, unused
 
 TABLE = pd.DataFrame({"label": ["a <b>", "c, d"], "p50_ms": [1.5, 2.0], "calls": [1, 2]})
 FIGURE = go.Figure(go.Scatter(x=[1], y=[2], text=["a"]), layout={"width": 930})
@@ -31,6 +32,31 @@ def test_a_page_holds_all_that_draws_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
+def test_a_page_is_legible_on_a_phone(tmp_path: Path) -> None:
+    lines = [go.Scatter(x=[0, 1], y=[n, 1], name=f"searcher number {n} of several") for n in range(5)]
+    title = "a model with a long name, 32 queries per call, k = 10 <b>"
+    figure = go.Figure(lines, layout={"title": {"text": title}, "width": 930, "legend_title_text": "marks"})
+    path = save_figure(figure, tmp_path / "v.html")
+    assert '<meta name="viewport"' in path.read_text()
+    found = {}
+    for width in (1280, 390):
+        with chromium.page(width, 900) as shown:
+            shown.goto(path.as_uri())
+            shown.wait_for_selector(".js-plotly-plot .legend .traces")
+            parts = {"plot": ".nsewdrag", "legend": ".legend", "title": ".gtitle"}
+            found[width] = {
+                name: shown.locator(f".js-plotly-plot {s}").first.bounding_box() for name, s in parts.items()
+            }
+            assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    wide, phone = found[1280], found[390]
+    assert wide["legend"]["x"] > wide["plot"]["x"] + wide["plot"]["width"]
+    assert (
+        phone["legend"]["y"] > phone["plot"]["y"] + phone["plot"]["height"] and phone["plot"]["width"] > 270
+    )
+    assert phone["title"]["x"] >= 0 and phone["title"]["x"] + phone["title"]["width"] <= 390
+
+
+@pytest.mark.browser
 def test_figures_are_saved_as_vectors_for_papers(tmp_path: Path) -> None:
     svg = save_figure(FIGURE, tmp_path / "v.svg").read_text()
     root = ElementTree.fromstring(svg)
@@ -45,8 +71,11 @@ def test_figures_are_saved_as_vectors_for_papers(tmp_path: Path) -> None:
 
 def test_what_a_picture_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_CHROMIUM", "no-such-browser")
-    with pytest.raises(FileNotFoundError, match=r"needs Chromium.*install one"):
+    with pytest.raises(FileNotFoundError, match=r"needs Chromium or Chrome.*no no-such-browser: install one"):
         save_figure(FIGURE, tmp_path / "v.pdf")
+    with pytest.raises(FileNotFoundError, match="needs Chromium"):
+        check_figure(tmp_path / "v.png")  # before anything is measured
+    check_figure(tmp_path / "v.html")
     monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
     with pytest.raises(ImportError, match="pip install playwright"):
         save_figure(FIGURE, tmp_path / "v.pdf")

@@ -95,7 +95,9 @@ class Factors(Baseline):
         optimizer = torch.optim.Adam([self.users, self.items], lr=self.learning_rate)
         best: tuple[float, int, tuple[Tensor, ...]] | None = None
         stale = 0
-        bar = tqdm(range(1, epochs + 1), desc=type(self).__name__, unit="epoch", disable=not progress)
+        bar = tqdm(
+            range(1, epochs + 1), desc=type(self).__name__, unit="epoch", disable=None if progress else True
+        )
         for epoch in bar:
             for users, items in self._batches():
                 loss = self.loss(users, items)

@@ -136,7 +136,9 @@ def _run(
         }
         _write_json(metadata, folder / FACTS)
         groups = [(i, b, k) for i in range(len(plan.workloads)) for b in plan.batch_sizes for k in plan.ks]
-        with tqdm(total=len(groups) * plan.rounds, desc=plan.name, unit="round", disable=not progress) as bar:
+        with tqdm(
+            total=len(groups) * plan.rounds, desc=plan.name, unit="round", disable=None if progress else True
+        ) as bar:
             for index, spec in enumerate(plan.workloads):
                 _run_workload(plan, spec, folder / f"workload-{index}", on, bar)
                 # Again after each workload: a ceiling is the best that was seen, and other work may have lowered the first.

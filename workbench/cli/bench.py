@@ -15,6 +15,7 @@ app = typer.Typer(
     add_completion=False,
     help="Speed and memory against a plain implementation, in the same run.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 
 
@@ -355,4 +356,7 @@ def _draw(table: pd.DataFrame, path: Path) -> None:
         title = f"{workload}, {batch_size} queries per call, k = {k}"
         own_name = f"{path.stem} {workload} B {batch_size} k {k}"
         target = unused(path.parent, own_name, path.suffix) if len(groups) > 1 else path
-        typer.echo(str(save_figure(frontier(rows.reset_index(drop=True), title=title), target)))
+        drawn = frontier(rows.reset_index(drop=True), title=title)
+        drawn.update_traces(cliponaxis=False)  # half a mark at recall 1 lies outside the axes
+        drawn.update_layout(legend_title={"text": "size of a mark: memory", "font": {"size": 12}})
+        typer.echo(str(save_figure(drawn, target)))

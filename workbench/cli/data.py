@@ -28,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     help="Datasets: list, download and prepare them.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 
@@ -144,6 +145,9 @@ def prepare_dataset(
     time_col: Annotated[
         str | None, typer.Option(metavar="NAME", help="Your own data: the column of times.")
     ] = None,
+    title_col: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Your own data: the column of items' titles.")
+    ] = None,
     time_unit: Annotated[
         TimeUnit | None, typer.Option(help="Your own data: the unit of times that are numbers.")
     ] = None,
@@ -187,7 +191,7 @@ def prepare_dataset(
         options["passes"] = passes or None
     if drop_duplicates:
         options["duplicates"] = "drop"
-    columns = ColumnNames(user_col, item_col, rating_col, time_col, time_unit)
+    columns = ColumnNames(user_col, item_col, rating_col, time_col, time_unit, title_col)
     own = items is not None or encoding is not None or columns != ColumnNames()
     start = time.perf_counter()
     if text.is_text(name, source):

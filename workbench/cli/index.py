@@ -25,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     help="Indexes: build, add, remove, search, info; codes, paths.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 
 

@@ -56,6 +56,7 @@ app = typer.Typer(
     add_completion=False,
     help="Models: list, train, evaluate, compare, recommend, import, export, halve.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 
 

@@ -7,7 +7,7 @@ import typer
 
 from workbench.cli.options import Dataset, Model, searchers
 
-app = typer.Typer(add_completion=False, help="A small server.")
+app = typer.Typer(add_completion=False, help="A small server.", rich_markup_mode="markdown")
 
 
 @app.callback()

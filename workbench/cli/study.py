@@ -15,7 +15,12 @@ from workbench.files import write_text
 from workbench.studies.study import Models, studies, study
 from workbench.studies.table_formats import Format, latex, markdown, with_digits
 
-app = typer.Typer(add_completion=False, help="Studies: one question, one table each.", no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    help="Studies: one question, one table each.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 
 
 @app.command("list")

@@ -1,4 +1,4 @@
-"""Datasets to interactions to sequences to batches. May import contracts, runtime, paths, files."""
+"""Datasets to interactions to sequences to batches. May import contracts, registry, runtime, paths, files."""
 
 import hashlib
 import inspect
@@ -12,6 +12,7 @@ from workbench.data.errors import DataError
 from workbench.data.interactions import Interactions
 from workbench.data.prepare import Preparation, prepare
 from workbench.data.sequences import Batches, Sequences, batch_of
+from workbench.registry import did_you_mean
 
 __all__ = [
     "CATALOG",
@@ -76,4 +77,5 @@ def _not_prepared(name: str) -> str:
             f" prepare {name}`, or only the latter with --from PATH for a local copy (prepared: {prepared})"
         )
     known = ", ".join([*EMBEDDED, *CATALOG])
-    return f"no dataset is called {name!r}, and no prepared one lies there (known: {known}; prepared: {prepared})"
+    close = did_you_mean(name, [*EMBEDDED, *CATALOG, *prepared_names()])
+    return f"no dataset is called {name!r}, and there is no such file or folder{close} (known: {known}; prepared: {prepared})"

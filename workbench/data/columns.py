@@ -19,7 +19,7 @@ from workbench.data.tables import LISTED, Table, complaint, listed, shown
 from workbench.data.times import PER_SECOND, TimeUnit, moments
 from workbench.data.values import empty_of, integers_of, numbers_of
 
-Role = Literal["user", "item", "rating", "time", "title", "genres"]
+Role = Literal["user", "item", "rating", "time", "title", "item_title", "genres"]
 _SPELLINGS: dict[Role, str] = {
     "user": "user_id user userid uid customer_id customer visitor_id visitor member_id member reviewer_id reviewer"
     " client_id client account_id account buyer_id buyer shopper_id profile_id person_id email e_mail customer_email user_email"
@@ -30,6 +30,8 @@ _SPELLINGS: dict[Role, str] = {
     "time": "timestamp time date ts datetime date_time unix_time unix_review_time unixtime epoch created_at created rated_at"
     " event_time ordered_at order_date order_time purchase_date purchased_at invoice_date review_date timestamps",
     "title": "title name item_name item_title movie_title product_name product_title book_title label",
+    "item_title": "title item_title item_name movie_title product_title product_name book_title article_title"
+    " track_name song_title",
     "genres": "genres genre categories category tags",
 }
 Problems = list[tuple[int, str]]
@@ -47,6 +49,7 @@ class ColumnNames:
     rating: str | None = None
     time: str | None = None
     time_unit: TimeUnit | None = None
+    title: str | None = None
 
     def __post_init__(self) -> None:
         if self.time_unit not in (None, *get_args(TimeUnit)):

@@ -9,7 +9,7 @@ import pandas as pd
 from workbench.data.columns import ColumnNames, Reading
 from workbench.data.errors import DataError
 from workbench.data.interactions import Interactions
-from workbench.data.tables import FrameTable, Table, TextFormat, open_table
+from workbench.data.tables import FrameTable, Table, TextFormat, listed, open_table
 
 Source = Path | pd.DataFrame
 
@@ -24,9 +24,10 @@ def read_own(
     """One's own interactions, from a file, a folder of Parquet files or a pandas table, with a table of items if there is one.
 
     The format of a file is recognised by its content (see `tables.open_table`). Columns are those that `columns` names, or
-    the first of the usual spellings (`user_id`, `userId`, `customer`, …). Ratings and times may be missing: without times the
-    order of rows is taken. Times are dates or numbers of any unit (see `times.moments`), and seconds in the result, whose
-    rows are sorted by time if they differ in fractions of a second. The item table needs the items' ids, again by
+    the first of the usual spellings (`user_id`, `userId`, `customer`, …). Ratings, titles and times may be missing:
+    without times the order of rows is taken. Without `items`, an item's title is the first one that its interactions have.
+    Times are dates or numbers of any unit (see `times.moments`), and seconds in the result, whose rows are sorted by time if
+    they differ in fractions of a second. The item table needs the items' ids, again by
     `columns.item` or a usual spelling; `title` and `genres` (lists are joined by "|") are recognised, further columns are
     kept. An item without a title has its id as title.
 
@@ -36,9 +37,8 @@ def read_own(
     """
     columns = columns or ColumnNames()
     reading = Reading(_opened(source, encoding))
-    table = _interactions(reading, columns)
+    table, item_table = _interactions(reading, columns, titled=items is None)
     remarks = list(reading.remarks)
-    item_table = None
     if items is not None:
         item_reading = Reading(_opened(items, encoding))
         item_table = _items(item_reading, columns)
@@ -56,21 +56,28 @@ def _opened(source: Source, encoding: str) -> Table:
     return open_table(source, TextFormat(encodings=(encoding,)))
 
 
-def _interactions(reading: Reading, columns: ColumnNames) -> pd.DataFrame:
+def _interactions(
+    reading: Reading, columns: ColumnNames, titled: bool
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """The interactions, and the items with their titles if these are to be read and there are any."""
     user, item = reading.required(columns, "user", "item")
     rating, time = reading.position("rating", columns.rating), reading.position("time", columns.time)
+    title = reading.position("item_title", columns.title) if titled else None
     names = reading.table.names
-    taken = [position for position in (user, item, rating, time) if position is not None]
+    taken = [position for position in (user, item, rating, time, title) if position is not None]
     if twice := next((position for position in taken if taken.count(position) > 1), None):
         raise DataError(
             f"{reading.table.name}: column {names[twice]!r} cannot be two things at once; name others"
         )
     reading.load(taken)
-    roles = {"users": user, "items": item, "ratings": rating, "times": time}
+    roles = {"users": user, "items": item, "ratings": rating, "times": time, "titles": title}
     recognised = [
         f"{role} in {names[position]!r}" for role, position in roles.items() if position is not None
     ]
     reading.remarks.append(f"columns recognised: {', '.join(recognised)}")
+    if unused := [name for position, name in enumerate(names) if position not in taken]:
+        hint = "" if title is not None or not titled else " (--title-col names the one of items' titles)"
+        reading.remarks.append(f"columns not used: {listed(unused)}{hint}")
     table: dict[str, Any] = {"user_id": reading.ids(user), "item_id": reading.ids(item)}
     if rating is not None:
         table["rating"] = reading.numbers(rating)
@@ -82,16 +89,29 @@ def _interactions(reading: Reading, columns: ColumnNames) -> pd.DataFrame:
         table["timestamp"] = np.arange(len(table["user_id"]))
     else:
         table["timestamp"], order = reading.times(time, columns.time_unit)
+    titles = None if title is None else reading.texts(title)
     reading.finish()
+    items = None if titles is None else _titled(table["item_id"], titles, reading.remarks)
     frame = pd.DataFrame(table)
-    return frame if order is None else frame.iloc[order].reset_index(drop=True)
+    return (frame if order is None else frame.iloc[order].reset_index(drop=True)), items
+
+
+def _titled(ids: "pd.Series[Any]", titles: "pd.Series[Any]", remarks: list[str]) -> pd.DataFrame:
+    """The first title of each item, in order of id; a remark counts items with several."""
+    written = pd.DataFrame({"item_id": ids, "title": titles.str.strip()})
+    written = written[written["title"] != ""].drop_duplicates()
+    first = written.drop_duplicates("item_id")
+    if several := int(written["item_id"].duplicated(keep=False).groupby(written["item_id"]).any().sum()):
+        remarks.append(f"items with several titles, called by the first: {several:,}")
+    known = ids.drop_duplicates().sort_values(ignore_index=True)
+    return known.to_frame("item_id").merge(first, on="item_id", how="left").fillna({"title": ""})
 
 
 def _items(reading: Reading, columns: ColumnNames) -> pd.DataFrame:
     names = list(reading.table.names)
     named = columns if columns.item in names else ColumnNames()
     (item,) = reading.required(named, "item")
-    title, genres = reading.position("title"), reading.position("genres")
+    title, genres = reading.position("title", columns.title), reading.position("genres")
     own = {"item_id": item, "title": title, "genres": genres}
     repeated = sorted({name for name in names if name and names.count(name) > 1})
     if repeated:

@@ -155,7 +155,7 @@ def rank_table(
     table is empty. Raises ValueError as `target_ranks` does.
     """
     frames = []
-    for batch in tqdm(batches, desc="ranking targets", unit="batch", disable=not progress):
+    for batch in tqdm(batches, desc="ranking targets", unit="batch", disable=None if progress else True):
         with torch.no_grad():
             queries = encode(batch)
         targets = batch.need("target_ids").to(items.ids.device)

@@ -1,5 +1,6 @@
-"""Views written to files: a table as CSV or Parquet, a figure as an HTML page, vectors or PNG. May import files."""
+"""Views written to files: a table as CSV or Parquet, a figure as an HTML page, vectors or PNG. May import files, chromium."""
 
+import html
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench import files
+from workbench import chromium, files
 from workbench.explore.rendering import Format, rendered
 
 FORMATS: dict[str, Format] = {".pdf": "pdf", ".svg": "svg", ".png": "png"}
@@ -35,10 +36,24 @@ def save_figure(figure: go.Figure, path: Path | str) -> Path:
     path = Path(path)
     check_figure(path)
     if path.suffix == ".html":
-        still = go.Figure(figure).update_layout(width=None)  # a copy: the shown figure stays as it is
-        return _whole(path, lambda part: still.write_html(part, include_plotlyjs=True, include_mathjax=False))
+        text = page(figure)
+        return _whole(path, lambda part: part.write_text(text, encoding="utf-8"))
     drawn = rendered(figure, FORMATS[path.suffix])
     return _whole(path, lambda part: part.write_bytes(drawn))
+
+
+def page(figure: go.Figure) -> str:
+    """The HTML of a page that holds a figure and needs nothing else: as wide as its window, and legible on a phone."""
+    still = go.Figure(figure).update_layout(width=None)  # a copy: the shown figure stays as it is
+    script = Path(__file__).with_name("standalone.js").read_text(encoding="utf-8")
+    text = str(
+        still.to_html(
+            include_plotlyjs=True, include_mathjax=False, config={"displaylogo": False}, post_script=script
+        )
+    )
+    title = html.escape(re.sub(r"<[^>]*>", "", still.layout.title.text or "figure"))
+    head = f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
+    return text.replace("<html>", '<html lang="en">', 1).replace("</head>", f"{head}</head>", 1)
 
 
 def unused(folder: Path, name: str, suffix: str) -> Path:
@@ -62,9 +77,11 @@ def check_view(path: Path) -> None:
 
 
 def check_figure(path: Path) -> None:
-    """Raise what `check_view` does, and ValueError if figures have no format of that ending."""
+    """Raise what `save_figure` would, before the figure is computed."""
     if path.suffix not in (".html", *FORMATS):
         raise ValueError(f"a figure is saved as .html, .pdf, .svg or .png, not as {path.name}")
+    if path.suffix != ".html":
+        chromium.check()
     check_view(path)
 
 

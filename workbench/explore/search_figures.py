@@ -345,7 +345,7 @@ def _areas(rows: pd.DataFrame) -> pd.Series:
     return (SMALLEST + (LARGEST - SMALLEST) * root / largest).astype(float)
 
 
-TOLD = (
+HOVERED = (
     ("p50_ms", "p50 {:.3g} ms"),
     ("p95_ms", "p95 {:.3g} ms"),
     ("vs_brute_force", "{:.2f} × as fast as brute force, same run"),
@@ -368,7 +368,9 @@ def _hover(rows: pd.DataFrame) -> pd.Series:
         lines = [f"<b>{plain(row['label'])}</b>"]
         if row.get("own_score", False):
             lines.append("own score: recall is against brute force with that score")
-        lines += [form.format(row[name]) for name, form in TOLD if name in rows and math.isfinite(row[name])]
+        lines += [
+            form.format(row[name]) for name, form in HOVERED if name in rows and math.isfinite(row[name])
+        ]
         return "<br>".join(lines)
 
     return rows.apply(text, axis=1)

@@ -214,7 +214,11 @@ class Recommender:
             writer: pyarrow.parquet.ParquetWriter | pyarrow.csv.CSVWriter | None = None
             make = pyarrow.csv.CSVWriter if target.suffix == ".csv" else pyarrow.parquet.ParquetWriter
             found = tqdm(
-                user_base.answers(cut, requests, k), "recommending", len(parts), disable=not progress
+                user_base.answers(cut, requests, k),
+                "recommending",
+                len(parts),
+                unit="batch",
+                disable=None if progress else True,
             )
             for part, lists in zip(parts, found, strict=True):
                 rows = self.catalogue.tables(lists)

@@ -166,8 +166,16 @@ def folder_of(checkpoint: str | Path) -> Path:
                 raise FileNotFoundError(f"the checkpoint {given.name} was renamed to {config.parent.name}")
     raise FileNotFoundError(
         f"{given} is neither the folder of a checkpoint (with {CONFIG}) nor a name in {paths.checkpoints()}"
-        f"{did_you_mean(given.name, names)}"
+        f"{did_you_mean(given.name, names) or _there_are(names)}"
     )
+
+
+def _there_are(names: Sequence[str], most: int = 30) -> str:
+    """The end of a message on an unknown checkpoint: the names of those that are there."""
+    if not names:
+        return ", which holds none yet: `workbench train` trains one"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"; there are {', '.join(sorted(names)[:most])}{more}"
 
 
 def is_trained(preset: Preset, dataset: str) -> bool:

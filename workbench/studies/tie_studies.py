@@ -81,7 +81,7 @@ class Ties(Study):
         source.require_order("a study of ties")
         chosen = [preset(name) for name in self.models]
         rows: list[dict[str, object]] = []
-        for number in tqdm(range(self.orders + 1), desc="orders of ties", unit="order"):
+        for number in tqdm(range(self.orders + 1), desc="orders of ties", unit="order", disable=None):
             random = np.random.default_rng(derived_seed(self.seed, number))
             sequences = shuffle_ties(source, random) if number else source
             order = str(number) if number else STABLE

@@ -76,7 +76,13 @@ def _encode(encoder: TextEncoder, texts: Sequence[str], home: Path, progress: bo
     done = _done(home, partial)
     with (
         _filling(partial, home / _VECTORS, (len(texts), encoder.dim), fresh=done == 0) as vectors,
-        tqdm(total=len(texts), initial=done, desc=encoder.name, unit=" texts", disable=not progress) as bar,
+        tqdm(
+            total=len(texts),
+            initial=done,
+            desc=encoder.name,
+            unit=" texts",
+            disable=None if progress else True,
+        ) as bar,
     ):
         while done < len(texts):
             chunk = texts[done : done + CHUNK]
@@ -101,7 +107,13 @@ def _encode_tokens(
     with (
         _filling(partials[0], home / _STATES, shapes[0], fresh=done == 0) as states,
         _filling(partials[1], pooled / _VECTORS, shapes[1], fresh=done == 0) as vectors,
-        tqdm(total=len(texts), initial=done, desc=encoder.name, unit=" texts", disable=not progress) as bar,
+        tqdm(
+            total=len(texts),
+            initial=done,
+            desc=encoder.name,
+            unit=" texts",
+            disable=None if progress else True,
+        ) as bar,
     ):
         for number, start in enumerate(range(done, len(texts), batch_size), start=1):
             rows = order[start : start + batch_size]

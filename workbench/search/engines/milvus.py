@@ -438,7 +438,9 @@ class MilvusLists(CandidateSource):
         finite = vectors.float().isfinite().all(1)
         keys, array = ids[finite].tolist(), vectors[finite].detach().float().cpu().numpy()
         batch = max(1, BATCH_BYTES // (4 * self._manifest.width))
-        with tqdm(total=len(keys), desc=self.collection, unit="items", disable=not self._progress) as bar:
+        with tqdm(
+            total=len(keys), desc=self.collection, unit="items", disable=None if self._progress else True
+        ) as bar:
             for start in range(0, len(keys), batch):
                 rows = [
                     {ITEM: key, VECTOR: vector}
