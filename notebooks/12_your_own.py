@@ -224,9 +224,16 @@ record("metrics", wide.loc[["HR@10", "NDCG@10"]].reset_index())
 MetricExplorer(results).at(view)
 
 # %% [markdown]
-# On the command line, put the same classes and a call of `add_preset` into a file, and pass it to any command as
-# `--import my_parts.py`.
-#
+# On the command line a preset gives the settings a name. Put the same classes and this call into a file, `my_parts.py`:
+# then `workbench train mine/recent-hadamard --dataset my-shop --import my_parts.py` trains the model, and every other command
+# takes it with the same `--import`.
+
+# %%
+from workbench.training.presets import Preset, add_preset
+
+add_preset(Preset("mine/recent-hadamard", "my-shop", config, settings, source="my own"))
+
+# %% [markdown]
 # ## A server in twenty lines
 #
 # A server only needs the index. It answers `/recommend?history=sku-00001,sku-00002`.

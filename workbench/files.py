@@ -161,7 +161,8 @@ def check_folder(
         )
     if damage and not replace:
         raise ValueError(
-            f"{folder} holds a damaged {kind.name} ({damage}); choose another folder, or pass --replace"
+            f"{folder} holds a damaged {kind.name} ({damage}); choose another folder, or"
+            " replace it (--replace, in Python replace=True)"
         )
     if damage:
         return f"the damaged {kind.name} in {folder}"
@@ -173,7 +174,8 @@ def check_folder(
     )
     if not replace:
         raise ValueError(
-            f"{folder} holds a {kind.name} of other settings: {shown}; choose another folder, or pass --replace"
+            f"{folder} holds a {kind.name} of other settings: {shown}; choose another folder, or"
+            " replace it (--replace, in Python replace=True)"
         )
     return f"the {kind.name} in {folder} of other settings: {shown}"
 

@@ -155,6 +155,11 @@ def test_sparcodes_lists_are_served_by_tantivy(run: Run, tmp_path: Path) -> None
         ("index build cycles-sasrec-mol --searcher ave", "average"),
         ("index build cycles-sasrec-mol --engine lan", "lancedb"),
         ("rec", "recommend"),
+        ("study run dee", "deep-retrieval"),
+        ("lab 03", "03_compare_similarities"),
+        ("data prepare ml-1", "ml-1m"),
+        ("bench search --preset tra", "trained"),
+        ("bench search --checkpoint cyc", "cycles-sasrec-mol"),
         ("index bu", "build"),
     ],
 )

@@ -9,8 +9,12 @@ from workbench.bench.entries import chosen, of_points
 from workbench.bench.methods import METHODS, PUBLISHED, REFERENCE, BenchmarkEntry, SearcherSpec
 from workbench.bench.workloads import SIZES, Inflated, RandomWeights, TextCorpus, Trained, WorkloadSpec
 from workbench.models.model_store import folder_of
+from workbench.registry import did_you_mean
 
 CHECKPOINT = "ml-1m-cpu-hstu-mol"
+PRESETS = ("trained", "quick", "standard", "sizes", "growth", "crossing", "text", "books")
+"""What `named` returns a plan for."""
+
 CHECKPOINTS = {"text": "text-reverse-dictionary-mol-2", "books": "ml-1m-fair-hstu-mol"}
 """What a plan measures by default, by its name, if it is not `CHECKPOINT`. For books a mixture of published size: what an item
 keeps and what a pair costs are of the order of those on Amazon Books."""
@@ -340,5 +344,5 @@ def named(name: str, checkpoint: str | None = None, threads: int | None = None) 
         case "books":
             return books(checkpoint, threads=threads)
     raise ValueError(
-        f"no preset {name!r} of the search bench; there are trained, quick, standard, sizes, growth, crossing, text, books"
+        f"no preset {name!r} of the search bench{did_you_mean(name, PRESETS)}; there are {', '.join(PRESETS)}"
     )

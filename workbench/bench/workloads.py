@@ -240,7 +240,10 @@ def _trained(spec: Trained, queries: int, seed: int, device: torch.device) -> Wo
     retriever, sequences = _opened(folder, device)
     similarity = retriever.similarity
     if not isinstance(similarity, ComponentSimilarity):
-        raise ValueError(f"{folder} has a {type(similarity).__name__}: searchers here need component scores")
+        raise ValueError(
+            f"{folder} has a {type(similarity).__name__}: the bench needs component scores;"
+            " `workbench index build` searches it by brute force"
+        )
     users = np.random.default_rng(seed).permutation(_users_with_items_left(sequences))
     measured = min(queries, max(1, len(users) // 2))
     chosen, others = np.sort(users[:measured]), np.sort(users[measured : measured + SAMPLE])

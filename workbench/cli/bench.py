@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 from workbench import paths
-from workbench.cli.options import Device, seed_from_zero
+from workbench.cli.options import Device, models, search_presets, seed_from_zero
 from workbench.cli.printing import new_table, origin, print_table, write_csv
 
 app = typer.Typer(
@@ -183,16 +183,18 @@ def bench_search(
     preset: Annotated[
         str | None,
         typer.Option(
+            autocompletion=search_presets,
             help="trained (seconds; the checkpoint's corpus as it is), quick (seconds; it has 20,000 items), standard (minutes;"
             " the default), sizes (the published ones), growth, crossing, text (all documents of a text head),"
-            " books (as many items as Amazon Books has)."
+            " books (as many items as Amazon Books has).",
         ),
     ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
+            autocompletion=models,
             help="A trained component similarity, for all presets but sizes; by default ml-1m-cpu-hstu-mol, for text the"
-            " mixture of the reverse dictionary, for books ml-1m-fair-hstu-mol."
+            " mixture of the reverse dictionary, for books ml-1m-fair-hstu-mol.",
         ),
     ] = None,
     size: Annotated[

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench import paths
-from workbench.cli.options import seed_from_zero
+from workbench.cli.options import datasets, seed_from_zero
 from workbench.cli.printing import print_whole
 from workbench.data import CATALOG, EMBEDDED, load, prepared_names, storage
 from workbench.data.build import build, build_own, comparison, fetch, locate
@@ -79,7 +79,7 @@ def list_datasets() -> None:
 
 @app.command("fetch")
 def fetch_dataset(
-    name: Annotated[str, typer.Argument(help="A dataset of `workbench data list`.")],
+    name: Annotated[str, typer.Argument(autocompletion=datasets, help="A dataset of `workbench data list`.")],
     source: From = None,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the licence without a prompt.")] = False,
 ) -> None:
@@ -109,7 +109,12 @@ def fetch_dataset(
 
 @app.command("prepare")
 def prepare_dataset(
-    name: Annotated[str, typer.Argument(help="A dataset of `workbench data list`, or a name for your own.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=datasets, help="A dataset of `workbench data list`, or a name for your own."
+        ),
+    ],
     source: From = None,
     items: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Your own item table (item_id, title, …).")

@@ -65,6 +65,29 @@ def searchers(incomplete: str) -> list[str]:
     return [name for name in SEARCHERS if name.startswith(incomplete)]
 
 
+def studies(incomplete: str) -> list[str]:
+    """Names of studies that begin with `incomplete`."""
+    from workbench.studies.study import studies as known
+
+    return [name for name in known() if name.startswith(incomplete)]
+
+
+def notebooks(incomplete: str) -> list[str]:
+    """Names of notebooks that begin with `incomplete`."""
+    from workbench import paths
+
+    return sorted(
+        path.stem for path in paths.notebooks().glob("[0-9]*.ipynb") if path.stem.startswith(incomplete)
+    )
+
+
+def search_presets(incomplete: str) -> list[str]:
+    """Presets of the search bench that begin with `incomplete`."""
+    from workbench.bench.plans import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
 Model = Annotated[
     Path,
     typer.Argument(

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from workbench import paths
+from workbench.cli import options
 from workbench.files import check_folder
 
 _DEFAULT_DATASET = "embedded-small"
@@ -27,11 +28,16 @@ def report(
         Literal["quick", "standard", "full"],
         typer.Option(help="quick: minutes on two cores; standard: MovieLens; full: a GPU."),
     ] = "quick",
-    dataset: Annotated[str, typer.Option(help="A dataset of `workbench data list`.")] = _DEFAULT_DATASET,
+    dataset: Annotated[
+        str, typer.Option(autocompletion=options.datasets, help="A dataset of `workbench data list`.")
+    ] = _DEFAULT_DATASET,
     seed: Annotated[int, typer.Option(help="Seed of every notebook.")] = 0,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Notebooks to run, by number or name: 00,03; may be repeated."),
+        typer.Option(
+            autocompletion=options.notebooks,
+            help="Notebooks to run, by number or name: 00,03; may be repeated.",
+        ),
     ] = None,
     parameter: Annotated[
         list[str] | None,
@@ -133,7 +139,10 @@ def gallery() -> None:
 
 
 def lab(
-    notebook: Annotated[str, typer.Argument(help="The notebook to open, by number or name.")] = "00",
+    notebook: Annotated[
+        str,
+        typer.Argument(autocompletion=options.notebooks, help="The notebook to open, by number or name."),
+    ] = "00",
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 8888,
     ip: Annotated[

@@ -10,6 +10,7 @@ import typer
 
 from workbench import paths
 from workbench.cli.options import Device
+from workbench.cli.options import studies as study_names
 from workbench.cli.printing import new_table, origin, print_table, write_csv
 from workbench.files import write_text
 from workbench.studies.study import Models, studies, study
@@ -40,7 +41,12 @@ def list_studies() -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="`workbench study list` shows them.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY", autocompletion=study_names, help="`workbench study list` shows them."
+        ),
+    ],
 ) -> None:
     """Print what a study does, its options with their defaults, and which of its models are missing.
 
@@ -60,7 +66,12 @@ def show(
 
 @app.command()
 def run(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="`workbench study list` shows them.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY", autocompletion=study_names, help="`workbench study list` shows them."
+        ),
+    ],
     options: Annotated[
         list[str] | None,
         typer.Argument(metavar="[OPTION=VALUE]...", help="`workbench study show STUDY` lists them."),
