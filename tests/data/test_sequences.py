@@ -144,3 +144,14 @@ def test_batches_are_refused_where_they_cannot_be(sequences):
         Batches(sequences, "train", 4, 10, window="anywhere")
     with pytest.raises(ValueError, match="no history before their target"):
         batch_of(sequences, np.array([0]), 999, 10)
+
+
+def test_targets_follow_the_history(sequences):
+    users = sequences.users_with("validation")
+    for held_out in (0, 1):
+        rows = sequences.target_rows(users, held_out)
+        assert rows.tolist() == [int(sequences.offsets[u + 1]) - 1 - held_out for u in users]
+        assert np.array_equal(sequences.targets(users, held_out), sequences.item_ids[rows])
+        batch = batch_of(sequences, users, held_out, 5)
+        assert batch.target_ids.tolist() == sequences.targets(users, held_out).tolist()
+    assert int(sequences.targets(np.array(users[0]))) == sequences.targets(users)[0]

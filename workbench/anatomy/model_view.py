@@ -52,7 +52,7 @@ class ModelView:
 
     def target(self, user: int) -> int:
         """The dense id of the item that came next, the user's test item."""
-        return int(self.sequences.item_ids[self.sequences.offsets[user + 1] - 1])
+        return int(self.sequences.targets(np.array(user)))
 
     def unseen(self, user: int) -> NDArray[np.bool_]:
         """Whether each item may be recommended to a user, bool (N,): all but those of the history before the test item.

@@ -103,7 +103,7 @@ def walk(
     found = PathBeam.of(model, items, beam)
     state = queries(retriever, sequences, np.array([user]))
     best = found.walker.beam(state, beam, found.within)
-    target = int(sequences.item_ids[sequences.offsets[user + 1] - 1])
+    target = int(sequences.targets(np.array(user)))
     held = _on_paths(items, sequences).sort_values("interactions", ascending=False)
     rows = []
     for code, log_prob in zip(best.paths[0].tolist(), best.log_probs[0].tolist(), strict=True):
@@ -133,7 +133,7 @@ def beam_recall(
     queried = sequences.users_with("test")[:users]
     state = queries(retriever, sequences, queried)
     exclude = torch.from_numpy(sequences.history(queried, 0))
-    targets = torch.from_numpy(sequences.item_ids[sequences.offsets[queried + 1] - 1])[:, None]
+    targets = torch.from_numpy(sequences.targets(queried))[:, None]
     brute_force, counts = BruteForce(model, items), popularity(sequences)
     whole = brute_force.search(state, k, exclude).ids
     hits = (whole == targets).sum()

@@ -46,7 +46,7 @@ class Pairs:
 def held_out_pairs(subject: ModelView, most: int | None = None, batch_size: int = 256) -> Pairs:
     """Every user (the first `most`) with the test item: the pairs that a mixture should score high."""
     users = users_with(subject.sequences, "test")[:most]
-    items = subject.sequences.item_ids[subject.sequences.offsets[users + 1] - 1]
+    items = subject.sequences.targets(users)
     found = []
     for start in range(0, len(users), batch_size):
         part = slice(start, start + batch_size)

@@ -1,6 +1,5 @@
 """The least time that a search could take on a machine: its operations and bytes against two measured ceilings."""
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,11 +86,9 @@ def _fastest(call: object, device: torch.device, repeats: int) -> float:
     assert callable(call)
     seconds = []
     for _ in range(repeats + 1):  # the first warms up; the fastest is taken, so it needs no special case
-        runtime.synchronize(device)
-        start = time.perf_counter()
-        call()
-        runtime.synchronize(device)
-        seconds.append(time.perf_counter() - start)
+        with runtime.stopwatch(device) as watch:
+            call()
+        seconds.append(watch.seconds)
     return min(seconds)
 
 

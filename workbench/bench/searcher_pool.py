@@ -87,9 +87,9 @@ class SearcherPool:
 
     def _timed(self, build: Callable[[], Any]) -> tuple[Any, float, Used]:
         """What `build` makes, the seconds it took and the memory."""
-        start = time.perf_counter()
-        made, used = memory.measured(build, self.workload.device)
-        return made, time.perf_counter() - start, used
+        with runtime.stopwatch(self.workload.device) as watch:
+            made, used = memory.measured(build, self.workload.device)
+        return made, watch.seconds, used
 
 
 def described(entries: Sequence[BenchmarkEntry]) -> pd.DataFrame:

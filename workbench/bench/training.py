@@ -10,7 +10,6 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,10 +93,10 @@ def measure(
     seconds, counts = [], []
     for number in range(steps + 1):
         b = batch(chosen.training.batch_size, chosen.retriever.max_length, ITEMS, number)
-        start = time.perf_counter()
-        take_step(b)
+        with runtime.stopwatch(torch.device("cpu")) as watch:
+            take_step(b)
         if number:
-            seconds.append(time.perf_counter() - start)
+            seconds.append(watch.seconds)
             counts.append(int(b.lengths.sum()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return Measured(seconds, peak, counts)

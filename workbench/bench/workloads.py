@@ -248,7 +248,7 @@ def _trained(spec: Trained, queries: int, seed: int, device: torch.device) -> Wo
     measured = min(queries, max(1, len(users) // 2))
     chosen, others = np.sort(users[:measured]), np.sort(users[measured : measured + SAMPLE])
     ids = torch.arange(1, retriever.num_items + 1, device=device)
-    last = sequences.offsets[chosen + 1] - 1
+    last = sequences.target_rows(chosen)
     return Workload(
         name=spec.name,
         similarity=similarity,
@@ -289,7 +289,7 @@ def under(workload: Workload, checkpoint: str) -> Asked:
     users = workload.users.cpu().numpy()
     if (users < 0).any() or (users >= sequences.num_users).any():
         raise ValueError(f"the queries of {workload.name} are not those of users of {sequences.name}")
-    last = sequences.item_ids[sequences.offsets[users + 1] - 1]
+    last = sequences.targets(users)
     if (last != workload.targets.cpu().numpy()).any():
         raise ValueError(f"{folder.name} was trained on other data than {workload.name}")
     return Asked(

@@ -77,6 +77,19 @@ class Sequences:
         """Users who have, for this part, a target and at least one interaction before it."""
         return np.flatnonzero(self.lengths >= HELD_OUT[part] + 2)
 
+    def target_rows(
+        self, users: NDArray[np.int64], held_out: int | NDArray[np.int64] = 0
+    ) -> NDArray[np.int64]:
+        """Where in `item_ids` each user's target is, which `held_out` interactions follow: int64, of the shape of `users`.
+
+        Users who have fewer than held_out + 1 interactions have no target, and no meaningful row.
+        """
+        return self.offsets[users + 1] - 1 - held_out
+
+    def targets(self, users: NDArray[np.int64], held_out: int | NDArray[np.int64] = 0) -> NDArray[np.int64]:
+        """The target of each user (see `target_rows`), as dense item ids from 1: int64, of the shape of `users`."""
+        return self.item_ids[self.target_rows(users, held_out)]
+
     def history(self, users: NDArray[np.int64], held_out: int) -> NDArray[np.int64]:
         """Every item before each user's target, oldest first and padded with 0: int64 (B, H).
 
@@ -134,7 +147,7 @@ def batch_of(
     Shapes: B = len(users), L = the longest history among them, at most `max_length`; `held_out` is one for all, or (B,).
     Raises ValueError if a user has fewer than held_out + 2 interactions.
     """
-    targets = sequences.offsets[users + 1] - 1 - held_out
+    targets = sequences.target_rows(users, held_out)
     lengths = np.minimum(targets - sequences.offsets[users], max_length)
     if (lengths < 1).any():
         short = users[lengths < 1][:3].tolist()

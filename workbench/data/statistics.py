@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from workbench.data.popularity import popularity as item_counts
 from workbench.data.prepare import Stage
 from workbench.data.sequences import Sequences
 
@@ -28,7 +29,7 @@ def stage_counts(stages: tuple[Stage, ...]) -> pd.DataFrame:
 
 def summary(sequences: Sequences) -> pd.DataFrame:
     """One number a row: `measure`, `value`. Lengths are interactions per user; the Gini index is over rated items."""
-    lengths, counts = sequences.lengths, _item_counts(sequences)
+    lengths, counts = sequences.lengths, item_counts(sequences, held_out=0)
     rated = counts[counts > 0]
     head = np.sort(counts)[::-1][: max(1, len(counts) // 100)]
     values = {
@@ -63,7 +64,7 @@ def popularity(sequences: Sequences) -> pd.DataFrame:
     have (a Lorenz curve seen from above). Equally popular items come in the order of their ids; items without
     an interaction are included.
     """
-    counts = _item_counts(sequences)
+    counts = item_counts(sequences, held_out=0)
     order = np.argsort(-counts, kind="stable")
     ranks = np.arange(1, len(order) + 1)
     return pd.DataFrame(
@@ -162,15 +163,10 @@ def genre_shares(sequences: Sequences) -> pd.DataFrame:
     if "genres" not in sequences.items:
         return pd.DataFrame(columns=columns)
     genres = sequences.items["genres"].fillna("").replace("", "(none)").str.split("|")
-    rows = pd.DataFrame({"genre": genres, "interactions": _item_counts(sequences)}).explode("genre")
+    rows = pd.DataFrame({"genre": genres, "interactions": item_counts(sequences, held_out=0)}).explode("genre")
     table = rows.groupby("genre", as_index=False).agg(
         items=("interactions", "size"), interactions=("interactions", "sum")
     )
     table["item_share"] = table["items"] / sequences.num_items
     table["interaction_share"] = table["interactions"] / len(sequences.item_ids)
     return table.sort_values(["interactions", "genre"], ascending=[False, True], ignore_index=True)[columns]
-
-
-def _item_counts(sequences: Sequences) -> NDArray[np.int64]:
-    """Interactions of each item, (N,), row i for item i + 1."""
-    return np.bincount(sequences.item_ids, minlength=sequences.num_items + 1)[1:]

@@ -20,5 +20,5 @@ def shuffle_ties(sequences: Sequences, random: np.random.Generator) -> Sequences
 def moved_targets(sequences: Sequences, other: Sequences) -> float:
     """The share of users with a history and a target whose last item differs between two orders of the same interactions."""
     users = sequences.users_with("test")
-    last = sequences.offsets[users + 1] - 1
+    last = sequences.target_rows(users)
     return float((sequences.item_ids[last] != other.item_ids[last]).mean()) if len(users) else float("nan")

@@ -334,7 +334,7 @@ def _unique_titles(titles: pd.Series) -> list[str]:
 
 def _history(subject: ModelView, user: int, count: int = 6) -> pd.DataFrame:
     """The last items of a user's history and the one that came next: `title`, `held_out`."""
-    last = int(subject.sequences.offsets[user + 1] - 1)
+    last = int(subject.sequences.target_rows(np.array(user)))
     rows = np.arange(max(subject.sequences.offsets[user], last - count), last + 1)
     titles = subject.sequences.items["title"].astype(str).iloc[subject.sequences.item_ids[rows] - 1]
     return pd.DataFrame({"title": titles.to_numpy(), "held_out": rows == last})

@@ -96,4 +96,4 @@ def _held_out(sequences: Sequences, user: int) -> int:
         raise ValueError(
             f"user {user} has fewer than 2 interactions: there is no history before the held-out item"
         )
-    return int(sequences.offsets[user + 1] - 1)
+    return int(sequences.target_rows(np.array(user)))

@@ -125,7 +125,7 @@ def indexes(
     """
     asked = sequences.users_with("test")[:users]
     exclude = torch.from_numpy(sequences.history(asked, 0))
-    targets = torch.from_numpy(sequences.item_ids[sequences.offsets[asked + 1] - 1])
+    targets = torch.from_numpy(sequences.targets(asked))
     counts = popularity(sequences)
     made: dict[str, Retriever] = {name: learned_paths(base, rows, c, fit)[0] for name, c in configs.items()}
     made["paths of residual k-means"] = residual_paths(base, rows, next(iter(configs.values())), fit.seed)
@@ -213,7 +213,7 @@ def similarities(trained: Mapping[str, TrainedModel], sequences: Sequences) -> p
     """
     asked = sequences.users_with("test")
     exclude = torch.from_numpy(sequences.history(asked, 0))
-    targets = torch.from_numpy(sequences.item_ids[sequences.offsets[asked + 1] - 1])
+    targets = torch.from_numpy(sequences.targets(asked))
     ways: dict[str, Callable[[int], Tensor]] = {}
     rows: dict[str, dict[str, object]] = {}
     for name, model in trained.items():

@@ -1,6 +1,5 @@
 """One checkpoint behind several engines: the same candidates must give the same lists, whoever holds the vectors."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from workbench.bench.workloads import Inflated, Trained, Workload, build
 from workbench.contracts import Searcher
 from workbench.data import load
 from workbench.registry import Settings
+from workbench.runtime import stopwatch
 from workbench.search import BruteForce, registry
 from workbench.search.engines.catalog import ENGINES, Engine, engine
 from workbench.search.graph_search import GraphSearch
@@ -113,10 +113,10 @@ def compare(workload: Workload, engines: list[Engine], n2: int, ef: int, k: int)
         for turn in range(ROUNDS + 1):
             _, queries, exclude = workload.batch(turn * BATCH, min(BATCH, len(workload.queries)))
             for one in opened:
-                start = time.perf_counter()
-                one.searcher.search(queries, k, exclude)
+                with stopwatch(workload.device) as watch:
+                    one.searcher.search(queries, k, exclude)
                 if turn:
-                    seconds[one.engine.name].append((time.perf_counter() - start) / len(queries))
+                    seconds[one.engine.name].append(watch.seconds / len(queries))
         rows = [_row(workload, one, k, truth, reference, seconds[one.engine.name]) for one in opened]
         del opened, one  # engines let go of their files before these are deleted
     return pd.DataFrame(rows)
@@ -125,13 +125,12 @@ def compare(workload: Workload, engines: list[Engine], n2: int, ef: int, k: int)
 def _opened(workload: Workload, chosen: Engine, n2: int, ef: int, folder: Path) -> Opened:
     folder.mkdir()
     settings = settings_of(chosen, n2, ef)
-    start = time.perf_counter()
-    registry.build(settings, workload.similarity, workload.items, folder)
-    built = time.perf_counter()
-    searcher = registry.build(settings, workload.similarity, workload.items, folder)
-    done = time.perf_counter()
+    with stopwatch(workload.device) as building:
+        registry.build(settings, workload.similarity, workload.items, folder)
+    with stopwatch(workload.device) as opening:
+        searcher = registry.build(settings, workload.similarity, workload.items, folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return Opened(chosen, settings, searcher, built - start, done - built, size)
+    return Opened(chosen, settings, searcher, building.seconds, opening.seconds, size)
 
 
 def _row(

@@ -49,7 +49,7 @@ def popular_first(sequences: Sequences) -> pd.DataFrame:
     ranks = []
     for user in sequences.users_with("test"):
         seen = np.unique(sequences.history(np.array([user]), 0)[0])
-        target = int(sequences.item_ids[sequences.offsets[user + 1] - 1])
+        target = int(sequences.targets(np.array(user)))
         before = place_of[seen[seen > 0] - 1]
         missed = target in seen
         ranks.append(np.inf if missed else 1 + place_of[target - 1] - (before < place_of[target - 1]).sum())
@@ -126,7 +126,7 @@ def rounded_queries(retriever: Retriever, sequences: Sequences, seed: int = 0) -
     users = sequences.users_with("test")[:USERS]
     queries = _encoded(retriever, sequences, users)
     items = retriever.item_state()
-    targets = sequences.item_ids[sequences.offsets[users + 1] - 1]
+    targets = sequences.targets(users)
     history = sequences.history(users, 0)
 
     def quality(centres: Tensor, member: Tensor) -> float:
