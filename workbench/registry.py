@@ -185,6 +185,7 @@ def import_parts(module: str) -> None:
     """Import a module that registers parts: a dotted name, looked up in the current folder too, or the path of a `.py` file.
 
     Raises FileNotFoundError if there is no such file, ImportError if there is no such module.
+    Raises ValueError if another module of the file's name is loaded already.
     """
     path = Path(module)
     if path.suffix != ".py":

@@ -33,7 +33,10 @@ StoredDtype = Literal["float32", "float16", "bfloat16"]
 
 @dataclass(frozen=True)
 class RetrieverConfig:
-    """`dim` D, the embedding width; `max_length`, the longest history it reads; its encoder and its similarity."""
+    """`dim` D, the embedding width; `max_length`, the longest history it reads; its encoder and its similarity.
+
+    Raises ValueError if `dim` or `max_length` is below 1.
+    """
 
     encoder: encoders.EncoderConfig
     similarity: similarities.SimilarityConfig
@@ -72,6 +75,7 @@ class Retriever(nn.Module):
     """An item table, an encoder of histories, and a similarity between the two.
 
     Built with its own `seed`: the same configuration and seed give the same weights, whatever ran before.
+    Raises ValueError if `num_items` is below 1.
     """
 
     def __init__(self, config: RetrieverConfig, num_items: int, seed: int = 0) -> None:

@@ -30,6 +30,8 @@ class Plan:
     `warmup` calls. `queries` of a workload at most; `seed` draws them. `methods`: all if none is named; `typical`: a few
     settings of each, not the whole grid. `points`: these searchers instead of a grid, with brute force; `own`: checkpoints
     for those of them that search under a score of their own. `threads`: torch's own choice if None.
+    Raises ValueError if it has nothing to measure, a count is below 1, a workload, batch size or k is named twice,
+    searchers are chosen in two ways, or a k exceeds a corpus.
     """
 
     name: str

@@ -80,6 +80,7 @@ def measure(
     """Time `steps` training steps (forward, backward, update) of a preset after one that is not counted.
 
     `checkout`: that of the published code, which is run if it is the implementation.
+    Raises ValueError if the published code is the implementation and `checkout` is missing.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -129,6 +130,7 @@ def reference_loss(
     """The sampled-softmax loss of `b`'s users, divided by the `positions` of the whole batch.
 
     The same value as the loop's loss for the same negatives and without dropout, computed as the published code does.
+    Raises ValueError if the encoder is neither SASRec nor HSTU.
     """
     embeddings, encoder = retriever.embed(b), retriever.encoder
     layout = jagged(b.lengths, b.item_ids.shape[1])
@@ -224,6 +226,7 @@ def compare(
     With a `checkout` of the published code, it is an implementation too; raises as `check_checkout` does.
 
     Columns: preset, implementation, round, seconds, positions (valid ones), memory_gib (peak of the process).
+    Raises RuntimeError with what a process printed if it failed.
     """
     implementations: list[Implementation] = ["workbench", "reference implementation"]
     if checkout is not None:

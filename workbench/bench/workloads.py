@@ -74,6 +74,7 @@ class RandomWeights:
     """Fresh weights at a published size: items N(0, 0.02²), queries N(0, 1), histories drawn uniformly; no targets.
 
     Times are as with trained weights, but gates are flatter, so that bounds prune less.
+    Raises ValueError if `size` is not one of `SIZES`.
     """
 
     size: str
@@ -99,6 +100,7 @@ class Inflated:
     More than it has: its own items come first, and each further one is the embedding of an item drawn uniformly plus Gaussian
     noise whose expected norm is `noise` times that item's distance to its nearest neighbour. The query side is as trained, so
     that histories and targets stay valid. Fewer: a uniform subset, and no targets.
+    Raises ValueError if `items` or `noise` is not positive.
     """
 
     checkpoint: str

@@ -193,6 +193,7 @@ class Reading:
 
         `unit` is that of numeric times; if it is None, it is inferred from the largest one (see `times.moments`), and a
         remark states what was found.
+        Raises DataError if the column holds no times; single values that are none are problems of their rows.
         """
         name, column = self._column(position)
         try:

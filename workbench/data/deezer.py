@@ -124,6 +124,7 @@ def read_deezer(folder: Path, source: Source = "svd") -> Deezer:
     (deezer/semi_perso_user_cold_start, data_generation.py and model_evaluation.py) is what this format was read off.
 
     Raises FileNotFoundError, and DataError that names file and column or row.
+    Raises ValueError if `source` is neither svd nor mf.
     """
     if source not in SOURCES:
         raise ValueError(f"source must be svd or mf, not {source!r}")

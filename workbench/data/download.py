@@ -31,7 +31,10 @@ class DownloadError(OSError):
 
 @dataclass(frozen=True)
 class Checksum:
-    """A digest that the publisher, or a well-known loader of the dataset, states for a file."""
+    """A digest that the publisher, or a well-known loader of the dataset, states for a file.
+
+    Raises ValueError if `digest` is not a lower-case hex digest of the algorithm's length.
+    """
 
     algorithm: Literal["md5", "sha256"]
     digest: str

@@ -209,6 +209,7 @@ class GeneratorConfig:
     `users`, `items`; histories of `shortest` to `longest` interactions, uniform; `niches` C, at most 128, in a taste space of
     `latent` dimensions; `ways` M and their `sharpness` κ; `interests` of a user and the probability `switch`; `noise`;
     `popularity_skew` b and `popularity_offset` q; `days` of the period, and the `half_width` h of an item's time in days.
+    Raises ValueError if a value is out of its range.
     """
 
     users: int

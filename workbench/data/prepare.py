@@ -26,6 +26,7 @@ class Preparation:
     The published RAILS preprocessing is Preparation() for MovieLens, and for Amazon Books
     Preparation(k_core=5, passes=1, min_length=5): its 5-filter runs once, and items are counted before users
     who fell below five leave.
+    Raises ValueError if a value is out of its range.
     """
 
     duplicates: Literal["keep", "drop"] = "keep"

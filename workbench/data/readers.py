@@ -86,6 +86,7 @@ def read_movielens_expansion(folder: Path, parts: int = _EXPANSION_PARTS) -> Int
     There are no ratings and no titles. All parts together hold 1,223,962,043 rows, for which to plan 100 GB of
     memory (an estimate from 8 bytes a value, not a measurement); one part holds a sixteenth.
     Raises FileNotFoundError, and DataError for a part of another shape; pickled arrays are refused.
+    Raises ValueError if `parts` is not one of 1 to 16.
     """
     if not 1 <= parts <= _EXPANSION_PARTS:
         raise ValueError(f"parts must lie in 1..{_EXPANSION_PARTS}, not {parts}")

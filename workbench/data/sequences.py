@@ -36,6 +36,8 @@ class Sequences:
     in order (row i is item i + 1) with at least `item_id` (the source's id, int64 or text) and `title`; `users` likewise with
     `user_id`. `name` is the dataset's name. `ordered`: whether the source has an order in time; if not, a user's interactions
     are in the order of the source, which has no meaning. `ties`: the order of a user's interactions at the same time.
+    Raises ValueError if offsets do not rise from 0 to the number of interactions, columns differ in length, or an item id
+    is not in 1..N.
     """
 
     name: str

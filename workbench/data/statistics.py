@@ -99,6 +99,7 @@ def over_time(sequences: Sequences, period: Period = "month") -> pd.DataFrame:
 
     Columns: `start`, `interactions`, `users` (active in the period), `new_users`, `new_items` (first seen in
     it).
+    Raises ValueError if `period` is not a known one.
     """
     if period not in _FREQUENCY:
         raise ValueError(f"period must be one of {', '.join(_FREQUENCY)}, not {period!r}")
@@ -163,7 +164,9 @@ def genre_shares(sequences: Sequences) -> pd.DataFrame:
     if "genres" not in sequences.items:
         return pd.DataFrame(columns=columns)
     genres = sequences.items["genres"].fillna("").replace("", "(none)").str.split("|")
-    rows = pd.DataFrame({"genre": genres, "interactions": item_counts(sequences, held_out=0)}).explode("genre")
+    rows = pd.DataFrame({"genre": genres, "interactions": item_counts(sequences, held_out=0)}).explode(
+        "genre"
+    )
     table = rows.groupby("genre", as_index=False).agg(
         items=("interactions", "size"), interactions=("interactions", "sum")
     )

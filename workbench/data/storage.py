@@ -43,7 +43,7 @@ def save(
 
 
 def load_folder(folder: Path) -> Sequences:
-    """The sequences that `save` wrote. Raises FileNotFoundError, and DataError for a damaged folder."""
+    """The sequences that `save` wrote. Raises FileNotFoundError, and DataError (a ValueError) for a damaged folder."""
     meta = read_meta(folder)
     advice = f"prepare {meta['name']} again"
     with reading(folder, advice, DataError):

@@ -171,7 +171,7 @@ class TextTable:
         return self.columns
 
     def read(self, positions: Sequence[int]) -> list[pa.ChunkedArray]:
-        """These columns; see Table."""
+        """See `Table.read`."""
         return (None if self.quoted else self._fast(positions)) or self._strict(positions)
 
     def places(self, rows: Iterable[int]) -> dict[int, str]:
@@ -289,7 +289,7 @@ class ParquetTable:
         return self.columns
 
     def read(self, positions: Sequence[int]) -> list[pa.ChunkedArray]:
-        """These columns; see Table."""
+        """See `Table.read`."""
         wanted = [self.columns[position] for position in positions]
         read = (
             self.source.read if isinstance(self.source, pyarrow.parquet.ParquetFile) else self.source.to_table
@@ -324,7 +324,7 @@ class FrameTable:
         return [str(name) for name in self._whole.columns]
 
     def read(self, positions: Sequence[int]) -> list[pa.ChunkedArray]:
-        """These columns; see Table."""
+        """See `Table.read`."""
         columns = []
         for position in positions:
             values = self._whole.iloc[:, position]

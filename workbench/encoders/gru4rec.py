@@ -13,7 +13,10 @@ from workbench.encoders.registry import register
 
 @dataclass(frozen=True)
 class GRU4RecConfig:
-    """Settings of GRU4Rec."""
+    """Settings of GRU4Rec.
+
+    Raises ValueError if a size is below 1, or `dropout` not in [0, 1).
+    """
 
     kind: ClassVar[str] = "gru4rec"
 

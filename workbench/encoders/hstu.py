@@ -29,6 +29,7 @@ class HSTUConfig:
 
     `request_time`: position i sees when the next item was requested (the published behaviour: the time of the request, which
     in evaluation is the target's timestamp). False: it sees only the time of its own item.
+    Raises ValueError if a size is below 1, or `dropout` not in [0, 1).
     """
 
     kind: ClassVar[str] = "hstu"

@@ -23,6 +23,7 @@ class SASRecConfig:
     """`blocks` of attention with `heads`, a pointwise network of `ffn_dim` hidden units (0: as wide as D), `dropout`.
 
     `activation` of the pointwise network: "relu", as in every published run, or "gelu" (by the error function).
+    Raises ValueError if a size is below 1, `dropout` not in [0, 1), or the activation unknown.
     """
 
     kind: ClassVar[str] = "sasrec"
@@ -42,7 +43,10 @@ class SASRecConfig:
 
 
 class SASRecBlock(nn.Module):
-    """Q = LN(x); y = Q + MHA(Q, x, x); z = LN(y); out = z + FFN(z). Keys and values are not normed; no norm has weights."""
+    """Q = LN(x); y = Q + MHA(Q, x, x); z = LN(y); out = z + FFN(z). Keys and values are not normed; no norm has weights.
+
+    Raises ValueError if the heads do not divide the width of the embeddings.
+    """
 
     def __init__(self, config: SASRecConfig, dim: int) -> None:
         super().__init__()

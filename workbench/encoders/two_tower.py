@@ -15,7 +15,10 @@ from workbench.encoders.registry import register
 
 @dataclass(frozen=True)
 class TwoTowerConfig:
-    """Settings of the query tower."""
+    """Settings of the query tower.
+
+    Raises ValueError if a hidden width is below 1, `dropout` not in [0, 1), or `decay` not in (0, 1].
+    """
 
     kind: ClassVar[str] = "two_tower"
 

@@ -57,6 +57,7 @@ class Protocol:
     `history_mask` decides which items are excluded from the candidates; a target that occurs in the masked history can never
     be hit, and the share of such users is part of every summary. `request_time` is whether the encoder sees the target's
     timestamp. `ties` belongs to the data (`workbench data prepare --ties`); `on` takes it from there.
+    Raises ValueError if a setting is not one of its known values.
     """
 
     name: str

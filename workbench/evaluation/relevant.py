@@ -16,7 +16,10 @@ from workbench.evaluation.bootstrap import LEVEL, RESAMPLES, intervals
 
 @dataclass(frozen=True)
 class Relevant:
-    """The relevant items of U users, concatenated: user u has `ids[offsets[u]:offsets[u + 1]]`, each once, at least one."""
+    """The relevant items of U users, concatenated: user u has `ids[offsets[u]:offsets[u + 1]]`, each once, at least one.
+
+    Raises ValueError if a user has no relevant item, or offsets do not fit `ids`.
+    """
 
     offsets: NDArray[np.int64]
     ids: NDArray[np.int64]

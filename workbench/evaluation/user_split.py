@@ -29,6 +29,7 @@ class HeldOutUsers:
     Interactions rated below `min_rating` are left out, then users with fewer than `min_items` of the rest. Of those that
     remain `validation_users` and `test_users` are drawn by `seed` and held out whole; the others train. Of a held-out user the
     first `query_fraction`, at most its last `history` items, is the query; the rest is relevant, the first part no candidate.
+    Raises ValueError if a value is out of its range.
     """
 
     name: str = "held-out users"

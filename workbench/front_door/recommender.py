@@ -66,6 +66,7 @@ class Recommender:
     """A `retriever` with the `catalogue` of its items and, if it is at hand, the `data` with its users' histories.
 
     `queries`: embeddings of users or queries, from which the model recommends instead of from histories.
+    Raises ValueError if the retriever and the catalogue differ in their number of items, or `queries` have another width.
     """
 
     name: str

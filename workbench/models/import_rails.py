@@ -44,6 +44,7 @@ def import_rails(
     file next to the checkpoint with the suffix .json, if there is one). Raises ValueError if the file is not such a
     checkpoint, if a tensor is missing or left over, if settings and tensors disagree, if neither gives what is needed,
     or if the dataset's ids have no rows. Nothing in the file is executed.
+    Raises FileNotFoundError if there is no such file.
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {checkpoint}")

@@ -26,7 +26,10 @@ ID, EMBEDDING = "query_id", "embedding"
 
 @dataclass(frozen=True, eq=False)
 class QueryTable:
-    """`vectors` float32 (Q, D), and the Q source ids of the queries in the same order."""
+    """`vectors` float32 (Q, D), and the Q source ids of the queries in the same order.
+
+    Raises ValueError if there is not one id for each embedding, or an id repeats.
+    """
 
     name: str
     ids: pd.Series

@@ -196,7 +196,10 @@ def head_folder(head: str | Path) -> Path:
 
 
 def documents_of(head: str | Path) -> int:
-    """How many documents a trained head was trained over. Raises as `open_head` does for a missing or damaged head."""
+    """How many documents a trained head was trained over. Raises as `open_head` does for a missing or damaged head.
+
+    Raises ValueError if the number is not stored.
+    """
     folder = head_folder(head)
     count = read_json(folder / _CONFIG, RETRAIN).get("documents")
     if type(count) is not int or count < 1:

@@ -51,6 +51,7 @@ class Approximate(CorpusSearcher):
 
     Queries or a corpus with a value that is not finite, or whose products may overflow, are searched by brute force: nothing
     can be ranked or bounded there.
+    Raises ValueError if there is no generator.
     """
 
     def __init__(

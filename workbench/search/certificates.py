@@ -156,6 +156,7 @@ class CorpusSearcher(Searcher):
     A leaf finds its answers in `_search`, for `_batch` queries at a time, and follows a change of its corpus
     in `_upsert` and `_remove`. A change that fails leaves everything as it was: what a leaf keeps is replaced, never
     changed in place, except what `_in_place` lists.
+    Raises ValueError if `memory_budget` (bytes) is not positive.
     """
 
     def __init__(self, similarity: Similarity, items: ItemState, memory_budget: int = DEFAULT_BUDGET) -> None:

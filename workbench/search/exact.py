@@ -52,6 +52,7 @@ class Exact(CorpusSearcher):
 
     Source: Algorithm 1 of "Retrieval with Learned Similarities" (METHODS: threshold S_K instead of the smallest score found),
     with the lists of every component replaced by one of their average.
+    Raises ValueError if `initial_per_k` is below 1, or `max_scored_fraction` not in [0, 1].
     """
 
     def __init__(

@@ -89,6 +89,7 @@ class FittedScores(FirstStage):
     An item's vector is the ridge solution b of u(q) · b ≈ φ(q, x) − mean_x φ(q, ·) over the sample: what follows of the gate is
     in it, so that it ranks better than the average of the same width. Costs len(sample) scores per item, once. (The mean is
     that of `LEVEL_ITEMS` items.)
+    Raises ValueError if the sample has fewer than two queries, or a value that is not finite.
     """
 
     def __init__(

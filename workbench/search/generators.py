@@ -72,6 +72,7 @@ class ComponentLists(CandidateGenerator):
     The safe choice, which carries a proof: an item in none of the lists has component scores of at most t_p each, the last in
     list p, and so φ ≤ u(t) (Theorem 2). With `lookahead`, that many items after each list are looked at too: those that are
     candidates through another list do not count for t_p (Theorem 3).
+    Raises ValueError if `n1` is below 1 or `lookahead` below 0.
     """
 
     def __init__(

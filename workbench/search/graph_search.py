@@ -53,6 +53,7 @@ class GraphSearch(CorpusSearcher):
     Queries or a corpus with a value that is not finite, or whose products may overflow, are searched by brute force, and so
     are queries whose walk meets fewer than k items that may be found. On a GPU scores are computed there, and walks kept on
     the CPU. `graph` is taken if it is given, else that in `folder`, else one is built (and written into `folder`).
+    Raises ValueError if `ef`, `degree` or `nearest` is below 1, or the graph is of another number of items.
     """
 
     def __init__(

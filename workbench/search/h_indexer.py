@@ -44,6 +44,7 @@ class FirstStageFilter(CandidateGenerator):
     reach; one pass over the corpus keeps those that do (a second one everything, should they be fewer than k). Vectors are
     quantised row by row on both sides, products are sums of integers. Proves nothing, unless all items are kept. `generator`
     draws the sample when the filter is built and when its corpus changes.
+    Raises ValueError if `keep` or `sampled` is below 1.
     """
 
     @stated_precision()

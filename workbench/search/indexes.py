@@ -26,7 +26,10 @@ class Flat:
 
 @dataclass(frozen=True)
 class IVF:
-    """An inverted file: vectors in `nlist` cells of a k-means (begun from `seed`), of which the `nprobe` best are looked at."""
+    """An inverted file: vectors in `nlist` cells of a k-means (begun from `seed`), of which the `nprobe` best are looked at.
+
+    Raises ValueError if `nprobe` exceeds `nlist`, or one is below 1.
+    """
 
     name: ClassVar[str] = "ivf"
     nlist: int = 256
@@ -41,7 +44,10 @@ class IVF:
 
 @dataclass(frozen=True)
 class HNSW:
-    """A navigable graph of `m` neighbours per vector, built with lists of `ef_construction`, searched with `ef_search`."""
+    """A navigable graph of `m` neighbours per vector, built with lists of `ef_construction`, searched with `ef_search`.
+
+    Raises ValueError if `m` is below 2, or another value below 1.
+    """
 
     name: ClassVar[str] = "hnsw"
     m: int = 32
@@ -56,7 +62,10 @@ class HNSW:
 
 @dataclass(frozen=True)
 class IVFPQ:
-    """As `IVF`, with vectors kept as `m` codes of `bits` each (product quantisation): scores are approximate too."""
+    """As `IVF`, with vectors kept as `m` codes of `bits` each (product quantisation): scores are approximate too.
+
+    Raises ValueError if `nprobe` exceeds `nlist`, a value is below 1, or `bits` is above 12.
+    """
 
     name: ClassVar[str] = "ivfpq"
     nlist: int = 256

@@ -69,6 +69,7 @@ class InvertedIndex(CorpusSearcher):
     score: True if every code of the query is in the index, and the list is full or holds every item that may be found. Other
     codes count as empty lists, and `gap` is then +inf. `num_scored` is the number of items held by the query's lists; the
     scorer itself never runs.
+    Raises ValueError if `threshold` is not finite, or larger than the one that the lists were built for.
     """
 
     def __init__(

@@ -69,6 +69,7 @@ def pruning(
     each cluster, the pair gate known to ± ε; and the gate in bfloat16 with its worst-case error (these only if the gate has a
     pair part). Last, the best k
     alone: what no bound can go below. The gate's combination must be "glu_silu". `generator` draws the first centres.
+    Raises ValueError for another gate.
     """
     if similarity.config.gate_combination != "glu_silu":
         raise ValueError(f"intervals are known for glu_silu gates, not {similarity.config.gate_combination}")

@@ -205,6 +205,7 @@ class Sharded(Searcher):
 
     Queries, masks and results are on the device of this process's first part; a part on another device is searched there,
     so that one process may use several GPUs.
+    Raises ValueError if a process has no part.
     """
 
     @stated_precision()

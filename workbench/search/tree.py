@@ -111,6 +111,7 @@ class TreeBeam(CorpusSearcher):
     and items scored, about 2 · beam · log₂(N / beam): levels that fit into the beam are passed without being scored.
 
     What differs from TDM (Zhu et al., 2018): inner nodes are not trained but are the mean of their items.
+    Raises ValueError if `beam` is below 1, or the tree is of another corpus.
     """
 
     def __init__(

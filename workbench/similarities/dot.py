@@ -82,6 +82,7 @@ class DotProduct(ComponentSimilarity[DotQueries, DotItems]):
 
     With users φ(q, u, x) = (⟨q, x⟩ + ⟨u, W x⟩) / τ, u and W x of unit length too: one inner product of the vectors (q, u) and
     (x, W x), which every searcher of dot products finds.
+    Raises ValueError if it has users and `dim`, the width of the embeddings, is missing.
     """
 
     def __init__(self, config: DotConfig, dim: int = 0) -> None:

@@ -21,7 +21,10 @@ PAIRS_AT_ONCE = 16384
 
 @dataclass(frozen=True)
 class HypencoderConfig:
-    """`hidden` h units of the network that a query becomes; scores are divided by `temperature`."""
+    """`hidden` h units of the network that a query becomes; scores are divided by `temperature`.
+
+    Raises ValueError if `hidden` is below 1 or `temperature` not positive.
+    """
 
     kind: ClassVar[str] = "hypencoder"
     hidden: int = 8

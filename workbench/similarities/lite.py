@@ -24,6 +24,7 @@ class LITEConfig(ComponentsConfig):
     """Components of unit length, as in `ComponentsConfig`; `hidden` m units a layer of the network that reads their scores.
 
     The mean of the components is divided by the temperature.
+    Raises ValueError if `hidden` is below 1, or as `ComponentsConfig` does.
     """
 
     kind: ClassVar[str] = "lite"

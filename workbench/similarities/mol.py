@@ -40,6 +40,7 @@ class MoLConfig(ComponentsConfig):
     item part + pair part ("sum"). `gate_dropout`: of the softmax. `balance_weight`: of the mutual-information load-balancing
     loss. `dropout_per_candidate`: in training, draw the dropouts of the item side for each position and candidate, as the
     published code does, which computes the item side as often; otherwise once for each item of a step.
+    Raises ValueError if a value is out of its range, or user tables leave no query group for the history.
     """
 
     kind: ClassVar[str] = "mol"

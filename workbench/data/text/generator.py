@@ -63,7 +63,10 @@ _CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
 def generate(seed: int, words: int = 150) -> TextCollection:
-    """400 documents, and 12 queries for each of `words` invented words: 8 phrases train, 2 validate, 2 test."""
+    """400 documents, and 12 queries for each of `words` invented words: 8 phrases train, 2 validate, 2 test.
+
+    Raises ValueError if `words` exceeds the pairs of invented subjects and places, or is below 1.
+    """
     if not 1 <= words <= len(SUBJECTS) * len(PLACES) // 2:
         raise ValueError(f"words must lie in 1..{len(SUBJECTS) * len(PLACES) // 2}, not {words}")
     random = np.random.default_rng(seed)

@@ -78,6 +78,7 @@ class TantivyIndex:
         """The best `k` of each query (B, K), one request each; ties are in the engine's order.
 
         `exact` is False and `gap` +inf: the engine's scores are rounded, and it does not say which codes it lacks.
+        Raises ValueError if the queries have no codes.
         """
         if not isinstance(queries, SparCodeQueries) or queries.codes is None:
             raise ValueError("tantivy holds codes: it takes SparCodeQueries that have them")
@@ -114,6 +115,8 @@ class TantivySearch(CorpusSearcher):
 
     `sparsity`: the share of the (code, item) scores that the lists leave out. Proves nothing. With a `folder` the lists are
     opened from there, or built and written. They can only be built again if the corpus changes.
+    Raises ValueError if `n2` is below 1, `sparsity` not in [0, 1), or the lists in `folder` are of other items or another
+    sparsity.
     """
 
     def __init__(

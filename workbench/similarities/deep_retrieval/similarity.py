@@ -47,6 +47,8 @@ class DeepRetrievalConfig:
     the reranker learns (None: all learn to the end). The reranker is a dot product of the query, `normalize`d and divided by
     `temperature` as in `DotConfig`, with the item's embedding, or with `output_table` with a vector that is the item's as a
     result alone, as in the paper.
+    Raises ValueError if a value is out of its range, the paths cannot be numbered by int64, or an item's distinct paths do
+    not fit `candidates` or all paths.
     """
 
     kind: ClassVar[str] = "deep_retrieval"
@@ -155,6 +157,7 @@ class DeepRetrieval(
     with them.
 
     Item ids are 1..num_items; row 0 of `paths` is padding's.
+    Raises ValueError if `num_items` is below 1.
     """
 
     paths: Int[Tensor, "R J"]

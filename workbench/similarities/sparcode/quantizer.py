@@ -30,6 +30,7 @@ class QuantizerConfig:
     `commitment` loss (weight β) is all that moves it ("commitment", as published), the same as to the quantised one
     ("straight-through"), or that gradient turned and scaled as the token was to become its codeword ("rotation"). A codeword
     whose average count falls below `restart_below` times an even share is moved to a token of the batch (0: never).
+    Raises ValueError if a value is out of its range, nothing would train the tokenizer, or int64 cannot number the codes.
     """
 
     codebooks: int = 2
@@ -85,6 +86,7 @@ class VectorQuantizer(nn.Module):
     moves the codebooks: n ← γ n + (1 − γ) count, m ← γ m + (1 − γ) sum, e = m / n (VQ-VAE, van den Oord et al. 2017,
     appendix A.1; SparCode, section 3.2.4). Counts and sums are added up over processes. Codebooks are buffers: they have
     no gradient, and are saved with the weights.
+    Raises ValueError if the codebooks do not divide the width of a token.
     """
 
     counts: Tensor

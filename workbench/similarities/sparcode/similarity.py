@@ -39,6 +39,7 @@ class SparCodeConfig:
     the encoder's output with the item; otherwise (the paper says nothing) all start at random. `sparsity`: the weight λ in
     the loss of the mean sparse score of query tokens and a step's items (None: without, as published). `quantizer`: None
     for All-to-All, the same without codes, which no index serves.
+    Raises ValueError if a value is out of its range, or the codebooks do not divide `token_dim`.
     """
 
     kind: ClassVar[str] = "sparcode"
