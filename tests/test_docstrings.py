@@ -16,7 +16,7 @@ FILES = [
 ELSEWHERE = re.compile(r"See `|[Rr]aises? (?:as|what)|Arguments and errors are those of")
 """The words with which a docstring leaves its errors to that of another function."""
 CHECKS = ("__init__", "__post_init__")
-"""Their errors stand in the docstring of the class."""
+"""Their errors may stand in the docstring of the class."""
 
 
 def problems(source: str) -> Iterator[str]:
@@ -28,7 +28,7 @@ def _problems(body: list[ast.stmt], owner: str, described: str) -> Iterator[str]
     for node in body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef):
             continue
-        text = described if node.name in CHECKS else ast.get_docstring(node) or ""
+        text = (ast.get_docstring(node) or "") + (described if node.name in CHECKS else "")
         if node.name.startswith("_") and node.name not in CHECKS:
             continue
         if not text:

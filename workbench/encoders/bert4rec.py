@@ -83,7 +83,6 @@ class BERT4Rec(Encoder):
     (Sun et al., 2019), section 3; the layer norms after the input sum and after the output projection are
     those of BERT. What differs: histories are padded on the right, so position 0 is the oldest item that is
     kept, and the score, with its bias, belongs to the similarity.
-    Raises ValueError if the heads do not divide the width of the embeddings, or a history has no room for the masked item.
     """
 
     objective: Literal["next item", "masked item"] = "masked item"
