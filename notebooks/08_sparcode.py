@@ -50,7 +50,7 @@ index_findings.own_indexes(
 ) if results is not None else None
 
 # %% [markdown]
-# SparCode is worth a notebook whatever it earns at this size: it is the only method here that scores nothing at query time, and
+# SparCode is worth a notebook even if it wins nothing at this size: it is the only method here that scores nothing at query time, and
 # the reasons for its losses are instructive.
 #
 # ## Then, by hand
