@@ -86,11 +86,11 @@ class Sequences:
 
         Users who have fewer than held_out + 1 interactions have no target, and no meaningful row.
         """
-        return self.offsets[users + 1] - 1 - held_out
+        return np.asarray(self.offsets[users + 1] - 1 - held_out)
 
     def targets(self, users: NDArray[np.int64], held_out: int | NDArray[np.int64] = 0) -> NDArray[np.int64]:
         """The target of each user (see `target_rows`), as dense item ids from 1: int64, of the shape of `users`."""
-        return self.item_ids[self.target_rows(users, held_out)]
+        return np.asarray(self.item_ids[self.target_rows(users, held_out)])
 
     def history(self, users: NDArray[np.int64], held_out: int) -> NDArray[np.int64]:
         """Every item before each user's target, oldest first and padded with 0: int64 (B, H).
