@@ -94,10 +94,10 @@ def test_keys_choose_settings_as_a_frame_does_and_a_screen_reader_hears_of_it(vi
         chosen.append(label)
         browser.keyboard.press("Tab")
         browser.keyboard.press("Space")
-        told, rows = search_figures.failing_in(meta, chosen)
+        summary, rows = search_figures.failing_in(meta, chosen)
         shown, cells = listed(browser)
-        assert shown == told
-        assert browser.get_by_role("status").filter(has_text=told).count() == 1
+        assert shown == summary
+        assert browser.get_by_role("status").filter(has_text=summary).count() == 1
         assert cells == [[str(q), str(n), f"{100 * share:.0f}%"] for q, n, share in rows[:12]]
     marks = "dashboards[0].plot.data.filter(trace => trace.customdata)"
     standing_out = browser.evaluate(f"{marks}.map(trace => Array.from(trace.selectedpoints))")

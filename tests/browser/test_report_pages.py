@@ -334,7 +334,7 @@ def test_a_wide_table_is_moved_sideways_and_keys_reach_it(visit: Any, tmp_path: 
     assert (visit.errors, visit.outside) == ([], [])
 
 
-def test_pages_ask_only_for_what_lies_beside_them(report: Path) -> None:
+def test_pages_load_only_files_of_their_folder(report: Path) -> None:
     for path in report.glob("*.html"):
         page = path.read_text(encoding="utf-8")
         asked = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="([^"]+)"', page)

@@ -214,14 +214,14 @@ class SearchExplorer(LiveDashboard):
                 if points
                 else []
             )
-            framed = {str(told[place][1]) for told, place in marks if told is not None}
+            framed = {str(data[place][1]) for data, place in marks if data is not None}
             self.settings.value = tuple(label for _, label in self.settings.options if label in framed)
 
     def _offer_settings(self, figure: go.Figure) -> None:
         """The settings of the marks in a figure, to be chosen without a mouse."""
         failing = (figure.layout.meta or {}).get("failing", {})
         traces = (trace.customdata for trace in figure.data if failing and trace.customdata is not None)
-        marked = dict.fromkeys(str(label) for told in traces for _, label in told)
+        marked = dict.fromkeys(str(label) for data in traces for _, label in data)
         self.settings.value = ()
         self.settings.options = [(unescape(label), label) for label in marked if label in failing]
         self.settings.layout.display = "" if self.settings.options else "none"
@@ -232,7 +232,7 @@ class SearchExplorer(LiveDashboard):
 
     def figure_of(self, values: Mapping[str, Any]) -> go.Figure:
         """The figure for these values of the controls; the command that repeats them is shown below it."""
-        self._tell_command(values)
+        self._show_command(values)
         self._saved.value = ""
         figure = super().figure_of(values)
         self._offer_settings(figure)
@@ -458,7 +458,7 @@ def _failing_html(summary: str, rows: Sequence[tuple[int, int, float]]) -> str:
         f"<tr><td>{q}</td><td>{n}</td><td>{share:.0%}</td></tr>" for q, n, share in rows[:MOST_QUERIES]
     )
     rest = f"<p>and {len(rows) - MOST_QUERIES} more</p>" if len(rows) > MOST_QUERIES else ""
-    listed = f"<p>{told}</p>" + (f"<table>{head}{cells}</table>{rest}" if rows else "")
+    listed = f"<p>{summary}</p>" + (f"<table>{head}{cells}</table>{rest}" if rows else "")
     return f'<div role="alert">{listed}</div>'  # which a screen reader reads as it appears
 
 
