@@ -16,8 +16,8 @@
 # %% [markdown]
 # # 10 · Scaling
 #
-# **Question.** What does a larger corpus cost in time and memory, what would a billion items need, and who carries it? The same
-# trained similarity is searched over corpora of growing size. You will see latencies on logarithmic axes with fitted
+# **Question.** What does a larger corpus cost in time and memory, what would a billion items need, and which engine can hold
+# them? The same trained similarity is searched over corpora of growing size. You will see latencies on logarithmic axes with fitted
 # **exponents**, the memory per item, an extrapolation that states its assumptions, and one checkpoint behind several
 # **engines**.
 
@@ -190,9 +190,9 @@ table(needs)
 table(growth.state_sizes(raw.shapes, billion))
 
 # %% [markdown]
-# ## Who carries it?
+# ## Which engine holds the items?
 #
-# The vectors can stay in an engine that is run already. It needs to know nothing of the similarity: it lists candidates by the
+# The vectors can stay in an engine that you already run. It does not need the similarity: it lists candidates by the
 # **average component**, one inner product per item, and these are scored in full. By hand, for the first four queries:
 
 # %%
@@ -207,8 +207,8 @@ by_hand = items.ids[listed.gather(1, scores.topk(k).indices)]
 assert torch.equal(by_hand, Approximate.of(mol, items, n2=n2).search(asked, k).ids)
 
 # %% [markdown]
-# So the same candidates give the same lists, whoever holds the vectors. *overlap* is the share of the lists of our own scan
-# ("flat"), *recall* that of the true best ten. The graph walks by the learned score itself and has candidates of its own.
+# So the same candidates give the same lists, whichever engine holds the vectors. *overlap* is the share of the lists of our own
+# scan ("flat"), *recall* that of the true best ten. The graph walks by the learned score itself and has candidates of its own.
 # Engines that are not installed are left out.
 
 # %%
