@@ -82,9 +82,8 @@ def curve_explorer(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
         figure.update_yaxes(type="log", tickformat=",~g", dtick=1)
     else:
         figure.update_yaxes(range=[0, 1.08 * float(curves["y"].max())])
-    lines = -(
-        -len(told) // 3
-    )  # of the legend, about: it would rise over the axis's title if the curves had to make room for it
+    # Lines of the legend, about: it would rise over the axis's title if the curves had to make room for it.
+    lines = -(-len(values) // 3)
     figure.update_layout(
         height=400 + 24 * max(0, lines - 2), legend={"orientation": "h", "y": -0.22, "yanchor": "top"}
     )
