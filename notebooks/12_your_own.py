@@ -224,9 +224,8 @@ record("metrics", wide.loc[["HR@10", "NDCG@10"]].reset_index())
 MetricExplorer(results).at(view)
 
 # %% [markdown]
-# On the command line a preset gives the settings a name. Put the same classes and this call into a file, `my_parts.py`:
-# then `workbench train mine/recent-hadamard --dataset my-shop --import my_parts.py` trains the model, and every other command
-# takes it with the same `--import`.
+# On the command line a preset gives the settings a name. Put the same classes and this call into a file, `my_parts.py`, and pass
+# `--import my_parts.py` to `workbench train` with the preset's name, and to every other command that loads the model.
 
 # %%
 from workbench.training.presets import Preset, add_preset

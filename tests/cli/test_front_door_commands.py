@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from workbench.cli import main
+from workbench import paths
+from workbench.cli import main, options
 from workbench.front_door import load
 
 Run = Callable[..., str]
@@ -156,7 +157,6 @@ def test_sparcodes_lists_are_served_by_tantivy(run: Run, tmp_path: Path) -> None
         ("index build cycles-sasrec-mol --engine lan", "lancedb"),
         ("rec", "recommend"),
         ("study run dee", "deep-retrieval"),
-        ("lab 03", "03_compare_similarities"),
         ("data prepare ml-1", "ml-1m"),
         ("bench search --preset tra", "trained"),
         ("bench search --checkpoint cyc", "cycles-sasrec-mol"),
@@ -170,6 +170,11 @@ def test_the_shell_completes_commands_options_and_names(
     monkeypatch.setenv("COMP_WORDS", f"workbench {typed}")
     monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
     assert expected in run().splitlines()
+
+
+def test_the_shell_completes_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "notebooks", lambda: Path(__file__).resolve().parents[2] / "notebooks")
+    assert options.notebooks("03") == ["03_compare_similarities"]
 
 
 def test_a_mistyped_command_is_met_with_a_near_one(run: Run) -> None:
