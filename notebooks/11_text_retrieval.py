@@ -197,6 +197,7 @@ columns = [
     "difference_high",
     "against",
 ]
+columns += [column for column in ("floats",) if column in shown]  # stored per document
 table(shown[columns].fillna({"seeds": 1}), digits=3)
 
 # %%
@@ -205,12 +206,12 @@ WaysExplorer(results, metric).at(view)
 # %%
 verdicts = []
 compared = shown.dropna(subset=["difference"])  # not every head has a dot product of its kind next to it
-for way in [w for w in compared["way"] if w.startswith("mol")]:
+for way in [w for w in compared["way"] if w.startswith(("mol", "maxsim"))]:
     row = compared.set_index("way").loc[way]
     above, below = row["difference_low"] > 0, row["difference_high"] < 0
     word = "above" if above else "below" if below else "not apart from"
     verdicts.append(f"{way} is {word} {row['against']}: {row['difference']:+.3f} {metric}")
-record("mixtures against dot products", "; ".join(verdicts))
+record("learned similarities against dot products", "; ".join(verdicts))
 print("\n".join(verdicts))
 
 # %% [markdown]

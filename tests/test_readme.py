@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from workbench.bench.growth import books_line
 from workbench.models.measurements import MEASURED_BY
 from workbench.models.model_store import TrainedModel, with_published
 from workbench.studies.results import SECTIONS, at_a_glance, fair_line, results_page, text_line
@@ -44,6 +45,11 @@ def test_the_sentence_on_equal_terms_is_what_the_stored_table_says() -> None:
 def test_the_sentence_on_text_is_what_the_stored_table_says() -> None:
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert text_line(ROOT / "reports" / "tables") in readme
+
+
+def test_the_sentence_on_the_largest_corpus_is_what_the_stored_table_says() -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert books_line(pd.read_csv(ROOT / "reports" / "tables" / "search-books.csv")) in readme
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:

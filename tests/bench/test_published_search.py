@@ -15,6 +15,7 @@ from workbench.bench.published_search import (
     ALL_ITEMS,
     FILES,
     WAYS,
+    aims,
     average,
     check_checkout,
     combined,
@@ -109,6 +110,21 @@ def test_the_published_code_finds_the_same_scores(tmp_path: Path):
         rows = table[table["way"] == way.title].set_index("implementation")
         assert list(rows.index) == ["published code", *way.ours]
         assert (rows["overlap"] > (0.999 if way is ALL_ITEMS else 0.9)).all()
+
+
+def test_aims_that_are_missed_are_named():
+    rows = [
+        ("ml-1m", "all items", 1, 6.5),
+        ("amazon-books", "all items", 1, 15.5),
+        ("ml-1m", "average, n2 = 500", 32, 7.0),
+    ]
+    table = pd.DataFrame(rows, columns=["size", "way", "batch_size", "speed-up"]).assign(
+        implementation="brute force"
+    )
+    assert aims(table) == (
+        "The aim is reached in 1 of 3 cases. Below it: amazon-books, all items, 1 at once: 15.5 of 16;"
+        " ml-1m, average, n2 = 500, 32 at once: 7.0 of 8."
+    )
 
 
 def test_ways_with_too_few_candidates_are_known():

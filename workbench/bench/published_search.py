@@ -283,6 +283,25 @@ def summary(raw: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
+AIM, AIM_OF_BOOKS, AIM_OF_ONE = 8, 16, 6
+"""How many times the published code's speed is aimed at; for all items of Amazon Books; for all of MovieLens with one query."""
+
+
+def aims(table: pd.DataFrame) -> str:
+    """In a sentence, where the aims are reached and where not, by the fastest of our implementations of a way."""
+    ours = table[table["implementation"] != PUBLISHED]
+    best = ours.groupby(["size", "way", "batch_size"], sort=False)["speed-up"].max().reset_index()
+    missed = []
+    for size, way, batch, found in best.itertuples(index=False):
+        aim = AIM
+        if way == ALL_ITEMS.title and (size == "amazon-books" or batch == 1):
+            aim = AIM_OF_BOOKS if size == "amazon-books" else AIM_OF_ONE
+        if found < aim:
+            missed.append(f"{size}, {way}, {batch} at once: {found:.1f} of {aim}")
+    told = f"The aim is reached in {len(best) - len(missed)} of {len(best)} cases."
+    return told + (f" Below it: {'; '.join(missed)}." if missed else "")
+
+
 def speed_ups(table: pd.DataFrame) -> pd.DataFrame:
     """The table of `summary` with a row per size, way and implementation of ours, and the speed-ups by batch size as text."""
     ours = table[table["implementation"] != PUBLISHED]

@@ -15,13 +15,25 @@ ABOVE = 1 + 1e-6
 
 UNKNOWN = float("inf")
 
+AT_ONCE = 1 << 16
+"""Vectors that are held in double precision together."""
+
 
 def norms(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, "*S"]:
     """At least the norm of each vector, float64; +inf if a value is not finite.
 
+    Double precision is taken of a part of the vectors at a time: of all it would be twice what they hold.
+
     >>> norms(torch.tensor([3e-30, 4e-30])) / 5e-30
     tensor(1.0000, dtype=torch.float64)
+    >>> bool((norms(torch.ones(AT_ONCE + 1, 2, 1)) >= 1).all())
+    True
     """
+    rows = vectors.flatten(0, -2) if vectors.dim() > 1 else vectors[None]
+    return torch.cat([_norms(part) for part in rows.split(AT_ONCE)]).view(vectors.shape[:-1])
+
+
+def _norms(vectors: Float[Tensor, "N d"]) -> Float[Tensor, "N"]:
     if vectors.dtype == torch.float64:  # whose squares underflow too
         scale = vectors.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
         lengths = torch.linalg.vector_norm(vectors / scale, dim=-1) * scale[..., 0]
