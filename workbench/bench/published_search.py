@@ -298,8 +298,8 @@ def aims(table: pd.DataFrame) -> str:
             aim = AIM_OF_BOOKS if size == "amazon-books" else AIM_OF_ONE
         if found < aim:
             missed.append(f"{size}, {way}, {batch} at once: {found:.1f} of {aim}")
-    told = f"The aim is reached in {len(best) - len(missed)} of {len(best)} cases."
-    return told + (f" Below it: {'; '.join(missed)}." if missed else "")
+    sentence = f"The aim is reached in {len(best) - len(missed)} of {len(best)} cases."
+    return sentence + (f" Below it: {'; '.join(missed)}." if missed else "")
 
 
 def speed_ups(table: pd.DataFrame) -> pd.DataFrame:
