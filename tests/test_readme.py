@@ -77,15 +77,15 @@ def test_every_picture_of_the_readme_is_there() -> None:
 def test_every_stored_table_is_on_the_page_of_results() -> None:
     shown = {section.file for sections in SECTIONS.values() for section in sections}
     stored = {path.stem for path in (ROOT / "reports" / "tables").glob("*.csv")}
-    assert stored <= shown  # a section whose table is yet to be measured is left out of the page
+    assert stored == shown
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "reports" / "tables").glob("search-*.csv")), ids=lambda p: p.stem
-)
-def test_no_stored_certificate_is_false(path: Path) -> None:
-    table = pd.read_csv(path)
-    assert (table["false_certificates"].dropna() == 0).all()
+def test_no_stored_certificate_is_false() -> None:
+    tables = {path.stem: pd.read_csv(path) for path in (ROOT / "reports" / "tables").glob("search-*.csv")}
+    del tables["search-published"]  # next to the published code answers are compared, without certificates
+    assert len(tables) > 5
+    for name, table in tables.items():
+        assert (table["false_certificates"].dropna() == 0).all(), name
 
 
 @pytest.mark.movielens

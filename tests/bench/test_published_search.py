@@ -112,18 +112,16 @@ def test_the_published_code_finds_the_same_scores(tmp_path: Path):
         assert (rows["overlap"] > (0.999 if way is ALL_ITEMS else 0.9)).all()
 
 
-def test_aims_that_are_missed_are_named():
+def test_how_often_the_aims_are_reached_is_a_sentence():
     rows = [
         ("ml-1m", "all items", 1, 6.5),
+        ("ml-1m", "all items", 32, 6.5),
         ("amazon-books", "all items", 1, 15.5),
-        ("ml-1m", "average, n2 = 500", 32, 7.0),
+        ("ml-1m", "average, n2 = 500", 32, 8.0),
     ]
-    table = pd.DataFrame(rows, columns=["size", "way", "batch_size", "speed-up"]).assign(
-        implementation="brute force"
-    )
+    table = pd.DataFrame(rows, columns=["size", "way", "batch_size", "speed-up"]).assign(implementation="own")
     assert aims(table) == (
-        "The aim is reached in 1 of 3 cases. Below it: amazon-books, all items, 1 at once: 15.5 of 16;"
-        " ml-1m, average, n2 = 500, 32 at once: 7.0 of 8."
+        "The aim is reached with all items in 1 of 3 cases (6.5 to 15.5 times), with lists in 1 of 1 cases (8.0 to 8.0 times)."
     )
 
 
