@@ -149,14 +149,14 @@ def books_line(table: pd.DataFrame, batch_size: int = 32) -> str:
     >>> measured = pd.DataFrame({"label": ["a", "b"], "batch_size": 32, "items": 1000, "recall": [0.99, 0.5],
     ...                          "p50_ms": [2.0, 1.0], "speed_up": [4.4, 9.0], "num_scored": [20.0, 5.0]})
     >>> books_line(measured)  # doctest: +NORMALIZE_WHITESPACE
-    'Over 1,000 items a is the fastest with a recall of .99 or more: 2.0 ms for 32 queries, 1/4 of the reference
+    'Over 1,000 items, a is the fastest with a recall of .99 or more: 2.0 ms for 32 queries, 1/4 of the reference
     implementation, with 2.00 % of the items scored.'
     >>> books_line(measured[1:])
-    'Over 1,000 items no method has a recall of .99 or more; b comes nearest, with 0.500.'
+    'Over 1,000 items, no method has a recall of .99 or more; b comes nearest, with 0.500.'
     """
     rows = table[(table["items"] == table["items"].max()) & (table["batch_size"] == batch_size)]
     rows = rows[rows["recall"].notna()]
-    start = f"Over {rows['items'].max():,} items "
+    start = f"Over {rows['items'].max():,} items, "
     right = rows[rows["recall"] >= RIGHT].sort_values("p50_ms")
     if right.empty:
         best = rows.sort_values("recall").iloc[-1]
