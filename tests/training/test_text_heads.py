@@ -10,8 +10,8 @@ from workbench.training.text_heads import HeadConfig, TextHead
 from workbench.training.text_training import (
     Examples,
     HeadTraining,
-    _are_answers,
     _hardest,
+    are_answers,
     contrastive_loss,
     train_head,
 )
@@ -203,7 +203,7 @@ def test_attention_finds_the_token_that_answers() -> None:
 def test_an_other_answer_of_a_query_is_no_negative() -> None:
     """Query 0 is answered by documents 2 and 5, query 1 by 5: in one batch with 2 and 5 chosen, (0, 5) is left out."""
     keys = np.array([0 * 10 + 2, 0 * 10 + 5, 1 * 10 + 5])
-    answers = _are_answers(keys, np.array([0, 1]), np.array([2, 5, 7]), 10)
+    answers = are_answers(keys, np.array([0, 1]), np.array([2, 5, 7]), 10)
     assert answers.tolist() == [[True, True, False], [False, True, False]]
     scores = torch.tensor([[1.0, 9.0, 0.0], [0.5, 2.0, 1.0]])
     positives = torch.tensor([[0, 1], [1, 1]])

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from workbench import paths, text_encoders
 from workbench.data.text.build import load_text
@@ -24,16 +25,24 @@ from workbench.files import Kind, atomic_write, lock, new_folder, recover, write
 from workbench.loading import read_json
 from workbench.models.text_reranking import rerank
 from workbench.search.brute_force import BruteForce
-from workbench.text_encoders import EncodedTexts, TextEncoder, encode_cached, encode_tokens_cached
+from workbench.text_encoders import (
+    BertEncoder,
+    EncodedTexts,
+    TextEncoder,
+    encode_cached,
+    encode_tokens_cached,
+    save_encoder,
+)
 from workbench.training.text_heads import HeadConfig, TextHead
 from workbench.training.text_training import Examples, HeadTraining, train_head
+from workbench.training.text_tuning import EncoderTuning, tune_encoder
 
 MINED, MINED_FROM = 60, 30_000
 """Hard negative candidates per query, the best by cosine, and the number of random documents they are chosen from. (The
 nearest of all documents are often answers that nobody wrote down.)"""
 QUERIES_AT_ONCE = 512
 RETRAIN = "delete its folder to train the head again"
-_WEIGHTS, _CONFIG, _LISTS = "model.safetensors", "head.json", "lists-*.npy"
+_WEIGHTS, _CONFIG, _LISTS, _TUNED = "model.safetensors", "head.json", "lists-*.npy", "tuning.json"
 
 
 class EncodedCollection:
@@ -132,6 +141,46 @@ class TrainedHead:
             with atomic_write(path) as temporary, temporary.open("wb") as file:
                 np.save(file, found)
         return found
+
+
+def find_or_tune(
+    encoded: EncodedCollection, tuning: EncoderTuning, seed: int = 0, *, trained_only: bool = False
+) -> BertEncoder | None:
+    """The encoder of `encoded` tuned on its training queries: the one in `ckpts/`, or tuned now (None if `trained_only`).
+
+    It is a folder in transformers' layout, which `text_encoders.load` takes by its path, too. An interrupted run continues.
+    Raises ValueError for an encoder that is not of transformers, and as `tune_encoder`.
+    """
+    base = encoded.encoder
+    if not isinstance(base, BertEncoder):
+        raise ValueError(f"{base.name} has no layers to tune: choose an encoder of transformers")
+    settings = {"data": encoded.digest, "encoder": base.loaded_as, "tuning": asdict(tuning), "seed": seed}
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    folder = recover(paths.checkpoints() / f"encoder-{encoded.collection.name}-seed{seed}-{key}")
+    if not (folder / _TUNED).is_file():
+        if trained_only:
+            return None
+        with lock(folder):
+            state = folder.with_name(f".{folder.name}.state")
+            tuned = BertEncoder(replace(base.config, precision="float32"), base.device)
+            texts = (
+                list(encoded.collection.of_split("train")["text"]),
+                list(encoded.collection.documents["text"]),
+            )
+            examples = encoded.examples()
+            with tqdm(desc="tuning", unit="step", disable=not encoded.progress) as bar:
+
+                def show(step: int, steps: int, loss: float) -> None:
+                    bar.total = steps
+                    bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                    bar.update(step - bar.n)
+
+                tune_encoder(tuned, *texts, examples, tuning, state, seed, show)
+            with new_folder(folder, _TUNED_KIND, settings) as temporary:
+                save_encoder(tuned, temporary)
+                write_text(json.dumps(settings, indent=2), temporary / _TUNED)
+            state.unlink(missing_ok=True)
+    return BertEncoder(replace(base.config, model=str(folder)), base.device)
 
 
 def find_or_train(
@@ -284,3 +333,13 @@ def _settings(folder: Path) -> Mapping[str, Any] | None:
 
 
 _KIND = Kind("text head", (_WEIGHTS, _CONFIG, _LISTS), _settings)
+
+
+def _tuned_settings(folder: Path) -> Mapping[str, Any] | None:
+    stored: dict[str, Any] | None = None
+    if (folder / _TUNED).is_file():
+        stored = json.loads((folder / _TUNED).read_text(encoding="utf-8"))
+    return stored
+
+
+_TUNED_KIND = Kind("tuned encoder", (_TUNED, "*.json", "*.safetensors", "*.txt"), _tuned_settings)

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from workbench import text_encoders
 from workbench.data.text.build import load_text
 from workbench.evaluation.text import clustered_intervals, query_metrics
-from workbench.models.text_heads import EncodedCollection, TrainedHead, find_or_train
+from workbench.models.text_heads import EncodedCollection, TrainedHead, find_or_train, find_or_tune
 from workbench.runtime import optional
 from workbench.search.engines.bm25 import BM25
 from workbench.studies.study import Models, Study, register
 from workbench.training.text_heads import HeadConfig
 from workbench.training.text_training import HeadTraining
+from workbench.training.text_tuning import EncoderTuning
 
 _CONFIGS = (
     HeadConfig(kind="zero-shot"),
@@ -54,7 +55,8 @@ class TextRetrieval(Study):
     is trained for `epochs` with each of `seeds` seeds from `first` on, at the one of `rates` whose head of the first seed has
     the best Hit@10 on at most `validation_queries` validation queries; values are means over seeds (embedded-text is generated
     from `first`), `std` the deviation of Hit@10 over them; `floats` is what is stored per document. `train_queries` and
-    `test_queries`: the maximum number of each, drawn at random over all documents. Intervals
+    `test_queries`: the maximum number of each, drawn at random over all documents. `tuned_layers`: top layers of the encoder
+    that are trained first, for one epoch with the seed `first` (0: all of it; None: it stays as it is). Intervals
     are bootstrapped over words (groups of queries); `difference` is paired, to the row that `against` names: a mixture is held
     against the dot product of as many groups, a dot product against zero-shot. Heads of all tokens rank the 1,000 best by
     cosine again, and are trained for one epoch. Subsets: queries of one answer, of
@@ -74,6 +76,7 @@ class TextRetrieval(Study):
     train_queries: int | None = None
     validation_queries: int | None = 2000
     test_queries: int | None = None
+    tuned_layers: int | None = None
 
     def __post_init__(self) -> None:
         if unknown := [head for head in self.heads if head not in HEADS]:
@@ -87,7 +90,8 @@ class TextRetrieval(Study):
     def file(self) -> str:
         """One table per collection, encoder and number of training queries."""
         part = "" if self.train_queries is None else f"-{self.train_queries}"
-        return f"{self.name}-{self.data}-{self.encoder.strip('/').replace('/', '-')}{part}"
+        tuned = "" if self.tuned_layers is None else f"-tuned-{self.tuned_layers or 'all'}"
+        return f"{self.name}-{self.data}-{self.encoder.strip('/').replace('/', '-')}{part}{tuned}"
 
     def encoded(self) -> EncodedCollection:
         """The collection with as many queries as the study takes, and its encoder."""
@@ -103,6 +107,13 @@ class TextRetrieval(Study):
     def table(self, models: Models) -> pd.DataFrame:
         """One row per subset of queries, way of searching and metric."""
         encoded = self.encoded()
+        if self.tuned_layers is not None:
+            tuned = find_or_tune(
+                encoded, EncoderTuning(self.tuned_layers), self.first, trained_only=models.trained_only
+            )
+            if tuned is None:
+                raise ValueError("the encoder is not tuned yet: run the study without --trained-only")
+            encoded = EncodedCollection(encoded.collection, tuned)
         test, relevant = encoded.collection.of_split("test"), encoded.relevant("test")
         for what, texts in (
             ("documents", encoded.collection.documents["text"]),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from workbench.text_encoders.base import TextEncoder
-from workbench.text_encoders.bert import BertConfig, BertEncoder
+from workbench.text_encoders.bert import BertConfig, BertEncoder, save_encoder
 from workbench.text_encoders.cache import encode_cached, encode_tokens_cached
 from workbench.text_encoders.encoded import EncodedTexts, PaddedTokens, TokenStates
 from workbench.text_encoders.wordllama import WordLlamaEncoder
@@ -20,6 +20,7 @@ __all__ = [
     "encode_cached",
     "encode_tokens_cached",
     "load",
+    "save_encoder",
 ]
 
 ENCODERS: dict[str, Callable[[], TextEncoder]] = {

@@ -67,6 +67,13 @@ class BertEncoder(TextEncoder):
     @torch.inference_mode()
     def token_states(self, texts: Sequence[str]) -> tuple[Float[Tensor, "N L D"], Bool[Tensor, "N L"]]:
         """The last layer's states, and which places hold a token and no padding."""
+        return self._states(texts)
+
+    def tuned_vectors(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
+        """What `encode` gives of a few texts, with gradients for the weights that learn (see `training.text_tuning`)."""
+        return self.pool(*self._states(texts))
+
+    def _states(self, texts: Sequence[str]) -> tuple[Float[Tensor, "N L D"], Bool[Tensor, "N L"]]:
         require_words(texts)
         batch = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=self.config.max_tokens, return_tensors="pt"
@@ -104,6 +111,12 @@ class BertEncoder(TextEncoder):
         """The mean of the states, or the first one, of unit length."""
         pooled = states[:, 0] if self.config.pooling == "cls" else mean_states(states, present)
         return F.normalize(pooled, dim=-1)
+
+
+def save_encoder(encoder: BertEncoder, folder: Path) -> None:
+    """Write weights, configuration and tokenizer in transformers' layout, which `load` and `BertConfig` take by its path."""
+    encoder.model.save_pretrained(folder, safe_serialization=True)
+    encoder.tokenizer.save_pretrained(folder)
 
 
 def _packaged() -> Path:

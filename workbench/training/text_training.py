@@ -91,8 +91,7 @@ def _train(
     counts = np.diff(examples.offsets)
     steps = training.epochs * -(-len(counts) // training.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / max(1, steps))
-    keys = np.repeat(np.arange(len(counts)), counts) * len(documents) + examples.rows
-    keys.sort()
+    keys = answer_keys(examples, len(documents))
     hard = examples.hard[:, :HARDEST]
     for epoch in range(1, training.epochs + 1):
         if training.refresh and epoch > 1 and (epoch - 1) % training.refresh == 0:
@@ -102,13 +101,10 @@ def _train(
         total = 0.0
         for start in range(0, len(order), training.batch_size):
             batch = order[start : start + training.batch_size]
-            drawn = random.integers(0, counts[batch, None], (len(batch), training.positives))
-            chosen = examples.rows[examples.offsets[batch, None] + drawn]  # (B, P)
-            places = random.integers(0, max(1, hard.shape[1]), (len(batch), training.negatives))
-            against = np.take_along_axis(hard[batch], places, axis=1) if hard.shape[1] else places[:, :0]
-            rows, columns = np.unique(np.concatenate([chosen.ravel(), against.ravel()]), return_inverse=True)
-            positives = torch.from_numpy(columns[: chosen.size].reshape(chosen.shape))
-            answers = torch.from_numpy(_are_answers(keys, batch, rows, len(documents)))
+            rows, positives = draw_documents(
+                examples, hard, batch, training.positives, training.negatives, random
+            )
+            answers = torch.from_numpy(are_answers(keys, batch, rows, len(documents)))
             scores, terms = _scores(
                 head, examples.queries.batch(batch), documents.batch(rows), positives[:, 0]
             )
@@ -153,7 +149,35 @@ def contrastive_loss(
     return F.softplus(against - scores.gather(1, positives)).mean()
 
 
-def _are_answers(
+def draw_documents(
+    examples: Examples,
+    hard: NDArray[np.int64],
+    batch: NDArray[np.int64],
+    positives: int,
+    negatives: int,
+    random: np.random.Generator,
+) -> tuple[NDArray[np.int64], Int[Tensor, "B P"]]:
+    """The rows (C,) of the documents of a batch of queries, and where in them the answers of each are.
+
+    They are `positives` of its answers and `negatives` of its `hard` documents (Q, M), drawn at random.
+    """
+    counts = np.diff(examples.offsets)
+    drawn = random.integers(0, counts[batch, None], (len(batch), positives))
+    chosen = examples.rows[examples.offsets[batch, None] + drawn]  # (B, P)
+    places = random.integers(0, max(1, hard.shape[1]), (len(batch), negatives))
+    against = np.take_along_axis(hard[batch], places, axis=1) if hard.shape[1] else places[:, :0]
+    rows, columns = np.unique(np.concatenate([chosen.ravel(), against.ravel()]), return_inverse=True)
+    return rows, torch.from_numpy(columns[: chosen.size].reshape(chosen.shape))
+
+
+def answer_keys(examples: Examples, size: int) -> NDArray[np.int64]:
+    """Query · size + row of each of its answers among `size` documents, in order: what `are_answers` looks pairs up in."""
+    counts = np.diff(examples.offsets)
+    keys: NDArray[np.int64] = np.sort(np.repeat(np.arange(len(counts)), counts) * size + examples.rows)
+    return keys
+
+
+def are_answers(
     keys: NDArray[np.int64], batch: NDArray[np.int64], rows: NDArray[np.int64], size: int
 ) -> NDArray[np.bool_]:
     """Which documents (B, C) answer which query of the batch."""
