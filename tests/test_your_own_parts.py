@@ -196,12 +196,14 @@ def test_every_registered_part_has_a_title_and_an_unknown_kind_lists_the_known()
         SIMILARITIES["dott"]
 
 
-def test_a_preset_never_replaces_another():
+def test_a_preset_replaces_ones_own_and_none_of_the_workbench():
     mine = preset("mine/recent-hadamard")
     assert add_preset(mine) is mine
-    changed = RetrieverConfig(RecentConfig(), DotConfig(), dim=8, max_length=8)
-    with pytest.raises(ValueError, match="of other settings already"):
-        add_preset(type(mine)(mine.name, mine.dataset, changed, mine.training, mine.source))
+    changed = replace(mine, retriever=RetrieverConfig(RecentConfig(), DotConfig(), dim=8, max_length=8))
+    assert add_preset(changed) is changed is preset(mine.name)
+    assert add_preset(mine) is preset(mine.name)
+    with pytest.raises(ValueError, match="'cpu/hstu-mol' of other settings already"):
+        add_preset(replace(mine, name="cpu/hstu-mol"))
     with pytest.raises(ValueError, match="did you mean mine/recent-hadamard"):
         preset("mine/recent-hadamart")
 

@@ -159,7 +159,10 @@ def test_batches_do_not_change_ranks():
     pd.testing.assert_frame_equal(one_by_one, together)
 
 
-def test_the_bar_is_drawn_only_when_asked_for(capsys):
+def test_the_bar_is_drawn_on_terminals_and_only_when_asked_for(capsys, monkeypatch):
+    rank_table([batch([1], [21], [[20]])], encode, dot(), LINE, lambda one: None, progress=True)
+    assert capsys.readouterr().err == ""  # no terminal
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     rank_table([batch([1], [21], [[20]])], encode, dot(), LINE, lambda one: None, progress=True)
     assert "ranking targets" in capsys.readouterr().err
     rank_table([batch([1], [21], [[20]])], encode, dot(), LINE, lambda one: None)

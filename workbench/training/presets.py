@@ -234,10 +234,19 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+_OWN: set[str] = set()
+"""The names that `add_preset` has added."""
+
+
 def add_preset(new: Preset) -> Preset:
-    """List a preset of your own under its name; ValueError if a preset of other settings has it."""
-    if PRESETS.setdefault(new.name, new) != new:
+    """List a preset of your own under its name, in place of an earlier one of yours (a cell may run again with other settings).
+
+    Raises ValueError if a preset of the workbench has that name, and other settings.
+    """
+    if new.name not in _OWN and PRESETS.get(new.name, new) != new:
         raise ValueError(f"there is a preset {new.name!r} of other settings already: choose another name")
+    _OWN.add(new.name)
+    PRESETS[new.name] = new
     return new
 
 

@@ -86,6 +86,7 @@ def test_parts_of_requests_come_together(milvus, monkeypatch, capsys):
     monkeypatch.setattr(room, "IDS_TOGETHER", 7)
     monkeypatch.setattr(room, "HITS_TOGETHER", 20)
     monkeypatch.setattr(milvus, "progress", True)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     source = milvus.lists("parts", IDS, VECTORS)
     assert "module_parts: 100%" in capsys.readouterr().err
     assert_same(source, Scan("parts", IDS, VECTORS))
