@@ -168,7 +168,7 @@ def find_or_tune(
                 list(encoded.collection.documents["text"]),
             )
             examples = encoded.examples()
-            with tqdm(desc="tuning", unit="step", disable=not encoded.progress) as bar:
+            with tqdm(desc="tuning", unit="step", disable=None if encoded.progress else True) as bar:
 
                 def show(step: int, steps: int, loss: float) -> None:
                     bar.total = steps
@@ -245,9 +245,9 @@ def head_folder(head: str | Path) -> Path:
 
 
 def documents_of(head: str | Path) -> int:
-    """How many documents a trained head was trained over. Raises as `open_head` does for a missing or damaged head.
+    """How many documents a trained head was trained over.
 
-    Raises ValueError if the number is not stored.
+    Raises as `open_head` does for a missing or damaged head, and ValueError if the number is not stored.
     """
     folder = head_folder(head)
     count = read_json(folder / _CONFIG, RETRAIN).get("documents")

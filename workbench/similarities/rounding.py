@@ -29,11 +29,13 @@ def norms(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, "*S"]:
     >>> bool((norms(torch.ones(AT_ONCE + 1, 2, 1)) >= 1).all())
     True
     """
-    rows = vectors.flatten(0, -2) if vectors.dim() > 1 else vectors[None]
-    return torch.cat([_norms(part) for part in rows.split(AT_ONCE)]).view(vectors.shape[:-1])
+    if vectors.shape[:-1].numel() <= AT_ONCE:  # queries, on every search
+        return _norms(vectors)
+    parts = [_norms(part) for part in vectors.flatten(0, -2).split(AT_ONCE)]
+    return torch.cat(parts).view(vectors.shape[:-1])
 
 
-def _norms(vectors: Float[Tensor, "N d"]) -> Float[Tensor, "N"]:
+def _norms(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, "*S"]:
     if vectors.dtype == torch.float64:  # whose squares underflow too
         scale = vectors.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
         lengths = torch.linalg.vector_norm(vectors / scale, dim=-1) * scale[..., 0]

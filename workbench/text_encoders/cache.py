@@ -71,18 +71,18 @@ def encode_tokens_cached(
     return TokenStates(_checked(home / _STATES, (int(offsets[-1]), encoder.dim)), offsets)
 
 
+def _bar(encoder: TextEncoder, total: int, done: int, progress: bool) -> "tqdm[Any]":
+    """Texts that are encoded, `done` of them before; on terminals and in kernels only."""
+    disable = None if progress else True
+    return tqdm(total=total, initial=done, desc=encoder.name, unit=" texts", disable=disable)
+
+
 def _encode(encoder: TextEncoder, texts: Sequence[str], home: Path, progress: bool) -> None:
     partial = home / f"partial-{_VECTORS}"
     done = _done(home, partial)
     with (
         _filling(partial, home / _VECTORS, (len(texts), encoder.dim), fresh=done == 0) as vectors,
-        tqdm(
-            total=len(texts),
-            initial=done,
-            desc=encoder.name,
-            unit=" texts",
-            disable=None if progress else True,
-        ) as bar,
+        _bar(encoder, len(texts), done, progress) as bar,
     ):
         while done < len(texts):
             chunk = texts[done : done + CHUNK]
@@ -107,13 +107,7 @@ def _encode_tokens(
     with (
         _filling(partials[0], home / _STATES, shapes[0], fresh=done == 0) as states,
         _filling(partials[1], pooled / _VECTORS, shapes[1], fresh=done == 0) as vectors,
-        tqdm(
-            total=len(texts),
-            initial=done,
-            desc=encoder.name,
-            unit=" texts",
-            disable=None if progress else True,
-        ) as bar,
+        _bar(encoder, len(texts), done, progress) as bar,
     ):
         for number, start in enumerate(range(done, len(texts), batch_size), start=1):
             rows = order[start : start + batch_size]
