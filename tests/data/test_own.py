@@ -340,3 +340,16 @@ def test_reading_leaves_the_limit_of_fields_as_it_was():
         "read_own(pathlib.Path(sys.argv[1])); assert csv.field_size_limit() == before"
     )
     subprocess.run([sys.executable, "-c", code, str(FAULTS / "header_quoted_newline.csv")], check=True)
+
+
+@pytest.mark.parametrize("order", [["customer", "product", "sku"], ["customer", "sku", "product"]])
+def test_a_column_of_codes_is_the_item_and_the_one_of_names_its_title(tmp_path, order):
+    path = tmp_path / "orders.csv"
+    orders = {"customer": ["a", "a"], "sku": ["S-1", "S-2"], "product": ["Tea", "Cup"]}
+    pd.DataFrame(orders)[order].to_csv(path, index=False)
+    found = read_own(path)
+    assert list(found.table["item_id"]) == ["S-1", "S-2"] and list(found.items["title"]) == ["Tea", "Cup"]
+    assert "items in 'sku'" in found.remarks[0] and "titles in 'product'" in found.remarks[0]
+    pd.DataFrame(orders)[["customer", "product"]].to_csv(path, index=False)
+    alone = read_own(path)
+    assert list(alone.table["item_id"]) == ["Tea", "Cup"] and set(alone.items["title"]) == {"Tea", "Cup"}

@@ -3,7 +3,7 @@
 import math
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -20,18 +20,19 @@ from workbench.data.times import PER_SECOND, TimeUnit, moments
 from workbench.data.values import empty_of, integers_of, numbers_of
 
 Role = Literal["user", "item", "rating", "time", "title", "item_title", "genres"]
+_THINGS = "item movie product article book song track"  # ids where no other column holds them, else titles
 _SPELLINGS: dict[Role, str] = {
     "user": "user_id user userid uid customer_id customer visitor_id visitor member_id member reviewer_id reviewer"
     " client_id client account_id account buyer_id buyer shopper_id profile_id person_id email e_mail customer_email user_email"
     " username user_name",
-    "item": "item_id item itemid iid movie_id movie product_id product sku isbn asin parent_asin article_id article book_id"
-    " book song_id song track_id track artist_id business_id game_id app_id video_id news_id stock_code product_code item_code",
+    "item": f"item_id itemid iid movie_id product_id sku isbn asin parent_asin article_id book_id song_id track_id artist_id"
+    f" business_id game_id app_id video_id news_id stock_code product_code item_code {_THINGS}",
     "rating": "rating ratings score stars overall book_rating user_rating review_score",
     "time": "timestamp time date ts datetime date_time unix_time unix_review_time unixtime epoch created_at created rated_at"
     " event_time ordered_at order_date order_time purchase_date purchased_at invoice_date review_date timestamps",
-    "title": "title name item_name item_title movie_title product_name product_title book_title label",
+    "title": f"title name item_name item_title movie_title product_name product_title book_title label {_THINGS}",
     "item_title": "title item_title item_name movie_title product_title product_name book_title article_title"
-    " track_name song_title",
+    f" track_name song_title {_THINGS}",
     "genres": "genres genre categories category tags",
 }
 Problems = list[tuple[int, str]]
@@ -70,17 +71,19 @@ class Reading:
         """Read these columns in one pass; a column that is not loaded takes a pass of its own."""
         self._read.update(zip(positions, self.table.read(positions), strict=True))
 
-    def position(self, role: Role, name: str | None = None) -> int | None:
+    def position(self, role: Role, name: str | None = None, taken: Collection[int] = ()) -> int | None:
         """The position of the column of `role`: the one called `name`, or of the first usual spelling; None if there is none.
 
+        The columns at the positions `taken` are something else, unless `name` names one of them.
         Raises DataError if `name` is missing, or two columns have that name.
         """
         names = list(self.table.names)
         if name is None:
             spellings = _SPELLINGS[role].split()
-            by_plain = {_plain(found): found for found in reversed(names)}
+            free = [found for position, found in enumerate(names) if position not in taken]
+            by_plain = {_plain(found): found for found in reversed(free)}
             found = (
-                spelling if spelling in names else by_plain.get(_plain(spelling)) for spelling in spellings
+                spelling if spelling in free else by_plain.get(_plain(spelling)) for spelling in spellings
             )
             name = next(filter(None, found), None)
             if name is None:

@@ -62,7 +62,7 @@ def _interactions(
     """The interactions, and the items with their titles if these are to be read and there are any."""
     user, item = reading.required(columns, "user", "item")
     rating, time = reading.position("rating", columns.rating), reading.position("time", columns.time)
-    title = reading.position("item_title", columns.title) if titled else None
+    title = reading.position("item_title", columns.title, [user, item]) if titled else None
     names = reading.table.names
     taken = [position for position in (user, item, rating, time, title) if position is not None]
     if twice := next((position for position in taken if taken.count(position) > 1), None):
@@ -111,7 +111,7 @@ def _items(reading: Reading, columns: ColumnNames) -> pd.DataFrame:
     names = list(reading.table.names)
     named = columns if columns.item in names else ColumnNames()
     (item,) = reading.required(named, "item")
-    title, genres = reading.position("title", columns.title), reading.position("genres")
+    title, genres = reading.position("title", columns.title, [item]), reading.position("genres")
     own = {"item_id": item, "title": title, "genres": genres}
     repeated = sorted({name for name in names if name and names.count(name) > 1})
     if repeated:
