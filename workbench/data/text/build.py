@@ -17,8 +17,8 @@ from workbench.files import check_folder, check_name, lock
 EMBEDDED = "embedded-text"
 REVERSE, EXAMPLES = "reverse-dictionary", "wordnet-examples"
 DICTIONARIES = (REVERSE, EXAMPLES)
-FIRST_TRIAL = Step("first trial of this task (2026)", 72_175, 37_641)
-"""Queries and pairs of word and part of speech of a first, rougher cleaning of the same files, to compare with."""
+FIRST_TRIAL = Step("a first, rougher cleaning (2026)", 72_175, 37_641)
+"""Queries and pairs of word and part of speech that it kept of the same files, to compare with."""
 _SUBFOLDERS = (".", "wordnet", "dict", "dictd", "share/wordnet", "share/dictd")
 _WORDNET_LIMIT = 1 << 28
 
