@@ -1,14 +1,13 @@
 """The searchers that the shared tests run over. A new searcher joins by one line in SEARCHERS."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import pytest
 import torch
 
 from workbench import runtime
 from workbench.contracts import ItemState, Searcher, Similarity
-from workbench.kernels import selection
+from workbench.kernels import product_scan, selection
 from workbench.search import (
     Approximate,
     AveragedComponents,
@@ -16,9 +15,7 @@ from workbench.search import (
     Exact,
     FirstStageFilter,
     Int16BruteForce,
-    candidates,
 )
-from workbench.search.candidates import Scan
 from workbench.search.engines.faiss import faiss_lists
 from workbench.search.graph_search import GraphSearch
 from workbench.search.indexes import Flat
@@ -35,8 +32,7 @@ def both_versions(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "without it":
             patch.setattr(selection, "serves", lambda scores: False)
-            patch.setattr(selection, "serves_products", lambda vectors, table: False)
-        patch.setattr(candidates, "HELD_BYTES", 0)  # small corpora are searched as large ones are
+            patch.setattr(product_scan, "serves", lambda vectors: False)
         yield
 
 
@@ -62,9 +58,7 @@ SEARCHERS: dict[str, Build] = {
         similarity, items, n1=5, lookahead=1, until_certified=True
     ),
     "average": lambda similarity, items: Approximate.of(similarity, items, n2=60),
-    "combined": lambda similarity, items: Approximate.of(
-        similarity, items, n1=60, n2=3, lookahead=4, source=partial(Scan, precision="int8")
-    ),
+    "combined": lambda similarity, items: Approximate.of(similarity, items, n1=60, n2=3, lookahead=4),
     "h-indexer": lambda similarity, items: Approximate(
         similarity,
         items,

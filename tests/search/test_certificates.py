@@ -1,7 +1,5 @@
 """Proofs: what `exact` and `gap` say of a result is so, for every similarity, near ties, in every precision, under masks."""
 
-from functools import partial
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,7 +19,6 @@ from workbench.search import (
     h_indexer,
 )
 from workbench.search.bounds import ComponentBounds
-from workbench.search.candidates import Scan
 from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, build
 
 INF = float("inf")
@@ -62,7 +59,6 @@ def states(
 
 def searchers(similarity: ComponentSimilarity, items: ItemState, queries: QueryState) -> dict[str, object]:
     """Small lists, so that a proof is there for some queries and not for others."""
-    halved, quartered = (partial(Scan, precision=p) for p in ("bfloat16", "int8"))
     drawn = runtime.generator(0)
     averaged = AveragedComponents(similarity, items, 4)
     return {
@@ -74,13 +70,11 @@ def searchers(similarity: ComponentSimilarity, items: ItemState, queries: QueryS
         "exact, adaptive": Exact(similarity, items, max_scored_fraction=0.5),
         "per component": Approximate.of(similarity, items, n1=3),
         "per component, lookahead": Approximate.of(similarity, items, n1=3, lookahead=4),
-        "per component, bfloat16": Approximate.of(similarity, items, n1=4, lookahead=2, source=halved),
         "per component, certified": Approximate.of(
             similarity, items, n1=1, lookahead=2, until_certified=True
         ),
         "average": Approximate.of(similarity, items, n2=8),
         "combined": Approximate.of(similarity, items, n1=2, n2=6, lookahead=5),
-        "combined, int8": Approximate.of(similarity, items, n1=3, n2=4, lookahead=5, source=quartered),
         "h-indexer": Approximate(
             similarity, items, [FirstStageFilter(items, averaged, 6, drawn, sampled=11)]
         ),

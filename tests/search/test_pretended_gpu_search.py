@@ -90,9 +90,7 @@ SEARCHERS = {
     "exact, measured": Exact,
     "per component": partial(Approximate.of, n1=30, lookahead=2, until_certified=True),
     "average": partial(Approximate.of, n2=60),
-    "average, bfloat16": partial(
-        Approximate.of, n2=60, source=partial(Scan, precision="bfloat16", block_bytes=4096)
-    ),
+    "average, small blocks": partial(Approximate.of, n2=60, source=partial(Scan, block_bytes=4096)),
     "combined": partial(Approximate.of, n1=20, n2=30),
     "h-indexer": lambda s, x: Approximate(
         s, x, [FirstStageFilter(x, AveragedComponents(s, x, 4), 80, runtime.generator(0), sampled=100)]

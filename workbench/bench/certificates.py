@@ -131,7 +131,6 @@ REBUILT = ("tree beam", "tree beam, whole")
 def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState], Searcher]]:
     """Small lists, so that a proof is there for some queries and not for others."""
     exact = partial(Exact, similarity, max_scored_fraction=1.0, initial_per_k=1)
-    half, int8 = (partial(Scan, precision=p) for p in ("bfloat16", "int8"))
     walk = partial(GraphSearch, similarity, ef=4, degree=3, nearest=6, entries=2)
     certain = partial(Approximate.of, similarity, lookahead=2, until_certified=True)
 
@@ -148,15 +147,11 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
         "exact, adaptive": lambda x: Exact(similarity, x, max_scored_fraction=0.5),
         "per component": lambda x: Approximate.of(similarity, x, n1=3),
         "per component, lookahead": lambda x: Approximate.of(similarity, x, n1=3, lookahead=4),
-        "per component, bfloat16 lists": lambda x: Approximate.of(
-            similarity, x, n1=4, lookahead=2, source=half
-        ),
         "per component, until certified": lambda x: certain(x, n1=1),
         "per component, FAISS": lambda x: Approximate.of(similarity, x, n1=6, source=faiss_lists(Flat())),
         "per component, failing changes": lambda x: certain(x, n1=2, source=Unreliable),
         "average": lambda x: Approximate.of(similarity, x, n2=8),
         "combined": lambda x: Approximate.of(similarity, x, n1=2, n2=6, lookahead=5),
-        "combined, int8 lists": lambda x: Approximate.of(similarity, x, n1=3, n2=4, lookahead=5, source=int8),
         "cascade": lambda x: Approximate.of(
             similarity, x, n1=3, n2=12, cheaper=with_linear_gate(similarity, x), keep=5
         ),

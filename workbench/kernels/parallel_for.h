@@ -1,4 +1,4 @@
-// Work spread over threads, for mixture.cpp and selection.cpp.
+// Work spread over threads, for the kernels that search.
 
 #pragma once
 

@@ -1,4 +1,4 @@
-// Vectors of items side by side, for mixture.cpp, mixture_int16.cpp and selection.cpp: elementary functions, tiles that are transposed into lanes, and products
+// Vectors of items side by side, for mixture.cpp, mixture_int16.cpp and product_scan.cpp: elementary functions, tiles that are transposed into lanes, and products
 // of a small matrix with a tile.
 //
 // Written with the vector types of GCC and Clang: the compiler takes what the processor has (AVX-512, AVX2, NEON, SSE).

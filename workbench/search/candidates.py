@@ -5,7 +5,7 @@ one vector per item: the j-th component of every item, or the mean of its compon
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -15,24 +15,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import NO_ITEM, Upsert
-from workbench.kernels import selection
+from workbench.kernels import product_scan
+from workbench.kernels.product_scan import Int8Table
 from workbench.search.partition import largest
-from workbench.search.quantized_vectors import Precision, QuantizedVectors
 from workbench.search.topk import NO_SCORE, Best, CorpusRows, forbid, mask_rows
-from workbench.similarities.rounding import UNKNOWN, norms, product_error
+from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, product_error, sum_error
 
 BLOCK_BYTES = 64 * 2**20
 """Inner products that a scan holds at once; ranking them costs less, the more they are."""
 
-HELD_BYTES = 12 * 2**20
-"""Above that inner products are ranked as they are made and held nowhere, in C++; below it is faster to hold them."""
 
 WIDENED_ROWS = 4096
 """Vectors kept in less than float32 that are widened at once."""
 
 
 class Lists(NamedTuple):
-    """One list of candidates for each of Q query vectors.
+    """One list of candidates for each of Q query vectors, or (`lists_of`) for each of them and of G sources.
 
     `scores` (Q, C): the inner products as the source computes them, descending if that was requested; −inf past the end.
     `rows` int64 (Q, C): rows of the corpus, unique within a list; −1 past the end. `outside_bound` float64 (Q,): no row
@@ -42,10 +40,10 @@ class Lists(NamedTuple):
     products; None if that is unknown.
     """
 
-    scores: Float[Tensor, "Q C"]
-    rows: Int[Tensor, "Q C"]
-    outside_bound: Float[Tensor, "Q"]
-    error: Float[Tensor, "Q"] | None = None
+    scores: Float[Tensor, "Q *G C"]
+    rows: Int[Tensor, "Q *G C"]
+    outside_bound: Float[Tensor, "Q *G"]
+    error: Float[Tensor, "Q *G"] | None = None
 
 
 class CandidateSource(ABC):
@@ -149,9 +147,9 @@ def leave_out(lists: Lists, exclude: Int[Tensor, "Q H"], count: int) -> Lists:
 class Scan(CandidateSource):
     """Every vector looked at: the lists are exact up to the rounding that `outside_bound` accounts for.
 
-    On a CPU with a compiler the inner products of a large corpus are ranked as they are made; otherwise they are held block by
-    block. The vectors are kept in `precision`: half or a quarter of the memory, and what is read, for lists that are off by
-    so much.
+    On a CPU with a compiler the vectors are scanned in int8, a quarter of what float32 reads, with a proved error; what it
+    does not rule out is scored and ranked in float32, so that a list is that of a scan in float32 (`kernels.product_scan`).
+    Otherwise inner products are held block by block. The vectors are not copied; the int8 are a quarter of them.
     """
 
     def __init__(
@@ -159,18 +157,22 @@ class Scan(CandidateSource):
         name: str,
         ids: Int[Tensor, "N"],
         vectors: Float[Tensor, "N d"],
-        precision: Precision = "full",
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
         self.name = name
-        self.precision = precision
         self.block_bytes = block_bytes
-        self._hold(ids, QuantizedVectors.of(vectors, precision))
+        self._hold(ids, vectors)
 
-    def _hold(self, ids: Int[Tensor, "N"], stored: QuantizedVectors) -> None:
+    def _hold(self, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> None:
         self._rows = CorpusRows(ids)
-        self._ids = ids
-        self._stored = stored
+        self._ids, self._vectors = ids, vectors
+        self._table = product_scan.quantized(vectors) if product_scan.serves(vectors) else None
+        self._norm = largest_norm(vectors) if self._table is None else self._table.norm
+
+    @property
+    def table(self) -> Int8Table | None:
+        """The vectors and their int8; None if they are not scanned in int8."""
+        return self._table
 
     def lists(
         self,
@@ -181,14 +183,10 @@ class Scan(CandidateSource):
         ordered: bool = True,
     ) -> Lists:
         """See `CandidateSource.lists`."""
-        queries = vectors.to(self._stored.dtype)
-        large = 4 * len(queries) * len(self._ids) > HELD_BYTES and self._stored.scales is None
-        if large and selection.serves_products(queries, self._stored.values):
-            most = min(count, len(self._ids))
-            scores, rows, last = selection.largest_products(
-                queries, self._stored.values, most, exclude, allowed, ordered
-            )
-            return self._bounded(scores, rows, last, self._error(queries))
+        if self._table is not None:
+            return _first(_scanned([self._table], vectors, count, exclude, allowed, ordered))
+        dtype = torch.float64 if self._vectors.dtype == torch.float64 else torch.float32
+        queries = vectors.to(dtype)
         block = max(4 * (count + 1), self.block_bytes // (queries.element_size() * max(1, len(queries))))
         found: Best | None = None
         for start in range(0, len(self._ids), block):
@@ -203,52 +201,112 @@ class Scan(CandidateSource):
                 columns = torch.cat([found.rows, columns + start], 1).gather(1, order)
             found = Best(scores, columns)
         assert found is not None  # CorpusRows refuses an empty corpus
-        error = self._error(queries)
+        error = _error(queries, self._norm)
         last = found.scores[:, count] if found.scores.shape[1] > count else torch.full_like(error, NO_SCORE)
-        return self._bounded(found.scores[:, :count], found.rows[:, :count], last, error)
+        return _bounded(found.scores[:, :count], found.rows[:, :count], last, error)
 
     def _products(self, queries: Float[Tensor, "Q d"], start: int, stop: int) -> Float[Tensor, "Q M"]:
         """Inner products with rows start..stop: vectors in less than float32 are widened while they are in cache."""
-        if self.precision == "full":
-            return queries @ self._stored.part(start, stop).T
+        if self._vectors.dtype == queries.dtype:
+            return queries @ self._vectors[start:stop].T
         products = queries.new_empty((len(queries), stop - start))
         for first in range(start, stop, WIDENED_ROWS):
             last = min(first + WIDENED_ROWS, stop)
-            torch.mm(queries, self._stored.part(first, last).T, out=products[:, first - start : last - start])
+            wide = self._vectors[first:last].to(queries.dtype)
+            torch.mm(queries, wide.T, out=products[:, first - start : last - start])
         return products
-
-    def _error(self, queries: Float[Tensor, "Q d"]) -> Float[Tensor, "Q"]:
-        lengths, stored = norms(queries), self._stored
-        rounding = product_error(lengths, stored.norm + stored.error, queries.shape[1], queries.dtype)
-        return (rounding + lengths * stored.error).nan_to_num(nan=UNKNOWN, posinf=UNKNOWN)
-
-    def _bounded(
-        self,
-        scores: Float[Tensor, "Q C"],
-        rows: Int[Tensor, "Q C"],
-        last: Float[Tensor, "Q"],
-        error: Float[Tensor, "Q"],
-    ) -> Lists:
-        """The lists; their bound is the `last` score that is not listed, and all it may be off by.
-
-        Nothing is known if the products may overflow: one that is −inf looks like no item.
-        """
-        outside_bound = torch.where(last > NO_SCORE, last + error, NO_SCORE).where(error.isfinite(), UNKNOWN)
-        outside_bound = outside_bound.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN, neginf=NO_SCORE)
-        return Lists(scores, rows.masked_fill(scores == NO_SCORE, NO_ITEM), outside_bound, error)
 
     def snapshot(self) -> Callable[[], None]:
         """See `CandidateSource.snapshot`."""
-        ids, stored = self._ids, self._stored
-        return lambda: self._hold(ids, stored)
+        before = dict(vars(self))
+        return lambda: vars(self).update(before)
 
     def upsert(self, ids: Int[Tensor, "M"], vectors: Float[Tensor, "M d"]) -> None:
         """See `CandidateSource.upsert`: the vectors are copied once."""
         put = Upsert(self._rows.of(ids))
-        new = QuantizedVectors.of(vectors, self.precision)
-        self._hold(put(self._ids, ids), self._stored.upserted(put, new))
+        self._hold(put(self._ids, ids), put(self._vectors, vectors))
 
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """See `CandidateSource.remove`."""
         kept = ~torch.isin(self._ids, ids)
-        self._hold(self._ids[kept], self._stored.kept(kept))
+        self._hold(self._ids[kept], self._vectors[kept])
+
+
+def lists_of(
+    sources: Sequence[CandidateSource],
+    vectors: Float[Tensor, "Q d"],
+    count: int,
+    exclude: Int[Tensor, "B H"] | None = None,
+    allowed: Bool[Tensor, "N"] | None = None,
+    ordered: bool = True,
+) -> Lists:
+    """The lists of each of G sources for each query, `scores` (Q, G, C): those of all scans in one pass.
+
+    See `CandidateSource.lists`; a row of `exclude` is that of Q / B consecutive queries. An unknown error is +inf.
+    """
+    tables = [source.table for source in sources if isinstance(source, Scan) and source.table is not None]
+    if len(tables) == len(sources):
+        return _scanned(tables, vectors, count, exclude, allowed, ordered)
+    if exclude is not None:
+        exclude = exclude.repeat_interleave(len(vectors) // max(1, len(exclude)), dim=0)
+    found = [source.lists(vectors, count, exclude, allowed, ordered) for source in sources]
+    return Lists(
+        torch.stack([lists.scores for lists in found], dim=1),
+        torch.stack([lists.rows for lists in found], dim=1),
+        torch.stack([lists.outside_bound for lists in found], dim=1),
+        torch.stack([_known(lists) for lists in found], dim=1),
+    )
+
+
+def _known(lists: Lists) -> Float[Tensor, "Q"]:
+    """Its error, +inf if it is unknown."""
+    return torch.full_like(lists.outside_bound, UNKNOWN) if lists.error is None else lists.error
+
+
+def _first(lists: Lists) -> Lists:
+    """The lists of the first source."""
+    error = None if lists.error is None else lists.error[:, 0]
+    return Lists(lists.scores[:, 0], lists.rows[:, 0], lists.outside_bound[:, 0], error)
+
+
+def _scanned(
+    tables: Sequence[Int8Table],
+    vectors: Float[Tensor, "Q d"],
+    count: int,
+    exclude: Int[Tensor, "B H"] | None,
+    allowed: Bool[Tensor, "N"] | None,
+    ordered: bool,
+) -> Lists:
+    queries, width = vectors.float(), vectors.shape[1]
+    norm = tables[0].norm if len(tables) == 1 else torch.stack([table.norm for table in tables]).amax()
+    scores, rows, last = product_scan.largest_products(
+        queries,
+        tables,
+        min(count, len(tables[0].vectors)),
+        sum_error(width, torch.float32),
+        2 * (width + 1) * torch.finfo(torch.float32).tiny,
+        exclude,
+        allowed,
+        ordered,
+    )
+    return _bounded(scores, rows, last, _error(queries, norm)[:, None].expand_as(last))
+
+
+def _error(queries: Float[Tensor, "Q d"], norm: Float[Tensor, ""]) -> Float[Tensor, "Q"]:
+    error = product_error(norms(queries), norm, queries.shape[1], queries.dtype)
+    return error.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN)
+
+
+def _bounded(
+    scores: Float[Tensor, "Q *G C"],
+    rows: Int[Tensor, "Q *G C"],
+    last: Float[Tensor, "Q *G"],
+    error: Float[Tensor, "Q *G"],
+) -> Lists:
+    """The lists; their bound is the `last` score that is not listed, and all it may be off by.
+
+    Nothing is known if the products may overflow: one that is −inf looks like no item.
+    """
+    outside_bound = torch.where(last > NO_SCORE, last + error, NO_SCORE).where(error.isfinite(), UNKNOWN)
+    outside_bound = outside_bound.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN, neginf=NO_SCORE)
+    return Lists(scores, rows.masked_fill(scores == NO_SCORE, NO_ITEM), outside_bound, error)

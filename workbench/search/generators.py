@@ -16,7 +16,7 @@ from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.search import trace
-from workbench.search.candidates import CandidateSource, Lists, Scan, SourceBuilder
+from workbench.search.candidates import CandidateSource, Scan, SourceBuilder, lists_of
 from workbench.search.certificates import Revertible, stated_precision
 from workbench.search.first_stages import FirstStage
 from workbench.search.ranking import Pairs, contains, unique
@@ -90,8 +90,7 @@ class ComponentLists(CandidateGenerator):
         self.similarity, self.n1, self.lookahead = similarity, n1, lookahead
         components = similarity.item_components(items)
         self.sources: list[CandidateSource] = [
-            source(f"component-{j}", items.ids, components[:, j].contiguous())
-            for j in range(components.shape[1])
+            source(f"component-{j}", items.ids, components[:, j]) for j in range(components.shape[1])
         ]
 
     def listed(self, queries: QueryState) -> int:
@@ -103,7 +102,7 @@ class ComponentLists(CandidateGenerator):
         """Put the components of `items` into every source."""
         components = self.similarity.item_components(items)
         for j, source in enumerate(self.sources):
-            source.upsert(items.ids, components[:, j].contiguous())
+            source.upsert(items.ids, components[:, j])
 
     def remove(self, ids: Int[Tensor, "M"]) -> None:
         """Take items out of every source."""
@@ -125,19 +124,13 @@ class ComponentLists(CandidateGenerator):
         """See `CandidateGenerator.candidates`."""
         f = self.similarity.query_components(queries)  # (B, Pq, d)
         count = self.n1 * times
-        size, groups = f.shape[:2]
-        repeated = None if excluded is None else excluded.repeat_interleave(groups, dim=0)
-        flat = f.flatten(0, 1)
         most, ordered = count + self.lookahead, self.lookahead > 0
-        found = [source.lists(flat, most, repeated, allowed, ordered) for source in self.sources]
+        found = lists_of(self.sources, f.flatten(0, 1), most, excluded, allowed, ordered)
+        assert found.error is not None
 
-        def by_component(values: list[Tensor]) -> Tensor:
-            return torch.stack([v.unflatten(0, (size, groups)) for v in values], dim=2).flatten(1, 2)
-
-        rows = by_component([lists.rows for lists in found])  # (B, P, C)
-        scores = by_component([lists.scores for lists in found])
-        last = by_component([lists.outside_bound for lists in found])  # (B, P)
-        error = by_component([_error(lists) for lists in found])
+        # (B · Pq, Px, …) to (B, P, …): component i · Px + j.
+        given = (found.rows, found.scores, found.outside_bound, found.error)
+        rows, scores, last, error = (v.unflatten(0, f.shape[:2]).flatten(1, 2) for v in given)
         trace.listed("the list of component", rows[..., :count])
 
         def outside_bound(pairs: Pairs) -> Float[Tensor, "B"]:
@@ -151,10 +144,6 @@ class ComponentLists(CandidateGenerator):
             return self.similarity.upper_bound(largest)
 
         return Candidates(unique(rows[..., :count].flatten(1)), outside_bound)
-
-
-def _error(lists: Lists) -> Float[Tensor, "Q"]:
-    return torch.full_like(lists.outside_bound, UNKNOWN) if lists.error is None else lists.error
 
 
 class VectorList(CandidateGenerator):
