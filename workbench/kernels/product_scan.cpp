@@ -421,9 +421,9 @@ struct Search {
 
         void add(int64_t g, int64_t i, int64_t row) {
             if (row >= p.items || (p.allowed && !p.allowed[row])) return;
-            auto* address = static_cast<const char*>(p.tables[g]) + row * p.strides[g] * (p.half ? 2 : 4);
-            __builtin_prefetch(address);
-            __builtin_prefetch(address + 64);
+            int64_t bytes = p.half ? 2 : 4;
+            auto* address = static_cast<const char*>(p.tables[g]) + row * p.strides[g] * bytes;
+            for (int64_t b = 0; b < p.width * bytes; b += 64) __builtin_prefetch(address + b);
             if (queued - taken == QUEUE) score();
             queue[queued++ % QUEUE] = {g, i, row};
         }
