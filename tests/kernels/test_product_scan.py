@@ -60,8 +60,9 @@ def largest(
 
 def all_products(vectors: Tensor, table: Tensor) -> Tensor:
     """Of a list of all rows nothing is ruled out."""
-    scores, rows, _ = largest(vectors, [table], len(table))
-    return torch.empty_like(scores).scatter(2, rows, scores)[:, 0]
+    scores, rows, _, _ = largest(vectors, [table], len(table))
+    places = torch.where(rows < 0, len(table), rows)
+    return torch.full((len(vectors), 1, len(table) + 1), -INF).scatter(2, places, scores)[:, 0, :-1]
 
 
 @pytest.fixture(scope="module", params=["", *product_scan.INSTRUCTIONS])
@@ -104,7 +105,7 @@ def test_the_largest_products_are_those_of_sorting_all(
     try:
         torch.set_num_threads(threads)
         tables = [table[:, 0], table[:, 1]]
-        scores, found, beyond = largest(vectors, tables, count, out, allowed)
+        scores, found, beyond, error = largest(vectors, tables, count, out, allowed)
         others = largest(vectors, tables, count, out, allowed, ordered=False)
     finally:
         torch.set_num_threads(before)
@@ -123,10 +124,13 @@ def test_the_largest_products_are_those_of_sorting_all(
         nothing = torch.full((queries,), -INF)
         last = products.gather(1, order)[:, count] if count < items else nothing
         torch.testing.assert_close(scores[:, group], expected, rtol=0, atol=0, equal_nan=True)
-        torch.testing.assert_close(beyond[:, group], last, rtol=0, atol=0, equal_nan=True)
-        torch.testing.assert_close(others[2][:, group], last, rtol=0, atol=0, equal_nan=True)
-        past = left_out.gather(1, rows)
-        rows = rows.masked_fill(past, 0)
+        known = error.isfinite()
+        assert torch.equal(others[2], beyond)
+        assert torch.equal(beyond[known, group] == -INF, last[known] == -INF)
+        assert torch.equal(beyond[known, group], last[known].double() + error[known])
+        assert beyond[~known].eq(INF).all()
+        past = expected == -INF
+        rows = rows.masked_fill(past, -1)
         assert torch.equal(found[:, group], rows)
         # The same without an order.
         assert torch.equal(others[1][:, group].sort(dim=1).values, rows.sort(dim=1).values)

@@ -54,3 +54,18 @@ def test_a_mask_spares_nan_and_what_lies_outside():
     assert torch.equal(
         scores.masked_fill(scores.isnan(), 0.0), torch.tensor([[-INF, 0.0, 3.0], [4.0, 5.0, -INF]])
     )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lists=st.integers(0, 4),
+    length=st.integers(0, 40),
+    most=st.sampled_from([1, 30, 64, 1_000, 10**9]),  # one bit each, or sorted
+    seed=st.integers(0, 99),
+)
+def test_distinct_rows_are_those_of_sorting(lists, length, most, seed):
+    rows = torch.randint(-1, most, (lists, length), generator=torch.Generator().manual_seed(seed))
+    expected = [(q, row) for q in range(lists) for row in sorted(set(rows[q].tolist()) - {-1})]
+    found = selection.distinct(rows)
+    assert list(zip(*(part.tolist() for part in found), strict=True)) == expected
+    assert selection.serves_rows(rows) and not selection.serves_rows(rows.int())

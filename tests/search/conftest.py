@@ -32,6 +32,7 @@ def both_versions(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "without it":
             patch.setattr(selection, "serves", lambda scores: False)
+            patch.setattr(selection, "serves_rows", lambda rows: False)
             patch.setattr(product_scan, "serves", lambda vectors: False)
         yield
 

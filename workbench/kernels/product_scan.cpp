@@ -42,8 +42,9 @@ struct Scan {
     const int64_t* excluded;       // (Q / per_excluded, H) rows that are not listed, -1 for none, or null
     const uint8_t* allowed;        // (N) or null
     float* scores;                 // (Q, G, count), descending where `ordered`; -inf past the end
-    int64_t* rows;                 // (Q, G, count), 0 past the end
-    float* beyond;                 // (Q, G), the largest that is not listed, -inf where all are
+    int64_t* rows;                 // (Q, G, count), -1 past the end and where a product is -inf
+    double* beyond;                // (Q, G), at least the largest exact product that is not listed, -inf where all are listed
+    double* error;                 // (Q): how far a float32 product can be from the exact one
 };
 }
 
@@ -203,7 +204,7 @@ struct Queries {
             while (together > size - first) together /= 2;
             blocks.push_back(first);
             for (int64_t i = first; i < first + together; ++i)
-                take(p, i, p.vectors + chosen[i] * p.width, [&](int64_t k, int value) {
+                take(p, i, chosen[i], [&](int64_t k, int value) {
                     int64_t place = first * columns * 4 + ((k / 4) * together + i - first) * 4 + k % 4;
                     if (bytes == 4) packed[place] = int8_t(value);
                     else reinterpret_cast<int16_t*>(packed.data())[place] = int16_t(value);
@@ -214,7 +215,8 @@ struct Queries {
     }
 
     template <typename Put>
-    void take(const Scan& p, int64_t i, const float* q, Put put) {
+    void take(const Scan& p, int64_t i, int64_t query, Put put) {
+        const float* q = p.vectors + query * p.width;
         double peak = 0, length = 0, kept = 0, lost = 0;
         for (int64_t k = 0; k < p.width; ++k) peak = std::max(peak, std::isfinite(q[k]) ? std::fabs(double(q[k])) : INFINITE);
         double step = peak > 0 && peak < INFINITE ? peak / 127 : 1;
@@ -228,12 +230,14 @@ struct Queries {
             lost += rest * rest;
         }
         length = std::sqrt(length) * ABOVE;
+        bool known = length * p.norm < std::numeric_limits<float>::max() / 4;  // no product may overflow, and all is finite
+        double rounding = (p.rounding * length * p.norm + p.underflow * (1 + length + p.norm)) * ABOVE;
+        p.error[query] = known ? rounding : INFINITE;
         of_rest[i] = std::sqrt(kept) * ABOVE;
         of_norm[i] = (std::sqrt(lost) + p.rounding * length + p.underflow) * ABOVE;
         constant[i] = p.underflow * (1 + length) * ABOVE;
         inverse[i] = 1 / step;
-        // Where a product may overflow, or a value is not finite, nothing is known.
-        if (!(length * p.norm < std::numeric_limits<float>::max() / 4)) constant[i] = INFINITE;
+        if (!known) constant[i] = INFINITE;
     }
 
     // Sums below 0 are of rows whose float32 products are below the floors, for sums that start with `to`: (t - error) / (s s')
@@ -464,21 +468,23 @@ struct Search {
     void answer(int64_t q, int64_t g) {
         auto& keys = found[g * p.queries + q];
         int64_t list = q * p.groups + g;
-        p.beyond[list] = NOTHING;
+        double error = p.error[q];
+        p.beyond[list] = error < INFINITE ? -INFINITE : INFINITE;
         if (int64_t(keys.size()) > p.count) {
             std::nth_element(keys.begin(), keys.begin() + p.count, keys.end(), std::greater<uint64_t>());
-            p.beyond[list] = score_of(keys[p.count]);
+            float next = score_of(keys[p.count]);
+            if (error < INFINITE && next > NOTHING) p.beyond[list] = next + error;
             keys.resize(p.count);
         }
         if (p.ordered) std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
         float* scores = p.scores + list * p.count;
         int64_t* rows = p.rows + list * p.count;
         for (uint64_t one : keys) {
-            *scores++ = score_of(one);
-            *rows++ = column_of(one);
+            *scores = score_of(one);
+            *rows++ = *scores++ == NOTHING ? -1 : int64_t(column_of(one));
         }
         std::fill(scores, p.scores + (list + 1) * p.count, NOTHING);
-        std::fill(rows, p.rows + (list + 1) * p.count, 0);
+        std::fill(rows, p.rows + (list + 1) * p.count, -1);
     }
 };
 

@@ -37,16 +37,8 @@ _INTEGERS = (
 )
 _DOUBLES = ("rounding", "underflow", "norm")
 _POINTERS = (
-    "vectors",
-    "tables",
-    "strides",
-    "packed",
-    "scales",
-    "excluded",
-    "allowed",
-    "scores",
-    "rows",
-    "beyond",
+    *("vectors", "tables", "strides", "packed", "scales", "excluded", "allowed"),
+    *("scores", "rows", "beyond", "error"),
 )
 _Scan = struct(_INTEGERS, _POINTERS, doubles=_DOUBLES)
 """`struct Scan` of product_scan.cpp."""
@@ -111,15 +103,15 @@ def largest_products(
     excluded: Int[Tensor, "B H"] | None = None,
     allowed: Bool[Tensor, "N"] | None = None,
     ordered: bool = True,
-) -> tuple[Float[Tensor, "Q G C"], Int[Tensor, "Q G C"], Float[Tensor, "Q G"]]:
-    """The `count` largest inner products of each query with the rows of each table, these rows, and the largest product of the
-    others (−inf if there is none).
+) -> tuple[Float[Tensor, "Q G C"], Int[Tensor, "Q G C"], Float64[Tensor, "Q G"], Float64[Tensor, "Q"]]:
+    """The `count` largest inner products of each query with the rows of each table, these rows, what the exact product of no
+    other row is above, and the error of each query's products.
 
-    Descending, ties in the order of rows; or, not `ordered`, the same in any order, which is faster. −inf and row 0 past the
-    end. All are the float32 products of a scan in float32: in a fixed order, the same bits whatever
-    else is requested. Rows `excluded` (−1: none; one list of them for Q / B consecutive queries) and those not
-    `allowed` are left out. Queries are float32. A float32 product must be within
-    `rounding` · |q| |x| + `underflow` · (1 + |q| + |x|) of the exact one.
+    Descending, ties in the order of rows; or, not `ordered`, the same in any order, which is faster. −inf and row −1 past the
+    end. All are the float32 products of a scan in float32: a sum in a fixed order, the same bits whatever else is requested.
+    The bound is −inf if there is no other row, +inf like the error if products may overflow or a value is not finite. Rows
+    `excluded` (−1: none; one list of them for Q / B consecutive queries) and those not `allowed` are left out. Queries are
+    float32. A float32 product must be within `rounding` · |q| |x| + `underflow` · (1 + |q| + |x|) of the exact one.
     Raises ValueError if shapes do not match.
     """
     items, width = tables[0].vectors.shape
@@ -135,9 +127,10 @@ def largest_products(
         raise ValueError(f"excluded has {len(excluded)} rows for {len(queries)} queries")
     scores = torch.empty(len(queries), len(tables), count)
     rows = torch.empty(len(queries), len(tables), count, dtype=torch.int64)
-    beyond = torch.empty(len(queries), len(tables))
+    beyond = torch.empty(len(queries), len(tables), dtype=torch.float64)
+    error = torch.empty(len(queries), dtype=torch.float64)
     if not scores.numel():
-        return scores, rows, beyond
+        return scores, rows, beyond, error
     native = _library()
     assert native is not None
     # Names keep the tensors alive while the library reads them.
@@ -159,8 +152,8 @@ def largest_products(
         *(rounding, underflow, max(float(t.norm) for t in tables)),
         given.data_ptr(),
         *[ctypes.addressof(array) for array in lists],
-        *(None if t is None else t.data_ptr() for t in (out, mask, scores, rows, beyond)),
+        *(None if t is None else t.data_ptr() for t in (out, mask, scores, rows, beyond, error)),
     )
     if native.largest_products(ctypes.byref(problem)):
         raise MemoryError("no memory to rank inner products")
-    return scores, rows, beyond
+    return scores, rows, beyond, error

@@ -92,6 +92,37 @@ extern "C" int largest(const float* scores, int64_t rows, int64_t width, int64_t
     return 0;
 }
 
+// The distinct numbers of each row (rows, each) of at least 0, ascending: `queries` holds the row that each is of. How many
+// there are, or -1 where memory ran out.
+extern "C" int64_t distinct(const int64_t* numbers, int64_t rows, int64_t each, int64_t* queries, int64_t* found) {
+    try {
+        std::vector<uint64_t> marks;
+        std::vector<int64_t> sorted;
+        int64_t count = 0;
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t *first = numbers + r * each, *last = first + each;
+            int64_t start = count, words = each ? *std::max_element(first, last) / 64 + 1 : 0;
+            if (words <= 64 * each) {  // one bit each takes less than to sort them
+                marks.assign(words, 0);
+                for (const int64_t* n = first; n < last; ++n)
+                    if (*n >= 0) marks[*n / 64] |= uint64_t(1) << *n % 64;
+                for (int64_t word = 0; word < words; ++word)
+                    for (uint64_t bits = marks[word]; bits; bits &= bits - 1) found[count++] = 64 * word + __builtin_ctzll(bits);
+            } else {
+                sorted.assign(first, last);
+                std::sort(sorted.begin(), sorted.end());
+                sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
+                for (int64_t n : sorted)
+                    if (n >= 0) found[count++] = n;
+            }
+            std::fill(queries + start, queries + count, r);
+        }
+        return count;
+    } catch (const std::bad_alloc&) {
+        return -1;
+    }
+}
+
 // Give the score -inf to columns `chosen` (rows, each) less `first` of each row; others are ignored, and a NaN stays.
 extern "C" void mask(float* scores, int64_t rows, int64_t width, int64_t stride, const int64_t* chosen, int64_t each,
                      int64_t first) {

@@ -23,6 +23,8 @@ def _library() -> ctypes.CDLL | None:
         found.largest.argtypes = [address, whole, whole, whole, whole, whole, address]
         found.mask.argtypes = [address, whole, whole, whole, address, whole, whole]
         found.mask.restype = None
+        found.distinct.argtypes = [address, whole, whole, address, address]
+        found.distinct.restype = whole
     return found
 
 
@@ -56,3 +58,22 @@ def mask_columns(scores: Float[Tensor, "Q M"], chosen: Int[Tensor, "Q H"], first
     chosen = chosen.long().contiguous()
     shape = (len(scores), scores.shape[1], scores.stride(0))
     native.mask(scores.data_ptr(), *shape, chosen.data_ptr(), chosen.shape[1], first)
+
+
+def serves_rows(rows: Int[Tensor, "Q C"]) -> bool:
+    """Whether these are int64 on a CPU, and the library is there."""
+    return rows.device.type == "cpu" and rows.dtype == torch.int64 and _library() is not None
+
+
+def distinct(rows: Int[Tensor, "Q C"]) -> tuple[Int[Tensor, "M"], Int[Tensor, "M"]]:
+    """The distinct rows of each list, −1 being none, ascending, and before them the list that each is of. Only if `serves_rows`
+    is true.
+    """
+    rows = rows.contiguous()
+    lists, found = torch.empty(2, rows.numel(), dtype=torch.int64)
+    native = _library()
+    assert native is not None
+    count = native.distinct(rows.data_ptr(), *rows.shape, lists.data_ptr(), found.data_ptr())
+    if count < 0:
+        raise MemoryError("no memory to sort rows")
+    return lists[:count], found[:count]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Similarity
 from workbench.search import trace
-from workbench.search.bounds import not_finite
+from workbench.search.bounds import finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.candidates import Scan, SourceBuilder
 from workbench.search.certificates import Answer, CorpusSearcher, Revertible, certificate, stated_precision
@@ -117,7 +117,7 @@ class Approximate(CorpusSearcher):
         components = self.similarity.item_components(items)
         return _Fallback(
             BruteForce(self.similarity, items, self.memory_budget),
-            not bool(not_finite(items).any()),
+            finite(items),
             largest_norm(components),
             components.dtype,
         )
@@ -156,10 +156,10 @@ class Approximate(CorpusSearcher):
 
     def _can_rank(self, queries: QueryState) -> bool:
         """Whether every score is finite."""
-        if not self._fallback.finite or bool(not_finite(queries).any()):
+        if not self._fallback.finite or not finite(queries):
             return False
-        lengths = norms(self.similarity.query_components(queries)).amax(1)
-        return not bool(overflows(lengths, self._fallback.norm, self._dtype(queries)).any())
+        longest = norms(self.similarity.query_components(queries)).amax()
+        return not bool(overflows(longest, self._fallback.norm, self._dtype(queries)))
 
     def _bound(self, queries: QueryState, parts: Sequence[Candidates], pairs: Pairs) -> Float[Tensor, "B"]:
         """What no item outside `pairs` scores above, as scores are computed: the lowest bound of all `parts`."""
@@ -168,6 +168,8 @@ class Approximate(CorpusSearcher):
             for part in parts
         ]
         bound = reduce(torch.minimum, bounds)
+        if not bool(bound.isfinite().any()):
+            return bound
         error = self.similarity.score_error(queries, self._fallback.norm, self._dtype(queries))
         return torch.where(bound == NO_SCORE, NO_SCORE, bound + error)
 
@@ -198,8 +200,10 @@ class Approximate(CorpusSearcher):
             found = merged(before.found, found, k)
             pairs = union([before.pairs, fresh], total)  # of ties a longer list may hold others
         answer = Answer(found.scores, found.rows, bound, pairs.queries.bincount(minlength=size))
+        if not self.until_certified or times >= total:
+            return answer
         exact = certificate(found.scores[:, -1], bound).exact
-        if not self.until_certified or times >= total or bool(exact.all()):
+        if bool(exact.all()):
             return answer
         unsure = ~exact
         number, still = unsure.cumsum(0) - 1, unsure[pairs.queries]

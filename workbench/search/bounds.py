@@ -133,3 +133,9 @@ def not_finite(state: QueryState | ItemState) -> Bool[Tensor, "R"]:
     values = state.tensors().values()
     floating = [v.reshape(len(state), -1) for v in values if v is not None and v.is_floating_point()]
     return torch.stack([~v.isfinite().all(1) for v in floating]).any(0)
+
+
+def finite(state: QueryState | ItemState) -> bool:
+    """Whether all values are finite, in every tensor of the state."""
+    floating = (v for v in state.tensors().values() if v is not None and v.is_floating_point())
+    return all(bool(v.isfinite().all()) for v in floating)

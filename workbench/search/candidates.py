@@ -201,9 +201,14 @@ class Scan(CandidateSource):
                 columns = torch.cat([found.rows, columns + start], 1).gather(1, order)
             found = Best(scores, columns)
         assert found is not None  # CorpusRows refuses an empty corpus
-        error = _error(queries, self._norm)
+        error = product_error(norms(queries), self._norm, queries.shape[1], dtype)
+        error = error.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN)
         last = found.scores[:, count] if found.scores.shape[1] > count else torch.full_like(error, NO_SCORE)
-        return _bounded(found.scores[:, :count], found.rows[:, :count], last, error)
+        # Nothing is known if the products may overflow: one that is −inf looks like no item.
+        bound = torch.where(last > NO_SCORE, last + error, NO_SCORE).where(error.isfinite(), UNKNOWN)
+        bound = bound.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN, neginf=NO_SCORE)
+        scores, rows = found.scores[:, :count], found.rows[:, :count]
+        return Lists(scores, rows.masked_fill(scores == NO_SCORE, NO_ITEM), bound, error)
 
     def _products(self, queries: Float[Tensor, "Q d"], start: int, stop: int) -> Float[Tensor, "Q M"]:
         """Inner products with rows start..stop: vectors in less than float32 are widened while they are in cache."""
@@ -277,36 +282,9 @@ def _scanned(
     allowed: Bool[Tensor, "N"] | None,
     ordered: bool,
 ) -> Lists:
-    queries, width = vectors.float(), vectors.shape[1]
-    norm = tables[0].norm if len(tables) == 1 else torch.stack([table.norm for table in tables]).amax()
-    scores, rows, last = product_scan.largest_products(
-        queries,
-        tables,
-        min(count, len(tables[0].vectors)),
-        sum_error(width, torch.float32),
-        2 * (width + 1) * torch.finfo(torch.float32).tiny,
-        exclude,
-        allowed,
-        ordered,
+    width, most = vectors.shape[1], min(count, len(tables[0].vectors))
+    underflow = 2 * (width + 1) * torch.finfo(torch.float32).tiny
+    scores, rows, bound, error = product_scan.largest_products(
+        vectors.float(), tables, most, sum_error(width, torch.float32), underflow, exclude, allowed, ordered
     )
-    return _bounded(scores, rows, last, _error(queries, norm)[:, None].expand_as(last))
-
-
-def _error(queries: Float[Tensor, "Q d"], norm: Float[Tensor, ""]) -> Float[Tensor, "Q"]:
-    error = product_error(norms(queries), norm, queries.shape[1], queries.dtype)
-    return error.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN)
-
-
-def _bounded(
-    scores: Float[Tensor, "Q *G C"],
-    rows: Int[Tensor, "Q *G C"],
-    last: Float[Tensor, "Q *G"],
-    error: Float[Tensor, "Q *G"],
-) -> Lists:
-    """The lists; their bound is the `last` score that is not listed, and all it may be off by.
-
-    Nothing is known if the products may overflow: one that is −inf looks like no item.
-    """
-    outside_bound = torch.where(last > NO_SCORE, last + error, NO_SCORE).where(error.isfinite(), UNKNOWN)
-    outside_bound = outside_bound.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN, neginf=NO_SCORE)
-    return Lists(scores, rows.masked_fill(scores == NO_SCORE, NO_ITEM), outside_bound, error)
+    return Lists(scores, rows, bound, error[:, None].expand_as(bound))

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import NO_ITEM, ItemState, QueryState, Similarity
+from workbench.kernels import selection
 from workbench.search.tiles import check_evaluation
 from workbench.search.topk import NO_SCORE, Best, best
 
@@ -104,6 +105,8 @@ def unique(rows: Int[Tensor, "B C"]) -> Pairs:
     >>> unique(torch.tensor([[2, 0, 2, -1]])).rows.tolist()
     [0, 2]
     """
+    if selection.serves_rows(rows):
+        return Pairs(*selection.distinct(rows))
     ascending = ascending_rows(rows)
     fresh = ascending >= 0
     fresh[:, 1:] &= ascending[:, 1:] != ascending[:, :-1]
