@@ -57,6 +57,8 @@ def certificate(last: Float[Tensor, "B"], bound: Float[Tensor, "B"]) -> Certific
     Certificate(exact=tensor([ True, False]), gap=tensor([0.0000, 1.0000]))
     """
     exact = last.double() >= bound.double()
+    if bool(exact.all()):
+        return Certificate(exact, torch.zeros_like(last))
     gap = (bound.double() - last.double()) * (1 + 2 * torch.finfo(last.dtype).eps)
     # A difference too small for the dtype is not nothing.
     gap = gap.to(last.dtype).clamp(min=torch.finfo(last.dtype).tiny)
