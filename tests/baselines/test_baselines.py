@@ -23,9 +23,9 @@ def short_ultra(sequences):
     return UltraGCN(sequences, dim=4, epochs=5)
 
 
-def dense(sequences, held_out=2):
+def dense(sequences):
     matrix = np.zeros((sequences.num_users, sequences.num_items))
-    kept = training_part(sequences, held_out)
+    kept = training_part(sequences)
     users = np.repeat(np.arange(sequences.num_users), sequences.lengths)
     matrix[users[kept], sequences.item_ids[kept] - 1] = 1
     return matrix
@@ -33,15 +33,15 @@ def dense(sequences, held_out=2):
 
 def test_popularity_counts_all_but_what_is_held_out(cycles):
     sequences = cycles(users=12, items=20, length=5)
-    for held_out in (0, 1, 2):
-        counts = popularity(sequences, held_out)
+    for held_out, part in enumerate((None, "train and validation", "train")):
+        counts = popularity(sequences, part)
         assert counts.sum() == len(sequences.item_ids) - 12 * held_out and len(counts) == 20
-    assert training_part(sequences, 2).reshape(12, 5).tolist() == 12 * [[True, True, True, False, False]]
+    assert training_part(sequences).reshape(12, 5).tolist() == 12 * [[True, True, True, False, False]]
 
 
 def test_the_matrix_of_interactions_holds_each_pair_once(cycles):
     sequences = cycles(users=9, items=15, length=6)
-    np.testing.assert_array_equal(interaction_matrix(sequences, 2).to_dense().numpy(), dense(sequences))
+    np.testing.assert_array_equal(interaction_matrix(sequences, "train").to_dense().numpy(), dense(sequences))
 
 
 @pytest.mark.parametrize("users", [40, 8])  # more users than items, and fewer
@@ -72,7 +72,7 @@ def test_ranks_are_places_in_the_list_of_what_is_found(cycles, make):
     ranks = rank_users(baseline, sequences, STRICT).set_index("user_id")
     users = sequences.users_with("test")
     assert ranks.index.tolist() == users.tolist()
-    histories = torch.from_numpy(sequences.history(users, 0))
+    histories = torch.from_numpy(sequences.history(users))
     found = baseline.find(next(iter(Batches(sequences, "test", 25, max_length=1))), histories, 30)
     for row, user in enumerate(users):
         listed = [item for item in found[row].tolist() if item > 0]

@@ -28,7 +28,7 @@ def test_a_checkpoint_comes_with_its_users_histories_and_targets(checkpoint: str
     assert workload.name == "cycles-sasrec-mol"
     assert len(workload.items) == 30 and len(workload.queries) == 20 and len(workload.sample) == 20
     sequences = cycles()
-    whole = [*sequences.history(np.arange(40), 0).tolist()]
+    whole = [*sequences.history(np.arange(40)).tolist()]
     rows = [whole.index(history) for history in workload.exclude.tolist()]
     last = sequences.item_ids[sequences.offsets[1:] - 1]
     assert workload.targets.tolist() == last[rows].tolist()

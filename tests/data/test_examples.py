@@ -36,9 +36,9 @@ def test_a_chosen_user_is_checked() -> None:
 
 
 def test_without_anybody_who_came_twice_there_is_nothing_to_predict() -> None:
-    with pytest.raises(DataError, match="no user of mine has 2 interactions"):
+    with pytest.raises(DataError, match="no user of mine has a test target and an interaction before it"):
         example_user(of_lengths(1, 1))
-    with pytest.raises(DataError, match="no user of mine has 4 interactions"):
+    with pytest.raises(DataError, match="no user of mine has a training target and an interaction before it"):
         users_with(of_lengths(3, 3), "train")
 
 

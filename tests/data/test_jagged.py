@@ -14,7 +14,7 @@ def test_jagged_and_padded_batches_hold_the_same(sequences, users, max_length):
     users = np.array([user for user in users if user < sequences.num_users and sequences.lengths[user] > 1])
     if not len(users):
         return
-    batch = batch_of(sequences, users, 0, max_length)
+    batch = batch_of(sequences, users, "test", max_length)
     values, offsets = jagged(batch)
     assert offsets.tolist() == [0, *np.cumsum(batch.lengths.tolist())]
     for row in range(len(batch)):

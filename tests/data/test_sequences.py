@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.data.sequences import HELD_OUT, Batches, batch_of
+from workbench.data.sequences import HELD_OUT, Batches, Cuts, batch_of
 
 parts = st.sampled_from(sorted(HELD_OUT))
 
@@ -16,27 +16,30 @@ def history_of(sequences, user, held_out):
     return items[: len(items) - 1 - held_out].tolist()
 
 
-@given(st.lists(st.integers(0, 29), min_size=1, unique=True), st.integers(0, 3))
-def test_history_is_everything_before_the_target(sequences, users, held_out):
+@given(st.lists(st.integers(0, 29), min_size=1, unique=True), parts)
+def test_history_is_everything_before_the_target(sequences, users, part):
     users = np.array([user for user in users if user < sequences.num_users])
-    if not len(users) or sequences.lengths[users].min() < held_out + 1:
+    if not len(users) or sequences.lengths[users].min() < HELD_OUT[part] + 1:
         return
-    histories = sequences.history(users, held_out)
-    expected = [history_of(sequences, user, held_out) for user in users]
+    histories = sequences.history(users, part)
+    expected = [history_of(sequences, user, HELD_OUT[part]) for user in users]
     assert histories.shape == (len(users), max(map(len, expected)))
     for row, items in zip(histories.tolist(), expected, strict=True):
         assert row == items + [0] * (len(row) - len(items))
 
 
 def test_history_of_a_user_without_target_is_refused(sequences):
-    with pytest.raises(ValueError, match=r"users \[0\] have no target \(they need 1000 interactions\)"):
-        sequences.history(np.array([0]), 999)
+    short = dataclasses.replace(
+        sequences, offsets=np.concatenate([[0, 1], sequences.offsets[1:]]), users=sequences.users
+    )
+    with pytest.raises(ValueError, match=r"users \[0\] have no train target"):
+        short.history(np.array([0, 1]), "train")
 
 
 def test_history_agrees_with_a_batch_that_is_wide_enough(sequences):
     users = sequences.users_with("test")
-    batch = batch_of(sequences, users, 0, max_length=1000)
-    assert batch.item_ids.tolist() == sequences.history(users, 0).tolist()
+    batch = batch_of(sequences, users, "test", max_length=1000)
+    assert batch.item_ids.tolist() == sequences.history(users).tolist()
 
 
 @settings(max_examples=25)
@@ -142,16 +145,17 @@ def test_batches_are_refused_where_they_cannot_be(sequences):
         Batches(sequences, "test", 0, 10)
     with pytest.raises(ValueError, match="give a seed"):
         Batches(sequences, "train", 4, 10, window="anywhere")
-    with pytest.raises(ValueError, match="no history before their target"):
-        batch_of(sequences, np.array([0]), 999, 10)
+    with pytest.raises(ValueError, match=r"users \[0\] have no target with an interaction before it"):
+        batch_of(dataclasses.replace(sequences, cuts=Cuts(0, 0)), np.array([0]), "test", 10)
 
 
 def test_targets_follow_the_history(sequences):
     users = sequences.users_with("validation")
-    for held_out in (0, 1):
-        rows = sequences.target_rows(users, held_out)
+    for part in ("test", "validation"):
+        held_out = HELD_OUT[part]
+        rows = sequences.target_rows(users, part)
         assert rows.tolist() == [int(sequences.offsets[u + 1]) - 1 - held_out for u in users]
-        assert np.array_equal(sequences.targets(users, held_out), sequences.item_ids[rows])
-        batch = batch_of(sequences, users, held_out, 5)
-        assert batch.target_ids.tolist() == sequences.targets(users, held_out).tolist()
+        assert np.array_equal(sequences.targets(users, part), sequences.item_ids[rows])
+        batch = batch_of(sequences, users, part, 5)
+        assert batch.target_ids.tolist() == sequences.targets(users, part).tolist()
     assert int(sequences.targets(np.array(users[0]))) == sequences.targets(users)[0]

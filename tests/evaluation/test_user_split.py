@@ -84,7 +84,7 @@ def test_item_cf_is_cosines_summed_over_the_history():
         exclude, exclude * 0, exclude * 0.0, torch.tensor([2, 1]), torch.arange(2), torch.ones(2, dtype=torch.long),
         torch.zeros(2, dtype=torch.long),
     )  # fmt: skip
-    found = ItemCF(sequences, neighbours=sequences.num_items).find(batch, exclude, 25)
+    found = ItemCF(sequences, neighbours=sequences.num_items, part=None).find(batch, exclude, 25)
     for row, history in zip(found.tolist(), ([3, 4], [9]), strict=True):
         scores = cosine[np.array(history) - 1].sum(0)
         scores[np.array(history) - 1] = 0
@@ -93,7 +93,7 @@ def test_item_cf_is_cosines_summed_over_the_history():
         np.testing.assert_allclose(
             [scores[i - 1] for i in present], sorted(scores[scores > 0])[::-1], rtol=1e-5
         )
-    few = ItemCF(sequences, neighbours=1).find(batch, exclude, 25)
+    few = ItemCF(sequences, neighbours=1, part=None).find(batch, exclude, 25)
     assert int((few[1] > 0).sum()) == 1
     with pytest.raises(ValueError, match="neighbours must be at least 1"):
         ItemCF(sequences, neighbours=0)

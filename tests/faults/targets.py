@@ -71,7 +71,7 @@ def queries(one: Retriever) -> Any:
     from workbench.data.sequences import batch_of
 
     with torch.no_grad():
-        return one.query_state(batch_of(sequences(), np.arange(4), 0, 10))
+        return one.query_state(batch_of(sequences(), np.arange(4), "test", 10))
 
 
 def write_all(root: Path) -> None:

@@ -168,7 +168,7 @@ def test_users_in_tenths_over_seeds(world, cycles):
     ways = {
         "dot": dot,
         "the same": dot,
-        "popularity": lambda split, seed: Popularity(split.training, held_out=0).find,
+        "popularity": lambda split, seed: Popularity(split.training, part=None).find,
     }
     table = over_seeds(sequences, ways, seeds=2)
     assert table["metric"].tolist() == list(METRICS) * 3
@@ -191,9 +191,9 @@ def test_popular_items_of_training_users_are_given_to_all_but_what_they_know(cyc
         cycles(users=40, items=80, length=12), user_split_protocol(cycles(users=40, items=80, length=12))
     )
     counts = np.bincount(split.training.item_ids, minlength=81)
-    known = torch.from_numpy(split.held_out.history(np.arange(2), 0))
-    asked = batch_of(split.held_out, np.arange(2), 0, 20)
-    lists = Popularity(split.training, held_out=0).find(asked, known, 70).numpy()
+    known = torch.from_numpy(split.held_out.history(np.arange(2)))
+    asked = batch_of(split.held_out, np.arange(2), "test", 20)
+    lists = Popularity(split.training, part=None).find(asked, known, 70).numpy()
     for row, left_out in zip(lists, known.numpy(), strict=True):
         shown = row[row > 0]
         assert not np.isin(shown, left_out).any() and len(np.unique(shown)) == len(shown)

@@ -23,7 +23,7 @@ def sequences() -> Sequences:
 
 @pytest.fixture
 def tiny_batch(sequences: Sequences) -> SequenceBatch:
-    return batch_of(sequences, np.arange(7), held_out=2, max_length=LENGTH)
+    return batch_of(sequences, np.arange(7), part="train", max_length=LENGTH)
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ def test_the_published_defaults():
 
 
 def test_what_is_held_out():
-    assert TrainingConfig(choose_on="validation").held_out == 2
-    assert TrainingConfig(choose_on="test").held_out == 1
+    assert TrainingConfig(choose_on="validation").part == "train"
+    assert TrainingConfig(choose_on="test").part == "train and validation"
 
 
 @pytest.mark.parametrize(

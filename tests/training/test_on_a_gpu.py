@@ -40,7 +40,7 @@ def test_a_model_trained_on_a_gpu_ranks_the_same_on_both_devices(tmp_path, kind)
         metrics = summarize(rank_users(retriever, cyclic(), STRICT), STRICT).set_index("metric")["value"]
         with torch.no_grad():
             items, asked = retriever.item_state(), queries(retriever, cyclic(), users)
-            exclude = torch.from_numpy(cyclic().history(users, 0)).to(device)
+            exclude = torch.from_numpy(cyclic().history(users)).to(device)
             index = own_index(retriever.similarity, items) or BruteForce(retriever.similarity, items)
             found[device] = metrics["NDCG@10"], index.search(asked, 5, exclude)
     (here, on_cpu), (there, on_gpu) = found["cpu"], found["cuda"]

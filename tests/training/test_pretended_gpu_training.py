@@ -84,7 +84,7 @@ def test_ranks_and_recommendations_are_those_of_the_cpu(kind, device):
     assert (ranks[0]["rank"] == ranks[1]["rank"]).mean() > 0.95  # rounding may decide between neighbours
     users, found = np.arange(USERS), []
     for model in (here, there):
-        exclude = torch.from_numpy(cyclic().history(users, 0)).to(model.device)
+        exclude = torch.from_numpy(cyclic().history(users)).to(model.device)
         index = own_index(model.similarity, model.item_state())
         if index is not None:
             found.append(index.search(queries(model, cyclic(), users), 5, exclude).scores.cpu())

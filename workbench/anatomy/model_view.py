@@ -60,7 +60,7 @@ class ModelView:
         A test item that is already in the history is excluded, as in every measurement.
         """
         mask = np.ones(self.sequences.num_items, dtype=bool)
-        mask[self.sequences.history(np.array([user]), 0)[0] - 1] = False
+        mask[self.sequences.history(np.array([user]))[0] - 1] = False
         return mask
 
 

@@ -132,7 +132,7 @@ def beam_recall(
     model, items = paths_of(retriever)
     queried = sequences.users_with("test")[:users]
     state = queries(retriever, sequences, queried)
-    exclude = torch.from_numpy(sequences.history(queried, 0))
+    exclude = torch.from_numpy(sequences.history(queried))
     targets = torch.from_numpy(sequences.targets(queried))[:, None]
     brute_force, counts = BruteForce(model, items), popularity(sequences)
     whole = brute_force.search(state, k, exclude).ids

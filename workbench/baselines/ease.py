@@ -8,6 +8,7 @@ from torch import Tensor
 from workbench.baselines.baseline import Baseline
 from workbench.data import Sequences
 from workbench.data.popularity import training_part
+from workbench.data.sequences import Part
 
 BLOCK = 1024
 """Items whose co-occurrences with all others are counted at once."""
@@ -16,10 +17,10 @@ MOST_ITEMS = 40_000
 """The largest catalogue that is inverted: it takes 8 N² bytes twice."""
 
 
-def interaction_matrix(sequences: Sequences, held_out: int) -> Float[Tensor, "U N"]:
-    """A sparse 0/1 matrix of users and their training items, each pair once."""
-    users = np.repeat(np.arange(sequences.num_users), sequences.lengths)[training_part(sequences, held_out)]
-    items = sequences.item_ids[training_part(sequences, held_out)] - 1
+def interaction_matrix(sequences: Sequences, part: Part | None) -> Float[Tensor, "U N"]:
+    """A sparse 0/1 matrix of users and the items that `part` learns from, each pair once."""
+    users = np.repeat(np.arange(sequences.num_users), sequences.lengths)[training_part(sequences, part)]
+    items = sequences.item_ids[training_part(sequences, part)] - 1
     pairs = np.unique(users * sequences.num_items + items)
     where = torch.from_numpy(np.stack([pairs // sequences.num_items, pairs % sequences.num_items]))
     shape = (sequences.num_users, sequences.num_items)
@@ -29,13 +30,15 @@ def interaction_matrix(sequences: Sequences, held_out: int) -> Float[Tensor, "U 
 class EASE(Baseline):
     """score(u, x) = Σ_{i in history of u} B_ix,  B = I − P diag(P)⁻¹,  P = (XᵀX + λ I)⁻¹, X the users × items matrix.
 
-    B minimises |X − X B|² + λ |B|² under a diagonal of zeros. λ is `regularization`; `held_out`: how many of each user's last
-    interactions are not in X. All of the history counts, in any order.
+    B minimises |X − X B|² + λ |B|² under a diagonal of zeros. λ is `regularization`; X holds the interactions that
+    `part` learns from (None: all). All of the history counts, in any order.
     Raises ValueError if λ is not positive, or the catalogue is larger than `MOST_ITEMS`.
     Source: "Embarrassingly Shallow Autoencoders for Sparse Data" (Steck, WWW 2019), equations 5 to 8.
     """
 
-    def __init__(self, sequences: Sequences, regularization: float = 500.0, held_out: int = 2) -> None:
+    def __init__(
+        self, sequences: Sequences, regularization: float = 500.0, part: Part | None = "train"
+    ) -> None:
         if not regularization > 0:
             raise ValueError(f"regularization must be positive, not {regularization}")
         if sequences.num_items > MOST_ITEMS:
@@ -43,7 +46,7 @@ class EASE(Baseline):
                 f"EASE inverts an items × items matrix: {sequences.name} has {sequences.num_items:,} items, more than"
                 f" {MOST_ITEMS:,}; leave it out, or keep fewer items (a k-core)"
             )
-        met = interaction_matrix(sequences, held_out)
+        met = interaction_matrix(sequences, part)
         few_users = sequences.num_users < sequences.num_items
         inverse = (_inverse_by_users if few_users else _inverse_by_items)(met, regularization)
         weights = inverse / -inverse.diagonal()

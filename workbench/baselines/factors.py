@@ -15,6 +15,7 @@ from workbench.baselines.baseline import Baseline
 from workbench.baselines.ease import interaction_matrix
 from workbench.baselines.ranking import rank_users
 from workbench.data import Sequences
+from workbench.data.sequences import Part
 from workbench.evaluation.metrics import metrics
 from workbench.evaluation.protocol import STRICT_VALIDATION, effective_ranks
 
@@ -27,9 +28,9 @@ START_STD = 0.1
 class Factors(Baseline):
     """score(u, x) = ⟨p_u, q_x⟩, learned from who met what: times, and the order of a history, do not count.
 
-    The last `held_out` interactions of each user are not trained on. The epoch is the one with the best NDCG@10 on validation
-    targets (`held_out` of 2) that was found before `patience` looks in a row, every `EVERY` epochs, found no better one, of at
-    most `epochs`. A user is known by its training interactions alone, whatever was met since.
+    Trained on is what `part` learns from. The epoch is the one with the best NDCG@10 on validation targets that was found
+    before `patience` looks in a row, every `EVERY` epochs, found no better one, of at most `epochs`. A user is known by its
+    training interactions alone, whatever was met since.
     """
 
     learning_rate = 1e-3
@@ -43,14 +44,14 @@ class Factors(Baseline):
         epochs: int = 200,
         patience: int = 4,
         seed: int = 0,
-        held_out: int = 2,
+        part: Part = "train",
         progress: bool = False,
     ) -> None:
         if min(dim, epochs, patience) < 1:
             raise ValueError(
                 f"dim, epochs and patience must be at least 1, not {dim}, {epochs} and {patience}"
             )
-        self.met = interaction_matrix(sequences, held_out)
+        self.met = interaction_matrix(sequences, part)
         self.pairs = self.met.indices()  # (2, M): rows of users and items
         users, items = self.met.shape
         self.keys = self.pairs[0] * items + self.pairs[1]  # ascending

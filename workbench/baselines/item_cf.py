@@ -7,6 +7,7 @@ from torch import Tensor
 from workbench.baselines.baseline import Baseline
 from workbench.baselines.ease import interaction_matrix
 from workbench.data import Sequences
+from workbench.data.sequences import Part
 from workbench.search.topk import NO_SCORE
 
 BLOCK = 256
@@ -16,8 +17,8 @@ BLOCK = 256
 class ItemCF(Baseline):
     """score(u, x) = Σ_{i in history of u} w(i, x),  w(i, x) = c_ix / √(c_i c_x), kept for the `neighbours` largest per item i.
 
-    c_i is the number of users of item i, c_ix the number of users of both: the cosine of the items' user vectors. `held_out`:
-    how many of each user's last interactions are not counted (the protocols of held-out users count all). Source: "Item-Based
+    c_i is the number of users of item i, c_ix the number of users of both: the cosine of the items' user vectors. Counted
+    is what `part` learns from (None: all, for the protocols of held-out users). Source: "Item-Based
     Collaborative Filtering Recommendation Algorithms" (Sarwar et al., WWW 2001). All of the history counts, however long an
     encoder's window is.
     """
@@ -25,10 +26,10 @@ class ItemCF(Baseline):
     neighbours: Int[Tensor, "N M"]
     weights: Float[Tensor, "N M"]
 
-    def __init__(self, sequences: Sequences, neighbours: int = 200, held_out: int = 0) -> None:
+    def __init__(self, sequences: Sequences, neighbours: int = 200, part: Part | None = "train") -> None:
         if neighbours < 1:
             raise ValueError(f"neighbours must be at least 1, not {neighbours}")
-        met = interaction_matrix(sequences, held_out).T.coalesce()  # (N, U)
+        met = interaction_matrix(sequences, part).T.coalesce()  # (N, U)
         lengths = torch.bincount(met.indices()[0], minlength=sequences.num_items).float()
         values = lengths.rsqrt()[met.indices()[0]]
         met = torch.sparse_coo_tensor(

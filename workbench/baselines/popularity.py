@@ -7,16 +7,17 @@ from torch import Tensor
 from workbench.baselines.baseline import Baseline
 from workbench.data import Sequences
 from workbench.data.popularity import popularity
+from workbench.data.sequences import Part
 
 
 class Popularity(Baseline):
     """score(u, x) = interactions of x in training; ties in the order of ids.
 
-    `held_out`: how many of each user's last interactions are not counted.
+    Counted is what `part` learns from (None: all).
     """
 
-    def __init__(self, sequences: Sequences, held_out: int = 2) -> None:
-        self.counts = torch.from_numpy(popularity(sequences, held_out)).float()
+    def __init__(self, sequences: Sequences, part: Part | None = "train") -> None:
+        self.counts = torch.from_numpy(popularity(sequences, part)).float()
 
     def scores(
         self, histories: Int[Tensor, "B H"], users: Int[Tensor, "B"] | None = None

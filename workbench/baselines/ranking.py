@@ -5,7 +5,6 @@ import torch
 
 from workbench.baselines.baseline import Baseline
 from workbench.data import Batches, Sequences
-from workbench.data.sequences import HELD_OUT
 from workbench.evaluation.protocol import Protocol
 from workbench.evaluation.ranks import joined, ranks_of_scores, table_of
 
@@ -26,7 +25,7 @@ def rank_users(baseline: Baseline, sequences: Sequences, protocol: Protocol) -> 
     frames = []
     for batch in Batches(sequences, protocol.part, BATCH, max_length=1):
         users = batch.need("user_ids")
-        histories = torch.from_numpy(sequences.history(users.numpy(), HELD_OUT[protocol.part]))
+        histories = torch.from_numpy(sequences.history(users.numpy(), protocol.part))
         targets = batch.need("target_ids") - 1
         frames.append(
             table_of(batch, ranks_of_scores(baseline.scores(histories, users), targets, histories - 1))

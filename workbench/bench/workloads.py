@@ -256,7 +256,7 @@ def _trained(spec: Trained, queries: int, seed: int, device: torch.device) -> Wo
         similarity=similarity,
         items=retriever.item_state(),
         queries=_encoded(retriever, sequences, chosen),
-        exclude=torch.from_numpy(sequences.history(chosen, 0)).to(device),
+        exclude=torch.from_numpy(sequences.history(chosen)).to(device),
         targets=torch.from_numpy(sequences.item_ids[last]).to(device),
         users=torch.from_numpy(chosen).to(device),
         embeddings=retriever.item_table(ids),
@@ -268,7 +268,7 @@ def _users_with_items_left(sequences: Sequences) -> NDArray[np.int64]:
     """Test users whose history leaves something to find; DataError if there is none."""
     users = users_with(sequences, "test")
     long = users[sequences.lengths[users] > sequences.num_items]
-    met_all = [u for u in long if len(np.unique(sequences.history(np.array([u]), 0))) == sequences.num_items]
+    met_all = [u for u in long if len(np.unique(sequences.history(np.array([u])))) == sequences.num_items]
     if len(met_all) == len(users):
         raise DataError(f"every user of {sequences.name} has met all items: there is nothing left to find")
     return np.setdiff1d(users, met_all)

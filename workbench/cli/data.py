@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +19,7 @@ from workbench.data.build import build, build_own, comparison, fetch, locate
 from workbench.data.catalog import Dataset
 from workbench.data.columns import ColumnNames
 from workbench.data.prepare import Preparation, Stage
-from workbench.data.sequences import Ties
+from workbench.data.sequences import Sequences, Split, Ties
 from workbench.data.text import build as text
 from workbench.data.text.collection import TextCollection
 from workbench.data.times import TimeUnit
@@ -135,7 +136,19 @@ def prepare_dataset(
     ties: Annotated[
         Ties | None,
         typer.Option(
-            help="Order of one user's interactions at the same time: the source's, or that of pandas' sort."
+            help="Order of one user's interactions at the same time: the source's, that of pandas' sort, or a random one."
+        ),
+    ] = None,
+    split: Annotated[
+        Split | None,
+        typer.Option(
+            help="What is held out: each user's last two, or by time, so that nobody's future is trained on."
+        ),
+    ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", help="Share of all interactions in each period of a temporal split [default: 0.1]."
         ),
     ] = None,
     user_col: Annotated[
@@ -182,6 +195,8 @@ def prepare_dataset(
 
       workbench data prepare ml-1m --ties pandas --replace
 
+      workbench data prepare my-shop --from orders.csv --split temporal
+
       workbench data prepare my-shop --from orders.csv --items products.csv
 
       workbench data prepare my-shop --from orders.csv.gz --user-col buyer --item-col code --time-unit ms
@@ -190,7 +205,12 @@ def prepare_dataset(
 
       workbench data prepare scifact --from ~/Downloads/scifact
     """
-    given = {"k_core": k_core, "passes": passes, "min_length": min_length, "corpus": corpus, "ties": ties}
+    if share is not None and split != "temporal":
+        raise ValueError("--share is that of the periods of a temporal split: add --split temporal")
+    given = {
+        **{"k_core": k_core, "passes": passes, "min_length": min_length, "corpus": corpus, "ties": ties},
+        **{"split": split, "share": share},
+    }
     options: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if passes is not None:
         options["passes"] = passes or None
@@ -235,11 +255,26 @@ def prepare_dataset(
         print_whole(_stage_table(stages))
     if name in CATALOG and CATALOG[name].published:
         console.print(_comparison_table(CATALOG[name], stages))
+    if sequences.cuts is not None:
+        console.print(_periods(sequences), soft_wrap=True, highlight=False)
     counts = f"{sequences.num_users:,} users, {sequences.num_items:,} items, {len(sequences.item_ids):,} interactions"
     console.print(
         f"{name}: {counts}, in {seconds:.1f} s; train on it with --dataset {name}, load it with wb.load_data({name!r})",
         soft_wrap=True,
         highlight=False,
+    )
+
+
+def _periods(sequences: Sequences) -> str:
+    assert sequences.cuts is not None
+    days = [
+        f"{pd.Timestamp(time, unit='s'):%Y-%m-%d}"
+        for time in (sequences.cuts.validation, sequences.cuts.test)
+    ]
+    counts = [f"{len(sequences.users_with(part)):,}" for part in ("train", "validation", "test")]
+    return (
+        f"temporal split: {counts[0]} users to train on before {days[0]}, validation targets of {counts[1]} users before"
+        f" {days[1]}, test targets of {counts[2]} users since"
     )
 
 

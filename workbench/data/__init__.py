@@ -12,6 +12,7 @@ from workbench.data.errors import DataError
 from workbench.data.interactions import Interactions
 from workbench.data.prepare import Preparation, prepare
 from workbench.data.sequences import Batches, Sequences, batch_of
+from workbench.data.temporal import split_by_time
 from workbench.registry import did_you_mean
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "load",
     "prepare",
     "prepared_names",
+    "split_by_time",
 ]
 
 EmbeddedSize = Literal["tiny", "small", "large"]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from workbench.data.errors import DataError
-from workbench.data.sequences import HELD_OUT, Part, Sequences
+from workbench.data.sequences import Part, Sequences
 
 LONG = 8
 """Items that the history of an example has, if any user's is that long."""
@@ -16,6 +16,9 @@ def has_genres(sequences: Sequences) -> bool:
     )
 
 
+_NAMES = {"train": "training", "train and validation": "training"}
+
+
 def example_user(sequences: Sequences, user: int = -1) -> int:
     """`user` itself, or for −1 the first user with at least `LONG` items before the test item (else the longest history).
 
@@ -23,7 +26,7 @@ def example_user(sequences: Sequences, user: int = -1) -> int:
     """
     users = users_with(sequences, "test")
     if user == -1:
-        histories = sequences.lengths[users] - 1
+        histories = sequences.target_rows(users) - sequences.offsets[users]
         return int(users[np.argmax(np.minimum(histories, LONG))])
     if user not in users:
         raise DataError(
@@ -38,6 +41,7 @@ def users_with(sequences: Sequences, part: Part) -> np.ndarray:
     users = sequences.users_with(part)
     if not len(users):
         raise DataError(
-            f"no user of {sequences.name} has {HELD_OUT[part] + 2} interactions: there is nothing to predict"
+            f"no user of {sequences.name} has a {_NAMES.get(part, part)} target and an interaction before it: there is nothing"
+            " to predict"
         )
     return users

@@ -3,23 +3,20 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.data.sequences import Sequences
+from workbench.data.sequences import Part, Sequences
 
 
-def training_part(sequences: Sequences, held_out: int = 2) -> NDArray[np.bool_]:
-    """Which interactions are for training: all but the last `held_out` of each user. bool (interactions,).
-
-    2 leaves out the validation and the test item, 1 the test item alone, 0 nothing.
-    """
-    kept = np.ones(len(sequences.item_ids), dtype=bool)
-    for last in range(1, held_out + 1):
-        kept[sequences.offsets[1:][sequences.lengths >= last] - last] = False
-    return kept
+def training_part(sequences: Sequences, part: Part | None = "train") -> NDArray[np.bool_]:
+    """Which interactions `part` learns from, all before each user's first held-out one (None: all): bool (interactions,)."""
+    if part is None:
+        return np.ones(len(sequences.item_ids), dtype=np.bool_)
+    places = np.arange(len(sequences.item_ids)) - np.repeat(sequences.offsets[1:], sequences.lengths)
+    return places < -np.repeat(sequences.after(part), sequences.lengths)
 
 
-def popularity(sequences: Sequences, held_out: int = 2) -> NDArray[np.int64]:
-    """Training interactions of each item (see `training_part`), in the order of ids: int64 (N,)."""
-    ids = sequences.item_ids[training_part(sequences, held_out)]
+def popularity(sequences: Sequences, part: Part | None = "train") -> NDArray[np.int64]:
+    """Interactions of each item that `part` learns from (see `training_part`), in the order of ids: int64 (N,)."""
+    ids = sequences.item_ids[training_part(sequences, part)]
     return np.bincount(ids, minlength=sequences.num_items + 1)[1:]
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from workbench.data.errors import DataError
 from workbench.data.interactions import Interactions
-from workbench.data.sequences import Sequences, Ties
+from workbench.data.sequences import Sequences, Split, Ties
+from workbench.data.temporal import SHARE, split_by_time
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Preparation:
     until nothing changes any more (the k-core proper). `min_length`: then keep users with at least that many interactions
     left; the catalogue is unchanged. `corpus`: "catalogue" keeps every row of the item table that the k-core left (all of
     them without one), "rated" those with an interaction left. `ties`: the order of a user's interactions at the same time, see
-    `sequences.Ties`.
+    `sequences.Ties`. `split`: "temporal" holds out by time, in periods of `share` of all interactions (see
+    `temporal.split_by_time`).
 
     The published RAILS preprocessing is Preparation() for MovieLens, and for Amazon Books
     Preparation(k_core=5, passes=1, min_length=5): its 5-filter runs once, and items are counted before users
@@ -35,6 +37,8 @@ class Preparation:
     min_length: int = 0
     corpus: Literal["catalogue", "rated"] = "catalogue"
     ties: Ties = "source"
+    split: Split = "leave-one-out"
+    share: float = SHARE
 
     def __post_init__(self) -> None:
         if self.duplicates not in ("keep", "drop"):
@@ -47,6 +51,10 @@ class Preparation:
             raise ValueError(f"corpus must be 'catalogue' or 'rated', not {self.corpus!r}")
         if self.ties not in get_args(Ties):
             raise ValueError(f"ties must be one of {get_args(Ties)}, not {self.ties!r}")
+        if self.split not in get_args(Split):
+            raise ValueError(f"split must be one of {get_args(Split)}, not {self.split!r}")
+        if not 0 < self.share < 0.5:
+            raise ValueError(f"share must be more than 0 and less than .5, not {self.share:g}")
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def prepare(interactions: Interactions, name: str, preparation: Preparation | No
     Users with an interaction become 0..U−1 and items of the corpus 1..N, both in the order of their source
     ids: numbers by value, text by code point. Rows are sorted by user, then timestamp; rows of one user at the same
     second keep the order of the source, or that of `preparation.ties`.
-    Raises DataError if the filters leave nothing.
+    Raises DataError if the filters leave nothing, or a temporal split no target.
     """
     preparation = preparation or Preparation()
     table = interactions.table
@@ -120,6 +128,8 @@ def prepare(interactions: Interactions, name: str, preparation: Preparation | No
         ordered=interactions.ordered,
         ties=preparation.ties,
     )
+    if preparation.split == "temporal":
+        sequences = split_by_time(sequences, preparation.share)
     remarks = interactions.remarks
     if sequences.lengths.max() < 2:
         remarks += (
@@ -159,6 +169,8 @@ def _present(codes: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
 
 def _time_order(users: NDArray[np.int64], timestamps: NDArray[np.int64], ties: Ties) -> NDArray[np.int64]:
     """Rows by user, then timestamp, then by `ties`; what is sorted is not sorted again."""
+    if ties == "shuffled":
+        return np.lexsort((np.random.default_rng(0).random(len(users)), timestamps, users))
     if ties == "pandas":
         order = pd.DataFrame({"time": timestamps}).sort_values(by=["time"]).index.to_numpy()
         return order[np.argsort(users[order], kind="stable")]

@@ -29,7 +29,7 @@ def stage_counts(stages: tuple[Stage, ...]) -> pd.DataFrame:
 
 def summary(sequences: Sequences) -> pd.DataFrame:
     """One number a row: `measure`, `value`. Lengths are interactions per user; the Gini index is over rated items."""
-    lengths, counts = sequences.lengths, item_counts(sequences, held_out=0)
+    lengths, counts = sequences.lengths, item_counts(sequences, part=None)
     rated = counts[counts > 0]
     head = np.sort(counts)[::-1][: max(1, len(counts) // 100)]
     values = {
@@ -64,7 +64,7 @@ def popularity(sequences: Sequences) -> pd.DataFrame:
     have (a Lorenz curve seen from above). Equally popular items come in the order of their ids; items without
     an interaction are included.
     """
-    counts = item_counts(sequences, held_out=0)
+    counts = item_counts(sequences, part=None)
     order = np.argsort(-counts, kind="stable")
     ranks = np.arange(1, len(order) + 1)
     return pd.DataFrame(
@@ -164,9 +164,7 @@ def genre_shares(sequences: Sequences) -> pd.DataFrame:
     if "genres" not in sequences.items:
         return pd.DataFrame(columns=columns)
     genres = sequences.items["genres"].fillna("").replace("", "(none)").str.split("|")
-    rows = pd.DataFrame({"genre": genres, "interactions": item_counts(sequences, held_out=0)}).explode(
-        "genre"
-    )
+    rows = pd.DataFrame({"genre": genres, "interactions": item_counts(sequences, part=None)}).explode("genre")
     table = rows.groupby("genre", as_index=False).agg(
         items=("interactions", "size"), interactions=("interactions", "sum")
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -13,10 +14,13 @@ from numpy.typing import NDArray
 
 from workbench import files
 from workbench.data.errors import DataError
-from workbench.data.sequences import Sequences, Ties
+from workbench.data.sequences import Cuts, Sequences, Ties
+from workbench.data.temporal import SHARE
 from workbench.loading import read_json, reading
 
 FORMAT = 1
+_BEFORE = {"ties": "source", "split": "leave-one-out", "share": SHARE}
+"""How everything was prepared before there was a choice."""
 META = "meta.json"
 
 
@@ -78,6 +82,7 @@ def load_folder(folder: Path) -> Sequences:
             users=users.to_pandas(),
             ordered=meta.get("ordered", True),
             ties=_ties(meta),
+            cuts=_cuts(meta),
         )
 
 
@@ -88,6 +93,18 @@ def _ties(meta: Mapping[str, Any]) -> Ties:
     if ties not in get_args(Ties):
         raise ValueError(f"its preparation's ties are {ties!r:.50}, not one of {get_args(Ties)}")
     return cast(Ties, ties)
+
+
+def _cuts(meta: Mapping[str, Any]) -> Cuts | None:
+    """The times of a temporal split, None for leave-one-out; ValueError if meta.json holds anything else."""
+    found = meta.get("cuts")
+    if found is None:
+        return None
+    if not isinstance(found, dict) or not all(
+        type(found.get(name)) is int for name in ("validation", "test")
+    ):
+        raise ValueError(f"its cuts are {found!r:.80}, not the two times of a temporal split")
+    return Cuts(found["validation"], found["test"])
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -126,7 +143,7 @@ def settings_in(meta: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(
         settings.get("preparation"), dict
     ):  # what was prepared before there was a choice has the default
-        settings["preparation"] = {"ties": "source"} | settings["preparation"]
+        settings["preparation"] = _BEFORE | settings["preparation"]
     if "sources" in meta:
         settings["sources (SHA-256)"] = sorted(source["sha256"] for source in meta["sources"].values())
     return settings or {"fingerprint": meta["fingerprint"]}
@@ -160,7 +177,7 @@ def _write(sequences: Sequences, folder: Path, meta: dict[str, Any]) -> None:
         pyarrow.parquet.write_table(
             table, folder / f"{name}.parquet", compression="zstd", write_page_checksum=True
         )
-    counts = {
+    counts: dict[str, Any] = {
         "format": FORMAT,
         "name": sequences.name,
         "users": sequences.num_users,
@@ -169,6 +186,8 @@ def _write(sequences: Sequences, folder: Path, meta: dict[str, Any]) -> None:
         "fingerprint": sequences.fingerprint(),
         "ordered": sequences.ordered,
     }
+    if sequences.cuts is not None:
+        counts["cuts"] = asdict(sequences.cuts)
     text = json.dumps(counts | meta, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / META).write_text(text + "\n", encoding="utf-8")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.contracts import SequenceBatch
-from workbench.data.sequences import Sequences, Ties
+from workbench.data.sequences import Sequences, Split, Ties
 from workbench.evaluation.bootstrap import LEVEL, RESAMPLES, intervals
 from workbench.evaluation.metrics import KS, per_user
 
@@ -20,10 +20,13 @@ EXCLUDED_TARGETS = "excluded targets"
 """The label of the share of users whose target is excluded by their history mask: no model can find these."""
 
 MEANINGS: dict[str, dict[object, str]] = {
-    "split": {"leave-one-out": "each user's interactions in time order; one of the last is the target"},
+    "split": {
+        "leave-one-out": "each user's interactions in time order; one of the last is the target",
+        "temporal": "the target is a user's first interaction of a period; training ends before the periods of targets begin",
+    },
     "part": {
-        "test": "the target is the last interaction",
-        "validation": "the target is the second-to-last interaction; the last is not used",
+        "test": "the target is the last interaction, or the first of the last period",
+        "validation": "the target is the interaction before the last, or the first of the period before; later ones stay out",
     },
     "history_mask": {
         "none": "every item is a candidate, those of the history too",
@@ -41,6 +44,7 @@ MEANINGS: dict[str, dict[object, str]] = {
     "ties": {
         "source": "interactions of one user at the same time stand as in the source",
         "pandas": "interactions of one user at the same time stand as pandas' default sort, which is not stable, leaves them",
+        "shuffled": "interactions of one user at the same time stand in a random order",
     },
     "model_choice": {
         "validation": "epoch and settings were chosen on the validation targets",
@@ -56,12 +60,12 @@ class Protocol:
 
     `history_mask` decides which items are excluded from the candidates; a target that occurs in the masked history can never
     be hit, and the share of such users is part of every summary. `request_time` is whether the encoder sees the target's
-    timestamp. `ties` belongs to the data (`workbench data prepare --ties`); `on` takes it from there.
+    timestamp. `split` and `ties` belong to the data (`workbench data prepare --split --ties`); `on` takes them from there.
     Raises ValueError if a setting is not one of its known values.
     """
 
     name: str
-    split: Literal["leave-one-out"] = "leave-one-out"
+    split: Split = "leave-one-out"
     part: Literal["validation", "test"] = "test"
     history_mask: Literal["none", "window", "all"] = "all"
     corpus: Literal["catalogue", "rated"] = "catalogue"
@@ -77,8 +81,8 @@ class Protocol:
                 raise ValueError(f"{setting} of protocol {self.name!r} must be one of {known}, not {value!r}")
 
     def on(self, sequences: Sequences) -> Self:
-        """The same protocol on data whose ties stand in an order of their own."""
-        return replace(self, ties=sequences.ties)
+        """The same protocol on data of another split, or whose ties stand in an order of their own."""
+        return replace(self, split=sequences.split, ties=sequences.ties)
 
     def card(self) -> pd.DataFrame:
         """One row per setting: `setting`, `value`, `meaning`; printed with every result."""
@@ -96,7 +100,9 @@ class Protocol:
     def __str__(self) -> str:
         """The card in one line."""
         time = "visible" if self.request_time else "hidden"
-        ties = "" if self.ties == "source" else f", ties as {self.ties} sorts them"
+        ties = {"source": "", "pandas": ", ties as pandas sorts them", "shuffled": ", ties shuffled"}[
+            self.ties
+        ]
         return (
             f"{self.name}: {self.split}, {self.part} targets, history mask {self.history_mask}, corpus {self.corpus},"
             f" target time {time}, model chosen on {self.model_choice}{ties}"

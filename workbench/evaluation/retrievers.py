@@ -6,7 +6,6 @@ from torch import Tensor
 
 from workbench.contracts import ItemState, QueryState, Searcher, SequenceBatch, Similarity
 from workbench.data import Batches, Sequences
-from workbench.data.sequences import HELD_OUT
 from workbench.evaluation.protocol import Protocol
 from workbench.evaluation.ranks import rank_table
 from workbench.retriever import Retriever
@@ -40,7 +39,7 @@ def rank_users(
         return retriever.query_state(batch.to(device))
 
     def whole_history(batch: SequenceBatch) -> Tensor:
-        history = sequences.history(batch.need("user_ids").numpy(), HELD_OUT[protocol.part])
+        history = sequences.history(batch.need("user_ids").numpy(), protocol.part)
         return torch.from_numpy(history).to(device)
 
     def exclude(batch: SequenceBatch) -> Tensor | None:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from workbench.contracts import ItemState
 from workbench.data import Batches, Sequences
-from workbench.data.sequences import HELD_OUT
 from workbench.evaluation.metrics import metrics
 from workbench.evaluation.protocol import MEANINGS, STRICT, Protocol, effective_ranks
 from workbench.evaluation.ranks import found_ranks, joined, ranks_of_scores, table_of
@@ -22,6 +21,8 @@ SWITCHES: dict[str, tuple[Any, ...]] = {
     name: tuple(MEANINGS[name]) for name in ("part", "request_time", "history_mask", "corpus")
 }
 """The settings of a protocol that can be changed without training again, and their values."""
+AS_STRICT = "as strict"
+"""The value of the column `training` of models that were trained as `STRICT` wants; others name what was chosen otherwise."""
 KS = (10, 50)
 SHOWN = ("HR@10", "HR@50", "NDCG@10", "MRR")
 
@@ -35,7 +36,7 @@ def protocols() -> list[Protocol]:
 
 
 def switchboard(retriever: Retriever, sequences: Sequences) -> pd.DataFrame:
-    """The metrics of a retriever under every protocol of `protocols`: one row each, columns `SWITCHES` and `SHOWN`.
+    """The metrics of a retriever under every protocol of `protocols`: one row each, columns `SWITCHES`, `users` and `SHOWN`.
 
     Scores are computed once for each part and time, and ranked under every mask and corpus. Deep Retrieval is ranked by its
     own index.
@@ -70,7 +71,7 @@ def _measured(
         queries = retriever.query_state(batch if first.request_time else batch.at_last_interaction())
         targets = batch.need("target_ids")
         scores = _scores(retriever, queries, items) if index is None else None
-        history = sequences.history(batch.need("user_ids").cpu().numpy(), HELD_OUT[first.part])
+        history = sequences.history(batch.need("user_ids").cpu().numpy(), first.part)
         whole = torch.from_numpy(history).to(retriever.device)
         for protocol in asked:
             excluded = protocol.exclude(lambda _, whole=whole: whole)(batch)  # type: ignore[misc]
@@ -86,7 +87,8 @@ def _measured(
     for protocol, parts in frames.items():
         values = metrics(effective_ranks(joined(parts)), ks=KS)
         switches = {name: getattr(protocol, name) for name in SWITCHES}
-        rows.append(switches | {name: values[name] for name in SHOWN})
+        users = {"users": sum(map(len, parts))}
+        rows.append(switches | users | {name: values[name] for name in SHOWN})
     return rows
 
 
@@ -100,8 +102,9 @@ def _scores(retriever: Retriever, queries: Any, items: ItemState) -> Tensor:
 def one_switch(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """What each setting does alone: from `STRICT`, one switch at a time.
 
-    `table` has the rows of `switchboard` and a column `method`. One row per changed setting: `switch`, `value`, and for each
-    method the difference of `metric` to its value under `STRICT`; the first row has those values.
+    `table` has the rows of `switchboard` and a column `method`, and may have `training` (see `AS_STRICT`). One row per changed
+    setting: `switch`, `value`, and for each method the difference of `metric` to its value under `STRICT`; the first row has
+    those values.
 
     >>> rows = [("a", "all", .5), ("a", "none", .4)]
     >>> made = pd.DataFrame(rows, columns=["method", "history_mask", "MRR"]).assign(
@@ -111,10 +114,10 @@ def one_switch(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """
     base = under(table, {}).set_index("method")[metric]
     rows = [{"switch": "strict", "value": "", **base}]
-    for switch, values in SWITCHES.items():
+    for switch, values in switches_of(table).items():
         for value in values:
             changed = under(table, {switch: value})
-            if value != getattr(STRICT, switch) and len(changed):
+            if value != strict_value(switch) and len(changed):
                 difference = (changed.set_index("method")[metric] - base).round(12)
                 rows.append({"switch": word(switch), "value": word(value), **difference})
     return pd.DataFrame(rows)
@@ -122,9 +125,21 @@ def one_switch(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def under(table: pd.DataFrame, changed: dict[str, Any]) -> pd.DataFrame:
     """The rows of `table` under `STRICT` but for the changed settings."""
-    for name in SWITCHES:
-        table = table[table[name] == changed.get(name, getattr(STRICT, name))]
+    for name in switches_of(table):
+        table = table[table[name] == changed.get(name, strict_value(name))]
     return table
+
+
+def switches_of(table: pd.DataFrame) -> dict[str, tuple[Any, ...]]:
+    """`SWITCHES`, and the column `training` if the table has one, with its values."""
+    if "training" not in table:
+        return SWITCHES
+    return SWITCHES | {"training": (AS_STRICT, *(v for v in table["training"].unique() if v != AS_STRICT))}
+
+
+def strict_value(switch: str) -> Any:
+    """The value of a switch under `STRICT`."""
+    return AS_STRICT if switch == "training" else getattr(STRICT, switch)
 
 
 def word(setting: Any) -> str:

@@ -153,8 +153,8 @@ def ask(find: Find, held_out: Sequences, k: int, protocol: HeldOutUsers) -> Int[
     found = []
     for start in range(0, asked.num_users, QUESTIONS):
         users = np.arange(start, min(start + QUESTIONS, asked.num_users))
-        batch = batch_of(asked, users, 0, protocol.history)
-        whole = torch.from_numpy(asked.history(users, 0))
+        batch = batch_of(asked, users, "test", protocol.history)
+        whole = torch.from_numpy(asked.history(users))
         found.append(find(batch.at_last_interaction(), whole, k))
     return torch.cat(found)
 

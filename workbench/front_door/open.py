@@ -44,8 +44,8 @@ def load_data(
     TSV, …), also packed, Parquet, or a folder of Parquet files. `columns`: which columns hold users, items, times and ratings
     (`wb.ColumnNames`); by default they are recognised by their usual names, and times by their size. What was recognised is
     printed to stderr. Ids are integers or text of any kind, and are kept as they are. `items`: a file or table with the items'
-    ids, titles and more. `name`: of your own data, by default the file's, or "my-data". `seed`: of the embedded datasets,
-    which are generated.
+    ids, titles and more. `name`: of your own data, by default the file's, or "my-data". `preparation`: filters, and what is
+    held out (`data.Preparation(split="temporal")`: by time). `seed`: of the embedded datasets, which are generated.
     Raises FileNotFoundError, with what to do, if there is no such dataset or file, and DataError (a ValueError) that names
     the line or row of what is wrong.
 

@@ -44,6 +44,6 @@ def digest(folder: Path, fingerprint: str | None) -> str:
     with (folder / WEIGHTS).open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     config = read_metadata(folder).get("retriever")
-    rules = {k: v for k, v in asdict(STRICT).items() if k not in ("name", "ties")}  # ties are the data's
+    rules = {k: v for k, v in asdict(STRICT).items() if k not in ("name", "ties")}  # of the data
     text = json.dumps([weights, config, fingerprint, rules], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

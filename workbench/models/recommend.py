@@ -36,7 +36,7 @@ def recommendations(retriever: Retriever, sequences: Sequences, user: int, k: in
     """
     target = int(sequences.item_ids[_held_out(sequences, user)])
     users = np.array([user])
-    exclude = torch.from_numpy(sequences.history(users, 0)).to(retriever.device)
+    exclude = torch.from_numpy(sequences.history(users)).to(retriever.device)
     with torch.no_grad():
         items = retriever.item_state()
         searcher = own_index(retriever.similarity, items) or BruteForce(retriever.similarity, items)
@@ -52,7 +52,7 @@ def recommendations(retriever: Retriever, sequences: Sequences, user: int, k: in
 def queries(retriever: Retriever, sequences: Sequences, users: NDArray[np.int64]) -> QueryState:
     """The query states of `users` before their test item, whose time is hidden. ValueError if one has no history before
     it."""
-    batch = batch_of(sequences, users, 0, retriever.config.max_length)
+    batch = batch_of(sequences, users, "test", retriever.config.max_length)
     return retriever.query_state(batch.at_last_interaction().to(retriever.device))
 
 
@@ -64,7 +64,7 @@ def score_matrix(retriever: Retriever, sequences: Sequences, users: int = 8, ite
     counts = popularity(sequences)
     ids = np.argsort(-counts, kind="stable")[:items] + 1
     shown = sequences.users_with("test")[:users]
-    batch = batch_of(sequences, shown, 0, retriever.config.max_length).to(retriever.device)
+    batch = batch_of(sequences, shown, "test", retriever.config.max_length).to(retriever.device)
     with torch.no_grad():
         state = retriever.item_state(torch.from_numpy(ids).to(retriever.device))
         scores = retriever.similarity.score(retriever.query_state(batch), state).cpu().numpy()

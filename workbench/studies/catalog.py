@@ -2,6 +2,7 @@
 
 from workbench.studies import (
     baseline_studies,
+    choice_studies,
     cold_start_studies,
     deep_retrieval_studies,
     engines,
@@ -17,6 +18,7 @@ from workbench.studies import (
 
 __all__ = [
     "baseline_studies",
+    "choice_studies",
     "cold_start_studies",
     "deep_retrieval_studies",
     "engines",

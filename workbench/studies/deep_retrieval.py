@@ -86,7 +86,7 @@ def baselines(
     with torch.no_grad():
         youtube_items = youtube.item_state()
     ways: dict[str, Find] = {
-        "Item-CF": ItemCF(split.training).find,
+        "Item-CF": ItemCF(split.training, part=None).find,
         "YouTube-DNN": by_searcher(youtube, BruteForce(youtube.similarity, youtube_items)),
         "TDM, the same reranker, beam 100": by_tree(trained, 100),
         **{
@@ -124,7 +124,7 @@ def indexes(
     `times_brute_force`.
     """
     asked = sequences.users_with("test")[:users]
-    exclude = torch.from_numpy(sequences.history(asked, 0))
+    exclude = torch.from_numpy(sequences.history(asked))
     targets = torch.from_numpy(sequences.targets(asked))
     counts = popularity(sequences)
     made: dict[str, Retriever] = {name: learned_paths(base, rows, c, fit)[0] for name, c in configs.items()}
@@ -212,7 +212,7 @@ def similarities(trained: Mapping[str, TrainedModel], sequences: Sequences) -> p
     compared at query time (none by an inverted index, which only adds up stored scores).
     """
     asked = sequences.users_with("test")
-    exclude = torch.from_numpy(sequences.history(asked, 0))
+    exclude = torch.from_numpy(sequences.history(asked))
     targets = torch.from_numpy(sequences.targets(asked))
     ways: dict[str, Callable[[int], Tensor]] = {}
     rows: dict[str, dict[str, object]] = {}

@@ -122,7 +122,7 @@ def _floats(retriever: Retriever) -> int:
 
 def _latency(retrievers: Mapping[str, Retriever], sequences: Sequences) -> dict[str, list[float]]:
     asked = sequences.users_with("test")[:TIMED]
-    exclude = torch.from_numpy(sequences.history(asked, 0))
+    exclude = torch.from_numpy(sequences.history(asked))
     ways = {}
     for name, retriever in retrievers.items():
         with torch.no_grad():

@@ -11,7 +11,7 @@ from workbench.bench.growth import books_line, readme_books, readme_crossing, re
 from workbench.bench.published_search import aims, speed_ups
 from workbench.bench.tables import average_claim, readme, readme_sizes, shown
 from workbench.bench.training import summary
-from workbench.evaluation.switchboard import one_switch
+from workbench.evaluation.switchboard import AS_STRICT, one_switch, switches_of, under
 from workbench.models.measurements import MEASURED_BY
 from workbench.studies.fair_studies import format_fair, over_seeds
 from workbench.studies.seeds import format_seeds
@@ -118,6 +118,19 @@ def of_protocols(table: pd.DataFrame) -> pd.DataFrame:
     for method in found.columns[2:]:
         found[method] = [f"{v:.4f}" if row == 0 else f"{v:+.4f}" for row, v in enumerate(found[method])]
     return found
+
+
+def of_choices(table: pd.DataFrame) -> pd.DataFrame:
+    """The same of choices that needed training again, with the users that are evaluated."""
+    found = of_protocols(table)
+    counts = {
+        name: under(table, {"training": name})["users"].iloc[0] for name in switches_of(table)["training"]
+    }
+    found = found[found["switch"].isin(["strict", "training"])].drop(columns="switch")
+    found["value"] = found["value"].replace("", AS_STRICT)
+    return found.assign(users=[f"{counts[name]:,}" for name in found["value"]]).rename(
+        columns={"value": "training"}
+    )
 
 
 def of_training(table: pd.DataFrame) -> pd.DataFrame:

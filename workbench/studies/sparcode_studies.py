@@ -143,5 +143,5 @@ class Users(Study):
             )
             for p in chosen
         }
-        ways["popularity"] = lambda split, seed: Popularity(split.training, held_out=0).find
+        ways["popularity"] = lambda split, seed: Popularity(split.training, part=None).find
         return user_split.over_seeds(load(self.dataset or chosen[0].dataset), ways, self.seeds)

@@ -58,7 +58,7 @@ def served(retriever: Retriever, sequences: Sequences) -> Served:
             users.append(batch.need("user_ids"))
         items = retriever.item_state()
     asked = torch.cat(users)
-    exclude = torch.from_numpy(sequences.history(asked.numpy(), 0)).to(retriever.device)
+    exclude = torch.from_numpy(sequences.history(asked.numpy())).to(retriever.device)
     codes = torch.cat([q.codes for q in queries if isinstance(q, SparCodeQueries) and q.codes is not None])
     tokens = torch.cat([q.tokens for q in queries if isinstance(q, SparCodeQueries)])
     assert isinstance(items, SparCodeItems)

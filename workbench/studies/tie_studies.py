@@ -30,7 +30,7 @@ from workbench.training.presets import preset
 
 BASELINES: dict[str, Callable[[Sequences], Baseline]] = {
     "popularity": Popularity,
-    "item-CF": lambda data: ItemCF(data, 200, held_out=2),
+    "item-CF": lambda data: ItemCF(data, 200),
     "EASE^R": lambda data: EASE(data, 500.0),
 }
 SHOWN = ("HR@10", "NDCG@10", "MRR")

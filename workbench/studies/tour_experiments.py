@@ -48,7 +48,7 @@ def popular_first(sequences: Sequences) -> pd.DataFrame:
     place_of[order] = np.arange(sequences.num_items)
     ranks = []
     for user in sequences.users_with("test"):
-        seen = np.unique(sequences.history(np.array([user]), 0)[0])
+        seen = np.unique(sequences.history(np.array([user]))[0])
         target = int(sequences.targets(np.array(user)))
         before = place_of[seen[seen > 0] - 1]
         missed = target in seen
@@ -127,7 +127,7 @@ def rounded_queries(retriever: Retriever, sequences: Sequences, seed: int = 0) -
     queries = _encoded(retriever, sequences, users)
     items = retriever.item_state()
     targets = sequences.targets(users)
-    history = sequences.history(users, 0)
+    history = sequences.history(users)
 
     def quality(centres: Tensor, member: Tensor) -> float:
         state = retriever.similarity.queries(centres, torch.zeros(len(centres), dtype=torch.int64))
@@ -212,7 +212,7 @@ def _centres(vectors: Float[Tensor, "N F"], member: Int[Tensor, "N"]) -> Float[T
 
 def _encoded(retriever: Retriever, sequences: Sequences, users: NDArray[np.int64]) -> Float[Tensor, "B D"]:
     """The encoder's output for histories before the test item, whose time is hidden."""
-    batch = batch_of(sequences, users, 0, retriever.config.max_length)
+    batch = batch_of(sequences, users, "test", retriever.config.max_length)
     return retriever.encoder.encode(retriever.embed(batch), batch)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from workbench.data.sequences import Window
+from workbench.data.sequences import Part, Window
 from workbench.loading import from_json
 from workbench.training.losses import LossConfig
 
@@ -81,9 +81,9 @@ class TrainingConfig:
             raise ValueError(f"choose_on must be validation or test, not {self.choose_on!r}")
 
     @property
-    def held_out(self) -> int:
-        """Interactions after each training sequence's last target: two if a validation item is held out, else one."""
-        return 2 if self.choose_on == "validation" else 1
+    def part(self) -> Part:
+        """What is learned from: the validation targets, too, if the epoch is not chosen on them."""
+        return "train" if self.choose_on == "validation" else "train and validation"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

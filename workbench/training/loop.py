@@ -139,11 +139,10 @@ def _train(
     }
     batches = Batches(
         sequences,
-        "train",
+        config.part,
         config.batch_size,
         retriever_config.max_length,
         seed=config.seed,
-        held_out=config.held_out,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         window=config.window,
@@ -151,8 +150,8 @@ def _train(
     steps = len(replace(batches, rank=0, world=1)) // accelerator.num_processes  # every process takes as many
     if steps == 0:
         raise DataError(
-            f"nothing to learn from: {sequences.name} has too few users with {config.held_out + 2} interactions to fill"
-            " one batch per process"
+            f"nothing to learn from: {sequences.name} has too few users with two interactions to train on, besides those"
+            " held out, to fill one batch per process"
         )
     retriever = Retriever(retriever_config, sequences.num_items, seed=runtime.derived_seed(config.seed, 0))
     if start is not None:

@@ -18,11 +18,10 @@ def training_rows(
     draws = generator(derived_seed(seed, 0))
     batches = Batches(
         sequences,
-        "train",
+        training.part,
         training.batch_size,
         retriever.config.max_length,
         seed=seed,
-        held_out=training.held_out,
         window=training.window,
     )
     found, ids, count = [], [], 0
