@@ -312,7 +312,7 @@ def test_too_few_users_are_an_error(tmp_path):
         timestamps=short.timestamps[:6],
         ratings=short.ratings[:6],
     )
-    with pytest.raises(ValueError, match="too few users with 4 interactions"):
+    with pytest.raises(ValueError, match="too few users with two interactions to train on"):
         loop.train(short, retriever_config("sasrec-dot"), training_config(), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 

@@ -34,6 +34,8 @@ def split_by_time(sequences: Sequences, share: float = SHARE) -> Sequences:
 def cuts(timestamps: NDArray[np.int64], share: float) -> Cuts:
     """The times from which the last `share` of the interactions, and twice as many, are.
 
+    Raises ValueError for a share that is not in (0, .5).
+
     >>> cuts(np.arange(100), 0.1)
     Cuts(validation=80, test=90)
     """

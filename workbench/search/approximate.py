@@ -199,7 +199,7 @@ class Approximate(CorpusSearcher):
         if before is not None:
             found = merged(before.found, found, k)
             pairs = union([before.pairs, fresh], total)  # of ties a longer list may hold others
-        answer = Answer(found.scores, found.rows, bound, pairs.queries.bincount(minlength=size))
+        answer = Answer(found.scores, found.rows, bound, pairs.counts(size))
         if not self.until_certified or times >= total:
             return answer
         exact = certificate(found.scores[:, -1], bound).exact

@@ -133,13 +133,13 @@ class FirstStageFilter(CandidateGenerator):
         # A block's scores and their integers, for all queries.
         block = max(MULTIPLE, self.memory_budget // (32 * size) // MULTIPLE * MULTIPLE)
         pairs = self._passing(vectors, threshold, block, excluded, allowed)
-        counts = pairs.queries.bincount(minlength=size)
+        counts = pairs.counts(size)
         open_to = torch.as_tensor(count_open(len(self._ids), excluded, allowed), device=counts.device)
         short = counts < open_to.clamp(max=k)
         if bool(short.any()):  # the sample misled, or nearly everything is masked: these queries keep all
             threshold = threshold.masked_fill(short[:, None], NO_SCORE)
             pairs = self._passing(vectors, threshold, block, excluded, allowed)
-            counts = pairs.queries.bincount(minlength=size)
+            counts = pairs.counts(size)
         bound = torch.where(counts == open_to, NO_SCORE, UNKNOWN).double()
         return Candidates(pairs, lambda others: bound)
 

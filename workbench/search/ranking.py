@@ -22,6 +22,15 @@ class Pairs(NamedTuple):
     queries: Int[Tensor, "M"]
     rows: Int[Tensor, "M"]
 
+    def counts(self, queries: int) -> Int[Tensor, "B"]:
+        """How many pairs each of the first `queries` has.
+
+        >>> Pairs(torch.tensor([0, 2, 2]), torch.tensor([5, 1, 3])).counts(4).tolist()
+        [1, 0, 2, 0]
+        """
+        ends = torch.arange(queries + 1, device=self.queries.device)
+        return torch.searchsorted(self.queries, ends).diff()
+
 
 def marked(mask: Bool[Tensor, "B M"], first_row: int = 0) -> Pairs:
     """The pairs that are True; column 0 is `first_row` of the corpus.
@@ -54,7 +63,7 @@ def score_pairs(
     Raises ValueError if dropout is on.
     """
     check_evaluation(similarity)
-    counts = pairs.queries.bincount(minlength=len(queries))
+    counts = pairs.counts(len(queries))
     if _rectangular(counts):
         return similarity.score_candidates(queries, items, pairs.rows.view(len(queries), -1)).flatten()
     width = max(1, min(STRIP, int(counts.max()))) if len(counts) else 1
@@ -78,7 +87,7 @@ def _rectangular(counts: Int[Tensor, "B"]) -> bool:
 
 def best_of_pairs(pairs: Pairs, scores: Float[Tensor, "M"], queries: int, k: int) -> Best:
     """The best k of each query's pairs (B, k), ties in the order of the corpus; score −inf and row 0 past the end."""
-    counts = pairs.queries.bincount(minlength=queries)
+    counts = pairs.counts(queries)
     if _rectangular(counts) and int(counts[0]) >= k:
         found = best(scores.view(queries, -1), k)
         return Best(found.scores, pairs.rows.view(queries, -1).gather(1, found.rows))
@@ -123,6 +132,9 @@ def ascending_rows(rows: Int[Tensor, "B C"]) -> Int[Tensor, "B C"]:
 
 
 def _marked_rows(rows: Int[Tensor, "B C"], mask: Bool[Tensor, "B C"]) -> Pairs:
+    if bool(mask.all()):  # the usual case of one full list
+        queries = torch.arange(len(rows), device=rows.device).repeat_interleave(rows.shape[1])
+        return Pairs(queries, rows.flatten())
     queries, places = marked(mask)
     return Pairs(queries, rows[queries, places])
 
@@ -131,7 +143,7 @@ def narrowed(
     similarity: Similarity, queries: QueryState, items: ItemState, pairs: Pairs, keep: int
 ) -> tuple[Pairs, Bool[Tensor, "B"]]:
     """The `keep` pairs of each query that this similarity scores highest, and for which queries any were dropped."""
-    counts = pairs.queries.bincount(minlength=len(queries))
+    counts = pairs.counts(len(queries))
     dropped = counts > keep
     if not bool(dropped.any()):
         return pairs, dropped
