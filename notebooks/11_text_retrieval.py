@@ -61,14 +61,12 @@ from workbench.explore import findings, search_figures
 from workbench.explore.tables import table
 from workbench.explore.text_figures import critical_sizes, token_attention
 from workbench.explore.text_widget import SearchBox, WaysExplorer
-from workbench.models.text_heads import find_or_train
 from workbench.reporting import record
 from workbench.studies.limit import Limit
 from workbench.studies.study import Models
-from workbench.studies.text import HEADS, TextRetrieval
+from workbench.studies.text import TextRetrieval
 from workbench.studies.text_ablations import TextAblations
 from workbench.studies.text_search import TextSearch
-from workbench.training.text_training import HeadTraining
 
 # %% [markdown]
 # ## The task
@@ -118,7 +116,7 @@ table(some[["text_x", "text_y"]].rename(columns={"text_x": "query", "text_y": "a
 if name == REVERSE and profile == "standard":
     study = TextRetrieval()  # as the shipped heads were trained
 else:
-    options = {"epochs": 10, "rates": (1e-3,), "seeds": 1, "first": seed}
+    options = {"epochs": 10, "rates": (1e-3,), "temperatures": (0.05,), "seeds": 1, "first": seed}
     study = TextRetrieval(data=name, encoder="wordllama", **options)
 encoded = study.encoded()
 encoder = encoded.encoder
@@ -138,11 +136,7 @@ random_starts = ["dot-2-random", "mol-2-random"] if name == EMBEDDED else []
 stored = study.stored() if name == REVERSE else None
 token_aware = ["mol-2-tokens"] if stored is None or "mol-2-tokens" in set(stored["way"]) else []
 names = ["zero-shot", "dot-2", "mol-2", *token_aware, *random_starts]
-rates = {} if stored is None else stored.groupby("way")["rate"].first().dropna().to_dict()
-heads = {}
-for head in names:
-    training = HeadTraining(epochs=study.epochs, learning_rate=rates.get(head, 1e-3))
-    heads[head] = find_or_train(encoded, HEADS[head], training, seed)
+heads = {head: study.head(head, encoded, study.setting(head), seed) for head in names}
 rows = [(h, found.head.count_parameters(), found.seconds) for h, found in heads.items()]
 table(pd.DataFrame(rows, columns=["head", "parameters", "seconds of training"]), digits=0)
 
@@ -170,7 +164,7 @@ table(collection.documents.head(3)[["text"]].assign(**parts, score=by_hand.numpy
 # ## The table
 #
 # Every head has the same training examples, the same number of steps and (gate and attention aside) the same number of weights; the
-# learning rate of each is chosen on validation queries. Intervals are bootstrapped over **words**: definitions of one word are not
+# learning rate and temperature of each are chosen on validation queries. Intervals are bootstrapped over **words**: definitions of one word are not
 # independent. `difference` is paired, query by query, to the row that `against` names: a mixture to the dot product of its size,
 # a dot product to the zero-shot cosine.
 #

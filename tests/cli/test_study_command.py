@@ -146,7 +146,10 @@ def test_a_model_that_a_study_cannot_do_without_is_named(empty):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nothing"], "no study 'nothing'; there are baselines, choices, deep-retrieval, deep-retrieval-baselines"),
+        (
+            ["nothing"],
+            "no study 'nothing'; there are baselines, choices, deep-retrieval, deep-retrieval-baselines",
+        ),
         (["seeds", "bla"], "'bla' is no option; write NAME=VALUE"),
         (["seeds", "speed=3"], "study seeds has no option 'speed'; it has models, dataset, seeds, first"),
         (["seeds", "seeds=x"], "option seeds of study seeds: must be a whole number, not 'x'"),

@@ -57,7 +57,10 @@ def test_lists_are_those_of_the_index(index, port):
     ].tolist()
     assert answer["lists"][0][0]["title"].startswith("<script>") and answer["lists"][0][0]["rank"] == 1
     one = ask(port, "GET", "/recommend?history=010,%20011&k=4")[1]
-    assert one["lists"] == answer["lists"][1:]
+    (alone,), (_, same) = one["lists"], answer["lists"]
+    assert [row["item_id"] for row in alone] == [row["item_id"] for row in same]
+    # A product of one row may be rounded in another order than one of two.
+    assert [row["score"] for row in alone] == pytest.approx([row["score"] for row in same], rel=1e-5)
     assert "1 of 2 items" in ask(port, "GET", "/recommend?history=010,none&k=1")[1]["notes"][0]
     vectors = [[0.5] * D, [-1.0, 0, 0, 0, 0, 0]]
     found = ask(port, "POST", "/search", {"embeddings": vectors, "k": 3})[1]["lists"]

@@ -31,6 +31,7 @@ def test_a_mixture_wins_on_the_generated_set_and_heads_are_kept(root: Path) -> N
         heads=("zero-shot", "dot-2", "mol-2-random"),
         epochs=10,
         rates=(1e-3, 3e-3),
+        temperatures=(0.05,),
         seeds=1,
     )
     table = chosen.table(Models())
@@ -52,13 +53,20 @@ def test_a_mixture_wins_on_the_generated_set_and_heads_are_kept(root: Path) -> N
     notes: list[str] = []
     other = dataclasses.replace(chosen, heads=("zero-shot", "dot-1"))
     left = other.table(Models(trained_only=True, note=notes.append))
-    assert notes == [f"dot-1, seed 0, rate {rate}, is not trained: left out" for rate in (0.001, 0.003)]
+    assert notes == [
+        f"dot-1, seed 0, rate {rate}, temperature 0.05, is not trained: left out" for rate in (0.001, 0.003)
+    ]
     assert "dot-1" not in set(left["way"])
 
 
 def test_a_head_of_all_tokens_is_trained_with_every_seed_and_says_what_it_stores(root: Path) -> None:
     chosen = TextRetrieval(
-        data="embedded-text", encoder="wordllama", heads=("maxsim-1-all-tokens",), rates=(1e-3,), seeds=2
+        data="embedded-text",
+        encoder="wordllama",
+        heads=("maxsim-1-all-tokens",),
+        rates=(1e-3,),
+        temperatures=(0.05,),
+        seeds=2,
     )
     table = chosen.table(Models()).set_index("way").loc["maxsim-1-all-tokens"]
     tokens = chosen.encoded().documents(tokens=True).tokens
@@ -69,7 +77,13 @@ def test_a_head_of_all_tokens_is_trained_with_every_seed_and_says_what_it_stores
 
 def test_a_damaged_head_says_what_to_do(root: Path) -> None:
     chosen = TextRetrieval(
-        data="embedded-text", encoder="wordllama", heads=("dot-1",), epochs=1, rates=(1e-3,), seeds=1
+        data="embedded-text",
+        encoder="wordllama",
+        heads=("dot-1",),
+        epochs=1,
+        rates=(1e-3,),
+        temperatures=(0.05,),
+        seeds=1,
     )
     chosen.table(Models())
     (folder,) = (root / "ckpts").glob("text-*")
@@ -131,8 +145,8 @@ def test_lists_belong_to_the_weights_that_found_them(root: Path) -> None:
     assert again is not None and not np.array_equal(again.lists(encoded, "test", 5), before)
 
 
-def test_the_rate_is_chosen_on_validation_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two rates the one that wins on validation is taken, though the other would win on test."""
+def test_the_setting_is_chosen_on_validation_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two rates and two temperatures those that win on validation are taken, though others would win on test."""
     chosen = TextRetrieval(
         data="embedded-text", encoder="wordllama", heads=("dot-1",), epochs=1, rates=(1e-3, 1e-2), seeds=1
     )
@@ -140,22 +154,23 @@ def test_the_rate_is_chosen_on_validation_alone(root: Path, monkeypatch: pytest.
     good = {split: encoded.relevant(split) for split in ("validation", "test")}
     monkeypatch.setattr(
         "workbench.studies.text.find_or_train",
-        lambda _, __, training, seed, **___: Fake(training.learning_rate, good),
+        lambda _, config, training, seed, **__: Fake(training.learning_rate, config.temperature, good),
     )
-    rate, heads = chosen.trained("dot-1", encoded, Models())
-    assert rate == 1e-2 and [head.rate for head in heads] == [1e-2]
+    setting, heads = chosen.trained("dot-1", encoded, Models())
+    assert setting == (1e-2, 0.1) and [(head.rate, head.temperature) for head in heads] == [setting]
 
 
 @dataclasses.dataclass(frozen=True)
 class Fake:
-    """A head that finds every answer on validation at rate 0.01, and on test at 0.001."""
+    """A head that finds every answer on validation at rate 0.01 and temperature 0.1, and on test at 0.001."""
 
     rate: float
+    temperature: float
     good: dict[str, Relevant]
 
     def lists(self, encoded: EncodedCollection, split: str, k: int) -> np.ndarray:
         relevant = self.good[split]
-        right = (split == "validation") == (self.rate == 1e-2)
+        right = (split == "validation") == ((self.rate, self.temperature) == (1e-2, 0.1))
         found = np.full((len(relevant), k), -1)
         found[:, 0] = relevant.ids[relevant.offsets[:-1]] if right else -1
         return found

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from itertools import product
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -52,8 +53,9 @@ class TextRetrieval(Study):
     """Hit@1, Hit@10, Hit@100, MRR@100 and NDCG@10 of heads on one text encoder, and of BM25 alone and fused with each head.
 
     `data`: a prepared text collection; `encoder`: wordllama, minilm, minilm-bfloat16, or a folder of transformers. Every head
-    is trained for `epochs` with each of `seeds` seeds from `first` on, at the one of `rates` whose head of the first seed has
-    the best Hit@10 on at most `validation_queries` validation queries; values are means over seeds (embedded-text is generated
+    is trained for `epochs` with each of `seeds` seeds from `first` on, at the one of `rates` and `temperatures` (each for
+    itself: what suits a dot product need not suit a mixture) whose head of the first seed has the best Hit@10 on at most
+    `validation_queries` validation queries; values are means over seeds (embedded-text is generated
     from `first`), `std` the deviation of Hit@10 over them; `floats` is what is stored per document. `train_queries` and
     `test_queries`: the maximum number of each, drawn at random over all documents. `tuned_layers`: top layers of the encoder
     that are trained first, for one epoch with the seed `first` (0: all of it; None: it stays as it is). Intervals
@@ -71,6 +73,7 @@ class TextRetrieval(Study):
     heads: tuple[str, ...] = MAIN
     epochs: int = 4
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    temperatures: tuple[float, ...] = (0.05, 0.1)
     seeds: int = 3
     first: int = 0
     train_queries: int | None = None
@@ -83,8 +86,10 @@ class TextRetrieval(Study):
             raise ValueError(f"no head {unknown[0]!r}; there are {', '.join(HEADS)}")
         if min(self.train_queries or 2, self.validation_queries or 2, self.test_queries or 2) < 2:
             raise ValueError(f"train, validation and test queries must be 2 or more: {self}")
-        if not self.heads or not self.rates or self.seeds < 1 or self.first < 0:
-            raise ValueError(f"there must be a head, a rate, 1 or more seeds, and first be 0 or more: {self}")
+        if not self.heads or not self.rates or not self.temperatures or self.seeds < 1 or self.first < 0:
+            raise ValueError(
+                f"there must be a head, a rate, a temperature, 1 or more seeds, and first be 0 or more: {self}"
+            )
 
     @property
     def file(self) -> str:
@@ -129,7 +134,7 @@ class TextRetrieval(Study):
         if lexical is not None:
             values[_BM25] = query_metrics(lexical, relevant)
         for name in self.heads:
-            rate, trained = self.trained(name, encoded, models)
+            setting, trained = self.trained(name, encoded, models)
             lists = [found.lists(encoded, "test", LENGTH) for found in trained]
             each = [query_metrics(found, relevant) for found in lists]
             if not each:
@@ -139,7 +144,8 @@ class TextRetrieval(Study):
                 "seeds": len(each),
                 "parameters": trained[0].head.count_parameters(),
                 "floats": trained[0].floats(encoded),
-                "rate": rate,
+                "rate": setting.rate,
+                "temperature": setting.temperature,
                 "seconds": float(np.mean([found.seconds for found in trained])),
                 "std": float(pd.Series([table["Hit@10"].mean() for table in each]).std()),
             }
@@ -151,36 +157,63 @@ class TextRetrieval(Study):
 
     def trained(
         self, name: str, encoded: EncodedCollection, models: Models
-    ) -> tuple[float, list[TrainedHead]]:
-        """The learning rate that is best on validation, and the head of every seed at it; missing ones are noted."""
-        config = HEADS[name]
-        if config.kind == "zero-shot":
-            found = find_or_train(encoded, config, HeadTraining(epochs=0))
-            return float("nan"), [found] if found is not None else []
+    ) -> tuple["Setting", list[TrainedHead]]:
+        """The setting that is best on validation, and the head of every seed at it; missing ones are noted."""
+        if HEADS[name].kind == "zero-shot":
+            found = self.head(name, encoded, Setting(), self.first)
+            return Setting(float("nan"), float("nan")), [found] if found is not None else []
 
-        def of(rate: float, seed: int) -> TrainedHead | None:
-            training = HeadTraining(epochs=self.epochs, learning_rate=rate)
-            if config.tokens == "all":
-                training = replace(training, **ALL_TOKENS)
-            found = find_or_train(encoded, config, training, seed, trained_only=models.trained_only)
+        def of(setting: Setting, seed: int) -> TrainedHead | None:
+            found = self.head(name, encoded, setting, seed, trained_only=models.trained_only)
             if found is None:
-                models.note(f"{name}, seed {seed}, rate {rate:g}, is not trained: left out")
+                models.note(f"{name}, seed {seed}, {setting}, is not trained: left out")
             return found
 
-        if len(self.rates) == 1:
-            best = self.rates[0]
-        else:
+        settings = [Setting(*values) for values in product(self.rates, self.temperatures)]
+        best = settings[0]
+        if len(settings) > 1:
             relevant = encoded.relevant("validation")
-            tried = {rate: found for rate in self.rates if (found := of(rate, self.first)) is not None}
+            tried = {s: found for s in settings if (found := of(s, self.first)) is not None}
             scores = {
-                rate: query_metrics(found.lists(encoded, "validation", LENGTH), relevant)["Hit@10"].mean()
-                for rate, found in tried.items()
+                setting: query_metrics(found.lists(encoded, "validation", LENGTH), relevant)["Hit@10"].mean()
+                for setting, found in tried.items()
             }
             if not scores:
-                return float("nan"), []
-            best = max(scores, key=lambda rate: scores[rate])
+                return best, []
+            best = max(scores, key=lambda setting: scores[setting])
         seeds = range(self.first, self.first + self.seeds)
         return best, [found for seed in seeds if (found := of(best, seed)) is not None]
+
+    def head(
+        self, name: str, encoded: EncodedCollection, setting: "Setting", seed: int, trained_only: bool = False
+    ) -> TrainedHead | None:
+        """The head of that name, setting and seed, trained now if it is missing; None if it is and `trained_only`."""
+        config = replace(HEADS[name], temperature=setting.temperature)
+        training = HeadTraining(epochs=self.epochs, learning_rate=setting.rate)
+        if config.kind == "zero-shot":
+            config, training = HEADS[name], HeadTraining(epochs=0)
+        elif config.tokens == "all":
+            training = replace(training, **ALL_TOKENS)
+        return find_or_train(encoded, config, training, seed, trained_only=trained_only)
+
+    def setting(self, name: str) -> "Setting":
+        """What the stored table of this study says was chosen for a head; the defaults if it says nothing."""
+        stored = self.stored()
+        rows = None if stored is None else stored[(stored["way"] == name) & stored["rate"].notna()]
+        if rows is None or rows.empty:
+            return Setting()
+        first = rows.iloc[0]
+        return Setting(float(first["rate"]), float(first.get("temperature", HeadConfig.temperature)))
+
+
+class Setting(NamedTuple):
+    """What is chosen on validation for each head."""
+
+    rate: float = 1e-3
+    temperature: float = HeadConfig.temperature
+
+    def __str__(self) -> str:
+        return f"rate {self.rate:g}, temperature {self.temperature:g}"
 
 
 def reference(way: str, ways: Collection[str]) -> str | None:
