@@ -64,6 +64,30 @@ def test_top_layers_learn_and_a_killed_run_continues_to_the_same_weights(tmp_pat
         tuned(tmp_path / "state")
 
 
+def test_frozen_layers_compute_in_bfloat16_and_keep_their_weights(tmp_path: Path) -> None:
+    encoder, losses = BertEncoder(BertConfig()), []
+    before = {name: value.clone() for name, value in encoder.model.state_dict().items()}
+    tune_encoder(
+        encoder,
+        QUERIES,
+        DOCUMENTS,
+        examples(),
+        TUNING,
+        tmp_path / "state",
+        on_step=lambda *step: losses.append(step[2]),
+        frozen=torch.bfloat16,
+    )
+    assert losses[-1] < losses[0] / 2
+    for name, value in encoder.model.state_dict().items():
+        assert value.dtype == torch.float32 and torch.equal(value, before[name]) != ("layer.5." in name)
+    torch.testing.assert_close(encoder.tuned_vectors(QUERIES), encoder.encode(QUERIES))
+    small = BertEncoder(dataclasses.replace(encoder.config, batch_size=2))
+    texts = ["a", "it was the best of times, it was the worst of times", "a dog barks", "so", "to be"]
+    torch.testing.assert_close(
+        small.tuned_vectors(texts), BertEncoder(BertConfig()).encode(texts), atol=1e-5, rtol=1e-5
+    )
+
+
 def test_all_layers_learn_and_wrong_settings_are_refused(tmp_path: Path) -> None:
     whole, _ = tuned(tmp_path / "state", dataclasses.replace(TUNING, layers=0, epochs=1))
     before = BertEncoder(BertConfig()).model.state_dict()

@@ -175,7 +175,8 @@ def find_or_tune(
                     bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                     bar.update(step - bar.n)
 
-                tune_encoder(tuned, *texts, examples, tuning, state, seed, show)
+                frozen = getattr(torch, base.config.precision)
+                tune_encoder(tuned, *texts, examples, tuning, state, seed, show, frozen)
             with new_folder(folder, _TUNED_KIND, settings) as temporary:
                 save_encoder(tuned, temporary)
                 write_text(json.dumps(settings, indent=2), temporary / _TUNED)

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,7 +71,16 @@ class BertEncoder(TextEncoder):
 
     def tuned_vectors(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
         """What `encode` gives of a few texts, with gradients for the weights that learn (see `training.text_tuning`)."""
-        return self.pool(*self._states(texts))
+        batches = list(self._batches(texts))
+        vectors = torch.cat([self.pool(*self._states([texts[row] for row in rows])) for rows in batches])
+        places = torch.tensor([row for rows in batches for row in rows], device=vectors.device)
+        return vectors.new_zeros(vectors.shape).index_copy(0, places, vectors)
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """The places of texts of similar lengths, so that little padding is read."""
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        for start in range(0, len(order), self.config.batch_size):
+            yield order[start : start + self.config.batch_size]
 
     def _states(self, texts: Sequence[str]) -> tuple[Float[Tensor, "N L D"], Bool[Tensor, "N L"]]:
         require_words(texts)
@@ -81,12 +90,10 @@ class BertEncoder(TextEncoder):
         return self.model(**batch).last_hidden_state.float(), batch["attention_mask"].bool()
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
-        """One unit vector per text; batches hold texts of similar lengths, so that little padding is read."""
+        """One unit vector per text."""
         require_words(texts)
         vectors = torch.empty(len(texts), self.dim)
-        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        for start in range(0, len(order), self.config.batch_size):
-            rows = order[start : start + self.config.batch_size]
+        for rows in self._batches(texts):
             states, present = self.token_states([texts[row] for row in rows])
             vectors[rows] = self.pool(states, present).cpu()
         return vectors

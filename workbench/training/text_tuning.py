@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -59,21 +60,23 @@ def tune_encoder(
     state: Path,
     seed: int = 0,
     on_step: Callable[[int, int, float], None] | None = None,
+    frozen: torch.dtype = torch.float32,
 ) -> None:
     """Train `encoder` in place on the texts of `examples` and of the documents, by the loss of `train_head` with cosines.
 
     `state` is the file of the state of an interrupted run, which continues from it to the same weights; it stays when the run
     is done. Every step draws from a generator of its own. `on_step` takes the number of finished steps, of all, and the loss.
+    Layers that do not learn compute in `frozen`, without dropout, and keep their weights.
     Raises ValueError for an encoder that does not compute in float32, for more layers than it has, and for a damaged state.
     """
     if encoder.config.precision != "float32":
         raise ValueError(f"{encoder.name} computes in {encoder.config.precision}: tune it in float32")
     learns = _learning(encoder.model, tuning.layers)
+    thaw = _freeze(encoder.model, tuning.layers, frozen)
     optimizer = torch.optim.AdamW(learns.values(), lr=tuning.learning_rate, weight_decay=0.01)
     an_epoch = -(-len(queries) // tuning.batch_size)
     steps = tuning.epochs * an_epoch
     keys, hard = answer_keys(examples, len(documents)), examples.hard[:, :HARDEST]
-    encoder.model.train()
     try:
         for step in range(_resume(state, learns, optimizer), steps):
             epoch, place = divmod(step, an_epoch)
@@ -98,6 +101,7 @@ def tune_encoder(
                 on_step(step + 1, steps, float(loss.detach()))
     finally:
         encoder.model.eval().requires_grad_(False)
+        thaw()
 
 
 def _learning(model: nn.Module, layers: int) -> dict[str, nn.Parameter]:
@@ -111,6 +115,36 @@ def _learning(model: nn.Module, layers: int) -> dict[str, nn.Parameter]:
     for parameter in found.values():
         parameter.requires_grad_(True)
     return found
+
+
+def _freeze(model: Any, layers: int, dtype: torch.dtype) -> Callable[[], None]:
+    """Put what learns into training mode, and the layers below it, if there are any, into this dtype; returns the undoing."""
+    if not layers:
+        model.train()
+        return lambda: None
+    model.eval()
+    stack = model.encoder.layer
+    below = nn.ModuleList([model.embeddings, *stack[: len(stack) - layers]])
+    top = stack[len(stack) - layers :]
+    top.train()
+    kept = {name: value.clone() for name, value in below.state_dict().items()}
+    below.to(dtype)
+
+    def widened(_: nn.Module, given: tuple[object, ...], named: dict[str, object]) -> tuple[object, object]:
+        return tuple(map(_wide, given)), {name: _wide(value) for name, value in named.items()}
+
+    hook = top[0].register_forward_pre_hook(widened, with_kwargs=True)
+
+    def thaw() -> None:
+        hook.remove()
+        below.to(torch.float32).load_state_dict(kept)
+
+    return thaw
+
+
+def _wide(value: object) -> object:
+    """A tensor of floats in float32, and anything else as it is."""
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _save(state: Path, learns: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, step: int) -> None:
