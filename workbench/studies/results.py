@@ -367,8 +367,9 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             " same random weights at the published sizes; of Amazon Books *all items* are those that the published code's"
             " temporaries allow. *overlap*: how many of its ids ours finds too (its lists are in bfloat16). Aims: 8 times,"
             " with all items of Amazon Books 16, with all of MovieLens and one query 6. How near brute force is to what the"
-            " machine can do at most stands in the next table. Lists are scanned in float32, so that they are exact and can"
-            " carry a proof; the published lists are of bfloat16, half the memory to read.",
+            " machine can do at most stands in the next table. Lists are scanned in int8, whose error is bounded; what that"
+            " does not rule out is scored in float32, so that they are exact and can carry a proof. The published lists are"
+            " of bfloat16.",
             aims,
         ),
         Section(
