@@ -49,7 +49,14 @@ class _TensorRecord:
         return replace(self, **{name: move(value) for name, value in self.tensors().items()})
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        """The record of some rows: every field holds one row per query (or item) in its first dimension."""
+        """The record of some rows: every field holds one row per query (or item) in its first dimension.
+
+        All rows in a slice are the record itself.
+        """
+        if isinstance(rows, slice):
+            total = max(v.shape[0] for v in self.tensors().values() if v is not None)
+            if rows.indices(total) == (0, total, 1):
+                return self
         return type(self)(**{name: v if v is None else v[rows] for name, v in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor | None]:

@@ -101,7 +101,9 @@ def _pair(layer: tuple[Tensor, Tensor | None] | None) -> tuple[Tensor | None, Te
 
 
 def _single(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().float().contiguous()
+    if tensor is None or (tensor.dtype == torch.float32 and tensor.is_contiguous()):
+        return tensor
+    return tensor.detach().float().contiguous()
 
 
 def _solve(
@@ -141,7 +143,7 @@ def _solve(
     library = _library()
     assert library is not None
     # Names keep the tensors alive while the library reads them.
-    items, gate = item_components.detach().contiguous(), None if item_gate is None else item_gate.contiguous()
+    items, gate = item_components.contiguous(), None if item_gate is None else item_gate.contiguous()
     small = [_single(t) for t in (query_components, query_gate, *weights)]
     chosen = None if rows is None else rows.contiguous()
     lowest = _single(floors)

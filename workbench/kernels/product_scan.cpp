@@ -391,7 +391,7 @@ struct Search {
         struct Row {
             int64_t g, i, row;
         };
-        static constexpr int64_t QUEUE = 32;
+        static constexpr int64_t QUEUE = 128;
 
         Search& all;
         const Scan& p;

@@ -1,6 +1,7 @@
 """How queries and items are cut so that the memory of scoring stays under a budget, whatever B and N are."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -36,6 +37,7 @@ def _even(total: int, at_most: int) -> int:
     return -(-total // parts)
 
 
+@lru_cache(maxsize=1024)
 def tiling(
     pair_bytes: int,
     queries: int,

@@ -156,7 +156,7 @@ class MixtureOfLogits(ComponentSimilarity[MoLQueries, MoLItems]):
             self.query_network(q).unflatten(-1, (-1, self.config.component_dim)),
             *(u[:, None] for u, _ in users),
         ]
-        components = torch.cat(parts, dim=1)  # (B, Pq, d)
+        components = torch.cat(parts, dim=1) if users else parts[0]  # (B, Pq, d)
         if self.config.normalize:
             components = unit(components)
         norm = torch.stack([n for _, n in users]).sum(0) if users else None
