@@ -34,7 +34,7 @@ class Steps(Dashboard):
         text = f"{values['search']} {values['step']}, {'drawn ' * 10}"
         figure = go.Figure([go.Scatter(y=[1]), go.Scatter(y=[2], xaxis="x2", yaxis="y2")])
         return figure.update_layout(
-            title=text, height=300, meta={"stacks": True}, xaxis={"domain": [0, 0.45]},
+            title=text, height=300, xaxis={"domain": [0, 0.45]},
             xaxis2={"domain": [0.55, 1], "anchor": "y2"}, yaxis2={"anchor": "x2"},
         )  # fmt: skip
 

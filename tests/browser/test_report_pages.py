@@ -9,6 +9,7 @@ import nbformat
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from plotly.subplots import make_subplots
 
 from workbench.explore.template import BLUE, TEMPLATE
 from workbench.reporting import pages
@@ -303,6 +304,53 @@ def test_a_phone_cuts_no_title_name_or_label(visit: Any, tmp_path: Path) -> None
     visit.page.wait_for_function("document.querySelectorAll('.main-svg').length >= 6")
     assert visit.page.locator(".legendtext").count() == len(names)
     assert visit.page.evaluate(CUT) == []
+
+
+OVERLAP = """() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => {
+    const texts = [...plot.querySelectorAll('.annotation-text, .xtitle, .x2title, .x3title, .gtitle')]
+    const [boxes, found] = [texts.map(text => text.getBoundingClientRect()), []]
+    boxes.forEach((one, first) => boxes.slice(first + 1).forEach((other, rest) => {
+        const across = Math.min(one.right, other.right) - Math.max(one.left, other.left)
+        const along = Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top)
+        if (across > 2 && along > 2) found.push([texts[first].textContent, texts[first + 1 + rest].textContent])
+    }))
+    return found
+})"""
+
+
+def test_a_phone_shows_panels_one_above_the_other(visit: Any, tmp_path: Path) -> None:
+    """Each with its title; pictures of numbers stand two in a row, and nothing is moved sideways."""
+    kinds = (go.Scatter(y=[1, 2]), *(go.Heatmap(z=[[1, 2]], showscale=False) for _ in range(2)))
+    figure = make_subplots(1, 3, subplot_titles=[f"the title of panel {letter}" for letter in "abc"])
+    for column, trace in enumerate(kinds, start=1):
+        figure.add_trace(trace, 1, column)
+    figure.update_xaxes(title_text="an axis").update_layout(template=TEMPLATE, title_text="Three panels")
+    cells = [
+        nbformat.v4.new_markdown_cell("# Panels"),
+        nbformat.v4.new_code_cell("x", outputs=[plot(figure)]),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "00_panels.ipynb")
+    pages.write_pages(Report("quick", "made", {"00_panels": entry("00_panels")}), tmp_path)
+    page = visit.page
+    places = """() => {
+        const { layout } = document.querySelector('.js-plotly-plot')
+        return [1, 2, 3].map(n => [layout[`xaxis${n > 1 ? n : ''}`].domain, layout[`yaxis${n > 1 ? n : ''}`].domain])
+    }"""
+    page.goto((tmp_path / "00_panels.html").as_uri())
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    assert len({tuple(along) for _, along in page.evaluate(places)}) == 1
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function("document.querySelector('.js-plotly-plot').layout.xaxis.domain[1] === 1")
+    first, second, third = page.evaluate(places)
+    assert first[0] == [0, 1] and first[1][0] > second[1][1]
+    assert second[1] == third[1] and second[0][1] < third[0][0]
+    page.wait_for_function(f"({CUT})().length === 0")
+    assert page.evaluate(OVERLAP) == []
+    assert (
+        page.locator(".plot").evaluate_all("plots => plots.filter(p => p.scrollWidth > p.clientWidth).length")
+        == 0
+    )
+    assert (visit.errors, visit.outside) == ([], [])
 
 
 def test_tables_align_text_left_and_numbers_right(visit: Any, report: Path) -> None:

@@ -154,7 +154,7 @@ def watched_step(
         text = f"<b>{one}</b><br>{two}"
         notes.append(_note(text, 0, 1.02, f"x{axis} domain", f"y{axis} domain", "bottom", None))
     figure.update_layout(
-        meta={"stacks": True}, shapes=shapes, annotations=notes, height=HEIGHT, margin={"t": 116, "b": 104, "r": 12},
+        shapes=shapes, annotations=notes, height=HEIGHT, margin={"t": 116, "b": 104, "r": 12},
         legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "font": {"size": 12}},
     )  # fmt: skip
     shares = [f" ({share:.0%}" if share == share else "" for share in explained]

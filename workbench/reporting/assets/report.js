@@ -7,9 +7,9 @@ const css = (name) => (colors[name] ??= getComputedStyle(document.documentElemen
 
 // No button of a plot sends it to another machine.
 const NARROW = 560; // pixels of a figure below which it is drawn for a phone
-const PANELS = 680; // pixels that a figure of several panels has at least: on a phone it is moved sideways
+const PANELS = 680; // pixels below which the panels of a figure stand one above the other
 const CROWDED = 800; // pixels below which the titles of several panels are small
-const SMALL = 10;
+const SMALL = 11;
 const LABEL = 26; // characters of a bar's label on a line, on a phone
 const PAPER = 700; // pixels across a printed page
 const SHEET = 960; // and of its height, at most, for a figure
@@ -23,7 +23,16 @@ const figures = new Map();
 
 // The pixels across each place of a figure, kept up to date: to ask for them lays out the whole page.
 const rooms = new Map();
-const watch = new ResizeObserver((places) => places.forEach(({ target }) => rooms.set(target, target.clientWidth)));
+const watch = new ResizeObserver((places) => {
+  for (const { target } of places) {
+    const [before, now] = [rooms.get(target), target.clientWidth];
+    rooms.set(target, now);
+    if (!before || !now || kindOf(before) === kindOf(now) || matchMedia("print").matches) continue;
+    for (const [plot, figure] of figures) if (plot.parentElement === target) show(plot, figure);
+  }
+});
+// Figures of these widths are arranged in the same way.
+const kindOf = (width) => [NARROW, PANELS, CROWDED].filter((least) => width >= least).length;
 
 function roomOf(place) {
   if (!rooms.has(place)) {
@@ -46,16 +55,15 @@ function show(target, figure) {
       if (note.font?.color) note.font.color = legible(note.font.color);
       if (!note.showarrow && note.yref !== "paper") note.bgcolor ??= css("--page") + "cc"; // no line strikes it through
     }
-    data = data.map((trace) => (trace.type === "table" ? legibleTable(trace) : trace));
+    data = data.map(legibleTrace);
+    for (const axis of [...axesOf(layout, "x"), ...axesOf(layout, "y")]) {
+      const ticktext = layout[axis].ticktext?.map?.((text) => String(text).replace(/(?<=color:)#[0-9a-f]{6}/gi, legible));
+      if (ticktext) layout[axis] = { ...layout[axis], ticktext };
+    }
   }
-  const panels = Object.keys(layout).some((name) => /^xaxis\d/.test(name)) || data.some((trace) => trace.type === "table");
-  const room = roomOf(target.parentElement);
-  const stacked = layout.meta?.stacks && room < NARROW;
-  const wide = panels && !stacked;
-  const width = wide ? Math.max(room, PANELS) : room;
-  target.style.minWidth = wide ? `${PANELS}px` : "";
-  if (stacked) stack(layout);
-  if (wide && width < CROWDED) {
+  const width = roomOf(target.parentElement);
+  if (width < PANELS) data = stack(layout, data, width);
+  else if (width < CROWDED && axesOf(layout, "x").length > 1) {
     for (const note of layout.annotations ?? []) {
       if (note.yref === "paper") note.font = { ...note.font, size: Math.min(SMALL, note.font?.size ?? SMALL) };
     }
@@ -65,7 +73,7 @@ function show(target, figure) {
   if (target.dataset.height) layout.height = Number(target.dataset.height); // that of a slide
   // Plotly fills the height of its place, which is that of the figure.
   target.style.height = `${layout.height ?? layout.template?.layout?.height ?? 450}px`;
-  const kind = [room, layout.height, ...new Set(data.map((trace) => trace.type))].join();
+  const kind = [width, layout.height, ...new Set(data.map((trace) => trace.type))].join();
   keepMargins(target, layout, kind);
   return Plotly.react(target, data, layout, CONFIG).then(() => margins.set(target, { kind, ...target._fullLayout._size }));
 }
@@ -81,12 +89,93 @@ function keepMargins(target, layout, kind) {
   layout.margin = { ...margin, ...Object.fromEntries([..."lrtb"].map((side) => [side, Math.max(margin[side] ?? 80, last[side])])) };
 }
 
-// Two panels, one above the other: for a figure that allows it, on a phone.
-function stack(layout) {
-  for (const axis of ["xaxis", "xaxis2"]) layout[axis] = { ...layout[axis], domain: [0, 1] };
-  layout.yaxis = { ...layout.yaxis, domain: [0.62, 1] };
-  layout.yaxis2 = { ...layout.yaxis2, domain: [0, 0.36] };
-  layout.height = Math.round(1.7 * layout.height);
+// Whether a figure has several panels, or a table.
+const panelled = ({ data, layout }) => axesOf(layout, "x").length > 1 || data.some((trace) => trace.type === "table");
+const axesOf = (layout, letter) => Object.keys(layout).filter((name) => RegExp(`^${letter}axis\\d*$`).test(name));
+const SPAN = 0.9; // the share of a figure's width from which on a panel has a row of its own
+const LEAST = 150; // pixels of the height of a panel in a row of its own
+const PICTURE = 0.36; // the height of a picture, in widths of the figure
+const UNDER = 50; // pixels below a panel: its ticks
+const TITLE = 26; // and those of the title of its axis
+const NOTE = 17; // pixels of a line above a panel
+
+// The panels of a figure one above the other; pictures of numbers, two in a row. Returns the traces, whose places have changed.
+function stack(layout, data, width) {
+  const template = layout.template?.layout ?? {};
+  const margin = { t: 80, b: 80, ...template.margin, ...layout.margin };
+  const inner = (layout.height ?? template.height ?? 450) - margin.t - margin.b;
+  const whole = [0, 1];
+  const panels = axesOf(layout, "x").filter((name) => !layout[name].overlaying).map((x) => {
+    const y = `yaxis${(layout[x].anchor ?? "y").slice(1)}`;
+    const inside = data.filter((trace) => (trace.xaxis ?? "x") === x.replace("axis", ""));
+    const picture = inside.length > 0 && inside.every((trace) => trace.type === "heatmap");
+    return { x, y, picture, inside, across: layout[x].domain ?? whole, along: layout[y]?.domain ?? whole };
+  });
+  const tables = data.filter((trace) => trace.type === "table").map((trace) => ({
+    table: trace, inside: [trace], across: trace.domain?.x ?? whole, along: trace.domain?.y ?? whole,
+  }));
+  panels.push(...tables);
+  if (panels.every(({ across: [left, right] }) => right - left >= SPAN)) return data;
+  panels.sort((a, b) => b.along[1] - a.along[1] || a.across[0] - b.across[0]);
+  // A note is the title of the panel below it.
+  const notes = (layout.annotations ?? []).filter((note) => note.yanchor === "bottom");
+  for (const panel of panels) {
+    const { x, y, across, along } = panel;
+    const [ofX, ofY] = [x, y].map((axis) => axis && `${axis.replace("axis", "")} domain`);
+    panel.titles = notes.filter((note) => (note.xref === "paper" && note.yref === "paper"
+      ? note.x >= across[0] - 0.01 && note.x <= across[1] + 0.01 && Math.abs(note.y - along[1]) < 0.06
+      : note.xref === ofX && note.yref === ofY && note.y >= 1));
+  }
+  const rows = [];
+  for (const panel of panels) {
+    const last = rows.at(-1);
+    if (panel.picture && last?.length === 1 && last[0].picture) last.push(panel);
+    else rows.push([panel]);
+  }
+  let height = 0;
+  for (const row of rows) {
+    const lines = Math.max(0, ...row.flatMap(({ titles }) => titles.map(({ text }) => text.split("<br>").length)));
+    const ticks = row.some(({ x }) => x && layout[x].showticklabels !== false && layout[x].visible !== false);
+    row.above = row === rows[0] ? 0 : NOTE * lines + 8;
+    const own = Math.max(...row.map(({ along: [low, high] }) => inner * (high - low)));
+    row.height = row[0].picture ? Math.min(own, PICTURE * width) : row[0].table ? own : Math.max(own, LEAST);
+    row.below = (ticks ? UNDER : 12) + (row.some(({ x }) => x && layout[x].title?.text) ? TITLE : 0);
+    height += row.above + row.height + (row === rows.at(-1) ? 0 : row.below);
+  }
+  let top = 0;
+  const moved = new Map();
+  for (const row of rows) {
+    top += row.above;
+    const along = [Math.max(0, 1 - (top + row.height) / height), 1 - top / height];
+    row.forEach((panel, place) => {
+      const across = panel.picture ? [[0, 0.44], [0.56, 1]][place] : whole;
+      for (const note of panel.titles.filter(({ xref }) => xref === "paper")) {
+        const share = (note.x - panel.across[0]) / (panel.across[1] - panel.across[0]);
+        if (panel.picture) note.font = { ...note.font, size: SMALL };
+        Object.assign(note, { x: across[0] + share * (across[1] - across[0]), y: along[1] + ((note.y - panel.along[1]) * inner) / height });
+      }
+      Object.assign(panel, { across, along });
+      if (panel.table) return moved.set(panel.table, { ...panel.table, domain: { x: across, y: along } });
+      layout[panel.x] = { ...layout[panel.x], domain: across };
+      layout[panel.y] = { ...layout[panel.y], domain: along, side: "left" };
+    });
+    top += row.height + row.below;
+  }
+  // A scale stands next to the panels that it belongs to.
+  const beside = (bar, has) => {
+    const here = panels.filter(({ inside }) => inside.some(has)).map(({ along }) => along);
+    if (!here.length) return bar;
+    const [low, high] = [Math.min(...here.map(([end]) => end)), Math.max(...here.map(([, end]) => end))];
+    return { ...bar, len: high - low, y: (low + high) / 2, yanchor: "middle" };
+  };
+  for (const name of Object.keys(layout).filter((key) => key.startsWith("coloraxis"))) {
+    layout[name] = { ...layout[name], colorbar: beside(layout[name].colorbar, (trace) => trace.coloraxis === name) };
+  }
+  layout.height = Math.round(height + margin.t + margin.b);
+  return data.map((trace) => {
+    if (trace.type !== "heatmap" || trace.showscale === false || trace.coloraxis) return moved.get(trace) ?? trace;
+    return { ...trace, colorbar: beside(trace.colorbar, (other) => other === trace) };
+  });
 }
 
 const channels = (color) => [1, 3, 5].map((place) => parseInt(color.slice(place, place + 2), 16));
@@ -113,7 +202,11 @@ function legible(color) {
   return `#${mixed.map((value) => Math.round(value).toString(16).padStart(2, "0")).join("")}`;
 }
 
-function legibleTable(trace) {
+// A trace with the text of its marks, or of its cells, in colours that can be read.
+function legibleTrace(trace) {
+  const { color } = trace.textfont ?? {};
+  if (typeof color === "string" && trace.type === "scatter") return { ...trace, textfont: { ...trace.textfont, color: legible(color) } };
+  if (trace.type !== "table") return trace;
   const part = (cells) => {
     const colors = (value) => (Array.isArray(value) ? value.map(colors) : legible(value));
     return cells?.font?.color ? { ...cells, font: { ...cells.font, color: colors(cells.font.color) } } : cells;
@@ -127,9 +220,10 @@ function fold(layout, data, width) {
   let height = layout.height ?? template.height ?? 450;
   const foot = { orientation: "h", x: 0, xanchor: "left", yref: "container", y: 0.01, yanchor: "bottom", maxheight: 0.9 };
   layout.legend = { ...layout.legend, ...foot, entrywidth: undefined };
-  layout.margin = { ...template.margin, ...layout.margin, l: 48, r: 8 };
+  layout.margin = { ...template.margin, ...layout.margin, l: 48, r: 8, autoexpand: true };
   if (layout.title?.text) layout.title = { ...layout.title, xref: "container", x: 0, xanchor: "left" };
   layout.modebar = { ...layout.modebar, orientation: "v" }; // a title has the whole width
+  data = data.map((trace) => (trace.texttemplate && trace.type === "heatmap" ? { ...trace, showscale: false } : trace)); // no room
   const scales = data.some((trace) => (trace.showscale ?? trace.type === "heatmap") || trace.marker?.showscale);
   const across = width - (scales ? 150 : 64);
   for (const axis of Object.keys(layout).filter((name) => /^[xy]axis/.test(name) && layout[name].title?.text)) {

@@ -19,7 +19,7 @@ async function drawSlide() {
     delete target.dataset.height;
     await show(target, figure);
     const height = target.clientHeight;
-    const least = target.style.minWidth ? height : LEAST * height;
+    const least = panelled(figure) ? height : LEAST * height;
     target.dataset.height = Math.max(least, height - Math.max(0, slide.scrollHeight - slide.clientHeight));
     await show(target, figure);
     Plotly.Plots.resize(target);
