@@ -362,9 +362,7 @@ CurveExplorer("Round the query", rounded, axes, "codewords", "Number of distinct
 
 # %%
 whole = float(rounded["y"].max())
-findings.levels(
-    rounded.assign(y=rounded["y"] / whole), "codewords", [(c, 0.9) for c in rounded["curve"].unique()]
-)
+findings.levels(rounded.assign(y=rounded["y"] / whole), "codewords", [("query rounded to a codeword", 0.9)])
 
 # %% [markdown]
 # [08_sparcode](08_sparcode.ipynb) trains such an index and prunes it.

@@ -77,7 +77,8 @@ print(sequences.fingerprint())
 # %% [markdown]
 # ## How long is a history?
 #
-# A model reads at most the last 200 interactions of a user. The axis is logarithmic: a few users have very long histories.
+# A model reads at most the last 200 interactions of a user. The axis is logarithmic: in many
+# datasets a few users have very long histories.
 
 # %%
 lengths = statistics.length_distribution(sequences)
@@ -196,7 +197,7 @@ check("split", held_out)
 # ## What you have seen
 #
 # - Raw rows become one time-ordered sequence per user; rows with equal timestamps keep the order of the source.
-# - Lengths of histories and popularity are both heavy-tailed, so averages describe few users or items.
+# - Popularity is uneven, and in many datasets so are the lengths of histories: averages then describe few users or items.
 # - The last two interactions of each user are never used for training.
 #
 # **To try.** Set `dataset` to one that you prepared yourself (`workbench data list` shows them), and compare the Gini index and

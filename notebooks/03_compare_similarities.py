@@ -150,7 +150,7 @@ differences = pd.concat(
 )
 chosen = differences[differences["metric"].isin(["HR@10", "NDCG@10", "HR@50", "MRR"])].set_index("comparison")
 record("differences", chosen.reset_index())
-table(chosen)
+table(chosen.rename(columns={"first": "dot", "second": "MoL"}))
 
 # %%
 findings.significance(chosen.reset_index())

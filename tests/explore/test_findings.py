@@ -53,6 +53,11 @@ def test_where_one_method_is_ahead(other: tuple[float, float], said: str) -> Non
     rows = [("A", "HR@1", 0.1), ("A", "HR@10", 0.2), ("B", "HR@1", other[0]), ("B", "HR@10", other[1])]
     results = pd.DataFrame(rows, columns=["method", "metric", "value"])
     assert text(findings.ahead(results, [("A", "B")])) == said
+    both = pd.DataFrame([(m, f"HR@{k}", 0.2) for m in "AB" for k in (50, 100)], columns=results.columns)
+    both.loc[both["method"] == "B", "value"] = 0.3
+    if said.endswith("of 1, 10."):
+        longer = text(findings.ahead(pd.concat([results, both]), [("A", "B")]))
+        assert longer == "B is above A at every k but 10."
 
 
 def test_how_much_of_an_index_can_be_left_out() -> None:
@@ -160,6 +165,9 @@ def test_what_tighter_bounds_gain() -> None:
         " The tightest oracle (*gate*) leaves 10.0%. The best k are 2.0%."
     )
     assert "tightest oracle" not in text(findings.bounds(table.iloc[[0, 4]]))
+    assert "leaves 50.0% of the corpus. No bound without an oracle is tighter." in text(
+        findings.bounds(table.iloc[[0, 1, 4]])
+    )
 
 
 def test_how_long_lists_must_be() -> None:

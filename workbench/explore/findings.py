@@ -76,13 +76,13 @@ def ahead(results: pd.DataFrame, pairs: Sequence[tuple[str, str]], family: str =
     sentences = []
     for one, other in pairs:
         above = values.index[values[other] > values[one]]
-        where = (
-            "at every k"
-            if len(above) == len(values)
-            else f"at k = {', '.join(f'{k:,}' for k in above)}, of {', '.join(f'{k:,}' for k in values.index)}"
-            if len(above)
-            else "at no k"
-        )
+        rest = values.index.difference(above)
+        named, others, every = (", ".join(f"{k:,}" for k in ks) for ks in (above, rest, values.index))
+        where = f"at k = {named}, of {every}"
+        if not (len(above) and len(rest)):
+            where = f"at {'every' if len(above) else 'no'} k"
+        elif len(rest) < len(above):
+            where = f"at every k but {others}"
         sentences.append(f"{other} is above {one} {where}.")
     return finding(*sentences)
 
@@ -374,7 +374,9 @@ def bounds(table: pd.DataFrame) -> Markdown:
     )
     sentences = [f"The plain bound leaves {plain['share left']:.1%} of the corpus."]
     for row, kind in ((best, "bound without an oracle"), (known, "oracle")):
-        if len(row):
+        if len(row) and row.iloc[0]["bound"] == plain["bound"]:
+            sentences.append(f"No {kind} is tighter.")
+        elif len(row):
             name, share = row.iloc[0][["bound", "share left"]]
             sentences.append(f"The tightest {kind} (*{name}*) leaves {share:.1%}.")
     return finding(*sentences, f"The best k are {least['share left']:.1%}.")
