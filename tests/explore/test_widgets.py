@@ -341,6 +341,21 @@ def test_a_live_figure_is_opened_once_and_whole(monkeypatch: pytest.MonkeyPatch)
     assert figures[0]["_config"]["showSendToCloud"] is False
 
 
+def test_a_change_of_a_live_figure_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(DummyComm, "send", lambda self, data=None, **_: sent.append(data))
+    monkeypatch.setattr(ipywidgets.widgets.widget.comm, "create_comm", lambda **kw: DummyComm(**kw))
+    figure = live_figure_widget.LiveFigure(go.Figure(go.Scatter(y=[1, 2])))
+    sent.clear()
+    with figure.batch_update():
+        figure.data[0].y, figure.layout.title.text = [3, 4], "changed"
+    assert [list(message["state"]) for message in sent] == [["_py2js_update"]]
+    sent.clear()
+    figure.add_scatter(y=[5])
+    figure.data = figure.data[:1]
+    assert [list(message["state"]) for message in sent] == [["_py2js_addTraces"], ["_py2js_deleteTraces"]]
+
+
 def test_the_code_of_live_figures_is_reported_once() -> None:
     first, second = (MetricExplorer(RESULTS).figure for _ in range(2))
     assert first._library == second._library != ""

@@ -3,17 +3,18 @@
 const CHANGES = ["addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update", "animate", "removeLayoutProps",
   "removeTraceProps"].map((name) => `_py2js_${name}`);
 
-// After each change plotly's class sends back all that the browser filled in, three times as much as it was sent. The kernel
-// needs none of it, and the next change would wait until it has read it.
-const UNNEEDED = ["_js2py_traceDeltas", "_js2py_layoutDelta", "_js2py_widget_layoutDelta"];
-const quieter = (model) => ({ ...model, set: (name, value) => UNNEEDED.includes(name) || model.set(name, value) });
+// After each change plotly's class works out all that the browser filled in, three times as much as it was sent, and sends it
+// back. The kernel needs none of it, and the next change would wait until it has read it.
+const UNNEEDED = ["_sendTraceDeltas", "_sendLayoutDelta"];
 
 async function code(model) {
   const library = await model.widget_manager.get_model(model.get("_library"));
   globalThis.workbenchFigureCode ??= import(
     URL.createObjectURL(new Blob([library.get("source")], { type: "text/javascript" }))
   );
-  return (await globalThis.workbenchFigureCode).default;
+  const { default: make, FigureView } = await globalThis.workbenchFigureCode;
+  for (const name of UNNEEDED) FigureView.prototype[name] = () => {};
+  return make;
 }
 
 // anywidget holds every message back until its model is ready, and refuses them all, for good, if a busy browser takes longer
@@ -43,7 +44,7 @@ export default () => {
       figure = Promise.all([code(model), heard]).then(([make]) => {
         for (const [event, listener] of listeners) model.off(event, listener);
         const made = make();
-        made.initialize({ model: quieter(model) });
+        made.initialize({ model });
         for (const [name, change] of missed) model.set(name, change);
         model.on("change:_version", acknowledge);
         acknowledge();

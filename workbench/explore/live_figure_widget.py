@@ -23,6 +23,14 @@ class _Library(anywidget.AnyWidget):  # type: ignore[misc]
     source = Unicode().tag(sync=True)
 
 
+_UNHEARD = (
+    "_last_layout_edit_id",
+    "_last_trace_edit_id",
+    *(f"_py2js_{change}" for change in ("addTraces", "deleteTraces", "restyle", "relayout", "update")),
+)
+"""What plotly sends along with each change: its numbers, which only answers name, and None once a change has been sent."""
+
+
 class LiveFigure(go.FigureWidget):  # type: ignore[misc]
     """plotly's live figure, which a browser opens complete and at once.
 
@@ -67,6 +75,12 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
     def save_in_browser(self) -> None:
         """Let the browser save the figure as PNG, as the camera in its toolbar does."""
         self.send({"save": True})
+
+    def _should_send_property(self, key: str, value: Any) -> bool:
+        """Of the four messages of a change, the browser needs the one that has it."""
+        if key in _UNHEARD and not isinstance(value, dict):
+            return False
+        return bool(super()._should_send_property(key, value))
 
     def open(self) -> None:
         """Send the figure to the browser once it is complete."""
