@@ -8,6 +8,7 @@ const css = (name) => (colors[name] ??= getComputedStyle(document.documentElemen
 // No button of a plot sends it to another machine.
 const NARROW = 560; // pixels of a figure below which it is drawn for a phone
 const PANELS = 680; // pixels below which the panels of a figure stand one above the other
+const COLUMNS = 3; // of a table that fits on a phone
 const CROWDED = 800; // pixels below which the titles of several panels are small
 const SMALL = 11;
 const LABEL = 26; // characters of a bar's label on a line, on a phone
@@ -61,7 +62,11 @@ function show(target, figure) {
       if (ticktext) layout[axis] = { ...layout[axis], ticktext };
     }
   }
-  const width = roomOf(target.parentElement);
+  // A table of many columns is moved sideways on a phone: narrower, its cells would hold a word or less.
+  const broad = data.some((trace) => trace.type === "table" && trace.cells?.values?.length > COLUMNS);
+  const room = roomOf(target.parentElement);
+  const width = broad ? Math.max(room, PANELS) : room;
+  target.style.minWidth = broad ? `${PANELS}px` : "";
   if (width < PANELS) data = stack(layout, data, width);
   else if (width < CROWDED && axesOf(layout, "x").length > 1) {
     for (const note of layout.annotations ?? []) {
