@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
@@ -11,7 +12,7 @@ import torch
 from workbench.evaluation.relevant import Relevant
 from workbench.models.text_heads import EncodedCollection, find_or_train
 from workbench.studies.study import Models, study
-from workbench.studies.text import HEADS, TextRetrieval, fuse, reference
+from workbench.studies.text import HEADS, Setting, TextRetrieval, fuse, reference
 from workbench.training.text_training import HeadTraining
 
 pytest.importorskip("wordllama")
@@ -174,3 +175,16 @@ class Fake:
         found = np.full((len(relevant), k), -1)
         found[:, 0] = relevant.ids[relevant.offsets[:-1]] if right else -1
         return found
+
+
+def test_the_setting_of_a_head_is_the_one_that_the_stored_table_names(root: Path) -> None:
+    chosen = TextRetrieval(data="embedded-text", encoder="wordllama")
+    assert chosen.setting("mol-2") == Setting(1e-3, 0.05)
+    folder = root / "reports" / "tables"
+    folder.mkdir(parents=True)
+    stored = pd.DataFrame({"way": ["BM25", "mol-2", "dot-2"], "rate": [np.nan, 3e-3, 3e-4]})
+    stored.to_csv(folder / f"{chosen.file}.csv", index=False)
+    assert chosen.setting("mol-2") == Setting(3e-3, 0.05)  # as tables were before there was a choice
+    stored.assign(temperature=[np.nan, 0.1, 0.05]).to_csv(folder / f"{chosen.file}.csv", index=False)
+    assert chosen.setting("mol-2") == Setting(3e-3, 0.1) and chosen.setting("lite-2") == Setting()
+    assert str(Setting(3e-3, 0.1)) == "rate 0.003, temperature 0.1"

@@ -38,10 +38,11 @@ STORED = (
     Picture(
         "recall-latency",
         "Recall and latency of every searcher over a trained Mixture-of-Logits: 3,883 films and noisy copies of them, 100,000"
-        " items in all, 32 queries per call, two cores (`workbench bench search`).",
+        " items in all, 32 queries per call, one core (`workbench bench search --threads 1`).",
     ),
     Picture(
-        "growth", "Latency by corpus size, with fitted exponents (`workbench bench search --preset growth`)."
+        "growth",
+        "Latency by corpus size, with fitted exponents (`workbench bench search --preset growth --threads 1`).",
     ),
 )
 PAGES = (
