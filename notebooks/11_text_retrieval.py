@@ -164,9 +164,9 @@ table(collection.documents.head(3)[["text"]].assign(**parts, score=by_hand.numpy
 # ## The table
 #
 # Every head has the same training examples, the same number of steps and (gate and attention aside) the same number of weights; the
-# learning rate and temperature of each are chosen on validation queries. Intervals are bootstrapped over **words**: definitions of one word are not
-# independent. `difference` is paired, query by query, to the row that `against` names: a mixture to the dot product of its size,
-# a dot product to the zero-shot cosine.
+# learning rate and temperature of each are chosen on validation queries. Intervals are bootstrapped over **words**: definitions of
+# one word are not independent. `difference` is paired, query by query, to the row that `against` names: a mixture to the dot
+# product of its size, a dot product to the zero-shot cosine.
 #
 # The number in a name counts groups: `dot-2` is one dot product of twice the encoder's width, `mol-2` the mixture of 2 × 2
 # components. With `tokens` each group of the query attends over tokens; with `all-tokens` every token is a component (MaxSim,
@@ -224,9 +224,10 @@ table(by_subset.rename(columns={s: f"{s} ({counts[s]:,})" for s in by_subset}).r
 # %% [markdown]
 # ## Is it the setting?
 #
-# A tie can mean that a mixture was trained badly. So one setting at a time was changed on the dictionary, for the mixture and
-# the dot product of its size, and both were judged on validation queries (`workbench study run text-ablations`). *train*: on
-# training queries; *components* in use, out of all; *shared*: of the ten best of both.
+# A tie, or a lead, can mean that one side was trained badly. So one setting at a time was changed on the dictionary, for the
+# mixture and the dot product of its size, and both were judged on validation queries (`workbench study run text-ablations`).
+# *train*: on training queries; *components* in use, out of all; *shared*: of the ten best of both. The **temperature** divides
+# scores before the softmax of the loss: the higher it is, the more documents a query learns from.
 
 # %%
 changes, columns = TextAblations().stored(), ["change", "dot", "mixture", "difference"]
@@ -358,7 +359,8 @@ check("reciprocal rank", reciprocal_rank)
 # ## What to take away
 #
 # - A frozen encoder and a head of a few hundred thousand weights train in minutes, and can start from the cosine.
-# - A mixture needs a reason: several meanings per query. Where there is one vector's worth of meaning, a dot product is as good.
+# - Choose the settings of each method for itself, on validation, before you compare: at a temperature that suits one, another may
+#   look tied.
 # - Words still count: BM25 is a baseline. Its union with a head can be better than either, or worse than a good head: read the table.
 # - A width that is enough in theory may be out of reach of training.
 #

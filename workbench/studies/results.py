@@ -159,7 +159,7 @@ def _study(title: str, name: str, shown: Callable[[pd.DataFrame], pd.DataFrame],
 TEXT = "text-reverse-dictionary-minilm-bfloat16"
 """The table of the study `text` on the reverse dictionary."""
 TEXT_COMMAND = (
-    "workbench study run text rates=0.001 seeds=3"
+    "workbench study run text rates=0.001 temperatures=0.05,0.1 validation_queries=none seeds=3"
     " heads=zero-shot,dot-1,dot-2,mol-2,dot-2-tokens,mol-2-tokens,zero-shot-all-tokens,maxsim-1-all-tokens"
 )
 TEXT_OTHERS_COMMAND = (
@@ -287,7 +287,8 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             TEXT_COMMAND,
             of_text,
             "From a definition in the 1913 Webster to a sense of WordNet: 117,659 documents, all 8,536 test queries, heads"
-            " trained on all 68,637 training queries; means over seeds. With *tokens*, each group of the"
+            " trained on all 68,637 training queries, each at the temperature that is better on all validation queries; means"
+            " over seeds. With *tokens*, each group of the"
             " query attends over its tokens; with *all-tokens* every token of both sides is a component (MaxSim: zero-shot, or"
             " trained for one epoch), which ranks the 1,000 best by the cosine again. *floats*: stored per document. Intervals"
             " are bootstrapped over words; *difference* is that of Hit@10, paired by query, to the row that *against* names."
@@ -474,7 +475,12 @@ def at_a_glance(tables: Path) -> pd.DataFrame:
     fair = pd.read_csv(tables / f"{FAIR}.csv")
     fair = fair[fair["metric"] == "NDCG@10"].set_index("model")
     mol = fair.loc["fair/hstu-mol"]
-    rows = []
+    text = _of_text_heads(tables, "NDCG@10")
+    dot, mixture = text.loc["dot-2"], text.loc["mol-2"]
+    low, high = mixture["difference_low"], mixture["difference_high"]
+    row = {"setting": "reverse dictionary, MiniLM", "seeds": f"{mixture['seeds']:.0f}"}
+    row |= {"dot product": f"{dot['value']:.4f}", "MoL": f"{mixture['value']:.4f}"}
+    rows = [row | {"difference": f"{mixture['difference']:+.4f} ({low:+.4f} to {high:+.4f} over words)"}]
     for title, kind in PUBLISHED_SIZE.items():
         dot = fair.loc[f"fair/hstu-{kind}"]
         row = {"setting": title, "seeds": f"{dot['shared']:.0f}"}
@@ -511,24 +517,48 @@ def _of_seeds(row: Any) -> str:
 
 
 def text_line(tables: Path) -> str:
-    """The sentence of the README on text retrieval, from the stored table."""
-    table = pd.read_csv(tables / f"{TEXT}.csv")
-    rows = table[(table["subset"] == "all") & (table["metric"] == "Hit@10")].set_index("way")
+    """The sentences of the README on text retrieval, from the stored table."""
+    rows = _of_text_heads(tables, "Hit@10")
     value = rows["value"].map("{:.3f}".format)
     mixture, late, pooled = (rows.loc[way] for way in ("mol-2", "maxsim-1-all-tokens", "dot-1"))
-    low, high = mixture["difference_low"], mixture["difference_high"]
-    verdict = "ahead" if low > 0 else "behind" if high < 0 else "no difference is shown"
+    ahead = {
+        "the mixture": bool(mixture["difference_low"] > 0),
+        "late interaction": bool(late["difference_low"] > 0),
+    }
     return (
-        f"From a definition to its sense among 117,659 (MiniLM, frozen), Hit@10 is {value['BM25']} by BM25,"
-        f" {value['zero-shot']} by the cosine, {value['dot-2']} by a trained dot product, {value['mol-2']} by a mixture of"
-        f" its size ({verdict}) and {value['maxsim-1-all-tokens']} by MaxSim over all tokens: {_against(late)} a dot product"
-        f" of as many weights, at {late['floats'] / pooled['floats']:.0f} times the floats per document."
+        f"**Text: {_leads(ahead)}.** From a definition to its sense among 117,659 (MiniLM, frozen), Hit@10 is {value['BM25']}"
+        f" by BM25, {value['zero-shot']} by the cosine, {value['dot-2']} by a trained dot product, {value['mol-2']} by a"
+        f" mixture of its size ({_paired(mixture)}) and {value['maxsim-1-all-tokens']} by MaxSim over all tokens"
+        f" ({_paired(late)}, at {late['floats'] / pooled['floats']:.0f} times the floats per document)."
     )
 
 
-def _against(row: Any) -> str:
+def _of_text_heads(tables: Path, metric: str) -> pd.DataFrame:
+    """The rows of all test queries, by way of searching."""
+    table = pd.read_csv(tables / f"{TEXT}.csv")
+    return table[(table["subset"] == "all") & (table["metric"] == metric)].set_index("way")
+
+
+def _leads(ahead: dict[str, bool]) -> str:
+    """Who is ahead of a dot product, and who is not.
+
+    >>> _leads({"a": True, "b": True}), _leads({"a": False, "b": True}), _leads({"a": False, "b": False})
+    ('a and b are ahead of a dot product', 'b is ahead of a dot product, a is not', 'nothing is ahead of a dot product')
+    """
+    first, rest = (
+        [name for name, is_ahead in ahead.items() if is_ahead == wanted] for wanted in (True, False)
+    )
+    if not first:
+        return "nothing is ahead of a dot product"
+    verb = "are" if len(first) > 1 else "is"
+    return f"{' and '.join(first)} {verb} ahead of a dot product" + "".join(
+        f", {name} is not" for name in rest
+    )
+
+
+def _paired(row: Any) -> str:
     low, high = row["difference_low"], row["difference_high"]
-    return f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f}) against"
+    return f"{row['difference']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
 
 
 def results_page(tables: Path, format: Literal["markdown", "latex"] = "markdown") -> str:
