@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.contracts import NO_ITEM, ComponentSimilarity, ItemState, QueryState, Upsert
 from workbench.kernels.walk import walks
 from workbench.search import trace
-from workbench.search.bounds import CellBounds, not_finite
+from workbench.search.bounds import CellBounds, all_finite, not_finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.certificates import Answer, CorpusSearcher
 from workbench.search.proximity_graph import ProximityGraph
@@ -103,7 +103,7 @@ class GraphSearch(CorpusSearcher):
 
     def _vectors(self, items: ItemState) -> Float[Tensor, "N d"]:
         vectors = self.similarity.item_components(items).flatten(1)
-        return vectors if bool(vectors.isfinite().all()) else vectors.nan_to_num()
+        return vectors if all_finite(vectors) else vectors.nan_to_num()
 
     def _derive(self, items: ItemState) -> None:
         components = self.similarity.item_components(items)
