@@ -336,13 +336,13 @@ def test_the_published_claim_on_the_average_is_held_against_what_was_measured() 
 def test_what_each_change_does_to_a_mixture_on_text() -> None:
     table = pd.DataFrame(
         {
-            "change": ["as in the table", "a", "b"], "dot": [0.46, 0.40, 0.45], "mixture": [0.46, 0.42, 0.43],
+            "change": ["the defaults", "a", "b"], "dot": [0.46, 0.40, 0.45], "mixture": [0.46, 0.42, 0.43],
             "difference_low": [-0.01, 0.01, -0.03], "difference_high": [0.01, 0.03, -0.01],
             "dot_train": 0.6, "mixture_train": 0.7, "components": 3.9, "of_components": 4, "shared": 0.9,
         }
     )  # fmt: skip
     found = text(findings.ablations(table))
     assert "ahead of the dot product in 1 (*a*), behind in 1 (*b*); the others are not apart." in found
-    assert "best setting is *as in the table*: 0.460 on validation, the dot product 0.460." in found
+    assert "best setting is *the defaults*: 0.460 on validation, the dot product 0.460." in found
     assert "uses 3.9 of 4 components, and 90% of its ten best" in found
     assert "ahead of the dot product in 0, behind in 0" in text(findings.ablations(table[:1]))

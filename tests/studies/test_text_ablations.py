@@ -21,13 +21,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_row_per_change_and_the_dot_product_is_not_changed_by_the_gate(root: Path) -> None:
-    wanted = ("as in the table", "random start", "uniform gate")
+    wanted = ("the defaults", "random start", "uniform gate")
     chosen = TextAblations(data="embedded-text", encoder="wordllama", changes=wanted, epochs=6)
     table = chosen.table(Models()).set_index("change")
     assert tuple(table.index) == wanted
     np.testing.assert_allclose(table["difference"], table["mixture"] - table["dot"])
     assert (table["difference_low"] <= table["difference"]).all()
-    assert table.loc["uniform gate", "dot"] == table.loc["as in the table", "dot"]
+    assert table.loc["uniform gate", "dot"] == table.loc["the defaults", "dot"]
     assert table.loc["uniform gate", "components"] == pytest.approx(4, abs=1e-4)
     assert 1 <= table.loc["random start", "components"] < 4
     assert table["shared"].between(0, 1).all() and table.loc["random start", "shared"] < 1
@@ -55,5 +55,5 @@ def test_changes_are_chosen_by_name() -> None:
         chosen.changes == ("uniform gate", "temperature .1")
         and chosen.file == "text-ablations-mine-minilm-bfloat16"
     )
-    with pytest.raises(ValueError, match="no change 'none of these'; there are as in the table,"):
+    with pytest.raises(ValueError, match="no change 'none of these'; there are the defaults,"):
         study("text-ablations", {"changes": "none of these"})

@@ -36,7 +36,7 @@ class Change:
 
 
 CHANGES = (
-    Change("as in the table"),
+    Change("the defaults"),
     Change("temperature .02", head={"temperature": 0.02}),
     Change("temperature .1", head={"temperature": 0.1}),
     Change("negatives refreshed each epoch", training={"refresh": 1}),
