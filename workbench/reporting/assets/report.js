@@ -67,7 +67,7 @@ function show(target, figure) {
   const room = roomOf(target.parentElement);
   const width = broad ? Math.max(room, PANELS) : room;
   target.style.minWidth = broad ? `${PANELS}px` : "";
-  if (width < PANELS) data = stack(layout, data, width);
+  if (width < PANELS && !matchMedia("print").matches) data = stack(layout, data, width);
   else if (width < CROWDED && axesOf(layout, "x").length > 1) {
     for (const note of layout.annotations ?? []) {
       if (note.yref === "paper") note.font = { ...note.font, size: Math.min(SMALL, note.font?.size ?? SMALL) };
