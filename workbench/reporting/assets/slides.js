@@ -9,7 +9,7 @@ const deck = new Reveal({
   keyboardCondition: () => !AT_CONTROL.test(document.activeElement.tagName), // its keys move the control
 });
 
-const LEAST = 0.8; // of its height that a figure of one panel keeps so that its slide fits
+const KEPT = 0.8; // of its height that a figure of one panel keeps so that its slide fits
 
 async function drawSlide() {
   const slide = deck.getCurrentSlide();
@@ -19,7 +19,7 @@ async function drawSlide() {
     delete target.dataset.height;
     await show(target, figure);
     const height = target.clientHeight;
-    const least = panelled(figure) ? height : LEAST * height;
+    const least = panelled(figure) ? height : KEPT * height;
     target.dataset.height = Math.max(least, height - Math.max(0, slide.scrollHeight - slide.clientHeight));
     await show(target, figure);
     Plotly.Plots.resize(target);
