@@ -16,6 +16,7 @@ from workbench.encoders import ENCODERS
 from workbench.explore import stored_states
 from workbench.search.registry import SEARCHERS
 from workbench.similarities import SIMILARITIES
+from workbench.training.presets import PRESETS
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 NAMES = [path.name[:2] for path in sorted(NOTEBOOKS.glob("[0-9]*.py"))]
@@ -50,7 +51,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for registry in (ENCODERS, SIMILARITIES, SEARCHERS):
             # What a notebook registers ends with this module.
             patch.setattr(registry, "_parts", dict(registry._parts))
+        before = dict(PRESETS)
         yield folder
+        PRESETS.clear()
+        PRESETS.update(before)
 
 
 def run(name: str, dataset: str, root: Path) -> BaseException | None:
