@@ -19,8 +19,9 @@ MOST_ITEMS = 40_000
 
 def interaction_matrix(sequences: Sequences, part: Part | None) -> Float[Tensor, "U N"]:
     """A sparse 0/1 matrix of users and the items that `part` learns from, each pair once."""
-    users = np.repeat(np.arange(sequences.num_users), sequences.lengths)[training_part(sequences, part)]
-    items = sequences.item_ids[training_part(sequences, part)] - 1
+    learned = training_part(sequences, part)
+    users = np.repeat(np.arange(sequences.num_users), sequences.lengths)[learned]
+    items = sequences.item_ids[learned] - 1
     pairs = np.unique(users * sequences.num_items + items)
     where = torch.from_numpy(np.stack([pairs // sequences.num_items, pairs % sequences.num_items]))
     shape = (sequences.num_users, sequences.num_items)

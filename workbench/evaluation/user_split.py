@@ -1,7 +1,7 @@
 """Protocols of held-out users: which users train, which are queried, and how well a searcher serves the latter."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -149,7 +149,7 @@ def ask(find: Find, held_out: Sequences, k: int, protocol: HeldOutUsers) -> Int[
     first = first_part(held_out, protocol.query_fraction)
     # The item after it is the target that a batch needs; it is not used.
     first[held_out.offsets[:-1] + first_counts(held_out, protocol.query_fraction)] = True
-    asked = keep(held_out, first, held_out.name)
+    asked = replace(keep(held_out, first, held_out.name), cuts=None)  # split by users alone
     found = []
     for start in range(0, asked.num_users, QUESTIONS):
         users = np.arange(start, min(start + QUESTIONS, asked.num_users))

@@ -92,8 +92,7 @@ def _held_out(sequences: Sequences, user: int) -> int:
     """The place of a user's test item in the sequences."""
     if not 0 <= user < sequences.num_users:
         raise IndexError(f"user {user} is not one of 0..{sequences.num_users - 1} in {sequences.name}")
-    if sequences.lengths[user] < 2:
-        raise ValueError(
-            f"user {user} has fewer than 2 interactions: there is no history before the held-out item"
-        )
-    return int(sequences.target_rows(np.array(user)))
+    row = int(sequences.target_rows(np.array(user)))
+    if row <= sequences.offsets[user]:
+        raise ValueError(f"user {user} has no held-out item with a history before it")
+    return row
