@@ -13,6 +13,7 @@ from workbench.data.build import build_own
 from workbench.data.popularity import popularity, training_part
 from workbench.data.prepare import Preparation
 from workbench.data.sequences import Cuts, Sequences
+from workbench.data.ties import shuffle_ties
 
 PARTS = ("train", "train and validation", "validation", "test")
 
@@ -104,3 +105,17 @@ def test_data_without_order_or_targets_are_refused():
             split_by_time(made([[1, 2]]), share)
     with pytest.raises(ValueError, match="must not begin after test"):
         Cuts(3, 2)
+
+
+def test_ties_are_shuffled_by_one_rule(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    path = tmp_path / "orders.csv"
+    rows = [(u, 100 * u + n, n // 4) for u in range(5) for n in range(12)]
+    pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]).to_csv(path, index=False)
+    plain = build_own("shop", path, None, Preparation()).sequences
+    shuffled = build_own("mixed", path, None, Preparation(ties="shuffled")).sequences
+    wanted = shuffle_ties(plain, np.random.default_rng(0))
+    assert shuffled.ties == wanted.ties == load("mixed").ties == "shuffled"
+    assert (
+        np.array_equal(shuffled.item_ids, wanted.item_ids) and shuffled.fingerprint() != plain.fingerprint()
+    )

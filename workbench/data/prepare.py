@@ -11,6 +11,7 @@ from workbench.data.errors import DataError
 from workbench.data.interactions import Interactions
 from workbench.data.sequences import Sequences, Split, Ties
 from workbench.data.temporal import SHARE, split_by_time
+from workbench.data.ties import shuffle_ties
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def prepare(interactions: Interactions, name: str, preparation: Preparation | No
         ordered=interactions.ordered,
         ties=preparation.ties,
     )
+    if preparation.ties == "shuffled":
+        sequences = shuffle_ties(sequences, np.random.default_rng(0))
     if preparation.split == "temporal":
         sequences = split_by_time(sequences, preparation.share)
     remarks = interactions.remarks
@@ -168,9 +171,7 @@ def _present(codes: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
 
 
 def _time_order(users: NDArray[np.int64], timestamps: NDArray[np.int64], ties: Ties) -> NDArray[np.int64]:
-    """Rows by user, then timestamp, then by `ties`; what is sorted is not sorted again."""
-    if ties == "shuffled":
-        return np.lexsort((np.random.default_rng(0).random(len(users)), timestamps, users))
+    """Rows by user, then timestamp, then as in the source, or as pandas sorts `ties`; what is sorted is not sorted again."""
     if ties == "pandas":
         order = pd.DataFrame({"time": timestamps}).sort_values(by=["time"]).index.to_numpy()
         return order[np.argsort(users[order], kind="stable")]

@@ -14,7 +14,9 @@ def shuffle_ties(sequences: Sequences, random: np.random.Generator) -> Sequences
     """
     users = np.repeat(np.arange(sequences.num_users), sequences.lengths)
     order = np.lexsort((random.random(len(users)), sequences.timestamps, users))
-    return replace(sequences, item_ids=sequences.item_ids[order], ratings=sequences.ratings[order])
+    return replace(
+        sequences, item_ids=sequences.item_ids[order], ratings=sequences.ratings[order], ties="shuffled"
+    )
 
 
 def moved_targets(sequences: Sequences, other: Sequences) -> float:

@@ -24,9 +24,7 @@ class Choice:
 
 
 def _shuffled(sequences: Sequences) -> Sequences:
-    return replace(
-        shuffle_ties(sequences, np.random.default_rng(0)), name=f"{sequences.name}-shuffled", ties="shuffled"
-    )
+    return replace(shuffle_ties(sequences, np.random.default_rng(0)), name=f"{sequences.name}-shuffled")
 
 
 def _temporal(sequences: Sequences) -> Sequences:

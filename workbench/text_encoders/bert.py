@@ -74,7 +74,7 @@ class BertEncoder(TextEncoder):
         batches = list(self._batches(texts))
         vectors = torch.cat([self.pool(*self._states([texts[row] for row in rows])) for rows in batches])
         places = torch.tensor([row for rows in batches for row in rows], device=vectors.device)
-        return vectors.new_zeros(vectors.shape).index_copy(0, places, vectors)
+        return vectors[places.argsort()]
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """The places of texts of similar lengths, so that little padding is read."""
