@@ -57,10 +57,6 @@ class Int8Table(NamedTuple):
     scales: Float64[Tensor, "T 3"]
     norm: Float64[Tensor, ""]
 
-    def nbytes(self) -> int:
-        """Bytes besides the vectors."""
-        return self.packed.nbytes + self.scales.nbytes
-
 
 @cache
 def _library() -> ctypes.CDLL | None:

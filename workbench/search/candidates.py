@@ -23,8 +23,6 @@ from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, produc
 
 BLOCK_BYTES = 64 * 2**20
 """Inner products that a scan holds at once; ranking them costs less, the more they are."""
-
-
 WIDENED_ROWS = 4096
 """Vectors kept in less than float32 that are widened at once."""
 
