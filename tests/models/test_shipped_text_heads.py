@@ -1,5 +1,6 @@
 """The text heads in `ckpts/` are whole: their settings describe the weights that lie next to them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import safetensors.torch
 import torch
 
 from workbench.loading import read_json
-from workbench.studies.text import HEADS
+from workbench.studies.text import HEADS, TextRetrieval
 from workbench.training.text_heads import HeadConfig, TextHead
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "ckpts"
@@ -18,7 +19,8 @@ SHIPPED = [path for path in sorted(CHECKPOINTS.glob("text-*/head.json")) if "-se
 def test_a_shipped_head_scores(path: Path) -> None:
     stored = read_json(path, "restore it")
     config = HeadConfig(**stored["head"])
-    assert HEADS[config.name] == config and stored["documents"] == 117_659
+    assert config.temperature in TextRetrieval.temperatures and stored["documents"] == 117_659
+    assert HEADS[config.name] == replace(config, temperature=HeadConfig.temperature)
     assert path.parent.name == f"text-{stored['collection']}-{config.name}"
     head = TextHead(config, 384)
     start = {name: weight.clone() for name, weight in head.state_dict().items()}
