@@ -114,7 +114,8 @@ def _fair() -> dict[str, Preset]:
     The epoch is chosen on validation targets, training ends after 12 epochs without a better one, and the time of the target
     is hidden. The published mixture has a component of user ids, which a dot product does not have: "fair/hstu-mol-no-user"
     leaves it out, and "fair/hstu-dot-user" adds one of the same width and dropout to the dot product. "dot-wide" has as many
-    floats per item as the mixture stores: its components and its part of the gate.
+    floats per item as the mixture stores: its components and its part of the gate. All have the published temperature of .05;
+    that of "dot-temperature-0.1" and "mol-temperature-0.1" is in their names, for what suits one need not suit the other.
     """
     published = next(p for p in PUBLISHED if p.dataset == "ml-1m")
     training = TrainingConfig(
@@ -135,6 +136,8 @@ def _fair() -> dict[str, Preset]:
         ),
         "mol": published.mol,
         "mol-no-user": replace(published.mol, user_tables=()),
+        "dot-temperature-0.1": DotConfig(temperature=0.1),
+        "mol-temperature-0.1": replace(published.mol, temperature=0.1),
     }
     stored = published.mol.item_groups * published.mol.component_dim + published.mol.components
     return {
