@@ -7,6 +7,9 @@
 // plus all of these is below a float32 product that `wanted` rows reach, the row is none of the best. That is a comparison
 // of whole numbers: the floor of a tile and a query is the start of its sums, so that their signs say what is left.
 //
+// The first floor of a list is a value that `wanted` rows reach with their errors taken off: of the sums of some thousand rows,
+// which are held for that.
+//
 // Vectors are kept unsigned, 128 more than I_x, in strips of 16 vectors: four numbers of each side by side, as the
 // instructions of VNNI take them; with AVX2 they are widened to 16 bits; elsewhere it is plain C++. All sums are the same.
 
@@ -52,14 +55,21 @@ namespace {
 
 constexpr int64_t STRIP = 16, STRIPS = 3, TILE = STRIPS * STRIP;
 constexpr int64_t MOST = 8;                 // queries of a block
-constexpr int64_t UNIT = 64;                // tiles that a thread takes at a time
+constexpr int64_t UNIT = 96;                // tiles that a thread takes at a time
+constexpr int64_t FEWEST = 4;               // groups of rows for each row of a list, of whose maxima a first floor is taken
 constexpr int64_t AHEAD = 16384;             // bytes of tiles that are on their way from memory
 constexpr int64_t SHORT = 32;               // rows of a list for which no sample pays
 constexpr double ABOVE = 1 + 1e-6;          // what norms are multiplied by, so that they stay upper bounds when they are rounded
-constexpr double FARTHEST = 1 << 30;        // beyond all sums
+constexpr int32_t FARTHEST = 1 << 30;       // beyond all sums
+constexpr float NOT_LISTED = std::numeric_limits<float>::quiet_NaN();
 constexpr double INFINITE = std::numeric_limits<double>::infinity();
 
 int64_t quads(int64_t width) { return (width + 3) / 4; }
+
+typedef float Sixteen __attribute__((vector_size(64), may_alias));
+typedef int32_t Whole __attribute__((vector_size(64), may_alias));
+
+inline void put(float* to, Sixteen values) { std::memcpy(to, &values, sizeof values); }
 
 // ---- sums of products of 8 bits
 
@@ -243,15 +253,17 @@ struct Queries {
     // Sums below 0 are of rows whose float32 products are below the floors, for sums that start with `to`: (t - error) / (s s')
     // rounded down, and one less. -2^30, below all sums, where that is not a number.
     void starts(int64_t first, const double* floors, const double* scales, int32_t* to) const {
-        double step = 1 / scales[0], rest = scales[1], norm = scales[2];
+        double step = 1 / scales[0];
         for (int64_t i = 0; i < MOST; ++i) {
-            double error = of_rest[first + i] * rest + of_norm[first + i] * norm + constant[first + i];
-            double least = (floors[first + i] - error) * (inverse[first + i] * step);
+            double least = (floors[first + i] - error(first + i, scales)) * (inverse[first + i] * step);
             least = least > -FARTHEST ? least : -FARTHEST;
             least = least < FARTHEST ? least : FARTHEST;
             to[i] = start[first + i] - (int32_t(least) - 2);
         }
     }
+
+    // How far the float32 product of a query and a row of a tile can be from s s' times its sum.
+    double error(int64_t i, const double* scales) const { return of_rest[i] * scales[1] + of_norm[i] * scales[2] + constant[i]; }
 };
 
 uint32_t not_negative(const int32_t* sums) {  // of a strip
@@ -264,9 +276,40 @@ uint32_t not_negative(const int32_t* sums) {  // of a strip
 #endif
 }
 
-// ---- products in float32
+uint32_t reaching(const float* values, float least) {  // of a strip; NaN does not
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask(_mm512_loadu_ps(values), _mm512_set1_ps(least), _CMP_GE_OQ);
+#else
+    uint32_t lanes = 0;
+    for (int i = 0; i < STRIP; ++i) lanes |= uint32_t(values[i] >= least) << i;
+    return lanes;
+#endif
+}
 
-typedef float Sixteen __attribute__((vector_size(64), may_alias));
+// A value that at least `wanted` of these reach, and little more than these; -inf where fewer are above that.
+float reached_by(const float* values, int64_t count, int64_t wanted) {
+    auto above = [&](float least) {
+        int64_t total = 0;
+        for (int64_t i = 0; i < count; i += STRIP) total += __builtin_popcount(reaching(values + i, least));
+        return total;
+    };
+    float low = std::numeric_limits<float>::max(), high = NOTHING;
+    for (int64_t i = 0; i < count; ++i) {
+        high = values[i] > high ? values[i] : high;
+        low = values[i] < low && values[i] > NOTHING ? values[i] : low;
+    }
+    if (!(low < high) || above(low) < wanted) return NOTHING;
+    for (int step = 0; step < 24; ++step) {
+        float middle = low / 2 + high / 2;
+        int64_t total = above(middle);
+        if (total < wanted) high = middle;
+        else low = middle;
+        if (total >= wanted && total <= wanted + wanted / 8) break;
+    }
+    return low;
+}
+
+// ---- products in float32
 
 inline Sixteen sixteen(const float* from) { return load<Sixteen>(from); }
 
@@ -332,7 +375,7 @@ struct Search {
         // takes 1 / 150 of it, the sample scores some 4 rows for each of its best, and its floor is off by 4 of its deviations.
         double costs = (p.items / 150.0 + 4 * wanted) / std::sqrt(double(wanted));
         int64_t step = std::min<int64_t>(std::cbrt(costs * costs), tiles / 8);
-        bool sampled = wanted > SHORT && step > 3;
+        bool sampled = wanted > SHORT && step > 3 && tiles > UNIT;
         if (sampled) {
             int64_t rank = wanted / step + 1;
             rank += 4 * int64_t(std::sqrt(double(rank)));
@@ -379,7 +422,7 @@ struct Search {
             Part part(*this, chosen, wanted);
             for (int64_t unit; (unit = next.fetch_add(1)) < total;) {
                 int64_t first = unit % units * UNIT, last = std::min(tiles, first + UNIT);
-                for (int64_t t = (first + step - 1) / step * step; t < last; t += step) part.look_at(queries, unit / units, t);
+                part.look_at(queries, unit / units, (first + step - 1) / step * step, last, step);
             }
             part.finish();
         });
@@ -400,6 +443,9 @@ struct Search {
         Row queue[QUEUE];
         std::vector<double> reached;
         std::vector<std::vector<uint64_t>> keys;
+        // Of the rows of a unit and a block of queries: what their float32 products are at least, the maxima of groups of them,
+        // and twice the error that was taken off in a tile.
+        std::vector<float> least, maxima, twice;
 
         Part(Search& all, const std::vector<int64_t>& chosen, int64_t wanted)
             : all(all), p(all.p), chosen(chosen), size(chosen.size()), wanted(wanted),
@@ -408,21 +454,102 @@ struct Search {
                 for (int64_t i = 0; i < size; ++i) reached[g * size + i] = all.floors[g * p.queries + chosen[i]];
         }
 
-        // Queue every row of a tile that its sum does not rule out.
-        void look_at(const Queries& queries, int64_t g, int64_t t) {
-            const uint8_t* tile = p.packed[g] + t * TILE * all.columns * 4;
-            for (int64_t b = 0; b < TILE * all.columns * 4; b += 64) __builtin_prefetch(tile + AHEAD + b);
-            int64_t bytes = takes_bytes(p.instructions) ? 4 : 8;
-            int32_t start[MOST], sums[MOST * TILE];
-            for (size_t block = 0; block + 1 < queries.blocks.size(); ++block) {
+        // Queue every row of some tiles that its sum does not rule out.
+        void look_at(const Queries& queries, int64_t g, int64_t from, int64_t to, int64_t step) {
+            std::vector<int64_t> blocks;  // of queries that have a floor
+            for (size_t block = 0; block + 1 < queries.blocks.size() && from < to; ++block) {
                 int64_t first = queries.blocks[block], count = queries.blocks[block + 1] - first;
-                queries.starts(first, &reached[g * size], p.scales[g] + 3 * t, start);
-                const void* four = queries.packed.data() + first * all.columns * bytes;
-                if (!sums_of(count, p.instructions)(tile, all.columns, four, start, sums)) continue;
-                for (int64_t i = 0; i < count; ++i)
+                const double* floors = &reached[g * size + first];
+                if (*std::min_element(floors, floors + count) > -INFINITE) blocks.push_back(block);
+                else begin(queries, g, block, from, to, step);
+            }
+            if (blocks.empty()) return;
+            for (int64_t t = from; t < to; t += step) {
+                const uint8_t* tile = tile_of(g, t);
+                for (int64_t b = 0; b < TILE * all.columns * 4; b += 64) __builtin_prefetch(tile + AHEAD + b);
+                int32_t start[MOST], sums[MOST * TILE];
+                for (int64_t block : blocks) {
+                    int64_t first = queries.blocks[block], count = queries.blocks[block + 1] - first;
+                    queries.starts(first, &reached[g * size], p.scales[g] + 3 * t, start);
+                    if (!sum(queries, block, tile, start, sums)) continue;
+                    for (int64_t i = 0; i < count; ++i)
+                        for (int64_t v = 0; v < STRIPS; ++v)
+                            for (uint32_t lanes = not_negative(sums + i * TILE + v * STRIP); lanes; lanes &= lanes - 1)
+                                add(g, first + i, t * TILE + v * STRIP + __builtin_ctz(lanes));
+                }
+            }
+        }
+
+        const uint8_t* tile_of(int64_t g, int64_t t) const { return p.packed[g] + t * TILE * all.columns * 4; }
+
+        bool sum(const Queries& queries, int64_t block, const uint8_t* tile, const int32_t* start, int32_t* to) const {
+            int64_t first = queries.blocks[block], count = queries.blocks[block + 1] - first;
+            const void* four = queries.packed.data() + first * all.columns * (takes_bytes(p.instructions) ? 4 : 8);
+            return sums_of(count, p.instructions)(tile, all.columns, four, start, to);
+        }
+
+        // The same for a block of queries of which one has no floor: they get one that `wanted` of these rows reach.
+        void begin(const Queries& queries, int64_t g, int64_t block, int64_t from, int64_t to, int64_t step) {
+            int64_t first = queries.blocks[block], count = queries.blocks[block + 1] - first, tiles = (to - from + step - 1) / step;
+            if (least.empty()) {
+                int64_t rows = std::min(UNIT, all.tiles) * TILE;
+                least.resize((MOST - 1) * UNIT * TILE + rows), maxima.resize(rows), twice.resize(MOST * UNIT);
+            }
+            int32_t start[MOST], sums[MOST * TILE];
+            for (int64_t i = 0; i < count; ++i) start[i] = queries.start[first + i] + FARTHEST;  // none is below 0
+            for (int64_t n = 0; n < tiles; ++n) {
+                const double* scales = p.scales[g] + 3 * (from + n * step);
+                sum(queries, block, tile_of(g, from + n * step), start, sums);
+                for (int64_t i = 0; i < count; ++i) {
+                    double error = queries.error(first + i, scales);
+                    // Room for float arithmetic: relative to the largest product, and what underflows.
+                    error += 1e-6 * (queries.of_rest[first + i] * (scales[1] + scales[2]) + error) + queries.constant[first + i];
+                    Sixteen scale = Sixteen{} + float(scales[0] / queries.inverse[first + i]), less = Sixteen{} + float(error);
+                    bool known = error < std::numeric_limits<float>::max();
+                    twice[i * UNIT + n] = float(2 * error);
+                    for (int64_t v = 0; v < STRIPS; ++v) {
+                        auto whole = load<Whole>(sums + i * TILE + v * STRIP) - FARTHEST;
+                        Sixteen product = __builtin_convertvector(whole, Sixteen) * scale - less;
+                        put(&least[(i * UNIT + n) * TILE + v * STRIP], known ? product : Sixteen{} + NOTHING);
+                    }
+                }
+            }
+            int64_t together = std::max<int64_t>(1, tiles * TILE / (FEWEST * wanted)), groups = (tiles + together - 1) / together;
+            for (int64_t i = 0; i < count; ++i) {
+                float* mine = &least[i * UNIT * TILE];
+                leave_out(mine, chosen[first + i], from, tiles, step);
+                for (int64_t m = 0; m < groups; ++m)
+                    for (int64_t v = 0; v < STRIPS; ++v) {
+                        Sixteen most = Sixteen{} + NOTHING;
+                        for (int64_t n = m * together; n < std::min(tiles, (m + 1) * together); ++n) {
+                            Sixteen value = load<Sixteen>(mine + n * TILE + v * STRIP);
+                            most = value > most ? value : most;
+                        }
+                        put(&maxima[m * TILE + v * STRIP], most);
+                    }
+                double& floor = reached[g * size + first + i];
+                floor = std::max(floor, double(reached_by(maxima.data(), groups * TILE, wanted)));
+                for (int64_t n = 0; n < tiles; ++n) {
+                    float bound = float(floor) - twice[i * UNIT + n];
                     for (int64_t v = 0; v < STRIPS; ++v)
-                        for (uint32_t lanes = not_negative(sums + i * TILE + v * STRIP); lanes; lanes &= lanes - 1)
-                            add(g, first + i, t * TILE + v * STRIP + __builtin_ctz(lanes));
+                        for (uint32_t lanes = reaching(mine + n * TILE + v * STRIP, bound); lanes; lanes &= lanes - 1)
+                            add(g, first + i, (from + n * step) * TILE + v * STRIP + __builtin_ctz(lanes));
+                }
+            }
+        }
+
+        // NOT_LISTED in the places of rows that are excluded, not allowed, or past the end.
+        void leave_out(float* values, int64_t q, int64_t from, int64_t tiles, int64_t step) const {
+            for (int64_t n = 0; n < tiles; ++n) {
+                int64_t row = (from + n * step) * TILE, valid = std::min(TILE, p.items - row);
+                std::fill(values + n * TILE + valid, values + (n + 1) * TILE, NOT_LISTED);
+                for (int64_t i = 0; p.allowed && i < valid; ++i)
+                    values[n * TILE + i] = p.allowed[row + i] ? values[n * TILE + i] : NOT_LISTED;
+            }
+            if (!p.excluded) return;
+            for (int64_t row : all.excluded[q / p.per_excluded]) {
+                int64_t n = row / TILE - from;
+                if (row >= 0 && n >= 0 && n < tiles * step && n % step == 0) values[n / step * TILE + row % TILE] = NOT_LISTED;
             }
         }
 
