@@ -35,9 +35,9 @@ report: $(VENV)/.installed-$(EXTRA)
 lab: $(VENV)/.installed-$(EXTRA)
 	$(BIN)/workbench lab
 
-# A process for each core; the tests of a file stay together, for they share what they trained.
+# A process for each core, of one thread; the tests of a file stay together, for they share what they trained.
 test: lint
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --durations 30
 
 matrix: $(VENV)/.installed-$(EXTRA)-test
 	$(BIN)/python -m pytest -m matrix
