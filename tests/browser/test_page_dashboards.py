@@ -180,6 +180,21 @@ def test_axes_stay_in_their_place_and_no_figure_is_drawn_twice(visit: Any, page:
     )
     assert [drawn for drawn, *_ in found[4:]] == [1] * 4
     assert len({tuple(size) for _, *size in found[4:]}) == 1
+    # Bars and lines by turns: each has margins of its own.
+    views = browser.evaluate(
+        """async () => {
+            const one = dashboards[0], view = one.controls.get('view'), found = []
+            let drawn = 0
+            one.plot.on('plotly_beforeplot', () => drawn++)
+            for (const place of [0, 1, 0, 1, 0, 1]) {
+                drawn = 0
+                await one.set(view, place)
+                found.push(drawn)
+            }
+            return found
+        }"""
+    )
+    assert views[2:] == [1] * 4
 
 
 def test_nothing_chosen_is_said_and_every_control_has_a_name(visit: Any, page: Path) -> None:

@@ -175,3 +175,14 @@ def test_the_distribution_of_ranks_is_the_hit_rate_at_every_cut_off() -> None:
     first, second = figures.rank_distribution(RANKS).data
     assert (list(first.x), list(first.y)) == ([1, 10], [0.5, 0.75])
     assert (list(second.x), list(second.y)) == ([3, 7], [0.5, 1.0])
+
+
+def test_axes_of_numbers_are_linear_and_others_stay_as_they_are() -> None:
+    figure = go.Figure(
+        [go.Scatter(x=np.arange(3.0), y=np.arange(3)), go.Bar(x=["7", "8"], y=[1, 2], xaxis="x2")]
+    )
+    figure.add_scatter(x=np.arange(1, 3), y=np.array(["a", "b"]), xaxis="x3", yaxis="y3")
+    figure.update_layout(xaxis2={}, yaxis3={}, xaxis3={"type": "log"})
+    layout = figures.finished(figure, "").to_dict()["layout"]
+    types = {name: axis["type"] for name, axis in layout.items() if "axis" in name and "type" in axis}
+    assert types == {"xaxis": "linear", "yaxis": "linear", "xaxis3": "log"}

@@ -5,7 +5,7 @@ literally.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from plotly.subplots import make_subplots
 
 from workbench.explore.template import (
     BLUE,
+    DIVERGING,
     GREEN,
     GREY,
     SEQUENTIAL,
@@ -285,7 +286,7 @@ def score_heatmap(scores: pd.DataFrame, title: str = "Scores", unit: str = "φ(q
     figure = go.Figure(
         go.Heatmap(
             z=values,
-            colorscale="RdBu_r" if two_sided else SEQUENTIAL,
+            colorscale=DIVERGING if two_sided else SEQUENTIAL,
             zmid=0 if two_sided else None,
             colorbar={"title": {"text": plain(unit)}},
             customdata=[[f"{row}<br>{column}" for column in columns] for row in rows],
@@ -343,7 +344,21 @@ def need(table: pd.DataFrame, *columns: str) -> None:
 def finished(figure: go.Figure, title: str, hovermode: str = "closest") -> go.Figure:
     """The figure in our template, under its title."""
     figure.update_layout(template=TEMPLATE, title_text=title, hovermode=hovermode)
+    _declare_numbers(figure)
     return figure
+
+
+def _declare_numbers(figure: go.Figure) -> None:
+    """Axes of numbers are linear unless they have a type: otherwise plotly reads their values as dates first, at each draw."""
+    seen = set()
+    for trace, letter in product(figure.data, "xy"):
+        if letter not in trace or trace[letter] is None or f"{letter}axis" not in trace:
+            continue
+        axis = f"{letter}axis{(trace[f'{letter}axis'] or letter)[1:]}"
+        numbers = isinstance(trace[letter], np.ndarray) and trace[letter].dtype.kind in "iuf"
+        if axis not in seen and numbers and (axis not in figure.layout or figure.layout[axis].type is None):
+            figure.update_layout({axis: {"type": "linear"}})
+        seen.add(axis)
 
 
 def _labels(names: pd.Index, longest: int = 24) -> dict[str, object]:

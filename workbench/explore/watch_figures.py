@@ -97,18 +97,14 @@ def watched_step(
     order = np.argsort(-(watched.bounds if watched.has_bounds else watched.scores), kind="stable")
     order = order[~watched.hidden[order]]
     rank = np.arange(1, len(order) + 1, dtype=np.float32)
-    scored = moment.scored.numpy()[order]
-    if watched.has_bounds:
-        figure.add_scattergl(
-            x=rank, y=watched.bounds[order], mode="markers", text=names[order], showlegend=False,
-            hovertemplate="%{text}<br>bound %{y:.2f}<extra></extra>",
-            marker={"color": state[order], "size": np.where(scored, 1, _sizes(state[order])).astype(np.uint8), **_SCALE},
-            xaxis="x2", yaxis="y2",
-        )  # fmt: skip
+    scores = watched.scores[order]
+    known = np.where(
+        moment.scored.numpy()[order], scores, watched.bounds[order] if watched.has_bounds else np.nan
+    )
     figure.add_scattergl(
-        x=rank, y=watched.scores[order], mode="markers", text=names[order], showlegend=False,
-        hovertemplate="%{text}<br>score %{y:.2f}<extra></extra>",
-        marker={"color": state[order], "size": np.where(scored, 6, 0).astype(np.uint8), "symbol": "diamond", **_SCALE},
+        x=rank, y=known.astype(np.float32), mode="markers", text=names[order], showlegend=False,
+        hovertemplate="%{text}: %{y:.2f}<extra></extra>",
+        marker={"color": state[order], "size": _sizes(state[order]), **_SCALE},
         xaxis="x2", yaxis="y2",
     )  # fmt: skip
     place = {int(row): at for at, row in enumerate(order, 1)}

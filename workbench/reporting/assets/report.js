@@ -18,6 +18,11 @@ const LEGIBLE = 4.6; // contrast of text with the page, of 4.5 that WCAG 2.2 ask
 const CONFIG = { responsive: true, displaylogo: false, showTips: false, showSendToCloud: false };
 // Marks of WebGL as sharp as the screen is: plotly makes them for one of twice as many pixels, and four times as slow to read.
 CONFIG.plotGlPixelRatio = Math.min(2, Math.max(1, devicePixelRatio));
+// They have smooth edges of their own. To smooth the whole canvas as well takes as long again without a graphics card.
+const { getContext } = HTMLCanvasElement.prototype;
+HTMLCanvasElement.prototype.getContext = function (kind, options) {
+  return getContext.call(this, kind, kind === "2d" ? options : { ...options, antialias: false });
+};
 
 // The figures of the page by the elements that show them, to be drawn again when the reader changes between light and dark.
 const figures = new Map();
@@ -80,16 +85,25 @@ function show(target, figure) {
   target.style.height = `${layout.height ?? layout.template?.layout?.height ?? 450}px`;
   const kind = [width, layout.height, ...new Set(data.map((trace) => trace.type))].join();
   keepMargins(target, layout, kind);
-  return Plotly.react(target, data, layout, CONFIG).then(() => margins.set(target, { kind, ...target._fullLayout._size }));
+  return Plotly.react(target, data, layout, target._context ? undefined : CONFIG).then(() => {
+    const { l, r, t, b } = target._fullLayout._size;
+    margins.get(target).sizes.set(kind, { l, r, t, b });
+  });
 }
 
-// The margins of each figure as it was drawn. Another of its kind gets them, if it needs no larger ones: axes stay where they
-// are, and plotly does not draw all of it a second time, as it does when labels need another margin than it began with.
+// The margins of each figure as it was drawn last, by its kind. Another of the kind gets them, if it needs no larger ones: axes
+// stay where they are, and plotly does not draw all of it a second time, as it does when labels need another margin than it
+// began with.
 const margins = new Map();
 
 function keepMargins(target, layout, kind) {
-  const last = margins.get(target);
-  if (last?.kind !== kind) return;
+  if (!margins.has(target)) margins.set(target, { sizes: new Map() });
+  const kept = margins.get(target);
+  const last = kept.sizes.get(kind);
+  // Plotly would begin with what the labels of the figure before needed.
+  if (kept.kind !== kind && target._fullLayout) target._fullLayout._pushmargin = {};
+  kept.kind = kind;
+  if (!last) return;
   const margin = { ...layout.template?.layout?.margin, ...layout.margin };
   layout.margin = { ...margin, ...Object.fromEntries([..."lrtb"].map((side) => [side, Math.max(margin[side] ?? 80, last[side])])) };
 }
@@ -143,7 +157,7 @@ function stack(layout, data, width) {
     const ticks = row.some(({ x }) => x && layout[x].showticklabels !== false && layout[x].visible !== false);
     row.above = row === rows[0] ? 0 : NOTE * lines + 8;
     const own = Math.max(...row.map(({ along: [low, high] }) => inner * (high - low)));
-    row.height = row[0].picture ? Math.min(own, PICTURE * width) : row[0].table ? own : Math.max(own, LEAST);
+    row.height = row[0].picture ? Math.min(own, PICTURE * width) : row[0].table ? tableHeight(row[0].table, own, width) : Math.max(own, LEAST);
     row.below = (ticks ? UNDER : 12) + (row.some(({ x }) => x && layout[x].title?.text) ? TITLE : 0);
     height += row.above + row.height + (row === rows.at(-1) ? 0 : row.below);
   }
@@ -237,23 +251,38 @@ function fold(layout, data, width) {
   }
   const [low, high] = layout.xaxis?.range ?? [];
   for (const note of (layout.annotations ?? []).filter((note) => note.showarrow !== false && note.ax)) {
-    const side = low === undefined ? Math.sign(note.ax) : (note.x - low) / (high - low) < 0.5 ? 1 : -1; // where there is more room
-    Object.assign(note, { ax: 18 * side, xanchor: side > 0 ? "left" : "right", font: { ...note.font, size: SMALL } });
+    const share = low === undefined ? 0.5 : (note.x - low) / (high - low); // of the width, left of it
+    const side = Math.sign(0.5 - share) || Math.sign(note.ax); // where there is more room
+    const room = across * (side > 0 ? 1 - share : share) - 24;
+    const text = wrapped(note.text, Math.max(8, Math.floor(room / 6))).join("<br>");
+    Object.assign(note, { text, ax: 18 * side, xanchor: side > 0 ? "left" : "right", font: { ...note.font, size: SMALL } });
   }
   const labels = [...new Set(data.filter((trace) => trace.orientation === "h").flatMap((trace) => trace.y ?? []))];
   if (labels.some((label) => String(label).length > LABEL)) {
     const texts = labels.map((label) => wrapped(String(label), LABEL));
     const ticktext = texts.map((lines) => lines.join("<br>"));
     layout.yaxis = { ...layout.yaxis, tickmode: "array", tickvals: labels, ticktext, tickfont: { size: SMALL } };
-    height = Math.max(height, 120 + 13 * texts.length * Math.max(...texts.map((lines) => lines.length)));
+    height = Math.max(height, 120 + 15 * texts.length * Math.max(...texts.map((lines) => lines.length)));
   }
   const named = data.filter((trace) => trace.showlegend !== false);
   const names = named.map((trace) => wrapped(trace.name ?? "", Math.floor((width - 56) / 7.5)));
   const lines = names.flat().length;
   layout.height = height + (layout.showlegend !== false && named.length > 1 ? 25 * named.length + 16 * (lines - named.length) : 0);
   foldTitle(layout, width);
-  return data.map((trace) => (named.includes(trace) ? { ...trace, name: names[named.indexOf(trace)].join("<br>") } : trace));
+  return data.map((trace) => {
+    if (trace.type === "table") return { ...trace, cells: { ...trace.cells, values: breaking(trace.cells.values) } };
+    return named.includes(trace) ? { ...trace, name: names[named.indexOf(trace)].join("<br>") } : trace;
+  });
 }
+
+// The height of a table, whose texts take two lines on a phone. Half as high again at most: its rows can be moved.
+function tableHeight({ cells }, own, width) {
+  const rows = Math.max(0, ...(cells?.values ?? []).map((column) => column.length));
+  return width < NARROW ? Math.max(own, Math.min(1.5 * own, 36 * (rows + 1))) : own;
+}
+
+// The texts of a table, with spaces at which a line may end.
+const breaking = (value) => (Array.isArray(value) ? value.map(breaking) : String(value).replaceAll("\u00a0", " "));
 
 // A title that is too long for one line, in as many as it takes, from the figure's upper edge.
 function foldTitle(layout, width) {
