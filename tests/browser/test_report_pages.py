@@ -275,7 +275,8 @@ def test_a_page_is_never_wider_than_its_window(visit: Any, report: Path, width: 
 
 CUT = """() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => {
     const room = plot.getBoundingClientRect()
-    const texts = plot.querySelectorAll('.gtitle, .xtick text, .ytick text, .legendtext, .xtitle, .ytitle')
+    const texts = plot.querySelectorAll(
+        '.gtitle, .xtick text, .ytick text, .legendtext, .xtitle, .ytitle, .annotation-text')
     return [...texts].filter(text => {
         const { left, right, top, bottom } = text.getBoundingClientRect()
         return left < room.left - 2 || right > room.right + 2 || top < room.top - 2 || bottom > room.bottom + 2
@@ -293,6 +294,9 @@ def test_a_phone_cuts_no_title_name_or_label(visit: Any, tmp_path: Path) -> None
         {"template": TEMPLATE, "title": title},
     )
     bars = go.Figure(go.Bar(x=[1] * 8, y=names, orientation="h"), {"template": TEMPLATE, "title": title})
+    for place in (1.2, 1.5, 1.8):
+        lines.add_annotation(x=place, y=4, ax=50, ay=0, text="h-indexer width=64, keep=4000")
+    lines.update_xaxes(range=[1, 2])
     cells = [
         nbformat.v4.new_markdown_cell("# Long"),
         nbformat.v4.new_code_cell("x", outputs=[plot(lines), plot(bars)]),
@@ -304,6 +308,15 @@ def test_a_phone_cuts_no_title_name_or_label(visit: Any, tmp_path: Path) -> None
     visit.page.wait_for_function("document.querySelectorAll('.main-svg').length >= 6")
     assert visit.page.locator(".legendtext").count() == len(names)
     assert visit.page.evaluate(CUT) == []
+    assert visit.page.evaluate(CROSSED) == []
+
+
+CROSSED = """() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => {
+    const boxes = [...plot.querySelectorAll('.ytick text')].map(text => text.getBoundingClientRect())
+    boxes.sort((one, other) => one.top - other.top)
+    return boxes.slice(1).filter((box, place) => box.top < boxes[place].bottom - 2).length ? [boxes.length] : []
+})"""
+"""Figures of one panel in which labels of several lines overlap, by their number of labels."""
 
 
 OVERLAP = """() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => {

@@ -7,9 +7,10 @@ import plotly.graph_objects as go
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plotly.colors import sample_colorscale
 
 from workbench.encoders import ENCODERS
-from workbench.explore.template import PALETTE, TEMPLATE, method_style, plain
+from workbench.explore.template import DIVERGING, ON_SCALE, PALETTE, SEQUENTIAL, TEMPLATE, method_style, plain
 from workbench.similarities import SIMILARITIES
 from workbench.visible import visible
 
@@ -50,6 +51,14 @@ def test_every_colour_shows_on_light_and_dark(color: str, ground: str) -> None:
 @pytest.mark.parametrize("ground", ["#ffffff", "#15181c"])
 def test_text_can_be_read_on_light_and_dark(ground: str) -> None:
     assert contrast(TEMPLATE.layout.font.color, ground) > 3.9
+
+
+@pytest.mark.parametrize("scale", [SEQUENTIAL, DIVERGING])
+def test_numbers_can_be_read_in_every_cell_of_a_scale(scale: list[list[object]]) -> None:
+    cells = sample_colorscale(scale, [place / 100 for place in range(101)], colortype="tuple")
+    for cell in cells:
+        ground = "#" + "".join(f"{round(255 * channel):02x}" for channel in cell)
+        assert contrast(ON_SCALE, ground) >= 4.5
 
 
 def test_colours_are_distinguished_without_seeing_green() -> None:

@@ -14,6 +14,7 @@ from workbench.explore.figures import finished, need, translucent
 from workbench.explore.template import (
     DIVERGING,
     GREY,
+    ON_SCALE,
     PURPLE,
     SEQUENTIAL,
     SKY,
@@ -206,7 +207,7 @@ def _grid(parts: pd.DataFrame, name: str, place: int) -> go.Heatmap:
         showscale=False,
         text=texts,
         texttemplate="%{text}",
-        textfont={"size": 12},
+        textfont={"size": 12, "color": ON_SCALE},
         xgap=1,
         ygap=1,
         hovertemplate=f"%{{y}}·%{{x}}: {unit} = %{{z:.4f}}<extra></extra>",

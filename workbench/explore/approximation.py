@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.explore.figures import finished, need
-from workbench.explore.template import BLUE, GREEN, GREY, PALETTE, SEQUENTIAL, VERMILLION, plain
+from workbench.explore.template import BLUE, DIVERGING, GREEN, GREY, PALETTE, SEQUENTIAL, VERMILLION, plain
 
 FLOOR = {"color": GREY, "width": 1.6, "dash": "dash"}
 EQUAL = {"color": GREEN, "width": 1.6, "dash": "dot"}
@@ -19,7 +19,7 @@ ERROR = "relative error ‖A − φ‖ / ‖A‖"
 ROOM = 1.25
 """Scales of scores reach this much further than the target's largest entry: because fits overshoot."""
 
-_SCORES = {"colorscale": "RdBu_r", "cmid": 0}
+_SCORES = {"colorscale": DIVERGING, "cmid": 0}
 _BAR = {"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}, "xpad": 4, "nticks": 5}
 
 
@@ -37,7 +37,7 @@ def gallery(targets: Mapping[str, pd.DataFrame]) -> go.Figure:
         figure.add_trace(
             go.Heatmap(
                 z=values,
-                colorscale="RdBu_r",
+                colorscale=DIVERGING,
                 zmin=-limit,
                 zmax=limit,
                 showscale=False,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from workbench.explore.anatomy import MOST_CELLS
 from workbench.explore.figures import finished, need
-from workbench.explore.template import DIVERGING, GREY, PALETTE, SEQUENTIAL, SKY, VERMILLION, plain
+from workbench.explore.template import DIVERGING, GREY, ON_SCALE, PALETTE, SEQUENTIAL, SKY, VERMILLION, plain
 
 MOST_COLORS = len(PALETTE) - 1
 """Groups of items with a colour of their own; the others are grey."""
@@ -40,7 +40,7 @@ def usage_heatmap(
             zmax=largest,
             colorbar={"title": {"text": "difference" if relative else "mean", "font": {"size": 12}}},
             texttemplate="%{z:.2f}" if cells else None,
-            textfont={"size": 11},
+            textfont={"size": 11, "color": ON_SCALE},
             hovertemplate="%{y}<br>%{x}: %{z:.4f}<extra></extra>",
             xgap=1,
             ygap=1,

@@ -85,7 +85,7 @@ def curve_explorer(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
     # Lines of the legend, about: it would rise over the axis's title if the curves had to make room for it.
     lines = -(-len(values) // 3)
     figure.update_layout(
-        height=400 + 24 * max(0, lines - 2), legend={"orientation": "h", "y": -0.22, "yanchor": "top"}
+        height=400 + 24 * max(0, lines - 2), legend={"orientation": "h", "y": -0.27, "yanchor": "top"}
     )
     return finished(figure, f"{plain(axes.unit)} = {at:,}")
 

@@ -127,7 +127,7 @@ def _lists(places: pd.DataFrame, titles: pd.Series | None) -> go.Table:
     return go.Table(
         columnwidth=[1, 5, 5],
         header={
-            "values": ["place", on_one_line("this searcher"), on_one_line("exact search")],
+            "values": ["#", on_one_line("this searcher"), on_one_line("exact search")],
             "align": "left",
             "font": {"size": 13, "color": TEXT},
             "fill": {"color": "rgba(128,136,148,0.16)"},

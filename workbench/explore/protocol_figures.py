@@ -29,7 +29,7 @@ def protocol_bars(table: pd.DataFrame, changed: dict[str, Any], metric: str = "N
             x=[row[metric]],
             orientation="h",
             marker={"color": style.color, "pattern": {"shape": style.pattern, "size": 5}},
-            text=f" {row[metric]:.4f} ({difference:+.4f})",
+            text=f" {row[metric]:.4f}<br> ({difference:+.4f})",
             textposition="outside",
             cliponaxis=False,
             hovertemplate=f"{plain(method)}<br>{plain(metric)} %{{x:.4f}}<extra></extra>",
@@ -44,7 +44,7 @@ def protocol_bars(table: pd.DataFrame, changed: dict[str, Any], metric: str = "N
         hovertemplate="strict protocol: %{x:.4f}<extra></extra>",
     )
     most = float(table[metric].max())
-    figure.update_xaxes(title_text=plain(metric), range=[0, 1.25 * most])
+    figure.update_xaxes(title_text=plain(metric), range=[0, 1.4 * most])
     figure.update_yaxes(autorange="reversed")
     figure.update_layout(legend={"x": 1, "y": 1.02, "xanchor": "right", "yanchor": "bottom"})
     return finished(figure, f"{plain(metric)} under this protocol, and its difference to the strict one")

@@ -23,10 +23,13 @@ VIOLET = "#6C48FC"
 REFERENCES = ("popularity", "random")
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
 
-SEQUENTIAL = [[0.0, "#f3f6fa"], [0.25, "#bcd4e8"], [0.5, "#6ea6cf"], [0.75, "#2b75ad"], [1.0, "#053e6b"]]
-"""Colour scale for amounts: light to dark blue, even in grey."""
-DIVERGING = "RdBu_r"
-"""Colour scale for amounts of both signs."""
+SEQUENTIAL = [[0.0, "#f3f6fa"], [0.35, "#bcd4e8"], [0.7, "#6ea6cf"], [1.0, "#3a84bd"]]
+"""Colour scale for amounts: light to medium blue, even in grey."""
+DIVERGING = [[0.0, "#4393c3"], [0.17, "#92c5de"], [0.33, "#d1e5f0"], [0.5, "#f7f7f7"],
+             [0.67, "#fddbc7"], [0.83, "#f4a582"], [1.0, "#d6604d"]]  # fmt: skip
+"""Colour scale for amounts of both signs: the middle of ColorBrewer's RdBu."""
+ON_SCALE = "#000000"
+"""Colour of numbers in cells of these scales, which are nowhere too dark for it, on any ground."""
 
 
 @dataclass(frozen=True)
