@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from workbench.kernels import mixture, mixture_native
-from workbench.kernels.mixture import MixtureGate, candidate_scores, component_maxima, mixture_scores
+from workbench.kernels.mixture import (
+    MixtureGate,
+    candidate_scores,
+    component_maxima,
+    mixture_scores,
+    pair_scores,
+)
 
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.2}
 """As `mixture` states, for unit components and a temperature of 1/20."""
@@ -163,6 +169,11 @@ def test_the_bits_of_a_score_do_not_depend_on_the_company(shape, hidden, combina
     assert torch.equal(part[0], whole[query, start:stop])
     rows = torch.randint(n, (b, data.draw(st.integers(1, 70))), generator=torch.Generator().manual_seed(0))
     assert torch.equal(candidate_scores(*given, rows), whole.gather(1, rows))
+    owners = (
+        torch.randint(b, (data.draw(st.integers(0, 150)),)).sort().values
+    )  # some have many pairs, some none
+    rows = torch.randint(n, owners.shape)
+    assert torch.equal(pair_scores(*given, owners, rows), whole[owners, rows])
     maxima = component_maxima(given.query_components, given.item_components)
     alone = component_maxima(given.query_components[query : query + 1], given.item_components[start:stop])
     assert torch.equal(alone[0], maxima[query, start:stop])
@@ -231,6 +242,13 @@ def test_a_candidate_outside_of_the_corpus_is_an_error(version, row):
     rows[2, 1] = row
     with pytest.raises(IndexError):
         candidate_scores(*problem(), rows)
+
+
+@pytest.mark.skipif(not mixture_native.available(), reason="there is no C++ compiler here")
+@pytest.mark.parametrize(("owner", "row"), [(-1, 0), (5, 0), (0, -1), (0, 61)])
+def test_a_pair_of_no_query_or_no_item_is_an_error(owner, row):
+    with pytest.raises(IndexError, match="a pair is of no query" if row == 0 else "no row of the corpus"):
+        pair_scores(*problem(), torch.tensor([0, owner]), torch.tensor([1, row]))
 
 
 def test_tensors_that_do_not_go_together_are_refused():

@@ -174,4 +174,9 @@ def test_processors_with_narrower_vectors_get_the_same_scores(tmp_path, monkeypa
         with monkeypatch.context() as patch:
             patch.setattr(mixture_native, "_library", lambda: narrow)
             found = mixture_native.mixture_scores(f, of_query, g, of_item, layers, combination)
+            owners, rows = torch.arange(3).repeat_interleave(25), torch.arange(75) % 70
+            pairs = mixture_native.mixture_scores(
+                f, of_query, g, of_item, layers, combination, rows, owners=owners
+            )
+            assert torch.equal(pairs, found[owners, rows])
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

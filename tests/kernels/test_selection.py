@@ -69,3 +69,36 @@ def test_distinct_rows_are_those_of_sorting(lists, length, most, seed):
     found = selection.distinct(rows)
     assert list(zip(*(part.tolist() for part in found), strict=True)) == expected
     assert selection.serves_rows(rows) and not selection.serves_rows(rows.int())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 3, 20, 700]), max_size=4),
+    count=st.integers(1, 30),
+    seed=st.integers(0, 9),
+)
+def test_the_best_of_pairs_are_those_of_a_stable_sort_of_each_list(sizes, count, seed):
+    lists = torch.repeat_interleave(torch.tensor(sizes, dtype=torch.int64))
+    scores = whole_numbers(1, len(lists), seed)[0]
+    rows = torch.arange(len(lists)) + 5
+    assert selection.serves_pairs(scores) and not selection.serves_pairs(scores.double())
+    best, found = selection.best_of_pairs(lists, rows, scores, len(sizes), count)
+    assert best.shape == found.shape == (len(sizes), count)
+    for one, of in enumerate(sizes):
+        order = scores[lists == one].sort(descending=True, stable=True).indices[:count]
+        assert torch.equal(best[one, : len(order)], scores[lists == one][order])
+        assert torch.equal(found[one, : len(order)], rows[lists == one][order])
+        assert best[one, len(order) :].eq(-INF).all() and found[one, len(order) :].eq(0).all()
+        assert len(order) == min(of, count)
+
+
+@settings(max_examples=60, deadline=None)
+@given(one=st.integers(0, 40), other=st.integers(0, 40), seed=st.integers(0, 99))
+def test_merged_pairs_are_the_set_of_both(one, other, seed):
+    chance = torch.Generator().manual_seed(seed)
+    parts = [
+        selection.distinct(torch.randint(-1, 30, (3, length), generator=chance)) for length in (one, other)
+    ]
+    pairs = [set(zip(*(part.tolist() for part in found), strict=True)) for found in parts]
+    merged = selection.merged(*parts)
+    assert list(zip(*(part.tolist() for part in merged), strict=True)) == sorted(pairs[0] | pairs[1])

@@ -18,7 +18,7 @@ extern "C" {
 
 // What Python hands over; the fields and their order are those of `_Problem` in mixture_native.py.
 struct Problem {
-    int64_t queries, items, candidates;               // B, N, C (0: every item)
+    int64_t queries, items, candidates;               // B, N, C: of all queries together where there are owners
     int64_t query_groups, item_groups, width;         // Pq, Px, d
     int64_t hidden;                                   // of the pair gate; 0: linear, -1: none
     int64_t combination;                              // 0: glu_silu, 1: glu_silu_ln, 2: sum
@@ -30,9 +30,10 @@ struct Problem {
     const void* item_gate;                            // (N, P) or null
     const float *first_weight, *first_bias;           // (hidden, P), (hidden); null where there is no hidden layer
     const float *last_weight, *last_bias;             // (P, hidden or P), (P); null where there is no pair gate
-    const int64_t* rows;                              // (B, C) or null
+    const int64_t* rows;                              // (B, C), where there are owners (C), or null: every item
+    const int64_t* owners;                            // (C) or null: the query of each of `rows`, ascending
     const float* floors;                              // (B) or null: pairs whose largest logit is below score -inf
-    float* scores;                                    // (B, N) or (B, C)
+    float* scores;                                    // (B, N), or as `rows`
 };
 }
 
@@ -45,14 +46,15 @@ constexpr int64_t CHUNK = 32;  // queries whose pairs above a floor are held at 
 struct Work {
     const Problem& p;
     bool maxima;  // the largest component score in the place of the mixture
-    int64_t components, row_length, tiles, group;
+    int64_t components, row_length, pairs, tiles, group;
     std::vector<float> queries, first, last;  // packed
     std::atomic<int64_t> next{0};
 
     Work(const Problem& problem, bool maxima) : p(problem), maxima(maxima) {
         components = p.query_groups * p.item_groups;
         row_length = p.item_groups * p.width;
-        tiles = ((p.rows ? p.candidates : p.items) + ITEMS - 1) / ITEMS;
+        pairs = p.owners ? p.candidates : p.queries * p.candidates;  // where there are rows
+        tiles = ((p.rows ? pairs : p.items) + ITEMS - 1) / ITEMS;
         // Tiles in a unit of work above floors: many, so that few lanes are left over; a few units for each thread.
         group = std::max<int64_t>(8, std::min<int64_t>(256, tiles / (3 * std::max<int64_t>(p.threads, 1)) + 1));
         int64_t query_length = p.query_groups * p.width;
@@ -71,12 +73,13 @@ struct Work {
 
     int64_t units() const {
         if (p.floors) return (tiles + group - 1) / group * ((p.queries + CHUNK - 1) / CHUNK);
-        return p.rows ? p.queries * tiles : tiles;
+        return tiles;
     }
 
-    // Floats that one thread needs: the transposed items and their gates, the logits, the hidden units, the gate.
+    // Floats that one thread needs: the transposed items and their gates, the logits, the hidden units, the gate, and for pairs
+    // the logits and the gates of another query.
     int64_t scratch() const {
-        int64_t least = ITEMS * (row_length + 3 * components + std::max<int64_t>(p.hidden, 0));
+        int64_t least = ITEMS * (row_length + (p.rows ? 5 : 3) * components + std::max<int64_t>(p.hidden, 0));
         return p.floors ? least + 2 * components * (ITEMS + CHUNK * HELD) : least;
     }
 
@@ -89,8 +92,27 @@ struct Work {
 
     void start(float* scratch) {
         if (p.floors) run_above(scratch);
+        else if (p.rows) run_pairs(scratch);
         else run(scratch);
     }
+
+    // Items of a tile, transposed, and their part of the gate.
+    void gather_items(const int64_t* chosen, float* tile, float* gates) const {
+        if (p.components_half) gather<uint16_t>(p.item_components, row_length, chosen, tile);
+        else gather<float>(p.item_components, row_length, chosen, tile);
+        if (!p.item_gate || maxima) return;
+        if (p.gate_half) gather<uint16_t>(p.item_gate, components, chosen, gates);
+        else gather<float>(p.item_gate, components, chosen, gates);
+    }
+
+    void component_scores(int64_t query, const float* tile, float* logits) const {
+        const float* from = &queries[query * p.query_groups * p.width];
+        for (int64_t j = 0; j < p.item_groups; ++j)  // component i · Px + j
+            product(from, nullptr, p.query_groups, p.width, tile + j * p.width * ITEMS, logits + j * ITEMS,
+                    p.item_groups * ITEMS);
+    }
+
+    const float* gate_of(int64_t query) const { return p.query_gate ? p.query_gate + query * components : nullptr; }
 
     void run(float* scratch) {
         float* tile = scratch;
@@ -98,35 +120,55 @@ struct Work {
         float* logits = gates + ITEMS * components;
         float* weights = logits + ITEMS * components;
         float* hidden = weights + ITEMS * components;
-        int64_t total = units(), columns = p.rows ? p.candidates : p.items;
-        for (int64_t unit; (unit = next.fetch_add(1)) < total;) {
-            int64_t start = (p.rows ? unit % tiles : unit) * ITEMS;
-            int64_t valid = std::min<int64_t>(ITEMS, columns - start);
-            int64_t first_query = p.rows ? unit / tiles : 0;
-            int64_t last_query = p.rows ? first_query + 1 : p.queries;
+        for (int64_t unit; (unit = next.fetch_add(1)) < tiles;) {
+            int64_t start = unit * ITEMS, valid = std::min<int64_t>(ITEMS, p.items - start);
             int64_t chosen[ITEMS];
-            for (int64_t i = 0; i < ITEMS; ++i) {  // the last item again fills an incomplete tile
-                int64_t column = start + std::min(i, valid - 1);
-                chosen[i] = p.rows ? p.rows[first_query * columns + column] : column;
-            }
-            if (p.components_half) gather<uint16_t>(p.item_components, row_length, chosen, tile);
-            else gather<float>(p.item_components, row_length, chosen, tile);
-            if (p.item_gate && !maxima) {
-                if (p.gate_half) gather<uint16_t>(p.item_gate, components, chosen, gates);
-                else gather<float>(p.item_gate, components, chosen, gates);
-            }
-            for (int64_t b = first_query; b < last_query; ++b) {
-                const float* query = &queries[b * p.query_groups * p.width];
-                for (int64_t j = 0; j < p.item_groups; ++j)  // component i · Px + j
-                    product(query, nullptr, p.query_groups, p.width, tile + j * p.width * ITEMS, logits + j * ITEMS,
-                            p.item_groups * ITEMS);
+            for (int64_t i = 0; i < ITEMS; ++i) chosen[i] = start + std::min(i, valid - 1);  // the last item fills a tile
+            gather_items(chosen, tile, gates);
+            for (int64_t b = 0; b < p.queries; ++b) {
+                component_scores(b, tile, logits);
                 Vector scores[VECTORS];
                 if (maxima) largest(logits, scores);
-                else mixed(b, logits, gates, weights, hidden, scores);
-                float* to = p.scores + b * columns + start;
+                else mixed(gate_of(b), 0, logits, gates, weights, hidden, scores);
+                float* to = p.scores + b * p.items + start;
                 if (valid == ITEMS) std::memcpy(to, scores, sizeof scores);
                 else std::memcpy(to, scores, valid * sizeof(float));
             }
+        }
+    }
+
+    // Pairs side by side, of one query after the other: a tile has those of several where they have few.
+    void run_pairs(float* scratch) {
+        float* tile = scratch;
+        float* gates = tile + ITEMS * row_length;
+        float* logits = gates + ITEMS * components;
+        float* weights = logits + ITEMS * components;
+        float* others = weights + ITEMS * components;
+        float* query_gates = others + ITEMS * components;
+        float* hidden = query_gates + ITEMS * components;
+        for (int64_t unit; (unit = next.fetch_add(1)) < tiles;) {
+            int64_t start = unit * ITEMS, valid = std::min<int64_t>(ITEMS, pairs - start);
+            int64_t chosen[ITEMS], owner[ITEMS];
+            for (int64_t i = 0; i < ITEMS; ++i) {
+                int64_t pair = start + std::min(i, valid - 1);
+                chosen[i] = p.rows[pair];
+                owner[i] = p.owners ? p.owners[pair] : pair / p.candidates;
+            }
+            gather_items(chosen, tile, gates);
+            component_scores(owner[0], tile, logits);
+            bool several = owner[0] != owner[ITEMS - 1];
+            for (int64_t i = 1; several && i < ITEMS; ++i) {
+                if (owner[i] == owner[i - 1]) continue;
+                component_scores(owner[i], tile, others);
+                for (int64_t c = 0; c < components; ++c)
+                    std::memcpy(logits + c * ITEMS + i, others + c * ITEMS + i, (ITEMS - i) * sizeof(float));
+            }
+            for (int64_t c = 0; several && p.query_gate && c < components; ++c)
+                for (int64_t i = 0; i < ITEMS; ++i) query_gates[c * ITEMS + i] = gate_of(owner[i])[c];
+            Vector scores[VECTORS];
+            if (several && p.query_gate) mixed(query_gates, 1, logits, gates, weights, hidden, scores);
+            else mixed(gate_of(owner[0]), 0, logits, gates, weights, hidden, scores);
+            std::memcpy(p.scores + start, scores, valid * sizeof(float));
         }
     }
 
@@ -158,7 +200,7 @@ struct Work {
                     store(mine + c * HELD, load<Vector>(mine + c * HELD + ITEMS));
                 }
                 Vector scores[VECTORS];
-                mixed(b, full, full + ITEMS * components, weights, hidden, scores);
+                mixed(gate_of(b), 0, full, full + ITEMS * components, weights, hidden, scores);
                 float values[ITEMS];
                 std::memcpy(values, scores, sizeof scores);
                 for (int64_t i = 0; i < number; ++i) p.scores[b * p.items + column[i]] = values[i];
@@ -168,21 +210,13 @@ struct Work {
             for (int64_t t = first; t < last; ++t) {
                 int64_t chosen[ITEMS];
                 for (int64_t i = 0; i < ITEMS; ++i) chosen[i] = std::min(t * ITEMS + i, p.items - 1);
-                if (p.components_half) gather<uint16_t>(p.item_components, row_length, chosen, tile);
-                else gather<float>(p.item_components, row_length, chosen, tile);
-                if (p.item_gate) {
-                    if (p.gate_half) gather<uint16_t>(p.item_gate, components, chosen, gates);
-                    else gather<float>(p.item_gate, components, chosen, gates);
-                }
+                gather_items(chosen, tile, gates);
                 for (int64_t b = first_query; b < last_query; ++b) {
                     float* to = p.scores + b * p.items;
                     float* mine = held + (b - first_query) * size;
                     int64_t* column = &columns[(b - first_query) * (ITEMS + LANES)];
                     int64_t& count = counts[b - first_query];
-                    const float* query = &queries[b * p.query_groups * p.width];
-                    for (int64_t j = 0; j < p.item_groups; ++j)
-                        product(query, nullptr, p.query_groups, p.width, tile + j * p.width * ITEMS, logits + j * ITEMS,
-                                p.item_groups * ITEMS);
+                    component_scores(b, tile, logits);
                     Vector most[VECTORS];
                     largest(logits, most);
                     for (int64_t v = 0; v < VECTORS; ++v) {
@@ -236,7 +270,8 @@ struct Work {
         }
     }
 
-    void mixed(int64_t query, const float* logits, const float* gates, float* weights, float* hidden,
+    // `of_query`: the query's part of the gate, one number per component or, where `each`, one per component and item.
+    void mixed(const float* of_query, bool each, const float* logits, const float* gates, float* weights, float* hidden,
                Vector (&scores)[VECTORS]) const {
         bool parts = p.query_gate || p.item_gate;
         if (p.hidden < 0 && !parts) {
@@ -258,7 +293,7 @@ struct Work {
         } else {
             std::memset(weights, 0, sizeof(float) * components * ITEMS);
         }
-        if (parts) join(query, gates, weights);
+        if (parts) join(of_query, each, gates, weights);
         activate(weights);
         Vector most[VECTORS], powers[VECTORS] = {}, sums[VECTORS] = {};
         for (int v = 0; v < VECTORS; ++v) most[v] = load<Vector>(weights + v * LANES);
@@ -275,19 +310,19 @@ struct Work {
     }
 
     // weights += query part ⊙ item part, or + both for "sum".
-    void join(int64_t query, const float* gates, float* weights) const {
-        const float* of_query = p.query_gate ? p.query_gate + query * components : nullptr;
+    void join(const float* of_query, bool each, const float* gates, float* weights) const {
         for (int64_t c = 0; c < components; ++c)
             for (int v = 0; v < VECTORS; ++v) {
                 float* to = weights + c * ITEMS + v * LANES;
-                Vector a = load<Vector>(to);
+                Vector a = load<Vector>(to), query{};
+                if (of_query) query = each ? load<Vector>(of_query + c * ITEMS + v * LANES) : all(of_query[c]);
                 if (!p.item_gate) {
-                    a += of_query[c];
+                    a += query;
                 } else {
                     Vector of_item = load<Vector>(gates + c * ITEMS + v * LANES);
                     if (!of_query) a += of_item;
-                    else if (p.combination == 2) a += of_query[c] + of_item;
-                    else a += of_query[c] * of_item;
+                    else if (p.combination == 2) a += query + of_item;
+                    else a += query * of_item;
                 }
                 store(to, a);
             }
@@ -321,13 +356,14 @@ struct Work {
 };
 
 int solve(const Problem& p, bool maxima) {
-    if (p.rows)
-        for (int64_t i = 0; i < p.queries * p.candidates; ++i)
-            if (p.rows[i] < 0 || p.rows[i] >= p.items) return 2;
     try {
         Work work(p, maxima);
+        for (int64_t i = 0; p.rows && i < work.pairs; ++i)
+            if (p.rows[i] < 0 || p.rows[i] >= p.items) return 2;
+        for (int64_t i = 0; p.owners && i < work.pairs; ++i)
+            if (p.owners[i] < 0 || p.owners[i] >= p.queries) return 3;
         // A thread is worth starting for some tenths of a millisecond of work.
-        double pairs = double(work.tiles) * ITEMS * p.queries;
+        double pairs = double(work.tiles) * ITEMS * (p.rows ? 1 : p.queries);
         double operations = 2.0 * pairs * work.components * (p.width + 2.0 * std::max<int64_t>(p.hidden, 8));
         int64_t threads = std::min({p.threads, work.units(), int64_t(1 + operations / 2e7)});
         threads = std::max<int64_t>(threads, 1);
@@ -344,7 +380,7 @@ int solve(const Problem& p, bool maxima) {
 
 }  // namespace
 
-// 0; 1 where memory ran out, 2 where a candidate is no row of the corpus.
+// 0; 1 where memory ran out, 2 where a candidate is no row of the corpus, 3 where its owner is no query.
 extern "C" int mixture_scores(const Problem* problem) { return solve(*problem, false); }
 extern "C" int component_maxima(const Problem* problem) { return solve(*problem, true); }
-extern "C" int64_t interface_version() { return 2; }
+extern "C" int64_t interface_version() { return 3; }

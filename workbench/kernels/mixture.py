@@ -209,6 +209,31 @@ def candidate_scores(
         return plain_candidate_scores(query_components, query_gate, item_components, item_gate, gate, rows)
 
 
+def scores_pairs(*parts: Tensor | None) -> bool:
+    """Whether `pair_scores` serves components and gates like these: on a CPU, float32 or bfloat16, with the C++ version."""
+    return mixture_native.supports(*parts)
+
+
+def pair_scores(
+    query_components: Float[Tensor, "B Pq d"],
+    query_gate: Float[Tensor, "B P"] | None,
+    item_components: Float[Tensor, "N Px d"],
+    item_gate: Float[Tensor, "N P"] | None,
+    gate: MixtureGate,
+    owners: Int[Tensor, "M"],
+    rows: Int[Tensor, "M"],
+) -> Float[Tensor, "M"]:
+    """φ of each pair of a query `owners`, ascending, and one of `rows`, no gradient; only if `scores_pairs` is true.
+
+    The bits of `mixture_scores`. IndexError if an owner is no query, or a row none of the corpus.
+    """
+    return mixture_native.mixture_scores(
+        *(query_components, query_gate, item_components, item_gate),
+        *(list(gate.layers), gate.combination, rows),
+        owners=owners,
+    )
+
+
 def reaching_scores(
     query_components: Float[Tensor, "B Pq d"],
     query_gate: Float[Tensor, "B P"] | None,

@@ -11,14 +11,14 @@ from torch import Tensor
 from workbench.kernels.native import library, reads, struct
 
 SOURCE = Path(__file__).with_name("mixture.cpp")
-INTERFACE = 2
+INTERFACE = 3
 """`interface_version` of the source that this module speaks to."""
 
 COMBINATIONS = {"glu_silu": 0, "glu_silu_ln": 1, "sum": 2}
 DTYPES = (torch.float32, torch.bfloat16)
 """How components and gates may be stored; the arithmetic is float32 in either case."""
 
-OUT_OF_MEMORY, NO_SUCH_ROW = 1, 2
+OUT_OF_MEMORY, NO_SUCH_ROW, NO_SUCH_QUERY = 1, 2, 3
 
 _INTEGERS = (
     *("queries", "items", "candidates", "query_groups", "item_groups", "width", "hidden", "combination"),
@@ -26,7 +26,7 @@ _INTEGERS = (
 )
 _POINTERS = (
     *("query_components", "query_gate", "item_components", "item_gate"),
-    *("first_weight", "first_bias", "last_weight", "last_bias", "rows", "floors", "scores"),
+    *("first_weight", "first_bias", "last_weight", "last_bias", "rows", "owners", "floors", "scores"),
 )
 _Problem = struct(_INTEGERS, _POINTERS)
 """`struct Problem` of mixture.cpp."""
@@ -55,12 +55,14 @@ def mixture_scores(
     item_gate: Float[Tensor, "N P"] | None,
     layers: list[tuple[Tensor, Tensor | None]],
     combination: str,
-    rows: Int[Tensor, "B C"] | None = None,
+    rows: Int[Tensor, "B C"] | Int[Tensor, "C"] | None = None,
     floors: Float[Tensor, "B"] | None = None,
-) -> Float[Tensor, "B M"]:
+    owners: Int[Tensor, "C"] | None = None,
+) -> Float[Tensor, "B M"] | Float[Tensor, "C"]:
     """Scores (B, N), or of the candidates `rows` (B, C); `layers`: the linear layers of the pair gate, at most two.
 
-    With `floors` (and no `rows`) pairs whose largest component score is below the query's floor are −inf, unscored.
+    With `owners`, ascending, `rows` (C,) are those of these queries, and so are the scores. With `floors` (and no `rows`) pairs
+    whose largest component score is below the query's floor are −inf, unscored.
     """
     (first, last) = layers if len(layers) == 2 else (None, layers[0] if layers else None)
     hidden = -1 if last is None else 0 if first is None else first[0].shape[0]
@@ -75,6 +77,7 @@ def mixture_scores(
         combination=COMBINATIONS[combination],
         rows=rows,
         floors=floors,
+        owners=owners,
     )
 
 
@@ -117,6 +120,7 @@ def _solve(
     combination: int,
     rows: Tensor | None,
     floors: Tensor | None = None,
+    owners: Tensor | None = None,
 ) -> Tensor:
     b, query_groups, width = query_components.shape
     n, item_groups, _ = item_components.shape
@@ -130,13 +134,17 @@ def _solve(
                 f"components of {b} queries {(query_groups, width)} and {n} items {(item_groups, width)} do not go"
                 f" with a tensor of shape {tuple(tensor.shape)} where {shape} is due"
             )
-    if rows is not None and (len(rows) != b or rows.dtype != torch.int64):
-        raise ValueError(f"rows must be int64 with {b} rows, not {rows.dtype} with {len(rows)}")
+    listed = None if rows is None else (b, rows.shape[-1]) if owners is None else tuple(owners.shape)
+    for chosen in (rows, owners):
+        if chosen is not None and (chosen.dtype != torch.int64 or chosen.shape != listed):
+            raise ValueError(
+                f"rows must be int64 of shape {listed}, not {chosen.dtype} of {tuple(chosen.shape)}"
+            )
     if floors is not None and (floors.shape != (b,) or rows is not None):
         raise ValueError(
             f"floors must be one for each of {b} queries, of all items, not {tuple(floors.shape)}"
         )
-    scores = torch.empty(b, n if rows is None else rows.shape[1])
+    scores = torch.empty(listed or (b, n))
     dtype = torch.promote_types(query_components.dtype, item_components.dtype)
     if scores.numel() == 0:
         return scores.to(dtype)
@@ -145,11 +153,10 @@ def _solve(
     # Names keep the tensors alive while the library reads them.
     items, gate = item_components.contiguous(), None if item_gate is None else item_gate.contiguous()
     small = [_single(t) for t in (query_components, query_gate, *weights)]
-    chosen = None if rows is None else rows.contiguous()
-    lowest = _single(floors)
-    pointers = (small[0], small[1], items, gate, *small[2:], chosen, lowest, scores)
+    listed_rows, of = (None if t is None else t.contiguous() for t in (rows, owners))
+    pointers = (small[0], small[1], items, gate, *small[2:], listed_rows, of, _single(floors), scores)
     problem = _Problem(
-        *(b, n, 0 if rows is None else rows.shape[1]),
+        *(b, n, 0 if listed is None else listed[-1]),
         *(query_groups, item_groups, width, hidden, combination),
         *(items.dtype == torch.bfloat16, gate is not None and gate.dtype == torch.bfloat16),
         torch.get_num_threads(),
@@ -158,6 +165,8 @@ def _solve(
     status = getattr(library, function)(ctypes.byref(problem))
     if status == NO_SUCH_ROW:
         raise IndexError(f"a candidate is no row of the corpus: rows must lie in 0..{n - 1}")
+    if status == NO_SUCH_QUERY:
+        raise IndexError(f"a pair is of no query: owners must lie in 0..{b - 1}")
     if status == OUT_OF_MEMORY:
         raise MemoryError("no memory for a tile of items")
     return scores.to(dtype)

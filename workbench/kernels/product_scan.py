@@ -55,7 +55,7 @@ class Int8Table(NamedTuple):
     vectors: Float[Tensor, "N d"]
     packed: UInt8[Tensor, "T 3 w 16 4"]
     scales: Float64[Tensor, "T 3"]
-    norm: Float64[Tensor, ""]
+    norm: float
 
 
 @cache
@@ -87,7 +87,7 @@ def quantized(vectors: Float[Tensor, "N d"]) -> Int8Table:
     assert native is not None
     shape = (vectors.dtype == torch.bfloat16, vectors.stride(0), items, width, torch.get_num_threads())
     native.quantize(vectors.data_ptr(), *shape, packed.data_ptr(), scales.data_ptr())
-    return Int8Table(vectors, packed, scales, scales[:, 2].amax())
+    return Int8Table(vectors, packed, scales, float(scales[:, 2].amax()))
 
 
 def largest_products(
@@ -145,7 +145,7 @@ def largest_products(
         *(count, ordered),
         *(1, 0) if out is None else (len(queries) // len(out), out.shape[1]),
         *(INSTRUCTIONS.get(os.environ.get(SWITCH, ""), 0), torch.get_num_threads()),
-        *(rounding, underflow, max(float(t.norm) for t in tables)),
+        *(rounding, underflow, max(t.norm for t in tables)),
         given.data_ptr(),
         *[ctypes.addressof(array) for array in lists],
         *(None if t is None else t.data_ptr() for t in (out, mask, scores, rows, beyond, error)),

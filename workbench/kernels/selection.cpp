@@ -92,6 +92,48 @@ extern "C" int largest(const float* scores, int64_t rows, int64_t width, int64_t
     return 0;
 }
 
+// The best `count` of each query's pairs, in descending order of score, ties in the order of pairs: their scores and rows (rows,
+// count), -inf and row 0 past the end. `queries` ascending. 1 where memory ran out.
+extern "C" int best_of_pairs(const int64_t* queries, const int64_t* rows, const float* scores, int64_t pairs, int64_t total,
+                             int64_t count, float* best, int64_t* found) {
+    try {
+        Row row;
+        for (int64_t q = 0, first = 0; q < total; ++q) {
+            int64_t last = first;
+            while (last < pairs && queries[last] == q) ++last;
+            int64_t here = std::min(count, last - first);
+            row.keys.clear();
+            if (here) row.select(scores + first, last - first, here);
+            std::sort(row.keys.begin(), row.keys.end(), std::greater<uint64_t>());
+            for (uint64_t key : row.keys) {
+                *best++ = scores[first + column_of(key)];
+                *found++ = rows[first + column_of(key)];
+            }
+            std::fill_n(best, count - here, NOTHING), std::fill_n(found, count - here, 0);
+            best += count - here, found += count - here;
+            first = last;
+        }
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+    return 0;
+}
+
+// The pairs (query, row) of two lists of them, each ascending, without doubles. How many there are.
+extern "C" int64_t merged(const int64_t* queries, const int64_t* rows, int64_t size, const int64_t* other_queries,
+                          const int64_t* other_rows, int64_t other_size, int64_t* to_queries, int64_t* to_rows) {
+    int64_t a = 0, b = 0, count = 0;
+    while (a < size || b < other_size) {
+        bool all = b == other_size, none = a == size;
+        bool less = all || (!none && (queries[a] < other_queries[b] || (queries[a] == other_queries[b] && rows[a] < other_rows[b])));
+        bool same = !all && !none && queries[a] == other_queries[b] && rows[a] == other_rows[b];
+        to_queries[count] = less ? queries[a] : other_queries[b];
+        to_rows[count++] = less ? rows[a] : other_rows[b];
+        a += less || same, b += !less;
+    }
+    return count;
+}
+
 // The distinct numbers of each row (rows, each) of at least 0, ascending: `queries` holds the row that each is of. How many
 // there are, or -1 where memory ran out.
 extern "C" int64_t distinct(const int64_t* numbers, int64_t rows, int64_t each, int64_t* queries, int64_t* found) {

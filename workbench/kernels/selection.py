@@ -25,6 +25,9 @@ def _library() -> ctypes.CDLL | None:
         found.mask.restype = None
         found.distinct.argtypes = [address, whole, whole, address, address]
         found.distinct.restype = whole
+        found.best_of_pairs.argtypes = [address, address, address, whole, whole, whole, address, address]
+        found.merged.argtypes = [address, address, whole, address, address, whole, address, address]
+        found.merged.restype = whole
     return found
 
 
@@ -60,7 +63,7 @@ def mask_columns(scores: Float[Tensor, "Q M"], chosen: Int[Tensor, "Q H"], first
     native.mask(scores.data_ptr(), *shape, chosen.data_ptr(), chosen.shape[1], first)
 
 
-def serves_rows(rows: Int[Tensor, "Q C"]) -> bool:
+def serves_rows(rows: Int[Tensor, "*S"]) -> bool:
     """Whether these are int64 on a CPU, and the library is there."""
     return rows.device.type == "cpu" and rows.dtype == torch.int64 and _library() is not None
 
@@ -77,3 +80,42 @@ def distinct(rows: Int[Tensor, "Q C"]) -> tuple[Int[Tensor, "M"], Int[Tensor, "M
     if count < 0:
         raise MemoryError("no memory to sort rows")
     return lists[:count], found[:count]
+
+
+def merged(
+    first: tuple[Int[Tensor, "M"], Int[Tensor, "M"]], second: tuple[Int[Tensor, "O"], Int[Tensor, "O"]]
+) -> tuple[Int[Tensor, "U"], Int[Tensor, "U"]]:
+    """The lists and rows that are in either, each of them ascending as `distinct` gives them. Only if `serves_rows` is true of
+    all.
+    """
+    given = [t.contiguous() for t in (*first, *second)]
+    lists, found = torch.empty(2, len(given[0]) + len(given[2]), dtype=torch.int64)
+    native = _library()
+    assert native is not None
+    here = [t.data_ptr() for t in given]
+    count = native.merged(
+        *here[:2], len(given[0]), *here[2:], len(given[2]), lists.data_ptr(), found.data_ptr()
+    )
+    return lists[:count], found[:count]
+
+
+def best_of_pairs(
+    lists: Int[Tensor, "M"], rows: Int[Tensor, "M"], scores: Float[Tensor, "M"], number: int, count: int
+) -> tuple[Float[Tensor, "Q C"], Int[Tensor, "Q C"]]:
+    """The `count` best scores of each of `number` lists and their rows, descending, NaN first, ties in the order of pairs; −inf
+    and row 0 past the end. `lists` ascending; only if `serves_pairs` is true.
+    """
+    given = [t.contiguous() for t in (lists, rows, scores)]
+    best = torch.empty(number, count)
+    found = torch.empty(number, count, dtype=torch.int64)
+    native = _library()
+    assert native is not None
+    sizes = (len(scores), number, count)
+    if native.best_of_pairs(*(t.data_ptr() for t in given), *sizes, best.data_ptr(), found.data_ptr()):
+        raise MemoryError("no memory to rank scores")
+    return best, found
+
+
+def serves_pairs(scores: Float[Tensor, "M"]) -> bool:
+    """Whether these are float32 on a CPU without a gradient, no more than `LONGEST`, and the library is there."""
+    return len(scores) <= LONGEST and serves(scores[None])

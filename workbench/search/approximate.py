@@ -168,7 +168,7 @@ class Approximate(CorpusSearcher):
             for part in parts
         ]
         bound = reduce(torch.minimum, bounds)
-        if not bool(bound.isfinite().any()):
+        if not bool((bound < UNKNOWN).any()):
             return bound
         error = self.similarity.score_error(queries, self._fallback.norm, self._dtype(queries))
         return torch.where(bound == NO_SCORE, NO_SCORE, bound + error)
@@ -193,7 +193,8 @@ class Approximate(CorpusSearcher):
             bound = bound.masked_fill(dropped, UNKNOWN)
         fresh = pairs if before is None else less(pairs, before.pairs, total)
         scores = score_pairs(self.similarity, queries, self.items, fresh)
-        trace.scored("the candidates are scored", fresh.rows[None], scores[None])
+        if trace.listening():
+            trace.scored("the candidates are scored", fresh.rows[None], scores[None])
         trace.bounded("the ends of the lists bound the rest", bound)
         found = best_of_pairs(fresh, scores, size, k)
         if before is not None:

@@ -6,6 +6,7 @@ here is u(s̃ + δ) + ε with both errors added, so that it holds for the scores
 bound is below the k-th best score is not among the best k, however near the two are.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -148,7 +149,7 @@ def all_finite(values: Float[Tensor, "*S"]) -> bool:
     >>> all_finite(torch.ones(3)), all_finite(torch.tensor([1.0, torch.nan])), all_finite(torch.ones(0))
     (True, False, True)
     """
-    return not values.numel() or all(bool(end.isfinite()) for end in values.aminmax())
+    return not values.numel() or all(math.isfinite(float(end)) for end in values.aminmax())
 
 
 def _floating(state: QueryState | ItemState) -> list[Tensor]:

@@ -165,7 +165,7 @@ class Scan(CandidateSource):
         self._rows = CorpusRows(ids)
         self._ids, self._vectors = ids, vectors
         self._table = product_scan.quantized(vectors) if product_scan.serves(vectors) else None
-        self._norm = largest_norm(vectors) if self._table is None else self._table.norm
+        self._norm = float(largest_norm(vectors)) if self._table is None else self._table.norm
 
     @property
     def table(self) -> Int8Table | None:

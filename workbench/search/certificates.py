@@ -18,6 +18,7 @@ from torch import Tensor
 from workbench.contracts import NO_ITEM, ItemState, QueryState, Searcher, Similarity, TopK
 from workbench.search.tiles import DEFAULT_BUDGET, check_evaluation
 from workbench.search.topk import (
+    NO_SCORE,
     Best,
     CorpusRows,
     check_defined,
@@ -56,10 +57,11 @@ def certificate(last: Float[Tensor, "B"], bound: Float[Tensor, "B"]) -> Certific
     >>> certificate(torch.tensor([2.0, 2.0]), torch.tensor([2.0, 3.0]))
     Certificate(exact=tensor([ True, False]), gap=tensor([0.0000, 1.0000]))
     """
-    exact = last.double() >= bound.double()
+    known, most = last.double(), bound.double()
+    exact = known >= most
     if bool(exact.all()):
         return Certificate(exact, torch.zeros_like(last))
-    gap = (bound.double() - last.double()) * (1 + 2 * torch.finfo(last.dtype).eps)
+    gap = (most - known) * (1 + 2 * torch.finfo(last.dtype).eps)
     # A difference too small for the dtype is not nothing.
     gap = gap.to(last.dtype).clamp(min=torch.finfo(last.dtype).tiny)
     return Certificate(exact, gap.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN).masked_fill(exact, 0))
@@ -323,8 +325,11 @@ def _certified(
     """
     found = Best(answer.scores, answer.rows)
     check_defined(found, items.ids, first_query)
+    last = answer.scores[:, -1]
+    exact, gap = certificate(last, answer.bound)
+    if bool((last > NO_SCORE).all()):  # all lists are full
+        return TopK(answer.scores, items.ids[answer.rows], exact, gap, answer.num_scored)
     ids = ids_of(found, items.ids)
-    exact, gap = certificate(answer.scores[:, -1], answer.bound)
     if bool((short := exact & (ids[:, -1] == NO_ITEM)).any()):
         lacking = short & ((ids != NO_ITEM).sum(1) < count_open(len(items), excluded, allowed))
         for query in lacking.nonzero()[:1, 0].tolist():

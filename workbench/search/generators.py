@@ -8,6 +8,7 @@ Source: "Retrieval with Learned Similarities", Algorithm 2 (TopKPerEmbedding, To
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -133,17 +134,24 @@ class ComponentLists(CandidateGenerator):
         rows, scores, last, error = (v.unflatten(0, f.shape[:2]).flatten(1, 2) for v in given)
         trace.listed("the list of component", rows[..., :count])
 
-        def outside_bound(pairs: Pairs) -> Float[Tensor, "B"]:
-            """u of the largest score of each component: of the first lookahead item not in `pairs`, or of the rest."""
-            largest = last
-            if len(later := rows[0, 0, count:]):
-                passed = contains(pairs, rows[..., count:].flatten(1)).unflatten(1, (-1, len(later)))
-                passed |= rows[..., count:] < 0
-                seen = (scores[..., count:] + error[..., None]).masked_fill(passed, NO_SCORE)
-                largest = torch.maximum(largest, seen.amax(2))
-            return self.similarity.upper_bound(largest)
+        rest = partial(self._outside_bound, rows[..., count:], scores[..., count:], last, error)
+        return Candidates(unique(rows[..., :count].flatten(1)), rest)
 
-        return Candidates(unique(rows[..., :count].flatten(1)), outside_bound)
+    def _outside_bound(
+        self,
+        rows: Int[Tensor, "B P W"],
+        scores: Float[Tensor, "B P W"],
+        last: Float[Tensor, "B P"],
+        error: Float[Tensor, "B P"],
+        pairs: Pairs,
+    ) -> Float[Tensor, "B"]:
+        """u of the largest score of each component: of the first lookahead item not in `pairs`, or of the rest."""
+        if rows.shape[2]:
+            passed = contains(pairs, rows.flatten(1)).unflatten(1, (-1, rows.shape[2]))
+            passed |= rows < 0
+            seen = (scores + error[..., None]).masked_fill(passed, NO_SCORE)
+            last = torch.maximum(last, seen.amax(2))
+        return self.similarity.upper_bound(last)
 
 
 class VectorList(CandidateGenerator):
@@ -202,7 +210,7 @@ class VectorList(CandidateGenerator):
         vectors = self.stage.query_vectors(queries)  # (B, w)
         lists = self.source.lists(vectors, self.n2 * times, excluded, allowed, ordered=False)
         trace.listed(f"the list of the {self.name}", lists.rows)
-        bound = torch.where(lists.outside_bound == NO_SCORE, NO_SCORE, UNKNOWN).to(lists.outside_bound)
+        bound = lists.outside_bound.masked_fill(lists.outside_bound != NO_SCORE, UNKNOWN)
         return Candidates(unique(lists.rows), lambda pairs: bound)
 
 

@@ -1,5 +1,7 @@
 """Scores of a few pairs per query, and the best of them."""
 
+import itertools
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from workbench.contracts import NO_ITEM, ItemState, QueryState, Similarity
 from workbench.kernels import selection
 from workbench.search.tiles import check_evaluation
 from workbench.search.topk import NO_SCORE, Best, best
+from workbench.similarities.mol import MixtureOfLogits
 
 STRIP = 192
 """Candidates of a query that are scored as one row: pairs are ragged, `score_candidates` takes rows of equal length."""
@@ -28,8 +31,7 @@ class Pairs(NamedTuple):
         >>> Pairs(torch.tensor([0, 2, 2]), torch.tensor([5, 1, 3])).counts(4).tolist()
         [1, 0, 2, 0]
         """
-        ends = torch.arange(queries + 1, device=self.queries.device)
-        return torch.searchsorted(self.queries, ends).diff()
+        return self.queries.bincount(minlength=queries)
 
 
 def marked(mask: Bool[Tensor, "B M"], first_row: int = 0) -> Pairs:
@@ -58,11 +60,14 @@ def counted(mask: Bool[Tensor, "B M"]) -> Int[Tensor, "B"]:
 def score_pairs(
     similarity: Similarity, queries: QueryState, items: ItemState, pairs: Pairs
 ) -> Float[Tensor, "M"]:
-    """The similarity of each pair (M,): the pairs of a query are laid out in strips of equal length.
+    """The similarity of each pair (M,).
 
+    Mixture-of-Logits in C++ takes the pairs as they are; elsewhere those of a query are laid out in strips of equal length.
     Raises ValueError if dropout is on.
     """
     check_evaluation(similarity)
+    if isinstance(similarity, MixtureOfLogits) and similarity.scores_pairs(queries, items):  # type: ignore[arg-type]
+        return similarity.score_pairs(queries, items, *pairs)  # type: ignore[arg-type]
     counts = pairs.counts(len(queries))
     if _rectangular(counts):
         return similarity.score_candidates(queries, items, pairs.rows.view(len(queries), -1)).flatten()
@@ -87,6 +92,8 @@ def _rectangular(counts: Int[Tensor, "B"]) -> bool:
 
 def best_of_pairs(pairs: Pairs, scores: Float[Tensor, "M"], queries: int, k: int) -> Best:
     """The best k of each query's pairs (B, k), ties in the order of the corpus; score −inf and row 0 past the end."""
+    if selection.serves_pairs(scores):
+        return Best(*selection.best_of_pairs(*pairs, scores, queries, k))
     counts = pairs.counts(queries)
     if _rectangular(counts) and int(counts[0]) >= k:
         found = best(scores.view(queries, -1), k)
@@ -186,6 +193,8 @@ def union(parts: list[Pairs], total: int) -> Pairs:
     """The pairs that are in any of `parts`; `total` is the size of the corpus."""
     if len(parts) == 1:
         return parts[0]
+    if all(map(selection.serves_rows, itertools.chain(*parts))):
+        return reduce(lambda one, other: Pairs(*selection.merged(one, other)), parts)
     keys = ascending_rows(torch.cat([part.queries * total + part.rows for part in parts])[None])[0]
     keys = keys.unique_consecutive()
     return Pairs(keys // total, keys % total)

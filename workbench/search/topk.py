@@ -185,8 +185,9 @@ def merge(earlier: Best, later: Best, k: int) -> Best:
 
 def check_defined(found: Best, ids: Int[Tensor, "N"], first_query: int = 0) -> None:
     """Raise ValueError if a score is NaN or +inf, naming the query (counted from `first_query`) and the item."""
-    undefined = ~(found.scores < -NO_SCORE)
-    if bool(undefined.any()):
+    defined = found.scores < -NO_SCORE
+    if not bool(defined.all()):
+        undefined = ~defined
         query, place = undefined.nonzero()[0].tolist()
         item, score = int(ids[found.rows[query, place]]), float(found.scores[query, place])
         raise ValueError(score_is(first_query + query, item, "NaN" if score != score else "infinite"))

@@ -284,6 +284,18 @@ class MixtureOfLogits(ComponentSimilarity[MoLQueries, MoLItems]):
             max(1, PAIRS_AT_ONCE // max(1, rows.shape[1])),
         )
 
+    def scores_pairs(self, queries: MoLQueries, items: MoLItems) -> bool:
+        """Whether `score_pairs` serves these states: on a CPU with the C++ version, without a gradient."""
+        parts = (queries.components, queries.gate, items.components, items.gate)
+        return mixture.scores_pairs(*parts) and not self._learns(queries, items)
+
+    def score_pairs(
+        self, queries: MoLQueries, items: MoLItems, owners: Int[Tensor, "M"], rows: Int[Tensor, "M"]
+    ) -> Float[Tensor, "M"]:
+        """φ of pairs in any number per query, in the order of queries: see `kernels.mixture.pair_scores`."""
+        parts = (queries.components, queries.gate, items.components, items.gate)
+        return mixture.pair_scores(*parts, self._gate(), owners, rows)
+
     def sampled_softmax(
         self, queries: MoLQueries, items: MoLItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, ""]:

@@ -65,14 +65,14 @@ def sum_error(terms: int, dtype: torch.dtype) -> float:
 
 
 def overflows(
-    query_norms: Float[Tensor, "*S"], item_norm: Float[Tensor, ""], dtype: torch.dtype
+    query_norms: Float[Tensor, "*S"], item_norm: Float[Tensor, ""] | float, dtype: torch.dtype
 ) -> Bool[Tensor, "*S"]:
     """Whether an inner product of vectors no longer than these may overflow in `dtype`."""
-    return ~(query_norms.double() * item_norm.double() < torch.finfo(dtype).max / 4)
+    return ~(query_norms.double() * float(item_norm) < torch.finfo(dtype).max / 4)
 
 
 def product_error(
-    query_norms: Float[Tensor, "*S"], item_norm: Float[Tensor, ""], width: int, dtype: torch.dtype
+    query_norms: Float[Tensor, "*S"], item_norm: Float[Tensor, ""] | float, width: int, dtype: torch.dtype
 ) -> Float[Tensor, "*S"]:
     """How far an inner product of `width` terms, computed in `dtype`, can be from the exact one: γ |q| |x|, and underflow.
 
@@ -80,11 +80,10 @@ def product_error(
     product may overflow. Underflow counts for the terms of the sum, and for values so small that the processor takes them
     for 0. Half precision is taken at its word, though most hardware sums in float32.
     """
-    query_norms, item_norm = query_norms.double(), item_norm.double()
-    largest = query_norms * item_norm
-    tiny = max(torch.finfo(dtype).tiny, torch.finfo(torch.float32).tiny)
-    underflow = (width + 1) * tiny * (1 + query_norms + item_norm)
-    error = sum_error(width, dtype) * largest + underflow
+    norm, tiny = float(item_norm), max(torch.finfo(dtype).tiny, torch.finfo(torch.float32).tiny)
+    underflow = (width + 1) * tiny
+    # γ |q| |x| + underflow · (1 + |q| + |x|), in few operations: they are small, and of every search.
+    error = query_norms.double() * (sum_error(width, dtype) * norm + underflow) + underflow * (1 + norm)
     return error.masked_fill(overflows(query_norms, item_norm, dtype), UNKNOWN)
 
 
@@ -102,5 +101,6 @@ def combination_error(
     softmax is). No inner product is larger than |q| |x|: the error is that of `weight` products, and of adding up.
     """
     inner = product_error(query_norms, item_norm, width, dtype)
-    most = query_norms.double() * item_norm.double() + inner
-    return weight * (inner + sum_error(2 * terms + 2 * SPARE_TERMS, dtype) * most)
+    # weight · (inner + γ (|q| |x| + inner))
+    share = weight * sum_error(2 * terms + 2 * SPARE_TERMS, dtype)
+    return inner * (weight + share) + query_norms.double() * (share * float(item_norm))
