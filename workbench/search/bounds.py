@@ -6,7 +6,6 @@ here is u(s̃ + δ) + ε with both errors added, so that it holds for the scores
 bound is below the k-th best score is not among the best k, however near the two are.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.kernels.mixture import component_maxima
 from workbench.search.cells import cells
 from workbench.search.quantized_vectors import Precision, QuantizedVectors
+from workbench.search.topk import all_finite
 from workbench.similarities.mol import MixtureOfLogits
 from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, product_error
 
@@ -141,15 +141,6 @@ def not_finite(state: QueryState | ItemState) -> Bool[Tensor, "R"]:
 def finite(state: QueryState | ItemState) -> bool:
     """Whether all values are finite, in every tensor of the state."""
     return all(map(all_finite, _floating(state)))
-
-
-def all_finite(values: Float[Tensor, "*S"]) -> bool:
-    """Whether there is neither NaN nor an infinity: the ends tell, without a copy.
-
-    >>> all_finite(torch.ones(3)), all_finite(torch.tensor([1.0, torch.nan])), all_finite(torch.ones(0))
-    (True, False, True)
-    """
-    return not values.numel() or all(math.isfinite(float(end)) for end in values.aminmax())
 
 
 def _floating(state: QueryState | ItemState) -> list[Tensor]:

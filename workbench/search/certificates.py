@@ -18,9 +18,9 @@ from torch import Tensor
 from workbench.contracts import NO_ITEM, ItemState, QueryState, Searcher, Similarity, TopK
 from workbench.search.tiles import DEFAULT_BUDGET, check_evaluation
 from workbench.search.topk import (
-    NO_SCORE,
     Best,
     CorpusRows,
+    all_finite,
     check_defined,
     check_request,
     count_open,
@@ -61,10 +61,10 @@ def certificate(last: Float[Tensor, "B"], bound: Float[Tensor, "B"]) -> Certific
     exact = known >= most
     if bool(exact.all()):
         return Certificate(exact, torch.zeros_like(last))
-    gap = (most - known) * (1 + 2 * torch.finfo(last.dtype).eps)
+    gap = (most - known).mul_(1 + 2 * torch.finfo(last.dtype).eps)
     # A difference too small for the dtype is not nothing.
-    gap = gap.to(last.dtype).clamp(min=torch.finfo(last.dtype).tiny)
-    return Certificate(exact, gap.nan_to_num(nan=UNKNOWN, posinf=UNKNOWN).masked_fill(exact, 0))
+    gap = gap.to(last.dtype).clamp_(min=torch.finfo(last.dtype).tiny)
+    return Certificate(exact, gap.nan_to_num_(nan=UNKNOWN, posinf=UNKNOWN).masked_fill_(exact, 0))
 
 
 class _Float32Products:
@@ -323,12 +323,11 @@ def _certified(
 
     Raises ValueError that names the query (counted from `first_query`) and the item if a score is not finite.
     """
+    exact, gap = certificate(answer.scores[:, -1], answer.bound)
+    if all_finite(answer.scores):  # and all lists are full
+        return TopK(answer.scores, items.ids[answer.rows], exact, gap, answer.num_scored)
     found = Best(answer.scores, answer.rows)
     check_defined(found, items.ids, first_query)
-    last = answer.scores[:, -1]
-    exact, gap = certificate(last, answer.bound)
-    if bool((last > NO_SCORE).all()):  # all lists are full
-        return TopK(answer.scores, items.ids[answer.rows], exact, gap, answer.num_scored)
     ids = ids_of(found, items.ids)
     if bool((short := exact & (ids[:, -1] == NO_ITEM)).any()):
         lacking = short & ((ids != NO_ITEM).sum(1) < count_open(len(items), excluded, allowed))

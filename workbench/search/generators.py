@@ -130,27 +130,26 @@ class ComponentLists(CandidateGenerator):
         assert found.error is not None
 
         # (B · Pq, Px, …) to (B, P, …): component i · Px + j.
-        given = (found.rows, found.scores, found.outside_bound, found.error)
-        rows, scores, last, error = (v.unflatten(0, f.shape[:2]).flatten(1, 2) for v in given)
+        rows, last = (v.reshape(len(f), -1, *v.shape[2:]) for v in (found.rows, found.outside_bound))
         trace.listed("the list of component", rows[..., :count])
-
-        rest = partial(self._outside_bound, rows[..., count:], scores[..., count:], last, error)
-        return Candidates(unique(rows[..., :count].flatten(1)), rest)
+        later = None
+        if rows.shape[2] > count:
+            most_later = (found.scores + found.error[..., None]).reshape(rows.shape)
+            later = (rows[..., count:], most_later[..., count:])
+        return Candidates(unique(rows[..., :count].flatten(1)), partial(self._outside_bound, last, later))
 
     def _outside_bound(
         self,
-        rows: Int[Tensor, "B P W"],
-        scores: Float[Tensor, "B P W"],
         last: Float[Tensor, "B P"],
-        error: Float[Tensor, "B P"],
+        later: tuple[Int[Tensor, "B P W"], Float[Tensor, "B P W"]] | None,
         pairs: Pairs,
     ) -> Float[Tensor, "B"]:
-        """u of the largest score of each component: of the first lookahead item not in `pairs`, or of the rest."""
-        if rows.shape[2]:
+        """u of the largest score of each component: of the first of `later` not in `pairs`, or of the rest."""
+        if later is not None:
+            rows, most = later
             passed = contains(pairs, rows.flatten(1)).unflatten(1, (-1, rows.shape[2]))
             passed |= rows < 0
-            seen = (scores + error[..., None]).masked_fill(passed, NO_SCORE)
-            last = torch.maximum(last, seen.amax(2))
+            last = torch.maximum(last, most.masked_fill(passed, NO_SCORE).amax(2))
         return self.similarity.upper_bound(last)
 
 

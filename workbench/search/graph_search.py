@@ -13,13 +13,13 @@ from torch import Tensor
 from workbench.contracts import NO_ITEM, ComponentSimilarity, ItemState, QueryState, Upsert
 from workbench.kernels.walk import walks
 from workbench.search import trace
-from workbench.search.bounds import CellBounds, all_finite, not_finite
+from workbench.search.bounds import CellBounds, not_finite
 from workbench.search.brute_force import BruteForce
 from workbench.search.certificates import Answer, CorpusSearcher
 from workbench.search.proximity_graph import ProximityGraph
 from workbench.search.ranking import Pairs, best_of_pairs, merged, score_pairs
 from workbench.search.tiles import DEFAULT_BUDGET
-from workbench.search.topk import NO_SCORE, Best
+from workbench.search.topk import NO_SCORE, Best, all_finite
 from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, overflows
 
 LISTED = 128

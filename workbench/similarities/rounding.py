@@ -41,7 +41,7 @@ def _norms(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, "*S"]:
         lengths = torch.linalg.vector_norm(vectors / scale, dim=-1) * scale[..., 0]
     else:
         lengths = torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64)
-    return (lengths * ABOVE).nan_to_num(nan=UNKNOWN, posinf=UNKNOWN)
+    return (lengths * ABOVE).nan_to_num_(nan=UNKNOWN, posinf=UNKNOWN)
 
 
 def largest_norm(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, ""]:
