@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Similarity
 from workbench.search import trace
-from workbench.search.bounds import finite
+from workbench.search.bounds import finite, floating
 from workbench.search.brute_force import BruteForce
 from workbench.search.candidates import Scan, SourceBuilder
 from workbench.search.certificates import Answer, CorpusSearcher, Revertible, certificate, stated_precision
@@ -27,8 +27,8 @@ from workbench.search.generators import (
 )
 from workbench.search.ranking import Pairs, best_of_pairs, less, merged, narrowed, score_pairs, union
 from workbench.search.tiles import DEFAULT_BUDGET
-from workbench.search.topk import NO_SCORE, Best
-from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, overflows
+from workbench.search.topk import NO_SCORE, Best, all_finite
+from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, products_fit
 
 CANDIDATE_BYTES = 96
 """Bytes per candidate while candidates are put together, scored and ranked."""
@@ -156,10 +156,13 @@ class Approximate(CorpusSearcher):
 
     def _can_rank(self, queries: QueryState) -> bool:
         """Whether every score is finite."""
-        if not self._fallback.finite or not finite(queries):
+        if not self._fallback.finite:
             return False
-        longest = norms(self.similarity.query_components(queries)).amax()
-        return not bool(overflows(longest, self._fallback.norm, self._dtype(queries)))
+        components = self.similarity.query_components(queries)
+        longest = float(norms(components).amax())  # infinite if a component is not finite
+        if not products_fit(longest, float(self._fallback.norm), self._dtype(queries)):
+            return False
+        return all(v is components or all_finite(v) for v in floating(queries))
 
     def _bound(self, queries: QueryState, parts: Sequence[Candidates], pairs: Pairs) -> Float[Tensor, "B"]:
         """What no item outside `pairs` scores above, as scores are computed: the lowest bound of all `parts`."""

@@ -131,7 +131,7 @@ class CellBounds:
 
 def not_finite(state: QueryState | ItemState) -> Bool[Tensor, "R"]:
     """The rows with a value that is not finite, in any tensor of the state."""
-    rows = [values.reshape(len(state), -1) for values in _floating(state) if values.numel()]
+    rows = [values.reshape(len(state), -1) for values in floating(state) if values.numel()]
     if not rows:
         return torch.zeros(len(state), dtype=torch.bool)
     # The ends of a row tell, without a copy of what may be gigabytes: with a NaN both are NaN.
@@ -140,8 +140,9 @@ def not_finite(state: QueryState | ItemState) -> Bool[Tensor, "R"]:
 
 def finite(state: QueryState | ItemState) -> bool:
     """Whether all values are finite, in every tensor of the state."""
-    return all(map(all_finite, _floating(state)))
+    return all(map(all_finite, floating(state)))
 
 
-def _floating(state: QueryState | ItemState) -> list[Tensor]:
+def floating(state: QueryState | ItemState) -> list[Tensor]:
+    """The tensors of the state that hold floating-point numbers."""
     return [v for v in state.tensors().values() if v is not None and v.is_floating_point()]

@@ -71,6 +71,15 @@ def overflows(
     return ~(query_norms.double() * float(item_norm) < torch.finfo(dtype).max / 4)
 
 
+def products_fit(query_norm: float, item_norm: float, dtype: torch.dtype) -> bool:
+    """Whether no inner product of vectors no longer than these overflows in `dtype`; False if a norm is NaN or infinite.
+
+    >>> products_fit(1e19, 1e18, torch.float32), products_fit(1e19, 1e20, torch.float32)
+    (True, False)
+    """
+    return query_norm * item_norm < torch.finfo(dtype).max / 4
+
+
 def product_error(
     query_norms: Float[Tensor, "*S"], item_norm: Float[Tensor, ""] | float, width: int, dtype: torch.dtype
 ) -> Float[Tensor, "*S"]:
