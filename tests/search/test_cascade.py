@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from workbench.kernels import mixture_native
 from workbench.search import Approximate, BruteForce
-from workbench.search.ranking import Pairs, narrowed
+from workbench.search.ranking import Pairs, marked, narrowed, score_pairs
 from workbench.search.registry import CascadeSettings, build
 from workbench.similarities import DotConfig, MoLConfig
 from workbench.similarities import build as build_similarity
@@ -67,6 +68,19 @@ def test_only_queries_with_too_many_pairs_are_cut(world):
     scores = mol.score(queries[:1], items)[0, rows[:4]]
     assert dropped.tolist() == [True, False] and pairs.queries.tolist() == [0, 0, 1, 1]
     assert pairs.rows.tolist() == [*rows[scores.topk(2).indices].sort().values.tolist(), 7, 8]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("share", [0.3, 0.8, 0.95])  # beyond `DENSE_SHARE` all are scored
+def test_pairs_score_the_same_whatever_their_share_of_all(world, share):
+    mol, items, queries, _ = world
+    mask = torch.rand(len(queries), len(items), generator=torch.Generator().manual_seed(0)) < share
+    mask[0, 5:] = False  # one query with few pairs
+    scores = score_pairs(mol, queries, items, marked(mask))
+    if mixture_native.available():
+        assert torch.equal(scores, mol.score(queries, items)[mask])
+    else:
+        torch.testing.assert_close(scores, mol.score(queries, items)[mask])
 
 
 def test_every_similarity_of_components_has_a_cascade(world):
