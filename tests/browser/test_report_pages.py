@@ -331,6 +331,32 @@ OVERLAP = """() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plo
 })"""
 
 
+def test_a_slide_shows_its_figure_as_wide_as_it_is(visit: Any, tmp_path: Path) -> None:
+    """The slide was hidden, and had no width, when the page was opened."""
+    figure = go.Figure(go.Scatter(y=[1, 2], name="a line of the figure"), {"template": TEMPLATE})
+    shown = plot(figure.update_layout(title_text="A title that fits on one line", showlegend=True))
+    cells = [
+        nbformat.v4.new_markdown_cell("# Slides"),
+        nbformat.v4.new_markdown_cell("## A figure"),
+        nbformat.v4.new_code_cell("x", outputs=[shown]),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"workbench": {"slides": True}})
+    nbformat.write(notebook, tmp_path / "00_slides.ipynb")
+    pages.write_pages(Report("quick", "made", {"00_slides": entry("00_slides")}), tmp_path)
+    page = visit.page
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.goto((tmp_path / "00_slides.slides.html").as_uri())
+    page.wait_for_function("typeof deck !== 'undefined' && deck.isReady()")
+    for _ in range(page.evaluate("deck.getTotalSlides()")):
+        page.keyboard.press("Space")
+    page.locator(".present .js-plotly-plot .main-svg").first.wait_for()
+    page.wait_for_function(
+        "document.querySelector('.present .gtitle').querySelectorAll('.line').length === 0"
+    )
+    assert page.locator(".present .legendtext .line").count() == 0
+    assert visit.errors == []
+
+
 def test_a_phone_shows_panels_one_above_the_other(visit: Any, tmp_path: Path) -> None:
     """Each with its title; pictures of numbers stand two in a row, and nothing is moved sideways."""
     kinds = (go.Scatter(y=[1, 2]), *(go.Heatmap(z=[[1, 2]], showscale=False) for _ in range(2)))

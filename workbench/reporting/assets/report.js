@@ -33,7 +33,7 @@ const watch = new ResizeObserver((places) => {
   for (const { target } of places) {
     const [before, now] = [rooms.get(target), target.clientWidth];
     rooms.set(target, now);
-    if (!before || !now || kindOf(before) === kindOf(now) || matchMedia("print").matches) continue;
+    if (!now || kindOf(before) === kindOf(now) || matchMedia("print").matches) continue;
     for (const [plot, figure] of figures) if (plot.parentElement === target) show(plot, figure);
   }
 });
@@ -41,10 +41,8 @@ const watch = new ResizeObserver((places) => {
 const kindOf = (width) => [NARROW, PANELS, CROWDED].filter((least) => width >= least).length;
 
 function roomOf(place) {
-  if (!rooms.has(place)) {
-    rooms.set(place, place.clientWidth);
-    watch.observe(place);
-  }
+  if (!rooms.has(place)) watch.observe(place);
+  if (!rooms.get(place)) rooms.set(place, place.clientWidth); // a hidden place has none until it is shown
   return rooms.get(place);
 }
 
@@ -72,7 +70,8 @@ function show(target, figure) {
   const room = roomOf(target.parentElement);
   const width = broad ? Math.max(room, PANELS) : room;
   target.style.minWidth = broad ? `${PANELS}px` : "";
-  if (width < PANELS && !matchMedia("print").matches) data = stack(layout, data, width);
+  const tables = data.some((trace) => trace.type === "table"); // next to which a panel needs more room
+  if (width < (tables ? CROWDED : PANELS) && !matchMedia("print").matches) data = stack(layout, data, width);
   else if (width < CROWDED && axesOf(layout, "x").length > 1) {
     for (const note of layout.annotations ?? []) {
       if (note.yref === "paper") note.font = { ...note.font, size: Math.min(SMALL, note.font?.size ?? SMALL) };
@@ -117,6 +116,7 @@ const PICTURE = 0.36; // the height of a picture, in widths of the figure
 const UNDER = 50; // pixels below a panel: its ticks
 const TITLE = 26; // and those of the title of its axis
 const NOTE = 17; // pixels of a line above a panel
+const HEAD = 48; // pixels of the figure's title above all
 
 // The panels of a figure one above the other; pictures of numbers, two in a row. Returns the traces, whose places have changed.
 function stack(layout, data, width) {
@@ -155,7 +155,8 @@ function stack(layout, data, width) {
   for (const row of rows) {
     const lines = Math.max(0, ...row.flatMap(({ titles }) => titles.map(({ text }) => text.split("<br>").length)));
     const ticks = row.some(({ x }) => x && layout[x].showticklabels !== false && layout[x].visible !== false);
-    row.above = row === rows[0] ? 0 : NOTE * lines + 8;
+    row.above = lines ? NOTE * lines + 8 : row === rows[0] ? 0 : 8;
+    if (row === rows[0]) row.above = Math.max(0, row.above + (layout.title?.text ? HEAD : 0) - margin.t);
     const own = Math.max(...row.map(({ along: [low, high] }) => inner * (high - low)));
     row.height = row[0].picture ? Math.min(own, PICTURE * width) : row[0].table ? tableHeight(row[0].table, own, width) : Math.max(own, LEAST);
     row.below = (ticks ? UNDER : 12) + (row.some(({ x }) => x && layout[x].title?.text) ? TITLE : 0);
@@ -191,6 +192,7 @@ function stack(layout, data, width) {
     layout[name] = { ...layout[name], colorbar: beside(layout[name].colorbar, (trace) => trace.coloraxis === name) };
   }
   layout.height = Math.round(height + margin.t + margin.b);
+  if (layout.title?.text) layout.title = { ...layout.title, ...atTheTop(layout) };
   return data.map((trace) => {
     if (trace.type !== "heatmap" || trace.showscale === false || trace.coloraxis) return moved.get(trace) ?? trace;
     return { ...trace, colorbar: beside(trace.colorbar, (other) => other === trace) };
@@ -288,11 +290,14 @@ const breaking = (value) => (Array.isArray(value) ? value.map(breaking) : String
 function foldTitle(layout, width) {
   const lines = wrapped(layout.title?.text ?? "", Math.floor(width / 9));
   if (lines.length === 1) return;
-  const height = layout.height ?? layout.template?.layout?.height ?? 450;
-  const place = { yref: "container", y: 1 - 12 / height, yanchor: "top" };
-  layout.title = { ...layout.title, ...place, text: lines.join("<br>"), font: { ...layout.title.font, size: 15 } };
+  layout.title = { ...layout.title, ...atTheTop(layout), text: lines.join("<br>"), font: { ...layout.title.font, size: 15 } };
   const top = layout.margin?.t ?? layout.template?.layout?.margin?.t ?? 56;
   layout.margin = { ...layout.margin, t: top + 20 * (lines.length - 1) };
+}
+
+// The place of a title whose distance from the upper edge does not grow with the figure.
+function atTheTop(layout) {
+  return { yref: "container", y: 1 - 12 / (layout.height ?? layout.template?.layout?.height ?? 450), yanchor: "top" };
 }
 
 // Lines of a text; markup and entities count as nothing and stay whole.
