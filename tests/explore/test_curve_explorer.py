@@ -12,6 +12,8 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 CURVES = pd.DataFrame(
     {"curve": ["HSTU + dot"] * 3 + [HOSTILE] * 3, "x": [1, 10, 100] * 2, "y": [0.1, 0.5, 1.0, 0.2, 0.3, 0.4]}
 )
+SEARCHERS = ["reference implementation", "brute force", "brute force, int16", "per component (n1=50)", "average (n2=1000)",
+             "average, FAISS IVF (n2=1000)", "cascade (n2=8000, keep=400)", "graph (ef=400, degree=24)"]  # fmt: skip
 AXES = Axes("items <b>", "share", unit="items", share=True)
 
 
@@ -107,3 +109,11 @@ def test_lists_of_no_items_have_a_value_but_no_place_on_the_axis():
     assert "10.0%" in figure.data[0].name and not figure.layout.shapes
     assert all(tick > 0 for tick in figure.layout.xaxis.tickvals)
     assert curve_explorer(curves[curves["x"] == 0], 0, Axes("items", "share")).layout.xaxis.type == "linear"
+
+
+@pytest.mark.parametrize("names", [[f"curve {place}" for place in range(25)], SEARCHERS])
+def test_no_two_curves_look_the_same(names: list[str]) -> None:
+    table = pd.DataFrame([(name, x, x + place) for place, name in enumerate(names) for x in (1, 2)])
+    figure = curve_explorer(table.set_axis(["curve", "x", "y"], axis=1), 1, Axes("k", "ms"))
+    lines = [trace.line for trace in figure.data if trace.mode == "lines"]
+    assert len({(line.color, line.dash) for line in lines}) == len(names)

@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.explore.figures import finished, need
+from workbench.explore.search_figures import STYLES, searcher_style
 from workbench.explore.template import (
     BLUE,
     GREEN,
@@ -41,8 +42,8 @@ class Axes:
 def curve_explorer(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
     """Curves over a logarithmic x; `at` is marked, and the legend shows each curve's value there.
 
-    `curves` has `curve`, `x` and `y`; `at` must be one of the values of x. A curve that is named after a method has the
-    method's colour. ValueError if no curve has a value at `at`.
+    `curves` has `curve`, `x` and `y`; `at` must be one of the values of x. A curve that is named after a method or a
+    searcher has its colour. ValueError if no curve has a value at `at`.
     """
     need(curves, "curve", "x", "y")
     here = curves[curves["x"] == at]
@@ -85,18 +86,23 @@ def curve_explorer(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
     # Lines of the legend, about: it would rise over the axis's title if the curves had to make room for it.
     lines = -(-len(values) // 3)
     figure.update_layout(
-        height=400 + 24 * max(0, lines - 2), legend={"orientation": "h", "y": -0.27, "yanchor": "top"}
+        height=400 + 31 * (lines - 1), legend={"orientation": "h", "y": -0.27, "yanchor": "top"}
     )
     return finished(figure, f"{plain(axes.unit)} = {at:,}")
 
 
 def _look(name: str, number: int) -> tuple[str, str]:
-    """Colour and dash: a method's own, others in turn."""
+    """Colour and dash: a method's or a searcher's own, others in turn, each pair once."""
     encoder, _, similarity = name.rpartition(" + ")
     if registered().keys() >= {encoder, similarity}:
         style = method_style(name)
         return style.color, style.dash
-    return _COLORS[number % len(_COLORS)], _DASHES[number % len(_DASHES)]
+    searcher = name.partition(" (")[0]
+    if searcher.partition(", ")[0] in STYLES:
+        style = searcher_style(searcher)
+        return style.color, style.dash
+    turn = number + number // len(_COLORS)
+    return _COLORS[number % len(_COLORS)], _DASHES[turn % len(_DASHES)]
 
 
 def _formatted(value: float, axes: Axes) -> str:

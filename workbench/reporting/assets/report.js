@@ -14,6 +14,8 @@ const SMALL = 11;
 const LABEL = 26; // characters of a bar's label on a line, on a phone
 const PAPER = 700; // pixels across a printed page
 const SHEET = 960; // and of its height, at most, for a figure
+const WORD = 12; // characters that a cell of a table keeps on one line
+const SENTENCE = 60; // and from which on its column is wide, whatever the screen
 const LEGIBLE = 4.6; // contrast of text with the page, of 4.5 that WCAG 2.2 asks for
 const CONFIG = { responsive: true, displaylogo: false, showTips: false, showSendToCloud: false };
 // Marks of WebGL as sharp as the screen is: plotly makes them for one of twice as many pixels, and four times as slow to read.
@@ -385,6 +387,16 @@ function alignTables() {
   }
 }
 
+// No column is squeezed to a word in each line.
+function widenColumns(table) {
+  const rows = [...table.querySelectorAll("tbody tr")];
+  for (let column = 0; column < Math.max(0, ...rows.map((row) => row.cells.length)); column++) {
+    const cells = rows.map((row) => row.cells[column]).filter(Boolean);
+    const letters = Math.max(...cells.map((cell) => cell.textContent.length));
+    for (const cell of cells) cell.classList.add(letters > SENTENCE ? "sentence" : letters > WORD ? "words" : "word");
+  }
+}
+
 // Every table has a place that it can be moved in sideways. If it is too wide for its page, its headings take several lines;
 // if that is not enough, the place shows that there is more, and keys reach it.
 function fitTables() {
@@ -410,6 +422,7 @@ function fitTables() {
     place.className = "sideways";
     table.replaceWith(place);
     place.append(table);
+    widenColumns(table);
     fit(place);
     watch.observe(place);
   }
