@@ -44,7 +44,7 @@ def protocol_bars(table: pd.DataFrame, changed: dict[str, Any], metric: str = "N
         hovertemplate="strict protocol: %{x:.4f}<extra></extra>",
     )
     most = float(table[metric].max())
-    figure.update_xaxes(title_text=plain(metric), range=[0, 1.4 * most])
+    figure.update_xaxes(title_text=plain(metric), range=[0, 1.45 * most])
     figure.update_yaxes(autorange="reversed")
     figure.update_layout(legend={"x": 1, "y": 1.02, "xanchor": "right", "yanchor": "bottom"})
     return finished(figure, f"{plain(metric)} under this protocol, and its difference to the strict one")
