@@ -34,8 +34,9 @@ const rooms = new Map();
 const watch = new ResizeObserver((places) => {
   for (const { target } of places) {
     const [before, now] = [rooms.get(target), target.clientWidth];
+    if (!now) continue; // hidden: it keeps the width that it had
     rooms.set(target, now);
-    if (!now || kindOf(before) === kindOf(now) || matchMedia("print").matches) continue;
+    if (kindOf(before) === kindOf(now) || matchMedia("print").matches) continue;
     for (const [plot, figure] of figures) if (plot.parentElement === target) show(plot, figure);
   }
 });

@@ -18,6 +18,7 @@ async function drawSlide() {
     if (!slide.contains(target)) continue;
     delete target.dataset.height;
     await show(target, figure);
+    if (deck.getCurrentSlide() !== slide) return; // one that is hidden has no height either
     const height = target.clientHeight;
     const least = panelled(figure) ? height : KEPT * height;
     target.dataset.height = Math.max(least, height - Math.max(0, slide.scrollHeight - slide.clientHeight));
