@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from workbench.bench import published_search
@@ -24,7 +25,9 @@ from workbench.bench.published_search import (
     speed_ups,
     summary,
 )
+from workbench.bench.roofline import Ceilings
 from workbench.cli import app
+from workbench.similarities import MoLConfig, build
 
 CHECKOUT = os.environ.get("WORKBENCH_REFERENCE")
 
@@ -111,6 +114,35 @@ def test_the_published_code_finds_the_same_scores(tmp_path: Path):
         rows = table[table["way"] == way.title].set_index("implementation")
         assert list(rows.index) == ["published code", *way.ours]
         assert (rows["overlap"] > (0.999 if way is ALL_ITEMS else 0.9)).all()
+
+
+def test_the_least_time_is_that_of_operations_or_of_bytes():
+    """Of 10 items, two queries and 2 x 3 components of width 4, with a linear query side and no gate but that of pairs."""
+    config = MoLConfig(
+        2,
+        3,
+        4,
+        query_projection="linear",
+        item_projection="linear",
+        gate_query=None,
+        gate_item=None,
+        gate_pair=5,
+    )
+    mol = build(config, 7)
+    items = mol.items(torch.randn(10, 7), torch.arange(1, 11))
+    weights, pair = 7 * 8 + 8, 2 * 6 * 4 + 4 * 6 * 5 + 4 * 5 + 12 * 6
+    least = published_search._least_seconds
+    scored, quick, wide = torch.tensor([3, 4]), Ceilings(1.0, 1e30), Ceilings(1e30, 1.0)
+    assert least(mol, items, ALL_ITEMS, False, scored, quick) == 2 * 2 * weights + 7 * pair
+    assert least(mol, items, ALL_ITEMS, True, scored, quick) == 2 * 2 * weights + 7 * pair + 10 * pair
+    assert (
+        least(mol, items, average(5), False, scored, quick) == 2 * 2 * weights + 7 * pair + 2 * 2 * 4 * 10 / 4
+    )
+    lists = 2 * 2 * weights + 7 * pair + 2 * 2 * 4 * (6 + 1) * 10 / 4
+    assert least(mol, items, combined(2, 5), False, scored, quick) == lists
+    state = items.nbytes() / 10
+    assert least(mol, items, ALL_ITEMS, False, scored, wide) == 4 * weights + 10 * state
+    assert least(mol, items, per_component(2), False, scored, wide) == 4 * weights + 10 * 3 * 4 + 7 * state
 
 
 def test_how_often_the_aims_are_reached_is_a_sentence():

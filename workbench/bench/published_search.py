@@ -56,10 +56,12 @@ class Way:
         return n1 * components + n2 or None
 
 
+NARROW = "brute force, int16"
+"""What scores all pairs in 16 bits first."""
 ALL_ITEMS = Way(
     "all items",
     "MoLBruteForceTopK",
-    {"brute force": BruteForce, "brute force, int16": Int16BruteForce, "exact with a bound": Exact},
+    {"brute force": BruteForce, NARROW: Int16BruteForce, "exact with a bound": Exact},
 )
 
 
@@ -214,28 +216,29 @@ def _own_top_k(make: Callable[..., Searcher], mol: MixtureOfLogits, items: Any, 
 
 
 def _least_seconds(
-    mol: MixtureOfLogits, items: ItemState, way: Way, num_scored: Tensor, limits: Ceilings
+    mol: MixtureOfLogits, items: ItemState, way: Way, narrow: bool, num_scored: Tensor, limits: Ceilings
 ) -> float:
-    """The least time of a call at these ceilings: its float32 operations (the query side, and the pairs that are scored), and
-    what it reads once (the weights of the query side, and all items, of which a way with lists reads components in a byte a
-    number and the states of what it scores).
+    """The least time of a call at these ceilings: its operations, and what it reads once.
+
+    Operations: the query side and the pairs that are scored; of lists the inner products of all items in 8 bits, which count a
+    quarter; if `narrow`, all pairs in 16 bits, which count half. Read are the weights of the query side, and all items, of
+    which a way with lists reads a byte a number and the states of what it scores.
     """
-    c = mol.config
-    shape = Shape(
-        len(items),
-        c.query_groups,
-        c.item_groups,
-        c.component_dim,
-        c.gate_pair or 0,
-        items.nbytes() / len(items),
-    )
+    c, n, size = mol.config, len(items), len(num_scored)
+    each = items.nbytes() / n
+    shape = Shape(n, c.query_groups, c.item_groups, c.component_dim, c.gate_pair or 0, each)
     sides = [m for m in (mol.query_network, mol.gate_query) if m is not None]
     weights = sum(w.numel() for side in sides for w in side.parameters())
+    lists = "k_per_group" in way.settings, "avg_top_k" in way.settings
+    products = lists[0] * c.components + lists[1]  # of an item, for lists
     total = int(num_scored.sum())
-    read = len(items) * shape.item_bytes
-    if way is not ALL_ITEMS:
-        read = len(items) * c.item_groups * c.component_dim + total * shape.item_bytes
-    operations = 2 * weights * len(num_scored) + total * shape.pair_operations
+    operations = (
+        (2 * weights + 2 * c.component_dim * products * n / 4) * size
+        + shape.pair_operations * (total + narrow * n * size / 2)
+    )  # fmt: skip
+    read = n * each / (1 + narrow)
+    if any(lists):
+        read = n * c.component_dim * (lists[0] * c.item_groups + lists[1]) + total * each
     return max(operations / limits.operations, (4 * weights + read) / limits.bytes)
 
 
@@ -293,7 +296,7 @@ def compare(
                             "implementation": label, "round": number, "seconds": seconds,
                             "overlap": _overlap(found.ids, expected.ids),
                             "least": float("nan") if found.num_scored is None
-                            else _least_seconds(mol, items, way, found.num_scored, limits),
+                            else _least_seconds(mol, items, way, label == NARROW, found.num_scored, limits),
                         }  # fmt: skip
 
 
