@@ -36,8 +36,9 @@ lab: $(VENV)/.installed-$(EXTRA)
 	$(BIN)/workbench lab
 
 # A process for each core, of one thread; the tests of a file stay together, for they share what they trained.
+test: export OMP_NUM_THREADS = 1
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --durations 30
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --durations 30
 
 matrix: $(VENV)/.installed-$(EXTRA)-test
 	$(BIN)/python -m pytest -m matrix

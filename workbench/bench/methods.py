@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, Self
 
 import torch
@@ -394,6 +394,7 @@ WIDTH = Parameter("width", 128, 1, MOST, (16, 32, 64, 128, 256), "numbers of a f
 N2 = Parameter("n2", 1000, 1, MOST, COUNTS, "items of the list by the fitted vectors", counts_items=True)
 
 
+@cache
 def _of_part(part: Part) -> Method:
     return Method(
         part.label,
