@@ -312,8 +312,8 @@ def summary(raw: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["size", "way", "items", "batch_size", "round"]
     published = raw[raw["implementation"] == PUBLISHED].set_index(keys)["seconds"]
-    ratio = published.reindex(pd.MultiIndex.from_frame(raw[keys])).to_numpy() / raw["seconds"]
-    most = published.reindex(pd.MultiIndex.from_frame(raw[keys])).to_numpy() / raw["least"]
+    theirs = published.reindex(pd.MultiIndex.from_frame(raw[keys])).to_numpy()
+    ratio, most = theirs / raw["seconds"], theirs / raw["least"]
     grouped = raw.assign(ratio=ratio, most=most, ms=1e3 * raw["seconds"]).groupby(
         [*keys[:4], "implementation"], sort=False
     )
