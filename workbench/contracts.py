@@ -2,10 +2,17 @@
 
 The shape alphabet, used in every annotation and comment of the package:
 
-====== =================================================== B      queries in a batch L      sequence length (positions of a
-padded history) N      items of the corpus C      candidates of one query D      embedding width Pq, Px query and item
-component groups; P = Pq · Px d      width of one component K requested results H      excluded items of one query T
-valid positions of a batch, all users together ====== ===================================================
+- B: queries in a batch
+- L: sequence length (positions of a padded history)
+- N: items of the corpus
+- C: candidates of one query
+- M: pairs of a query and an item, in any number per query
+- D: embedding width
+- Pq, Px: query and item component groups; P = Pq · Px
+- d: width of one component
+- K: requested results
+- H: excluded items of one query
+- T: valid positions of a batch, all users together
 
 Item ids are dense: 1..N, with 0 for padding. The ids of the source (MovieLens' movieId, say) live in the item table only.
 """
@@ -26,6 +33,9 @@ from workbench import tensor_files
 
 PADDING_ID = 0
 NO_ITEM = -1
+STRIP = 192
+"""Candidates of a query that `Similarity.score_pairs` scores as one row: pairs are ragged, rows of equal length."""
+
 MISSING = {
     "user_ids": "the ids of the users",
     "target_ids": "the items to predict",
@@ -293,6 +303,15 @@ class Encoder(nn.Module, ABC):
         """The query embedding of each whole history: what is likely to come after its last position."""
 
 
+def have_equal_counts(counts: Int[Tensor, "B"]) -> bool:
+    """Whether every query has as many pairs as any other, and some.
+
+    >>> have_equal_counts(torch.tensor([2, 2])), have_equal_counts(torch.tensor([0, 0]))
+    (True, False)
+    """
+    return len(counts) > 0 and int(counts[0]) > 0 and bool((counts == counts[0]).all())
+
+
 def sampled_softmax(scores: Float[Tensor, "T C"], rows: Int[Tensor, "T C"]) -> Float[Tensor, ""]:
     """mean_t (log Σ_c exp scores_tc − scores_t0): the first candidate is the positive, others equal to it count for nothing.
 
@@ -329,6 +348,29 @@ class Similarity(nn.Module, ABC, Generic[Queries, Items]):
         self, queries: Queries, items: Items, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
         """Each query against its own candidates, given as rows of `items`: the same arithmetic on a gather."""
+
+    def score_pairs(
+        self, queries: Queries, items: Items, owners: Int[Tensor, "M"], rows: Int[Tensor, "M"]
+    ) -> Float[Tensor, "M"]:
+        """Pairs of a query and an item, in any number per query: `owners` are rows of `queries`, ascending.
+
+        Here the pairs of a query are laid out in strips of equal length for `score_candidates`; a similarity overrides it if
+        it takes pairs as they are.
+        """
+        counts = owners.bincount(minlength=len(queries))
+        if have_equal_counts(counts):
+            return self.score_candidates(queries, items, rows.view(len(queries), -1)).flatten()
+        width = max(1, min(STRIP, int(counts.max()))) if len(counts) else 1
+        strips = (counts + width - 1) // width
+        first = counts.cumsum(0) - counts
+        place = torch.arange(len(rows), device=rows.device) - first[owners]
+        cell = (strips.cumsum(0) - strips)[owners] * width + place
+        of_strip = torch.arange(len(queries), device=strips.device).repeat_interleave(strips)
+        # A strip that is not full ends with rows of its own query, so that nothing new is read.
+        laid = rows[first[of_strip]][:, None].repeat(1, width).flatten()
+        laid[cell] = rows
+        scores = self.score_candidates(queries[of_strip], items, laid.view(-1, width))
+        return scores.flatten()[cell]
 
     def sampled_softmax(self, queries: Queries, items: Items, rows: Int[Tensor, "B C"]) -> Float[Tensor, ""]:
         """The loss of the function of this name for the scores of candidates; the first one is the positive.

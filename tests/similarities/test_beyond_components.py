@@ -114,3 +114,13 @@ def test_lite_starts_as_the_mean_of_its_components():
 def test_bad_settings_are_refused(config, settings, message):
     with pytest.raises(ValueError, match=message):
         config(**settings)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("counts", [[0, 1, 250, 7], [5, 5, 5, 5], [0, 0, 0, 0]])
+def test_ragged_pairs_score_as_they_do_among_all(similarity: Similarity, counts: list[int]) -> None:
+    queries, items = states(similarity, n=250)
+    owners = torch.arange(4).repeat_interleave(torch.tensor(counts))
+    rows = torch.cat([torch.arange(count) for count in counts])
+    scores = similarity.score_pairs(queries, items, owners, rows)
+    torch.testing.assert_close(scores, similarity.score(queries, items)[owners, rows])

@@ -9,21 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import NO_ITEM, ItemState, QueryState, Similarity
+from workbench.contracts import NO_ITEM, ItemState, QueryState, Similarity, have_equal_counts
 from workbench.kernels import selection
 from workbench.search.tiles import check_evaluation
 from workbench.search.topk import NO_SCORE, Best, best
-from workbench.similarities.mol import MixtureOfLogits
-
-STRIP = 192
-"""Candidates of a query that are scored as one row: pairs are ragged, `score_candidates` takes rows of equal length."""
-
-
-DENSE_SHARE = 0.85
-"""Share of all pairs beyond which all are scored: items that serve every query are fetched and transposed once.
-
-Measured: both ways cost the same at .65 (27,278 items of 4 x 128 numbers, 8 queries), .82 (3,883 of 4 x 64, 32 queries) and 1
-(the same, one query)."""
 
 
 class Pairs(NamedTuple):
@@ -67,36 +56,9 @@ def counted(mask: Bool[Tensor, "B M"]) -> Int[Tensor, "B"]:
 def score_pairs(
     similarity: Similarity, queries: QueryState, items: ItemState, pairs: Pairs
 ) -> Float[Tensor, "M"]:
-    """The similarity of each pair (M,).
-
-    Mixture-of-Logits in C++ takes the pairs as they are or, beyond `DENSE_SHARE`, scores all, with the same bits; elsewhere
-    those of a query are laid out in strips of equal length. Raises ValueError if dropout is on.
-    """
+    """The similarity of each pair (M,), as `Similarity.score_pairs` gives it. Raises ValueError if dropout is on."""
     check_evaluation(similarity)
-    if isinstance(similarity, MixtureOfLogits) and similarity.scores_pairs(queries, items):  # type: ignore[arg-type]
-        if len(pairs.rows) > DENSE_SHARE * len(queries) * len(items):
-            return similarity.score(queries, items)[pairs.queries, pairs.rows]  # type: ignore[arg-type]
-        return similarity.score_pairs(queries, items, *pairs)  # type: ignore[arg-type]
-    counts = pairs.counts(len(queries))
-    if _rectangular(counts):
-        return similarity.score_candidates(queries, items, pairs.rows.view(len(queries), -1)).flatten()
-    width = max(1, min(STRIP, int(counts.max()))) if len(counts) else 1
-    strips = (counts + width - 1) // width
-    first = counts.cumsum(0) - counts
-    place = torch.arange(len(pairs.rows), device=pairs.rows.device) - first[pairs.queries]
-    cell = (strips.cumsum(0) - strips)[pairs.queries] * width + place
-    total = int(strips.sum())
-    owners = torch.arange(len(queries), device=strips.device).repeat_interleave(strips)
-    # A strip that is not full ends with rows of its own query, so that nothing new is read.
-    rows = pairs.rows[first[owners]][:, None].repeat(1, width).flatten()
-    rows[cell] = pairs.rows
-    scores = similarity.score_candidates(queries[owners], items, rows.view(total, width))
-    return scores.flatten()[cell]
-
-
-def _rectangular(counts: Int[Tensor, "B"]) -> bool:
-    """Whether every query has as many pairs, and some."""
-    return len(counts) > 0 and int(counts[0]) > 0 and bool((counts == counts[0]).all())
+    return similarity.score_pairs(queries, items, *pairs)
 
 
 def best_of_pairs(pairs: Pairs, scores: Float[Tensor, "M"], queries: int, k: int) -> Best:
@@ -104,7 +66,7 @@ def best_of_pairs(pairs: Pairs, scores: Float[Tensor, "M"], queries: int, k: int
     if selection.serves_pairs(scores):
         return Best(*selection.best_of_pairs(*pairs, scores, queries, k))
     counts = pairs.counts(queries)
-    if _rectangular(counts) and int(counts[0]) >= k:
+    if have_equal_counts(counts) and int(counts[0]) >= k:
         found = best(scores.view(queries, -1), k)
         return Best(found.scores, pairs.rows.view(queries, -1).gather(1, found.rows))
     width = max(k, int(counts.max())) if queries else k
