@@ -357,6 +357,33 @@ def test_a_slide_shows_its_figure_as_wide_as_it_is(visit: Any, tmp_path: Path) -
     assert visit.errors == []
 
 
+def test_a_slide_that_would_run_over_gets_smaller_text_and_a_lower_figure(visit: Any, tmp_path: Path) -> None:
+    """But rows of panels keep their height: there, titles would cover ticks."""
+    text = "A paragraph of some words.\n\n" * 4
+    rows = make_subplots(2, 1).add_scatter(y=[1, 2]).add_scatter(y=[2, 1], row=2, col=1)
+    cells = [nbformat.v4.new_markdown_cell("# Slides")]
+    for figure in (go.Figure(go.Scatter(y=[1, 2])), rows):
+        figure.update_layout(template=TEMPLATE, height=560)
+        cells += [nbformat.v4.new_code_cell("x", outputs=[plot(figure)]), nbformat.v4.new_markdown_cell(text)]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"workbench": {"slides": True}})
+    nbformat.write(notebook, tmp_path / "00_slides.ipynb")
+    pages.write_pages(Report("quick", "made", {"00_slides": entry("00_slides")}), tmp_path)
+    page = visit.page
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.goto((tmp_path / "00_slides.slides.html").as_uri())
+    page.wait_for_function("typeof deck !== 'undefined' && deck.isReady()")
+    page.keyboard.press("Space")
+    slide = "document.querySelector('.slides section section.present')"
+    page.wait_for_function(
+        f"{slide}.querySelector('.main-svg') && {slide}.scrollHeight === {slide}.clientHeight"
+    )
+    height = f"{slide}.querySelector('.js-plotly-plot').clientHeight"
+    assert 0.8 * 560 <= page.evaluate(height) < 560
+    page.keyboard.press("Space")
+    page.wait_for_function(f"{slide}.style.fontSize !== '' && {height} === 560")
+    assert visit.errors == []
+
+
 def test_a_phone_shows_panels_one_above_the_other(visit: Any, tmp_path: Path) -> None:
     """Each with its title; pictures of numbers stand two in a row, and nothing is moved sideways."""
     kinds = (go.Scatter(y=[1, 2]), *(go.Heatmap(z=[[1, 2]], showscale=False) for _ in range(2)))

@@ -9,20 +9,39 @@ const deck = new Reveal({
   keyboardCondition: () => !AT_CONTROL.test(document.activeElement.tagName), // its keys move the control
 });
 
-const KEPT = 0.8; // of its height that a figure of one panel keeps so that its slide fits
+const KEPT = 0.8; // of its height that a figure with one row of panels keeps so that its slide fits
+const ROW = 0.9; // of the height of a figure: a panel less high has others above or below it
+const SIZES = [1, 0.94, 0.88, 0.82]; // of the text of a slide that would run over
+
+// The height that a figure needs: rows of panels have no room to give.
+function least({ layout }, height) {
+  const rows = axesOf(layout, "y").some((name) => layout[name].domain && layout[name].domain[1] - layout[name].domain[0] < ROW);
+  return rows ? height : KEPT * height;
+}
 
 async function drawSlide() {
   const slide = deck.getCurrentSlide();
   slide.scrollTop = 0;
-  for (const [target, figure] of figures) {
-    if (!slide.contains(target)) continue;
+  const over = () => slide.scrollHeight - slide.clientHeight;
+  const current = () => deck.getCurrentSlide() === slide; // one that is hidden has no height
+  const drawn = [...figures].filter(([target]) => slide.contains(target));
+  slide.style.fontSize = "";
+  for (const [target, figure] of drawn) {
     delete target.dataset.height;
     await show(target, figure);
-    if (deck.getCurrentSlide() !== slide) return; // one that is hidden has no height either
-    const height = target.clientHeight;
-    const least = panelled(figure) ? height : KEPT * height;
-    target.dataset.height = Math.max(least, height - Math.max(0, slide.scrollHeight - slide.clientHeight));
+  }
+  if (!current()) return;
+  const room = drawn.map(([target, figure]) => target.clientHeight - least(figure, target.clientHeight));
+  const all = room.reduce((sum, pixels) => sum + pixels, 0);
+  for (const size of SIZES) {
+    slide.style.fontSize = size === 1 ? "" : `${size}em`;
+    if (over() <= all) break;
+  }
+  const share = all ? Math.min(1, Math.max(0, over()) / all) : 0; // of that room
+  for (const [number, [target, figure]] of drawn.entries()) {
+    target.dataset.height = target.clientHeight - share * room[number];
     await show(target, figure);
+    if (!current()) return;
     Plotly.Plots.resize(target);
   }
 }
