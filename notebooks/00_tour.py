@@ -26,7 +26,7 @@
 # product can be found fast. This workbench shows what a dot product gives up, how similarities can be *learned* instead, and
 # how a learned similarity can still be searched.
 #
-# Ten stations preview the ten notebooks that follow, in about three minutes each. Each station has one control and one
+# Ten stations preview ten of the notebooks that follow, in about three minutes each. Each station has one control and one
 # **question**: move the control until you know the answer, then unfold ours. (On a report page a control takes the values
 # that were computed for it; `workbench lab` opens the tour with a live kernel, where it takes any.)
 
@@ -51,7 +51,7 @@ from workbench.course import check
 q = torch.tensor([2.0, 1.0])
 items = torch.tensor([[1.0, 0.0], [0.5, 2.0], [-1.0, 1.0]])
 scores = items @ q
-scores, scores.argsort(descending=True)
+{"scores": scores.tolist(), "best first": scores.argsort(descending=True).tolist()}
 
 # %% [markdown]
 # Everything that follows replaces one part of these three lines: where $q$ comes from, what `@` is, and how `argsort` can be
@@ -138,7 +138,7 @@ record("HR@10 of the most popular items", shares.loc[10])
 #
 # $$-\log \frac{e^{\phi(q, x^+)}}{e^{\phi(q, x^+)} + \sum_{x^-} e^{\phi(q, x^-)}} .$$
 #
-# How hard is this task? The figure shows how often the held-out item scores higher than *all* of $x$ random items.
+# How hard is this task? The figure shows how often the held-out item scores higher than *all* of a number of random items.
 
 # %%
 ranks = {method: t.ranks(sequences) for method, t in trained.items()}
@@ -154,7 +154,7 @@ CurveExplorer(
 #
 # <details><summary>An answer</summary>
 #
-# With a few dozen, more on MovieLens 1M than here: see below. With one negative all methods look equally good;
+# With some tens, more on MovieLens 1M than here: see below. With one negative all methods look equally good;
 # relative differences grow to the right, where the item competes with the whole catalogue. This is why training samples many
 # negatives, and why metrics here are never computed on sampled items: sampling can even reverse a ranking of methods (W.
 # Krichene and S. Rendle, *On Sampled Metrics for Item Recommendation*, KDD 2020).
@@ -203,13 +203,14 @@ findings.ahead(results, [("SASRec + dot", "SASRec + MoL"), ("HSTU + dot", "HSTU 
 
 # %% [markdown]
 # And one user, twice: the ten best items of both models, with a star on the test item (shown below the list if it is not in
-# it). Each bar of MoL is split into its largest terms $\pi_p s_p$.
+# it). Each bar of MoL is split into its largest terms $\pi_p s_p$; where the gate decides for one component, the bar is one
+# piece. The user is an illustration, chosen because MoL ranks the test item far ahead of the dot product; `user` sets another.
 
 # %%
 SideBySide([dot, mol], user).at(view)
 
 # %% [markdown]
-# (This user was chosen as an illustration.) Intervals of differences, popular and rare items, published numbers:
+# Intervals of differences, popular and rare items, published numbers:
 # [03_compare_similarities](03_compare_similarities.ipynb).
 #
 # ## 4 · Why a dot product is not enough
@@ -220,8 +221,8 @@ SideBySide([dot, mol], user).at(view)
 #
 # $$\min_{\operatorname{rank} \Phi \le d} \frac{\|A - \Phi\|}{\|A\|} = \sqrt{\frac{\sum_{i > d} \sigma_i^2}{\sum_i \sigma_i^2}} .$$
 #
-# In the first matrix below each query wants items that are *similar, but not identical* to itself; in the second, all items of
-# its own group (*block*). The code below trains a MoL of width 4 on each.
+# Two such matrices can be chosen below, rows queries and columns items: in the first each query wants items that are *similar,
+# not identical* to itself; in the second, all items of its own group (*block*). A MoL of width 4 is trained on each.
 
 # %%
 config = FitConfig(width=4, gate_hidden=32, steps=300, start="spectral", seed=seed)
@@ -272,7 +273,7 @@ ScoreAnatomy(mol, user).at(view)
 #
 # ## 6 · Exact top-k, with a proof
 #
-# MoL is not an inner product, so an index for inner products cannot find its best items. But its weights are positive and sum
+# MoL is not an inner product, so an index for inner products cannot find its best items. But its weights are not negative and sum
 # to one, so that
 #
 # $$\phi(q, x) = \sum_p \pi_p s_p \;\le\; \max_p s_p(q, x),$$
@@ -306,7 +307,7 @@ findings.proofs(proof_shares(workload, lengths, k=min(10, workload.findable)))
 # %% [markdown]
 # Tighter bounds, and the cost of exact search: [06_exact_topk](06_exact_topk.ipynb).
 #
-# ## 7 · Recall and latency
+# ## 7 · Candidates first
 #
 # Search is faster without a proof: score only the **candidates** that a cheap first stage finds. There are two kinds: the best
 # items by the *average* of all component scores, which takes one inner product per item, and the *lists* of station 6.
@@ -314,7 +315,7 @@ findings.proofs(proof_shares(workload, lengths, k=min(10, workload.findable)))
 # %%
 ks = [k for k in (10, 100) if k <= workload.findable] or [workload.findable]
 stages = {f"best {k}": tour_experiments.first_stages(workload, k) for k in ks}
-axes = Axes("candidates of a query", "share", unit="candidates", share=True)
+axes = Axes("candidates of a query", "found, or proved", unit="candidates", share=True)
 CurveExplorer(
     "Two first stages", stages, axes, "candidates", "Number of items scored by MoL", start=50, choice="of"
 ).at(view)
@@ -361,8 +362,7 @@ CurveExplorer("Round the query", rounded, axes, "codewords", "Number of distinct
 # </details>
 
 # %%
-whole = float(rounded["y"].max())
-findings.levels(rounded.assign(y=rounded["y"] / whole), "codewords", [("query rounded to a codeword", 0.9)])
+findings.codewords(rounded, sequences.num_items)
 
 # %% [markdown]
 # [08_sparcode](08_sparcode.ipynb) trains such an index and prunes it.
@@ -375,7 +375,7 @@ findings.levels(rounded.assign(y=rounded["y"] / whole), "codewords", [("query ro
 
 # %%
 walked = tour_experiments.walked_groups(workload, k=ks[0], seed=seed)
-axes = Axes("groups searched, best first", "share", unit="groups", share=True)
+axes = Axes("groups searched, best first", "share of items", unit="groups", share=True)
 CurveExplorer("Search the best groups", walked, axes, "groups", "Groups per query", start=5).at(view)
 
 # %% [markdown]
@@ -390,7 +390,7 @@ CurveExplorer("Search the best groups", walked, axes, "groups", "Groups per quer
 
 # %%
 found, scored = walked["curve"].unique()
-findings.levels(walked, "groups", [(found, 0.9), (found, 1.0), (scored, 0.25)])
+findings.groups_searched(walked, found, scored)
 
 # %% [markdown]
 # [09_deep_retrieval](09_deep_retrieval.ipynb) shows the paths, which users take them, and how wide a beam must be.

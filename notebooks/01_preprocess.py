@@ -18,8 +18,8 @@
 #
 # **Question.** What does a retriever actually read, and what does it predict? Between a file of ratings and a training batch
 # lie a few decisions, and each of them changes every number that follows. This notebook goes through them one by one and shows
-# their effect on the data: counts after each step, the length of histories, the distribution of popularity, how the data change
-# over time, and what is held out.
+# what the data then are: their size, the length of histories, the distribution of popularity, how they change over time, and
+# what is held out.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -39,7 +39,7 @@ from workbench.course import check
 
 rows = pd.DataFrame({"user": list("abbaab"), "item": list("pqrstu"), "time": [3, 5, 1, 2, 3, 5]})
 by_hand = rows.sort_values("time", kind="stable").groupby("user")["item"].agg(list)
-by_hand
+by_hand.to_dict()
 
 # %%
 from workbench import data
@@ -68,17 +68,17 @@ record("interactions", len(sequences.item_ids))
 record("summary", summary)
 
 # %% [markdown]
-# Every result in these notebooks is stored with this fingerprint. Evaluating a checkpoint on a dataset with another fingerprint
-# raises an error.
+# Every result in these notebooks is stored with the fingerprint of its data, printed below. Evaluating a checkpoint on a dataset
+# with another fingerprint raises an error.
 
 # %%
-print(sequences.fingerprint())
+print(f"fingerprint of {dataset}: {sequences.fingerprint()}")
 
 # %% [markdown]
 # ## How long is a history?
 #
 # A model reads at most the last 200 interactions of a user. The axis is logarithmic: in many
-# datasets a few users have very long histories.
+# datasets a few users have very long histories. Where a bin holds several lengths, its mean is shown.
 
 # %%
 lengths = statistics.length_distribution(sequences)
@@ -135,6 +135,8 @@ findings.order_in_time(repeats)
 
 # %% [markdown]
 # ## What kinds of items are there?
+#
+# The twelve most frequent genres, if the items have any. An item may have several, so that the shares add up to more than one.
 
 # %%
 genres = statistics.genre_shares(sequences).head(12)
@@ -152,12 +154,18 @@ for part in ("train", "validation", "test"):
     print(f"{part:>10}: {len(sequences.users_with(part)):,} users")
 
 # %% [markdown]
-# A batch is a matrix of item ids, oldest first, padded on the right with 0; `lengths` holds the number of items in each row.
+# A batch is a matrix of item ids, oldest first, here of at most eight places; a shorter history is padded on the right with 0.
+# `length` is the number of items in a row, `target` the item to predict.
 
 # %%
 batches = data.Batches(sequences, "test", batch_size=4, max_length=8)
 batch = next(iter(batches), None)
-(batch.item_ids, batch.lengths, batch.target_ids) if batch else f"No user of {dataset} has a test target."
+if batch:
+    frame = pd.DataFrame(
+        batch.item_ids.numpy(), columns=[f"place {n}" for n in range(1, batch.item_ids.shape[1] + 1)]
+    )
+    frame = frame.assign(length=batch.lengths.numpy(), target=batch.target_ids.numpy())
+table(frame.astype(str)) if batch else f"No user of {dataset} has a test target."
 
 # %% [markdown]
 # The same by hand, for the first row: the user's last item is the target, and the items before it are the history, of which
@@ -173,7 +181,8 @@ if batch:
 # %% [markdown]
 # ## Exercise
 #
-# Which two items of a user are held out? `items` are in the order in which they were stored, `times` are theirs.
+# Which two items of a user are held out? `items` (n,) are in the order in which they were stored, and `times` (n,) says when
+# each was chosen.
 
 
 # %%
@@ -201,4 +210,4 @@ check("split", held_out)
 # - The last two interactions of each user are never used for training.
 #
 # **To try.** Set `dataset` to one that you prepared yourself (`workbench data list` shows them), and compare the Gini index and
-# the share of interactions within the same second. Next: **02_train** turns these sequences into a retriever.
+# the share of interactions within the same second. Next: [02_train](02_train.ipynb) turns these sequences into a retriever.

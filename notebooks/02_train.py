@@ -17,8 +17,8 @@
 # # 02 · Training a retriever
 #
 # **Question.** What is learned, from which signal, and does the choice of similarity change how training proceeds? You will
-# train two retrievers that differ only in their similarity: a **dot product** and a **Mixture-of-Logits** (MoL). They share the
-# encoder, embedding width, negatives and number of steps.
+# train retrievers that differ only in their similarity, a **dot product** or a **Mixture-of-Logits** (MoL), once with each of two
+# encoders: embedding width, negatives and number of steps are the same.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -38,7 +38,7 @@ from workbench.course import check
 
 positive, negatives = torch.tensor(2.0), torch.tensor([1.0, 0.0, -1.0])
 probability = positive.exp() / (positive.exp() + negatives.exp().sum())
-probability, -probability.log()
+print(f"probability {probability:.3f}, loss {-probability.log():.3f}")
 
 # %%
 import pandas as pd
@@ -46,7 +46,7 @@ import torch.nn.functional as F
 
 from workbench import data
 from workbench.explore import figures, findings
-from workbench.explore.tables import table
+from workbench.explore.tables import settings, table
 from workbench.models.model_store import load_or_train
 from workbench.reporting import record
 from workbench.training.presets import lineup
@@ -54,7 +54,6 @@ from workbench.training.presets import lineup
 # %%
 sequences = data.load(dataset)
 presets = lineup(profile, dataset)
-table(pd.DataFrame({method: preset.retriever.to_dict()["encoder"] for method, preset in presets.items()}))
 
 # %% [markdown]
 # ## Three parts
@@ -66,18 +65,24 @@ table(pd.DataFrame({method: preset.retriever.to_dict()["encoder"] for method, pr
 #
 # $$\phi_\text{dot}(q, x) = \frac{1}{\tau} \left\langle \frac{q}{|q|}, \frac{x}{|x|} \right\rangle ,$$
 #
-# MoL compares $P_q \times P_x$ pairs of smaller vectors. A gate $\pi$, which sees the query, the item and the products
-# themselves, decides how much each pair counts:
+# MoL compares $P_q \times P_x$ pairs of smaller vectors. A gate $\pi$ decides from the query, the item and, if it has a *pair*
+# part, the products themselves how much each pair counts:
 #
 # $$\phi_\text{MoL}(q, x) = \sum_{p} \pi_p(q, x)\, \frac{1}{\tau} \left\langle f_{i(p)}(q), g_{j(p)}(x) \right\rangle,
 # \qquad \pi_p \ge 0, \quad \sum_p \pi_p = 1 .$$
 
+# %% [markdown]
+# The settings of the encoders, by their names in the code:
+
 # %%
-table(
-    pd.DataFrame({m: p.retriever.to_dict()["similarity"] for m, p in presets.items() if "MoL" in m}).drop(
-        "kind"
-    )
-)
+parts = {m: preset.retriever.to_dict() for m, preset in presets.items()}
+settings({m: part["encoder"] for m, part in parts.items()})
+
+# %% [markdown]
+# And of the mixture: *groups* are vectors, `gate_query`, `gate_item` and `gate_pair` the hidden units of the gate's parts.
+
+# %%
+settings({m: part["similarity"] for m, part in parts.items() if "MoL" in m})
 
 # %% [markdown]
 # ## The loss
@@ -90,9 +95,9 @@ table(
 # *mutual-information* balancing loss): without it, the gate may give all weight to a few of them.
 
 # %%
-settings = pd.DataFrame({m: p.training.to_dict() | p.training.to_dict()["loss"] for m, p in presets.items()})
+training = pd.DataFrame({m: p.training.to_dict() | p.training.to_dict()["loss"] for m, p in presets.items()})
 shown = ["epochs", "batch_size", "learning_rate", "negatives", "count", "positions_per_step"]
-table(settings.loc[shown].fillna("all"))
+table(training.loc[shown].fillna("all").rename(index={"count": "negatives of a position"}))
 
 # %% [markdown]
 # ## Training
@@ -113,10 +118,38 @@ trained = {method: load_or_train(preset, sequences, seed=seed) for method, prese
 history = pd.concat([t.history.assign(run=method) for method, t in trained.items()])
 figures.training_curves(history)
 
+# %%
+outcome = pd.DataFrame(
+    [
+        (m, t.metadata["best_epoch"], t.metadata["best"]["NDCG@10"], t.history["seconds"].sum())
+        for m, t in trained.items()
+    ],
+    columns=["method", "best epoch", "validation NDCG@10", "seconds of training"],
+)
+record("training", outcome)
+table(outcome)
+
+# %% [markdown]
+# **To answer with the figure.** Hover over the right panel, or click a name to hide its line. Is MoL ahead from the start? What
+# would you have concluded after half the epochs?
+#
+# <details><summary>An answer</summary>
+#
+# MoL has more to learn, and each of its epochs takes longer. On MovieLens 1M the dot product is ahead at first, with both
+# encoders; MoL catches up only in the last epochs and is still improving at the end, so after half of them it would look like
+# the worse similarity. An equal number of epochs is one fair comparison, equal training time is another. What happened on this
+# dataset is printed below.
+#
+# </details>
+
+# %%
+findings.learning(history, [("SASRec + dot", "SASRec + MoL"), ("HSTU + dot", "HSTU + MoL")])
+
 # %% [markdown]
 # ## One row of attention, by hand
 #
-# What does the encoder read? The last item of a history attends to all items before it. In HSTU the weight is not a softmax:
+# What does the encoder read? The last item of a history attends to itself and to all items before
+# it; the figure shows one user of *HSTU + dot*, the mean over heads. In HSTU the weight is not a softmax:
 #
 # $$A = \frac{1}{n}\, \mathrm{SiLU}\big(Q K^\top + b_\text{place} + b_\text{time}\big), \qquad
 # \mathrm{out} = x + W_o \big(U \odot \mathrm{LN}(A V)\big), \qquad U, V, Q, K = \mathrm{SiLU}\big(\mathrm{LN}(x)\, W\big)$$
@@ -157,35 +190,8 @@ row = pd.DataFrame({"position": place + 1, "title": titles, "weight": weight})
 figures.attention_row(row)
 
 # %% [markdown]
-# The same numbers as the library's, computed in a dozen lines. A weight can be negative: SiLU does not force the row to be a
-# distribution, and an item can count against another.
-
-# %%
-outcome = pd.DataFrame(
-    [
-        (m, t.metadata["best_epoch"], t.metadata["best"]["NDCG@10"], t.history["seconds"].sum())
-        for m, t in trained.items()
-    ],
-    columns=["method", "best epoch", "validation NDCG@10", "seconds"],
-)
-record("training", outcome)
-table(outcome)
-
-# %% [markdown]
-# **To answer with the figure.** Hover over the right panel, or click a name to hide its line. Is MoL ahead from the start? What
-# would you have concluded after half the epochs?
-#
-# <details><summary>An answer</summary>
-#
-# MoL has more to learn, and each of its epochs takes longer. On MovieLens 1M the dot product is ahead at first, with both
-# encoders; MoL catches up only in the last epochs and is still improving at the end, so after half of them it would look like
-# the worse similarity. An equal number of epochs is one fair comparison, equal training time is another. What happened on this
-# dataset is printed below.
-#
-# </details>
-
-# %%
-findings.learning(history, [("SASRec + dot", "SASRec + MoL"), ("HSTU + dot", "HSTU + MoL")])
+# `assert_close` compares the block's output, computed by hand, with the library's. A weight can be negative (orange): SiLU does
+# not force the row to be a distribution, and an item can count against another.
 
 # %% [markdown]
 # ## What does it cost?
@@ -208,7 +214,7 @@ table(cost)
 # %% [markdown]
 # ## Exercise
 #
-# Write this loss for any number of negatives.
+# Write the sampled softmax loss for any number of negatives.
 
 
 # %%
@@ -237,4 +243,4 @@ check("loss", loss)
 # - The best epoch is selected on validation targets, never on test targets.
 #
 # **To try.** Train with another `seed` and see how far the validation curves move: smaller differences are noise. Next:
-# **03_compare_similarities** evaluates all of them on the test targets.
+# [03_compare_similarities](03_compare_similarities.ipynb) evaluates all of them on the test targets.

@@ -17,9 +17,9 @@
 # # 03 · Comparing similarities
 #
 # **Question.** Does a learned similarity find better items than a dot product, for which users, and how certain is the answer?
-# Every method ranks the **whole catalogue** for every user, and the held-out last item should be ranked first. You will see the
-# metrics with their intervals, the difference between two methods user by user, which items it comes from, and one user's lists
-# side by side.
+# Every method ranks **all items** that a user has not had yet, and the held-out last item should be ranked first. You will see the
+# metrics with their intervals, the difference between two methods user by user, which items it comes from, and the lists that
+# one user gets from two methods.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -40,9 +40,9 @@ from workbench.course import check
 
 found_at = torch.tensor([1.0, 3.0, 12.0, 2.0, 40.0])
 by_hand = {
-    "HR@10": (found_at <= 10).float().mean(),
-    "NDCG@10": (1 / torch.log2(1 + found_at))[found_at <= 10].sum() / len(found_at),
-    "MRR": (1 / found_at).mean(),
+    "HR@10": (found_at <= 10).float().mean().item(),
+    "NDCG@10": (1 / torch.log2(1 + found_at))[found_at <= 10].sum().item() / len(found_at),
+    "MRR": (1 / found_at).mean().item(),
 }
 by_hand
 
@@ -72,7 +72,7 @@ from workbench.training.presets import learned_indexes, lineup
 
 # %%
 by_library = metrics(found_at, ks=(10,))
-assert all(abs(by_library[name] - float(value)) < 1e-6 for name, value in by_hand.items())
+assert all(abs(by_library[name] - value) < 1e-6 for name, value in by_hand.items())
 
 # %%
 sequences = data.load(dataset)
@@ -91,8 +91,9 @@ table(STRICT.card())
 # %% [markdown]
 # ## The result
 #
-# A method that learns its own index (Deep Retrieval) is evaluated on what that index returns: a target that it does not return
-# is a miss. All other methods score every item.
+# Next to the two similarities stand two methods that learn their own index: SparCode (notebook 08) and Deep Retrieval (09).
+# Deep Retrieval is evaluated on what its index returns: a target that it does not return is a miss. All other methods score
+# every item. The best value of a column is bold.
 #
 # **HR@k** is the share of users whose next item is in the first *k*. **NDCG@k** also gives more credit to higher ranks. **MRR**
 # is the mean of 1/rank. Intervals are 95 % bootstrap intervals over users.
@@ -141,29 +142,30 @@ figures.metric_by_k(results, "HR")
 #
 # Every method is evaluated on the same users, so the comparison can be paired: what makes a user easy for both methods cancels,
 # and the interval of the *difference* is narrower than the two bars suggest. An interval that excludes 0 is unlikely to be due
-# to the choice of users. It does not account for randomness in training.
+# to the choice of users. It does not account for randomness in training. *from* and *to* are the ends of the 95 % interval.
 
 # %%
 pairs = [("SASRec + dot", "SASRec + MoL"), ("HSTU + dot", "HSTU + MoL")]
 differences = pd.concat(
-    [compare(ranks[a], ranks[b], ks=(10, 50)).assign(comparison=f"{b} − {a}") for a, b in pairs]
+    [compare(ranks[a], ranks[b], ks=(10, 50)).assign(comparison=f"{b} against {a}") for a, b in pairs]
 )
 chosen = differences[differences["metric"].isin(["HR@10", "NDCG@10", "HR@50", "MRR"])].set_index("comparison")
 record("differences", chosen.reset_index())
-table(chosen.rename(columns={"first": "dot", "second": "MoL"}))
+table(chosen.rename(columns={"first": "dot", "second": "MoL", "low": "from", "high": "to"}))
 
 # %%
 findings.significance(chosen.reset_index())
 
 # %%
 for a, b in pairs:
-    row = chosen.loc[f"{b} − {a}"].set_index("metric").loc["NDCG@10"]
+    row = chosen.loc[f"{b} against {a}"].set_index("metric").loc["NDCG@10"]
     record(f"NDCG@10 of {b} over {a}", 100 * row["difference"] / row["first"], unit="%")
 
 # %% [markdown]
-# That takes several seeds, which change the initial weights, the order of batches and the negatives. The table shows what
-# `workbench study run seeds` measured for this dataset, if it was run: mean ± standard deviation over the seeds, and below each
-# pair of models their difference on the same seeds.
+# Randomness in training takes several seeds, which change the initial weights, the order of batches and the negatives. The table
+# shows what `workbench study run seeds` measured for this dataset, if it was run: mean ± standard deviation over the seeds, and
+# below each pair of models their difference on the same seeds. A dot product called *wide* stores as many floats of an item as
+# the mixture.
 
 # %%
 stored = sorted((paths.reports() / "tables").glob(f"seeds-{dataset}-*.csv"))
@@ -172,17 +174,17 @@ columns = ["model", "seeds", "HR@10", "HR@50", "NDCG@10", "MRR"]
 table(pd.concat(over, ignore_index=True)[columns]) if over else "run `workbench study run seeds`"
 
 # %% [markdown]
-# A model of another size may give another answer. `workbench study run fair` trains the published sizes on equal terms: the
-# same encoder, loss, negatives, weight decay and patience for each similarity. Next to the plain dot product stand one with the
-# mixture's user-id component and one that is as wide as what the mixture stores of an item. After ±: the
-# standard deviation over seeds; in brackets: the 95 % interval over users.
+# A model of another size may give another answer. `workbench study run fair` trains the published sizes on MovieLens 1M on equal
+# terms: the same encoder, loss, negatives, weight decay and patience for each similarity. Next to the plain dot product stand one
+# with the mixture's user-id component and one that is as wide as what the mixture stores of an item. (After ±: the standard
+# deviation over seeds; in brackets: the 95 % interval over users.)
 
 # %%
 fair = Fair(dataset=dataset).stored()
 fair_columns = ["model", "seeds", "parameters", "HR@10", "NDCG@10"]
 table(
     format_fair(fair)[fair_columns]
-) if fair is not None else f"no models of equal terms are stored for {dataset}"
+) if fair is not None else f"Here the data are {dataset}, for which there are no such models."
 
 # %% [markdown]
 # ## What the protocol is worth
@@ -200,7 +202,9 @@ boards = [
 choices = pd.concat(boards, ignore_index=True)
 effect = one_switch(choices, "NDCG@10")
 record("protocol", effect)
-table(effect)
+signed = effect.astype(object)
+signed.iloc[1:, 2:] = effect.iloc[1:, 2:].map("{:+.4f}".format)
+table(signed)
 
 # %%
 findings.protocol(effect)
@@ -208,16 +212,18 @@ findings.protocol(effect)
 # %% [markdown]
 # Some choices need training again: a **temporal split** (targets are the first interactions after a point in time that all
 # training precedes, so that nobody learns from another's future), another **order of ties**, and the **epoch chosen on test**
-# targets. A study trains the models once for each of them, and keeps the table. Users and targets of a temporal split are
-# others: compare methods there, not values.
+# targets. A study trains the models once for each of them, and keeps the table. A temporal split has other users and
+# targets: compare methods there, not values.
 
 # %%
 again = study("choices", {"dataset": dataset}).stored()
-if again is None:
-    print(f"not measured on {dataset} yet: run `workbench study run choices dataset={dataset}`")
-else:
+if again is not None:
     again["method"] = again["method"].replace({p.name: m for m, p in presets.items()})
-    table(one_switch(again, "NDCG@10").query("switch in ['strict', 'training']"))
+    retrained = one_switch(again, "NDCG@10").query("switch in ['strict', 'training']").astype(object)
+    retrained.iloc[1:, 2:] = retrained.iloc[1:, 2:].map("{:+.4f}".format)
+table(retrained.reset_index(drop=True)) if again is not None else (
+    f"Not measured on {dataset} yet: run `workbench study run choices dataset={dataset}`."
+)
 
 # %% [markdown]
 # Change several choices at once. The grey mark is the strict protocol.
@@ -227,8 +233,7 @@ trained_again = [] if again is None else [again[again["training"] != AS_STRICT]]
 ProtocolSwitchboard(pd.concat([choices.assign(training=AS_STRICT), *trained_again]))
 
 # %% [markdown]
-# **To answer with the controls.** Which single choice moves the metrics most? Is there a protocol under which another method is
-# the best? Two published numbers can only be compared if all of these choices agree.
+# **To answer with the controls.** Is there a protocol under which another method is the best? Two published numbers can only be compared if all of these choices agree.
 
 # %% [markdown]
 # ## For which items?
@@ -239,7 +244,9 @@ ProtocolSwitchboard(pd.concat([choices.assign(training=AS_STRICT), *trained_agai
 # %%
 split = pd.concat([by_popularity(r, sequences).assign(method=m) for m, r in ranks.items()])
 figures.metric_bars(split.rename(columns={"group": "metric", "NDCG@10": "value"})).update_layout(
-    title_text="NDCG@10 by interactions of the held-out item"
+    title_text="NDCG@10 by popularity of the held-out item",
+    xaxis_title_text="interactions of the held-out item, from rare to popular",
+    yaxis_title_text="NDCG@10",
 )
 
 # %% [markdown]
@@ -259,6 +266,9 @@ findings.gains(split, pairs)
 
 # %% [markdown]
 # ## The whole distribution of ranks
+#
+# The share of users whose held-out item has a rank or a better one: of two lines the higher is the better. A line ends below 100 %
+# if some items are not found at all (Deep Retrieval), and jumps at its end if some are in the history, which is left out.
 
 # %%
 # Deep Retrieval may not reach a target, which then has no rank.
@@ -275,16 +285,18 @@ user = example_user(sequences, user)
 table(history(sequences, user))
 
 # %% [markdown]
-# What two methods would have recommended. *held out* marks the item that came next, if it is in the list.
+# What two methods would have recommended. *held out* marks the item that came next, if it is in the list; its rank is in the
+# heading.
 
 # %%
 two = {
     name: recommendations(trained[name].retriever(), sequences, user) for name in ("HSTU + dot", "HSTU + MoL")
 }
-table(two["HSTU + dot"]).set_caption("HSTU + dot")
+rank = {name: int(ranks[name].set_index("user_id")["rank"][user]) for name in two}
+table(two["HSTU + dot"]).set_caption(f"HSTU + dot (held-out item at rank {rank['HSTU + dot']:,})")
 
 # %%
-table(two["HSTU + MoL"]).set_caption("HSTU + MoL")
+table(two["HSTU + MoL"]).set_caption(f"HSTU + MoL (held-out item at rank {rank['HSTU + MoL']:,})")
 
 # %% [markdown]
 # ## Compared with published results
@@ -297,7 +309,7 @@ table(two["HSTU + MoL"]).set_caption("HSTU + MoL")
 theirs = published(dataset, ["SASRec", "SASRec+MoL", "HSTU", "HSTU+MoL"], source="Table 3")
 printed = ["HR@1", "HR@10", "HR@50", "HR@200", "MRR"]
 theirs = theirs.pivot(index="method", columns="metric", values="value").reindex(columns=printed)
-table(theirs) if len(theirs) else f"nothing was published for {dataset}"
+table(theirs) if len(theirs) else f"No results were published for {dataset}."
 
 # %% [markdown]
 # ## Exercise

@@ -125,7 +125,7 @@ def test_lines_over_k_are_in_order_of_k_and_bands_around_them() -> None:
 def test_the_histogram_counts_every_user_once() -> None:
     figure = figures.sequence_lengths(LENGTHS, longest=3)
     (steps,) = figure.data
-    assert sum(steps.y[:-1]) == 15
+    assert sum(steps.y[:-1] * np.diff(steps.x)) == 15
     assert "20% of users have more" in figure.layout.annotations[0].text
     assert figure.layout.annotations[0].x == pytest.approx(np.log10(3))
 
@@ -135,8 +135,17 @@ def test_the_histogram_counts_every_user_once() -> None:
 def test_the_histogram_counts_every_user_once_whatever_the_lengths(counts: dict[int, int]) -> None:
     table = pd.DataFrame({"length": list(counts), "users": list(counts.values())}).sort_values("length")
     (steps,) = figures.sequence_lengths(table).data
-    assert sum(steps.y[:-1]) == sum(counts.values())
+    assert sum(steps.y[:-1] * np.diff(steps.x)) == pytest.approx(sum(counts.values()))
     assert (np.diff(steps.x) > 0).all()
+
+
+def test_the_histogram_of_a_flat_distribution_is_flat() -> None:
+    """Bins that hold one length and bins that hold two stand next to each other on a logarithmic axis."""
+    flat = pd.DataFrame({"length": range(20, 61), "users": 61})
+    (steps,) = figures.sequence_lengths(flat).data
+    assert (
+        set(np.diff(steps.x)) == {1.0, 2.0} and np.ptp(steps.y[:-1]) <= 61 / 2
+    )  # the last bin ends past the longest
 
 
 def test_the_popularity_curve_leaves_out_items_without_interactions() -> None:

@@ -21,7 +21,8 @@ def curve(name: str, *y: float) -> pd.DataFrame:
 def test_the_list_for_everybody() -> None:
     name = "of the users' next items"
     assert text(findings.popular_list(curve(name, 0.01, 0.05, 0.6), 50)) == (
-        "The first 10 items contain 5.0% of the next items. Half of them need 50 items, 100% of the catalogue."
+        "The first 10 items contain 5.0% of the next items. Half of them are in the list between 10 and 50 items: it then holds"
+        " up to 100% of the catalogue."
     )
     assert "Even the whole catalogue contains less than half" in text(
         findings.popular_list(curve(name, 0.0, 0.1, 0.4), 50)
@@ -39,9 +40,28 @@ def test_levels_that_curves_reach_or_do_not() -> None:
     )
 
 
+def test_what_codewords_and_groups_keep_and_cost() -> None:
+    kept = pd.concat(
+        [curve("query as it is", 0.2, 0.2, 0.2), curve("query rounded to a codeword", 0.1, 0.16, 0.19)]
+    )
+    assert text(findings.codewords(kept, 1000)) == (
+        "90% of NDCG@10, 0.200, is kept between 10 and 50 codewords; with 50 of them, 50,000 scores are stored for 1,000 items."
+    )
+    none = kept.assign(y=[0.2, 0.2, 0.2, 0.1, 0.1, 0.1])
+    assert "No number of codewords keeps 90%" in text(findings.codewords(none, 1000))
+    walked = pd.concat([curve("found", 0.5, 0.9, 0.95), curve("scored", 0.1, 0.3, 1.0)])
+    assert text(findings.groups_searched(walked, "found", "scored")) == (
+        "Nine tenths of the best items are found at 10 groups, with up to 30% of the catalogue scored. All of the best items"
+        " are found with no number of groups."
+    )
+
+
 def test_from_how_many_negatives_on_a_method_fails_more_often() -> None:
     said = text(findings.even_odds(pd.concat([curve("A", 0.9, 0.4, 0.1), curve("B", 0.9, 0.8, 0.7)])))
-    assert said == "A fails more often than it succeeds with 10. B always succeeds more often."
+    assert said == (
+        "Failures begin to outnumber successes as follows. A: between 1 and 10 negatives. B succeeds more often with any"
+        " number."
+    )
 
 
 @pytest.mark.parametrize(
@@ -200,8 +220,8 @@ def test_the_choice_of_protocol_that_moves_most_is_named():
         }
     )
     assert text(findings.protocol(effect)) == (
-        "The choice that moves the mean most is *history mask: none* (-0.0800 on average). Between the best and the worst"
-        " method lie 0.0500 under the strict protocol."
+        "The choice that moves the mean most is *history mask: none* (-0.0800 on average). The best and the worst of these"
+        " 2 methods are 0.0500 apart under the strict protocol."
     )
 
 

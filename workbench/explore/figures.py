@@ -17,7 +17,6 @@ from workbench.explore.template import (
     BLUE,
     DIVERGING,
     GREEN,
-    GREY,
     SEQUENTIAL,
     TEMPLATE,
     VERMILLION,
@@ -139,7 +138,9 @@ def metric_by_k(results: pd.DataFrame, family: str = "HR") -> go.Figure:
 
 
 def sequence_lengths(lengths: pd.DataFrame, longest: int | None = None) -> go.Figure:
-    """Histogram of history lengths on a logarithmic axis; `longest` marks the maximum length that a model reads.
+    """How many users have a history of each length, on a logarithmic axis: the mean of a bin that holds several lengths.
+
+    `longest` marks the maximum length that a model reads.
 
     `lengths` has the columns `length` (interactions of a user) and `users` (how many have it).
     """
@@ -147,17 +148,21 @@ def sequence_lengths(lengths: pd.DataFrame, longest: int | None = None) -> go.Fi
     values, users = lengths["length"].to_numpy(), lengths["users"].to_numpy()
     edges = _logarithmic_edges(int(values.min()), int(values.max()))
     counts, _ = np.histogram(values, bins=edges, weights=users)
+    each = counts / np.diff(edges)
     ranges = [f"{int(low)} to {int(high) - 1}" for low, high in pairwise(edges)]
+    hover = [
+        f"{where} interactions: {int(count):,} users" for where, count in zip(ranges, counts, strict=True)
+    ]
     figure = go.Figure(
         go.Scatter(  # plotly's bars take their widths in powers of ten on such an axis; a filled step line does not
             x=edges,
-            y=[*counts, counts[-1]],
+            y=[*each, each[-1]],
             mode="lines",
             line={"color": BLUE, "width": 1, "shape": "hv"},
             fill="tozeroy",
             fillcolor=translucent(BLUE, 0.55),
-            customdata=[*ranges, ranges[-1]],
-            hovertemplate="%{customdata} interactions: %{y:,} users<extra></extra>",
+            customdata=[*hover, hover[-1]],
+            hovertemplate="%{customdata}<extra></extra>",
         )
     )
     if longest is not None:
@@ -183,11 +188,9 @@ def sequence_lengths(lengths: pd.DataFrame, longest: int | None = None) -> go.Fi
             showarrow=False,
             text=f"the model reads {longest} at most<br>{share:.0%} of users have more",
         )
+    last = max(edges[-1], longest or 0)
     ticks = [
-        step * 10**power
-        for power in range(10)
-        for step in (1, 2, 5)
-        if edges[0] <= step * 10**power <= edges[-1]
+        step * 10**power for power in range(10) for step in (1, 2, 5) if edges[0] <= step * 10**power <= last
     ]
     figure.update_xaxes(
         title_text="interactions of a user",
@@ -195,7 +198,8 @@ def sequence_lengths(lengths: pd.DataFrame, longest: int | None = None) -> go.Fi
         tickvals=ticks,
         ticktext=[f"{tick:,}" for tick in ticks],
     )
-    figure.update_yaxes(title_text="users", rangemode="tozero")
+    above = 1.0 if longest is None else 1.35  # room for the note
+    figure.update_yaxes(title_text="users of each length", range=[0, above * 1.05 * float(each.max())])
     return finished(figure, "Lengths of histories")
 
 
@@ -231,6 +235,11 @@ def activity(periods: pd.DataFrame) -> go.Figure:
     need(periods, "start", "interactions")
     series = [("interactions", BLUE, 1), ("new_users", VERMILLION, 2), ("new_items", GREEN, 2)]
     shown = [(column, color, row) for column, color, row in series if column in periods]
+    ends = periods["start"].iloc[-1] + periods["start"].diff().median() if len(periods) > 1 else None
+    last = (
+        [] if ends is None else [periods.iloc[-1].to_dict() | {"start": ends}]
+    )  # a step ends where the next would begin
+    periods = pd.concat([periods, pd.DataFrame(last)], ignore_index=True) if last else periods
     figure = make_subplots(max(row for _, _, row in shown), 1, shared_xaxes=True, vertical_spacing=0.08)
     for column, color, row in shown:
         name = column.replace("_", " ")
@@ -244,11 +253,11 @@ def activity(periods: pd.DataFrame) -> go.Figure:
             row=row,
             col=1,
         )
-    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(rangemode="tozero", tickformat=",")
     figure.update_yaxes(title_text="interactions", row=1)
     figure.update_yaxes(title_text="new in the period", row=2)
-    last = {} if len(shown) == 1 else {"row": 2}
-    figure.update_xaxes(title_text="start of the period (UTC)", **last)
+    lowest = {} if len(shown) == 1 else {"row": 2}
+    figure.update_xaxes(title_text="start of the period (UTC)", **lowest)
     return finished(figure, "Activity over time")
 
 
@@ -268,7 +277,7 @@ def attention_row(row: pd.DataFrame) -> go.Figure:
             hovertemplate="%{x}: %{text}<br>weight %{y:.4f}<extra></extra>",
         )
     )
-    figure.update_xaxes(title_text="position in the history (the last one reads)")
+    figure.update_xaxes(title_text="position in the history, whose last item reads")
     figure.update_yaxes(title_text="attention weight")
     figure.update_layout(height=360)
     return finished(figure, "What the last item reads")
@@ -326,7 +335,7 @@ def rank_distribution(ranks: pd.DataFrame) -> go.Figure:
             hovertemplate=f"first %{{x:,}}: %{{y:.1%}} of queries<extra>{plain(method)}</extra>",
         )
     figure.update_xaxes(title_text="rank of the target", type="log", dtick=1, tickformat=",")
-    figure.update_yaxes(title_text="share of queries at this rank or better", tickformat=".0%", range=[0, 1])
+    figure.update_yaxes(title_text="share at this rank or better", tickformat=".0%", range=[0, 1])
     return finished(figure, "Rank of the target")
 
 
@@ -379,7 +388,7 @@ def _interval(rows: pd.DataFrame) -> dict[str, object] | None:
         "symmetric": False,
         "array": rows["high"] - rows["value"],
         "arrayminus": rows["value"] - rows["low"],
-        "color": GREY,
+        "color": TEMPLATE.layout.font.color,
         "thickness": 1.5,
     }
 

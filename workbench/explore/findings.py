@@ -35,19 +35,37 @@ def reached(table: pd.DataFrame, x: str, y: str, level: float) -> float | None:
     return None if enough.empty else float(enough.min())
 
 
+def between(table: pd.DataFrame, x: str, y: str, level: float, falling: bool = False) -> str | None:
+    """Where `y` first is `level` or more (`falling`: less), between two of the measured `x`; None if it never is.
+
+    >>> rows = pd.DataFrame({"beam": [4, 1, 2], "recall": [0.9, 0.2, 0.5]})
+    >>> between(rows, "beam", "recall", 0.8), between(rows, "beam", "recall", 0.5), between(rows, "beam", "recall", 0.1)
+    ('between 2 and 4', 'at 2', 'at 1')
+    """
+    rows = table.sort_values(x)
+    values = rows[y].to_numpy()
+    beyond = values < level if falling else values >= level
+    if not beyond.any():
+        return None
+    first, at = int(beyond.argmax()), rows[x].to_numpy()
+    if first == 0 or values[first] == level or at[first] - at[first - 1] <= 1:
+        return f"at {at[first]:,.0f}"
+    return f"between {at[first - 1]:,.0f} and {at[first]:,.0f}"
+
+
 def levels(curves: pd.DataFrame, unit: str, wanted: Sequence[tuple[str, float]]) -> Markdown:
     """Where curves first reach a level, a sentence for each (curve, level) of `wanted`; `curves` have `curve`, `x`, `y`."""
     sentences = []
     for curve, level in wanted:
         rows = curves[curves["curve"] == curve]
-        x = reached(rows, "x", "y", level)
-        if x is None:
+        where = between(rows, "x", "y", level)
+        if where is None:
             most = rows.nlargest(1, "y").iloc[0]
             sentences.append(
                 f"*{curve}* stays below {level:.0%}: its most is {most['y']:.0%}, at {most['x']:,.0f} {unit}."
             )
         else:
-            sentences.append(f"*{curve}* reaches {level:.0%} at {x:,.0f} {unit}.")
+            sentences.append(f"*{curve}* reaches {level:.0%} {where} {unit}.")
     return finding(*sentences)
 
 
@@ -58,16 +76,16 @@ def values_at(curves: pd.DataFrame, x: float, unit: str) -> Markdown:
 
 
 def even_odds(curves: pd.DataFrame) -> Markdown:
-    """From how many negatives on each method fails more often than it succeeds; `curves` are from `against_negatives`."""
+    """With how many negatives each method fails as often as it succeeds; `curves` are from `against_negatives`."""
     sentences = []
     for method, rows in curves.groupby("curve", sort=False):
-        below = rows.loc[rows["y"] < 0.5, "x"]
+        where = between(rows, "x", "y", 0.5, falling=True)
         sentences.append(
-            f"{method} always succeeds more often."
-            if below.empty
-            else f"{method} fails more often than it succeeds with {below.min():,.0f}."
+            f"{method} succeeds more often with any number."
+            if where is None
+            else f"{method}: {where} negatives."
         )
-    return finding(*sentences)
+    return finding("Failures begin to outnumber successes as follows.", *sentences)
 
 
 def ahead(results: pd.DataFrame, pairs: Sequence[tuple[str, str]], family: str = "HR") -> Markdown:
@@ -229,12 +247,49 @@ def popular_list(popular: pd.DataFrame, items: int) -> Markdown:
     """How long one list for everybody must be to contain half of the next items; `popular` is from `popular_first`."""
     curve = popular[popular["curve"] == "of the users' next items"]
     first = f"The first {min(10, items)} items contain {_at(curve, min(10, items)):.1%} of the next items."
-    half = reached(curve, "x", "y", 0.5)
-    if half is None:
+    half, where = reached(curve, "x", "y", 0.5), between(curve, "x", "y", 0.5)
+    if half is None or where is None:
         return finding(
             first, "Even the whole catalogue contains less than half: the others are already in the history."
         )
-    return finding(first, f"Half of them need {half:,.0f} items, {half / items:.0%} of the catalogue.")
+    return finding(
+        first,
+        f"Half of them are in the list {where} items: it then holds up to {half / items:.0%} of the catalogue.",
+    )
+
+
+def codewords(rounded: pd.DataFrame, items: int, share: float = 0.9) -> Markdown:
+    """How many codewords keep a `share` of NDCG@10, and how many scores are then stored; `rounded`: from `rounded_queries`."""
+    whole = float(rounded.loc[rounded["curve"] == "query as it is", "y"].iloc[0])
+    rows = rounded[rounded["curve"] == "query rounded to a codeword"].assign(
+        kept=lambda part: part["y"] / whole
+    )
+    enough = reached(rows, "x", "kept", share)
+    if enough is None:
+        return finding(f"No number of codewords keeps {share:.0%} of NDCG@10, {whole:.3f}.")
+    return finding(
+        f"{share:.0%} of NDCG@10, {whole:.3f}, is kept {between(rows, 'x', 'kept', share)} codewords;",
+        f"with {enough:,.0f} of them, {enough * items:,.0f} scores are stored for {items:,} items.",
+    )
+
+
+def groups_searched(walked: pd.DataFrame, found: str, scored: str) -> Markdown:
+    """How many groups, and what share of the catalogue, nine tenths and all of the best items take.
+
+    `walked` is from `walked_groups`; `found` and `scored` are its two curves.
+    """
+    sentences = []
+    for level, what in ((0.9, "Nine tenths"), (1.0, "All")):
+        rows = walked[walked["curve"] == found]
+        where, most = between(rows, "x", "y", level), reached(rows, "x", "y", level)
+        if where is None or most is None:
+            sentences.append(f"{what} of the best items are found with no number of groups.")
+            continue
+        share = _at(walked[walked["curve"] == scored], most)
+        sentences.append(
+            f"{what} of the best items are found {where} groups, with up to {share:.0%} of the catalogue scored."
+        )
+    return finding(*sentences)
 
 
 def order_in_time(repeats: pd.DataFrame) -> Markdown:
@@ -250,7 +305,7 @@ def order_in_time(repeats: pd.DataFrame) -> Markdown:
         return finding(order, "No user has an item twice, so excluding the history loses no test item.")
     return finding(
         order,
-        f"{again:.1%} of the users have an item twice: a test item that is already in the history is missed.",
+        f"{again:.1%} of the users have an item twice. If it is the test item, a search without the history misses it.",
     )
 
 
@@ -406,7 +461,7 @@ def protocol(effect: pd.DataFrame) -> Markdown:
     return finding(
         f"The choice that moves the mean most is *{changed['switch'].iloc[most]}: {changed['value'].iloc[most]}*"
         f" ({mean.iloc[most]:+.4f} on average).",
-        f"Between the best and the worst method lie {spread:.4f} under the strict protocol.",
+        f"The best and the worst of these {len(methods)} methods are {spread:.4f} apart under the strict protocol.",
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -41,6 +41,21 @@ def table(frame: pd.DataFrame, digits: int = 4, best: str | None = None) -> Styl
     if best:
         styler = styler.highlight_max(subset=numeric, axis=0, props="font-weight: bold")
     return styler
+
+
+def settings(parts: Mapping[str, Mapping[str, Any]], digits: int = 4) -> Styler:
+    """Settings side by side: a row for each but `kind`, a column for each of `parts`; yes, no and none in words.
+
+    >>> settings({"a": {"kind": "x", "bias": False, "gate": None, "width": 1}}).data.to_dict()
+    {'a': {'bias': 'no', 'gate': 'none', 'width': '1'}}
+    """
+    return table(pd.DataFrame(parts).drop("kind", errors="ignore").map(lambda value: _setting(value, digits)))
+
+
+def _setting(value: object, digits: int) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None or value == () else _shown(value, digits)
 
 
 def _heading(name: Hashable) -> str:

@@ -16,23 +16,22 @@ from workbench.search import BruteForce
 
 
 def history(sequences: Sequences, user: int, count: int = 8) -> pd.DataFrame:
-    """The last `count` items before a user's test item, and that item: `when`, `title`, `genres`, `held_out`.
+    """The last `count` items before a user's test item, and that item: `held_out`, `title`, `genres`, `when`.
 
     Raises IndexError if there is no such user (dense number), ValueError if the user has no held-out item.
     """
     last = _held_out(sequences, user)
     rows = np.arange(max(sequences.offsets[user], last - count), last + 1)
-    table = sequences.items.iloc[sequences.item_ids[rows] - 1].reset_index(drop=True)
-    shown = table[[c for c in ("title", "genres") if c in table]]
-    when = pd.to_datetime(pd.Series(sequences.timestamps[rows]), unit="s")
-    return shown.assign(when=when, held_out=rows == last)
+    shown = _named(sequences, sequences.item_ids[rows])
+    shown.insert(0, "held_out", rows == last)
+    return shown.assign(when=pd.to_datetime(pd.Series(sequences.timestamps[rows]), unit="s"))
 
 
 def recommendations(retriever: Retriever, sequences: Sequences, user: int, k: int = 10) -> pd.DataFrame:
     """The best `k` items for a user before the test item, none of them from the history.
 
-    Columns: `place` (from 1), `title`, `genres` if the item table has them, `score`, `held_out` (is it the item that came
-    next?). Raises as `history` does.
+    Columns: `place` (from 1), `held_out` (is it the item that came next?), `title`, `genres` if the item table has them,
+    `score`. Raises as `history` does.
     """
     target = int(sequences.item_ids[_held_out(sequences, user)])
     users = np.array([user])
@@ -42,10 +41,19 @@ def recommendations(retriever: Retriever, sequences: Sequences, user: int, k: in
         searcher = own_index(retriever.similarity, items) or BruteForce(retriever.similarity, items)
         found = searcher.search(queries(retriever, sequences, users), k, exclude)
     ids, scores = found.ids[0].cpu().numpy(), found.scores[0].cpu().numpy()
-    table = sequences.items.iloc[ids[ids > 0] - 1].reset_index(drop=True)
-    shown = table[[c for c in ("title", "genres") if c in table]]
+    shown = _named(sequences, ids[ids > 0])
     shown.insert(0, "place", np.arange(1, len(shown) + 1))
-    return shown.assign(score=scores[ids > 0], held_out=ids[ids > 0] == target)
+    shown.insert(1, "held_out", ids[ids > 0] == target)
+    return shown.assign(score=scores[ids > 0])
+
+
+def _named(sequences: Sequences, ids: NDArray[np.int64]) -> pd.DataFrame:
+    """The titles of items and, if the item table has them, their genres."""
+    rows = sequences.items.iloc[ids - 1].reset_index(drop=True)
+    shown = rows[[c for c in ("title", "genres") if c in rows]].copy()
+    if "genres" in shown:
+        shown["genres"] = shown["genres"].str.replace("|", ", ", regex=False)
+    return shown
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ const PANELS = 680; // pixels below which the panels of a figure stand one above
 const COLUMNS = 3; // of a table that fits on a phone
 const CROWDED = 800; // pixels below which the titles of several panels are small
 const SMALL = 11;
+const SMALLEST = 9.5; // of a figure's table on paper
 const LABEL = 26; // characters of a bar's label on a line, on a phone
 const PAPER = 700; // pixels across a printed page
 const SHEET = 960; // and of its height, at most, for a figure
@@ -73,6 +74,7 @@ function show(target, figure) {
   const room = roomOf(target.parentElement);
   const width = broad ? Math.max(room, PANELS) : room;
   target.style.minWidth = broad ? `${PANELS}px` : "";
+  target.parentElement.classList.toggle("moves", width > room);
   const tables = data.some((trace) => trace.type === "table"); // next to which a panel needs more room
   if (width < (tables ? CROWDED : PANELS) && !matchMedia("print").matches) data = stack(layout, data, width);
   else if (width < CROWDED && axesOf(layout, "x").length > 1) {
@@ -226,9 +228,12 @@ function legible(color) {
   return `#${mixed.map((value) => Math.round(value).toString(16).padStart(2, "0")).join("")}`;
 }
 
-// A trace with the text of its marks, or of its cells, in colours that can be read.
+// A trace with the text of its marks, or of its cells, in colours that can be read, and its intervals in that of text.
 function legibleTrace(trace) {
   const { color } = trace.textfont ?? {};
+  for (const bars of ["error_x", "error_y"]) {
+    if (trace[bars]) trace = { ...trace, [bars]: { ...trace[bars], color: css("--text") } };
+  }
   if (typeof color === "string" && trace.type === "scatter") return { ...trace, textfont: { ...trace.textfont, color: legible(color) } };
   if (trace.type !== "table") return trace;
   const part = (cells) => {
@@ -334,9 +339,12 @@ function drawPlots() {
   });
 }
 
-// Code that computes what is printed below it belongs to the lesson; that of a figure does not.
+// Code that computes what is printed below it, or compares it, belongs to the lesson; that of a figure does not.
 function openLessons() {
-  for (const code of document.querySelectorAll(".jp-CodeCell:has(.jp-RenderedText) details.code")) code.open = true;
+  for (const code of document.querySelectorAll(".jp-CodeCell details.code")) {
+    const cell = code.closest(".jp-CodeCell");
+    if (cell.querySelector(".jp-RenderedText") || /\bassert(_close)?\b/.test(code.textContent)) code.open = true;
+  }
 }
 
 // On paper: answers unfolded, figures as wide as the page.
@@ -348,6 +356,8 @@ function prepareForPaper() {
       target.style.minWidth = "";
       const height = Math.min(SHEET, target.clientHeight || SHEET);
       target.style.height = `${height}px`;
+      const tables = target.data.flatMap((trace, place) => (trace.type === "table" ? [place] : []));
+      if (tables.length) Plotly.restyle(target, { "cells.font.size": SMALLEST, "header.font.size": SMALL }, tables);
       Plotly.relayout(target, { width: Math.min(PAPER, target.clientWidth || PAPER), height, autosize: false });
     }
   });
@@ -469,5 +479,6 @@ setFormulas();
 alignTables();
 fitTables();
 if (document.getElementById("contents")) listContents();
+openLessons();
 drawPlots();
 prepareForPaper();
