@@ -107,6 +107,14 @@ def test_growth_names_the_fitted_exponents():
     assert plain.name == "brute force"
 
 
+def test_lines_of_growth_look_as_everywhere_else_and_no_two_the_same():
+    methods = ["average", "average, FAISS IVF", "cascade", "cascade", "brute force", "brute force, int16"]
+    rows = [(f"{m} {n}", m, items, 1.0) for n, m in enumerate(methods) for items in (10, 100)]
+    lines = figures.growth(pd.DataFrame(rows, columns=["label", "method", "items", "p50_ms"])).data
+    assert len({(line.line.color, line.line.dash) for line in lines}) == len(methods)
+    assert lines[1].line.dash == figures.searcher_style("average, FAISS IVF").dash
+
+
 def test_the_roofline_leaves_out_what_is_not_known():
     traces = named(figures.roofline_bars(TABLE))
     assert len(traces["measured median"].x) == 4

@@ -35,7 +35,7 @@ PARTS = pd.DataFrame(
 LOOKS = pd.DataFrame(
     {
         "place": [0, 1] * 2,
-        "token": ["<b>a", "fox"] * 2,
+        "token": ["<b>a", "▁fox"] * 2,
         "group": ["q1"] * 2 + ["q2"] * 2,
         "weight": [0.5, 0.5, 0.1, 0.9],
     }
@@ -78,6 +78,21 @@ def test_answers_stand_side_by_side_in_order_and_are_escaped() -> None:
     assert "<img" not in figure.to_json()
 
 
+@pytest.mark.parametrize(
+    ("ways", "rows", "text", "drawn"),
+    [
+        (6, 6, "a kettle in the desert", 325),
+        (6, 12, "a kettle in the desert", 599),
+        (5, 6, 4 * "a kettle in the desert ", 606),
+    ],
+)
+def test_no_answer_is_hidden_below_the_others(ways: int, rows: int, text: str, drawn: int) -> None:
+    """`drawn` is how high plotly makes these tables at the width of a phone's."""
+    table = pd.DataFrame([(f"way {w}", p, text) for w in range(ways) for p in range(rows)])
+    height = answer_columns(table.set_axis(["way", "place", "document"], axis=1)).layout.height
+    assert drawn <= height <= 1.2 * drawn
+
+
 def test_shares_of_a_document_stand_on_each_other() -> None:
     figure = component_shares(PARTS)
     assert [trace.name for trace in figure.data] == ["q1·d1", "q1·d2"]
@@ -93,6 +108,7 @@ def test_ways_are_drawn_with_their_intervals() -> None:
     ]
     figure = ways_with_intervals(pd.DataFrame(rows))
     assert list(figure.data[0].y) == ["BM25", "mol-2"]
+    assert figure.data[0].error_x.color is not None  # plotly's own is black, on any ground
     assert figure.data[0].error_x.array == pytest.approx([0.2, 0.2])
     with pytest.raises(ValueError, match="no MRR"):
         ways_with_intervals(pd.DataFrame(rows), "MRR")
@@ -114,6 +130,7 @@ def test_critical_sizes_are_means_over_seeds_with_their_range() -> None:
     rows = [("dot", 2, 0, 3), ("dot", 2, 1, 3), ("dot", 4, 0, 8), ("dot", 4, 1, 10), ("mol", 4, 0, 9)]
     table = pd.DataFrame(rows, columns=["similarity", "floats", "seed", "documents"]).assign(largest=32)
     dot, mixture = critical_sizes(table).data
+    assert dot.error_y.color is not None
     assert list(dot.y) == [3, 9] and list(dot.error_y.array) == [0, 1] and list(mixture.x) == [4]
 
 
@@ -121,6 +138,7 @@ def test_tokens_are_drawn_with_the_weight_that_each_group_gives_them() -> None:
     figure = token_attention(LOOKS)
     assert figure.data[0].z.tolist() == [[0.5, 0.5], [0.1, 0.9]]
     assert list(figure.layout.xaxis.ticktext) == ["&lt;b&gt;a", "fox"]
+    assert (figure.data[0].zmin, figure.data[0].zmax) == (0, 0.9)  # plotly uses neither without the other
 
 
 def test_the_search_box_shows_what_a_head_looks_at() -> None:

@@ -444,7 +444,10 @@ def growth(table: pd.DataFrame, fits: pd.DataFrame | None = None) -> go.Figure:
             y=line["p50_ms"],
             name=plain(label) + named.get(str(label), ""),
             mode="lines+markers",
-            line={"color": style.color, "dash": ("solid", *ENGINES)[seen[method] % 5]},
+            line={
+                "color": style.color,
+                "dash": list(dict.fromkeys((style.dash, *ENGINES, "solid")))[seen[method] % 5],
+            },
             marker={"symbol": style.symbol, "color": style.color},
             hovertemplate=f"{plain(label)}<br>%{{x:,}} items: %{{y:.3g}} ms<extra></extra>",
         )

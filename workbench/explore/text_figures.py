@@ -1,21 +1,27 @@
 """Figures of text retrieval: answers of several heads next to each other, the parts of a mixture, the table with intervals."""
 
+import math
 import textwrap
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.explore.figures import finished, need
-from workbench.explore.template import BLUE, GREEN, GREY, SEQUENTIAL, TEMPLATE, VERMILLION, plain
+from workbench.explore.figures import finished, need, translucent
+from workbench.explore.template import BLUE, GREEN, GREY, TEMPLATE, VERMILLION, plain
 
 WIDTH = 44
 TEXT = TEMPLATE.layout.font.color
 TICKS = 40
 """Tokens of a text that are written out at most; a mark shows each of the others."""
+NARROWEST, LETTER, PADDING, LINE = 680, 6, 8, 15.6
+"""Pixels: a table's width at least, a letter's, from a cell's edge to its text, and from a line of it to the next."""
 
 
 def answer_columns(answers: pd.DataFrame) -> go.Figure:
-    """One column of documents per way of searching, best first; `answers` has `way`, `place` and `document`."""
+    """One column of documents per way of searching, best first; `answers` has `way`, `place` and `document`.
+
+    It is as high as its rows are at the least width: plotly hides those for which there is no room.
+    """
     need(answers, "way", "place", "document")
     ways = list(dict.fromkeys(answers["way"]))
     columns = [answers[answers["way"] == way].sort_values("place")["document"] for way in ways]
@@ -40,11 +46,11 @@ def answer_columns(answers: pd.DataFrame) -> go.Figure:
         ),
         {"template": TEMPLATE},
     )
-    lines = sum(
-        -(-part["document"].str.len().max() // (140 // len(ways))) for _, part in answers.groupby("place")
-    )
+    width = max(1, int((8 * (NARROWEST - 20) / (8 * len(ways) + 1) - 2 * PADDING) / LETTER))
+    lines = answers["document"].map(lambda text: len(textwrap.wrap(text, width, break_long_words=False)))
+    height = 2 * PADDING + LINE * lines.groupby(answers["place"]).max()
     return figure.update_layout(
-        height=60 + 4 * len(places) + 18 * int(lines), margin={"t": 10, "b": 10, "l": 10, "r": 10}
+        height=56 + math.ceil(height.sum()), margin={"t": 10, "b": 10, "l": 10, "r": 10}
     )
 
 
@@ -71,14 +77,15 @@ def token_attention(attention: pd.DataFrame) -> go.Figure:
     """How much each query group looks at each token of a text; `attention` is `TextSearch.attention`."""
     need(attention, "place", "token", "group", "weight")
     wide = attention.pivot(index="group", columns="place", values="weight")
-    tokens = attention.drop_duplicates("place").sort_values("place")["token"]
+    tokens = attention.drop_duplicates("place").sort_values("place")["token"].str.replace("▁", "")
     figure = go.Figure(
         go.Heatmap(
             z=wide.to_numpy(),
             x=list(range(len(tokens))),
             y=list(wide.index),
-            colorscale=SEQUENTIAL,
+            colorscale=[[0, translucent(BLUE, 0.05)], [1, translucent(BLUE, 0.95)]],  # on any ground
             zmin=0,
+            zmax=float(wide.to_numpy().max()),
             customdata=[[plain(token) for token in tokens]] * len(wide),
             hovertemplate="%{customdata}: %{z:.2f}<extra>%{y}</extra>",
             colorbar={"title": "weight"},
@@ -89,8 +96,10 @@ def token_attention(attention: pd.DataFrame) -> go.Figure:
         tickvals=list(range(0, len(tokens), every)),
         ticktext=[plain(token) for token in tokens[::every]],
         tickangle=-45,
+        title="tokens of the query",
     )
-    figure.update_layout(height=190 + 40 * len(wide), yaxis={"autorange": "reversed"})
+    figure.update_yaxes(title="component", autorange="reversed")
+    figure.update_layout(height=220 + 40 * len(wide))
     return finished(figure, "What each query component looks at")
 
 
@@ -116,6 +125,7 @@ def ways_with_intervals(table: pd.DataFrame, metric: str = "Hit@10", subset: str
                 "symmetric": False,
                 "array": rows["high"] - rows["value"],
                 "arrayminus": rows["value"] - rows["low"],
+                "color": GREY,
             },
             hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         )
@@ -146,6 +156,7 @@ def critical_sizes(table: pd.DataFrame) -> go.Figure:
                 "symmetric": False,
                 "array": of_width["max"] - of_width["mean"],
                 "arrayminus": of_width["mean"] - of_width["min"],
+                "color": GREY,
             },
             hovertemplate="%{x} floats: %{y:.1f} documents<extra>%{fullData.name}</extra>",
         )

@@ -75,6 +75,13 @@ def assert_a_bound(outside_bound: Tensor, rows: Tensor, exclude: Tensor, allowed
     assert (products.amax(1) <= outside_bound.double()).all()
 
 
+def test_a_call_that_the_embedded_engine_does_not_have_leaves_no_log(milvus, caplog):
+    """pymilvus requires a time stamp before it waits for an index, and does without."""
+    milvus.lists("silent", IDS, VECTORS)
+    assert milvus.client._get_connection().alloc_timestamp() == 0
+    assert "not implemented" not in caplog.text
+
+
 def test_no_queries_and_queries_of_another_width(flat):
     assert flat.lists(QUERIES[:0], 3).rows.shape == (0, 3)
     with pytest.raises(ValueError, match="width 8, not 4"):

@@ -89,6 +89,7 @@ class Milvus:
         self._pymilvus = require("pymilvus")
         if self.embedded:
             require("milvus_lite")
+            logging.getLogger("grpc._server").addFilter(_is_implemented)
             if not self.address.endswith(".db"):
                 raise ValueError(
                     f"{address} is neither a file that ends in .db nor an address like http://host:19530"
@@ -206,6 +207,11 @@ def _not_opened(address: str, error: Exception) -> Exception:
     return ValueError(
         f"{address} is damaged ({one_line(error)}); restore it, or remove it, and it is built again"
     )
+
+
+def _is_implemented(record: logging.LogRecord) -> bool:
+    """No log of a call that milvus-lite does not have: its client gets a status that says so, and raises if it matters."""
+    return not (record.exc_info and isinstance(record.exc_info[1], NotImplementedError))
 
 
 @contextmanager
