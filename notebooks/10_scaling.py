@@ -25,7 +25,7 @@
 dataset = "embedded-small"
 profile = "quick"
 seed = 0
-billion = 1_000_000_000
+corpus = 1_000_000_000
 view = ""
 
 # %% [markdown]
@@ -41,7 +41,7 @@ from workbench.course import check
 groups, width, gate = 4, 64, 32
 kept_of_one = (torch.empty(groups, width), torch.empty(gate))
 per_item = sum(part.nbytes for part in kept_of_one)
-per_item, f"{per_item * 1e9 / 2**40:.1f} TiB for a billion items"
+print(f"{per_item:,} bytes for an item, {per_item * 1e9 / 2**40:.1f} TiB for a billion items")
 
 # %%
 import pandas as pd
@@ -50,6 +50,7 @@ from workbench import data, paths
 from workbench.bench import growth, plans, tables
 from workbench.bench.run import run
 from workbench.bench.workloads import Trained, build
+from workbench.explore import findings
 from workbench.explore import search_figures as figures
 from workbench.explore.curve_explorer import Axes
 from workbench.explore.curve_explorer_widget import CurveExplorer
@@ -73,9 +74,11 @@ trained = load_or_train(lineup(profile, dataset)["HSTU + MoL"], sequences, seed=
 plan = plans.growth_of_profile(profile, str(trained.folder), title=dataset)
 raw = run(plan, fresh=profile == "quick", progress=False)
 measured = tables.summary(raw)
+(queries,), (k,) = plan.batch_sizes, plan.ks
+print(f"{len(plan.workloads)} corpora; each call finds the best {k} items of {queries} queries")
 
 # %% [markdown]
-# By hand, for the trained model: its state of one item, next to what the library counts for the whole corpus (which also
+# By hand, for the trained model: its state of one item, next to what the library counts for the whole catalogue (which also
 # keeps an id of eight bytes for each item).
 
 # %%
@@ -83,7 +86,12 @@ state = trained.retriever().item_state()
 _, groups, width = state.components.shape
 per_item = groups * width * 4 + state.gate.shape[1] * 4
 assert state.nbytes() == len(state) * (per_item + 8)
-per_item
+print(f"{per_item} bytes and an id for each of {len(state):,} items: {state.nbytes():,} bytes")
+
+# %% [markdown]
+# ## How latency grows
+#
+# The table shows the median latency of a call, in milliseconds.
 
 # %%
 latencies = measured.pivot(index="label", columns="items", values="p50_ms").loc[measured["label"].unique()]
@@ -92,15 +100,14 @@ record("median latency in ms", latencies.reset_index())
 table(latencies)
 
 # %% [markdown]
-# ## How latency grows
-#
 # A method that scores every item has exponent 1 once the corpus is large; below that, fixed costs dominate and the line is
 # flat. An exponent well below 1 at the right end would mean that an index really skips items.
 
 # %%
 fits = growth.exponents(measured)
 record("exponents", fits)
-figures.growth(measured, fits)
+latency = f"median latency of a call of {queries} queries (ms)"
+figures.growth(measured, fits).update_yaxes(title_text=latency)
 
 # %% [markdown]
 # With few corpora the intervals are wide: they show how far the points deviate from a single straight line, fixed costs
@@ -114,7 +121,7 @@ table(fits[["label", "points", "exponent", "low", "high"]])
 
 # %%
 grown = measured.rename(columns={"label": "curve", "items": "x", "p50_ms": "y"})
-axes = Axes("items in the corpus", "median latency of a call (ms)", unit="items", log_y=True)
+axes = Axes("items in the corpus", latency, unit="items", log_y=True, y_unit="ms")
 CurveExplorer(
     "Grow the corpus", grown, axes, "items", "Size of the corpus", start=int(measured["items"].max())
 ).at(view)
@@ -132,22 +139,28 @@ CurveExplorer(
 #
 # ## What happens to recall?
 #
-# At the same setting, a larger corpus has more items that compete for the candidate list.
+# *Recall* is the share of the true best that a search finds. At the same setting, a larger corpus has more items that compete
+# for the candidate list. An index that looks at a fixed share of its cells sees few items of a small corpus, too few to fill its
+# list.
 
 # %%
 recall = measured.pivot(index="label", columns="items", values="recall").loc[measured["label"].unique()]
 recall.columns = [f"{items:,} items" for items in recall.columns]
 table(recall)
 
+# %%
+findings.recall_by_size(measured)
+
 # %% [markdown]
-# A list of fixed length loses recall as the corpus grows; a walk over a graph by the score itself looks at a few items around the
-# best. The table shows what `workbench bench search --preset books` measured for up to 695,762 items, as many as the published
-# Amazon Books corpus has, if it was run: the largest corpus, and the exponents of the growth up to it.
+# `workbench bench search --preset books` measures larger corpora, up to the size of the published Amazon Books corpus, with a mixture
+# of published size. Its table, if it was run, shows the largest corpus: *speed-up* is over the reference implementation, *items scored*
+# the share whose full score was computed, *index MB* what a searcher keeps beyond the item state. The exponents are those of the
+# growth up to this corpus, of the milliseconds of a call and of the items scored; 0 is no growth at all.
 
 # %%
 stored = paths.reports() / "tables" / "search-books.csv"
 books = pd.read_csv(stored) if stored.is_file() else None
-print("run `workbench bench search --preset books`" if books is None else growth.books_line(books))
+print("It was not run." if books is None else growth.books_line(books))
 table(growth.readme_books(books)) if books is not None else None
 
 # %% [markdown]
@@ -164,18 +177,19 @@ figures.memory_per_item(kept)
 # ## A billion items
 #
 # Bytes per item are those measured at the largest corpus. For time, a straight line is fitted through all corpora: a **fixed**
-# part per call and some nanoseconds per **item**; both are extrapolated to $10^9$ items. The extrapolation ignores what is lost
+# part per call, and some nanoseconds per **item** for each of its queries. Both are extrapolated to `corpus` items, with as many
+# queries per call as above; *seconds per query* is a call's time over its queries. The extrapolation ignores what is lost
 # once a corpus exceeds the caches or the memory, and what is gained by an index that looks at a decreasing share of items. If
 # the fixed part still dominates at the largest corpus, the cell is empty: nothing can be extrapolated. Expect orders of
 # magnitude, not exact numbers.
 
 # %%
-needs = growth.needed(measured, billion)
+needs = growth.needed(measured, corpus)
 record("needs of a billion items", needs)
 table(needs)
 
 # %% [markdown]
-# **To answer with a parameter.** How many items fit into the memory of your machine? Set `billion`.
+# **To answer with a parameter.** How many items fit into the memory of your machine? Set `corpus`.
 #
 # <details><summary>An answer</summary>
 #
@@ -187,13 +201,18 @@ table(needs)
 # The first remedy is to store the components in fewer bits. The state of a billion items at this size, in GB:
 
 # %%
-table(growth.state_sizes(raw.shapes, billion))
+embedding = 4 * trained.retriever().config.dim
+print(
+    f"An item's state takes {state.nbytes() / len(state):.0f} bytes, its embedding of the encoder {embedding}."
+)
+table(growth.state_sizes(raw.shapes, corpus))
 
 # %% [markdown]
 # ## Which engine holds the items?
 #
 # The vectors can stay in an engine that you already run. It does not need the similarity: it lists candidates by the
-# **average component**, one inner product per item, and these are scored in full. By hand, for the first four queries:
+# **average component**, one inner product per item, and these are scored in full. By hand, for the first four queries, and as
+# the library does it:
 
 # %%
 workload = build(Trained(str(trained.folder)), 64, seed, torch.device("cpu"))
@@ -204,11 +223,14 @@ average = mol.query_components(asked).sum(1) @ mol.item_components(items).mean(1
 listed = average.topk(n2).indices
 scores = mol.score_candidates(asked, items, listed)
 by_hand = items.ids[listed.gather(1, scores.topk(k).indices)]
-assert torch.equal(by_hand, Approximate.of(mol, items, n2=n2).search(asked, k).ids)
+by_library = Approximate.of(mol, items, n2=n2).search(asked, k).ids
+assert torch.equal(by_hand, by_library)
+print(f"{n2:,} candidates of {len(items):,} items; the best {k} of the first query")
+print(f"by hand:    {by_hand[0].tolist()}\nby library: {by_library[0].tolist()}")
 
 # %% [markdown]
 # So the same candidates give the same lists, whichever engine holds the vectors. *overlap* is the share of the lists of our own
-# scan ("flat"), *recall* that of the true best ten. The graph walks by the learned score itself and has candidates of its own.
+# scan ("flat"), *recall* that of the true best. The graph walks by the learned score itself and has candidates of its own.
 # Engines that are not installed are left out.
 
 # %%
@@ -252,9 +274,8 @@ check("bytes", item_bytes)
 #
 # - Exact search with a learned similarity is linear in the corpus; methods differ in the constant.
 # - On small corpora fixed costs dominate, and an exponent fitted there says little.
-# - At a billion items both memory and time matter: the state is many times the size of an embedding table, and scanning it on
-#   one machine takes too long for online use. Beyond one machine the corpus is sharded: each shard is searched separately, and
-#   merging the lists is exact.
+# - At a billion items both memory and time matter: compare *state GB* and *seconds per query* with what a machine has and what
+#   a reader waits for. Beyond one machine the corpus is sharded: each shard is searched separately, and merging the lists is exact.
 #
 # **To try.** `workbench bench search --preset growth` goes up to a million items. At which size does the first stage of each
 # approximate method pay for itself? `workbench bench search --items 100000 --searcher "graph ef=400" --searcher "cascade n2=8000"`

@@ -51,6 +51,22 @@ def test_axes_for_amounts() -> None:
     assert figure.layout.yaxis.type == "log"
     assert figure.data[0].name == "HSTU + dot: <b>10,000</b>"
     assert curve_explorer(CURVES, 1, Axes("items", "GB")).layout.yaxis.range[0] == 0
+    assert (
+        curve_explorer(CURVES, 1, Axes("items", "GB", y_unit="GB")).data[0].name
+        == "HSTU + dot: <b>0.1 GB</b>"
+    )
+
+
+def test_powers_of_ten_have_room_next_to_each_other() -> None:
+    far = CURVES.assign(x=[10**3, 10**6, 10**10] * 2)
+    assert list(curve_explorer(far, 1000, AXES).layout.xaxis.ticktext)[-2:] == ["1 G", "10 G"]
+
+
+def test_a_logarithmic_axis_of_two_decades_has_more_ticks_than_their_ends() -> None:
+    ticks = curve_explorer(
+        CURVES.assign(y=[0.8, 5, 37] * 2), 1, Axes("k", "ms", log_y=True)
+    ).layout.yaxis.tickvals
+    assert sum(0.8 <= tick <= 37 for tick in ticks) == 5
 
 
 def test_the_slider_moves_the_mark_to_both_ends_and_the_plot_keeps_its_size() -> None:

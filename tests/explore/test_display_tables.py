@@ -26,6 +26,13 @@ def test_a_table_reads_well():
     assert "<script>" not in page and "row_heading" not in page
 
 
+def test_numbers_that_are_written_out_stand_below_each_other():
+    page = table(
+        pd.DataFrame({"method": ["a", "b"], "ms": ["1,804", ""], "share": ["0.50 %", "1 %"]})
+    ).to_html()
+    assert page.count("text-align: right") == 3  # of two headings, and of all their cells together
+
+
 def test_named_rows_stay_and_are_escaped():
     page = table(pd.DataFrame({"value": [1, 2]}, index=["<i>", "b"])).to_html()
     assert "&lt;i&gt;" in page and "<i>" not in page

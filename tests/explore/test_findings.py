@@ -320,12 +320,12 @@ def test_what_searchers_cost_and_prove() -> None:
         }
     )  # fmt: skip
     assert text(findings.searchers(table)) == (
-        "Fastest with a recall of .99 or more: *fast*, 1 ms, 4.00 times as fast as brute force."
+        "The fastest whose recall is at least .99: *fast*, 1 ms, 4.00 times as fast as brute force."
         " The relative hit rate is above the overlap recall in 1 of 3 settings."
         " Furthest from proving what is correct: *fast*, 80% of its lists match brute force, and 10% are certified."
     )
     slow = text(findings.searchers(table.assign(p50_ms=[0.3, 1.0, 0.5, 0.1])))
-    assert slow.startswith("No searcher with a recall of .99 or more is faster than brute force, 0.3 ms.")
+    assert slow.startswith("No searcher whose recall is at least .99 is faster than brute force, 0.3 ms.")
     proved = table.assign(certified=table["matches_brute_force"], relative_hr=float("nan"))
     assert text(findings.searchers(proved)).endswith("Every list that matches brute force is certified.")
     assert "hit rate" not in text(findings.searchers(proved))
@@ -344,6 +344,8 @@ def test_the_published_claim_on_the_average_is_held_against_what_was_measured() 
     )
     assert "4.00 times as fast (100 ms for 32 queries)." in found
     assert found.endswith("Here the recall is not full, and the speed is not reached.")
+    slow = table.assign(vs_brute_force=0.4)
+    assert "and take 2.50 times as long (100 ms" in text(findings.average_claim(slow))
     full = table.assign(recall=1.0, relative_hr=float("nan"))
     assert text(findings.average_claim(full)).endswith(
         "Here the recall is full, and the speed is not reached."
@@ -351,6 +353,19 @@ def test_the_published_claim_on_the_average_is_held_against_what_was_measured() 
     assert "answers" not in text(findings.average_claim(full))
     fast = full.assign(vs_brute_force=[1.0, 70.0])
     assert text(findings.average_claim(fast)).endswith("The claim holds here.")
+
+
+def test_recall_falls_or_rises_with_the_corpus() -> None:
+    sizes = {"items": [1, 2, 3], "k": 9}
+    parts = [
+        pd.DataFrame({"label": label, **sizes, "recall": values})
+        for label, values in (("list", [1.0, 0.8, 0.5]), ("cells", [0.2, 0.9, 0.7]), ("all", [1.0] * 3))
+    ]
+    assert text(findings.recall_by_size(pd.concat(parts))) == (
+        "Recall@9 falls from the smallest corpus to the largest in 1 of 3 methods: *list*, 1.000 to 0.500."
+        " Recall@9 rises from the smallest corpus to the largest in 1 of 3 methods: *cells*, 0.200 to 0.700."
+    )
+    assert text(findings.recall_by_size(parts[2])) == "Recall@9 is the same over all corpora."
 
 
 def test_what_each_change_does_to_a_mixture_on_text() -> None:
@@ -361,8 +376,15 @@ def test_what_each_change_does_to_a_mixture_on_text() -> None:
             "dot_train": 0.6, "mixture_train": 0.7, "components": 3.9, "of_components": 4, "shared": 0.9,
         }
     )  # fmt: skip
-    found = text(findings.ablations(table))
+    found = findings.ablations(table).data
+    assert found.startswith("**In the stored table:** Of 3 settings")
     assert "ahead of the dot product in 1 (*a*), behind in 1 (*b*); the others are not apart." in found
-    assert "best setting is *the defaults*: 0.460 on validation, the dot product 0.460." in found
-    assert "uses 3.9 of 4 components, and 90% of its ten best" in found
-    assert "ahead of the dot product in 0, behind in 0" in text(findings.ablations(table[:1]))
+    assert (
+        "best with *the defaults*: its Hit@10 on validation is then 0.460, the dot product's 0.460." in found
+    )
+    assert (
+        "With *the defaults*, on training queries, the mixture's Hit@10 is 0.700 and the dot product's 0.600"
+        in found
+    )
+    assert "uses 3.9 of 4 components, and 90% of the ten best" in found
+    assert "ahead of the dot product in 0, behind in 0" in findings.ablations(table[:1]).data

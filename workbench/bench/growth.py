@@ -110,7 +110,7 @@ def readme_crossing(table: pd.DataFrame) -> pd.DataFrame:
 def readme_books(table: pd.DataFrame) -> pd.DataFrame:
     """What the README shows of the largest corpus of a growing one: for each method and batch size, milliseconds of a call,
     how often the reference implementation takes that time, recall, the share of the items whose full score was computed, MB
-    beyond the item state, and the exponents of both growths, of time and of scored items.
+    beyond the item state, and the exponents of the growth of milliseconds and of scored items.
 
     >>> measured = pd.DataFrame({"label": "a", "batch_size": 1, "items": [100, 10000], "p50_ms": [1.0, 10.0], "speed_up": 7.0,
     ...                          "recall": 0.995, "num_scored": [50.0, 50.0], "memory_mb": 2.5})
@@ -119,9 +119,10 @@ def readme_books(table: pd.DataFrame) -> pd.DataFrame:
     """
     last = table[table["items"] == table["items"].max()]
     keys = ["label", "batch_size"]
-    for name, of in (("of time", "p50_ms"), ("of scored", "num_scored")):
+    for of in ("p50_ms", "num_scored"):
         fits = exponents(table.dropna(subset=of), of=of)[[*keys, "exponent"]]
-        last = last.merge(fits.rename(columns={"exponent": name}), on=keys, how="left")
+        fits["exponent"] = fits["exponent"].round(2) + 0.0  # not "-0.00"
+        last = last.merge(fits.rename(columns={"exponent": f"{of} growth"}), on=keys, how="left")
 
     def text(column: str, form: str, factor: float = 1.0) -> pd.Series:
         return last[column].map(lambda v: "" if np.isnan(v) else form.format(factor * v))
@@ -129,16 +130,16 @@ def readme_books(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "method": last["label"],
-            "queries": last["batch_size"].astype(str),
-            "ms": text("p50_ms", "{:,.1f}"),
-            "× reference implementation": text("speed_up", "{:,.0f}"),
+            "queries per call": last["batch_size"].astype(str),
+            "ms per call": text("p50_ms", "{:,.1f}"),
+            "speed-up": text("speed_up", "{:,.0f}"),
             "recall": text("recall", "{:.3f}"),
-            "scored": (last["num_scored"] / last["items"]).map(
+            "items scored": (last["num_scored"] / last["items"]).map(
                 lambda v: "" if np.isnan(v) else f"{v:.2%}".replace("%", " %")
             ),
-            "MB": text("memory_mb", "{:,.0f}"),
-            "exponent of ms": text("of time", "{:.2f}"),
-            "of scored": text("of scored", "{:.2f}"),
+            "index MB": text("memory_mb", "{:,.0f}"),
+            "exponent of ms": text("p50_ms growth", "{:.2f}"),
+            "exponent of scored": text("num_scored growth", "{:.2f}"),
         }
     )
 
@@ -149,10 +150,10 @@ def books_line(table: pd.DataFrame, batch_size: int = 32) -> str:
     >>> measured = pd.DataFrame({"label": ["a", "b"], "batch_size": 32, "items": 1000, "recall": [0.99, 0.5],
     ...                          "p50_ms": [2.0, 1.0], "speed_up": [4.4, 9.0], "num_scored": [20.0, 5.0]})
     >>> books_line(measured)  # doctest: +NORMALIZE_WHITESPACE
-    'Over 1,000 items, a is the fastest with a recall of .99 or more: 2.0 ms for 32 queries, 1/4 of the reference
+    'Over 1,000 items, a is the fastest whose recall is at least .99: 2.0 ms for 32 queries, 1/4 of the reference
     implementation, with 2.00 % of the items scored.'
     >>> books_line(measured[1:])
-    'Over 1,000 items, no method has a recall of .99 or more; b comes nearest, with 0.500.'
+    'Over 1,000 items, no method has a recall of at least .99; b comes nearest, with 0.500.'
     """
     rows = table[(table["items"] == table["items"].max()) & (table["batch_size"] == batch_size)]
     rows = rows[rows["recall"].notna()]
@@ -161,25 +162,26 @@ def books_line(table: pd.DataFrame, batch_size: int = 32) -> str:
     if right.empty:
         best = rows.sort_values("recall").iloc[-1]
         return (
-            f"{start}no method has a recall of .99 or more; {best['label']} comes nearest,"
+            f"{start}no method has a recall of at least .99; {best['label']} comes nearest,"
             f" with {best['recall']:.3f}."
         )
     best = right.iloc[0]
     return (
-        f"{start}{best['label']} is the fastest with a recall of .99 or more: {best['p50_ms']:,.1f} ms for {batch_size}"
+        f"{start}{best['label']} is the fastest whose recall is at least .99: {best['p50_ms']:,.1f} ms for {batch_size}"
         f" queries, 1/{best['speed_up']:.0f} of the reference implementation, with"
         f" {100 * best['num_scored'] / best['items']:.2f} % of the items scored."
     )
 
 
 def needed(table: pd.DataFrame, items: int) -> pd.DataFrame:
-    """What a corpus of `items` would need: label, `largest` (corpus measured), `state_gb`, `index_gb`, `fixed_ms` and
-    `ns_per_item` of a call, and `seconds_per_query`.
+    """What a corpus of `items` would need: label, `largest` (corpus measured), `state_gb`, `index_gb`, `fixed_ms` of a call,
+    `ns_per_item` of each of its queries, and `seconds_per_query`.
 
-    Latency is taken to be fixed_ms + ns_per_item · items, fitted to all corpora by least squares on relative errors, neither
-    below 0; bytes per item are those of the largest corpus. So nothing is said of caches outgrown, nor of an index whose
-    share looked at shrinks as it grows. Where the fixed part is still more than half of a call at the largest corpus, what an
-    item costs has not been measured: NaN. `table` is a summary of one batch size with `items` and `item_bytes`.
+    The latency of a call of B queries is taken to be fixed_ms + B · ns_per_item · items, fitted to all corpora by least
+    squares on relative errors, neither below 0; bytes per item are those of the largest corpus. So nothing is said of caches
+    outgrown, nor of an index whose share looked at shrinks as it grows. Where the fixed part is still more than half of a call
+    at the largest corpus, what an item costs has not been measured: NaN. `table` is a summary of one batch size with `items`
+    and `item_bytes`.
     """
     rows = []
     for label, points in table.groupby("label", sort=False):
@@ -195,7 +197,7 @@ def needed(table: pd.DataFrame, items: int) -> pd.DataFrame:
                 "state_gb": last["item_bytes"] * items / 1e9,
                 "index_gb": last["index_mb"] / 1e3 * items / last["items"],
                 "fixed_ms": fixed,
-                "ns_per_item": 1e6 * slope,
+                "ns_per_item": 1e6 * slope / last["batch_size"],
                 "seconds_per_query": (fixed + slope * items) / 1e3 / last["batch_size"],
             }
         )

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.explore.figures import finished, need
-from workbench.explore.search_figures import STYLES, searcher_style
+from workbench.explore.search_figures import STYLES, decades, searcher_style
 from workbench.explore.template import (
     BLUE,
     GREEN,
@@ -29,14 +29,15 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 @dataclass(frozen=True)
 class Axes:
-    """Titles of the axes, `x` and `y`; `unit` names x in the heading ("items"); `share`: y is a share, drawn from 0 to 100 %;
-    `log_y`: its axis is logarithmic."""
+    """Titles of the axes, `x` and `y`; `unit` names x in the heading ("items"), `y_unit` follows y in the legend ("ms");
+    `share`: y is a share, drawn from 0 to 100 %; `log_y`: its axis is logarithmic."""
 
     x: str
     y: str
     unit: str = "x"
     share: bool = False
     log_y: bool = False
+    y_unit: str = ""
 
 
 def curve_explorer(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
@@ -80,7 +81,7 @@ def curve_explorer(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
     if axes.share:
         figure.update_yaxes(tickformat=".0%", range=[-0.02, max(1.03, 1.05 * float(curves["y"].max()))])
     elif axes.log_y:
-        figure.update_yaxes(type="log", tickformat=",~g", dtick=1)
+        figure.update_yaxes(**decades(curves["y"]))
     else:
         figure.update_yaxes(range=[0, 1.08 * float(curves["y"].max())])
     # Lines of the legend, about: it would rise over the axis's title if the curves had to make room for it.
@@ -108,7 +109,8 @@ def _look(name: str, number: int) -> tuple[str, str]:
 def _formatted(value: float, axes: Axes) -> str:
     if axes.share:
         return f"{value:.1%}"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    number = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{number} {plain(axes.y_unit)}".rstrip()
 
 
 def _ticks(values: pd.Series) -> dict[str, object]:
@@ -122,6 +124,15 @@ def _ticks(values: pd.Series) -> dict[str, object]:
     return {
         "type": "log",
         "tickvals": ticks,
-        "ticktext": [f"{tick:,}" for tick in ticks],
+        "ticktext": [_short(tick) if high >= 6 else f"{tick:,}" for tick in ticks],
         "range": [low - 0.03 * (high - low), high + 0.03 * (high - low)],
     }
+
+
+def _short(number: int) -> str:
+    """
+    >>> [_short(number) for number in (100, 1_000, 50_000_000, 10**10)]
+    ['100', '1 k', '50 M', '10 G']
+    """
+    size = min(3, (len(str(number)) - 1) // 3)
+    return f"{number // 1000**size} {('', 'k', 'M', 'G')[size]}".rstrip()

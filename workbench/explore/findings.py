@@ -175,9 +175,10 @@ def searchers(table: pd.DataFrame) -> Markdown:
     good = rows[rows["recall"] >= 0.99].nsmallest(1, "p50_ms")
     for label, latency, ratio in zip(*(good[c] for c in ("label", "p50_ms", "vs_brute_force")), strict=True):
         sentences.append(
-            f"No searcher with a recall of .99 or more is faster than brute force, {latency:.3g} ms."
+            f"No searcher whose recall is at least .99 is faster than brute force, {latency:.3g} ms."
             if label == REFERENCE
-            else f"Fastest with a recall of .99 or more: *{label}*, {latency:.3g} ms, {ratio:.2f} times as fast as brute force."
+            else f"The fastest whose recall is at least .99: *{label}*, {latency:.3g} ms, {ratio:.2f} times as fast as brute"
+            " force."
         )
     labelled = rows.dropna(subset=["relative_hr"])
     lenient = int((labelled["relative_hr"] > labelled["recall"]).sum())
@@ -197,6 +198,21 @@ def searchers(table: pd.DataFrame) -> Markdown:
     return finding(*sentences)
 
 
+def recall_by_size(table: pd.DataFrame) -> Markdown:
+    """How recall at one setting changes from the smallest corpus to the largest; `table` is a summary of the bench."""
+    rows = table.dropna(subset=["recall"]).sort_values("items")
+    ends = rows.groupby("label", sort=False)["recall"].agg(["first", "last"]).round(3)
+    change = ends["last"] - ends["first"]
+    sentences = [
+        f"Recall@{rows['k'].iloc[0]} {verb} from the smallest corpus to the largest in {len(found)} of {len(ends)} methods: "
+        + "; ".join(f"*{name}*, {first:.3f} to {last:.3f}" for name, first, last in found.itertuples())
+        + "."
+        for verb, found in (("falls", ends[change < 0]), ("rises", ends[change > 0]))
+        if len(found)
+    ]
+    return finding(*sentences or [f"Recall@{rows['k'].iloc[0]} is the same over all corpora."])
+
+
 def average_claim(table: pd.DataFrame) -> Markdown:
     """`bench.tables.average_claim` of a run on text."""
     return finding(tables.average_claim(table))
@@ -207,13 +223,14 @@ def ablations(table: pd.DataFrame) -> Markdown:
     ahead = table[table["difference_low"] > 0]
     behind = table[table["difference_high"] < 0]
     best, base = table.iloc[int(table["mixture"].argmax())], table.iloc[0]
-    return finding(
-        f"Of {len(table)} settings the mixture is ahead of the dot product in {len(ahead)}"
-        f"{_named(ahead['change'])}, behind in {len(behind)}{_named(behind['change'])}; the others are not apart.",
-        f"Its best setting is *{best['change']}*: {best['mixture']:.3f} on validation, the dot product {best['dot']:.3f}.",
-        f"As in the table it finds {base['mixture_train']:.3f} of its training queries and the dot product"
-        f" {base['dot_train']:.3f}; it uses {base['components']:.1f} of {base['of_components']:.0f} components, and"
-        f" {base['shared']:.0%} of its ten best are the dot product's.",
+    return Markdown(
+        f"**In the stored table:** Of {len(table)} settings the mixture is ahead of the dot product in {len(ahead)}"
+        f"{_named(ahead['change'])}, behind in {len(behind)}{_named(behind['change'])}; the others are not apart."
+        f" The mixture is best with *{best['change']}*: its Hit@10 on validation is then {best['mixture']:.3f}, the dot"
+        f" product's {best['dot']:.3f}. With *{base['change']}*, on training queries, the mixture's Hit@10 is"
+        f" {base['mixture_train']:.3f} and the dot product's {base['dot_train']:.3f}; the mixture uses"
+        f" {base['components']:.1f} of {base['of_components']:.0f} components, and {base['shared']:.0%} of the ten best"
+        " documents are the same for both."
     )
 
 

@@ -165,7 +165,7 @@ def frontier(
         figure.update_xaxes(
             tickvals=nines(pd.Series(ticks)), ticktext=NINES, range=[-0.1, 1.04 * NINES_AT_MOST]
         )
-    axis = _decades(rows[cost]) if logarithmic else {"type": "linear", "rangemode": "tozero"}
+    axis = decades(rows[cost]) if logarithmic else {"type": "linear", "rangemode": "tozero"}
     figure.update_yaxes(title_text=COSTS.get(cost, plain(cost)), **axis)
     if fresh.any():
         _ring(figure, rows[fresh], measure, cost, areas)
@@ -451,8 +451,8 @@ def growth(table: pd.DataFrame, fits: pd.DataFrame | None = None) -> go.Figure:
             marker={"symbol": style.symbol, "color": style.color},
             hovertemplate=f"{plain(label)}<br>%{{x:,}} items: %{{y:.3g}} ms<extra></extra>",
         )
-    figure.update_xaxes(title_text="items in the corpus", **_decades(table["items"]))
-    figure.update_yaxes(title_text="median latency of a call (ms)", **_decades(table["p50_ms"]))
+    figure.update_xaxes(title_text="items in the corpus", **decades(table["items"]))
+    figure.update_yaxes(title_text="median latency of a call (ms)", **decades(table["p50_ms"]))
     figure.update_layout(
         height=420 + 22 * len(seen), legend={"orientation": "h", "y": -0.22, "yanchor": "top"}
     )
@@ -484,9 +484,7 @@ def roofline_bars(table: pd.DataFrame) -> go.Figure:
                 "color": [searcher_style(str(m)).color for m in rows["method"]]},
         hovertemplate="%{y}: %{x:.3g} ms<extra></extra>",
     )  # fmt: skip
-    figure.update_xaxes(
-        title_text="ms per call", **_decades(pd.concat([rows["p50_ms"], rows["roofline_ms"]]))
-    )
+    figure.update_xaxes(title_text="ms per call", **decades(pd.concat([rows["p50_ms"], rows["roofline_ms"]])))
     figure.update_yaxes(showgrid=False)
     figure.update_layout(
         height=max(320, 160 + 28 * len(rows)),
@@ -518,11 +516,12 @@ def memory_per_item(parts: pd.DataFrame) -> go.Figure:
     return finished(figure, "Memory per item")
 
 
-def _decades(values: pd.Series) -> dict[str, object]:
+def decades(values: pd.Series) -> dict[str, object]:
     """A logarithmic axis; the fewer powers of ten it spans, the more ticks are between them."""
     finite = values[np.isfinite(values) & (values > 0)]
+    span = math.log10(finite.max() / finite.min())
     low, high = math.floor(math.log10(finite.min())), math.ceil(math.log10(finite.max()))
-    steps = {1: (1, 1.5, 2, 3, 5, 7), 2: (1, 2, 5)}.get(max(1, high - low), (1,))
+    steps = (1, 1.5, 2, 3, 5, 7) if high - low <= 1 else (1, 2, 5) if span <= 2.5 else (1,)
     ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
     texts = [f"{t:,.0f}" if t >= 10 else f"{t:g}" for t in ticks]
     return {"type": "log", "tickvals": ticks, "ticktext": texts}

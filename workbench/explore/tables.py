@@ -15,7 +15,8 @@ def table(frame: pd.DataFrame, digits: int = 4, best: str | None = None) -> Styl
     """`frame` for display: whole numbers with thousands, others to `digits` significant digits, a mark for True.
 
     Underscores in headings become spaces (and _gb becomes GB), an unnamed range of row numbers is hidden, row names that
-    repeat become a column, all text is escaped. `best` ("columns") sets the largest number of each column in bold.
+    repeat become a column, all text is escaped, texts that are all numbers are aligned as numbers are. `best` ("columns") sets
+    the largest number of each column in bold.
     """
     if best not in (None, "columns"):
         raise ValueError(f"best must be None or 'columns', not {best!r}")
@@ -29,8 +30,9 @@ def table(frame: pd.DataFrame, digits: int = 4, best: str | None = None) -> Styl
         for column, kind in zip(named.columns, named.dtypes, strict=True)
         if pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
     ]
-    styler = styler.set_properties(subset=numeric, **{"text-align": "right"})
-    headings: dict[Any, Any] = {c: [{"selector": "th", "props": "text-align: right"}] for c in numeric}
+    right = [column for column in named.columns if column in numeric or _written_numbers(named[column])]
+    styler = styler.set_properties(subset=right, **{"text-align": "right"})
+    headings: dict[Any, Any] = {c: [{"selector": "th", "props": "text-align: right"}] for c in right}
     styler = styler.set_table_styles(headings)
     styler = styler.set_table_attributes(
         'class="mathjax_ignore"'
@@ -56,6 +58,17 @@ def _setting(value: object, digits: int) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None or value == () else _shown(value, digits)
+
+
+def _written_numbers(column: pd.Series) -> bool:
+    """
+    >>> [_written_numbers(pd.Series(texts)) for texts in (["1,804", "", "0.50 %"], ["1", "1 (of 2)"], ["", ""])]
+    [True, False, False]
+    """
+    if not pd.api.types.is_string_dtype(column):
+        return False
+    given = column[column != ""].dropna()
+    return len(given) > 0 and bool(given.str.fullmatch(r"[-+−]?[\d.,]+ ?%?").all())
 
 
 def _heading(name: Hashable) -> str:
