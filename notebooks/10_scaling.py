@@ -106,7 +106,7 @@ table(latencies)
 # %%
 fits = growth.exponents(measured)
 record("exponents", fits)
-latency = f"median latency of a call of {queries} queries (ms)"
+latency = f"ms per call of {queries} queries"
 figures.growth(measured, fits).update_yaxes(title_text=latency)
 
 # %% [markdown]

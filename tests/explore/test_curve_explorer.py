@@ -127,6 +127,14 @@ def test_lists_of_no_items_have_a_value_but_no_place_on_the_axis():
     assert curve_explorer(curves[curves["x"] == 0], 0, Axes("items", "share")).layout.xaxis.type == "linear"
 
 
+def test_long_names_take_lines_of_the_legend_not_of_the_plot() -> None:
+    heights = [
+        curve_explorer(CURVES.replace({"curve": {HOSTILE: name}}), 1, AXES).layout.height
+        for name in ("short", 60 * "long ")
+    ]
+    assert heights[1] > heights[0] == 400
+
+
 @pytest.mark.parametrize("names", [[f"curve {place}" for place in range(25)], SEARCHERS])
 def test_no_two_curves_look_the_same(names: list[str]) -> None:
     table = pd.DataFrame([(name, x, x + place) for place, name in enumerate(names) for x in (1, 2)])

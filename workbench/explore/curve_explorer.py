@@ -24,6 +24,8 @@ from workbench.explore.template import (
 )
 
 _COLORS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE)
+LEGEND = 600
+"""Pixels across the legend, about. A name takes 7 for each letter, its line and its value 110."""
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
@@ -85,7 +87,7 @@ def curve_explorer(curves: pd.DataFrame, at: float, axes: Axes) -> go.Figure:
     else:
         figure.update_yaxes(range=[0, 1.08 * float(curves["y"].max())])
     # Lines of the legend, about: it would rise over the axis's title if the curves had to make room for it.
-    lines = -(-len(values) // 3)
+    lines = -(-sum(110 + 7 * len(str(name)) for name in curves["curve"].unique()) // LEGEND)
     figure.update_layout(
         height=400 + 31 * (lines - 1), legend={"orientation": "h", "y": -0.27, "yanchor": "top"}
     )
