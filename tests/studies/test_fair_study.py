@@ -75,3 +75,8 @@ def test_one_preset_alone_and_none():
     assert Fair(models=("fair/hstu-mol",), seeds=1).table(Found())["ahead"].eq(0).all()
     with pytest.raises(ValueError, match="seeds be 1 or more"):
         study("fair", {"seeds": "0"})
+
+
+def test_other_presets_than_the_usual_have_a_table_of_their_own() -> None:
+    assert Fair().file == "fair-ml-1m"
+    assert Fair(models=("fair/hstu-dot", "quick/hstu-mol")).file == "fair-ml-1m-hstu-dot-quick-hstu-mol"
