@@ -36,12 +36,12 @@ view = ""
 
 # %%
 from workbench.explore import index_findings
-from workbench.explore.tables import table
+from workbench.explore.tables import not_stored, table
 from workbench.studies.study import study
 
-results = study("similarities").stored()
-columns = ["model", "NDCG@10", "HR@50", "searched_by", "p50_ms", "mebibytes", "build_seconds", "share_scored"]
-table(results[columns]) if results is not None else "run `workbench study run similarities`"
+similarities = study("similarities")
+results = similarities.stored()
+table(index_findings.similarities(results)) if results is not None else not_stored(similarities)
 
 # %%
 ladder = "ml-1m-sparcode-ladder-"
@@ -67,7 +67,8 @@ token = torch.tensor([0.9, 0.1, -0.4, 0.5])
 codebooks = torch.tensor([[[1.0, 0], [0, 1], [-1, 0]], [[0.0, 0], [1, 1], [-0.5, 0.5]]])  # (M, N, d/M)
 distances = (token.view(2, 1, 2) - codebooks).norm(dim=2)  # (M, N)
 chosen = distances.argmin(1)
-chosen, codebooks[torch.arange(2), chosen].flatten()
+rounded = codebooks[torch.arange(2), chosen].flatten()
+print(f"code {chosen.tolist()}, rounded token {rounded.tolist()}")
 
 # %%
 import pandas as pd
@@ -127,7 +128,7 @@ table(both[["method", "HR@10", "HR@50", "NDCG@10", "low", "high", "minutes"]])
 model = trained["SparCode"].retriever()
 usage = usage_table(model, sequences)
 record("use of codes", usage)
-table(usage)
+table(usage.rename(columns={"of": "choices of"}))
 
 # %% [markdown]
 # One step of the trained quantizer **by hand**: tokens at random, the nearest codewords, and the number of the code, whose
@@ -141,7 +142,7 @@ distances = (tokens.view(5, books, 1, part) - quantizer.codewords).norm(dim=3)  
 choices = distances.argmin(2)
 by_hand = sum(choices[:, m] * words ** (books - 1 - m) for m in range(books))
 assert (by_hand == quantizer(tokens).codes).all()
-by_hand
+print("numbers of the five codes:", *by_hand.tolist())
 
 # %% [markdown]
 # ## What the codes mean
@@ -169,7 +170,14 @@ table(codes)
 times = 40 if profile == "quick" else 200
 sweep = sparsity_sweep(trained["SparCode"], sequences, repeats=times, compare_with=trained["two-tower"])
 record("sparsity", sweep)
-table(sweep.drop(columns=["threshold", "HR@50", "NDCG@50", "p95_ms"]))
+words = {
+    "average_items": "items per list",
+    "mebibytes": "MiB",
+    "short": "users short of 50",
+    "p50_ms": "ms per query",
+}
+unshown = ["threshold", "HR@50", "NDCG@50", "p95_ms"]
+table(sweep.drop(columns=unshown).rename(columns={**words, "relative": "× brute force"}))
 
 # %%
 sparsity_figures.sparsity_tradeoff(sweep)
@@ -178,14 +186,16 @@ sparsity_figures.sparsity_tradeoff(sweep)
 index_rows = sweep[sweep["sparsity"].notna()].set_index("index")
 at = index_rows.loc["99.0% sparse"]
 record("NDCG@10 at 99 % sparsity, of brute force", 100 * at["NDCG@10"] / sweep["NDCG@10"].iloc[-1], unit="%")
-record("time of a query at 99 % sparsity, of brute force", 100 * at["relative"], unit="%")
+record("time of a query at 99 % sparsity", round(at["relative"], 2), unit="times that of brute force")
 
 # %% [markdown]
 # At the far left of the figure nearly every score is stored, at the far right one in a thousand. Look for the point at which
-# quality begins to fall: everything to its left is wasted memory. *short* is the share of users whose lists hold fewer than 50
-# items. An index with every score also adds up those that the learned threshold cuts off: it need not be the best.
+# quality begins to fall: everything to its left is wasted memory. *users short of 50* is the share of users whose lists hold
+# fewer than 50 items. An index with every score also adds up those that the learned threshold cuts off: it need not be the best.
 #
-# The same sweep, relative to brute force with the learned score and to the memory of the whole index.
+# The same sweep, as shares: metrics relative to those of brute force with the learned score, memory to that of the whole
+# index, and the users whose lists still hold 50 items. With whole lists every share is at or near 1; what drops first as
+# they are cut is what limits pruning.
 
 # %%
 cuts = index_rows.drop("learned threshold").assign(full=1 - index_rows["short"])
@@ -194,8 +204,8 @@ whole = {**sweep.iloc[-1], "mebibytes": cuts["mebibytes"].max()}
 names = {"NDCG@10": "NDCG@10", "HR@50": "HR@50", "mebibytes": "bytes of the whole index"}
 curves = tour_experiments.curves_of(cuts, "average_items", names, whole)
 full = tour_experiments.curves_of(cuts, "average_items", {"full": "users with 50 items in their lists"})
-axes = Axes("items in a code's list, on average", "share", unit="items per code", share=True)
-start = int(cuts["average_items"].max())
+axes = Axes("items in a code's list, on average", "share of the whole", unit="items per code", share=True)
+start = int(cuts["average_items"].median())
 CurveExplorer("Cut the lists", pd.concat([curves, full]), axes, "items", "Mean length of a list", start).at(
     view
 )
@@ -220,12 +230,12 @@ findings.list_lengths(curves, sequences.num_items)
 # ## Compared with a tree
 #
 # TDM stores the items in a tree and descends with a beam, scoring at every level. It also allows any scorer, but it must
-# *evaluate* the scorer at every level.
+# *evaluate* the scorer at every level, for inner nodes, too: a wide beam scores more nodes than there are items.
 
 # %%
 beams = tree_beams(trained["SparCode"], sequences, beams=(10, 50, 200))
 record("tree", beams)
-table(beams)
+table(beams.rename(columns={"num_scored": "nodes scored"}))
 
 # %% [markdown]
 # ## Why does a softmax loss not prune?
@@ -253,15 +263,17 @@ for start in (4.0, 0.0):
 # %% [markdown]
 # The paper sets the sparsity afterwards, by $b'$. Another way is a price: `SparCodeConfig(sparsity=0.3)` adds
 # $\lambda \cdot \mathrm{mean}\,\mathrm{ReLU}(f + b)$ to the loss, so that zeros are free and everything else costs (the quick profile's
-# SparCode has $\lambda = 0.02$). On MovieLens 1M, starting from the same All-to-All (`workbench study run sparcode-sparsity`):
+# SparCode has $\lambda = 0.02$). The study `sparcode-sparsity` compares the two ways on MovieLens 1M; both start from the same
+# All-to-All.
 
 # %%
-measured_sweep = study("sparcode-sparsity").stored()
+by_threshold = study("sparcode-sparsity")
+measured_sweep = by_threshold.stored()
 shown = ["threshold_by", "index", "sparsity", "NDCG@10", "HR@50", "short", "seen", "mebibytes", "p50_ms"]
-table(measured_sweep[shown]) if measured_sweep is not None else "run `workbench study run sparcode-sparsity`"
+table(measured_sweep[shown].rename(columns=words)) if measured_sweep is not None else not_stored(by_threshold)
 
 # %%
-index_findings.thresholds(measured_sweep) if measured_sweep is not None else ""
+index_findings.thresholds(measured_sweep) if measured_sweep is not None else None
 
 # %% [markdown]
 # ## Where is quality lost?
@@ -269,19 +281,22 @@ index_findings.thresholds(measured_sweep) if measured_sweep is not None else ""
 # In its paper SparCode is far above a two-tower model and close to **All-to-All**, the same scorer without codes.
 # `workbench study run sparcode-ladder` goes from one to the other on MovieLens 1M, one change at a time, each model trained
 # until it no longer improves. The *control* has the normalised tokens of All-to-All, with the same initialisation on both
-# sides, and neither an MLP nor codes.
+# sides, and neither an MLP nor codes. *low* and *high* are the ends of a 95 % interval of NDCG@10 over users; *codes* are those
+# that training has, and *seen* the share of test tokens whose code is among them.
 
 # %%
-steps = study("sparcode-ladder").stored()
+steps_to_sparcode = study("sparcode-ladder")
+steps = steps_to_sparcode.stored()
 shown = ["row", "NDCG@10", "low", "high", "validation", "epochs", "floats", "p50_ms", "codes", "seen"]
-table(steps[shown]) if steps is not None else "run `workbench study run sparcode-ladder`"
+words = {"row": "model", "validation": "on validation", "floats": "floats per item", "p50_ms": "ms per query"}
+table(steps[shown].rename(columns=words)) if steps is not None else not_stored(steps_to_sparcode)
 
 # %%
-sparsity_figures.interaction_bars(steps.rename(columns={"row": "variant"})) if steps is not None else ""
+sparsity_figures.interaction_bars(steps.rename(columns={"row": "variant"})) if steps is not None else None
 
 # %%
 rows = [LADDER[kind] for kind in ("tokens", "all-to-all", "sparcode-warm")]
-index_findings.ladder(steps, *rows) if steps is not None else ""
+index_findings.ladder(steps, *rows) if steps is not None else None
 
 # %% [markdown]
 # What to look for:
@@ -297,13 +312,14 @@ index_findings.ladder(steps, *rows) if steps is not None else ""
 # sides, straight-through gradients, a commitment loss that is a mean instead of a sum, no regularisation of embeddings, and an
 # All-to-All that keeps the ReLU.
 #
-# Does that hold for every encoder? The paper has two more tokenizers: a DNN over the pooled history, and a GRU. All have the
-# same budget and learning rate, and one seed (`workbench study run sparcode-towers`):
+# Does that hold for every encoder? The paper has two more tokenizers: a DNN over the pooled history, and a GRU. In the study
+# `sparcode-towers` all have the same budget and learning rate, and one seed.
 
 # %%
-towers = study("sparcode-towers").stored()
+by_tower = study("sparcode-towers")
+towers = by_tower.stored()
 shown = ["tower", "method", "NDCG@10", "low", "high", "HR@50"]
-table(towers[shown]) if towers is not None else "run `workbench study run sparcode-towers`"
+table(towers[shown]) if towers is not None else not_stored(by_tower)
 
 # %% [markdown]
 # Where the published order appears, it is tempting to credit the learned interaction. The control tests that: *inner product of
@@ -311,7 +327,7 @@ table(towers[shown]) if towers is not None else "run `workbench study run sparco
 # codes.
 
 # %%
-findings.towers(towers) if towers is not None else ""
+findings.towers(towers) if towers is not None else None
 
 # %% [markdown]
 # If the control is where All-to-All is, the interaction is not what lifts it. All rows have the same small budget: none of them is

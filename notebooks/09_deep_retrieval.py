@@ -30,16 +30,21 @@ view = ""
 # %% [markdown]
 # ## First, the result
 #
-# Paths for the queries and items of one trained dot product on MovieLens 1M (HSTU), next to indexes that learn less, with the
-# same scores. *quality* is NDCG@10 over that of brute force, and *popular* the same for a null model at equal work: no index, the
+# An index of **paths** gives every item $J$ of them, and a price $\alpha$ keeps many items from crowding onto one; the sections
+# below explain both. A query follows the most probable paths, a *beam* of them, and scores the items there.
+#
+# The table has such paths for the queries and items of one trained dot product on MovieLens 1M (HSTU), next to indexes that
+# learn less, with the same scores. *effort* is the number of paths in the beam, or of FAISS's cells that are looked at.
+# *quality* is NDCG@10 over that of brute force, and *popular* the same for a null model at equal work as paths: no index, the
 # scores of as many of the most popular items. The last group was trained jointly with its paths, and has scores of its own.
 
 # %%
 from workbench.explore import index_findings
-from workbench.explore.tables import table
+from workbench.explore.tables import not_stored, table
 from workbench.studies.study import study
 
-measured = study("deep-retrieval").stored()
+indexes = study("deep-retrieval")
+measured = indexes.stored()
 columns = [
     "index",
     "effort",
@@ -49,10 +54,13 @@ columns = [
     "share_scored",
     "p50_ms",
 ]
-short = {"of_brute_force": "quality", "popular_of_brute_force": "popular", "share_scored": "scored"}
-table(
-    measured[columns].rename(columns=short)
-) if measured is not None else "run `workbench study run deep-retrieval`"
+short = {
+    "of_brute_force": "quality",
+    "popular_of_brute_force": "popular",
+    "share_scored": "share scored",
+    "p50_ms": "ms per query",
+}
+table(measured[columns].rename(columns=short)) if measured is not None else not_stored(indexes)
 
 # %%
 index_findings.paths_and_nulls(measured) if measured is not None else None
@@ -62,25 +70,26 @@ index_findings.paths_and_nulls(measured) if measured is not None else None
 # of HSTU has histories of 200 films, the ladder to SparCode of 20.
 
 # %%
-others = study("similarities").stored()
-columns = ["model", "NDCG@10", "HR@50", "searched_by", "p50_ms", "mebibytes", "build_seconds", "share_scored"]
-table(others[columns]) if others is not None else "run `workbench study run similarities`"
+similarities = study("similarities")
+others = similarities.stored()
+table(index_findings.similarities(others)) if others is not None else not_stored(similarities)
 
 # %%
 hstu = ["ml-1m-cpu-hstu-mol", "ml-1m-cpu-hstu-deep-retrieval", "ml-1m-cpu-hstu-dot-paths"]
 index_findings.own_indexes(others, "ml-1m-cpu-hstu-dot", hstu) if others is not None else None
 
 # %% [markdown]
-# Learned paths choose well: at equal work they find more than a cut to the most popular items, and about as much as FAISS's cells.
-# But with four thousand items there is nothing to save: scanning them takes less time than one walk. What could pay off is
-# growth, at the end of this notebook.
+# How well paths choose is one question, and whether choosing saves time is another. A walk has a cost of its own: it can only
+# pay off if scanning the whole corpus takes longer. How both grow with the corpus is at the end of this notebook.
 #
 # ## Then, by hand
 #
-# One item was chosen by ten users; `sums` is how much probability these users give to each of three paths. A path that holds
-# many items has a price, $\alpha |c|^4 / 4$, and what counts is how much *one more* item adds to it.
+# One item was chosen by ten users; *sum* is how much probability these users give to each of three paths. A path $c$ that holds
+# $|c|$ items has a price, $\alpha |c|^4 / 4$, and what counts is how much *one more* item adds to it. A path is *worth*
+# $10 \log$ *sum*, minus this price: the item goes to the one that is worth most.
 
 # %%
+import pandas as pd
 import torch
 
 from workbench.course import check
@@ -88,12 +97,11 @@ from workbench.course import check
 sums, sizes, alpha = torch.tensor([6.0, 3.0, 1.0]), torch.tensor([30.0, 6.0, 0.0]), 1e-3
 price = alpha * ((sizes + 1) ** 4 - sizes**4) / 4
 worth = 10 * sums.log() - price
-price, worth, worth.argmax()
+by_path = {"path": [1, 2, 3], "items": sizes, "sum": sums, "price of one more": price, "worth": worth}
+table(pd.DataFrame(by_path))
 
 # %%
 from dataclasses import replace
-
-import pandas as pd
 
 from workbench import data
 from workbench.anatomy import path_analysis as path_analysis
@@ -134,8 +142,16 @@ assert assign(lists, torch.tensor([[0]]), alpha, others=others).item() == worth.
 sequences = data.load(dataset)
 chosen = preset({"quick": "quick", "standard": "cpu", "full": "cpu"}[profile] + "/hstu-deep-retrieval")
 settings = chosen.retriever.to_dict()["similarity"]
-shown = ["depth", "width", "paths", "alpha", "candidates", "candidate_beam", "beam"]
-table(pd.DataFrame({"value": settings}).loc[shown])
+names = {
+    "depth": "layers D",
+    "width": "nodes of a layer K",
+    "paths": "paths of an item J",
+    "alpha": "penalty α",
+    "candidates": "paths that an item can move to",
+    "candidate_beam": "beam that finds these",
+    "beam": "beam that recommends",
+}
+table(pd.Series(settings)[list(names)].rename(names).rename_axis("setting").reset_index(name="value"))
 
 # %% [markdown]
 # ## Alternating training
@@ -197,33 +213,43 @@ user = example_user(sequences, user)
 table(history(sequences, user))
 
 # %% [markdown]
-# The paths in this user's beam. *holds next* marks those that hold the held-out item: any of them is enough to find it.
+# The paths in this user's beam, as many as the model follows when it recommends. *holds next* marks those that hold the
+# held-out item: any of them is enough to reach it.
 
 # %%
-table(path_analysis.walk(retriever, sequences, user))
+walked = path_analysis.walk(retriever, sequences, user)
+table(walked)
 
 # %% [markdown]
-# And the items found there, in the reranker's order.
+# And the best of all items on these paths, in the reranker's order.
 
 # %%
-table(recommendations(retriever, sequences, user))
+recommended = recommendations(retriever, sequences, user)
+table(recommended)
+
+# %%
+index_findings.followed(walked, recommended)
 
 # %% [markdown]
 # ## How wide must the beam be?
 #
 # A wider beam reaches more items and scores more of them. The reference is brute force with the same reranker: the share of its
-# top ten that is found, and the share of its hits. The dashed line is a null model with the same amount of work: no paths, the
-# same reranker over an equal number of the most popular items. An index that has learned something about the *user* lies above
-# it.
+# top ten that is found (solid), and the share of its hits (dashed). The dotted line is a null model with the same amount of
+# work: no paths, the same reranker over an equal number of the most popular items. It counts hits, too, so compare it with the
+# dashed line alone: if the index has learned something about the *user*, the hits of its paths lie above the dotted line.
 
 # %%
-widths = (1, 2, 4, 8, 16, 32, 64)
+widths = sorted({1, 2, 4, 8, 16, 32, 64, settings["beam"]})
 found = path_analysis.beam_recall(retriever, sequences, widths)
 path_figures.beam_curve(found)
 
 # %%
 record("beam", found)
-table(found)
+own = found.set_index("beam").loc[settings["beam"]]
+record("found of brute force's best ten", round(100 * own["recall"]), unit="%")
+record("items scored for it, of the corpus", round(100 * own["scored"]), unit="%")
+words = {"of_brute_force": "of its hits", "popular_of_brute_force": "of its hits, among the most popular"}
+table(found.rename(columns={"recall": "of brute force's best ten", "scored": "share scored", **words}))
 
 # %%
 names = {"recall": "of brute force's best 10", "of_brute_force": "of brute force's hits", "scored": "scored"}
@@ -256,12 +282,13 @@ findings.beams(found)
 # ## The penalty
 #
 # What limits the number of items on a path? Without a penalty the second step puts nearly all items on the same $J$ paths. Here
-# the queries and the reranker are fixed, and only the network and the paths are retrained, with a different $\alpha$ each time.
+# the queries and the reranker are fixed, and only the network and the paths are retrained, with a different $\alpha$ each time,
+# the model's own among them. The table compares them at the width of the beam that recommends.
 
 # %%
 fit = PathFit(rounds=3, rows=30_000, seed=seed)
 variants = {}
-for alpha in (0.0, 1e-4, 1.0):
+for alpha in sorted({0.0, 1e-4, settings["alpha"], 1.0}):
     config = chosen.retriever.similarity
     variants[alpha], _ = fit_paths(retriever, sequences, chosen.training, replace(config, alpha=alpha), fit)
 
@@ -278,19 +305,26 @@ effect = pd.concat(
     ignore_index=True,
 ).assign(largest_path=[frame["items"].max() for frame in sizes])
 record("penalty", effect)
-table(effect[["alpha", "largest_path", "scored", "recall", "of_brute_force"]])
+words = {
+    "alpha": "α",
+    "scored": "share scored",
+    "recall": "of brute force's best ten",
+    "of_brute_force": "of its hits",
+}
+table(effect[["alpha", "largest_path", "scored", "recall", "of_brute_force"]].rename(columns=words))
 
 # %% [markdown]
 # ## As the corpus grows
 #
 # A walk costs the same however many items there are; scanning does not. `workbench study run deep-retrieval-growth` measures
 # both on *synthetic* vectors in clusters, with the kernels in C++, one query at a time. Nothing is trained there: the paths are
-# those of residual k-means, which is a structure model with known weights. So the table shows what such an index can do if
-# there is structure to find, and not what it finds in your data. FAISS's inverted file has the same idea: cells, of which the
-# nearest are looked at.
+# those of residual k-means, which is a structure model with known weights. So it shows what such an index can do if there is
+# structure to find, and not what it finds in your data. FAISS's inverted file has the same idea: cells, of which the nearest
+# are looked at.
 
 # %%
-growth = study("deep-retrieval-growth").stored()
+by_size = study("deep-retrieval-growth")
+growth = by_size.stored()
 columns = [
     "items",
     "searcher",
@@ -301,10 +335,11 @@ columns = [
     "of_brute_force",
     "build_seconds",
 ]
-table(growth[columns]) if growth is not None else "run `workbench study run deep-retrieval-growth`"
+short = {"p50_ms": "ms per query", "of_brute_force": "× brute force", "build_seconds": "seconds to build"}
+table(growth[columns].rename(columns=short)) if growth is not None else not_stored(by_size)
 
 # %%
-index_findings.path_growth(growth) if growth is not None else ""
+index_findings.path_growth(growth) if growth is not None else None
 
 # %% [markdown]
 # ## Exercise
@@ -337,7 +372,8 @@ check("path gains", gains)
 # - The two alternating steps, one by gradient and one by counting, converge within a few epochs.
 # - A beam reaches a part of the corpus, and the penalty decides how large it is. Whether the part is well chosen shows only next
 #   to null models with the same amount of work: the most popular items, or cells of a plain k-means.
-# - On a small corpus no index pays off: scanning is faster. Whether one does on a large corpus depends on its structure.
+# - On a small corpus an index has little to save, since scanning is fast. Whether one pays off on a large corpus depends on its
+#   structure.
 #
 # **To try.** Set `user` to someone whose held-out item is on no path of the beam: what would have to be different? Then train
 # with `seed = 1`: do the *same* items share paths, even if the paths have other numbers?

@@ -36,6 +36,8 @@ def test_a_walk_shows_where_the_next_item_stands(retriever):
     target = int(sequences.item_ids[sequences.offsets[4] - 1])
     assert walked["holds_next"].sum() == len(retriever.similarity.paths[target].unique())
     assert walked["probability"].is_monotonic_decreasing and 0 < walked["probability"].sum() <= 1 + 1e-5
+    own = path_analysis.walk(retriever, sequences, 3)
+    assert len(own) == min(retriever.similarity.config.beam, 16)  # as wide as when it recommends
     with pytest.raises(TypeError, match="DotProduct, not Deep Retrieval"):
         plain = Retriever(RetrieverConfig(ENCODERS["gru4rec"], DotConfig(), DIM, LENGTH), 25).eval()
         path_analysis.path_table(plain, sequences)

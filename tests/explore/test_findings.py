@@ -81,15 +81,26 @@ def test_where_one_method_is_ahead(other: tuple[float, float], said: str) -> Non
 
 
 def test_how_much_of_an_index_can_be_left_out() -> None:
-    sweep = pd.DataFrame({"sparsity": [0.5, 0.9, 0.99, None], "NDCG@10": [0.099, 0.085, 0.05, 0.1]})
+    sweep = pd.DataFrame(
+        {
+            "sparsity": [0.5, 0.9, 0.99, None],
+            "NDCG@10": [0.099, 0.085, 0.05, 0.1],
+            "p50_ms": [3.0, 2.2, 2.1, 2.0],
+        }
+    )
     assert text(findings.sparsity(sweep)) == (
-        "95 % of brute force's NDCG@10 are kept up to a sparsity of 50.0%: less than half of the index can be left out."
+        "95 % of brute force's NDCG@10 is kept up to a sparsity of 50.0%: less than half of the index can be left out."
         " At 90.0% it is 85% of brute force's."
         " At 99.0% it is 50% of brute force's."
+        " A query takes 1.05 to 1.50 times the time of brute force: no index is faster at this size."
+    )
+    faster = text(findings.sparsity(sweep.assign(p50_ms=[3.0, 1.0, 0.5, 2.0])))
+    assert faster.endswith(
+        "A query takes 0.25 to 1.50 times the time of brute force: 2 of the 3 indexes are faster."
     )
     assert text(findings.sparsity(sweep.drop(index=0))).startswith("No index here keeps 95 %")
     named = sweep.assign(index=["50.0% sparse", "90.0% sparse", "learned threshold", "brute force"])
-    assert text(findings.sparsity(named)).endswith("The learned threshold leaves out 99.0%.")
+    assert "The learned threshold leaves out 99.0%." in text(findings.sparsity(named))
 
 
 @pytest.mark.parametrize(
@@ -237,7 +248,8 @@ def test_each_tower_is_compared_with_its_control():
     table = pd.DataFrame(rows, columns=["tower", "method", "NDCG@10", "low", "high"])
     assert text(findings.towers(table)) == (
         "The published order, All-to-All before SparCode before the two-tower, appears behind GRU."
-        " Behind GRU, All-to-All (0.0700) is no different from and SparCode (0.0500) is below the control (0.0720)."
+        " Behind GRU, where the control has 0.0720, All-to-All (0.0700) is no different from the control and"
+        " SparCode (0.0500) is below the control."
         " Behind GRU the control itself is above the two-tower: there, how inputs are scaled and initialised lifts a model"
         " without any interaction."
     )

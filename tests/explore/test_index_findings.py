@@ -37,9 +37,9 @@ def test_models_next_to_one_that_is_scanned() -> None:
         {"model": ["dot", "mol"], "NDCG@10": [0.1, 0.11], "p50_ms": [2.0, 5.0], "mebibytes": [1.0, 3.0]}
     )
     said = text(index_findings.own_indexes(table, "dot", ["mol", "absent"]))
-    assert said == "`mol` has 110% of the NDCG@10 of `dot`, in 2.5 times its time and 3.0 times its memory."
+    assert said == "Of the NDCG@10 of *dot*, *mol* has 110%, in 2.5 times the time and 3.0 times the memory."
     said = text(index_findings.own_indexes(table.assign(**{"NDCG@10": [0.1, 0.08]}), "dot", ["mol"]))
-    assert said.endswith("3.0 times its memory: at this size it does not earn its place.")
+    assert said.endswith("3.0 times the memory. At this size, none of the three speaks for *mol*.")
     assert "workbench study run similarities" in text(index_findings.own_indexes(table, "absent", []))
 
 
@@ -57,8 +57,36 @@ def test_paths_are_counted_against_popularity_at_equal_work() -> None:
     )
     said = text(index_findings.paths_and_nulls(table))
     assert said.startswith("In 1 of 3 settings the paths find more than")
+    assert "The fastest of them takes 2.0 times the time of brute force over all items." in said
     assert "reach a recall of 90 % by scoring 20% of the items (*paths, J = 1*, beam 5), in 3.0 times" in said
     assert "FAISS's cells reach no recall of 90 % here." in said
+
+
+def test_a_table_of_models_has_names_and_units() -> None:
+    table = pd.DataFrame(
+        {
+            "model": ["ml-1m-cpu-hstu-mol", "own"], "NDCG@10": [0.1, 0.2], "HR@50": [0.3, 0.4],
+            "searched_by": ["PathBeam", "Mine"], "p50_ms": [1.0, 2.0], "mebibytes": [1.0, 3.0],
+            "build_seconds": [0.0002087, 4.2531], "share_scored": [1.0, 0.5],
+        }
+    )  # fmt: skip
+    shown = index_findings.similarities(table)
+    assert shown["model"].tolist() == ["HSTU + MoL", "own"]
+    assert shown["searched by"].tolist() == ["a beam of paths", "Mine"]
+    assert shown["seconds to build"].tolist() == [0.0, 4.253]
+
+
+def test_a_beam_reaches_the_held_out_item_or_not() -> None:
+    shown = pd.DataFrame({"place": [1, 2], "held_out": [False, False]})
+    missed = text(index_findings.followed(pd.DataFrame({"holds_next": [False] * 3}), shown))
+    assert missed.startswith("The held-out item is on none of the 3 paths of this beam")
+    walked = pd.DataFrame({"holds_next": [False, True, True]})
+    assert text(index_findings.followed(walked, shown)) == (
+        "The held-out item is on 2 of the 3 paths of this beam, first on number 2;"
+        " among all items found there the reranker does not place it in the first 2."
+    )
+    found = text(index_findings.followed(walked, shown.assign(held_out=[False, True])))
+    assert found.endswith("the reranker puts it in place 2.")
 
 
 def test_growth_takes_the_fastest_setting_that_finds_enough() -> None:

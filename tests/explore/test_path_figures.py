@@ -39,7 +39,10 @@ def test_beams_stand_where_they_score_and_find():
     )
     figure = beam_curve(table)
     assert [list(t.x) for t in figure.data] == [[0.1, 0.4]] * 2
-    assert list(figure.data[0].text) == ["beam 1", "beam 4"] and list(figure.data[1].y) == [0.8, 1.1]
+    assert list(figure.data[0].text) == ["beam 1", "beam 4"]
+    near = beam_curve(pd.concat([table, table.tail(1).assign(beam=2, scored=0.15)])).data[0]
+    assert list(near.text) == ["beam 1", "", "beam 4"] and list(near.customdata) == [1, 2, 4]
+    assert list(figure.data[1].y) == [0.8, 1.1]
     assert figure.layout.yaxis.range[1] > 1.1
     assert len(beam_curve(table.drop(columns="of_brute_force")).data) == 1
     popular = beam_curve(table.assign(popular_of_brute_force=[0.7, 0.6])).data[2]

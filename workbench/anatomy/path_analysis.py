@@ -93,16 +93,17 @@ def togetherness(retriever: Retriever, sequences: Sequences) -> pd.DataFrame:
 
 
 def walk(
-    retriever: Retriever, sequences: Sequences, user: int, beam: int = 6, examples: int = 3
+    retriever: Retriever, sequences: Sequences, user: int, beam: int | None = None, examples: int = 3
 ) -> pd.DataFrame:
     """The paths that a user's beam takes before the test item: `path`, `probability`, `items`, `examples`, `holds_next`.
 
-    `holds_next` marks the paths that hold the item that came next.
+    The most probable path is first; `beam` paths, by default as many as when the model recommends. `holds_next` marks the
+    paths that hold the item that came next.
     """
     model, items = paths_of(retriever)
     found = PathBeam.of(model, items, beam)
     state = queries(retriever, sequences, np.array([user]))
-    best = found.walker.beam(state, beam, found.within)
+    best = found.walker.beam(state, found.beam, found.within)
     target = int(sequences.targets(np.array(user)))
     held = _on_paths(items, sequences).sort_values("interactions", ascending=False)
     rows = []

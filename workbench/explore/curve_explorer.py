@@ -116,13 +116,15 @@ def _formatted(value: float, axes: Axes) -> str:
 
 
 def _ticks(values: pd.Series) -> dict[str, object]:
-    """A logarithmic axis with ticks at the powers of ten, and between them if there are few; 0 has no place on it."""
-    positive = values[values > 0]
+    """A logarithmic axis with ticks at its values, if they are few and apart, else at powers of ten; 0 has no place on it."""
+    positive = values[values > 0].drop_duplicates().sort_values()
     if positive.empty:
         return {"type": "linear"}
     low, high = np.log10(positive.min()), np.log10(positive.max())
     parts = (1,) if high - low > 4 else (1, 2, 5)
     ticks = [part * 10**power for power in range(int(low), int(high) + 1) for part in parts]
+    if 1 < len(positive) <= 8 and np.diff(np.log10(positive)).min() > 0.1 * (high - low):
+        ticks = positive.tolist()
     return {
         "type": "log",
         "tickvals": ticks,

@@ -248,7 +248,7 @@ def sparsity(sweep: pd.DataFrame, metric: str = "NDCG@10") -> Markdown:
         sentences.append(f"No index here keeps 95 % of brute force's {metric}.")
     else:
         sentences.append(
-            f"95 % of brute force's {metric} are kept up to a sparsity of {kept['sparsity'].max():.1%}:"
+            f"95 % of brute force's {metric} is kept up to a sparsity of {kept['sparsity'].max():.1%}:"
             f" {'most' if kept['sparsity'].max() > 0.5 else 'less than half'} of the index can be left out."
         )
     for level in (0.9, 0.99):
@@ -257,6 +257,14 @@ def sparsity(sweep: pd.DataFrame, metric: str = "NDCG@10") -> Markdown:
     learned = sweep[sweep["index"] == "learned threshold"] if "index" in sweep else rows.iloc[:0]
     if len(learned):
         sentences.append(f"The learned threshold leaves out {learned['sparsity'].iloc[0]:.1%}.")
+    times = rows["p50_ms"] / sweep["p50_ms"].iloc[-1]
+    spread = f"{times.min():.2f} to {times.max():.2f} times the time of brute force"
+    faster = int((times < 1).sum())
+    sentences.append(
+        f"A query takes {spread}: {faster} of the {len(rows)} indexes are faster."
+        if faster
+        else f"A query takes {spread}: no index is faster at this size."
+    )
     return finding(*sentences)
 
 
@@ -407,7 +415,7 @@ def proofs(shares: pd.DataFrame) -> Markdown:
 
 
 def watched(searches: Mapping[str, Watched]) -> Markdown:
-    """What watched searches for one query scored and proved, under the score that all but learned indexes share.
+    """What watched searches for one query scored, found and proved, under the score that all but learned indexes share.
 
     Searches that brute force, the first of them, cannot be compared with (another score) are left out.
     """
@@ -426,13 +434,17 @@ def watched(searches: Mapping[str, Watched]) -> Markdown:
         )
     proved = {name: scored for name, (scored, _, sure) in complete.items() if sure}
     least = min(proved, key=lambda name: proved[name])
-    sentences = [f"Of {total:,} items, *{least}* scores {proved[least]:,} and proves the list."]
+    others = [f"*{name}* ({scored:,})" for name, scored in proved.items() if name != least]
+    sentences = [
+        f"Of {total:,} items, *{least}* scores {proved[least]:,} and proves the list"
+        f"{', as do ' + ', '.join(others) if others else ''}."
+    ]
     lucky = [name for name, (_, _, sure) in complete.items() if not sure]
     if lucky:
         sentences.append(f"Correct without a proof: {', '.join(f'*{name}*' for name in lucky)}.")
     if partial:
-        missed = ", ".join(f"*{name}* ({right} of {k})" for name, (_, right, _) in partial.items())
-        sentences.append(f"Incomplete: {missed}.")
+        missed = ", ".join(f"*{name}* ({k - right} of {k})" for name, (_, right, _) in partial.items())
+        sentences.append(f"Items of the true list missed: {missed}.")
     return finding(*sentences)
 
 
@@ -512,8 +524,10 @@ def towers(
                 if row["high"] < base["low"]
                 else "no different from"
             )
-            parts.append(f"{method} ({row['NDCG@10']:.4f}) is {verdict}")
-        sentences.append(f"Behind {tower}, {' and '.join(parts)} the control ({base['NDCG@10']:.4f}).")
+            parts.append(f"{method} ({row['NDCG@10']:.4f}) is {verdict} the control")
+        sentences.append(
+            f"Behind {tower}, where the control has {base['NDCG@10']:.4f}, {' and '.join(parts)}."
+        )
     where = f"appears behind {' and '.join(published)}" if published else "does not appear"
     sentences.insert(0, f"The published order, All-to-All before SparCode before the two-tower, {where}.")
     if scaled:

@@ -6,6 +6,13 @@ import pandas as pd
 from IPython.display import Markdown
 
 from workbench.explore.findings import finding
+from workbench.studies.deep_retrieval_studies import TITLES
+
+SEARCHED_BY = {
+    "BruteForce": "brute force",
+    "PathBeam": "a beam of paths",
+    "InvertedIndex": "an inverted index",
+}
 
 
 def ladder(table: pd.DataFrame, control: str, unquantized: str, fine_tuned: str) -> Markdown:
@@ -71,24 +78,43 @@ def thresholds(table: pd.DataFrame) -> Markdown:
     return finding(*sentences)
 
 
+def similarities(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of the study `similarities` as a reader wants it: models and their indexes by name, units in the headings."""
+    return pd.DataFrame(
+        {
+            "model": [TITLES.get(name, name) for name in table["model"]],
+            "NDCG@10": table["NDCG@10"],
+            "HR@50": table["HR@50"],
+            "searched by": [SEARCHED_BY.get(name, name) for name in table["searched_by"]],
+            "ms per query": table["p50_ms"],
+            "MiB": table["mebibytes"],
+            "seconds to build": table["build_seconds"].round(3),
+            "share scored": table["share_scored"],
+        }
+    )
+
+
 def own_indexes(table: pd.DataFrame, base: str, others: Sequence[str]) -> Markdown:
-    """Models with their own index next to one that is scanned; `table` is from the study `similarities`."""
+    """Models with their own index next to one that is scanned, by checkpoint; `table` is from the study `similarities`."""
     rows = table.set_index("model")
-    if base not in rows.index:
+    if base not in rows.index or not set(others) & set(rows.index):
         return finding("run `workbench study run similarities`")
-    scan, sentences = rows.loc[base], []
+    scan, parts, idle = rows.loc[base], [], []
     for name in others:
         if name in rows.index:
-            row = rows.loc[name]
+            row, title = rows.loc[name], f"*{TITLES.get(name, name)}*"
             share, times, bytes_ = (
                 row[column] / scan[column] for column in ("NDCG@10", "p50_ms", "mebibytes")
             )
-            earns = share > 1 or times < 1 or bytes_ < 1
-            sentences.append(
-                f"`{name}` has {share:.0%} of the NDCG@10 of `{base}`, in {times:.1f} times its time and {bytes_:.1f} times its"
-                f" memory{'' if earns else ': at this size it does not earn its place'}."
+            parts.append(
+                f"{title} has {share:.0%}, in {times:.1f} times the time and {bytes_:.1f} times the memory"
             )
-    return finding(*sentences)
+            if share <= 1 and times >= 1 and bytes_ >= 1:
+                idle.append(title)
+    said = f"Of the NDCG@10 of *{TITLES.get(base, base)}*, {'; '.join(parts)}."
+    if not idle:
+        return finding(said)
+    return finding(said, f"At this size, none of the three speaks for {' or '.join(idle)}.")
 
 
 def paths_and_nulls(table: pd.DataFrame) -> Markdown:
@@ -98,6 +124,11 @@ def paths_and_nulls(table: pd.DataFrame) -> Markdown:
     sentences = [
         f"In {ahead} of {len(paths)} settings the paths find more than a cut to as many of the most popular items.",
     ]
+    if len(paths):
+        fastest = paths["times_brute_force"].min()
+        sentences.append(
+            f"The fastest of them takes {fastest:.1f} times the time of brute force over all items."
+        )
     own = paths[~paths["index"].str.contains("own reranker")]
     near = own[own["recall@10"] >= 0.9]
     faiss = table[table["index"].str.startswith("FAISS") & (table["recall@10"] >= 0.9)]
@@ -111,6 +142,22 @@ def paths_and_nulls(table: pd.DataFrame) -> Markdown:
                 f" {least['effort']}), in {least['times_brute_force']:.1f} times the time of brute force."
             )
     return finding(*sentences)
+
+
+def followed(walked: pd.DataFrame, shown: pd.DataFrame) -> Markdown:
+    """Whether a user's beam reached the held-out item and the reranker showed it; from `walk` and `recommendations`."""
+    paths = [int(place) + 1 for place in walked["holds_next"].to_numpy().nonzero()[0]]
+    places = shown.loc[shown["held_out"], "place"]
+    if not paths:
+        return finding(
+            f"The held-out item is on none of the {len(walked)} paths of this beam, so it was never scored and cannot be found."
+        )
+    reached = f"The held-out item is on {len(paths)} of the {len(walked)} paths of this beam, first on number {paths[0]};"
+    if places.empty:
+        return finding(
+            reached, f"among all items found there the reranker does not place it in the first {len(shown)}."
+        )
+    return finding(reached, f"the reranker puts it in place {places.iloc[0]}.")
 
 
 def path_growth(table: pd.DataFrame, recall: float = 0.95) -> Markdown:

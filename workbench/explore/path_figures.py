@@ -4,6 +4,9 @@ As in `figures`: each is a function from a table to a plotly Figure, and raises 
 a column.
 """
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -11,6 +14,9 @@ from plotly.subplots import make_subplots
 
 from workbench.explore.figures import finished, need
 from workbench.explore.template import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
+
+ROOM = 0.22
+"""The share of the axis that a label takes on a phone."""
 
 
 def path_learning(history: pd.DataFrame) -> go.Figure:
@@ -83,26 +89,42 @@ def beam_curve(table: pd.DataFrame, k: int = 10) -> go.Figure:
     need(table, "beam", "recall", "scored")
     rows = table.sort_values("scored")
     figure = go.Figure()
-    lines = [("recall", f"of brute force's best {k}", PURPLE, "circle", "solid")]
+    lines = [("recall", f"of brute force's best {k}", BLUE, "circle", "solid")]
     if "of_brute_force" in rows:
-        lines.append(("of_brute_force", "of brute force's hits", VERMILLION, "diamond", "dot"))
+        lines.append(("of_brute_force", "of brute force's hits", VERMILLION, "diamond", "dash"))
     if "popular_of_brute_force" in rows:
         name = "hits among as many of the most popular items"
-        lines.append(("popular_of_brute_force", name, GREY, "x", "dash"))
+        lines.append(("popular_of_brute_force", name, GREY, "x", "dot"))
+    labels = _with_room(rows["scored"].tolist(), [f"beam {beam}" for beam in rows["beam"]])
     for place, (column, name, color, symbol, dash) in enumerate(lines):
         figure.add_scatter(
             x=rows["scored"],
             y=rows[column],
             mode="lines+markers" if place else "lines+markers+text",
-            text=[f"beam {b}" for b in rows["beam"]],
+            text=labels,
+            customdata=rows["beam"],
             textposition=["bottom right" if x < 0.6 else "bottom left" for x in rows["scored"]],
             name=name,
             line={"color": color, "dash": dash},
             marker={"symbol": symbol},
-            hovertemplate="beam %{text}: %{y:.1%} with %{x:.1%} scored<extra></extra>",
+            hovertemplate="beam %{customdata}: %{y:.1%} with %{x:.1%} scored<extra></extra>",
         )
     highest = float(max(rows[column].max() for column, *_ in lines))
     figure.update_xaxes(title_text="share of the corpus that is scored", tickformat=".0%", range=[0, 1.08])
     figure.update_yaxes(title_text="share found", tickformat=".0%", range=[0, max(1.05, highest * 1.05)])
     figure.update_layout(legend={"x": 0.98, "y": 0.05, "xanchor": "right", "yanchor": "bottom"})
     return finished(figure, "What a wider beam finds")
+
+
+def _with_room(places: Sequence[float], labels: Sequence[str]) -> list[str]:
+    """The labels that leave `ROOM` to the one before them; the others are empty, and shown on hovering alone.
+
+    >>> _with_room([0.02, 0.1, 0.5, 1.0], ["beam 1", "beam 2", "beam 8", "beam 64"])
+    ['beam 1', '', 'beam 8', 'beam 64']
+    """
+    shown, last = [], -math.inf
+    for place, label in zip(places, labels, strict=True):
+        fits = place - last >= ROOM
+        last = place if fits else last
+        shown.append(label if fits else "")
+    return shown

@@ -22,10 +22,25 @@ from workbench.training.rows import training_rows
 
 MAIN, YOUTUBE = "halves/sasrec-deep-retrieval", "halves/youtube-dnn"
 SIMILARITIES = {
-    "cpu-hstu": ("dot", "mol", "deep-retrieval", "dot-paths"),
-    "sparcode-ladder": ("two-tower", "tokens", "all-to-all", "sparcode-warm", "sparcode-sparse"),
+    "cpu-hstu": {
+        "dot": "HSTU + dot product",
+        "mol": "HSTU + MoL",
+        "deep-retrieval": "HSTU + Deep Retrieval",
+        "dot-paths": "HSTU + dot product, paths learned after it",
+    },
+    "sparcode-ladder": {
+        "two-tower": "ladder: two-tower",
+        "tokens": "ladder: two-tower of aligned tokens",
+        "all-to-all": "ladder: All-to-All",
+        "sparcode-warm": "ladder: SparCode",
+        "sparcode-sparse": "ladder: SparCode, scores have a price",
+    },
 }
-"""The family of each encoder, by the last part of a checkpoint's name; each has its own training budget."""
+"""The family of each encoder, by the last part of a checkpoint's name, with a title; each has its own training budget."""
+TITLES = {
+    f"ml-1m-{tower}-{kind}": title for tower, kinds in SIMILARITIES.items() for kind, title in kinds.items()
+}
+"""The titles of the checkpoints that the study of all similarities compares."""
 COUNTS = (1, 3)
 PENALTIES = (1e-4, 1e-2)
 SIZES = (4_000, 100_000, 1_000_000)
@@ -132,9 +147,7 @@ class Similarities(Study):
     def table(self, models: Models) -> pd.DataFrame:
         """One row per checkpoint."""
         names = self.checkpoints or tuple(
-            name
-            for name in (f"ml-1m-{tower}-{kind}" for tower, kinds in SIMILARITIES.items() for kind in kinds)
-            if (paths.checkpoints() / name / METRICS).is_file()
+            name for name in TITLES if (paths.checkpoints() / name / METRICS).is_file()
         )
         trained = {name: TrainedModel.load(folder_of(name)) for name in names}
         data = {str(found.metadata.get("dataset")) for found in trained.values()}
