@@ -88,7 +88,7 @@ def similarities(table: pd.DataFrame) -> pd.DataFrame:
             "searched by": [SEARCHED_BY.get(name, name) for name in table["searched_by"]],
             "ms per query": table["p50_ms"],
             "MiB": table["mebibytes"],
-            "seconds to build": table["build_seconds"].round(3),
+            "ms to build": 1e3 * table["build_seconds"],
             "share scored": table["share_scored"],
         }
     )
@@ -114,7 +114,9 @@ def own_indexes(table: pd.DataFrame, base: str, others: Sequence[str]) -> Markdo
     said = f"Of the NDCG@10 of *{TITLES.get(base, base)}*, {'; '.join(parts)}."
     if not idle:
         return finding(said)
-    return finding(said, f"At this size, none of the three speaks for {' or '.join(idle)}.")
+    return finding(
+        said, f"Neither quality nor time nor memory is a reason to choose {' or '.join(idle)} at this size."
+    )
 
 
 def paths_and_nulls(table: pd.DataFrame) -> Markdown:

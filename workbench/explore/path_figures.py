@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 from workbench.explore.figures import finished, need
 from workbench.explore.template import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
 
-ROOM = 0.22
+ROOM = 0.3
 """The share of the axis that a label takes on a phone."""
 
 
@@ -103,7 +103,7 @@ def beam_curve(table: pd.DataFrame, k: int = 10) -> go.Figure:
             mode="lines+markers" if place else "lines+markers+text",
             text=labels,
             customdata=rows["beam"],
-            textposition=["bottom right" if x < 0.6 else "bottom left" for x in rows["scored"]],
+            textposition=["bottom right" if x < 0.75 else "bottom left" for x in rows["scored"]],
             name=name,
             line={"color": color, "dash": dash},
             marker={"symbol": symbol},
