@@ -309,6 +309,22 @@ def test_fits_against_what_dot_products_reach() -> None:
     assert said.endswith("0 of 2 mixtures are below every dot product with as many parameters.")
 
 
+def test_how_far_two_kinds_of_list_go() -> None:
+    table = pd.DataFrame(
+        {
+            "method": ["average", "average", "per component", "graph"],
+            "relative_hr": [0.9, 1.0, 0.75, 1.0], "p50_ms": [1.0, 2.5, 4.0, 1.0], "roofline_ms": [0.1, 0.2, 0.3, None],
+        }
+    )  # fmt: skip
+    unlabelled = table.assign(relative_hr=float("nan"))
+    assert text(findings.average_or_components({"Here": table, "There": unlabelled})) == (
+        "Here, the best relative hit rates are: lists by the average reach 1.00 (2.5 ms) and"
+        " lists per component reach 0.75 (4 ms)."
+    )
+    assert text(findings.without_roofline(table)).endswith("are not drawn: *graph*.")
+    assert text(findings.without_roofline(table.dropna())) == "Every method has a shortest time."
+
+
 def test_where_a_mixture_ends_from_its_starts() -> None:
     fits = pd.DataFrame(
         {"fit": ["random", "spectral", "latents"], "error": [0.5, 0.101, 0.1], "equal_floor": 0.3}

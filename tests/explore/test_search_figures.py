@@ -72,10 +72,22 @@ def test_the_other_recall_is_the_same_figure_of_another_column():
 def test_methods_keep_their_colour_behind_other_engines():
     own, other = figures.searcher_style("average"), figures.searcher_style("average, FAISS IVF")
     assert own.color == other.color and own.symbol != other.symbol
+    variants = (
+        "average, FAISS IVF",
+        "average, FAISS HNSW",
+        "brute force, int16",
+        "graph, certified",
+        "cascade",
+    )
+    marks = {(s.color, s.symbol) for s in map(figures.searcher_style, (*figures.STYLES, *variants[:-1]))}
+    assert len(marks) == len(figures.STYLES) + len(variants) - 1
+    assert len({figures.searcher_style(name).symbol.removesuffix("-open") for name in variants}) == len(
+        variants
+    )
     lines = [(s.color, s.dash) for name, s in figures.STYLES.items() if name not in OWN_SCORE.values()]
     assert len(set(lines)) == len(lines)
-    colors = [s.color for name, s in figures.STYLES.items() if name not in {"cascade", *OWN_SCORE.values()}]
-    assert len(set(colors)) == len(colors)  # a cascade begins with the average's list
+    colors = [s.color for name, s in figures.STYLES.items() if name not in OWN_SCORE.values()]
+    assert len(set(colors)) == len(colors)
     assert len({style.symbol for style in figures.STYLES.values()}) == len(figures.STYLES)
 
 
@@ -116,8 +128,10 @@ def test_lines_of_growth_look_as_everywhere_else_and_no_two_the_same():
 
 
 def test_the_roofline_leaves_out_what_is_not_known():
-    traces = named(figures.roofline_bars(TABLE))
-    assert len(traces["measured median"].x) == 4
+    figure = figures.roofline_bars(TABLE)
+    traces = named(figure)
+    assert len(figure.data[-1].x) == 4
+    assert traces["measured median"].marker.symbol == "circle"  # no method's own
     assert traces["shortest time by the roofline"].x.tolist() == [0.5, 0.5, 2.0, 2.0]
 
 

@@ -48,6 +48,13 @@ def test_every_searcher_step_by_step(watching: SearchWatch) -> None:
             assert "<script>" not in figure.to_json()
 
 
+def test_the_first_view_is_in_the_middle_and_names_its_marks(watching: SearchWatch) -> None:
+    seen = watching.watched(watching.values)
+    assert watching.values["step"] == (len(seen.moments) - 1) // 2 > 0
+    shown = [trace.name for trace in watching.figure.data if trace.showlegend is not False]
+    assert ("largest bound left" in shown) == (seen.moments[watching.values["step"]].next >= 0)
+
+
 def test_the_proof_in_words(watching: SearchWatch) -> None:
     seen = watching.watched({**watching.values, "searcher": "brute force"})
     first = f"{int((~seen.hidden).sum())} items can still enter."
@@ -92,6 +99,6 @@ def test_the_finding_names_who_proved_and_who_missed(watching: SearchWatch) -> N
         if name in ("SparCode", "Deep Retrieval"):
             assert f"*{name}*" not in text
         elif right < 5:
-            assert f"*{name}* ({right} of 5)" in text
+            assert f"*{name}* ({5 - right} of 5)" in text
     assert np.array_equal(found["average"].scores, found["brute force"].scores)
-    assert "Incomplete" not in findings.watched({"brute force": found["brute force"]}).data
+    assert "missed" not in findings.watched({"brute force": found["brute force"]}).data

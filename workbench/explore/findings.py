@@ -213,6 +213,36 @@ def recall_by_size(table: pd.DataFrame) -> Markdown:
     return finding(*sentences or [f"Recall@{rows['k'].iloc[0]} is the same over all corpora."])
 
 
+def average_or_components(tables: Mapping[str, pd.DataFrame]) -> Markdown:
+    """How far lists by the average and lists per component go, by run: the best relative hit rate of each and its time.
+
+    `tables` are summaries or published tables, by name, with `method`, `relative_hr` and `p50_ms`; those without a hit rate are
+    left out.
+    """
+    sentences = []
+    for name, table in tables.items():
+        parts = []
+        for method, lists in (("average", "lists by the average"), ("per component", "lists per component")):
+            rows = table[table["method"] == method].dropna(subset=["relative_hr", "p50_ms"])
+            if len(rows):
+                best = rows.sort_values(["relative_hr", "p50_ms"], ascending=[False, True]).iloc[0]
+                parts.append(f"{lists} reach {best['relative_hr']:.2f} ({best['p50_ms']:.3g} ms)")
+        if parts:
+            sentences.append(f"{name}, the best relative hit rates are: {' and '.join(parts)}.")
+    return finding(*sentences)
+
+
+def without_roofline(table: pd.DataFrame) -> Markdown:
+    """Which methods have no shortest time, because the work of their first pass is not known; `table` has `roofline_ms`."""
+    left_out = list(dict.fromkeys(table.loc[table["roofline_ms"].isna(), "method"]))
+    if not left_out:
+        return finding("Every method has a shortest time.")
+    return finding(
+        f"The work of these depends on the query or was not counted, so they have no shortest time and are not drawn:"
+        f" {', '.join(f'*{name}*' for name in left_out)}."
+    )
+
+
 def average_claim(table: pd.DataFrame) -> Markdown:
     """`bench.tables.average_claim` of a run on text."""
     return finding(tables.average_claim(table))

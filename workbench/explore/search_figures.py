@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 from workbench.explore.figures import finished, need, translucent
 from workbench.explore.template import (
     BLUE,
+    BROWN,
     GREEN,
     GREY,
     ORANGE,
@@ -34,7 +35,7 @@ STYLES = {
     "exact with a bound": Style(GREEN, "solid", "diamond", ""),
     "per component": Style(VERMILLION, "solid", "square", ""),
     "average": Style(ORANGE, "solid", "triangle-up", ""),
-    "cascade": Style(ORANGE, "dot", "triangle-down", ""),
+    "cascade": Style(BROWN, "dot", "triangle-down", ""),
     "graph": Style(VIOLET, "dash", "circle", ""),
     "combined": Style(PURPLE, "solid", "hexagon", ""),
     "h-indexer": Style(SKY, "solid", "pentagon", ""),
@@ -42,9 +43,21 @@ STYLES = {
     "Deep Retrieval": Style(PURPLE, "dash", "hourglass", ""),
 }
 """How each search method is drawn: those with a score of their own in their method's colour, dashed. An engine of a method
-("average, FAISS IVF") keeps the colour and changes the dash."""
+("average, FAISS IVF") keeps the colour and changes dash and mark."""
 
 ENGINES = ("dash", "dot", "dashdot", "longdash")
+ENGINE_MARKS = {
+    "int16": "star-open",
+    "certified": "circle-open",
+    "FAISS IVF": "triangle-left-open",
+    "FAISS HNSW": "triangle-right-open",
+    "FAISS flat": "square-open",
+    "usearch": "pentagon-open",
+    "Milvus": "hexagon-open",
+    "LanceDB": "diamond-open",
+    "tantivy": "cross-open",
+}
+"""The mark of each engine, and of other variants of a method; open, so that the method's own is seen under it."""
 MEASURES = {
     "recall": "overlap recall@{k} against brute force",
     "relative_hr": "label hit rate@{k}, relative to brute force",
@@ -97,13 +110,15 @@ def searcher_style(method: str) -> Style:
 
     >>> searcher_style("average, FAISS IVF").color == searcher_style("average").color
     True
+    >>> searcher_style("average, FAISS IVF").symbol
+    'triangle-left-open'
     """
     base, _, engine = method.partition(", ")
     style = STYLES.get(base) or method_style(method)
     if not engine:
         return style
     dash = ENGINES[sum(map(ord, engine)) % len(ENGINES)]
-    return Style(style.color, dash, f"{style.symbol}-open", "/")
+    return Style(style.color, dash, ENGINE_MARKS.get(engine, f"{style.symbol}-open"), "/")
 
 
 def frontier(
@@ -163,7 +178,7 @@ def frontier(
     if measure == "recall":
         ticks = [float(text) for text in NINES]
         figure.update_xaxes(
-            tickvals=nines(pd.Series(ticks)), ticktext=NINES, range=[-0.1, 1.04 * NINES_AT_MOST]
+            tickvals=nines(pd.Series(ticks)), ticktext=NINES, range=[-0.15, 1.1 * NINES_AT_MOST]
         )
     axis = decades(rows[cost]) if logarithmic else {"type": "linear", "rangemode": "tozero"}
     figure.update_yaxes(title_text=COSTS.get(cost, plain(cost)), **axis)
@@ -405,13 +420,20 @@ def proofs(table: pd.DataFrame) -> go.Figure:
                 x=bars[column],
                 orientation="h",
                 name=name,
-                marker={"color": translucent(color, 0.35) if faint else color, "line": {"width": 0}},
+                marker={
+                    "color": translucent(color, 0.35) if faint else color,
+                    "line": {
+                        "width": 1 if faint else 0,
+                        "color": color,
+                    },  # a faint bar alone sinks into a dark page
+                },
                 hovertemplate=f"%{{y}}: %{{x:.1%}} {name}<extra></extra>",
                 legendgroup=plain(method),
                 showlegend=False,
             )
     for name, color in (("certified", GREY), ("matches brute force", translucent(GREY, 0.35))):
-        figure.add_bar(y=[None], x=[None], orientation="h", name=name, marker={"color": color})
+        line = {"width": 1, "color": GREY}
+        figure.add_bar(y=[None], x=[None], orientation="h", name=name, marker={"color": color, "line": line})
     # Explicit types: a live figure that had others before does not infer them again.
     figure.update_xaxes(type="linear", title_text="share of queries", tickformat=".0%", range=[0, 1.02])
     figure.update_yaxes(type="category", showgrid=False)
@@ -479,7 +501,10 @@ def roofline_bars(table: pd.DataFrame) -> go.Figure:
         hovertemplate="%{y}: at least %{x:.3g} ms<extra></extra>",
     )  # fmt: skip
     figure.add_scatter(
-        x=rows["p50_ms"], y=names, mode="markers", name="measured median",
+        x=[None], y=[None], mode="markers", name="measured median", marker={"symbol": "circle", "size": 11, "color": GREY}
+    )  # fmt: skip
+    figure.add_scatter(
+        x=rows["p50_ms"], y=names, mode="markers", showlegend=False,
         marker={"symbol": [searcher_style(str(m)).symbol for m in rows["method"]], "size": 11,
                 "color": [searcher_style(str(m)).color for m in rows["method"]]},
         hovertemplate="%{y}: %{x:.3g} ms<extra></extra>",

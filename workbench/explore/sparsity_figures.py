@@ -74,7 +74,7 @@ def sparsity_tradeoff(sweep: pd.DataFrame, metric: str = "NDCG@10") -> go.Figure
 
 
 def interaction_bars(ablation: pd.DataFrame, metric: str = "NDCG@10") -> go.Figure:
-    """A metric of each `variant` as a bar, in the order of the table, with the ends `low` and `high` of its interval.
+    """A metric of each `variant` as a bar, in the order of the table, with the ends `low` and `high` of its 95 % interval.
 
     `ablation` has `variant` and the column that `metric` names.
     """
@@ -85,7 +85,8 @@ def interaction_bars(ablation: pd.DataFrame, metric: str = "NDCG@10") -> go.Figu
             "type": "data",
             "array": ablation["high"] - ablation[metric],
             "arrayminus": ablation[metric] - ablation["low"],
-            "thickness": 1.2,
+            "thickness": 1.5,
+            "color": GREY,
         }
     figure = go.Figure(
         go.Bar(
@@ -98,6 +99,9 @@ def interaction_bars(ablation: pd.DataFrame, metric: str = "NDCG@10") -> go.Figu
         )
     )
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(title_text=metric, rangemode="tozero")
+    figure.update_xaxes(
+        title_text=metric if error is None else f"{metric}, with a 95 % interval over users",
+        rangemode="tozero",
+    )
     figure.update_layout(height=120 + 34 * len(ablation))
     return finished(figure, "One thing changed at a time")

@@ -20,6 +20,8 @@ BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, GREY = "#CC79A7", "#56B4E9", "#858585"
 VIOLET = "#6C48FC"
 """An eighth, as far from all of these as can be, also for who cannot tell red from green."""
+BROWN = "#8F6A3A"
+"""A ninth, for what belongs with orange: darker and paler than it."""
 REFERENCES = ("popularity", "random")
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
 

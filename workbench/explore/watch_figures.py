@@ -14,14 +14,15 @@ from workbench.explore.figures import finished, translucent
 from workbench.explore.template import BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, item_name, plain
 
 STATES = {
-    "may not be found": (translucent(GREY, 0.25), 3),
+    "in the history": (translucent(GREY, 0.25), 3),
     "ruled out by its bound": (translucent(GREY, 0.55), 4),
     "not ruled out": (translucent(ORANGE, 0.75), 5),
     "looked at": (SKY, 7),
     "scored": (BLUE, 6),
     "in this step": (VERMILLION, 8),
 }
-"""How an item is drawn after a step: colour and size. The best so far are stars on top."""
+"""How an item is drawn after a step: colour and size. The best so far are stars on top. What is in the user's history may
+not be found."""
 
 HEIGHT = 480
 LONGEST, LINE = 20, 40
@@ -117,7 +118,7 @@ def watched_step(
     ring = moment.next >= 0 and watched.has_bounds
     figure.add_scatter(
         x=[place[moment.next]] if ring else [None], y=[watched.bounds[moment.next]] if ring else [None],
-        mode="markers", hoverinfo="skip", showlegend=False, xaxis="x2", yaxis="y2",
+        mode="markers", hoverinfo="skip", name="largest bound left", showlegend=ring, xaxis="x2", yaxis="y2",
         marker={"color": VERMILLION, "size": 15, "symbol": "circle-open", "line": {"width": 2}},
     )  # fmt: skip
     counts = np.bincount(state, minlength=len(STATES))
@@ -150,7 +151,7 @@ def watched_step(
         text = f"<b>{one}</b><br>{two}"
         notes.append(_note(text, 0, 1.02, f"x{axis} domain", f"y{axis} domain", "bottom", None))
     figure.update_layout(
-        shapes=shapes, annotations=notes, height=HEIGHT, margin={"t": 116, "b": 104, "r": 12},
+        shapes=shapes, annotations=notes, height=HEIGHT, margin={"t": 100, "b": 104, "r": 12},
         legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "font": {"size": 12}},
     )  # fmt: skip
     shares = [f" ({share:.0%}" if share == share else "" for share in explained]
@@ -162,7 +163,8 @@ def watched_step(
     figure.update_yaxes(title_text=f"second direction{shares[1] and shares[1] + ')'}", row=1, col=1)
     by = "bound" if watched.has_bounds else "score"
     figure.update_xaxes(
-        title_text=f"place by {by}", type="log", dtick=1, range=[-0.05, math.log10(len(order)) + 0.05], row=1, col=2
+        title_text=f"place by {by}", type="log", dtick=1, tickformat=",", row=1, col=2,
+        range=[-0.05, math.log10(len(order)) + 0.05],
     )  # fmt: skip
     shown = np.concatenate([watched.scores[order], watched.bounds[order][np.isfinite(watched.bounds[order])]])
     low, high = float(shown.min()), float(shown.max())

@@ -26,7 +26,8 @@ class SearchWatch(Dashboard):
     """The steps of a search, as the searcher records them: played, one by one, or by moving the slider.
 
     `workload` is the catalogue with its queries; `titles` name the items by id; `checkpoints`, of a SparCode and a Deep
-    Retrieval of the same data by the names of `watching.LEARNED`, can be watched too.
+    Retrieval of the same data by the names of `watching.LEARNED`, can be watched too. The first view is in the middle of the
+    search of `searcher`.
     """
 
     plays = "step"
@@ -72,6 +73,7 @@ class SearchWatch(Dashboard):
         for control in self._choices.values():
             control.observe(self._limit, names="value")
         self._limit()
+        self._step.value = self._step.max // 2
         super().__init__("Watch a search", groups)
 
     def _limit(self, _change: object = None) -> None:

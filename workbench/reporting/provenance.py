@@ -37,7 +37,8 @@ class Machine:
     def words(self) -> str:
         """The machine in a line, for people."""
         gpus = f", {', '.join(self.gpus)}" if self.gpus else ""
-        return f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB{gpus}"
+        cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"
+        return f"{self.cpu}, {cores}, {self.memory_gib:.0f} GiB{gpus}"
 
 
 @dataclass(frozen=True)
