@@ -369,11 +369,16 @@ function prepareForPaper() {
   });
 }
 
+// A line of several formulas becomes several lines on a phone.
 function setFormulas() {
+  const narrow = matchMedia("(max-width: 40rem)").matches;
   for (const place of document.querySelectorAll(".math")) {
     const source = place.textContent;
+    const displayMode = place.classList.contains("display");
+    const parts = displayMode && narrow ? source.split("\\qquad") : [source];
     try {
-      katex.render(source, place, { displayMode: place.classList.contains("display"), strict: "ignore" });
+      const set = parts.map((part) => katex.renderToString(part, { displayMode, strict: "ignore" }));
+      place.innerHTML = set.join("");
     } catch (error) {
       place.classList.add("unset");
       place.title = error.message;
