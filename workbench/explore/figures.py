@@ -408,7 +408,7 @@ def _logarithmic_edges(low: int, high: int, bins: int = 40) -> NDArray[np.float6
     edges = [float(low)]
     ratio = (max(high, low + 1) / low) ** (1 / bins)
     while edges[-1] <= high:
-        edges.append(float(max(edges[-1] + 1, np.ceil(edges[-1] * ratio))))
+        edges.append(float(min(max(edges[-1] + 1, np.ceil(edges[-1] * ratio)), high + 1)))
     return np.array(edges)
 
 
