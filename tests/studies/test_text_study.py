@@ -29,7 +29,7 @@ def test_a_mixture_wins_on_the_generated_set_and_heads_are_kept(root: Path) -> N
     chosen = TextRetrieval(
         data="embedded-text",
         encoder="wordllama",
-        heads=("zero-shot", "dot-2", "mol-2-random"),
+        heads=("zero-shot", "dot-2", "dot-2-random", "mol-2-random"),
         epochs=10,
         rates=(1e-3, 3e-3),
         temperatures=(0.05,),
@@ -42,13 +42,13 @@ def test_a_mixture_wins_on_the_generated_set_and_heads_are_kept(root: Path) -> N
     assert everything.loc["dot-2", "value"] > everything.loc["zero-shot", "high"]
     assert (table["low"] <= table["value"] + 1e-9).all() and (table["value"] <= table["high"] + 1e-9).all()
     folders = sorted(path.name for path in (root / "ckpts").glob("text-*"))
-    assert len(folders) == 4  # two heads at two rates
+    assert len(folders) == 6  # three heads at two rates
     assert set(table["rate"].dropna()) <= {1e-3, 3e-3}
     width = everything.loc["zero-shot", "floats"]
     assert everything.loc["dot-2", "floats"] == 2 * width < everything.loc["mol-2-random", "floats"]
     against = everything["against"].to_dict()
-    assert against["mol-2-random"] == "dot-2" and against["dot-2"] == "zero-shot"
-    assert against["BM25 + mol-2-random"] == "BM25 + dot-2" and against["BM25"] == ""
+    assert against["mol-2-random"] == "dot-2-random" and against["dot-2"] == "zero-shot"
+    assert against["BM25 + mol-2-random"] == "BM25 + dot-2-random" and against["BM25"] == ""
     again = chosen.table(Models(trained_only=True))  # nothing is trained: the heads are found
     np.testing.assert_array_equal(again["value"], table["value"])
     notes: list[str] = []
@@ -114,6 +114,10 @@ def test_fusion_prefers_what_both_lists_hold() -> None:
 def test_each_head_is_held_against_its_kin() -> None:
     ways = set(HEADS)
     assert reference("mol-2-tokens", ways) == "dot-2-tokens" and reference("dot-2-tokens", ways) == "dot-2"
+    random = {"dot-2", "dot-2-random"}
+    assert (
+        reference("mol-2-random", random) == "dot-2-random" and reference("dot-2-random", random) == "dot-2"
+    )
     assert reference("zero-shot-all-tokens", ways) == "zero-shot" and reference("zero-shot", ways) is None
     assert reference("maxsim-1-all-tokens", ways) == "dot-1"
     assert reference("BM25 + mol-2", {"BM25 + mol-2"}) is None

@@ -32,7 +32,9 @@ def table(frame: pd.DataFrame, digits: int = 4, best: str | None = None) -> Styl
         for column, kind in zip(named.columns, named.dtypes, strict=True)
         if pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
     ]
-    right = [column for column in named.columns if column in numeric or _written_numbers(named[column])]
+    right: list[Hashable] = [
+        column for column in named.columns if column in numeric or _written_numbers(named[column])
+    ]
     styler = styler.set_properties(subset=right, **{"text-align": "right"})
     headings: dict[Any, Any] = {c: [{"selector": "th", "props": "text-align: right"}] for c in right}
     styler = styler.set_table_styles(headings)

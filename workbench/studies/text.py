@@ -60,9 +60,9 @@ class TextRetrieval(Study):
     `test_queries`: the maximum number of each, drawn at random over all documents. `tuned_layers`: top layers of the encoder
     that are trained first, for one epoch with the seed `first` (0: all of it; None: it stays as it is). Intervals
     are bootstrapped over words (groups of queries); `difference` is paired, to the row that `against` names: a mixture is held
-    against the dot product of as many groups, a dot product against zero-shot. Heads of all tokens rank the 1,000 best by
-    cosine again, and are trained for one epoch. Subsets: queries of one answer, of
-    several, of which no answer was one in training ("unseen"), and with and without the name of an answer.
+    against the dot product of as many groups and the same start, a dot product from the identity against zero-shot. Heads of
+    all tokens rank the 1,000 best by cosine again, and are trained for one epoch. Subsets: queries of one answer, of several,
+    of which no answer was one in training ("unseen"), and with and without the name of an answer.
     """
 
     name: ClassVar[str] = "text"
@@ -226,7 +226,10 @@ def reference(way: str, ways: Collection[str]) -> str | None:
     config = HEADS[way]
     plain = config.kind == "dot" and config.start == "identity" and config.tokens == "none"
     pooled = config.kind == "dot" or config.tokens == "all"
-    kin = HeadConfig(kind="dot", groups=config.groups, tokens="none" if pooled else config.tokens)
+    start = config.start if config.kind == "mol" else "identity"
+    kin = HeadConfig(
+        kind="dot", groups=config.groups, tokens="none" if pooled else config.tokens, start=start
+    )
     name = "zero-shot" if plain or config.kind == "zero-shot" else kin.name
     return name if name in ways else None
 
