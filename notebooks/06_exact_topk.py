@@ -43,7 +43,7 @@ drawn = torch.Generator().manual_seed(0)
 s = 5 * torch.randn(1000, 4, generator=drawn)
 pi = torch.randn(1000, 4, generator=drawn).softmax(1)
 slack = s.amax(1) - (pi * s).sum(1)
-slack.min(), slack.mean()
+print(f"largest component less mixture: {slack.min():.2f} at least, {slack.mean():.2f} on average")
 
 # %%
 import pandas as pd
@@ -107,7 +107,7 @@ torch.testing.assert_close(bound, torch.tensor(one.items["bound"].to_numpy()), r
 # %%
 counts = one.items["outcome"].value_counts()
 left = counts.get("top k", 0) + counts.get("survives", 0)
-record("items that must be scored for this query", left / len(one.items) * 100, unit="%")
+record(f"items that must be scored for query {query}, of {len(one.items):,}", int(left))
 print(f"{left:,} of {len(one.items):,} items must be scored to be sure of the best {k}")
 
 # %% [markdown]
@@ -119,13 +119,14 @@ print(f"{left:,} of {len(one.items):,} items must be scored to be sure of the be
 #
 # $$S_K \ge \max_p t_p \quad\Longrightarrow\quad \text{the best } K \text{ candidates are the best } K \text{ of all.}$$
 #
-# Otherwise the true $K$-th score exceeds $S_K$ by at most the difference. The strong lines are the lists.
+# Otherwise the true $K$-th score exceeds $S_K$ by at most the difference. The thick part of each line is the component's list.
 
 # %%
 figures.component_lists(one.lists, one.s_k, one.outside)
 
 # %%
-print("proved" if one.s_k >= one.outside else f"no proof: off by at most {one.outside - one.s_k:.2f}")
+verdict = "proved" if one.s_k >= one.outside else f"not proved, off by {one.outside - one.s_k:.2f} at most"
+print(f"best {k} {verdict}: S_K = {one.s_k:.2f}, and no item outside the lists is above {one.outside:.2f}")
 
 # %% [markdown]
 # ## Try it
@@ -143,16 +144,17 @@ Proof(workload, titles, query, k, n1=listed).at(view)
 # <details><summary>An answer</summary>
 #
 # The orange line. $S_K$ rises only until the lists contain the best *k*, which happens early; from then on only the orange line still
-# has to fall to it. What is ruled out on the left depends on $S_K$ alone, so it no longer changes either. With *gate ×* the red
+# has to fall to it. What is ruled out on the left depends on $S_K$ alone, so it no longer changes either. With *gate ×* the orange
 # line and all bounds stay where they are, because they do not depend on the gate: only the scores move, and $S_K$ with them.
 #
 # </details>
 #
-# ## Certified and exact
+# ## Certified, and matching brute force
 #
-# Now for all queries. **Certified** is the share of queries whose answer the bound proves; **actually exact** is the share
-# whose answer matches brute force. The first can never exceed the second. Multiplying the gate's logits makes the gate of the
-# same model sharper or flatter: at $\times 0$ all weights are equal, and the score is an average of inner products.
+# Now for all queries. **Certified** is the share of queries whose answer the bound proves; **matching brute force** is the share
+# whose answer is the true one. The first can never exceed the second. Multiplying the gate's logits makes the gate of the same
+# model sharper or flatter: at $\times 0$ all weights are equal, and the score is an average of inner products. (Where lines
+# coincide, the thicker ones lie below.)
 
 # %%
 lengths = [10, 30, 100, 300, 1000]
@@ -164,14 +166,21 @@ figures.proofs_by_n1(shares)
 
 # %%
 as_trained = shares[shares["factor"] == 1.0]
-record("certified at the longest lists", 100 * as_trained["certified"].iloc[-1], unit="%")
-table(as_trained.drop(columns=["factor", "components", "surviving"]))
+longest = as_trained.iloc[-1]
+record(f"certified with lists of {longest['n1']:,.0f}", round(100 * longest["certified"]), unit="%")
+shares_of = ["certified", "matches_brute_force"]
+shown = as_trained[["n1", "candidates", "gap"]].join((100 * as_trained[shares_of]).round().add_suffix(",_%"))
+table(shown.rename(columns={"n1": "N₁", "gap": "median_gap"}), digits=3)
+
+# %% [markdown]
+# The table is that of the gate as trained, with the mean number of candidates. The gap of a query is how far its $K$-th score can
+# be off at most.
 
 # %%
 findings.proofs(shares)
 
 # %% [markdown]
-# If many more lists are exact than certified, they are correct long before that can be proved. The bound is the score of a gate
+# If many more lists match brute force than are certified, they are correct long before that can be proved. The bound is the score of a gate
 # that puts all weight on the **largest** component. A flat gate averages, and an average lies well below its largest term. A
 # sharp gate helps only if it favours the largest component, and a trained gate often prefers another one: it has learned which
 # component scores to trust.
@@ -187,15 +196,18 @@ figures.survivors_by_sharpness(shares)
 
 # %%
 trained_gate = shares.drop_duplicates("factor").set_index("factor").loc[1.0]
-record("share scored by exact search", 100 * trained_gate["surviving"], unit="%")
-record("components in use", trained_gate["components"])
+record("share of the corpus that exact search scores", round(100 * trained_gate["surviving"]), unit="%")
+parts = workload.similarity.config.components
+record(f"components in use per item of the top k, of {parts}", round(trained_gate["components"], 2))
 
 # %% [markdown]
 # ## Would a tighter bound help?
 #
-# The share of the corpus that each bound leaves, for the trained gate. Bounds marked as an *oracle* assume parts of the gate as
-# known that a search would have to compute first: they show how good a bound of their kind could be at best. The last row is
-# the top $K$ itself.
+# The share of the corpus that each bound leaves, for the trained gate, if the true $K$-th score is the threshold. (What exact
+# search scores, above, is not the same: it counts the candidates, begins with their lower $S_K$, and excludes histories.) If
+# the gate has a part that reads the component scores of the pair, the table has rows for it. Rows marked as an *oracle* assume
+# something as known that a search would have to compute first: they show how good a bound of their kind could be at best. The
+# last one is the top $K$ itself.
 
 # %%
 bounds = pd.DataFrame(
@@ -208,12 +220,13 @@ bounds = pd.DataFrame(
     columns=["bound", "share left", "oracle"],
 )
 record("bounds", bounds)
-table(bounds)
+percent = bounds.assign(**{"share left": 100 * bounds["share left"]})
+table(percent.rename(columns={"share left": "% of the corpus left"}), digits=3)
 
 # %% [markdown]
-# Compare three things: the cost of storing components at lower precision; whether clusters of items are narrow enough to rule
-# anything out; and how accurately the gate must be known. On a GPU a gate in bfloat16 is cheap, and its rounding error can be
-# bounded.
+# Compare two things: the cost of storing components at lower precision, and whether clusters of items are narrow enough to rule
+# anything out. If the gate reads the pair, compare also how accurately that part must be known: on a GPU a gate in bfloat16 is
+# cheap, and its rounding error can be bounded.
 
 # %%
 findings.bounds(bounds)

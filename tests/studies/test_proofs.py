@@ -88,3 +88,4 @@ def test_shares_are_those_of_the_searchers(workload: Workload) -> None:
         workload.similarity.config.components, rel=1e-4
     )
     assert shares["surviving"].between(0, 1).all()
+    assert (shares["queries"] == len(workload.queries)).all()

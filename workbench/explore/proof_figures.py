@@ -8,13 +8,14 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.explore.figures import finished, need, translucent
-from workbench.explore.template import BLUE, GREEN, GREY, PALETTE, SKY, VERMILLION, plain
+from workbench.explore.template import GREEN, GREY, PALETTE, SKY, VERMILLION, plain
 
 OUTCOMES = {
-    "ruled out": (GREY, "circle", 5),
-    "survives": (BLUE, "diamond", 6),
-    "top k": (VERMILLION, "star", 9),
+    "ruled out": (GREY, "circle", 5, 0.75),
+    "survives": (SKY, "diamond", 7, 1),
+    "top k": (VERMILLION, "star", 9, 1),
 }
+"""Colour, mark, size and opacity of the items with each outcome."""
 
 
 def bound_and_score(items: pd.DataFrame, s_k: float, titles: pd.Series | None = None) -> go.Figure:
@@ -46,7 +47,7 @@ def bound_and_score(items: pd.DataFrame, s_k: float, titles: pd.Series | None = 
 
 
 def _outcome(items: pd.DataFrame, outcome: str, titles: pd.Series | None) -> go.Scattergl:
-    color, symbol, size = OUTCOMES[outcome]
+    color, symbol, size, opacity = OUTCOMES[outcome]
     rows = items[items["outcome"] == outcome]
     names = rows["item"].map(titles) if titles is not None else rows["item"]
     return go.Scattergl(
@@ -54,32 +55,27 @@ def _outcome(items: pd.DataFrame, outcome: str, titles: pd.Series | None) -> go.
         y=rows["score"] if len(rows) else [None],
         mode="markers",
         name=f"{outcome}: {len(rows):,}",
-        marker={"color": color, "symbol": symbol, "size": size, "opacity": 0.75},
+        marker={"color": color, "symbol": symbol, "size": size, "opacity": opacity},
         text=[plain(name) for name in names],
         hovertemplate="%{text}<br>bound %{x:.2f}, score %{y:.2f}<extra></extra>",
     )
 
 
 def component_lists(lists: pd.DataFrame, s_k: float, outside: float, shown: int = 2000) -> go.Figure:
-    """Component scores of one query in descending order, a line for each component; listed places are drawn strongly.
+    """Component scores of one query in descending order, a line for each component; the listed places are drawn thickly.
 
     `lists` has `component`, `place`, `score`, `listed`; the two levels are S_K and what an unlisted item can score at most.
     """
     need(lists, "component", "place", "score", "listed")
     figure = go.Figure()
-    for number, (component, line) in enumerate(lists.groupby("component", sort=True)):
-        color = PALETTE[number % len(PALETTE)]
-        for listed, width, faint in ((False, 1, True), (True, 2.5, False)):
-            part = line[line["listed"] == listed] if listed else line
-            part = part[part["place"] <= shown]
-            figure.add_scatter(
-                x=part["place"],
-                y=part["score"],
-                mode="lines",
-                line={"color": translucent(color, 0.35) if faint else color, "width": width},
-                hovertemplate=f"component {component}, place %{{x:,}}: %{{y:.2f}}<extra></extra>",
-                showlegend=False,
-            )
+    places = lists[lists["place"] <= shown].sort_values(["component", "place"])
+    count = int(lists.loc[lists["listed"], "place"].max())
+    for part, opacity, width, name in (
+        (places, 0.6, 1.3, "all places, a line for each component"),
+        (places[places["listed"]], 1, 3, f"its list: the first {count:,} places"),
+    ):
+        line = _apart(part.pivot(index="component", columns="place", values="score"))
+        figure.add_trace(line.update(name=name, line={"color": translucent(SKY, opacity), "width": width}))
     for level, color, name in (
         (s_k, GREEN, "S<sub>K</sub>, the k-th best score among the candidates"),
         (outside, VERMILLION, "the most that an item in no list can score"),
@@ -127,34 +123,30 @@ def proof_of_one(
     thin = lists[lists["place"].isin(_log_places(longest))].pivot(
         index="component", columns="place", values="score"
     )
-    thin[longest + 1] = np.nan  # one line with gaps is drawn faster than a line for each component
-    figure.add_scatter(
-        x=np.tile(thin.columns.to_numpy(), len(thin)), y=thin.to_numpy().ravel(), mode="lines",
-        customdata=np.repeat(thin.index.to_numpy(), thin.shape[1]), showlegend=False,
-        line={"color": translucent(SKY, 0.9), "width": 1.3}, row=1, col=2,
-        hovertemplate="component %{customdata}, place %{x:,}: %{y:.2f}<extra></extra>",
-    )  # fmt: skip
-    apart = (
-        ("bottom", "top") if s_k >= outside else ("top", "bottom")
-    )  # the side of the line that each name is on
+    line = {"color": translucent(SKY, 0.9), "width": 1.3}
+    figure.add_trace(_apart(thin).update(showlegend=False, line=line), row=1, col=2)
     levels = (
-        (s_k, [1, longest], GREEN, "dash", apart[0], "S<sub>K</sub>, k-th best in the lists"),
-        (outside, [count, longest], VERMILLION, "solid", apart[1], "highest possible outside the lists"),
+        (s_k, [1, longest], GREEN, "dash", "╌╌ S<sub>K</sub>, k-th best in the lists"),
+        (outside, [count, longest], VERMILLION, "solid", "── highest possible outside"),
     )
     shapes = [_upright(count, 2, GREY, "dot")]
-    notes = []
-    for level, reach, color, dash, side, name in levels:
+    notes = [
+        {
+            "x": s_k if s_k > float("-inf") else 0, "y": 1, "yref": "y domain", "yanchor": "bottom", "showarrow": False,
+            "text": "S<sub>K</sub>" if s_k > float("-inf") else "", "font": {"color": GREEN, "size": 12},
+        }
+    ]  # fmt: skip
+    for place, (level, reach, color, dash, name) in enumerate(levels):
         known = level > float("-inf")  # unless there are fewer candidates than k, or nothing is outside
         figure.add_scatter(
             x=reach if known else [None], y=[level, level] if known else [None], mode="lines", showlegend=False,
             line={"color": color, "width": 2.3, "dash": dash}, hoverinfo="skip", row=1, col=2,
         )  # fmt: skip
-        text = f"{name}: {level:.2f}" if known else ""
-        notes.append(
+        notes.append(  # in the corner that falling curves leave free
             {
-                "x": 1, "xref": "x2 domain", "xanchor": "right", "yanchor": side, "showarrow": False,
-                "y": level if known else 0, "yref": "y2" if known else "y2 domain",
-                "text": text, "font": {"color": color, "size": 12},
+                "x": 0.02, "xref": "x2 domain", "xanchor": "left", "showarrow": False,
+                "y": 0.12 - 0.1 * place, "yref": "y2 domain", "yanchor": "bottom",
+                "text": f"{name}: {level:.2f}" if known else "", "font": {"color": color, "size": 12},
             }
         )  # fmt: skip
     if s_k > float("-inf"):
@@ -177,6 +169,19 @@ def proof_of_one(
     return finished(figure, plain(title))
 
 
+def _apart(scores: pd.DataFrame) -> go.Scatter:
+    """Lines of scores by place (columns), one for each component (row): a trace with gaps, which is drawn faster than many."""
+    places = [*scores.columns, scores.columns.max() + 1]
+    scores = scores.reindex(columns=places)
+    return go.Scatter(
+        x=np.tile(places, len(scores)),
+        y=scores.to_numpy().ravel(),
+        mode="lines",
+        customdata=np.repeat(scores.index.to_numpy(), scores.shape[1]),
+        hovertemplate="component %{customdata}, place %{x:,}: %{y:.2f}<extra></extra>",
+    )
+
+
 def _upright(x: float, panel: int, color: str, dash: str) -> dict[str, object]:
     """A line across a panel from bottom to top."""
     number = "" if panel == 1 else panel
@@ -190,37 +195,54 @@ def _log_places(longest: int) -> list[int]:
 
 
 def proofs_by_n1(shares: pd.DataFrame) -> go.Figure:
-    """Share of queries against n1, certified (solid) and matching brute force (dotted), a colour for each sharpness of the
-    gate.
+    """Shares of queries against n1: certified (left) and matching brute force (right), a colour for each sharpness of the gate.
 
-    `shares` has `factor`, `components`, `n1`, `certified`, `matches_brute_force`.
+    The gate as trained (`factor` 1) is drawn last, and every line is thinner than those below it: lines that coincide are all
+    seen. `shares` has `factor`, `components`, `queries`, `n1`, `certified`, `matches_brute_force`.
     """
-    need(shares, "factor", "components", "n1", "certified", "matches_brute_force")
-    figure = go.Figure()
-    for number, (factor, unsorted) in enumerate(shares.groupby("factor", sort=True)):
-        line = unsorted.sort_values("n1")
-        color = PALETTE[number % len(PALETTE)]
-        gate = f"gate × {factor:g} ({line['components'].iloc[0]:.1f} components in use)"
-        for column, dash, name in (
-            ("certified", "solid", "certified"),
-            ("matches_brute_force", "dot", "matches brute force"),
-        ):
+    need(shares, "factor", "components", "queries", "n1", "certified", "matches_brute_force")
+    columns = {"certified": "certified", "matches_brute_force": "matching brute force"}
+    figure = make_subplots(
+        1, 2, subplot_titles=list(columns.values()), shared_yaxes=True, horizontal_spacing=0.06
+    )
+    lines = list(enumerate(shares.groupby("factor", sort=True)))
+    lines.sort(key=lambda entry: entry[1][0] == 1)
+    for below, (number, (factor, unsorted)) in enumerate(lines):
+        line, width = unsorted.sort_values("n1"), 2 + 1.5 * (len(lines) - 1 - below)
+        gate = f"× {factor:g}{', as trained' if factor == 1 else ''}: {line['components'].iloc[0]:.1f}"
+        for place, (column, name) in enumerate(columns.items(), start=1):
             figure.add_scatter(
                 x=line["n1"],
                 y=line[column],
                 mode="lines+markers",
-                name=gate if column == "certified" else "",
+                name=gate,
                 legendgroup=str(factor),
-                showlegend=column == "certified",
-                line={"color": color, "dash": dash},
-                marker={"symbol": "circle" if dash == "solid" else "circle-open"},
-                hovertemplate=f"{gate}<br>n1 = %{{x:,}}: %{{y:.1%}} {name}<extra></extra>",
+                legendrank=number,
+                showlegend=place == 1,
+                line={"color": PALETTE[number % len(PALETTE)], "width": width},
+                marker={"size": width + 5},
+                hovertemplate=f"gate {gate} components in use<br>n1 = %{{x:,}}: %{{y:.1%}} {name}<extra></extra>",
+                row=1,
+                col=place,
             )
-    for dash, name in (("solid", "certified"), ("dot", "matches brute force")):
-        figure.add_scatter(x=[None], y=[None], mode="lines", name=name, line={"color": GREY, "dash": dash})
-    figure.update_xaxes(title_text="n1, candidates per component", type="log", dtick=1)
-    figure.update_yaxes(title_text="share of queries", tickformat=".0%", range=[-0.03, 1.05])
-    figure.update_layout(height=480, legend={"orientation": "h", "y": -0.2, "yanchor": "top"})
+    small = {"font": {"size": 14}}
+    figure.update_xaxes(
+        title={"text": "N<sub>1</sub>, candidates per component", **small},
+        type="log",
+        tickvals=sorted(set(shares["n1"])),
+    )
+    figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.05])
+    figure.update_yaxes(title={"text": f"share of {shares['queries'].iloc[0]:,} queries", **small}, col=1)
+    figure.update_layout(
+        height=440,
+        margin_t=84,
+        legend={
+            "orientation": "h",
+            "y": -0.22,
+            "yanchor": "top",
+            "title": {"text": "gate: components in use", "side": "top"},
+        },
+    )
     return finished(figure, "Certified, and matching brute force, by the length of the lists")
 
 
@@ -233,19 +255,26 @@ def survivors_by_sharpness(shares: pd.DataFrame) -> go.Figure:
     bars = shares.drop_duplicates("factor").sort_values("factor")
     figure = go.Figure()
     figure.add_bar(
-        x=[
-            f"× {factor:g}<br>{used:.1f} in use"
+        x=bars["surviving"],
+        y=[
+            f"× {factor:g}: {used:.1f}"
             for factor, used in zip(bars["factor"], bars["components"], strict=True)
         ],
-        y=bars["surviving"],
-        text=bars["surviving"].map("{:.0%}".format),
+        orientation="h",
+        text=bars["surviving"].map("{:.1%}".format),
         textposition="outside",
         cliponaxis=False,
         marker={"color": GREEN},
-        hovertemplate="%{x}: %{y:.1%} of the corpus scored<extra></extra>",
+        hovertemplate="gate %{y} components in use, %{x:.1%} of the corpus scored<extra></extra>",
         showlegend=False,
     )
-    figure.update_xaxes(title_text="sharpness of the gate, components in use")
-    figure.update_yaxes(title_text="share of the corpus scored", tickformat=".0%", range=[0, 1.08])
-    figure.update_layout(height=400)
+    figure.update_xaxes(
+        title_text="share of the corpus scored",
+        tickformat=".0%",
+        range=[0, 1.15 * max(float(bars["surviving"].max()), 0.01)],
+    )
+    figure.update_yaxes(
+        title_text="gate: components in use", autorange="reversed", showgrid=False, ticks="", type="category"
+    )
+    figure.update_layout(height=340)
     return finished(figure, "What exact search must score, by the sharpness of the gate")

@@ -114,9 +114,9 @@ def proof_shares(
     """What lists of n1 items per component find and prove, and what the bound rules out, as the gate gets sharper.
 
     A row for each of `factors` and of `n1`: `factor`; `components`, the effective number in use, exp of the mean entropy of π
-    over the true top k; `n1`; `candidates`, their mean number; `certified`, the share of queries with a proof of
-    exactness; `matches_brute_force`, the share whose list is that of brute force (scores up to rounding); `gap`, the median of
-    how far the k-th score can be off; `surviving`, the mean share of items that exact search must score.
+    over the true top k; `queries`, their number; `n1`; `candidates`, their mean number; `certified`, the share of queries with
+    a proof of exactness; `matches_brute_force`, the share whose list is that of brute force (scores up to rounding); `gap`, the
+    median of how far the k-th score can be off; `surviving`, the mean share of items that exact search must score.
     """
     rows = []
     for factor in factors:
@@ -127,6 +127,7 @@ def proof_shares(
         shared = {
             "factor": factor,
             "components": _components_in_use(sharper, truth.ids),
+            "queries": len(queries),
             "surviving": float(exact.num_scored.double().mean()) / len(items),
         }
         for length in n1:
