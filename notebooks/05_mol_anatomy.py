@@ -22,7 +22,8 @@
 # items.
 #
 # MoL compares $P_q$ vectors $f_i(q)$ of the query with $P_x$ vectors $g_j(x)$ of the item, all of unit length. It divides the
-# $P = P_q \cdot P_x$ cosines by a temperature $\tau$ and mixes them with a gate that sees the query, the item and the cosines:
+# $P = P_q \cdot P_x$ cosines by a temperature $\tau$ and mixes them with a gate $w$, which reads the query, the item, the cosines
+# or several of these:
 #
 # $$\phi(q, x) = \sum_{i,j} \pi_{ij}(q, x)\, s_{ij}(q, x), \qquad s_{ij} = \frac{\langle f_i(q), g_j(x) \rangle}{\tau},
 # \qquad \pi = \mathrm{softmax}\big(w(q, x, s)\big)$$
@@ -48,7 +49,7 @@ f = torch.tensor([[0.6, 0.8], [1.0, 0.0]])
 g = torch.tensor([[0.8, 0.6]])
 s = (f @ g.T).flatten() / 0.05
 pi = torch.tensor([2.0, 0.0]).softmax(0)
-s, pi, (pi * s).sum()
+print(f"s = {s}\nπ = {pi}\nφ = {(pi * s).sum():.2f}")
 
 # %%
 import numpy as np
@@ -98,8 +99,9 @@ dot, mol = subjects["HSTU + dot"], subjects["HSTU + MoL"]
 # an illustration, not a measurement (**03_compare_similarities** has those).
 
 # %%
+name = "user" if user >= 0 else "user, chosen by the notebook"
 user = anatomy.illustrative_user(dot, mol) if user < 0 else user
-record("user", user)
+record(name, user)
 table(history(sequences, user))
 
 # %% [markdown]
@@ -117,7 +119,10 @@ if model.gate_pair is not None:
 pi = (a * a.sigmoid()).softmax(0)
 by_hand = (pi * s).sum().item()
 np.testing.assert_allclose(by_hand, mol.scores(np.array([user]))[0, mol.target(user) - 1], rtol=1e-4)
-table(pd.DataFrame({"s": s.tolist(), "π": pi.tolist(), "π s": (pi * s).tolist()}).round(3))
+shown = pd.DataFrame({"s": s.tolist(), "π": pi.tolist(), "π s": (pi * s).tolist()})
+shown.index = anatomy.component_names(model)
+shown.loc["sum"] = [np.nan, pi.sum().item(), by_hand]
+table(shown)
 
 # %% [markdown]
 # **The score, decomposed.** Each cell of the heatmaps is a pair of groups: the component score ($s$) of query vector $f_i$ and
@@ -129,9 +134,9 @@ table(pd.DataFrame({"s": s.tolist(), "π": pi.tolist(), "π s": (pi * s).tolist(
 ScoreAnatomy(mol, user).at(view)
 
 # %% [markdown]
-# - Choose another item in *item*, or type part of a title into *find*: the first entry is the item that came next.
-# - *τ* scales all cosines, which the gate also sees: at a low temperature the scores of this item and of an average item move
-#   far apart.
+# - With a kernel, choose another item in *item*, or type part of a title into *find*: the first entry is the item that came next.
+# - *τ* divides all cosines, also those that a gate may read: at a low temperature the scores of this item and of an average item
+#   move far apart.
 # - *T* is the temperature of the gate alone: near 0 the largest weight takes everything, far above 1 all components have equal
 #   weight.
 #
@@ -155,14 +160,14 @@ table(
 )
 
 # %%
-record("weight of the largest component", parts["weight"].max())
+record("largest gate weight of the item that came next", parts["weight"].max())
 record("score of the item that came next", parts["product"].sum())
 
 # %% [markdown]
 # ## The same user, twice
 #
 # What both retrievers would have recommended, with the held-out item marked ★ (below a list if it is not in it). A bar is a
-# score; for MoL it is split into its largest components. A dot product cannot be split in a meaningful way: its coordinates
+# score; for MoL it is split into its largest components (hover over a slice for its name). A dot product cannot be split in a meaningful way: its coordinates
 # have no individual meaning, since any rotation of all vectors gives the same scores.
 
 # %%
@@ -193,8 +198,8 @@ drawn.switched_off_bars(worth)
 # %% [markdown]
 # ## Who uses which component?
 #
-# The figure covers all users with their held-out items. Change the grouping to genres, or show the difference from the mean of
-# all groups.
+# The figure covers all users with their held-out items; the number after a group counts its pairs of user and item. Change the
+# grouping to genres, or show the difference from the mean of all groups.
 
 # %%
 pairs = {name: anatomy.held_out_pairs(s) for name, s in subjects.items() if s is not dot}
@@ -207,7 +212,7 @@ ComponentUsage({name: (subjects[name], p) for name, p in pairs.items()}).at(view
 #
 # Compare the groupings with *less mean* switched on. If deciles of popularity lie further apart than genres, some components
 # serve popular items and others rare ones, although popularity is not an input of the gate. If the gate is nearly uniform
-# everywhere, the mixture is close to the mean of its components. The distances on this dataset are printed below.
+# everywhere, the mixture is close to the mean of its components. The distances on this dataset are computed below.
 #
 # </details>
 
@@ -218,15 +223,16 @@ if "genre" not in possible:
     print(f"{dataset} has no genres: only popularity groups its items")
 distances = {groups_of[by]: anatomy.spread(mol, pairs["HSTU + MoL"], by) for by in possible}
 for groups, distance in distances.items():
-    record(f"distance of mean weights between {groups}", distance)
+    record(f"distance of mean weights from the overall mean, {groups}", round(distance, 3))
 findings.component_use(distances, len(anatomy.component_names(mol.retriever.similarity)))
 
 # %% [markdown]
 # ## With and without load balancing
 #
-# Without regularisation, a gate can put all weight on a few components. The auxiliary loss
-# $-H\big(\overline{\pi}\big) + \overline{H(\pi)}$ rewards weights that are even *on average* but concentrated *for each pair*;
-# its negative is the mutual information between pair and component.
+# Without regularisation, a gate can put all weight on a few components, or spread it over all of them for every pair: either way
+# the pair has no say. The auxiliary loss $-H\big(\overline{\pi}\big) + \overline{H(\pi)}$ rewards weights that are even *on
+# average* but concentrated *for each pair*; its negative is the mutual information between pair and component. The figure shows
+# the average, the table both.
 
 # %%
 components, models = anatomy.balance({name: (subjects[name], p) for name, p in pairs.items()})
@@ -235,16 +241,22 @@ drawn.balance_bars(components)
 # %%
 metrics = {name: trained[name].metrics.set_index("metric")["value"] for name in pairs}
 measured = pd.DataFrame({m: [metrics[name][m] for name in pairs] for m in ("HR@10", "NDCG@10")})
-table(
-    pd.concat([models, measured], axis=1)
-    .set_index("model")
-    .T.rename(index=lambda name: name.replace("_", " "))
-)
+names = {
+    "in_use_on_average": "components in use, on average",
+    "in_use_per_pair": "components in use, for each pair",
+    "mutual_information": "mutual information (nats)",
+    "largest": "largest mean weight",
+    "unused": "components with a mean weight below 1%",
+}
+table(pd.concat([models, measured], axis=1).set_index("model").T.rename(index=names))
 
 # %%
 for row in models.itertuples():
-    record(f"mutual information, {row.model}", row.mutual_information, unit="nats")
-    record(f"components in use on average, {row.model}", row.in_use_on_average)
+    record(f"mutual information, {row.model}", round(row.mutual_information, 3), unit="nats")
+    record(
+        f"components in use for each pair, of {row.components}, {row.model}", round(row.in_use_per_pair, 2)
+    )
+findings.balance(models)
 
 # %% [markdown]
 # *In use* is the exponential of an entropy: 4 corresponds to four components with equal weight. Each model was trained once,
@@ -252,9 +264,9 @@ for row in models.itertuples():
 #
 # ## A map of the items
 #
-# The component embeddings $g_j(x)$ of all items, projected to their first two principal components. Draw a lasso around points
-# to list them, or search titles; colour them by genre, by popularity, or by the component with the largest weight for the users
-# who score the item highest.
+# The component embeddings $g_j(x)$ of all items, projected to their first two principal components. Colour them by genre, by
+# popularity, or by the component with the largest weight for the users who score the item highest. With a kernel, draw a lasso
+# around points to list them, or search titles.
 
 # %%
 ComponentMap(mol).at(view)
@@ -265,7 +277,7 @@ ComponentMap(mol).at(view)
 #
 # <details><summary>An answer</summary>
 #
-# Colour by popularity and list one with the lasso. Items with next to no interactions were hardly ever a target: they served
+# Colour by popularity and, with a kernel, list one with the lasso. Items with next to no interactions were hardly ever a target: they served
 # only as negatives, and were all pushed in the same direction.
 #
 # </details>

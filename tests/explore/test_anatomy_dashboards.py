@@ -300,7 +300,9 @@ def test_a_large_mixture_is_drawn_with_what_gives_most() -> None:
 
 def test_bars_of_balance_and_of_what_is_switched_off(mol: ModelView) -> None:
     parts, _ = anatomy.balance({"m": (mol, anatomy.held_out_pairs(mol))})
-    shares = component_figures.balance_bars(parts).data[0].y
+    balance = component_figures.balance_bars(pd.concat([parts, parts.assign(model="other")]))
+    assert balance.layout.shapes[0].line.color not in {bars.marker.color for bars in balance.data}
+    shares = balance.data[0].y
     assert list(shares) == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
     worth = anatomy.ablate_components(mol, np.arange(10))
     assert list(component_figures.switched_off_bars(worth).data[0].x) == anatomy.component_names(

@@ -158,14 +158,30 @@ def test_for_whom_a_method_gains() -> None:
 
 
 def test_which_grouping_the_components_follow() -> None:
-    both = {"deciles of popularity": 0.2, "genres": 0.1}
-    assert text(findings.component_use(both, 4)).endswith(
-        "The components separate deciles of popularity most."
+    both = {"deciles of popularity": 0.2, "genres": 0.1234}
+    assert text(findings.component_use(both, 4)) == (
+        "The distance of a group's mean weights from the overall mean (root mean square over the pairs) is 0.2 for deciles of"
+        " popularity and 0.12 for genres; an even weight is 0.25. The components separate deciles of popularity more."
     )
-    assert "genres most" in text(findings.component_use({**both, "genres": 0.3}, 4))
+    assert "genres more" in text(findings.component_use({**both, "genres": 0.3}, 4))
     equal = text(findings.component_use({"deciles of popularity": 0.01, "genres": 0.02}, 4))
     assert equal.endswith("All groups use the components almost equally.")
-    assert "most" not in text(findings.component_use({"deciles of popularity": 0.2}, 4))
+    assert "separate" not in text(findings.component_use({"deciles of popularity": 0.2}, 4))
+
+
+def test_what_balancing_does_to_the_weights() -> None:
+    models = pd.DataFrame(
+        {
+            "model": ["balanced", "plain"], "components": 4, "in_use_on_average": [3.84, 3.99],
+            "in_use_per_pair": [1.22, 3.37],
+        }
+    )  # fmt: skip
+    assert text(findings.balance(models)) == (
+        "*balanced* uses 3.84 of 4 components on average, and 1.22 for each pair. *plain* uses 3.99 of 4 components on average,"
+        " and 3.37 for each pair. The weights of a pair are most concentrated in *balanced*, the mean weights most even in"
+        " *plain*."
+    )
+    assert "most" not in text(findings.balance(models.iloc[:1]))
 
 
 def test_what_lists_prove() -> None:

@@ -9,8 +9,18 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from workbench.explore.anatomy import MOST_CELLS
-from workbench.explore.figures import finished, need
-from workbench.explore.template import DIVERGING, GREY, ON_SCALE, PALETTE, SEQUENTIAL, SKY, VERMILLION, plain
+from workbench.explore.figures import finished, need, translucent
+from workbench.explore.template import (
+    DIVERGING,
+    GREY,
+    ON_SCALE,
+    PALETTE,
+    SEQUENTIAL,
+    SKY,
+    TEMPLATE,
+    VERMILLION,
+    plain,
+)
 
 MOST_COLORS = len(PALETTE) - 1
 """Groups of items with a colour of their own; the others are grey."""
@@ -38,7 +48,7 @@ def usage_heatmap(
             colorscale=DIVERGING if sided else SEQUENTIAL,
             zmin=-largest if sided else 0,
             zmax=largest,
-            colorbar={"title": {"text": "difference" if relative else "mean", "font": {"size": 12}}},
+            colorbar={"title": {"text": "difference" if relative else "", "font": {"size": 12}}},
             texttemplate="%{z:.2f}" if cells else None,
             textfont={"size": 11, "color": ON_SCALE},
             hovertemplate="%{y}<br>%{x}: %{z:.4f}<extra></extra>",
@@ -50,7 +60,12 @@ def usage_heatmap(
         title_text="component (query group · item group)", showgrid=False, ticks="", type="category"
     )
     figure.update_yaxes(
-        autorange="reversed", showgrid=False, ticks="", type="category", tickfont={"size": 12}
+        title_text=plain(use.index.name or ""),
+        autorange="reversed",
+        showgrid=False,
+        ticks="",
+        type="category",
+        tickfont={"size": 12},
     )
     figure.update_layout(height=440)  # constant: what is below does not move when the groups change
     return finished(figure, f"{plain(measure)}{', minus the mean of the groups' if relative else ''}")
@@ -64,7 +79,7 @@ def balance_bars(components: pd.DataFrame) -> go.Figure:
     need(components, "model", "component", "weight")
     figure = go.Figure()
     for color, (model, rows) in zip(
-        (VERMILLION, GREY, *PALETTE), components.groupby("model", sort=False), strict=False
+        (VERMILLION, SKY, *PALETTE), components.groupby("model", sort=False), strict=False
     ):
         ordered = rows.sort_values("weight", ascending=False)
         figure.add_bar(
@@ -76,7 +91,7 @@ def balance_bars(components: pd.DataFrame) -> go.Figure:
             hovertemplate=f"%{{customdata}}: %{{y:.3f}}<extra>{plain(model)}</extra>",
         )
     even = 1 / components.groupby("model").size().max()
-    figure.add_hline(y=even, line={"color": GREY, "dash": "dash"})
+    figure.add_hline(y=even, line={"color": TEMPLATE.layout.font.color, "dash": "dash"})
     figure.add_annotation(
         x=1,
         xref="paper",
@@ -108,8 +123,13 @@ def switched_off_bars(table: pd.DataFrame) -> go.Figure:
         go.Bar(
             x=rows["component"],
             y=rows["change"],
-            marker={"color": [VERMILLION if c < 0 else SKY for c in rows["change"]]},
-            error_y={"type": "data", "array": 2 * rows["error"], "color": GREY, "thickness": 1.5},
+            marker={"color": [translucent(VERMILLION if c < 0 else SKY, 0.5) for c in rows["change"]]},
+            error_y={
+                "type": "data",
+                "array": 2 * rows["error"],
+                "color": TEMPLATE.layout.font.color,
+                "thickness": 2,
+            },
             customdata=rows[[metric]] if metric in rows else None,
             hovertemplate=f"without %{{x}}: %{{y:+.4f}}<extra>{plain(metric)}</extra>",
         )

@@ -411,15 +411,32 @@ def gains(split: pd.DataFrame, pairs: Sequence[tuple[str, str]], metric: str = "
 
 def component_use(distances: Mapping[str, float], components: int) -> Markdown:
     """Which grouping of items the components follow; `distances` of mean weights (`anatomy.spread`), by grouping."""
-    words = ", ".join(f"{value:.4f} for {name}" for name, value in distances.items())
+    words = " and ".join(f"{value:.2g} for {name}" for name, value in distances.items())
     sentences = [
-        f"Mean weights differ by {words} from the overall mean; an even weight is {1 / components:.4f}."
+        f"The distance of a group's mean weights from the overall mean (root mean square over the pairs) is {words};"
+        f" an even weight is {1 / components:.2g}."
     ]
     name, largest = max(distances.items(), key=lambda entry: entry[1])
     if largest < NEARLY_EQUAL / components:
         sentences.append("All groups use the components almost equally.")
     elif len(distances) > 1:
-        sentences.append(f"The components separate {name} most.")
+        sentences.append(f"The components separate {name} {'more' if len(distances) == 2 else 'most'}.")
+    return finding(*sentences)
+
+
+def balance(models: pd.DataFrame) -> Markdown:
+    """How mixtures spread their weights, on average and for each pair; `models` is the second table of `anatomy.balance`."""
+    sentences = [
+        f"*{row.model}* uses {row.in_use_on_average:.2f} of {row.components} components on average, and"
+        f" {row.in_use_per_pair:.2f} for each pair."
+        for row in models.itertuples()
+    ]
+    if len(models) > 1:
+        sharp = models.loc[models["in_use_per_pair"].idxmin(), "model"]
+        even = models.loc[models["in_use_on_average"].idxmax(), "model"]
+        sentences.append(
+            f"The weights of a pair are most concentrated in *{sharp}*, the mean weights most even in *{even}*."
+        )
     return finding(*sentences)
 
 
