@@ -47,7 +47,8 @@ from workbench.course import check
 wanted = torch.eye(3)
 u, sigma, v = torch.linalg.svd(wanted)
 closest = sigma[0] * u[:, :1] @ v[:1]
-closest, ((wanted - closest).norm() / wanted.norm()).item(), (2 / 3) ** 0.5
+error = (wanted - closest).norm() / wanted.norm()
+print(f"closest scores:\n{closest}\nrelative error: {error:.4f}, √(2/3) = {(2 / 3) ** 0.5:.4f}")
 
 # %% [markdown]
 # `dataset` is not used here: the scores are synthetic, or yours. `matrix` can be the path of a CSV file of your own
@@ -85,8 +86,8 @@ pd.Series(
 # %% [markdown]
 # ## Target scores
 #
-# Five matrices. For some of them the **rank**, the number of linearly independent rows, is known: it is the width that an exact
-# dot product needs.
+# Five matrices. In every picture of scores, rows are queries, columns are items, red is above 0 and blue below. For some of them
+# the **rank**, the number of linearly independent rows, is known: it is the width that an exact dot product needs.
 
 # %%
 wanted = {name: make(n, seed) for name, make in targets.TARGETS.items()}
@@ -130,7 +131,7 @@ figures.floor_lines(pd.concat(curves))
 # ## A mixture has no floor
 #
 # MoL scores a pair by $\phi = \sum_p \pi_p s_p$: several dot products $s_p$ of small width, mixed by a gate, $\pi_p \ge 0$,
-# $\sum_p \pi_p = 1$. Claim (theorem 1 of the paper): with enough components it represents *any* matrix. Two components are
+# $\sum_p \pi_p = 1$. Claim (theorem 1 of *Retrieval with Learned Similarities*): with enough components it represents *any* matrix. Two components are
 # enough for the proof, both constant and of width 1. Let $c = \max |A|$:
 #
 # $$s_1 = +c, \qquad s_2 = -c, \qquad \pi_1 = \tfrac{1}{2}\left(1 + \tfrac{A}{c}\right), \qquad
@@ -165,7 +166,8 @@ record("largest error of the printed lemma on the identity", proof.iloc[0, 2])
 #
 # From here on embeddings are free parameters: each query and each item has $d$ numbers that Adam optimises. MoL also learns the
 # projections to its $4 \times 4$ components and a gate with three inputs: the query, the item, and the component scores of the
-# pair. *Train* trains both models; hover over a heatmap for its entries. (The first view was trained just now.)
+# pair. The view below was trained just now; with a kernel, *Train* trains both models with other settings. Hover over a heatmap
+# for its entries.
 
 # %%
 explorer = Approximation(replace(mol, seed=seed), n=n, matrix=wanted.get("yours"))
@@ -176,16 +178,18 @@ explorer.at(view)
 # The error of the dot product falls to its floor, the dashed line, and stays there: it cannot get any better. MoL crosses the
 # line. Look at the singular values: those of the dot product end after $d$, those of MoL extend over the full rank.
 #
-# **To try.** *block*, $d = 8$: which is better, and why? Set the gate to *none*: what happens to the singular values?
+# **To try, with a kernel.** *block*, $d = 8$: which is better, and why? Set the gate to *none*: what happens to the singular
+# values?
 #
 # How wide must a dot product be to come as close as MoL of width 4? Move $d$, on a target with much structure and no low rank,
 # and on one of rank 8.
 
 # %%
-Widths(
-    {name: fitted(wanted[name], replace(mol, seed=seed)) for name in ("similar, not identical", "block")},
-    start=4,
-).at(view)
+fits = {name: fitted(wanted[name], replace(mol, seed=seed)) for name in ("similar, not identical", "block")}
+Widths(fits, start=4).at(view)
+
+# %%
+findings.widths(fits)
 
 # %% [markdown]
 # ## Is the comparison fair?
@@ -203,12 +207,20 @@ figures.width_lines(noise)
 # %%
 spread = ["low", "high"] if repeats > 1 else []
 columns = ["fit", "error", *spread, "floor", "equal_floor", "equal_width", "rank", "signs"]
+headings = {
+    "floor": "floor,_same_width",
+    "equal_floor": "floor,_equal_parameters",
+    "equal_width": "width,_equal_parameters",
+    "signs": "signs_right",
+}
 record("random signs", noise[columns])
-table(noise[columns])
+table(noise[columns].rename(columns=headings))
 
 # %% [markdown]
-# Memorising noise takes about the same number of parameters either way. MoL's shared parameters do not grow with the number of
-# items: compare the errors with those of `profile = "standard"`, which has more items and more steps.
+# *Width, equal parameters* is the width of the dot product that has as many parameters; *signs right* is the share of entries
+# whose score has the sign of the target. Noise can only be memorised, number by number: the fair comparison is with the floor
+# of equal parameters. MoL's shared parameters do not grow with the number of items: compare the errors with those of
+# `profile = "standard"`, which has more items and more steps.
 
 # %%
 findings.against_floors(noise)
@@ -232,10 +244,10 @@ figures.fit_dots(starts, "Similar, not identical: the same MoL from three starts
 # %%
 record("starts", starts[columns])
 for start, error in zip(starts["fit"], starts["error"], strict=True):
-    record(f"error, similar not identical, from {start}", error)
-record("floor of the same width", starts["floor"][0])
-record("floor of equal parameters", starts["equal_floor"][0])
-table(starts[columns])
+    record(f"similar, not identical: error from {start}", error)
+record(f"similar, not identical: floor of width {starts['width'][0]}", starts["floor"][0])
+record("similar, not identical: floor of equal parameters", starts["equal_floor"][0])
+table(starts[columns].rename(columns=headings))
 
 # %% [markdown]
 # What MoL reaches from the latents is its capacity; what it lacks from another start, training did not find. In a real retriever
@@ -262,6 +274,9 @@ gates = comparisons.over_seeds(
 record("gates", gates[columns])
 figures.fit_dots(gates, "Random signs, d = 8: the parts of the gate")
 
+# %%
+findings.against_floors(gates)
+
 # %% [markdown]
 # And the number of components, with the full gate:
 
@@ -271,6 +286,9 @@ components = comparisons.over_seeds(
 )
 record("components", components[columns])
 figures.fit_dots(components, "Random signs, d = 8: P = Pq · Px components")
+
+# %%
+findings.against_floors(components)
 
 # %% [markdown]
 # ## The spectrum of the learned score
@@ -300,7 +318,7 @@ figures.spectra(comparisons.spectra(wanted["random signs"], chosen))
 queries, items = construction.circle(n)
 scores = queries @ items.T
 right = float((scores.argmax(1) == wanted["identity"].scores.argmax(1)).double().mean())
-record("identity, first places right with a dot product of width 2", right)
+record("identity: right first places with a dot product of width 2", round(100 * right), unit="%")
 least = floor.floor(wanted["identity"].scores, 2)
 table(pd.DataFrame({"first_places_right": [right], "relative_error,_at_least": [least]}))
 
@@ -343,12 +361,12 @@ check("floor", least_error)
 #   corrected proof is simpler.
 # - All rank beyond the width comes from the gate. Without one, or with one that sees the query alone, MoL is a plain dot
 #   product of width $d$ or $P_x d$.
-# - On noise a mixture has little to gain over a dot product with the same number of parameters. On structured targets it has,
-#   if it starts well: the findings above say how much of either holds in this run.
+# - Against a dot product with the same number of parameters, what a mixture gains depends on the target, the parts of its gate
+#   and the start of training: the findings above say how much it was in this run, on noise and on a structured target.
 #
 # **To try.** Use a matrix of your own: a few users, a few items, and the score of each pair. At which width does the dot
 # product suffice? Set `profile = "standard"` for more entries, more steps and three seeds (half an hour on two cores).
 #
 # **Sources.** C. Eckart, G. Young, *The approximation of one matrix by another of lower rank*, Psychometrika 1936. B. Ding, J. Zhai,
 # *Retrieval with Learned Similarities*, arXiv 2407.15462. O. Weller and others, *On the Theoretical Limitations of
-# Embedding-Based Retrieval*, arXiv 2508.21038.
+# Embedding-Based Retrieval*, arXiv 2508.21038. Another view of these limitations: arXiv 2601.20844.

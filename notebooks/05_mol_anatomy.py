@@ -106,8 +106,8 @@ table(history(sequences, user))
 
 # %% [markdown]
 # The score of the item that came next, **by hand**: the cosines divided by $\tau$, the gate's input $a$ (the query's part
-# times the item's part, plus a part that reads the cosines if the gate has one), the weights, and their sum, which is the score that
-# the library computes.
+# times the item's part, plus a part that reads the cosines if the gate has one), the weights, the products and their sum, which is the
+# score that the library computes.
 
 # %%
 model, q = mol.retriever.similarity, mol.queries(np.array([user]))

@@ -51,10 +51,11 @@ def test_a_gallery_has_a_picture_of_each() -> None:
 def test_lines_and_dots_are_where_the_table_says() -> None:
     floors = approximation.floor_lines(FLOORS)
     assert [list(trace.y) for trace in floors.data] == [[1.0, 0.5], [1.0]]
+    assert floors.layout.xaxis.tickvals[-1] == FLOORS["width"].max()
     widths = {t.name: t for t in approximation.width_lines(FITS).data}
     assert list(widths["dot, trained"].y) == [0.5]
     assert list(widths["MoL, trained"].y) == [0.4]
-    assert list(widths["floor, equal parameters to MoL"].y) == [0.2]
+    assert list(widths["floor, equal parameters"].y) == [0.2]
     dots = {t.name: t for t in approximation.fit_dots(FITS, HOSTILE).data}
     assert list(dots["MoL, trained"].x) == [0.5, 0.4]
     assert list(dots["MoL, trained"].y) == ["a<br>rank 4", "&lt;b&gt;<br>rank 9"]
@@ -108,6 +109,11 @@ def test_training_shows_both_fits_and_a_verdict() -> None:
     assert "below" in dashboard.status.value
     settings, figure = dashboard.static()
     assert len(figure.data) == len(kinds)
+    assert {"dot", "MoL", "A"} <= {
+        t.name for t in figure.data if t.type == "scatter" and t.showlegend is not False
+    }
+    titles = [note.text for note in figure.layout.annotations]
+    assert [title.partition("0.")[0] for title in titles[2:4]] == ["dot: error ", "MoL: error "]
     assert dict(settings.to_numpy())["d"] == "4"
 
 

@@ -177,9 +177,9 @@ def test_what_balancing_does_to_the_weights() -> None:
         }
     )  # fmt: skip
     assert text(findings.balance(models)) == (
-        "*balanced* uses 3.84 of 4 components on average, and 1.22 for each pair. *plain* uses 3.99 of 4 components on average,"
-        " and 3.37 for each pair. The weights of a pair are most concentrated in *balanced*, the mean weights most even in"
-        " *plain*."
+        "The mixture *balanced* uses 3.84 of 4 components on average, and 1.22 for each pair."
+        " The mixture *plain* uses 3.99 of 4 components on average, and 3.37 for each pair."
+        " The weights of a pair are most concentrated in *balanced*, the mean weights most even in *plain*."
     )
     assert "most" not in text(findings.balance(models.iloc[:1]))
 
@@ -315,14 +315,14 @@ def test_fits_against_what_dot_products_reach() -> None:
         {"fit": names, "error": [0.95, 0.5, 0.4], "floor": [0.9, 0.9, 0.8], "equal_floor": [0.9, 0.6, 0.3]}
     )
     assert text(findings.against_floors(fits)) == (
-        "2 of 2 mixtures are below every dot product of the same width; their errors are 0.50 to 0.56 times its."
-        " 1 of 2 mixtures (MoL, d = 4) are below every dot product with as many parameters; their errors are 0.83 to 1.33"
-        " times its."
+        "2 of 2 mixtures are below the floor of the same width; their errors are 0.50 to 0.56 times this floor."
+        " 1 of 2 mixtures (MoL, d = 4) are below the floor of equal parameters; their errors are 0.83 to 1.33"
+        " times this floor."
     )
     worse = fits.assign(floor=0.1, equal_floor=0.0)
     said = text(findings.against_floors(worse))
-    assert said.startswith("0 of 2 mixtures are below every dot product of the same width")
-    assert said.endswith("0 of 2 mixtures are below every dot product with as many parameters.")
+    assert said.startswith("0 of 2 mixtures are below the floor of the same width")
+    assert said.endswith("0 of 2 mixtures are below the floor of equal parameters.")
 
 
 def test_how_far_two_kinds_of_list_go() -> None:
@@ -347,11 +347,12 @@ def test_where_a_mixture_ends_from_its_starts() -> None:
     )
     assert text(findings.starts(fits)) == (
         "The smallest error is 0.10, from *latents*: the mixture can represent at least that much. From *random* training"
-        " ends at 0.50. From *spectral* training comes as near. Above a dot product with as many parameters (0.30): *random*."
+        " ends at 0.50. From *spectral* training comes as near."
+        " From *random* it stays above the floor of equal parameters (0.30)."
     )
     turned = text(findings.starts(fits.assign(error=[0.1, 0.2, 0.5], equal_floor=0.9)))
     assert "from *random*" in turned and "From *latents* training ends at 0.50." in turned
-    assert turned.endswith("(0.90): none of them.")
+    assert turned.endswith("From every start it falls below the floor of equal parameters (0.90).")
 
 
 def test_what_searchers_cost_and_prove() -> None:

@@ -66,13 +66,15 @@ def floor_lines(floors: pd.DataFrame, floats: bool = False) -> go.Figure:
             line={"color": PALETTE[place % len(PALETTE)], "dash": dashes[place % len(dashes)]},
             hovertemplate=f"width %{{x}}: %{{y:.3f}}<extra>{plain(target)}</extra>",
         )
-    figure.update_xaxes(title_text="width d of the dot product", rangemode="tozero")
+    last = int(floors["width"].max())
+    ticks = [last * part // 4 for part in range(5)]
+    figure.update_xaxes(title_text="width d of the dot product", rangemode="tozero", tickvals=ticks)
     figure.update_yaxes(title_text=ERROR, range=[0, 1.03])
     return finished(figure, "No dot product of width d is below these lines")
 
 
 def width_lines(fits: pd.DataFrame) -> go.Figure:
-    """Trained dot products and mixtures by width, between the floors of equal width and of equal parameters.
+    """Trained dot products and mixtures by width, between the floors of the same width and of equal parameters.
 
     Columns: `width`, `components` (1 for a dot product), `error`, `floor`, `equal_floor`, `equal_width`, optionally `low` and
     `high`, the ends of the spread over seeds.
@@ -82,11 +84,11 @@ def width_lines(fits: pd.DataFrame) -> go.Figure:
     dots, mixtures = fits[fits["components"] == 1], fits[fits["components"] > 1]
     figure = go.Figure()
     figure.add_scatter(
-        x=mixtures["width"], y=mixtures["floor"], name="floor, equal width", mode="lines", line=FLOOR,
+        x=mixtures["width"], y=mixtures["floor"], name="floor, same width", mode="lines", line=FLOOR,
         hovertemplate="floor of width %{x}: %{y:.3f}<extra></extra>",
     )  # fmt: skip
     figure.add_scatter(
-        x=mixtures["width"], y=mixtures["equal_floor"], name="floor, equal parameters to MoL", mode="lines",
+        x=mixtures["width"], y=mixtures["equal_floor"], name="floor, equal parameters", mode="lines",
         line=EQUAL, customdata=mixtures["equal_width"],
         hovertemplate="floor of width %{customdata}: %{y:.3f}<extra></extra>",
     )  # fmt: skip
@@ -106,11 +108,11 @@ def width_lines(fits: pd.DataFrame) -> go.Figure:
         title_text="width d: floats of each query and item", tickvals=widths, range=_around(widths)
     )
     figure.update_yaxes(title_text=ERROR, range=[0, 1.03])
-    return finished(figure, "Equal width, and equal parameters")
+    return finished(figure, "Same width, and equal parameters")
 
 
 def fit_dots(fits: pd.DataFrame, title: str) -> go.Figure:
-    """A dot for each fit, its spread over seeds and its rank; the floors of equal width and equal parameters are marks.
+    """A dot for each fit, its spread over seeds and its rank; the floors of the same width and of equal parameters are marks.
 
     Columns: `fit`, `error`, `rank`, `floor`, `equal_floor`, `equal_width`, optionally `low` and `high`.
     """
@@ -118,7 +120,7 @@ def fit_dots(fits: pd.DataFrame, title: str) -> go.Figure:
     names = [f"{plain(name)}<br>rank {rank}" for name, rank in zip(fits["fit"], fits["rank"], strict=True)]
     figure = go.Figure()
     marks = (
-        ("floor, equal width", fits["floor"], GREY, [""] * len(fits)),
+        ("floor, same width", fits["floor"], GREY, [""] * len(fits)),
         (
             "floor, equal parameters",
             fits["equal_floor"],
@@ -170,7 +172,7 @@ def spectra(values: pd.DataFrame) -> go.Figure:
             hovertemplate=f"σ of place %{{x}}: %{{y:.3g}}<extra>{plain(name)}</extra>",
         )
     figure.update_xaxes(title_text="place i of the singular value", rangemode="tozero")
-    figure.update_yaxes(title_text="σ_i / ‖A‖", type="log", exponentformat="power", dtick=1)
+    figure.update_yaxes(title_text="σ<sub>i</sub> / ‖A‖", type="log", exponentformat="power", dtick=1)
     return finished(figure, "Spectrum of the scores")
 
 
@@ -193,7 +195,7 @@ def side_by_side(
     if len(fits) != 2:
         raise ValueError(f"the figure compares two fits with the target, not {len(fits)}")
     titles = ["error, step by step", f"A: {target_name}", *(name for name, _ in fits)]
-    titles += ["singular values", *(f"error of {name.partition(':')[0]}" for name, _ in fits)]
+    titles += ["singular values", *(f"|φ − A|, {name.partition(':')[0]}" for name, _ in fits)]
     figure = make_subplots(
         2,
         4,
@@ -250,7 +252,7 @@ def widths(
         raise ValueError(f"the floor of width {width} is not in the table")
     error = float(floors.loc[floors["width"] == width, "floor"].iloc[0])
     titles = ["A, the scores to reach", f"dot, d = {width}: error {error:.2f}"]
-    titles += [f"MoL, width {mol_width}: error {mol_error:.2f}", "least relative error of a dot"]
+    titles += [f"MoL, width {mol_width}: error {mol_error:.2f}", "least error of a dot product"]
     figure = make_subplots(
         1, 4, column_widths=[0.23, 0.23, 0.23, 0.31], horizontal_spacing=0.04, subplot_titles=titles
     )
@@ -272,7 +274,7 @@ def widths(
     if equal_width <= last:
         figure.add_vline(
             x=equal_width, line=EQUAL, row=1, col=4,
-            annotation={"text": "equal parameters<br>to MoL", "font": {"color": GREEN}, "align": "left"},
+            annotation={"text": "as many parameters<br>as MoL", "font": {"color": GREEN}, "align": "left"},
         )  # fmt: skip
     figure.add_scatter(
         x=[width], y=[error], mode="markers", hoverinfo="skip", row=1, col=4,
@@ -313,16 +315,26 @@ def _add_spectra(figure: go.Figure, values: pd.DataFrame) -> None:
     for name in ("target", "MoL", "dot"):
         rows = values[(values["matrix"] == name) & (values["value"] > 1e-4)]
         figure.add_scatter(
-            x=rows["place"], y=rows["value"], showlegend=False,
+            x=rows["place"], y=rows["value"], name="A" if name == "target" else None, showlegend=name == "target",
             mode="lines+markers" if name == "dot" else "lines", marker={"size": 5},
             line={"color": _color(name, 0), "width": 1.8}, row=2, col=2,
-            hovertemplate=f"σ_%{{x}} = %{{y:.3g}}<extra>{name}</extra>",
+            hovertemplate=f"σ<sub>%{{x}}</sub> / ‖A‖ = %{{y:.3g}}<extra>{name}</extra>",
         )  # fmt: skip
+    small = {"font": {"size": 12}, "standoff": 2}
     figure.update_yaxes(
-        type="log", range=[-4, 0.1], dtick=2, exponentformat="power", tickfont={"size": 11}, row=2, col=2
+        title={"text": "σ<sub>i</sub> / ‖A‖", **small},
+        type="log",
+        range=[-4, 0.1],
+        dtick=2,
+        exponentformat="power",
+        tickfont={"size": 11},
+        row=2,
+        col=2,
     )
     longest = values["place"].max() + 1
-    figure.update_xaxes(range=[0, longest], tickfont={"size": 11}, nticks=5, row=2, col=2)
+    figure.update_xaxes(
+        title={"text": "place i", **small}, range=[0, longest], tickfont={"size": 11}, nticks=5, row=2, col=2
+    )
 
 
 def _heatmap(values: np.ndarray, coloraxis: str) -> go.Heatmap:

@@ -216,7 +216,7 @@ def _figure(dot: Fit, mol: Fit) -> go.Figure:
     curves = pd.concat([fit.curve.assign(fit=name) for name, fit in (("dot", dot), ("MoL", mol))])
     errors = {name: relative_error(found, target.scores) for name, found in scores.items()}
     matrices = {target.name: _matrix(target.scores)} | {
-        f"{name}: {errors[name]:.3f}": _matrix(found) for name, found in scores.items()
+        f"{name}: error {errors[name]:.3f}": _matrix(found) for name, found in scores.items()
     }
     floors = _floors(target, width, mol.equal_width)
     return side_by_side(curves, floors, matrices, _values(target, scores), mol.config.steps)
@@ -227,7 +227,7 @@ def _preview(target: Target, config: FitConfig) -> go.Figure:
     best = queries @ items.T
     matrices = {
         target.name: _matrix(target.scores),
-        f"dot: {floor(target.scores, config.width):.3f} at best": _matrix(best),
+        f"dot: error {floor(target.scores, config.width):.3f} at best": _matrix(best),
         "MoL: press train": pd.DataFrame(),
     }
     curves = pd.DataFrame({"fit": [], "step": [], "error": []})

@@ -128,27 +128,29 @@ def widths(fits: Mapping[str, Fit]) -> Markdown:
         enough = (curve <= error + EXACT).nonzero()
         width = int(enough[0]) if len(enough) else len(curve)
         equal = float(curve[min(fit.equal_width, len(curve) - 1)])
-        side = "is still below it" if equal < error else "is above it"
+        side = "is still below it" if equal < error else "is not below it"
         sentences.append(
             f"On *{name}* a dot product of width {width} matches the error of the mixture of width {fit.config.width},"
-            f" {error:.2f}; that of equal parameters {side} ({equal:.2f})."
+            f" {error:.2f}; the one with as many parameters {side} ({equal:.2f})."
         )
     return finding(*sentences)
 
 
 def against_floors(fits: pd.DataFrame) -> Markdown:
-    """Which mixtures are below what a dot product can reach; `fits` has `fit` ("dot, …" is no mixture), `error`, `floor`,
+    """Which mixtures are below the floors of dot products; `fits` has `fit` ("dot, …" is no mixture), `error`, `floor`,
     `equal_floor`."""
     rows = fits[~fits["fit"].str.startswith("dot")]
     sentences = []
-    for column, what in (("floor", "of the same width"), ("equal_floor", "with as many parameters")):
+    for column, what in (("floor", "of the same width"), ("equal_floor", "of equal parameters")):
         below = rows.loc[rows["error"] < rows[column], "fit"]
         names = f" ({'; '.join(map(str, below))})" if 0 < len(below) < len(rows) else ""
         ratio = (rows["error"] / rows[column].where(rows[column] > 0)).dropna()
-        spread = f"; their errors are {ratio.min():.2f} to {ratio.max():.2f} times its" if len(ratio) else ""
-        sentences.append(
-            f"{len(below)} of {len(rows)} mixtures{names} are below every dot product {what}{spread}."
+        spread = (
+            f"; their errors are {ratio.min():.2f} to {ratio.max():.2f} times this floor"
+            if len(ratio)
+            else ""
         )
+        sentences.append(f"{len(below)} of {len(rows)} mixtures{names} are below the floor {what}{spread}.")
     return finding(*sentences)
 
 
@@ -163,8 +165,9 @@ def starts(fits: pd.DataFrame) -> Markdown:
             reach = "comes as near" if error <= 1.05 * best["error"] else f"ends at {error:.2f}"
             sentences.append(f"From *{name}* training {reach}.")
     equal = float(best["equal_floor"])
-    above = ", ".join(f"*{name}*" for name in fits.loc[fits["error"] > equal, "fit"]) or "none of them"
-    return finding(*sentences, f"Above a dot product with as many parameters ({equal:.2f}): {above}.")
+    above = " and ".join(f"*{name}*" for name in fits.loc[fits["error"] > equal, "fit"])
+    end = f"From {above} it stays above" if above else "From every start it falls below"
+    return finding(*sentences, f"{end} the floor of equal parameters ({equal:.2f}).")
 
 
 def searchers(table: pd.DataFrame) -> Markdown:
@@ -427,7 +430,7 @@ def component_use(distances: Mapping[str, float], components: int) -> Markdown:
 def balance(models: pd.DataFrame) -> Markdown:
     """How mixtures spread their weights, on average and for each pair; `models` is the second table of `anatomy.balance`."""
     sentences = [
-        f"*{row.model}* uses {row.in_use_on_average:.2f} of {row.components} components on average, and"
+        f"The mixture *{row.model}* uses {row.in_use_on_average:.2f} of {row.components} components on average, and"
         f" {row.in_use_per_pair:.2f} for each pair."
         for row in models.itertuples()
     ]
