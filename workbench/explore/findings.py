@@ -435,8 +435,8 @@ def balance(models: pd.DataFrame) -> Markdown:
         for row in models.itertuples()
     ]
     if len(models) > 1:
-        sharp = models.loc[models["in_use_per_pair"].idxmin(), "model"]
-        even = models.loc[models["in_use_on_average"].idxmax(), "model"]
+        sharp = models.nsmallest(1, "in_use_per_pair")["model"].iloc[0]
+        even = models.nlargest(1, "in_use_on_average")["model"].iloc[0]
         sentences.append(
             f"The weights of a pair are most concentrated in *{sharp}*, the mean weights most even in *{even}*."
         )

@@ -171,7 +171,8 @@ def proof_of_one(
 
 def _apart(scores: pd.DataFrame) -> go.Scatter:
     """Lines of scores by place (columns), one for each component (row): a trace with gaps, which is drawn faster than many."""
-    places = [*scores.columns, scores.columns.max() + 1]
+    places = scores.columns.to_numpy()
+    places = np.append(places, places[-1] + 1)
     scores = scores.reindex(columns=places)
     return go.Scatter(
         x=np.tile(places, len(scores)),
