@@ -243,8 +243,8 @@ print(explorer.command_line)
 # every item whose bound lies below it is ruled out. The proof is complete when nothing orange is left above the line. The ring
 # is the item that bounds everything that is left. Items in the user's history may not be found, and are not searched.
 #
-# *exact with a bound* scores items in the order of their bounds until the proof is complete, and *per component* takes the ends
-# of its lists as bounds. *average* and *h-indexer* score one short list; *graph* walks from an item to its neighbours, and
+# *exact with a bound* scores items in the order of their bounds until the proof is complete; *per component*, *combined* and
+# *until certified*, which makes its lists longer until they suffice, take the ends of the lists as bounds. *average* and *h-indexer* score one short list; *graph* walks from an item to its neighbours, and
 # *tree* descends a tree of clusters: they look for good items, and not for a proof.
 #
 # Press *play*, or move the slider with the arrow keys. The query is one for which exact search scores the median number of
@@ -340,7 +340,7 @@ figures.frontier(films, "relative_hr", title="Published: ML-20M, 27,278 items, k
 
 # %%
 findings.average_or_components(
-    {"Here": group, "On Amazon Books, as published": books, "On ML-20M, as published": films}
+    {"For this model": group, "On Amazon Books, as published": books, "On ML-20M, as published": films}
 )
 
 # %% [markdown]

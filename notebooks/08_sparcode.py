@@ -74,7 +74,7 @@ print(f"code {chosen.tolist()}, rounded token {rounded.tolist()}")
 import pandas as pd
 
 from workbench import data
-from workbench.explore import figures, findings, sparsity_figures
+from workbench.explore import figures, sparsity_figures
 from workbench.explore.curve_explorer import Axes
 from workbench.explore.curve_explorer_widget import CurveExplorer
 from workbench.models.model_store import load_or_train
@@ -221,10 +221,10 @@ CurveExplorer("Cut the lists", pd.concat([curves, full]), axes, "items", "Mean l
 # </details>
 
 # %%
-findings.sparsity(sweep)
+index_findings.sparsity(sweep)
 
 # %%
-findings.list_lengths(curves, sequences.num_items)
+index_findings.list_lengths(curves, sequences.num_items)
 
 # %% [markdown]
 # ## Compared with a tree
@@ -327,7 +327,7 @@ table(towers[shown]) if towers is not None else not_stored(by_tower)
 # codes.
 
 # %%
-findings.towers(towers) if towers is not None else None
+index_findings.towers(towers) if towers is not None else None
 
 # %% [markdown]
 # If the control is where All-to-All is, the interaction is not what lifts it. All rows have the same small budget: none of them is

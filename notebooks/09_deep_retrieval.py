@@ -106,7 +106,7 @@ from dataclasses import replace
 from workbench import data
 from workbench.anatomy import path_analysis as path_analysis
 from workbench.data.examples import example_user
-from workbench.explore import findings, path_figures
+from workbench.explore import path_figures
 from workbench.explore.curve_explorer import Axes
 from workbench.explore.curve_explorer_widget import CurveExplorer
 from workbench.models.model_store import load_or_train
@@ -276,7 +276,7 @@ CurveExplorer(
 # </details>
 
 # %%
-findings.beams(found)
+index_findings.beams(found)
 
 # %% [markdown]
 # ## The penalty

@@ -80,29 +80,6 @@ def test_where_one_method_is_ahead(other: tuple[float, float], said: str) -> Non
         assert longer == "B is above A at every k but 10."
 
 
-def test_how_much_of_an_index_can_be_left_out() -> None:
-    sweep = pd.DataFrame(
-        {
-            "sparsity": [0.5, 0.9, 0.99, None],
-            "NDCG@10": [0.099, 0.085, 0.05, 0.1],
-            "p50_ms": [3.0, 2.2, 2.1, 2.0],
-        }
-    )
-    assert text(findings.sparsity(sweep)) == (
-        "95 % of brute force's NDCG@10 is kept up to a sparsity of 50.0%: less than half of the index can be left out."
-        " At 90.0% it is 85% of brute force's."
-        " At 99.0% it is 50% of brute force's."
-        " A query takes 1.05 to 1.50 times the time of brute force: no index is faster at this size."
-    )
-    faster = text(findings.sparsity(sweep.assign(p50_ms=[3.0, 1.0, 0.5, 2.0])))
-    assert faster.endswith(
-        "A query takes 0.25 to 1.50 times the time of brute force: 2 of the 3 indexes are faster."
-    )
-    assert text(findings.sparsity(sweep.drop(index=0))).startswith("No index here keeps 95 %")
-    named = sweep.assign(index=["50.0% sparse", "90.0% sparse", "learned threshold", "brute force"])
-    assert "The learned threshold leaves out 99.0%." in text(findings.sparsity(named))
-
-
 @pytest.mark.parametrize(
     ("tied", "again", "said"),
     [
@@ -217,26 +194,6 @@ def test_what_tighter_bounds_gain() -> None:
     )
 
 
-def test_how_long_lists_must_be() -> None:
-    curves = pd.concat([curve("NDCG@10", 0.5, 0.95, 1.0), curve("HR@50", 0.1, 0.2, 0.3)])
-    assert text(findings.list_lengths(curves, 100)) == (
-        "Nine tenths of NDCG@10 are kept by lists of 10 items, 10% of the catalogue."
-        " Nine tenths of HR@50 are kept by none of these lists."
-    )
-
-
-def test_how_wide_a_beam_must_be() -> None:
-    found = pd.DataFrame(
-        {"beam": [1, 4], "recall": [0.5, 0.8], "of_brute_force": [0.95, 1.1], "scored": [0.1, 0.3]}
-    ).assign(popular_of_brute_force=[0.97, 1.0])
-    assert text(findings.beams(found)) == (
-        "No beam here finds nine tenths of brute force's best ten. Nine tenths of brute force's hits need a beam of 1,"
-        " which scores 10% of the corpus. At 1 of the 2 beams that score less than everything, the same reranker finds"
-        " more hits among an equal number of the most popular items than on the paths. Some beams have more hits than"
-        " brute force: the items that the paths leave out include its mistakes."
-    )
-
-
 def test_the_choice_of_protocol_that_moves_most_is_named():
     effect = pd.DataFrame(
         {
@@ -250,31 +207,6 @@ def test_the_choice_of_protocol_that_moves_most_is_named():
         "The choice that moves the mean most is *history mask: none* (-0.0800 on average). The best and the worst of these"
         " 2 methods are 0.0500 apart under the strict protocol."
     )
-
-
-def test_each_tower_is_compared_with_its_control():
-    rows = [
-        ("GRU", "All-to-All", 0.07, 0.065, 0.075),
-        ("GRU", "SparCode", 0.05, 0.045, 0.055),
-        ("GRU", "inner product of aligned tokens", 0.072, 0.067, 0.077),
-        ("GRU", "two-tower, inner product", 0.04, 0.035, 0.045),
-        ("DNN", "SparCode", 0.05, 0.045, 0.055),
-        ("none", "popularity", 0.01, 0.01, 0.01),
-    ]
-    table = pd.DataFrame(rows, columns=["tower", "method", "NDCG@10", "low", "high"])
-    assert text(findings.towers(table)) == (
-        "The published order, All-to-All before SparCode before the two-tower, appears behind GRU."
-        " Behind GRU, where the control has 0.0720, All-to-All (0.0700) is no different from the control and"
-        " SparCode (0.0500) is below the control."
-        " Behind GRU the control itself is above the two-tower: there, how inputs are scaled and initialised lifts a model"
-        " without any interaction."
-    )
-    two_tower_ahead = table.assign(
-        **{"NDCG@10": table["NDCG@10"].where(table["method"] != "two-tower, inner product", 0.06)}
-    )
-    two_tower_ahead["high"] = two_tower_ahead["high"] + 0.03
-    said = text(findings.towers(two_tower_ahead))
-    assert "does not appear" in said and "without any interaction" not in said
 
 
 def scores_of(*rows: tuple[str, str, float]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from workbench.bench.methods import METHODS, SearcherSpec
 from workbench.bench.plans import Plan, chosen_points
 from workbench.bench.workloads import Inflated
 from workbench.explore import live_widget
-from workbench.explore.search_figures import FRONT, frontier, searcher_style
+from workbench.explore.search_figures import AWAY, FRONT, frontier, searcher_style
 from workbench.explore.search_widget import HEIGHT, MOST_QUERIES, PAGE_COSTS, SearchExplorer
 from workbench.explore.stored_states import MIME, unpack
 from workbench.explore.widgets import HEADLESS
@@ -439,6 +439,11 @@ def test_labels_of_marks_that_lie_together_are_kept_apart() -> None:
     figure = frontier(rows.iloc[:0], now=rows)
     heights = {a.text: a.ay for a in figure.layout.annotations}
     assert heights["a"] == 0 == heights["c"] and heights["b"] < -10
+    measured = rows.assign(
+        recall=[0.95, 0.9, 0.99]
+    )  # the label of the first would cover the second, left of it
+    alone = frontier(measured.iloc[1:], now=measured.iloc[:1]).layout.annotations[0]
+    assert (alone.ax, alone.ay) != (-AWAY, 0)
 
 
 @pytest.mark.parametrize("name", METHODS)

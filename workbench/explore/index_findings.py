@@ -1,11 +1,11 @@
-"""Findings on learned indexes from stored tables: the ladder to SparCode, paths and their null models, growth."""
+"""Findings on learned indexes: how sparse they can be, the ladder to SparCode, paths and their null models, growth."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 from IPython.display import Markdown
 
-from workbench.explore.findings import finding
+from workbench.explore.findings import finding, reached
 from workbench.studies.deep_retrieval_studies import TITLES
 
 SEARCHED_BY = {
@@ -178,4 +178,117 @@ def path_growth(table: pd.DataFrame, recall: float = 0.95) -> Markdown:
                 f" {best['share_scored']:.1%} scored)"
             )
         sentences.append(f"At {items:,} items and a recall of {recall:.0%}, {' and '.join(parts)}.")
+    return finding(*sentences)
+
+
+def sparsity(sweep: pd.DataFrame, metric: str = "NDCG@10") -> Markdown:
+    """How much of an index can be left out; `sweep` is from `sparsity_sweep`, brute force last."""
+    whole = float(sweep[metric].iloc[-1])
+    rows = sweep[sweep["sparsity"].notna()]
+    kept = rows[rows[metric] >= 0.95 * whole]
+    sentences = []
+    if kept.empty:
+        sentences.append(f"No index here keeps 95 % of brute force's {metric}.")
+    else:
+        sentences.append(
+            f"95 % of brute force's {metric} is kept up to a sparsity of {kept['sparsity'].max():.1%}:"
+            f" {'most' if kept['sparsity'].max() > 0.5 else 'less than half'} of the index can be left out."
+        )
+    for level in (0.9, 0.99):
+        near = rows.iloc[(rows["sparsity"] - level).abs().argsort().iloc[:1]].iloc[0]
+        sentences.append(f"At {near['sparsity']:.1%} it is {near[metric] / whole:.0%} of brute force's.")
+    learned = sweep[sweep["index"] == "learned threshold"] if "index" in sweep else rows.iloc[:0]
+    if len(learned):
+        sentences.append(f"The learned threshold leaves out {learned['sparsity'].iloc[0]:.1%}.")
+    times = rows["p50_ms"] / sweep["p50_ms"].iloc[-1]
+    spread = f"{times.min():.2f} to {times.max():.2f} times the time of brute force"
+    faster = int((times < 1).sum())
+    sentences.append(
+        f"A query takes {spread}: {faster} of the {len(rows)} indexes are faster."
+        if faster
+        else f"A query takes {spread}: no index is faster at this size."
+    )
+    return finding(*sentences)
+
+
+def list_lengths(curves: pd.DataFrame, items: int) -> Markdown:
+    """How long a code's lists must be to keep nine tenths of NDCG@10 and HR@50; `curves` have `curve`, `x`, `y`."""
+    sentences = []
+    for metric in ("NDCG@10", "HR@50"):
+        length = reached(curves[curves["curve"] == metric], "x", "y", 0.9)
+        took = (
+            "none of these lists"
+            if length is None
+            else f"lists of {length:,.0f} items, {length / items:.0%} of the catalogue,"
+        )
+        sentences.append(f"Nine tenths of {metric} are kept by {took.rstrip(',')}.")
+    return finding(*sentences)
+
+
+def towers(
+    table: pd.DataFrame,
+    control: str = "inner product of aligned tokens",
+    base_model: str = "two-tower, inner product",
+) -> Markdown:
+    """Behind which encoders All-to-All and SparCode beat the control without an MLP and without codes, in NDCG@10.
+
+    Also whether the published order appears, and whether the control is above the two-tower. `table` has `tower`, `method`,
+    `NDCG@10`, `low`, `high`; a difference counts if the intervals do not overlap.
+    """
+    sentences, published, scaled = [], [], []
+    for tower, rows in table[table["tower"] != "none"].groupby("tower", sort=False):
+        found = rows.set_index("method")
+        if not {control, base_model} <= set(found.index):
+            continue
+        base, parts = found.loc[control], []
+        two_tower = found.loc[base_model]
+        if found["NDCG@10"]["All-to-All"] > found["NDCG@10"]["SparCode"] > two_tower["NDCG@10"]:
+            published.append(str(tower))
+        if base["low"] > two_tower["high"]:
+            scaled.append(str(tower))
+        for method in ("All-to-All", "SparCode"):
+            row = found.loc[method]
+            verdict = (
+                "above"
+                if row["low"] > base["high"]
+                else "below"
+                if row["high"] < base["low"]
+                else "no different from"
+            )
+            parts.append(f"{method} ({row['NDCG@10']:.4f}) is {verdict} the control")
+        sentences.append(
+            f"Behind {tower}, where the control has {base['NDCG@10']:.4f}, {' and '.join(parts)}."
+        )
+    where = f"appears behind {' and '.join(published)}" if published else "does not appear"
+    sentences.insert(0, f"The published order, All-to-All before SparCode before the two-tower, {where}.")
+    if scaled:
+        sentences.append(
+            f"Behind {' and '.join(scaled)} the control itself is above the two-tower: there, how inputs are scaled and"
+            " initialised lifts a model without any interaction."
+        )
+    return finding(*sentences)
+
+
+def beams(found: pd.DataFrame) -> Markdown:
+    """How wide a beam finds nine tenths of brute force's list and of its hits; `found` is from `beam_recall`."""
+    sentences = []
+    for column, what in (("recall", "best ten"), ("of_brute_force", "hits")):
+        width = reached(found, "beam", column, 0.9)
+        if width is None:
+            sentences.append(f"No beam here finds nine tenths of brute force's {what}.")
+        else:
+            scored = found.set_index("beam")["scored"][width]
+            sentences.append(
+                f"Nine tenths of brute force's {what} need a beam of {width:,.0f}, which scores {scored:.0%} of the corpus."
+            )
+    partial = found[found["scored"] < 1]  # over the whole corpus both are brute force
+    behind = int((partial["of_brute_force"] < partial["popular_of_brute_force"]).sum())
+    sentences.append(
+        f"At {behind} of the {len(partial)} beams that score less than everything, the same reranker finds more hits among an"
+        " equal number of the most popular items than on the paths."
+    )
+    if (found["of_brute_force"] > 1).any():
+        sentences.append(
+            "Some beams have more hits than brute force: the items that the paths leave out include its mistakes."
+        )
     return finding(*sentences)

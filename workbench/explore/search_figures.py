@@ -87,7 +87,7 @@ SMALLEST, LARGEST = 7, 30
 """Diameters in pixels of the marks for the least and the most memory."""
 
 
-NINES = ("0", "0.5", "0.9", "0.99", "0.999", "1")
+NINES = ("0", "0.9", "0.99", "0.999", "1")
 NINES_AT_MOST = 4.0
 """Position of a recall of 1, and of all above 0.9999."""
 
@@ -184,7 +184,7 @@ def frontier(
     figure.update_yaxes(title_text=COSTS.get(cost, plain(cost)), **axis)
     if fresh.any():
         _ring(figure, rows[fresh], measure, cost, areas)
-        _label(figure, rows[fresh], measure, cost, _heights(rows[cost], logarithmic, WITHIN_AXES * height))
+        _label(figure, rows, fresh, measure, cost, _heights(rows[cost], logarithmic, WITHIN_AXES * height))
     # The names of all searchers fit into the height of the figure, below the bar of buttons.
     figure.update_layout(
         height=height,
@@ -316,8 +316,8 @@ def _ring(figure: go.Figure, rows: pd.DataFrame, measure: str, cost: str, areas:
         )  # fmt: skip
 
 
-ROOM = 0.2
-"""The share of the horizontal axis that a label to the left of its mark takes."""
+ACROSS, AWAY, LETTER, AROUND = 300, 56, 7, 9
+"""Pixels, about: the axis of a narrow figure, a label's distance from its mark, a letter of it, and half a mark."""
 
 WITHIN_AXES, LINE = 0.65, 15
 """The share of a figure's height from its lowest mark to its highest, about, and the pixels of a line of a label."""
@@ -330,25 +330,53 @@ def _heights(latencies: pd.Series, logarithmic: bool, highest: float) -> pd.Seri
     return highest * (values - low) / ((values.max() - low) or 1.0)
 
 
-def _label(figure: go.Figure, rows: pd.DataFrame, measure: str, cost: str, heights: pd.Series) -> None:
-    """The setting of each row left of its mark, one above the other if they would overlap."""
-    log, lowest = figure.layout.yaxis.type == "log", -math.inf
+def _label(
+    figure: go.Figure, rows: pd.DataFrame, fresh: pd.Series, measure: str, cost: str, heights: pd.Series
+) -> None:
+    """The setting of each fresh row, as near to its mark as it covers no mark and no other label, rather left than right."""
+    log = figure.layout.yaxis.type == "log"
     places = _along(rows[measure], measure)
-    drawn = [float(x) for trace in figure.data for x in (trace.x if trace.x is not None else ())]
-    low, high = (0.0, NINES_AT_MOST) if measure == "recall" else (min(drawn), max(drawn))
-    left = low + ROOM * (high - low) if high > low else -math.inf
-    for index in heights[rows.index].sort_values().index:
-        row, height = rows.loc[index], float(heights[index])
-        lowest = max(height, lowest + LINE)
+    low, high = (0.0, NINES_AT_MOST) if measure == "recall" else (places.min(), places.max())
+    across = ACROSS * (places - low) / ((high - low) or 1.0)
+    taken = [
+        (x - AROUND, x + AROUND, y) for x, y in zip(across, heights[rows.index], strict=True)
+    ]  # left, right, height
+    for index in heights[rows.index[fresh]].sort_values().index:
+        row = rows.loc[index]
+        text = str(row["setting"] or row["method"])
+        sides = (-1, 1) if across[index] > AWAY + LETTER * len(text) else (1, -1)
+        spots = [
+            (side, up, _spot(across[index], heights[index], side, up, len(text)))
+            for up in (0, 1, -1, 2, -2, 3, -3)
+            for side in sides
+        ]
+        side, up, spot = next((found for found in spots if _is_free(found[2], taken)), spots[0])
+        taken.append(spot)
         latency = float(row[cost])
-        side = 1 if float(places[index]) < left else -1  # there is no room left of the first marks
         figure.add_annotation(
             x=float(places[index]), y=math.log10(latency) if log else latency,
-            text=plain(row["setting"] or row["method"]), name=plain(row["method"]),
-            ax=side * 56, ay=height - lowest, xanchor="right" if side < 0 else "left",
+            text=plain(text), name=plain(row["method"]),
+            ax=side * AWAY, ay=-up * LINE, xanchor="right" if side < 0 else "left",
             font={"size": 12}, arrowhead=0, arrowwidth=1, arrowcolor=GREY,
             standoff=10,
         )  # fmt: skip
+
+
+def _spot(x: float, y: float, side: int, up: int, letters: int) -> tuple[float, float, float]:
+    """Where a label left (−1) or right of a mark ends, and its height, `up` lines above the mark."""
+    ends = x + side * AWAY, x + side * (AWAY + LETTER * letters)
+    return min(ends), max(ends), y + up * LINE
+
+
+def _is_free(spot: tuple[float, float, float], taken: Sequence[tuple[float, float, float]]) -> bool:
+    """Whether a label lies within the axes and over nothing of `taken`.
+
+    >>> _is_free((50, 90, 20), [(80, 98, 30)]), _is_free((50, 90, 20), [(80, 98, 40)])
+    (False, True)
+    """
+    left, right, height = spot
+    inside = left >= 0 and right <= ACROSS and height > -LINE
+    return inside and not any(left < b and a < right and abs(height - at) < LINE for a, b, at in taken)
 
 
 def _areas(rows: pd.DataFrame) -> pd.Series:
