@@ -364,8 +364,8 @@ def _label(
 
 def _spot(x: float, y: float, side: int, up: int, letters: int) -> tuple[float, float, float]:
     """Where a label left (−1) or right of a mark ends, and its height, `up` lines above the mark."""
-    ends = x + side * AWAY, x + side * (AWAY + LETTER * letters)
-    return min(ends), max(ends), y + up * LINE
+    ends = sorted((float(x + side * AWAY), float(x + side * (AWAY + LETTER * letters))))
+    return ends[0], ends[1], float(y + up * LINE)
 
 
 def _is_free(spot: tuple[float, float, float], taken: Sequence[tuple[float, float, float]]) -> bool:
