@@ -229,7 +229,7 @@ counts = results.drop_duplicates("subset").set_index("subset")["queries"]
 kinds = [s for s in counts.index if s == "all" or counts[s] < counts["all"]]
 by_subset = chosen.pivot(index="way", columns="subset", values="value")[kinds]
 by_subset = by_subset.rename(columns={s: f"{s} ({counts[s]:,})" for s in kinds}).reset_index()
-table(by_subset, digits=3) if len(kinds) > 1 else "All test queries are of one kind."
+table(by_subset, digits=3) if len(kinds) > 1 else findings.finding("All test queries are of one kind.")
 
 # %% [markdown]
 # ## Is it the setting?
