@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from workbench.explore import tables
-from workbench.explore.tables import table
+from workbench.explore.tables import not_stored, table
+from workbench.studies.study import study
 
 
 def test_examples_hold():
@@ -54,3 +55,11 @@ def test_row_names_that_repeat_become_a_column():
     frame = pd.DataFrame({"value": [1, 2]}, index=pd.Index(["a", "a"], name="pair"))
     page = table(frame, best="columns").to_html()
     assert "row_heading" not in page and page.count(">a<") == 2
+
+
+def test_a_study_that_was_not_run_names_its_command_and_its_time() -> None:
+    long, short = (not_stored(study(name)).data for name in ("sparcode-sparsity", "deep-retrieval-growth"))
+    assert (
+        "`workbench study run sparcode-sparsity` computes this table, and trains its models in about" in long
+    )
+    assert short.endswith("`workbench study run deep-retrieval-growth` computes this table.")

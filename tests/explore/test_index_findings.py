@@ -85,7 +85,7 @@ def test_a_beam_reaches_the_held_out_item_or_not() -> None:
     assert missed.startswith("The held-out item is on none of the 3 paths of this beam")
     walked = pd.DataFrame({"holds_next": [False, True, True]})
     assert text(index_findings.followed(walked, shown)) == (
-        "The held-out item is on 2 of the 3 paths of this beam, first on number 2;"
+        "Of the 3 paths of this beam, the most probable first, the held-out item is on number 2 and 3;"
         " among all items found there the reranker does not place it in the first 2."
     )
     found = text(index_findings.followed(walked, shown.assign(held_out=[False, True])))

@@ -154,7 +154,8 @@ def followed(walked: pd.DataFrame, shown: pd.DataFrame) -> Markdown:
         return finding(
             f"The held-out item is on none of the {len(walked)} paths of this beam, so it was never scored and cannot be found."
         )
-    reached = f"The held-out item is on {len(paths)} of the {len(walked)} paths of this beam, first on number {paths[0]};"
+    numbers = " and ".join(map(str, paths))
+    reached = f"Of the {len(walked)} paths of this beam, the most probable first, the held-out item is on number {numbers};"
     if places.empty:
         return finding(
             reached, f"among all items found there the reranker does not place it in the first {len(shown)}."
