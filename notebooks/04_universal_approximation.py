@@ -320,7 +320,7 @@ scores = queries @ items.T
 right = float((scores.argmax(1) == wanted["identity"].scores.argmax(1)).double().mean())
 record("identity: right first places with a dot product of width 2", round(100 * right), unit="%")
 least = floor.floor(wanted["identity"].scores, 2)
-table(pd.DataFrame({"first_places_right": [right], "relative_error,_at_least": [least]}))
+table(pd.DataFrame({"right_first_places,_%": [100 * right], "relative_error,_at_least": [least]}))
 
 # %% [markdown]
 # How many dimensions an *order* needs is the question of the sign rank. For some sets of relevant items it grows with the

@@ -280,11 +280,11 @@ def test_where_a_mixture_ends_from_its_starts() -> None:
     assert text(findings.starts(fits)) == (
         "The smallest error is 0.10, from *latents*: the mixture can represent at least that much. From *random* training"
         " ends at 0.50. From *spectral* training comes as near."
-        " From *random* it stays above the floor of equal parameters (0.30)."
+        " From *random* training ends above the floor of equal parameters (0.30)."
     )
     turned = text(findings.starts(fits.assign(error=[0.1, 0.2, 0.5], equal_floor=0.9)))
     assert "from *random*" in turned and "From *latents* training ends at 0.50." in turned
-    assert turned.endswith("From every start it falls below the floor of equal parameters (0.90).")
+    assert turned.endswith("From every start training ends below the floor of equal parameters (0.90).")
 
 
 def test_what_searchers_cost_and_prove() -> None:

@@ -66,8 +66,7 @@ def floor_lines(floors: pd.DataFrame, floats: bool = False) -> go.Figure:
             line={"color": PALETTE[place % len(PALETTE)], "dash": dashes[place % len(dashes)]},
             hovertemplate=f"width %{{x}}: %{{y:.3f}}<extra>{plain(target)}</extra>",
         )
-    last = int(floors["width"].max())
-    ticks = [last * part // 4 for part in range(5)]
+    ticks = _quarters(int(floors["width"].max()))
     figure.update_xaxes(title_text="width d of the dot product", rangemode="tozero", tickvals=ticks)
     figure.update_yaxes(title_text=ERROR, range=[0, 1.03])
     return finished(figure, "No dot product of width d is below these lines")
@@ -195,7 +194,7 @@ def side_by_side(
     if len(fits) != 2:
         raise ValueError(f"the figure compares two fits with the target, not {len(fits)}")
     titles = ["error, step by step", f"A: {target_name}", *(name for name, _ in fits)]
-    titles += ["singular values", *(f"|φ − A|, {name.partition(':')[0]}" for name, _ in fits)]
+    titles += ["singular values σᵢ / ‖A‖", *(f"|φ − A|, {name.partition(':')[0]}" for name, _ in fits)]
     figure = make_subplots(
         2,
         4,
@@ -281,7 +280,13 @@ def widths(
         marker={"color": BLUE, "size": 12, "line": {"color": "white", "width": 1.5}},
     )  # fmt: skip
     small = {"font": {"size": 13}, "standoff": 4}
-    figure.update_xaxes(title={"text": "width d", **small}, range=[-0.02 * last, 1.02 * last], row=1, col=4)
+    figure.update_xaxes(
+        title={"text": "width d", **small},
+        range=[-0.02 * last, 1.02 * last],
+        tickvals=_quarters(last),
+        row=1,
+        col=4,
+    )
     figure.update_yaxes(range=[-0.02, 1.05], row=1, col=4)
     figure.update_annotations(font_size=13)
     finished(figure, "")
@@ -320,18 +325,10 @@ def _add_spectra(figure: go.Figure, values: pd.DataFrame) -> None:
             line={"color": _color(name, 0), "width": 1.8}, row=2, col=2,
             hovertemplate=f"σ<sub>%{{x}}</sub> / ‖A‖ = %{{y:.3g}}<extra>{name}</extra>",
         )  # fmt: skip
-    small = {"font": {"size": 12}, "standoff": 2}
     figure.update_yaxes(
-        title={"text": "σ<sub>i</sub> / ‖A‖", **small},
-        type="log",
-        range=[-4, 0.1],
-        dtick=2,
-        exponentformat="power",
-        tickfont={"size": 11},
-        row=2,
-        col=2,
+        type="log", range=[-4, 0.1], dtick=2, exponentformat="power", tickfont={"size": 11}, row=2, col=2
     )
-    longest = values["place"].max() + 1
+    longest, small = values["place"].max() + 1, {"font": {"size": 12}, "standoff": 2}
     figure.update_xaxes(
         title={"text": "place i", **small}, range=[0, longest], tickfont={"size": 11}, nticks=5, row=2, col=2
     )
@@ -374,6 +371,11 @@ def _spread(rows: pd.DataFrame) -> dict[str, object] | None:
         "color": GREY,
         "thickness": 1.5,
     }
+
+
+def _quarters(last: int) -> list[int]:
+    """Ticks of an axis of widths, from 0 to the last."""
+    return [last * part // 4 for part in range(5)]
 
 
 def _around(values: list[int]) -> list[float]:

@@ -166,7 +166,7 @@ def starts(fits: pd.DataFrame) -> Markdown:
             sentences.append(f"From *{name}* training {reach}.")
     equal = float(best["equal_floor"])
     above = " and ".join(f"*{name}*" for name in fits.loc[fits["error"] > equal, "fit"])
-    end = f"From {above} it stays above" if above else "From every start it falls below"
+    end = f"From {above} training ends above" if above else "From every start training ends below"
     return finding(*sentences, f"{end} the floor of equal parameters ({equal:.2f}).")
 
 
