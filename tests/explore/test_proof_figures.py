@@ -80,7 +80,7 @@ def test_survivors_are_drawn_once_per_gate_as_far_as_they_reach():
     (bars,) = figure.data
     assert list(bars.y) == ["× 0: 4.0", "× 1: 1.5"]
     assert list(bars.x) == pytest.approx([0.09, 0.01])
-    assert 0.09 < figure.layout.xaxis.range[1] < 0.12
+    assert 0.09 < figure.layout.xaxis.range[1] < 0.13
 
 
 @pytest.mark.parametrize("draw", [figures.proofs_by_n1, figures.survivors_by_sharpness])

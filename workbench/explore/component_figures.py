@@ -60,7 +60,6 @@ def usage_heatmap(
         title_text="component (query group · item group)", showgrid=False, ticks="", type="category"
     )
     figure.update_yaxes(
-        title_text=plain(use.index.name or ""),
         autorange="reversed",
         showgrid=False,
         ticks="",

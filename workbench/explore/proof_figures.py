@@ -272,7 +272,7 @@ def survivors_by_sharpness(shares: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(
         title_text="share of the corpus scored",
         tickformat=".0%",
-        range=[0, 1.15 * max(float(bars["surviving"].max()), 0.01)],
+        range=[0, 1.3 * max(float(bars["surviving"].max()), 0.01)],  # room for the number
     )
     figure.update_yaxes(
         title_text="gate: components in use", autorange="reversed", showgrid=False, ticks="", type="category"
