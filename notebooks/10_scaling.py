@@ -198,7 +198,7 @@ table(needs)
 #
 # </details>
 #
-# The first remedy is to store the components in fewer bits. The state of a billion items at this size, in GB:
+# The first remedy is to store the components in fewer bits. The state of `corpus` items at this size, in GB:
 
 # %%
 embedding = 4 * trained.retriever().config.dim
