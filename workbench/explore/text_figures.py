@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.explore.figures import finished, need, translucent
-from workbench.explore.template import BLUE, GREEN, GREY, TEMPLATE, VERMILLION, plain
+from workbench.explore.template import BLUE, GREEN, GREY, TEMPLATE, VERMILLION, on_one_line, plain
 
 WIDTH = 44
 TEXT = TEMPLATE.layout.font.color
@@ -20,11 +20,15 @@ NARROWEST, LETTER, PADDING, LINE = 680, 6, 8, 15.6
 def answer_columns(answers: pd.DataFrame) -> go.Figure:
     """One column of documents per way of searching, best first; `answers` has `way`, `place` and `document`.
 
-    It is as high as its rows are at the least width: plotly hides those for which there is no room.
+    Texts are wrapped for the least width, where plotly would measure each word of them, and the figure is as high as its rows:
+    plotly hides those for which there is no room.
     """
     need(answers, "way", "place", "document")
     ways = list(dict.fromkeys(answers["way"]))
-    columns = [answers[answers["way"] == way].sort_values("place")["document"] for way in ways]
+    width = max(1, int((8 * (NARROWEST - 20) / (8 * len(ways) + 1) - 2 * PADDING) / LETTER))
+    wrapped = answers["document"].map(lambda text: textwrap.wrap(text, width, break_long_words=False))
+    texts = wrapped.map(lambda lines: "<br>".join(on_one_line(plain(line)) for line in lines))
+    columns = [texts[answers[answers["way"] == way].sort_values("place").index] for way in ways]
     places = sorted(answers["place"].unique())
     figure = go.Figure(
         go.Table(
@@ -37,7 +41,7 @@ def answer_columns(answers: pd.DataFrame) -> go.Figure:
                 "line": {"width": 0},
             },
             cells={
-                "values": [places, *[[plain(text) for text in column] for column in columns]],
+                "values": [places, *map(list, columns)],
                 "align": "left",
                 "font": {"size": 12, "color": TEXT},
                 "fill": {"color": "rgba(0,0,0,0)"},
@@ -46,9 +50,7 @@ def answer_columns(answers: pd.DataFrame) -> go.Figure:
         ),
         {"template": TEMPLATE},
     )
-    width = max(1, int((8 * (NARROWEST - 20) / (8 * len(ways) + 1) - 2 * PADDING) / LETTER))
-    lines = answers["document"].map(lambda text: len(textwrap.wrap(text, width, break_long_words=False)))
-    height = 2 * PADDING + LINE * lines.groupby(answers["place"]).max()
+    height = 2 * PADDING + LINE * wrapped.map(len).groupby(answers["place"]).max()
     return figure.update_layout(
         height=56 + math.ceil(height.sum()), margin={"t": 10, "b": 10, "l": 10, "r": 10}
     )
