@@ -400,7 +400,7 @@ findings.groups_searched(walked, found, scored)
 # Everything that MoL needs from an item is computed once and stored: its components and its part of the gate.
 
 # %%
-axes = Axes("items in the corpus", "GB stored for search", unit="items", log_y=True)
+axes = Axes("items in the corpus", "GB stored for search", unit="items", log_y=True, y_unit="GB")
 kept = tour_experiments.kept(workload)
 CurveExplorer("Memory by corpus size", kept, axes, "items", "Size of the corpus", start=1_000_000).at(view)
 

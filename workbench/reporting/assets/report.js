@@ -339,11 +339,11 @@ function drawPlots() {
   });
 }
 
-// Code that computes what is printed below it, or compares it, belongs to the lesson; that of a figure does not.
+// Code that computes what is printed below it, compares it, or makes a class belongs to the lesson; that of a figure does not.
 function openLessons() {
   for (const code of document.querySelectorAll(".jp-CodeCell details.code")) {
     const cell = code.closest(".jp-CodeCell");
-    if (cell.querySelector(".jp-RenderedText") || /\bassert(_close)?\b/.test(code.textContent)) code.open = true;
+    if (cell.querySelector(".jp-RenderedText") || /\bassert(_close)?\b|^class /m.test(code.textContent)) code.open = true;
   }
 }
 
