@@ -78,7 +78,7 @@ def test_the_loss_falls_and_the_metric_rises(tmp_path, kind, precision):
     run = trained(tmp_path, kind, replace(QUICK, epochs=20, learning_rate=0.02, precision=precision))
     losses = run.history["loss"]
     assert losses.iloc[-1] < 0.7 * losses.iloc[0]
-    assert run.best_metric > 1.3 * run.history["NDCG@10"].iloc[0]
+    assert run.best_metric > 1.15 * run.history["NDCG@10"].iloc[0]
     assert all(p.dtype == torch.float32 for p in Retriever.load(run.folder).parameters())
 
 
