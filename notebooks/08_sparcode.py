@@ -36,12 +36,14 @@ view = ""
 
 # %%
 from workbench.explore import index_findings
-from workbench.explore.tables import not_stored, table
+from workbench.explore.tables import table
 from workbench.studies.study import study
 
 similarities = study("similarities")
 results = similarities.stored()
-table(index_findings.similarities(results)) if results is not None else not_stored(similarities)
+table(index_findings.similarities(results)) if results is not None else index_findings.not_stored(
+    similarities
+)
 
 # %%
 ladder = "ml-1m-sparcode-ladder-"
@@ -270,7 +272,9 @@ for start in (4.0, 0.0):
 by_threshold = study("sparcode-sparsity")
 measured_sweep = by_threshold.stored()
 shown = ["threshold_by", "index", "sparsity", "NDCG@10", "HR@50", "short", "seen", "mebibytes", "p50_ms"]
-table(measured_sweep[shown].rename(columns=words)) if measured_sweep is not None else not_stored(by_threshold)
+table(
+    measured_sweep[shown].rename(columns=words)
+) if measured_sweep is not None else index_findings.not_stored(by_threshold)
 
 # %%
 index_findings.thresholds(measured_sweep) if measured_sweep is not None else None
@@ -289,7 +293,9 @@ steps_to_sparcode = study("sparcode-ladder")
 steps = steps_to_sparcode.stored()
 shown = ["row", "NDCG@10", "low", "high", "validation", "epochs", "floats", "p50_ms", "codes", "seen"]
 words = {"row": "model", "validation": "on validation", "floats": "floats per item", "p50_ms": "ms per query"}
-table(steps[shown].rename(columns=words)) if steps is not None else not_stored(steps_to_sparcode)
+table(steps[shown].rename(columns=words)) if steps is not None else index_findings.not_stored(
+    steps_to_sparcode
+)
 
 # %%
 sparsity_figures.interaction_bars(steps.rename(columns={"row": "variant"})) if steps is not None else None
@@ -319,7 +325,7 @@ index_findings.ladder(steps, *rows) if steps is not None else None
 by_tower = study("sparcode-towers")
 towers = by_tower.stored()
 shown = ["tower", "method", "NDCG@10", "low", "high", "HR@50"]
-table(towers[shown]) if towers is not None else not_stored(by_tower)
+table(towers[shown]) if towers is not None else index_findings.not_stored(by_tower)
 
 # %% [markdown]
 # Where the published order appears, it is tempting to credit the learned interaction. The control tests that: *inner product of

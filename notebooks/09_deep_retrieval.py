@@ -40,7 +40,7 @@ view = ""
 
 # %%
 from workbench.explore import index_findings
-from workbench.explore.tables import not_stored, table
+from workbench.explore.tables import table
 from workbench.studies.study import study
 
 indexes = study("deep-retrieval")
@@ -60,7 +60,7 @@ short = {
     "share_scored": "share scored",
     "p50_ms": "ms per query",
 }
-table(measured[columns].rename(columns=short)) if measured is not None else not_stored(indexes)
+table(measured[columns].rename(columns=short)) if measured is not None else index_findings.not_stored(indexes)
 
 # %%
 index_findings.paths_and_nulls(measured) if measured is not None else None
@@ -72,7 +72,7 @@ index_findings.paths_and_nulls(measured) if measured is not None else None
 # %%
 similarities = study("similarities")
 others = similarities.stored()
-table(index_findings.similarities(others)) if others is not None else not_stored(similarities)
+table(index_findings.similarities(others)) if others is not None else index_findings.not_stored(similarities)
 
 # %%
 hstu = ["ml-1m-cpu-hstu-mol", "ml-1m-cpu-hstu-deep-retrieval", "ml-1m-cpu-hstu-dot-paths"]
@@ -336,7 +336,7 @@ columns = [
     "build_seconds",
 ]
 short = {"p50_ms": "ms per query", "of_brute_force": "× brute force", "build_seconds": "seconds to build"}
-table(growth[columns].rename(columns=short)) if growth is not None else not_stored(by_size)
+table(growth[columns].rename(columns=short)) if growth is not None else index_findings.not_stored(by_size)
 
 # %%
 index_findings.path_growth(growth) if growth is not None else None

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from workbench.explore import tables
-from workbench.explore.tables import not_stored, table
+from workbench.explore.index_findings import not_stored
+from workbench.explore.tables import table
 from workbench.studies.study import study
 
 

@@ -7,12 +7,21 @@ from IPython.display import Markdown
 
 from workbench.explore.findings import finding, reached
 from workbench.studies.deep_retrieval_studies import TITLES
+from workbench.studies.study import Study
 
 SEARCHED_BY = {
     "BruteForce": "brute force",
     "PathBeam": "a beam of paths",
     "InvertedIndex": "an inverted index",
 }
+
+
+def not_stored(study: Study) -> Markdown:
+    """What stands in place of the table of a study that was not run yet: the command that runs it, and how long it trains."""
+    training = f", and trains its models in about {study.minutes:g} minutes" if study.minutes else ""
+    return Markdown(
+        f"*Not measured here yet:* `workbench study run {study.name}` computes this table{training}."
+    )
 
 
 def ladder(table: pd.DataFrame, control: str, unquantized: str, fine_tuned: str) -> Markdown:

@@ -6,10 +6,8 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
-from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
-from workbench.studies.study import Study
 from workbench.visible import html_text
 
 
@@ -73,14 +71,6 @@ def _written_numbers(column: pd.Series) -> bool:
         return False
     given = column[column != ""].dropna()
     return len(given) > 0 and bool(given.str.fullmatch(r"[-+−]?[\d.,]+ ?%?").all())
-
-
-def not_stored(study: Study) -> Markdown:
-    """What stands in place of the table of a study that was not run yet: the command that runs it, and how long it trains."""
-    training = f", and trains its models in about {study.minutes:g} minutes" if study.minutes else ""
-    return Markdown(
-        f"*Not measured here yet:* `workbench study run {study.name}` computes this table{training}."
-    )
 
 
 def _heading(name: Hashable) -> str:

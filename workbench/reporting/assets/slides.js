@@ -54,7 +54,6 @@ function openState(dashboard) {
   deck.slide(h, v);
 }
 
-openLessons();
 const asked = readAddress(); // before the deck writes its own place into the address
 addEventListener("hashchange", () => openState(readAddress()));
 deck.initialize().then(() => {
