@@ -1,6 +1,7 @@
 """Lists from Milvus, on its embedded engine: built, searched, changed, opened again, and refused where they are not ours."""
 
 import fcntl
+import logging
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,11 @@ def test_a_call_that_the_embedded_engine_does_not_have_leaves_no_log(milvus, cap
     milvus.lists("silent", IDS, VECTORS)
     assert milvus.client._get_connection().alloc_timestamp() == 0
     assert "not implemented" not in caplog.text
+    try:
+        raise NotImplementedError("a call of somebody else's server")
+    except NotImplementedError:
+        logging.getLogger("grpc._server").exception("somebody else's")
+    assert "somebody else's server" in caplog.text
 
 
 def test_no_queries_and_queries_of_another_width(flat):

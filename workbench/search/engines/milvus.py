@@ -6,6 +6,7 @@ pymilvus is optional, and milvus-lite too, which the embedded engine is; an Impo
 import json
 import logging
 import re
+import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -210,8 +211,14 @@ def _not_opened(address: str, error: Exception) -> Exception:
 
 
 def _is_implemented(record: logging.LogRecord) -> bool:
-    """No log of a call that milvus-lite does not have: its client gets a status that says so, and raises if it matters."""
-    return not (record.exc_info and isinstance(record.exc_info[1], NotImplementedError))
+    """No log of a call that milvus-lite does not have: its client gets a status that says so, and raises if it matters.
+
+    Servers of others log what they did before.
+    """
+    if not (record.exc_info and isinstance(record.exc_info[1], NotImplementedError)):
+        return True
+    *_, (frame, _) = traceback.walk_tb(record.exc_info[2])
+    return not frame.f_globals.get("__name__", "").startswith(("pymilvus", "milvus_lite"))
 
 
 @contextmanager
