@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import pytest
 from plotly.subplots import make_subplots
 
-from workbench.explore.template import BLUE, TEMPLATE
+from workbench.explore.template import BLUE, GREY, TEMPLATE
 from workbench.reporting import pages
 from workbench.reporting.records import Record
 from workbench.reporting.results import Entry, Report
@@ -66,6 +66,18 @@ def entry(name: str, **changes: Any) -> Entry:
     return Entry(**{**fields, **changes})
 
 
+def contrast(one: str, other: str) -> float:
+    """WCAG's contrast of two colours, as a browser writes them."""
+    lights = sorted(
+        sum(
+            share * (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4)
+            for share, c in zip((0.2126, 0.7152, 0.0722), rgb, strict=True)
+        )
+        for rgb in ([int(part) / 255 for part in re.findall(r"\d+", color)[:3]] for color in (one, other))
+    )
+    return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of three notebooks: good, hostile, failed."""
@@ -73,7 +85,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = reports / "quick-made"
     folder.mkdir()
     ours = go.Figure(
-        [go.Bar(y=[1, 2]), go.Scatter(y=[2, 1])], {"template": TEMPLATE, "title": {"text": "Ours"}}
+        [go.Bar(y=[1, 2], error_y={"array": [0.5, 0.5]}, marker={"color": GREY}), go.Scatter(y=[2, 1])],
+        {"template": TEMPLATE, "title": {"text": "Ours"}},
     )
     ours.add_annotation(x=0, y=1.5, text="in blue", showarrow=False, font={"color": BLUE})
     table = pd.DataFrame({"title": ["Heat"], "n": [1.5]}).to_html()
@@ -136,7 +149,7 @@ def test_plots_draw_and_formulas_are_set_without_a_network(visit: Any, report: P
     page.goto((report / "00_good.html").as_uri())
     page.wait_for_selector(".plot .js-plotly-plot .main-svg")
     assert page.locator(".js-plotly-plot").count() == 2
-    assert page.locator(".js-plotly-plot .bars path").count() == 2
+    assert page.locator(".js-plotly-plot .bars .point > path").count() == 2
     assert page.locator(".math .katex").count() == 5
     assert page.locator(".math.unset").count() == 0
     assert page.locator(".math.display .katex-display").count() == 3
@@ -232,25 +245,22 @@ def test_light_and_dark_follow_the_reader(visit: Any, report: Path) -> None:
     )
 
 
-def test_coloured_text_can_be_read_on_both_grounds(visit: Any, report: Path) -> None:
+def test_coloured_text_and_intervals_can_be_read_on_both_grounds(visit: Any, report: Path) -> None:
+    """The text of a note, and an interval that stands half on its bar."""
     page = visit.page
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.goto((report / "00_good.html").as_uri())
         page.wait_for_selector(".annotation-text")
-        colours = page.evaluate(
-            """[getComputedStyle(document.querySelector('.annotation-text')).fill,
-                getComputedStyle(document.body).backgroundColor]"""
+        text, interval, bar, ground = page.evaluate(
+            """() => {
+                const style = place => getComputedStyle(document.querySelector(place))
+                return [style('.annotation-text').fill, style('.errorbar path').stroke, style('.bars .point path').fill,
+                        style('body').backgroundColor]
+            }"""
         )
-        text, ground = ([int(part) / 255 for part in re.findall(r"\d+", colour)[:3]] for colour in colours)
-        lights = sorted(
-            sum(
-                share * (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4)
-                for share, c in zip((0.2126, 0.7152, 0.0722), rgb, strict=True)
-            )
-            for rgb in (text, ground)
-        )
-        assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 4.5, (scheme, colours)
+        assert contrast(text, ground) >= 4.5, (scheme, text, ground)
+        assert min(contrast(interval, ground), contrast(interval, bar)) >= 2.5, (scheme, interval, bar, ground)
 
 
 def test_logs_fold_away_and_paper_gets_answers_and_whole_figures(visit: Any, report: Path) -> None:

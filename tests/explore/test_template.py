@@ -53,6 +53,14 @@ def test_text_can_be_read_on_light_and_dark(ground: str) -> None:
     assert contrast(TEMPLATE.layout.font.color, ground) > 3.9
 
 
+@pytest.mark.parametrize("ground", ["#ffffff", "#15181c"])
+@pytest.mark.parametrize("axis", ["error_x", "error_y"])
+@pytest.mark.parametrize("kind", ["scatter", "bar"])
+def test_intervals_show_on_light_and_dark(kind: str, axis: str, ground: str) -> None:
+    (marks,) = TEMPLATE.data[kind]
+    assert contrast(marks[axis].color, ground) > 3.9  # plotly's own is black, on any ground
+
+
 @pytest.mark.parametrize("scale", [SEQUENTIAL, DIVERGING])
 def test_numbers_can_be_read_in_every_cell_of_a_scale(scale: list[list[object]]) -> None:
     cells = sample_colorscale(scale, [place / 100 for place in range(101)], colortype="tuple")

@@ -368,8 +368,6 @@ def _spread(rows: pd.DataFrame) -> dict[str, object] | None:
         "symmetric": False,
         "array": up,
         "arrayminus": down,
-        "color": GREY,
-        "thickness": 1.5,
     }
 
 

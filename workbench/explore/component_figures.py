@@ -123,12 +123,7 @@ def switched_off_bars(table: pd.DataFrame) -> go.Figure:
             x=rows["component"],
             y=rows["change"],
             marker={"color": [translucent(VERMILLION if c < 0 else SKY, 0.5) for c in rows["change"]]},
-            error_y={
-                "type": "data",
-                "array": 2 * rows["error"],
-                "color": TEMPLATE.layout.font.color,
-                "thickness": 2,
-            },
+            error_y={"type": "data", "array": 2 * rows["error"]},
             customdata=rows[[metric]] if metric in rows else None,
             hovertemplate=f"without %{{x}}: %{{y:+.4f}}<extra>{plain(metric)}</extra>",
         )

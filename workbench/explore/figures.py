@@ -388,8 +388,6 @@ def _interval(rows: pd.DataFrame) -> dict[str, object] | None:
         "symmetric": False,
         "array": rows["high"] - rows["value"],
         "arrayminus": rows["value"] - rows["low"],
-        "color": TEMPLATE.layout.font.color,
-        "thickness": 1.5,
     }
 
 

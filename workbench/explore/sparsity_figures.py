@@ -85,8 +85,6 @@ def interaction_bars(ablation: pd.DataFrame, metric: str = "NDCG@10") -> go.Figu
             "type": "data",
             "array": ablation["high"] - ablation[metric],
             "arrayminus": ablation[metric] - ablation["low"],
-            "thickness": 1.5,
-            "color": GREY,
         }
     figure = go.Figure(
         go.Bar(

@@ -97,6 +97,7 @@ def on_one_line(text: str) -> str:
 
 
 _TEXT, _QUIET = "#767e88", "rgba(128,136,148,0.28)"
+_INTERVAL = {"color": _TEXT, "thickness": 1.5}
 _AXIS = {
     "automargin": True,
     "gridcolor": _QUIET,
@@ -147,12 +148,15 @@ TEMPLATE = go.layout.Template(
         "uniformtext": {"minsize": 10, "mode": "hide"},
     },
     data={
-        "scatter": [go.Scatter(line={"width": 2.2}, marker={"size": 8})],
+        "scatter": [
+            go.Scatter(line={"width": 2.2}, marker={"size": 8}, error_x=_INTERVAL, error_y=_INTERVAL)
+        ],
+        "bar": [go.Bar(error_x=_INTERVAL, error_y=_INTERVAL)],
         "heatmap": [go.Heatmap(colorbar={"outlinewidth": 0, "thickness": 14})],
         "histogram": [go.Histogram(marker={"line": {"width": 0}})],
     },
 )
-"""Transparent ground and mid-grey text: the figure reads on a light and on a dark page."""
+"""Transparent ground, mid-grey text and intervals: the figure reads on a light and on a dark page."""
 
 CONFIG = {"displaylogo": False, "showSendToCloud": False}
 """How plotly's bar of buttons is set: nothing in it sends a figure to another machine."""

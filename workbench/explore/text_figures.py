@@ -127,7 +127,6 @@ def ways_with_intervals(table: pd.DataFrame, metric: str = "Hit@10", subset: str
                 "symmetric": False,
                 "array": rows["high"] - rows["value"],
                 "arrayminus": rows["value"] - rows["low"],
-                "color": GREY,
             },
             hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         )
@@ -158,7 +157,6 @@ def critical_sizes(table: pd.DataFrame) -> go.Figure:
                 "symmetric": False,
                 "array": of_width["max"] - of_width["mean"],
                 "arrayminus": of_width["mean"] - of_width["min"],
-                "color": GREY,
             },
             hovertemplate="%{x} floats: %{y:.1f} documents<extra>%{fullData.name}</extra>",
         )

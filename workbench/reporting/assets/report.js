@@ -228,7 +228,8 @@ function legible(color) {
   return `#${mixed.map((value) => Math.round(value).toString(16).padStart(2, "0")).join("")}`;
 }
 
-// A trace with the text of its marks, or of its cells, in colours that can be read, and its intervals in that of text.
+// A trace with the text of its marks, or of its cells, in colours that can be read, and its intervals in that of text: the
+// template's grey is lost on a bar.
 function legibleTrace(trace) {
   const { color } = trace.textfont ?? {};
   for (const bars of ["error_x", "error_y"]) {
