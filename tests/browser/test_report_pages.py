@@ -260,7 +260,12 @@ def test_coloured_text_and_intervals_can_be_read_on_both_grounds(visit: Any, rep
             }"""
         )
         assert contrast(text, ground) >= 4.5, (scheme, text, ground)
-        assert min(contrast(interval, ground), contrast(interval, bar)) >= 2.5, (scheme, interval, bar, ground)
+        assert min(contrast(interval, ground), contrast(interval, bar)) >= 2.5, (
+            scheme,
+            interval,
+            bar,
+            ground,
+        )
 
 
 def test_logs_fold_away_and_paper_gets_answers_and_whole_figures(visit: Any, report: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -25,32 +26,32 @@ def finding(*sentences: str) -> Markdown:
     return Markdown(f"**In this run:** {' '.join(sentences)}")
 
 
-def reached(table: pd.DataFrame, x: str, y: str, level: float) -> float | None:
-    """The smallest `x` whose `y` is `level` or more; None if no row reaches it.
+@dataclass(frozen=True)
+class Crossing:
+    """Where a curve crosses a level: at the measured `x`, or between it and the measurement `before` it."""
 
-    >>> reached(pd.DataFrame({"beam": [4, 1, 2], "recall": [0.9, 0.2, 0.5]}), "beam", "recall", 0.5)
-    2.0
-    """
-    enough = table.loc[table[y] >= level, x]
-    return None if enough.empty else float(enough.min())
+    x: float
+    before: float | None = None
+
+    def __str__(self) -> str:
+        return f"at {self.x:,.0f}" if self.before is None else f"between {self.before:,.0f} and {self.x:,.0f}"
 
 
-def between(table: pd.DataFrame, x: str, y: str, level: float, falling: bool = False) -> str | None:
-    """Where `y` first is `level` or more (`falling`: less), between two of the measured `x`; None if it never is.
+def crossing(table: pd.DataFrame, x: str, y: str, level: float, falling: bool = False) -> Crossing | None:
+    """The smallest `x` whose `y` is `level` or more (`falling`: less); None if no row has one.
 
     >>> rows = pd.DataFrame({"beam": [4, 1, 2], "recall": [0.9, 0.2, 0.5]})
-    >>> between(rows, "beam", "recall", 0.8), between(rows, "beam", "recall", 0.5), between(rows, "beam", "recall", 0.1)
-    ('between 2 and 4', 'at 2', 'at 1')
+    >>> [str(crossing(rows, "beam", "recall", level)) for level in (0.8, 0.5, 0.1, 1.0)]
+    ['between 2 and 4', 'at 2', 'at 1', 'None']
     """
     rows = table.sort_values(x)
-    values = rows[y].to_numpy()
+    at, values = rows[x].to_numpy(), rows[y].to_numpy()
     beyond = values < level if falling else values >= level
     if not beyond.any():
         return None
-    first, at = int(beyond.argmax()), rows[x].to_numpy()
-    if first == 0 or values[first] == level or at[first] - at[first - 1] <= 1:
-        return f"at {at[first]:,.0f}"
-    return f"between {at[first - 1]:,.0f} and {at[first]:,.0f}"
+    first = int(beyond.argmax())
+    exact = first == 0 or values[first] == level or at[first] - at[first - 1] <= 1
+    return Crossing(float(at[first]), None if exact else float(at[first - 1]))
 
 
 def levels(curves: pd.DataFrame, unit: str, wanted: Sequence[tuple[str, float]]) -> Markdown:
@@ -58,7 +59,7 @@ def levels(curves: pd.DataFrame, unit: str, wanted: Sequence[tuple[str, float]])
     sentences = []
     for curve, level in wanted:
         rows = curves[curves["curve"] == curve]
-        where = between(rows, "x", "y", level)
+        where = crossing(rows, "x", "y", level)
         if where is None:
             most = rows.nlargest(1, "y").iloc[0]
             sentences.append(
@@ -79,7 +80,7 @@ def even_odds(curves: pd.DataFrame) -> Markdown:
     """With how many negatives each method fails as often as it succeeds; `curves` are from `against_negatives`."""
     sentences = []
     for method, rows in curves.groupby("curve", sort=False):
-        where = between(rows, "x", "y", 0.5, falling=True)
+        where = crossing(rows, "x", "y", 0.5, falling=True)
         sentences.append(
             f"{method} succeeds more often with any number."
             if where is None
@@ -275,14 +276,14 @@ def popular_list(popular: pd.DataFrame, items: int) -> Markdown:
     """How long one list for everybody must be to contain half of the next items; `popular` is from `popular_first`."""
     curve = popular[popular["curve"] == "of the users' next items"]
     first = f"The first {min(10, items)} items contain {_at(curve, min(10, items)):.1%} of the next items."
-    half, where = reached(curve, "x", "y", 0.5), between(curve, "x", "y", 0.5)
-    if half is None or where is None:
+    half = crossing(curve, "x", "y", 0.5)
+    if half is None:
         return finding(
             first, "Even the whole catalogue contains less than half: the others are already in the history."
         )
     return finding(
         first,
-        f"Half of them are in the list {where} items: it then holds up to {half / items:.0%} of the catalogue.",
+        f"Half of them are in the list {half} items: it then holds up to {half.x / items:.0%} of the catalogue.",
     )
 
 
@@ -292,12 +293,12 @@ def codewords(rounded: pd.DataFrame, items: int, share: float = 0.9) -> Markdown
     rows = rounded[rounded["curve"] == "query rounded to a codeword"].assign(
         kept=lambda part: part["y"] / whole
     )
-    enough = reached(rows, "x", "kept", share)
+    enough = crossing(rows, "x", "kept", share)
     if enough is None:
         return finding(f"No number of codewords keeps {share:.0%} of NDCG@10, {whole:.3f}.")
     return finding(
-        f"{share:.0%} of NDCG@10, {whole:.3f}, is kept {between(rows, 'x', 'kept', share)} codewords;",
-        f"with {enough:,.0f} of them, {enough * items:,.0f} scores are stored for {items:,} items.",
+        f"{share:.0%} of NDCG@10, {whole:.3f}, is kept {enough} codewords;",
+        f"with {enough.x:,.0f} of them, {enough.x * items:,.0f} scores are stored for {items:,} items.",
     )
 
 
@@ -309,11 +310,11 @@ def groups_searched(walked: pd.DataFrame, found: str, scored: str) -> Markdown:
     sentences = []
     for level, what in ((0.9, "Nine tenths"), (1.0, "All")):
         rows = walked[walked["curve"] == found]
-        where, most = between(rows, "x", "y", level), reached(rows, "x", "y", level)
-        if where is None or most is None:
+        where = crossing(rows, "x", "y", level)
+        if where is None:
             sentences.append(f"{what} of the best items are found with no number of groups.")
             continue
-        share = _at(walked[walked["curve"] == scored], most)
+        share = _at(walked[walked["curve"] == scored], where.x)
         sentences.append(
             f"{what} of the best items are found {where} groups, with up to {share:.0%} of the catalogue scored."
         )
@@ -421,16 +422,17 @@ def proofs(shares: pd.DataFrame) -> Markdown:
         f"Lists of {last['n1']:,.0f} contain the true answer for {last['matches_brute_force']:.0%} of the queries,"
         f" and prove it for {last['certified']:.0%}."
     )
-    right, proved = (reached(trained, "n1", column, 0.9) for column in ("matches_brute_force", "certified"))
+    right, proved = (crossing(trained, "n1", column, 0.9) for column in ("matches_brute_force", "certified"))
     if right is None:
         return finding(found, "No list is long enough for nine of ten queries.")
     if proved is None:
         return finding(
             found,
-            f"Nine of ten are correct with lists of {right:,.0f}, but none of these lengths proves nine of ten.",
+            f"Nine of ten are correct with lists of {right.x:,.0f}, but none of these lengths proves nine of ten.",
         )
     return finding(
-        found, f"Nine of ten are correct with lists of {right:,.0f}, and proved with lists of {proved:,.0f}."
+        found,
+        f"Nine of ten are correct with lists of {right.x:,.0f}, and proved with lists of {proved.x:,.0f}.",
     )
 
 

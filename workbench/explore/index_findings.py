@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from IPython.display import Markdown
 
-from workbench.explore.findings import finding, reached
+from workbench.explore.findings import crossing, finding
 from workbench.studies.deep_retrieval_studies import TITLES
 from workbench.studies.study import Study
 
@@ -225,13 +225,13 @@ def list_lengths(curves: pd.DataFrame, items: int) -> Markdown:
     """How long a code's lists must be to keep nine tenths of NDCG@10 and HR@50; `curves` have `curve`, `x`, `y`."""
     sentences = []
     for metric in ("NDCG@10", "HR@50"):
-        length = reached(curves[curves["curve"] == metric], "x", "y", 0.9)
+        length = crossing(curves[curves["curve"] == metric], "x", "y", 0.9)
         took = (
             "none of these lists"
             if length is None
-            else f"lists of {length:,.0f} items, {length / items:.0%} of the catalogue,"
+            else f"lists of {length.x:,.0f} items, {length.x / items:.0%} of the catalogue"
         )
-        sentences.append(f"Nine tenths of {metric} are kept by {took.rstrip(',')}.")
+        sentences.append(f"Nine tenths of {metric} are kept by {took}.")
     return finding(*sentences)
 
 
@@ -283,13 +283,13 @@ def beams(found: pd.DataFrame) -> Markdown:
     """How wide a beam finds nine tenths of brute force's list and of its hits; `found` is from `beam_recall`."""
     sentences = []
     for column, what in (("recall", "best ten"), ("of_brute_force", "hits")):
-        width = reached(found, "beam", column, 0.9)
+        width = crossing(found, "beam", column, 0.9)
         if width is None:
             sentences.append(f"No beam here finds nine tenths of brute force's {what}.")
         else:
-            scored = found.set_index("beam")["scored"][width]
+            scored = found.set_index("beam")["scored"][width.x]
             sentences.append(
-                f"Nine tenths of brute force's {what} need a beam of {width:,.0f}, which scores {scored:.0%} of the corpus."
+                f"Nine tenths of brute force's {what} need a beam of {width.x:,.0f}, which scores {scored:.0%} of the corpus."
             )
     partial = found[found["scored"] < 1]  # over the whole corpus both are brute force
     behind = int((partial["of_brute_force"] < partial["popular_of_brute_force"]).sum())
