@@ -62,9 +62,9 @@ from workbench.explore.widgets import MetricExplorer
 from workbench.models.model_store import load_or_train
 from workbench.models.recommend import by_popularity, history, recommendations
 from workbench.reporting import record
+from workbench.studies.choice_studies import Choices
 from workbench.studies.fair_studies import Fair, format_fair
 from workbench.studies.seeds import format_seeds
-from workbench.studies.study import study
 from workbench.training.presets import learned_indexes, lineup
 
 # %% [markdown]
@@ -216,7 +216,8 @@ findings.protocol(effect)
 # targets: compare methods there, not values.
 
 # %%
-again = study("choices", {"dataset": dataset}).stored()
+compared = tuple(preset.name for preset in lineup(profile, dataset).values())
+again = Choices(dataset, compared).stored()
 if again is not None:
     again["method"] = again["method"].replace({p.name: m for m, p in presets.items()})
     retrained = one_switch(again, "NDCG@10").query("switch in ['strict', 'training']").astype(object)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from workbench import paths
-from workbench.studies.study import Models, Study, register, studies, study
+from workbench.studies.study import Models, PresetsOnDataset, Study, register, studies, study
 
 
 def test_every_study_has_a_question_and_a_docstring_and_no_two_write_the_same_table():
@@ -17,6 +17,17 @@ def test_every_study_has_a_question_and_a_docstring_and_no_two_write_the_same_ta
         assert kind.name == name and kind.question.endswith("?") and kind.__doc__
     files = [kind().file for name, kind in known.items() if name != "seeds"]  # that one reads a dataset
     assert len(set(files)) == len(files)
+
+
+def test_other_presets_than_the_usual_have_a_table_of_their_own():
+    kinds = [kind for kind in studies().values() if issubclass(kind, PresetsOnDataset)]
+    assert len(kinds) >= 4
+    other = ("quick/hstu-dot", "fair/hstu-mol")
+    for kind in kinds:
+        usual = kind()
+        chosen = [usual, kind(models=other), kind(models=other[:1]), kind(models=other, dataset="ml-10m")]
+        assert len({study.file for study in chosen}) == len(chosen)
+        assert kind(models=usual.models).file == f"{kind.name}-ml-1m"
 
 
 def test_options_are_read_by_their_types():

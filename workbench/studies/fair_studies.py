@@ -32,16 +32,6 @@ class Fair(PresetsOnDataset):
     models: tuple[str, ...] = ("fair/hstu-dot", "fair/hstu-dot-user", "fair/hstu-dot-wide", "fair/hstu-mol")
     seeds: int = 3
 
-    @property
-    def file(self) -> str:
-        """One table per dataset, and one of its own for other presets than the usual."""
-        chosen = (
-            []
-            if self.models == Fair.models
-            else [name.replace("fair/", "").replace("/", "-") for name in self.models]
-        )
-        return "-".join([self.name, self.dataset, *chosen])
-
     def __post_init__(self) -> None:
         if not self.models or self.seeds < 1:
             raise ValueError(f"there must be a preset, and seeds be 1 or more: {self}")

@@ -213,7 +213,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
     "Plain recommenders on MovieLens 1M": (
         Section(
             "Popularity, item-CF and EASE^R compared with trained models",
-            "baselines-ml-1m",
+            "baselines-ml-1m-cpu-sasrec-dot-cpu-sasrec-mol-cpu-hstu-dot-cpu-hstu-mol-fair-hstu-dot-fair-hstu-mol",
             "workbench study run baselines --trained-only methods=popularity,item-CF,EASE^R"
             " models=cpu/sasrec-dot,cpu/sasrec-mol,cpu/hstu-dot,cpu/hstu-mol,fair/hstu-dot,fair/hstu-mol",
             as_measured,
@@ -232,7 +232,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         ),
         Section(
             "Choices that need training again, NDCG@10 on the embedded data",
-            "choices-embedded-small",
+            "choices-embedded-small-quick-sasrec-dot-quick-sasrec-mol-quick-hstu-dot-quick-hstu-mol",
             "workbench study run choices dataset=embedded-small"
             " models=quick/sasrec-dot,quick/sasrec-mol,quick/hstu-dot,quick/hstu-mol",
             of_choices,

@@ -99,15 +99,17 @@ class Study(ABC):
 
 @dataclass(frozen=True)
 class PresetsOnDataset(Study):
-    """A study of trained `models`, presets, on one `dataset`, with one table per dataset."""
+    """A study of trained `models`, presets, on one `dataset`."""
 
     dataset: str = "ml-1m"
     models: tuple[str, ...] = ("cpu/sasrec-dot", "cpu/sasrec-mol", "cpu/hstu-dot", "cpu/hstu-mol")
 
     @property
     def file(self) -> str:
-        """One table per dataset."""
-        return f"{self.name}-{self.dataset}"
+        """One table per dataset, and one of its own for other presets than the usual."""
+        chosen = () if self.models == type(self).models else self.models
+        names = (name.removeprefix(f"{self.name}/").replace("/", "-") for name in chosen)
+        return "-".join([self.name, self.dataset, *names])
 
     def presets(self) -> tuple[str, ...]:
         """The models."""
