@@ -1,9 +1,11 @@
 """A slider that is played on a report's page, in Chromium: buttons, keys, and where it ends."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 from dashboard_page import dashboard_page
@@ -88,4 +90,40 @@ def test_two_panels_are_stacked_on_a_phone(visit: Any, page: str) -> None:
     wide, below = visit.page.evaluate(domains)
     assert wide == [0, 1] and below[1] < 0.5
     assert visit.page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    assert visit.errors == []
+
+
+class Marks(Dashboard):
+    """Marks of WebGL whose states are numbers on a scale of steps, next to one whose numbers are measured."""
+
+    colors, codes, sizes = (
+        ("#ff0000", "#00ff00", "#0000ff"),
+        np.array([2, 0, 2, 0], dtype=np.uint8),
+        (3, 5, 8),
+    )
+
+    def __init__(self) -> None:
+        super().__init__("Marks", {"Step": {"step": ipywidgets.IntSlider(value=0, min=0, max=1)}})
+
+    def draw(self, values: Mapping[str, Any]) -> go.Figure:
+        scale = [[(code + end) / 3, color] for code, color in enumerate(self.colors) for end in (0, 1)]
+        sizes = np.array(self.sizes)[self.codes]
+        states = {"color": self.codes, "size": sizes, "colorscale": scale, "cmin": 0, "cmax": 3}
+        measured = {"color": np.linspace(0, 1, 9, dtype=np.float32), "colorscale": scale}
+        return go.Figure([
+            go.Scattergl(x=np.arange(4.0), y=[1, 2, 3, 4], text=list("abcd"), mode="markers", marker=states),
+            go.Scattergl(y=np.arange(9.0), mode="markers", marker=measured),
+        ])  # fmt: skip
+
+
+def test_marks_of_few_colours_are_drawn_as_a_trace_of_each(visit: Any, tmp_path: Path) -> None:
+    visit.page.goto(dashboard_page(tmp_path, "03_marks", Marks()).as_uri())
+    visit.page.wait_for_selector(".js-plotly-plot canvas")
+    first, last, measured = visit.page.evaluate(
+        "() => document.querySelector('.js-plotly-plot').data.map("
+        "({x, y, text, marker}) => ({x, y, text, color: marker.color, size: marker.size}))"
+    )
+    assert first == {"x": [1, 3], "y": [2, 4], "text": ["b", "d"], "color": "#ff0000", "size": 3}
+    assert last == {"x": [0, 2], "y": [1, 3], "text": ["a", "c"], "color": "#0000ff", "size": 8}
+    assert len(measured["color"]) > 1
     assert visit.errors == []

@@ -84,6 +84,7 @@ function show(target, figure) {
   }
   if (width < NARROW) data = fold(layout, data, width);
   else if (width < CROWDED) foldTitle(layout, width - 64);
+  data = data.flatMap(byColor);
   if (target.dataset.height) layout.height = Number(target.dataset.height); // that of a slide
   // Plotly fills the height of its place, which is that of the figure.
   target.style.height = `${layout.height ?? layout.template?.layout?.height ?? 450}px`;
@@ -92,6 +93,43 @@ function show(target, figure) {
   return Plotly.react(target, data, layout, target._context ? undefined : CONFIG).then(() => {
     const { l, r, t, b } = target._fullLayout._size;
     margins.get(target).sizes.set(kind, { l, r, t, b });
+  });
+}
+
+const KINDS = { i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i4: Int32Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array };
+const FEW = 8; // colours of marks that are drawn as a trace each
+
+// The numbers of an array as plotly's JSON has it.
+function numbers(value) {
+  if (!value?.bdata) return value;
+  return new KINDS[value.dtype](Uint8Array.from(atob(value.bdata), (letter) => letter.charCodeAt(0)).buffer);
+}
+
+// Marks of WebGL whose numbers stand for a few colours, as a trace for each: plotly works out the colour of every mark of a trace
+// by itself, from the scale to text and back, which takes most of the time of a figure of a thousand. The last are on top.
+const ofColors = new WeakMap();
+
+function byColor(trace) {
+  if (!ofColors.has(trace)) ofColors.set(trace, split(trace));
+  return ofColors.get(trace);
+}
+
+function split(trace) {
+  const { color, size, colorscale, cmin, cmax, ...rest } = trace.marker ?? {};
+  const codes = trace.type === "scattergl" && Array.isArray(colorscale) && numbers(color);
+  const found = codes?.length ? [...new Set(codes)].sort((a, b) => a - b) : [];
+  if (!found.length || found.length > FEW) return [trace];
+  const columns = Object.entries({ x: trace.x, y: trace.y, text: trace.text, customdata: trace.customdata, size });
+  const whole = Object.fromEntries(columns.map(([name, value]) => [name, numbers(value)]));
+  return found.map((code) => {
+    const places = [];
+    codes.forEach((other, place) => other === code && places.push(place));
+    const of = (value) => (value?.length === codes.length && typeof value !== "string" ? places.map((place) => value[place]) : value);
+    const { size: sizes, ...own } = Object.fromEntries(Object.entries(whole).map(([name, value]) => [name, of(value)]));
+    const single = Array.isArray(sizes) && new Set(sizes).size === 1 ? sizes[0] : sizes;
+    const share = (code - cmin) / (cmax - cmin);
+    const [, here] = colorscale.findLast(([end]) => end <= share + 1e-9);
+    return { ...trace, ...own, marker: { ...rest, color: here, size: single } };
   });
 }
 
