@@ -27,14 +27,12 @@ def walked(
     entries = torch.arange(0, len(graph), max(1, len(graph) // 3))
     seen: list[list[int]] = [[] for _ in scores]
     with make(graph, entries, len(scores), beam, listed, *masks) as walks:
-        while (step := walks.next()).nodes.shape[1]:
-            assert step.nodes.shape[1] == int(step.counts.max()) <= listed
-            for query, (nodes, count) in enumerate(
-                zip(step.nodes.tolist(), step.counts.tolist(), strict=True)
-            ):
-                seen[query] += nodes[:count]
-                assert set(nodes[count:]) <= {0}
-            walks.scored(scores.gather(1, step.nodes))
+        while len((step := walks.next()).nodes):
+            assert step.queries.tolist() == sorted(step.queries.tolist())
+            assert int(step.queries.bincount().max()) <= listed
+            for query, node in zip(*(part.tolist() for part in step), strict=True):
+                seen[query].append(node)
+            walks.scored(scores[step.queries, step.nodes])
         return seen, *walks.best(beam)
 
 
@@ -74,8 +72,8 @@ def test_a_walk_follows_the_best_node_and_ends_at_the_best_of_its_list():
     for make in {walk._PlainWalks, walk._PlainWalks if walk._library() is None else walk._NativeWalks}:
         with make(chain, torch.tensor([0]), 2, 1, 8, None, None) as walks:
             met: list[set[int]] = [set(), set()]
-            while (step := walks.next()).nodes.shape[1]:
+            while len((step := walks.next()).nodes):
                 for query in (0, 1):
-                    met[query] |= set(step.nodes[query, : step.counts[query]].tolist())
-                walks.scored(torch.stack([rising, falling]).gather(1, step.nodes))
+                    met[query] |= set(step.nodes[step.queries == query].tolist())
+                walks.scored(torch.stack([rising, falling])[step.queries, step.nodes])
         assert met == [{0, 1, 2, 3, 4, 5}, {0, 1}]

@@ -24,10 +24,10 @@ SOURCE = Path(__file__).with_name("walk.cpp")
 
 
 class Step(NamedTuple):
-    """Nodes to score: `nodes` int64 (B, C), the first `counts` (B,) of each row; the others repeat node 0."""
+    """Nodes to score: `nodes` int64 (S,), each of one of the `queries` int64 (S,), which ascend."""
 
-    nodes: Int[Tensor, "B C"]
-    counts: Int[Tensor, "B"]
+    queries: Int[Tensor, "S"]
+    nodes: Int[Tensor, "S"]
 
 
 class Walks(ABC):
@@ -38,10 +38,10 @@ class Walks(ABC):
 
     @abstractmethod
     def next(self) -> Step:
-        """Up to `listed` nodes of each query that were not handed out before; C = 0 if all walks are at their end."""
+        """Up to `listed` nodes of each query that were not handed out before; none if all walks are at their end."""
 
     @abstractmethod
-    def scored(self, scores: Float[Tensor, "B C"]) -> None:
+    def scored(self, scores: Float[Tensor, "S"]) -> None:
         """The scores of the nodes of the last step, in their places."""
 
     @abstractmethod
@@ -90,7 +90,7 @@ def _library() -> ctypes.CDLL | None:
         ]
         found.walks_begin.restype = address
         found.walks_next.argtypes, found.walks_next.restype = [address, address, address], whole
-        found.walks_scored.argtypes = [address, address, whole]
+        found.walks_scored.argtypes = [address, address]
         found.walks_best.argtypes, found.walks_best.restype = [address, whole, address, address], None
         found.walks_end.argtypes, found.walks_end.restype = [address], None
     return found
@@ -122,21 +122,18 @@ class _NativeWalks(Walks):
         )
         if not self._handle:
             raise MemoryError("no memory for walks over a graph")
-        self._nodes = torch.zeros(queries, listed, dtype=torch.int64)
-        self._counts = torch.zeros(queries, dtype=torch.int64)
+        self._room = torch.empty(2, queries * listed, dtype=torch.int64)
 
     def next(self) -> Step:
-        most = self._native.walks_next(self._handle, self._nodes.data_ptr(), self._counts.data_ptr())
-        if most < 0:
+        owners, nodes = self._room
+        count = self._native.walks_next(self._handle, owners.data_ptr(), nodes.data_ptr())
+        if count < 0:
             raise MemoryError("no memory for walks over a graph")
-        nodes = self._nodes[:, :most].clone()
-        if int(self._counts.min()) < most:
-            nodes[torch.arange(most) >= self._counts[:, None]] = 0
-        return Step(nodes, self._counts.clone())
+        return Step(owners[:count].clone(), nodes[:count].clone())
 
-    def scored(self, scores: Float[Tensor, "B C"]) -> None:
+    def scored(self, scores: Float[Tensor, "S"]) -> None:
         scores = scores.double().contiguous()
-        if self._native.walks_scored(self._handle, scores.data_ptr(), scores.shape[1]):
+        if self._native.walks_scored(self._handle, scores.data_ptr()):
             raise MemoryError("no memory for walks over a graph")
 
     def best(self, count: int) -> tuple[Float[Tensor, "B K"], Int[Tensor, "B K"]]:
@@ -178,10 +175,9 @@ class _PlainWalks(Walks):
     def next(self) -> Step:
         chosen = [self._next_of(query) for query in range(len(self._pending))]
         self._handed = [len(nodes) for nodes in chosen]
-        most = max(self._handed, default=0)
-        padded = [nodes + [0] * (most - len(nodes)) for nodes in chosen]
-        nodes = torch.tensor(padded, dtype=torch.int64).view(len(chosen), most)
-        return Step(nodes, torch.tensor(self._handed, dtype=torch.int64))
+        queries = torch.arange(len(chosen)).repeat_interleave(torch.tensor(self._handed, dtype=torch.int64))
+        nodes = [node for mine in chosen for node in mine]
+        return Step(queries, torch.tensor(nodes, dtype=torch.int64))
 
     def _next_of(self, query: int) -> list[int]:
         pending, visited, expanded = self._pending[query], self._visited[query], self._expanded[query]
@@ -199,10 +195,10 @@ class _PlainWalks(Walks):
                         pending.append(edge)
         return pending[: self._listed]
 
-    def scored(self, scores: Float[Tensor, "B C"]) -> None:
-        for query, row in enumerate(scores.double().tolist()):
+    def scored(self, scores: Float[Tensor, "S"]) -> None:
+        for query, mine in enumerate(scores.double().split(self._handed)):
             best = self._best[query]
-            for node, score in zip(self._pending[query][: self._handed[query]], row, strict=False):
+            for node, score in zip(self._pending[query], mine.tolist(), strict=False):
                 bisect.insort(best, (-score, node))
             places = np.cumsum([self._open[query, node] for _, node in best])
             del best[int(np.searchsorted(places, self._beam)) + 1 :]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import NO_ITEM, ComponentSimilarity, ItemState, QueryState, Upsert
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Upsert
 from workbench.kernels.walk import walks
 from workbench.search import trace
 from workbench.search.bounds import CellBounds, not_finite
@@ -22,8 +22,8 @@ from workbench.search.tiles import DEFAULT_BUDGET
 from workbench.search.topk import NO_SCORE, Best, all_finite
 from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, overflows
 
-LISTED = 128
-"""Pairs of a query that are scored together."""
+LISTED = 144
+"""Pairs of a query that are scored together: whole tiles of the kernel, whatever the processor."""
 
 MOST_SCORED = 0.25
 """Share of the corpus in cells that bounds do not rule out, beyond which brute force is faster."""
@@ -164,23 +164,30 @@ class GraphSearch(CorpusSearcher):
         total, device = len(self.items), self.items.ids.device
         graph, beam = self.graph, min(total, max(self.ef, k))
         begin = (graph.neighbours.cpu(), graph.entries(self.entries).cpu(), len(queries), beam, LISTED)
-        scored = torch.zeros(len(queries), dtype=torch.int64)
-        met: list[Tensor] = []
+        size = len(queries)
+        scored = torch.zeros(size, dtype=torch.int64)
+        met: list[Pairs] = []
         dtype = torch.float32
         with walks(*begin, _cpu(excluded), _cpu(allowed)) as walking:
-            while (step := walking.next()).nodes.shape[1]:
-                scores = self.similarity.score_candidates(queries, self.items, step.nodes.to(device))
+            while len((step := walking.next()).nodes):
+                scores = score_pairs(
+                    self.similarity, queries, self.items, Pairs(*(s.to(device) for s in step))
+                )
                 walking.scored(scores.cpu())
-                trace.scored("neighbours of the best items are scored", step.nodes, scores)
+                trace.scored(
+                    "neighbours of the best items are scored",
+                    step.nodes.expand(size, -1),
+                    scores.expand(size, -1),
+                )
                 if self._cells is not None:
-                    none = torch.arange(step.nodes.shape[1]) >= step.counts[:, None]
-                    met.append(step.nodes.masked_fill(none, NO_ITEM))
-                scored += step.counts
+                    met.append(Pairs(*step))
+                scored += step.queries.bincount(minlength=size)
                 dtype = scores.dtype
             best, rows = walking.best(k)
         found = Best(best.to(device, dtype), rows.to(device))
         if self._cells is not None:
-            return self._proved(self._cells, queries, found, torch.cat(met, 1).to(device), excluded, allowed)
+            all_met = Pairs(*(torch.cat(part).to(device) for part in zip(*met, strict=True)))
+            return self._proved(self._cells, queries, found, all_met, excluded, allowed)
         bound = torch.where(scored == total, NO_SCORE, UNKNOWN)
         return Answer(*found, bound.to(device), scored.to(device)), torch.zeros_like(
             bound, dtype=torch.bool
@@ -191,32 +198,33 @@ class GraphSearch(CorpusSearcher):
         cells: CellBounds,
         queries: QueryState,
         found: Best,
-        met: Int[Tensor, "B S"],
+        met: Pairs,
         excluded: Int[Tensor, "B H"] | None,
         allowed: Bool[Tensor, "N"] | None,
     ) -> tuple[Answer, Bool[Tensor, "B"]]:
-        """The best after all items are scored of the cells that bounds do not rule out, less those that were `met` (−1: none);
-        and the queries for which these are too many, and nothing more was scored."""
+        """The best after all items are scored of the cells that bounds do not rule out, less those that were `met`, in any
+        order; and the queries for which these are too many, and nothing more was scored."""
         size, total, k = len(queries), len(self.items), found.scores.shape[1]
         bounds = cells.of(queries)
-        scored = torch.zeros(bounds.shape, dtype=torch.int64, device=met.device)
-        scored.scatter_add_(1, cells.member[met.clamp(min=0)], (met >= 0).long())
+        of_cell = met.queries * bounds.shape[1] + cells.member[met.rows]
+        scored = of_cell.bincount(minlength=bounds.numel()).view(bounds.shape)
         rest = (scored < cells.sizes) & (bounds >= found.scores[:, -1:].double())
         too_many = (rest * cells.sizes).sum(1) > MOST_SCORED * total
         rest &= ~too_many[:, None]
         answers = []
         for query in range(size):
             rows = rest[query][cells.member].nonzero()[:, 0]
-            left_out = met[query] if excluded is None else torch.cat([met[query], excluded[query]])
+            mine = met.rows[met.queries == query]
+            left_out = mine if excluded is None else torch.cat([mine, excluded[query]])
             rows = rows[~torch.isin(rows, left_out)]
             rows = rows if allowed is None else rows[allowed[rows]]
             one = queries[query : query + 1]
             pairs = Pairs(torch.zeros_like(rows), rows)
             scores = score_pairs(self.similarity, one, self.items, pairs)
             trace.scored("items of cells that bounds do not rule out are scored", rows[None], scores[None])
-            mine = Best(found.scores[query : query + 1], found.rows[query : query + 1])
-            best = merged(mine, best_of_pairs(pairs, scores, 1, k), k)
-            count = (met[query] >= 0).sum() + len(rows)
+            walked = Best(found.scores[query : query + 1], found.rows[query : query + 1])
+            best = merged(walked, best_of_pairs(pairs, scores, 1, k), k)
+            count = torch.tensor(len(mine) + len(rows), device=rows.device)
             answers.append((best.scores[0], best.rows[0], best.scores[0, -1], count))
         scores, rows, bound, count = map(torch.stack, zip(*answers, strict=True))
         return Answer(scores, rows, bound, count), too_many
