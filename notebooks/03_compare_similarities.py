@@ -55,7 +55,7 @@ from workbench.evaluation.metrics import metrics
 from workbench.evaluation.protocol import STRICT, compare
 from workbench.evaluation.published import published
 from workbench.evaluation.switchboard import AS_STRICT, one_switch, switchboard
-from workbench.explore import figures, findings
+from workbench.explore import figures, findings, index_findings
 from workbench.explore.protocol_widget import ProtocolSwitchboard
 from workbench.explore.tables import table
 from workbench.explore.widgets import MetricExplorer
@@ -64,6 +64,8 @@ from workbench.models.recommend import by_popularity, history, recommendations
 from workbench.reporting import record
 from workbench.studies.choice_studies import Choices
 from workbench.studies.fair_studies import Fair, format_fair
+from workbench.studies.results import of_choices, of_protocols
+from workbench.studies.seed_studies import Seeds
 from workbench.studies.seeds import format_seeds
 from workbench.training.presets import learned_indexes, lineup
 
@@ -76,7 +78,8 @@ assert all(abs(by_library[name] - value) < 1e-6 for name, value in by_hand.items
 
 # %%
 sequences = data.load(dataset)
-presets = lineup(profile, dataset) | learned_indexes(profile)
+compared = lineup(profile, dataset)
+presets = compared | learned_indexes(profile)
 trained = {method: load_or_train(preset, sequences, seed=seed) for method, preset in presets.items()}
 ranks = {method: t.ranks(sequences) for method, t in trained.items()}
 
@@ -171,7 +174,8 @@ for a, b in pairs:
 stored = sorted((paths.reports() / "tables").glob(f"seeds-{dataset}-*.csv"))
 over = [format_seeds(pd.read_csv(path)) for path in stored]
 columns = ["model", "seeds", "HR@10", "HR@50", "NDCG@10", "MRR"]
-table(pd.concat(over, ignore_index=True)[columns]) if over else "run `workbench study run seeds`"
+by_seed = Seeds(models=(compared["HSTU + dot"].name, compared["HSTU + MoL"].name), dataset=dataset)
+table(pd.concat(over, ignore_index=True)[columns]) if over else index_findings.not_stored(by_seed)
 
 # %% [markdown]
 # A model of another size may give another answer. `workbench study run fair` trains the published sizes on MovieLens 1M on equal
@@ -194,17 +198,11 @@ table(
 # candidates. The first row is our protocol; each other row changes one choice and shows what it adds to NDCG@10.
 
 # %%
-boards = [
-    switchboard(t.retriever(), sequences).assign(method=m)
-    for m, t in trained.items()
-    if m in lineup(profile, dataset)
-]
+boards = [switchboard(t.retriever(), sequences).assign(method=m) for m, t in trained.items() if m in compared]
 choices = pd.concat(boards, ignore_index=True)
 effect = one_switch(choices, "NDCG@10")
 record("protocol", effect)
-signed = effect.astype(object)
-signed.iloc[1:, 2:] = effect.iloc[1:, 2:].map("{:+.4f}".format)
-table(signed)
+table(of_protocols(choices))
 
 # %%
 findings.protocol(effect)
@@ -216,15 +214,12 @@ findings.protocol(effect)
 # targets: compare methods there, not values.
 
 # %%
-compared = tuple(preset.name for preset in lineup(profile, dataset).values())
-again = Choices(dataset, compared).stored()
+methods = {preset.name: method for method, preset in compared.items()}
+retrained = Choices(dataset, models=tuple(methods))
+again = retrained.stored()
 if again is not None:
-    again["method"] = again["method"].replace({p.name: m for m, p in presets.items()})
-    retrained = one_switch(again, "NDCG@10").query("switch in ['strict', 'training']").astype(object)
-    retrained.iloc[1:, 2:] = retrained.iloc[1:, 2:].map("{:+.4f}".format)
-table(retrained.reset_index(drop=True)) if again is not None else (
-    f"Not measured on {dataset} yet: run `workbench study run choices dataset={dataset}`."
-)
+    again["method"] = again["method"].replace(methods)
+table(of_choices(again)) if again is not None else index_findings.not_stored(retrained)
 
 # %% [markdown]
 # Change several choices at once. The grey mark is the strict protocol.

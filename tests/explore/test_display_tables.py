@@ -64,3 +64,5 @@ def test_a_study_that_was_not_run_names_its_command_and_its_time() -> None:
         "`workbench study run sparcode-sparsity` computes this table, and trains its models in about" in long
     )
     assert short.endswith("`workbench study run deep-retrieval-growth` computes this table.")
+    other = not_stored(study("sparcode-towers", {"family": "sparcode-quick"})).data
+    assert other.endswith("`workbench study run sparcode-towers family=sparcode-quick` computes this table.")

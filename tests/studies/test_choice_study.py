@@ -46,5 +46,5 @@ def test_each_choice_is_trained_once_and_says_whom_it_evaluates(measured, monkey
     again = Choices(dataset="embedded-small", models=("quick/sasrec-dot",)).table(Models())
     pd.testing.assert_frame_equal(again, measured)
     shown = of_choices(measured)
-    assert list(shown["training"]) == list(CHOICES)
+    assert list(shown["training"]) == list(CHOICES) and list(shown.index) == [0, 1, 2, 3]
     assert list(one_switch(measured, "MRR").query("switch == 'training'")["value"]) == list(CHOICES)[1:]

@@ -1,5 +1,6 @@
 """Studies by name: registration and options."""
 
+import shlex
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,6 +36,23 @@ def test_options_are_read_by_their_types():
     assert (users.models, users.dataset, users.seeds) == (("a/b", "c/d"), "ml-10m", 3)  # type: ignore[attr-defined]
     assert users.file == "sparcode-users-ml-10m"
     assert study("sparcode-users", {"dataset": "none"}).dataset is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sparcode-users", {"models": "a/b,c/d", "dataset": "ml-10m", "seeds": "3"}),
+        ("text", {"rates": "0.001,1e-05", "validation_queries": "none", "train_queries": "30"}),
+        ("sparcode-deezer", {"folder": "two words/$HOME"}),
+        ("baselines", {"methods": "item-CF,EASE^R", "models": ""}),
+        ("seeds", {}),
+    ],
+)
+def test_the_command_of_a_study_runs_it_with_its_options(name, options):
+    chosen = study(name, options)
+    program, group, run, named, *words = shlex.split(chosen.command)
+    assert (program, group, run, named, len(words)) == ("workbench", "study", "run", name, len(options))
+    assert study(named, dict(word.split("=", 1) for word in words)) == chosen
 
 
 def test_a_study_without_a_question_or_with_an_option_without_default_is_refused():

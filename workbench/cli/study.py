@@ -13,7 +13,7 @@ from workbench.cli.options import Device
 from workbench.cli.options import studies as study_names
 from workbench.cli.printing import new_table, origin, print_table, write_csv
 from workbench.files import write_text
-from workbench.studies.study import Models, studies, study
+from workbench.studies.study import Models, studies, study, written
 from workbench.studies.table_formats import Format, latex, markdown, with_digits
 
 app = typer.Typer(
@@ -55,9 +55,7 @@ def show(
     chosen = study(name)
     typer.echo(f"{chosen.question}\n\n{inspect.getdoc(type(chosen))}\n")
     for option in dataclasses.fields(chosen):
-        value = getattr(chosen, option.name)
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        typer.echo(f"  {option.name}={text}")
+        typer.echo(f"  {option.name}={written(getattr(chosen, option.name))}")
     if missing := chosen.missing():
         typer.echo(
             f"\nnot trained: {', '.join(missing)}; all models of this study take about {chosen.minutes:g} minutes"

@@ -6,7 +6,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from workbench.explore.findings import crossing, finding
-from workbench.studies.deep_retrieval_studies import TITLES
+from workbench.studies.deep_retrieval_studies import TITLES, Similarities
 from workbench.studies.study import Study
 
 SEARCHED_BY = {
@@ -17,11 +17,15 @@ SEARCHED_BY = {
 
 
 def not_stored(study: Study) -> Markdown:
-    """What stands in place of the table of a study that was not run yet: the command that runs it, and how long it trains."""
-    training = f", and trains its models in about {study.minutes:g} minutes" if study.minutes else ""
-    return Markdown(
-        f"*Not measured here yet:* `workbench study run {study.name}` computes this table{training}."
+    """What stands in place of the table of a study that was not run yet: the command that runs it, and how long it trains.
+
+    How long is not known with other options than the usual.
+    """
+    usual = study == type(study)()
+    training = (
+        f", and trains its models in about {study.minutes:g} minutes" if usual and study.minutes else ""
     )
+    return Markdown(f"*Not measured here yet:* `{study.command}` computes this table{training}.")
 
 
 def ladder(table: pd.DataFrame, control: str, unquantized: str, fine_tuned: str) -> Markdown:
@@ -107,7 +111,7 @@ def own_indexes(table: pd.DataFrame, base: str, others: Sequence[str]) -> Markdo
     """Models with their own index next to one that is scanned, by checkpoint; `table` is from the study `similarities`."""
     rows = table.set_index("model")
     if base not in rows.index or not set(others) & set(rows.index):
-        return finding("run `workbench study run similarities`")
+        return not_stored(Similarities())
     scan, parts, idle = rows.loc[base], [], []
     for name in others:
         if name in rows.index:

@@ -13,10 +13,21 @@ from workbench.bench.tables import average_claim, readme, readme_sizes, shown
 from workbench.bench.training import summary
 from workbench.evaluation.switchboard import AS_STRICT, one_switch, switches_of, under
 from workbench.models.measurements import MEASURED_BY
-from workbench.studies.fair_studies import format_fair, over_seeds
+from workbench.studies.baseline_studies import BaselineStudy
+from workbench.studies.choice_studies import Choices
+from workbench.studies.deep_retrieval_studies import Indexes, Similarities
+from workbench.studies.engines import EnginesStudy
+from workbench.studies.fair_studies import Fair, format_fair, over_seeds
+from workbench.studies.limit import Limit
+from workbench.studies.protocol_studies import Protocols
+from workbench.studies.seed_studies import Seeds
 from workbench.studies.seeds import format_seeds
+from workbench.studies.sparcode_studies import Ladder, Towers, Users
+from workbench.studies.study import PresetsOnDataset, Study
 from workbench.studies.table_formats import escaped, latex, markdown
-from workbench.studies.tie_studies import format_orders, published_gaps
+from workbench.studies.text import TextRetrieval
+from workbench.studies.text_ablations import TextAblations
+from workbench.studies.tie_studies import Ties, format_orders, published_gaps
 
 ORIGIN = ["machine", "commit"]
 """The columns with the origin of a table."""
@@ -126,7 +137,7 @@ def of_choices(table: pd.DataFrame) -> pd.DataFrame:
     counts = {
         name: under(table, {"training": name})["users"].iloc[0] for name in switches_of(table)["training"]
     }
-    found = found[found["switch"].isin(["strict", "training"])].drop(columns="switch")
+    found = found[found["switch"].isin(["strict", "training"])].drop(columns="switch").reset_index(drop=True)
     found["value"] = found["value"].replace("", AS_STRICT)
     return found.assign(users=[f"{counts[name]:,}" for name in found["value"]]).rename(
         columns={"value": "training"}
@@ -152,45 +163,55 @@ def _number(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _study(title: str, name: str, shown: Callable[[pd.DataFrame], pd.DataFrame], ending: str = "") -> Section:
-    return Section(title, name + ending, f"workbench study run {name}", shown)
+def _study(
+    title: str,
+    study: Study,
+    shown: Callable[[pd.DataFrame], pd.DataFrame],
+    note: str = "",
+    *,
+    file: str = "",
+    trained_only: bool = False,
+) -> Section:
+    """The section of a study's table; `file`: that of a study which would read its dataset to find it."""
+    command = f"{study.command} --trained-only" if trained_only else study.command
+    return Section(title, file or study.file, command, shown, note)
 
 
-TEXT = "text-reverse-dictionary-minilm-bfloat16"
-"""The table of the study `text` on the reverse dictionary."""
-TEXT_COMMAND = (
-    "workbench study run text rates=0.001 temperatures=0.05,0.1 validation_queries=none seeds=3"
-    " heads=zero-shot,dot-1,dot-2,mol-2,dot-2-tokens,mol-2-tokens,zero-shot-all-tokens,maxsim-1-all-tokens"
+TEXT = TextRetrieval(
+    heads=(
+        *("zero-shot", "dot-1", "dot-2", "mol-2", "dot-2-tokens", "mol-2-tokens"),
+        *("zero-shot-all-tokens", "maxsim-1-all-tokens"),
+    ),
+    rates=(0.001,),
+    temperatures=(0.05, 0.1),
+    validation_queries=None,
+    seeds=3,
 )
-TEXT_OTHERS_COMMAND = (
-    "workbench study run text heads=zero-shot,dot-2,mol-2,hypencoder-2,lite-2 rates=0.001,0.003 seeds=3"
-    " train_queries=30000 test_queries=4000"
-)
-
-FAIR = "fair-ml-1m"
-"""The table of the study `fair` on MovieLens 1M."""
-FAIR_TEMPERATURE = "fair-ml-1m-hstu-dot-hstu-dot-temperature-0.1-hstu-mol"
-"""That of the same study with a dot product at twice the published temperature."""
+"""The study `text` on the reverse dictionary."""
+FAIR = Fair()
+"""The study of equal terms on MovieLens 1M."""
+FAIR_TEMPERATURE = Fair(models=("fair/hstu-dot", "fair/hstu-dot-temperature-0.1", "fair/hstu-mol"), seeds=1)
+"""The same with a dot product at twice the published temperature."""
 
 SECTIONS: dict[str, tuple[Section, ...]] = {
     "Quality on MovieLens 1M": (
-        Section(
+        _study(
             "The published HSTU, dot product and Mixture-of-Logits on equal terms",
             FAIR,
-            "workbench study run fair --trained-only",
             format_fair,
             "Presets `fair/*`: the published size, and the same loss, negatives, weight decay and patience for all. Strict"
             " protocol: the time of the target is hidden, the epoch is chosen on validation targets, the whole history is left"
             " out of the lists. After ± the standard deviation over seeds, in brackets the 95 % interval over the 6,040 users,"
             " paired for differences.",
+            trained_only=True,
         ),
-        Section(
+        _study(
             "The temperature of the dot product, one seed",
             FAIR_TEMPERATURE,
-            "workbench study run fair models=fair/hstu-dot,fair/hstu-dot-temperature-0.1,fair/hstu-mol seeds=1 --trained-only",
             format_fair,
             "The dot product of the table above, at the published temperature of .05 and at .1, and the mixture at .05, one"
             " seed each: what suits one similarity need not suit the other. The mixture at .1 is not measured.",
+            trained_only=True,
         ),
         Section(
             "Shipped models, one seed each",
@@ -202,39 +223,38 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             " protocol: their epoch was chosen on test targets, HSTU saw the time of the target, and they trained for 101"
             " epochs.",
         ),
-        Section(
+        _study(
             "Three seeds",
-            "seeds-ml-1m-cpu-hstu-dot",
-            "workbench study run seeds",
+            Seeds(models=("cpu/hstu-dot", "cpu/hstu-mol"), seeds=3),
             format_seeds,
             "Mean ± standard deviation over seeds: a difference in the table above that is smaller is that of one seed.",
+            file="seeds-ml-1m-cpu-hstu-dot",
         ),
     ),
     "Plain recommenders on MovieLens 1M": (
-        Section(
+        _study(
             "Popularity, item-CF and EASE^R compared with trained models",
-            "baselines-ml-1m-cpu-sasrec-dot-cpu-sasrec-mol-cpu-hstu-dot-cpu-hstu-mol-fair-hstu-dot-fair-hstu-mol",
-            "workbench study run baselines --trained-only methods=popularity,item-CF,EASE^R"
-            " models=cpu/sasrec-dot,cpu/sasrec-mol,cpu/hstu-dot,cpu/hstu-mol,fair/hstu-dot,fair/hstu-mol",
+            BaselineStudy(
+                models=(*PresetsOnDataset.models, "fair/hstu-dot", "fair/hstu-mol"),
+                methods=("popularity", "item-CF", "EASE^R"),
+            ),
             as_measured,
             "The strict protocol; each baseline is fitted on training interactions and tuned on validation targets. *low* and"
             " *high* are the ends of the 95 % interval of NDCG@10.",
+            trained_only=True,
         ),
     ),
     "Choices of protocol": (
-        Section(
+        _study(
             "One choice changed at a time, NDCG@10 on MovieLens 1M",
-            "protocols-ml-1m",
-            "workbench study run protocols",
+            Protocols(),
             of_protocols,
             "The first row is the strict protocol: test targets, time of the target hidden, whole history left out, whole"
             " catalogue ranked. Each other row changes one choice and shows the difference for the same weights.",
         ),
-        Section(
+        _study(
             "Choices that need training again, NDCG@10 on the embedded data",
-            "choices-embedded-small-quick-sasrec-dot-quick-sasrec-mol-quick-hstu-dot-quick-hstu-mol",
-            "workbench study run choices dataset=embedded-small"
-            " models=quick/sasrec-dot,quick/sasrec-mol,quick/hstu-dot,quick/hstu-mol",
+            Choices("embedded-small", ("quick/sasrec-dot", "quick/sasrec-mol", "quick/hstu-dot", "quick/hstu-mol")),
             of_choices,
             "Each row but the first is the difference of models trained and evaluated under one other choice: the first"
             " interaction after a point in time that all training precedes (*temporal split*: other users, other targets), a"
@@ -244,24 +264,17 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         ),
     ),
     "Ties in time": (
-        Section(
+        _study(
             "MovieLens latest-small, random orders of equal timestamps",
-            "ties-ml-latest-small",
-            "workbench study run ties",
+            Ties(),
             format_orders,
             "Every method is fitted and measured again for each order; *source* is the order that a stable sort keeps. What"
             " differs between the rows of one method is the order of ties alone.",
         ),
-        Section(
-            "MovieLens 1M, random orders of equal timestamps",
-            "ties-ml-1m",
-            "workbench study run ties dataset=ml-1m models=",
-            format_orders,
-        ),
-        Section(
+        _study("MovieLens 1M, random orders of equal timestamps", Ties("ml-1m", models=()), format_orders),
+        _study(
             "MovieLens 1M, published differences next to those of ties",
-            "ties-ml-1m",
-            "workbench study run ties dataset=ml-1m models=",
+            Ties("ml-1m", models=()),
             published_gaps,
             "Published differences in HR@10, and the standard deviation that the order of ties alone gives such a difference:"
             " between methods that were measured on the same order, and between results with orders of their own (two papers,"
@@ -270,27 +283,26 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         ),
     ),
     "Quality on the embedded dataset": (
-        Section(
+        _study(
             "HSTU",
-            "seeds-embedded-small-quick-hstu-dot",
-            "workbench study run seeds models=quick/hstu-dot,quick/hstu-mol,quick/hstu-dot-wide",
+            Seeds(models=("quick/hstu-dot", "quick/hstu-mol", "quick/hstu-dot-wide"), seeds=3),
             format_seeds,
             "The dataset is generated so that one query vector of the trained width cannot express what comes next: it shows"
             " what a similarity of higher rank can do, not what to expect on your data. The wide dot product stores as many"
             " floats per item as the mixture (12), and has about as many weights.",
+            file="seeds-embedded-small-quick-hstu-dot",
         ),
-        Section(
+        _study(
             "SASRec",
-            "seeds-embedded-small-quick-sasrec-dot",
-            "workbench study run seeds models=quick/sasrec-dot,quick/sasrec-mol,quick/sasrec-dot-wide",
+            Seeds(models=("quick/sasrec-dot", "quick/sasrec-mol", "quick/sasrec-dot-wide"), seeds=3),
             format_seeds,
+            file="seeds-embedded-small-quick-sasrec-dot",
         ),
     ),
     "Text retrieval": (
-        Section(
+        _study(
             "Reverse dictionary, MiniLM frozen",
             TEXT,
-            TEXT_COMMAND,
             of_text,
             "From a definition in the 1913 Webster to a sense of WordNet: 117,659 documents, all 8,536 test queries, heads"
             " trained on all 68,637 training queries, each at the temperature that is better on all validation queries; means"
@@ -301,19 +313,23 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             " More floats per document make no stronger dot product: over one vector of 384 per text, every dot product of"
             " projections is a bilinear form of 384 × 384.",
         ),
-        Section("Hit@10 by kind of query", TEXT, TEXT_COMMAND, of_text_subsets),
-        Section(
+        _study("Hit@10 by kind of query", TEXT, of_text_subsets),
+        _study(
             "LITE and a Hypencoder, three seeds, trained on 30,000 queries",
-            f"{TEXT}-30000",
-            TEXT_OTHERS_COMMAND,
+            TextRetrieval(
+                heads=("zero-shot", "dot-2", "mol-2", "hypencoder-2", "lite-2"),
+                rates=(0.001, 0.003),
+                seeds=3,
+                train_queries=30_000,
+                test_queries=4_000,
+            ),
             of_text,
             "4,000 test queries; means over three seeds, at the one of two learning rates that is better on validation: 0.001"
             " for every head.",
         ),
-        Section(
+        _study(
             "One change at a time, mixture and dot product",
-            "text-ablations-reverse-dictionary-minilm-bfloat16",
-            "workbench study run text-ablations",
+            TextAblations(),
             as_measured,
             "Hit@10 on 4,000 validation queries, heads of one seed trained on 30,000 queries; *difference* is mixture minus dot"
             " product, paired by query, with its interval over words. *train*: Hit@10 on 1,000 training queries; *components*"
@@ -330,10 +346,9 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             " found, over those of brute force.",
             text_search_findings,
         ),
-        Section(
+        _study(
             "Documents that free embeddings tell apart",
-            "limit",
-            "workbench study run limit steps=600 seeds=1 largest=24",
+            Limit(largest=24, steps=600, seeds=1),
             as_measured,
             "What gradient descent finds. There is a dot product of four floats that separates any number of documents in"
             " pairs.",
@@ -350,7 +365,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         ),
     ),
     "Search": (
-        _study("One checkpoint behind several engines, MovieLens 1M", "engines", as_measured),
+        _study("One checkpoint behind several engines, MovieLens 1M", EnginesStudy(), as_measured),
         Section(
             "All 3,883 films",
             "search-standard",
@@ -417,34 +432,32 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         ),
     ),
     "Learned indexes": (
-        Section(
+        _study(
             "Each similarity with the index that it is made for",
-            "similarities",
-            "workbench study run similarities --trained-only",
+            Similarities(),
             as_measured,
             "MovieLens 1M, strict protocol, one seed. Two groups: HSTU with histories of 200 films, and the ladder to SparCode"
             " with histories of 20. One query at a time on one thread; *share scored*: items whose score was computed.",
+            trained_only=True,
         ),
     ),
     "SparCode": (
-        _study("Behind each encoder", "sparcode-towers", as_measured),
-        Section(
+        _study("Behind each encoder", Towers(), as_measured),
+        _study(
             "From a two-tower model to SparCode, each trained to its plateau",
-            "sparcode-ladder",
-            "workbench study run sparcode-ladder",
+            Ladder(),
             as_measured,
             "MovieLens 1M behind self-attention, strict protocol, one seed. *difference* in NDCG@10 is that to the two-tower,"
             " paired by user. *epochs* up to the chosen one, with those of the model that a row starts from; *floats* of an"
             " item; *p50 ms* of brute force, one query at a time; *codes* that training positions have, and the share of test"
             " tokens whose code is among them (*seen*): only these can be in an index.",
         ),
-        _study("A tenth of the users held out", "sparcode-users", by_metric, "-ml-1m"),
+        _study("A tenth of the users held out", Users(), by_metric),
     ),
     "Deep Retrieval": (
-        Section(
+        _study(
             "Paths next to brute force, FAISS and null models",
-            "deep-retrieval",
-            "workbench study run deep-retrieval",
+            Indexes(),
             as_measured,
             "MovieLens 1M, the queries and item vectors of `ml-1m-cpu-hstu-dot` for all rows but the last group, whose reranker"
             " is its own. *of brute force*: NDCG@10 over that of brute force with the same scores; *popular of brute force*:"
@@ -473,7 +486,7 @@ PUBLISHED_SIZE = {
     "… a dot product of as many floats per item": (FAIR, "dot-wide"),
     "… a dot product at twice the temperature": (FAIR_TEMPERATURE, "dot-temperature-0.1"),
 }
-"""The table and the dot product, of the studies of equal terms, that each of the README's first rows holds."""
+"""The study of equal terms, and the dot product in it, that each of the README's first rows holds."""
 
 
 def _ends(row: Any) -> str:
@@ -488,8 +501,8 @@ def at_a_glance(tables: Path) -> pd.DataFrame:
     row = {"setting": "reverse dictionary, MiniLM", "seeds": f"{mixture['seeds']:.0f}"}
     row |= {"dot product": f"{dot['value']:.4f}", "MoL": f"{mixture['value']:.4f}"}
     rows = [row | {"difference": f"{mixture['difference']:+.4f} ({low:+.4f} to {high:+.4f} over words)"}]
-    for title, (file, kind) in PUBLISHED_SIZE.items():
-        fair = _fair_ranking(tables, file)
+    for title, (study, kind) in PUBLISHED_SIZE.items():
+        fair = _fair_ranking(tables, study)
         dot, mol = fair.loc[f"fair/hstu-{kind}"], fair.loc["fair/hstu-mol"]
         row = {"setting": title, "seeds": f"{dot['shared']:.0f}"}
         shared = _of_seeds(mol) if dot["shared"] == mol["seeds"] else f"{dot['value'] + dot['ahead']:.4f}"
@@ -505,9 +518,9 @@ def at_a_glance(tables: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).rename(columns={"dot product": "NDCG@10, dot product", "MoL": "NDCG@10, MoL"})
 
 
-def _fair_ranking(tables: Path, file: str) -> pd.DataFrame:
+def _fair_ranking(tables: Path, study: Fair) -> pd.DataFrame:
     """The NDCG@10 of a table of the study `fair`, by model."""
-    table = pd.read_csv(tables / f"{file}.csv")
+    table = pd.read_csv(tables / f"{study.file}.csv")
     return table[table["metric"] == "NDCG@10"].set_index("model")
 
 
@@ -552,7 +565,7 @@ def text_line(tables: Path) -> str:
 
 def _of_text_heads(tables: Path, metric: str) -> pd.DataFrame:
     """The rows of all test queries, by way of searching."""
-    table = pd.read_csv(tables / f"{TEXT}.csv")
+    table = pd.read_csv(tables / f"{TEXT.file}.csv")
     return table[(table["subset"] == "all") & (table["metric"] == metric)].set_index("way")
 
 

@@ -1,6 +1,7 @@
 """A study: one question, the models it needs, one table. Every study runs by name and keeps its table as CSV."""
 
 import dataclasses
+import shlex
 import types
 import typing
 from abc import ABC, abstractmethod
@@ -76,6 +77,15 @@ class Study(ABC):
     def file(self) -> str:
         """The name of its CSV in `reports/tables`, without suffix: `name`, and the options that distinguish results."""
         return self.name
+
+    @final
+    @property
+    def command(self) -> str:
+        """What one types in a shell to run it with these options: those that are not the defaults."""
+        values = {option.name: getattr(self, option.name) for option in dataclasses.fields(self)}
+        defaults = {option.name: option.default for option in dataclasses.fields(self)}
+        words = [f"{name}={written(value)}" for name, value in values.items() if value != defaults[name]]
+        return shlex.join(["workbench", "study", "run", self.name, *words])
 
     def presets(self) -> tuple[str, ...]:
         """The presets of the models that it needs; those of other datasets, seeds or parts of users are not listed."""
@@ -172,6 +182,17 @@ def study(name: str, options: Mapping[str, str] | None = None) -> Study:
         except ValueError as error:
             raise ValueError(f"option {option} of study {name}: {error}") from None
     return kind(**values)
+
+
+def written(value: object) -> str:
+    """The value of an option as text, from which `study` reads it.
+
+    >>> written(("a", "b")), written(None), written(0.5)
+    ('a,b', 'none', '0.5')
+    """
+    if isinstance(value, tuple):
+        return ",".join(map(written, value))
+    return "none" if value is None else str(value)
 
 
 def _read(text: str, kind: Any) -> Any:
