@@ -351,6 +351,16 @@ OVERLAP = """() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plo
 })"""
 
 
+def open_slides(page: Any, folder: Path, cells: list[Any]) -> None:
+    """The slides of a notebook with these cells, on the screen of a projector."""
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"workbench": {"slides": True}})
+    nbformat.write(notebook, folder / "00_slides.ipynb")
+    pages.write_pages(Report("quick", "made", {"00_slides": entry("00_slides")}), folder)
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.goto((folder / "00_slides.slides.html").as_uri())
+    page.wait_for_function("typeof deck !== 'undefined' && deck.isReady()")
+
+
 def test_a_slide_shows_its_figure_as_wide_as_it_is(visit: Any, tmp_path: Path) -> None:
     """The slide was hidden, and had no width, when the page was opened."""
     figure = go.Figure(go.Scatter(y=[1, 2], name="a line of the figure"), {"template": TEMPLATE})
@@ -360,13 +370,8 @@ def test_a_slide_shows_its_figure_as_wide_as_it_is(visit: Any, tmp_path: Path) -
         nbformat.v4.new_markdown_cell("## A figure"),
         nbformat.v4.new_code_cell("x", outputs=[shown]),
     ]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"workbench": {"slides": True}})
-    nbformat.write(notebook, tmp_path / "00_slides.ipynb")
-    pages.write_pages(Report("quick", "made", {"00_slides": entry("00_slides")}), tmp_path)
     page = visit.page
-    page.set_viewport_size({"width": 1280, "height": 720})
-    page.goto((tmp_path / "00_slides.slides.html").as_uri())
-    page.wait_for_function("typeof deck !== 'undefined' && deck.isReady()")
+    open_slides(page, tmp_path, cells)
     for _ in range(page.evaluate("deck.getTotalSlides()")):
         page.keyboard.press("Space")
     page.locator(".present .js-plotly-plot .main-svg").first.wait_for()
@@ -385,13 +390,8 @@ def test_a_slide_that_would_run_over_gets_smaller_text_and_a_lower_figure(visit:
     for figure in (go.Figure(go.Scatter(y=[1, 2])), rows):
         figure.update_layout(template=TEMPLATE, height=560)
         cells += [nbformat.v4.new_code_cell("x", outputs=[plot(figure)]), nbformat.v4.new_markdown_cell(text)]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"workbench": {"slides": True}})
-    nbformat.write(notebook, tmp_path / "00_slides.ipynb")
-    pages.write_pages(Report("quick", "made", {"00_slides": entry("00_slides")}), tmp_path)
     page = visit.page
-    page.set_viewport_size({"width": 1280, "height": 720})
-    page.goto((tmp_path / "00_slides.slides.html").as_uri())
-    page.wait_for_function("typeof deck !== 'undefined' && deck.isReady()")
+    open_slides(page, tmp_path, cells)
     page.keyboard.press("Space")
     slide = "document.querySelector('.slides section section.present')"
     page.wait_for_function(
