@@ -172,8 +172,8 @@ findings.even_odds(sampled)
 # A **Mixture-of-Logits** (MoL; arXiv 2306.04039, 2407.15462) compares *several* smaller vectors of query and item. A gate $\pi$
 # decides, for each pair, how much each comparison counts:
 #
-# $$\phi(q, x) = \sum_{p} \pi_p(q, x)\, s_p(q, x), \qquad s_p = \frac{1}{\tau} \left\langle f_{i(p)}(q), g_{j(p)}(x) \right\rangle,
-# \qquad \pi_p \ge 0, \quad \sum_p \pi_p = 1 .$$
+# $$\phi(q, x) = \sum_{p} \pi_p(q, x)\, s_p(q, x), \qquad
+# s_p = \frac{1}{\tau} \left\langle f_{i(p)}(q), g_{j(p)}(x) \right\rangle, \qquad \pi_p \ge 0, \quad \sum_p \pi_p = 1 .$$
 #
 # The encoder, the data and the number of steps are the same for both. HR@k is the share of users whose next item is in the
 # first *k* of the whole catalogue, NDCG@k gives more credit to higher ranks, and MRR is the mean of 1/rank; the lines are 95 %
@@ -191,10 +191,11 @@ MetricExplorer(results).at(view)
 # <details><summary>An answer</summary>
 #
 # The cut-offs at which it is ahead are printed below; where the list is nearly the whole catalogue, all methods are equal. On
-# the embedded data a dot product with as many floats per item is closer (`quick/hstu-dot-wide`), and with SASRec it is as
-# good: the table of seeds in notebook 03 has both. On MovieLens 1M (the small models that come with this repository) there is
-# no conclusion: with SASRec the two change places and the intervals overlap; with HSTU MoL is ahead at small *k*, but not with other seeds (notebook 03). And look back at station 1:
-# compared with one list for everybody, all four are several times better. Most of that is due to the encoder.
+# the embedded data a dot product with as many floats per item is closer (`quick/hstu-dot-wide`), and with SASRec it is as good:
+# the table of seeds in notebook 03 has both. On MovieLens 1M (the small models that come with this repository) there is no
+# conclusion: with SASRec the two change places and the intervals overlap; with HSTU MoL is ahead at small *k*, but not with
+# other seeds (notebook 03). And look back at station 1: compared with one list for everybody, all four are several times
+# better. Most of that is due to the encoder.
 #
 # </details>
 
@@ -219,7 +220,8 @@ SideBySide([dot, mol], user).at(view)
 # rank at most $d$, and the best such approximation is the singular value decomposition truncated after $d$ terms (Eckart and
 # Young, 1936):
 #
-# $$\min_{\operatorname{rank} \Phi \le d} \frac{\|A - \Phi\|}{\|A\|} = \sqrt{\frac{\sum_{i > d} \sigma_i^2}{\sum_i \sigma_i^2}} .$$
+# $$\min_{\operatorname{rank} \Phi \le d} \frac{\|A - \Phi\|}{\|A\|}
+# = \sqrt{\frac{\sum_{i > d} \sigma_i^2}{\sum_i \sigma_i^2}} .$$
 #
 # Two such matrices can be chosen below, rows queries and columns items: in the first each query wants items that are *similar,
 # not identical* to itself; in the second, all items of its own group (*block*). A MoL of width 4 is trained on each.
@@ -273,15 +275,15 @@ ScoreAnatomy(mol, user).at(view)
 #
 # ## 6 · Exact top-k, with a proof
 #
-# MoL is not an inner product, so an index for inner products cannot find its best items. But its weights are not negative and sum
-# to one, so that
+# MoL is not an inner product, so an index for inner products cannot find its best items. But its weights are not negative and
+# sum to one, so that
 #
 # $$\phi(q, x) = \sum_p \pi_p s_p \;\le\; \max_p s_p(q, x),$$
 #
 # and each $s_p$ *is* an inner product. Left: every item for one query, its upper bound against its score. An item whose bound
 # is below $S_K$, the $k$-th best score found, is **ruled out**: its gate need not be computed. Right: the $N_1$ best items of
-# each component, which any index can find. An item in none of these lists scores at most the orange line. If $S_K$ is at or above
-# the orange line, the best $k$ of the lists are **proved** to be the best of all items.
+# each component, which any index can find. An item in none of these lists scores at most the orange line. If $S_K$ is at or
+# above the orange line, the best $k$ of the lists are **proved** to be the best of all items.
 
 # %%
 workload = build(Trained(str(trained["HSTU + MoL"].folder)), 32, seed, torch.device("cpu"))
@@ -383,8 +385,8 @@ CurveExplorer("Search the best groups", walked, axes, "groups", "Groups per quer
 #
 # <details><summary>An answer</summary>
 #
-# Compare the two numbers printed below. The last one usually costs most: a few good items are in groups that look poor. Groups that are learned from the queries, and items that belong to more than one group, move the curve
-# to the left.
+# Compare the two numbers printed below. The last one usually costs most: a few good items are in groups that look poor. Groups
+# that are learned from the queries, and items that belong to more than one group, move the curve to the left.
 #
 # </details>
 

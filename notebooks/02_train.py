@@ -17,8 +17,8 @@
 # # 02 · Training a retriever
 #
 # **Question.** What is learned, from which signal, and does the choice of similarity change how training proceeds? You will
-# train retrievers that differ only in their similarity, a **dot product** or a **Mixture-of-Logits** (MoL), once with each of two
-# encoders: embedding width, negatives and number of steps are the same.
+# train retrievers that differ only in their similarity, a **dot product** or a **Mixture-of-Logits** (MoL), once with each of
+# two encoders: embedding width, negatives and number of steps are the same.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -87,7 +87,8 @@ settings({m: part["similarity"] for m, part in parts.items() if "MoL" in m})
 # %% [markdown]
 # ## The loss
 #
-# **Sampled softmax.** At each position the item that came next competes with negatives drawn uniformly from the whole catalogue:
+# **Sampled softmax.** At each position the item that came next competes with negatives drawn uniformly from the whole
+# catalogue:
 #
 # $$-\log \frac{e^{\phi(q, x^+)}}{e^{\phi(q, x^+)} + \sum_{x^-} e^{\phi(q, x^-)}} .$$
 #

@@ -17,9 +17,9 @@
 # # 03 · Comparing similarities
 #
 # **Question.** Does a learned similarity find better items than a dot product, for which users, and how certain is the answer?
-# Every method ranks **all items** that a user has not had yet, and the held-out last item should be ranked first. You will see the
-# metrics with their intervals, the difference between two methods user by user, which items it comes from, and the lists that
-# one user gets from two methods.
+# Every method ranks **all items** that a user has not had yet, and the held-out last item should be ranked first. You will see
+# the metrics with their intervals, the difference between two methods user by user, which items it comes from, and the lists
+# that one user gets from two methods.
 
 # %% tags=["parameters"]
 dataset = "embedded-small"
@@ -126,8 +126,8 @@ MetricExplorer(results).at(view)
 #
 # <details><summary>An answer</summary>
 #
-# The list length is printed below. With hundreds of items in the list the two must come close: either one finds most next items,
-# and the similarity mainly changes their order near the top.
+# The list length is printed below. With hundreds of items in the list the two must come close: either one finds most next
+# items, and the similarity mainly changes their order near the top.
 #
 # </details>
 
@@ -165,10 +165,10 @@ for a, b in pairs:
     record(f"NDCG@10 of {b} over {a}", 100 * row["difference"] / row["first"], unit="%")
 
 # %% [markdown]
-# Randomness in training takes several seeds, which change the initial weights, the order of batches and the negatives. The table
-# shows what `workbench study run seeds` measured for this dataset, if it was run: mean ± standard deviation over the seeds, and
-# below each pair of models their difference on the same seeds. A dot product called *wide* stores as many floats of an item as
-# the mixture.
+# Randomness in training takes several seeds, which change the initial weights, the order of batches and the negatives. The
+# table shows what `workbench study run seeds` measured for this dataset, if it was run: mean ± standard deviation over the
+# seeds, and below each pair of models their difference on the same seeds. A dot product called *wide* stores as many floats of
+# an item as the mixture.
 
 # %%
 stored = sorted((paths.reports() / "tables").glob(f"seeds-{dataset}-*.csv"))
@@ -178,10 +178,10 @@ by_seed = Seeds(models=(compared["HSTU + dot"].name, compared["HSTU + MoL"].name
 table(pd.concat(over, ignore_index=True)[columns]) if over else index_findings.not_stored(by_seed)
 
 # %% [markdown]
-# A model of another size may give another answer. `workbench study run fair` trains the published sizes on MovieLens 1M on equal
-# terms: the same encoder, loss, negatives, weight decay and patience for each similarity. Next to the plain dot product stand one
-# with the mixture's user-id component and one that is as wide as what the mixture stores of an item. (After ±: the standard
-# deviation over seeds; in brackets: the 95 % interval over users.)
+# A model of another size may give another answer. `workbench study run fair` trains the published sizes on MovieLens 1M on
+# equal terms: the same encoder, loss, negatives, weight decay and patience for each similarity. Next to the plain dot product
+# stand one with the mixture's user-id component and one that is as wide as what the mixture stores of an item. (After ±: the
+# standard deviation over seeds; in brackets: the 95 % interval over users.)
 
 # %%
 fair = Fair(dataset=dataset).stored()
@@ -193,9 +193,9 @@ table(
 # %% [markdown]
 # ## What the protocol is worth
 #
-# The same weights, evaluated in other ways. Publications differ in all of these choices: which interaction is the target, whether
-# the encoder sees the time of the target, which items of the history are left out, and whether items that nobody rated are
-# candidates. The first row is our protocol; each other row changes one choice and shows what it adds to NDCG@10.
+# The same weights, evaluated in other ways. Publications differ in all of these choices: which interaction is the target,
+# whether the encoder sees the time of the target, which items of the history are left out, and whether items that nobody rated
+# are candidates. The first row is our protocol; each other row changes one choice and shows what it adds to NDCG@10.
 
 # %%
 boards = [switchboard(t.retriever(), sequences).assign(method=m) for m, t in trained.items() if m in compared]
@@ -229,7 +229,8 @@ trained_again = [] if again is None else [again[again["training"] != AS_STRICT]]
 ProtocolSwitchboard(pd.concat([choices.assign(training=AS_STRICT), *trained_again]))
 
 # %% [markdown]
-# **To answer with the controls.** Is there a protocol under which another method is the best? Two published numbers can only be compared if all of these choices agree.
+# **To answer with the controls.** Is there a protocol under which another method is the best? Two published numbers can only be
+# compared if all of these choices agree.
 
 # %% [markdown]
 # ## For which items?
@@ -246,8 +247,8 @@ figures.metric_bars(split.rename(columns={"group": "metric", "NDCG@10": "value"}
 )
 
 # %% [markdown]
-# **To answer with a parameter.** For which items does MoL gain over the dot product? Is it the same for `dataset = "ml-1m"` with
-# `profile = "standard"`?
+# **To answer with a parameter.** For which items does MoL gain over the dot product? Is it the same for `dataset = "ml-1m"`
+# with `profile = "standard"`?
 #
 # <details><summary>An answer</summary>
 #
@@ -263,8 +264,8 @@ findings.gains(split, pairs)
 # %% [markdown]
 # ## The whole distribution of ranks
 #
-# The share of users whose held-out item has a rank or a better one: of two lines the higher is the better. A line ends below 100 %
-# if some items are not found at all (Deep Retrieval), and jumps at its end if some are in the history, which is left out.
+# The share of users whose held-out item has a rank or a better one: of two lines the higher is the better. A line ends below
+# 100 % if some items are not found at all (Deep Retrieval), and jumps at its end if some are in the history, which is left out.
 
 # %%
 # Deep Retrieval may not reach a target, which then has no rank.

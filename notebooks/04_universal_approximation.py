@@ -86,8 +86,8 @@ pd.Series(
 # %% [markdown]
 # ## Target scores
 #
-# Five matrices. In every picture of scores, rows are queries, columns are items, red is above 0 and blue below. For some of them
-# the **rank**, the number of linearly independent rows, is known: it is the width that an exact dot product needs.
+# Five matrices. In every picture of scores, rows are queries, columns are items, red is above 0 and blue below. For some of
+# them the **rank**, the number of linearly independent rows, is known: it is the width that an exact dot product needs.
 
 # %%
 wanted = {name: make(n, seed) for name, make in targets.TARGETS.items()}
@@ -113,7 +113,8 @@ table(ranks)
 # among all such matrices is the sum of the first $d$ terms of its singular value decomposition, with singular values
 # $\sigma_1 \ge \sigma_2 \ge \dots$:
 #
-# $$\min_{\operatorname{rank} \Phi \le d} \frac{\|A - \Phi\|}{\|A\|} = \sqrt{\frac{\sum_{i > d} \sigma_i^2}{\sum_i \sigma_i^2}} .$$
+# $$\min_{\operatorname{rank} \Phi \le d} \frac{\|A - \Phi\|}{\|A\|}
+# = \sqrt{\frac{\sum_{i > d} \sigma_i^2}{\sum_i \sigma_i^2}} .$$
 #
 # The error is *relative*: predicting 0 everywhere gives 1.
 
@@ -131,8 +132,8 @@ figures.floor_lines(pd.concat(curves))
 # ## A mixture has no floor
 #
 # MoL scores a pair by $\phi = \sum_p \pi_p s_p$: several dot products $s_p$ of small width, mixed by a gate, $\pi_p \ge 0$,
-# $\sum_p \pi_p = 1$. Claim (theorem 1 of *Retrieval with Learned Similarities*): with enough components it represents *any* matrix. Two components are
-# enough for the proof, both constant and of width 1. Let $c = \max |A|$:
+# $\sum_p \pi_p = 1$. Claim (theorem 1 of *Retrieval with Learned Similarities*): with enough components it represents *any*
+# matrix. Two components are enough for the proof, both constant and of width 1. Let $c = \max |A|$:
 #
 # $$s_1 = +c, \qquad s_2 = -c, \qquad \pi_1 = \tfrac{1}{2}\left(1 + \tfrac{A}{c}\right), \qquad
 # \phi = \pi_1 c - (1 - \pi_1)\, c = A .$$
@@ -250,8 +251,8 @@ record("similar, not identical: floor of equal parameters", starts["equal_floor"
 table(starts[columns].rename(columns=headings))
 
 # %% [markdown]
-# What MoL reaches from the latents is its capacity; what it lacks from another start, training did not find. In a real retriever
-# the embeddings come from an encoder and not from a table of free vectors.
+# What MoL reaches from the latents is its capacity; what it lacks from another start, training did not find. In a real
+# retriever the embeddings come from an encoder and not from a table of free vectors.
 
 # %%
 findings.starts(starts)
@@ -367,6 +368,6 @@ check("floor", least_error)
 # **To try.** Use a matrix of your own: a few users, a few items, and the score of each pair. At which width does the dot
 # product suffice? Set `profile = "standard"` for more entries, more steps and three seeds (half an hour on two cores).
 #
-# **Sources.** C. Eckart, G. Young, *The approximation of one matrix by another of lower rank*, Psychometrika 1936. B. Ding, J. Zhai,
-# *Retrieval with Learned Similarities*, arXiv 2407.15462. O. Weller and others, *On the Theoretical Limitations of
+# **Sources.** C. Eckart, G. Young, *The approximation of one matrix by another of lower rank*, Psychometrika 1936. B. Ding, J.
+# Zhai, *Retrieval with Learned Similarities*, arXiv 2407.15462. O. Weller and others, *On the Theoretical Limitations of
 # Embedding-Based Retrieval*, arXiv 2508.21038. Another view of these limitations: arXiv 2601.20844.

@@ -22,8 +22,8 @@
 # items.
 #
 # MoL compares $P_q$ vectors $f_i(q)$ of the query with $P_x$ vectors $g_j(x)$ of the item, all of unit length. It divides the
-# $P = P_q \cdot P_x$ cosines by a temperature $\tau$ and mixes them with a gate $w$, which reads the query, the item, the cosines
-# or several of these:
+# $P = P_q \cdot P_x$ cosines by a temperature $\tau$ and mixes them with a gate $w$, which reads the query, the item, the
+# cosines or several of these:
 #
 # $$\phi(q, x) = \sum_{i,j} \pi_{ij}(q, x)\, s_{ij}(q, x), \qquad s_{ij} = \frac{\langle f_i(q), g_j(x) \rangle}{\tau},
 # \qquad \pi = \mathrm{softmax}\big(w(q, x, s)\big)$$
@@ -105,9 +105,9 @@ record(name, user)
 table(history(sequences, user))
 
 # %% [markdown]
-# The score of the item that came next, **by hand**: the cosines divided by $\tau$, the gate's input $a$ (the query's part
-# times the item's part, plus a part that reads the cosines if the gate has one), the weights, the products and their sum, which is the
-# score that the library computes.
+# The score of the item that came next, **by hand**: the cosines divided by $\tau$, the gate's input $a$ (the query's part times
+# the item's part, plus a part that reads the cosines if the gate has one), the weights, the products and their sum, which is
+# the score that the library computes.
 
 # %%
 model, q = mol.retriever.similarity, mol.queries(np.array([user]))
@@ -134,9 +134,10 @@ table(shown)
 ScoreAnatomy(mol, user).at(view)
 
 # %% [markdown]
-# - With a kernel, choose another item in *item*, or type part of a title into *find*: the first entry is the item that came next.
-# - *τ* divides all cosines, also those that a gate may read: at a low temperature the scores of this item and of an average item
-#   move far apart.
+# - With a kernel, choose another item in *item*, or type part of a title into *find*: the first entry is the item that came
+#   next.
+# - *τ* divides all cosines, also those that a gate may read: at a low temperature the scores of this item and of an average
+#   item move far apart.
 # - *T* is the temperature of the gate alone: near 0 the largest weight takes everything, far above 1 all components have equal
 #   weight.
 #
@@ -167,8 +168,8 @@ record("score of the item that came next", parts["product"].sum())
 # ## The same user, twice
 #
 # What both retrievers would have recommended, with the held-out item marked ★ (below a list if it is not in it). A bar is a
-# score; for MoL it is split into its largest components (hover over a slice for its name). A dot product cannot be split in a meaningful way: its coordinates
-# have no individual meaning, since any rotation of all vectors gives the same scores.
+# score; for MoL it is split into its largest components (hover over a slice for its name). A dot product cannot be split in a
+# meaningful way: its coordinates have no individual meaning, since any rotation of all vectors gives the same scores.
 
 # %%
 SideBySide([dot, mol], user).at(view)
@@ -229,8 +230,8 @@ findings.component_use(distances, len(anatomy.component_names(mol.retriever.simi
 # %% [markdown]
 # ## With and without load balancing
 #
-# Without regularisation, a gate can put all weight on a few components, or spread it over all of them for every pair: either way
-# the pair has no say. The auxiliary loss $-H\big(\overline{\pi}\big) + \overline{H(\pi)}$ rewards weights that are even *on
+# Without regularisation, a gate can put all weight on a few components, or spread it over all of them for every pair: either
+# way the pair has no say. The auxiliary loss $-H\big(\overline{\pi}\big) + \overline{H(\pi)}$ rewards weights that are even *on
 # average* but concentrated *for each pair*; its negative is the mutual information between pair and component. The figure shows
 # the average, the table both.
 
@@ -277,8 +278,8 @@ ComponentMap(mol).at(view)
 #
 # <details><summary>An answer</summary>
 #
-# Colour by popularity and, with a kernel, list one with the lasso. Items with next to no interactions were hardly ever a target: they served
-# only as negatives, and were all pushed in the same direction.
+# Colour by popularity and, with a kernel, list one with the lasso. Items with next to no interactions were hardly ever a
+# target: they served only as negatives, and were all pushed in the same direction.
 #
 # </details>
 

@@ -138,23 +138,24 @@ print(f"best {k} {verdict}: S_K = {one.s_k:.2f}, and no item outside the lists i
 Proof(workload, titles, query, k, n1=listed).at(view)
 
 # %% [markdown]
-# **To answer with the controls.** Longer lists raise $S_K$ and lower the orange line. Which of the two matters more for the proof?
-# And which of them changes what is ruled out on the left?
+# **To answer with the controls.** Longer lists raise $S_K$ and lower the orange line. Which of the two matters more for the
+# proof? And which of them changes what is ruled out on the left?
 #
 # <details><summary>An answer</summary>
 #
-# The orange line. $S_K$ rises only until the lists contain the best *k*, which happens early; from then on only the orange line still
-# has to fall to it. What is ruled out on the left depends on $S_K$ alone, so it no longer changes either. With *gate ×* the orange
-# line and all bounds stay where they are, because they do not depend on the gate: only the scores move, and $S_K$ with them.
+# The orange line. $S_K$ rises only until the lists contain the best *k*, which happens early; from then on only the orange line
+# still has to fall to it. What is ruled out on the left depends on $S_K$ alone, so it no longer changes either. With *gate ×*
+# the orange line and all bounds stay where they are, because they do not depend on the gate: only the scores move, and $S_K$
+# with them.
 #
 # </details>
 #
 # ## Certified, and matching brute force
 #
-# Now for all queries. **Certified** is the share of queries whose answer the bound proves; **matching brute force** is the share
-# whose answer is the true one. The first can never exceed the second. Multiplying the gate's logits makes the gate of the same
-# model sharper or flatter: at $\times 0$ all weights are equal, and the score is an average of inner products. (Where lines
-# coincide, the thicker ones lie below.)
+# Now for all queries. **Certified** is the share of queries whose answer the bound proves; **matching brute force** is the
+# share whose answer is the true one. The first can never exceed the second. Multiplying the gate's logits makes the gate of the
+# same model sharper or flatter: at $\times 0$ all weights are equal, and the score is an average of inner products. (Where
+# lines coincide, the thicker ones lie below.)
 
 # %%
 lengths = [10, 30, 100, 300, 1000]
@@ -173,17 +174,17 @@ shown = as_trained[["n1", "candidates", "gap"]].join((100 * as_trained[shares_of
 table(shown.rename(columns={"n1": "N₁", "gap": "median_gap"}), digits=3)
 
 # %% [markdown]
-# The table is that of the gate as trained, with the mean number of candidates. The gap of a query is how far its $K$-th score can
-# be off at most.
+# The table is that of the gate as trained, with the mean number of candidates. The gap of a query is how far its $K$-th score
+# can be off at most.
 
 # %%
 findings.proofs(shares)
 
 # %% [markdown]
-# If many more lists match brute force than are certified, they are correct long before that can be proved. The bound is the score of a gate
-# that puts all weight on the **largest** component. A flat gate averages, and an average lies well below its largest term. A
-# sharp gate helps only if it favours the largest component, and a trained gate often prefers another one: it has learned which
-# component scores to trust.
+# If many more lists match brute force than are certified, they are correct long before that can be proved. The bound is the
+# score of a gate that puts all weight on the **largest** component. A flat gate averages, and an average lies well below its
+# largest term. A sharp gate helps only if it favours the largest component, and a trained gate often prefers another one: it
+# has learned which component scores to trust.
 #
 # ## What exact search costs
 #

@@ -93,9 +93,9 @@ print(f"{group['workload'].iloc[0]}, 32 queries per call, k = 100; {raw.metadata
 # ## The results
 #
 # **Reference implementation**: as published, the item side of every item is computed again on each call, and everything is held
-# in memory at once. **Recall**: the share of the true top 100 that was returned. **Relative HR**: how often the user's next item
-# was in the list, relative to brute force. **Scored**: the number of items whose full similarity was computed, for the mean
-# query. **MB**: memory in addition to the item state, for index and call together.
+# in memory at once. **Recall**: the share of the true top 100 that was returned. **Relative HR**: how often the user's next
+# item was in the list, relative to brute force. **Scored**: the number of items whose full similarity was computed, for the
+# mean query. **MB**: memory in addition to the item state, for index and call together.
 
 # %%
 columns = [
@@ -211,8 +211,8 @@ print(explorer.command_line)
 # The command does the same outside the notebook: same queries, same lists, and so exactly the same recall; only the times
 # differ.
 #
-# **To answer with the controls, with a kernel.** Set *n2* of the average as low as possible while overlap recall stays above .9.
-# What is the relative hit rate at that setting, and at half of it? (Without a kernel, compare the settings of the sweep.)
+# **To answer with the controls, with a kernel.** Set *n2* of the average as low as possible while overlap recall stays above
+# .9. What is the relative hit rate at that setting, and at half of it? (Without a kernel, compare the settings of the sweep.)
 #
 # <details><summary>An answer</summary>
 #
@@ -223,8 +223,8 @@ print(explorer.command_line)
 #
 # </details>
 #
-# **And another one, with a kernel.** Does a graph (*FAISS HNSW*) make the average faster here? Measure it next to the plain average with the
-# same *n2*.
+# **And another one, with a kernel.** Does a graph (*FAISS HNSW*) make the average faster here? Measure it next to the plain
+# average with the same *n2*.
 #
 # <details><summary>An answer</summary>
 #
@@ -244,8 +244,9 @@ print(explorer.command_line)
 # is the item that bounds everything that is left. Items in the user's history may not be found, and are not searched.
 #
 # *exact with a bound* scores items in the order of their bounds until the proof is complete; *per component*, *combined* and
-# *until certified*, which makes its lists longer until they suffice, take the ends of the lists as bounds. *average* and *h-indexer* score one short list; *graph* walks from an item to its neighbours, and
-# *tree* descends a tree of clusters: they look for good items, and not for a proof.
+# *until certified*, which makes its lists longer until they suffice, take the ends of the lists as bounds. *average* and
+# *h-indexer* score one short list; *graph* walks from an item to its neighbours, and *tree* descends a tree of clusters: they
+# look for good items, and not for a proof.
 #
 # Press *play*, or move the slider with the arrow keys. The query is one for which exact search scores the median number of
 # items.

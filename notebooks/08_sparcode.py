@@ -52,8 +52,8 @@ index_findings.own_indexes(
 ) if results is not None else None
 
 # %% [markdown]
-# SparCode is worth a notebook even if it wins nothing at this size: it is the only method here that scores nothing at query time, and
-# the reasons for its losses are instructive.
+# SparCode is worth a notebook even if it wins nothing at this size: it is the only method here that scores nothing at query
+# time, and the reasons for its losses are instructive.
 #
 # ## Then, by hand
 #
@@ -165,8 +165,8 @@ table(codes)
 # For each code the index stores the items with $f > -b'$, best first. Serving a query means: encode, look up $K$ codes, add up
 # $K$ lists. The scorer is never evaluated. Since $b'$ only shortens the lists, one index serves every level of sparsity.
 #
-# The index holds the codes that occurred in *training*. A test user whose token has another code finds no list for it; *seen* is
-# the share of tokens with a known code.
+# The index holds the codes that occurred in *training*. A test user whose token has another code finds no list for it; *seen*
+# is the share of tokens with a known code.
 
 # %%
 times = 40 if profile == "quick" else 200
@@ -193,7 +193,8 @@ record("time of a query at 99 % sparsity", round(at["relative"], 2), unit="times
 # %% [markdown]
 # At the far left of the figure nearly every score is stored, at the far right one in a thousand. Look for the point at which
 # quality begins to fall: everything to its left is wasted memory. *users short of 50* is the share of users whose lists hold
-# fewer than 50 items. An index with every score also adds up those that the learned threshold cuts off: it need not be the best.
+# fewer than 50 items. An index with every score also adds up those that the learned threshold cuts off: it need not be the
+# best.
 #
 # The same sweep, as shares: metrics relative to those of brute force with the learned score, memory to that of the whole
 # index, and the users whose lists still hold 50 items. With whole lists every share is at or near 1; what drops first as
@@ -242,12 +243,13 @@ table(beams.rename(columns={"num_scored": "nodes scored"}))
 # %% [markdown]
 # ## Why does a softmax loss not prune?
 #
-# The threshold $b$ in $\mathrm{ReLU}(f + b)$ is a parameter, so training could choose the sparsity; the finding above says how much
-# *learned threshold* leaves out, which without a price is next to nothing. The gradient of a softmax loss in $b$ is
+# The threshold $b$ in $\mathrm{ReLU}(f + b)$ is a parameter, so training could choose the sparsity; the finding above says how
+# much *learned threshold* leaves out, which without a price is next to nothing. The gradient of a softmax loss in $b$ is
 #
 # $$\frac{\partial L}{\partial b} = \mathbb{E}_{x \sim \mathrm{softmax}}\big[n(x)\big] - n(x^+) ,$$
 #
-# where $n(x)$ counts the query tokens with a positive score. If all scores are positive, both terms are $K$, and the gradient is
+# where $n(x)$ counts the query tokens with a positive score. If all scores are positive, both terms are $K$, and the gradient
+# is
 # 0. If the threshold cuts off more of the negatives than of the positive, the gradient is negative, and $b$ *rises*: the loss
 # does not reward zeros. Check it on random scores of 5 items, the first one the positive:
 
@@ -264,9 +266,9 @@ for start in (4.0, 0.0):
 
 # %% [markdown]
 # The paper sets the sparsity afterwards, by $b'$. Another way is a price: `SparCodeConfig(sparsity=0.3)` adds
-# $\lambda \cdot \mathrm{mean}\,\mathrm{ReLU}(f + b)$ to the loss, so that zeros are free and everything else costs (the quick profile's
-# SparCode has $\lambda = 0.02$). The study `sparcode-sparsity` compares the two ways on MovieLens 1M; both start from the same
-# All-to-All.
+# $\lambda \cdot \mathrm{mean}\,\mathrm{ReLU}(f + b)$ to the loss, so that zeros are free and everything else costs (the quick
+# profile's SparCode has $\lambda = 0.02$). The study `sparcode-sparsity` compares the two ways on MovieLens 1M; both start from
+# the same All-to-All.
 
 # %%
 by_threshold = study("sparcode-sparsity")
@@ -311,8 +313,8 @@ index_findings.ladder(steps, *rows) if steps is not None else None
 #   little may be left for an MLP: compare All-to-All with the two-tower, each at its plateau.
 # - **What do codes cost?** Compare SparCode with the All-to-All that it starts from. The rows "k-means of All-to-All's tokens"
 #   have the same scorer and round its tokens without any training after it.
-# - **Can an index know the codes?** It holds those of training alone, and the finer the codes, the fewer of a test user's are among
-#   them (*seen*). Quality that only brute force has is no quality of an index.
+# - **Can an index know the codes?** It holds those of training alone, and the finer the codes, the fewer of a test user's are
+#   among them (*seen*). Quality that only brute force has is no quality of an index.
 #
 # The differences to the paper are listed in the docstring of `SparCode`: normalised tokens, the same initialisation on both
 # sides, straight-through gradients, a commitment loss that is a mean instead of a sum, no regularisation of embeddings, and an
@@ -336,8 +338,8 @@ table(towers[shown]) if towers is not None else index_findings.not_stored(by_tow
 index_findings.towers(towers) if towers is not None else None
 
 # %% [markdown]
-# If the control is where All-to-All is, the interaction is not what lifts it. All rows have the same small budget: none of them is
-# trained to its plateau.
+# If the control is where All-to-All is, the interaction is not what lifts it. All rows have the same small budget: none of them
+# is trained to its plateau.
 
 # %% [markdown]
 # ## Exercise

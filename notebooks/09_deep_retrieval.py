@@ -370,8 +370,8 @@ check("path gains", gains)
 #
 # - The index is part of the model: which items share a path is learned from the same interactions as the scores.
 # - The two alternating steps, one by gradient and one by counting, converge within a few epochs.
-# - A beam reaches a part of the corpus, and the penalty decides how large it is. Whether the part is well chosen shows only next
-#   to null models with the same amount of work: the most popular items, or cells of a plain k-means.
+# - A beam reaches a part of the corpus, and the penalty decides how large it is. Whether the part is well chosen shows only
+#   next to null models with the same amount of work: the most popular items, or cells of a plain k-means.
 # - On a small corpus an index has little to save, since scanning is fast. Whether one pays off on a large corpus depends on its
 #   structure.
 #

@@ -17,8 +17,8 @@
 # # 10 · Scaling
 #
 # **Question.** What does a larger corpus cost in time and memory, what would a billion items need, and which engine can hold
-# them? The same trained similarity is searched over corpora of growing size. You will see latencies on logarithmic axes with fitted
-# **exponents**, the memory per item, an extrapolation that states its assumptions, and one checkpoint behind several
+# them? The same trained similarity is searched over corpora of growing size. You will see latencies on logarithmic axes with
+# fitted **exponents**, the memory per item, an extrapolation that states its assumptions, and one checkpoint behind several
 # **engines**.
 
 # %% tags=["parameters"]
@@ -140,8 +140,8 @@ CurveExplorer(
 # ## What happens to recall?
 #
 # *Recall* is the share of the true best that a search finds. At the same setting, a larger corpus has more items that compete
-# for the candidate list. An index that looks at a fixed share of its cells sees few items of a small corpus, too few to fill its
-# list.
+# for the candidate list. An index that looks at a fixed share of its cells sees few items of a small corpus, too few to fill
+# its list.
 
 # %%
 recall = measured.pivot(index="label", columns="items", values="recall").loc[measured["label"].unique()]
@@ -152,10 +152,11 @@ table(recall)
 findings.recall_by_size(measured)
 
 # %% [markdown]
-# `workbench bench search --preset books` measures larger corpora, up to the size of the published Amazon Books corpus, with a mixture
-# of published size. Its table, if it was run, shows the largest corpus: *speed-up* is over the reference implementation, *items scored*
-# the share whose full score was computed, *index MB* what a searcher keeps beyond the item state. The exponents are those of the
-# growth up to this corpus, of the milliseconds of a call and of the items scored; 0 is no growth at all.
+# `workbench bench search --preset books` measures larger corpora, up to the size of the published Amazon Books corpus, with a
+# mixture of published size. Its table, if it was run, shows the largest corpus: *speed-up* is over the reference
+# implementation, *items scored* the share whose full score was computed, *index MB* what a searcher keeps beyond the item
+# state. The exponents are those of the growth up to this corpus, of the milliseconds of a call and of the items scored; 0 is no
+# growth at all.
 
 # %%
 stored = paths.reports() / "tables" / "search-books.csv"
@@ -177,8 +178,8 @@ figures.memory_per_item(kept)
 # ## A billion items
 #
 # Bytes per item are those measured at the largest corpus. For time, a straight line is fitted through all corpora: a **fixed**
-# part per call, and some nanoseconds per **item** for each of its queries. Both are extrapolated to `corpus` items, with as many
-# queries per call as above; *seconds per query* is a call's time over its queries. The extrapolation ignores what is lost
+# part per call, and some nanoseconds per **item** for each of its queries. Both are extrapolated to `corpus` items, with as
+# many queries per call as above; *seconds per query* is a call's time over its queries. The extrapolation ignores what is lost
 # once a corpus exceeds the caches or the memory, and what is gained by an index that looks at a decreasing share of items. If
 # the fixed part still dominates at the largest corpus, the cell is empty: nothing can be extrapolated. Expect orders of
 # magnitude, not exact numbers.
@@ -275,8 +276,10 @@ check("bytes", item_bytes)
 # - Exact search with a learned similarity is linear in the corpus; methods differ in the constant.
 # - On small corpora fixed costs dominate, and an exponent fitted there says little.
 # - At a billion items both memory and time matter: compare *state GB* and *seconds per query* with what a machine has and what
-#   a reader waits for. Beyond one machine the corpus is sharded: each shard is searched separately, and merging the lists is exact.
+#   a reader waits for. Beyond one machine the corpus is sharded: each shard is searched separately, and merging the lists is
+#   exact.
 #
 # **To try.** `workbench bench search --preset growth` goes up to a million items. At which size does the first stage of each
-# approximate method pay for itself? `workbench bench search --items 100000 --searcher "graph ef=400" --searcher "cascade n2=8000"`
-# measures a walk by the score itself next to a list that a linear gate cuts: which needs fewer scores?
+# approximate method pay for itself?
+# `workbench bench search --items 100000 --searcher "graph ef=400" --searcher "cascade n2=8000"` measures a walk by the score
+# itself next to a list that a linear gate cuts: which needs fewer scores?

@@ -16,12 +16,12 @@
 # %% [markdown]
 # # 11 · Text retrieval: can a mixture read better than a dot product?
 #
-# **Question.** A language model turns a text into one vector, and retrieval is a cosine. A word with two meanings needs to be near
-# two places at once. Does a **mixture of logits** on the same frozen model find more?
+# **Question.** A language model turns a text into one vector, and retrieval is a cosine. A word with two meanings needs to be
+# near two places at once. Does a **mixture of logits** on the same frozen model find more?
 #
-# You will score a text by hand, compare trained heads with BM25, search for yourself, measure how fast the best documents are found,
-# and see how many documents a vector of a given width can tell apart at all. If `dataset` is none of texts, as those of the other
-# pages, this page takes texts of its own, which it names in *The task*.
+# You will score a text by hand, compare trained heads with BM25, search for yourself, measure how fast the best documents are
+# found, and see how many documents a vector of a given width can tell apart at all. If `dataset` is none of texts, as those of
+# the other pages, this page takes texts of its own, which it names in *The task*.
 
 # %% tags=["parameters"]
 dataset = "embedded-text"
@@ -72,9 +72,9 @@ from workbench.studies.text_search import TextSearch
 # %% [markdown]
 # ## The task
 #
-# The quick profile uses a set that is **made**: each invented word stands for two documents that have nothing in common. The standard
-# profile takes a real task, the reverse dictionary: from a definition in the 1913 Webster to the sense in WordNet. It needs the two
-# dictionaries (`workbench data prepare reverse-dictionary --from PATH`); without them the made set stands in.
+# The quick profile uses a set that is **made**: each invented word stands for two documents that have nothing in common. The
+# standard profile takes a real task, the reverse dictionary: from a definition in the 1913 Webster to the sense in WordNet. It
+# needs the two dictionaries (`workbench data prepare reverse-dictionary --from PATH`); without them the made set stands in.
 
 # %%
 prepared = prepared_names()
@@ -93,9 +93,8 @@ if name == REVERSE:
     print(f"{len(words):,} queries of {pairs:,} words and parts of speech, {words.mean():.1f} words each")
     print(f"{FIRST_TRIAL.name} of the same files: {FIRST_TRIAL.queries:,} of {FIRST_TRIAL.groups:,}")
     for least in (5, 6):
-        print(
-            f"with {least} words or more here: {(words >= least).sum():,} queries, {words[words >= least].mean():.1f} words each"
-        )
+        longer = words[words >= least]
+        print(f"with {least} words or more here: {len(longer):,} queries, {longer.mean():.1f} words each")
     print("Short definitions are kept here, because people search with few words too.")
 
 # %% [markdown]
@@ -110,8 +109,8 @@ table(some[["text_x", "text_y"]].rename(columns={"text_x": "query", "text_y": "a
 # ## The encoder and the heads
 #
 # The encoder is frozen: WordLlama, the mean of a text's token vectors, in the quick profile; MiniLM, a small transformer, for
-# the dictionary (its vectors of all documents are computed once, in some minutes, and cached). Zero-shot retrieval is the cosine:
-# the documents nearest to the first test query.
+# the dictionary (its vectors of all documents are computed once, in some minutes, and cached). Zero-shot retrieval is the
+# cosine: the documents nearest to the first test query.
 
 # %%
 if name == REVERSE and profile == "standard":
@@ -128,10 +127,10 @@ nearest = collection.documents.assign(cosine=cosines.numpy()).nlargest(5, "cosin
 table(nearest[["text", "cosine"]].reset_index(drop=True))
 
 # %% [markdown]
-# A mixture projects each side into two groups, takes all $2 \times 2$ cosines, divides them by a temperature $\tau$, and adds them up
-# with weights $\pi_p$ that depend on the pair: $\varphi = \sum_p \pi_p s_p$ with $s_p = \cos_p / \tau$. Our heads **start from the
-# encoder**: the first group projects by the identity, so before training $s_1$ is the cosine above over $\tau$. In the token-aware
-# heads each group also has a vector of its own that shows which tokens of the query it looks at.
+# A mixture projects each side into two groups, takes all $2 \times 2$ cosines, divides them by a temperature $\tau$, and adds
+# them up with weights $\pi_p$ that depend on the pair: $\varphi = \sum_p \pi_p s_p$ with $s_p = \cos_p / \tau$. Our heads
+# **start from the encoder**: the first group projects by the identity, so before training $s_1$ is the cosine above over
+# $\tau$. In the token-aware heads each group also has a vector of its own that shows which tokens of the query it looks at.
 #
 # The number in a name counts groups: `dot-2` is one dot product of twice the encoder's width, `mol-2` the mixture of 2 × 2
 # components. With `random` all projections start at random. With `tokens` each group of the query attends over tokens; with
@@ -160,8 +159,8 @@ with torch.inference_mode():
     torch.testing.assert_close(by_hand, mol.similarity.score(q, d)[0], rtol=1e-4, atol=1e-4)
 
 # %% [markdown]
-# The four weights of each of three documents for the same query, and the scores $s_p$ that they weigh. By hand and by the library the
-# score is the same.
+# The four weights of each of three documents for the same query, and the scores $s_p$ that they weigh. By hand and by the
+# library the score is the same.
 
 # %%
 parts = {f"π{p + 1}": pi[:, p].numpy() for p in range(4)} | {f"s{p + 1}": s[:, p].numpy() for p in range(4)}
@@ -172,9 +171,9 @@ table(collection.documents.head(3)[["text"]].assign(**parts, score=by_hand.numpy
 #
 # Every head has the same training examples, the same number of steps and (gate and attention aside) the same number of weights.
 # Intervals are bootstrapped over **words**: queries of one word are not independent. `difference` is paired, query by query, to
-# the row that `against` names: a mixture to the dot product of its size and start, a dot product that starts at random to the one
-# that does not, and that to the zero-shot cosine. It is empty if that row is not in the table. `floats` are the numbers stored for a
-# document.
+# the row that `against` names: a mixture to the dot product of its size and start, a dot product that starts at random to the
+# one that does not, and that to the zero-shot cosine. It is empty if that row is not in the table. `floats` are the numbers
+# stored for a document.
 
 # %%
 results = (
@@ -217,9 +216,10 @@ record("learned similarities against dot products", "; ".join(verdicts))
 print("\n".join(verdicts))
 
 # %% [markdown]
-# The made set favours a mixture **by construction**: one vector for a query has to be near two documents that have nothing in common.
-# Its words are invented, so that there is no pretrained geometry worth keeping, and a head that starts from that geometry may lose by
-# it. The lines above say what this run found, with the interval of each difference. The same by kind of query, if there are several:
+# The made set favours a mixture **by construction**: one vector for a query has to be near two documents that have nothing in
+# common. Its words are invented, so that there is no pretrained geometry worth keeping, and a head that starts from that
+# geometry may lose by it. The lines above say what this run found, with the interval of each difference. The same by kind of
+# query, if there are several:
 
 # %%
 chosen = results[
@@ -266,8 +266,8 @@ table(extremes.reset_index(drop=True), digits=0)
 # %% [markdown]
 # ## Search for yourself
 #
-# Type a text and press Enter (a page offers the texts that were searched for it). Choose *parts of mol-2* to see which component
-# brings a document up, and *tokens of mol-2-tokens* to see which words each component reads.
+# Type a text and press Enter (a page offers the texts that were searched for it). Choose *parts of mol-2* to see which
+# component brings a document up, and *tokens of mol-2-tokens* to see which words each component reads.
 
 # %%
 search = TextSearch(encoded, {h: found.head for h, found in heads.items()})
@@ -288,13 +288,13 @@ table(components.drop(columns="share"), digits=3)
 token_attention(search.attention(first, token_aware[0])) if token_aware else "No head here looks at tokens."
 
 # %% [markdown]
-# **To answer with the control.** Search for a word with two meanings. Do the heads agree on the first answer? Which component carries
-# the second meaning?
+# **To answer with the control.** Search for a word with two meanings. Do the heads agree on the first answer? Which component
+# carries the second meaning?
 #
 # <details><summary>An answer</summary>
 #
-# The zero-shot column gathers documents that share words with your text. The trained heads move towards what the training pairs meant.
-# In the mixture, documents of different meanings are often carried by different components: compare the longest bars.
+# The zero-shot column gathers documents that share words with your text. The trained heads move towards what the training pairs
+# meant. In the mixture, documents of different meanings are often carried by different components: compare the longest bars.
 #
 # </details>
 
@@ -302,8 +302,8 @@ token_attention(search.attention(first, token_aware[0])) if token_aware else "No
 # ## How fast is it found?
 #
 # The mixture's head is searched by every searcher of the workbench: with a proof, by lists per component, by the average of the
-# components. The published claim for text is that the 100 best by the average, rescored, lose nothing. *p50 ms* is the median time
-# of a call, *recall* the share of the true best that are found, *relative HR* the answers found over those of brute force,
+# components. The published claim for text is that the 100 best by the average, rescored, lose nothing. *p50 ms* is the median
+# time of a call, *recall* the share of the true best that are found, *relative HR* the answers found over those of brute force,
 # *certified* the share of queries whose list is proved, and *scored* the documents whose full score was computed.
 
 # %%
@@ -328,8 +328,9 @@ findings.average_claim(measured)
 # %% [markdown]
 # ## What can vectors of a given width tell apart?
 #
-# A task with no text in it: every pair of documents is the answer of one query, and the vectors of both sides are optimised directly.
-# The largest corpus that gradient descent solves is the *critical size* of that many floats (LIMIT, arXiv 2508.21038).
+# A task with no text in it: every pair of documents is the answer of one query, and the vectors of both sides are optimised
+# directly. The largest corpus that gradient descent solves is the *critical size* of that many floats (LIMIT, arXiv
+# 2508.21038).
 
 # %%
 limit = Limit(floats=(2, 4), largest=8, steps=300, seeds=1).stored()
@@ -339,9 +340,9 @@ record("critical sizes", limit)
 critical_sizes(limit)
 
 # %% [markdown]
-# This is what descent *finds*. A dot product of four floats can tell any number of documents apart in pairs: put document $t$ at
-# $(t, t^2, t^3, t^4)$, and let the query of the pair $\{a, b\}$ be the coefficients of $-(t - a)^2 (t - b)^2$, which is 0 at its two
-# documents and negative elsewhere.
+# This is what descent *finds*. A dot product of four floats can tell any number of documents apart in pairs: put document $t$
+# at $(t, t^2, t^3, t^4)$, and let the query of the pair $\{a, b\}$ be the coefficients of $-(t - a)^2 (t - b)^2$, which is 0 at
+# its two documents and negative elsewhere.
 
 # %%
 t = torch.linspace(-1, 1, 30, dtype=torch.float64)
@@ -380,8 +381,8 @@ check("reciprocal rank", reciprocal_rank)
 # ## What to take away
 #
 # - A head on a frozen encoder trains fast (*seconds of training*), and can start from the cosine.
-# - Choose the settings of each method for itself, on validation, before you compare: at a temperature that suits one, another may
-#   look tied.
+# - Choose the settings of each method for itself, on validation, before you compare: at a temperature that suits one, another
+#   may look tied.
 # - BM25 needs no training. Its union with a head can be better than either, or worse than a good head: read the table.
 # - A width that is enough in theory may be out of reach of training.
 #

@@ -221,8 +221,8 @@ mine = wb.train(config, shop, training=settings, seed=seed, progress=False)
 table(mine.recommend(history, k=3).drop(columns="title"))
 
 # %% [markdown]
-# Both models are judged by the last item of each user. Each bar is a model, with the interval over users: if the intervals overlap
-# widely, a lead says little, and after so few epochs neither model has shown what it can do.
+# Both models are judged by the last item of each user. Each bar is a model, with the interval over users: if the intervals
+# overlap widely, a lead says little, and after so few epochs neither model has shown what it can do.
 
 # %%
 from workbench.explore.widgets import MetricExplorer
@@ -234,8 +234,8 @@ record("metrics", wide.loc[["HR@10", "NDCG@10"]].reset_index())
 MetricExplorer(results).at(view)
 
 # %% [markdown]
-# On the command line a preset gives the settings a name. Put the same classes and this call into a file, `my_parts.py`, and pass
-# `--import my_parts.py` to `workbench train` with the preset's name, and to every other command that loads the model.
+# On the command line a preset gives the settings a name. Put the same classes and this call into a file, `my_parts.py`, and
+# pass `--import my_parts.py` to `workbench train` with the preset's name, and to every other command that loads the model.
 
 # %%
 from workbench.training.presets import Preset, add_preset
