@@ -205,7 +205,8 @@ findings.ahead(results, [("SASRec + dot", "SASRec + MoL"), ("HSTU + dot", "HSTU 
 # %% [markdown]
 # And one user, twice: the ten best items of both models, with a star on the test item (shown below the list if it is not in
 # it). Each bar of MoL is split into its largest terms $\pi_p s_p$; where the gate decides for one component, the bar is one
-# piece. The user is an illustration, chosen because MoL ranks the test item far ahead of the dot product; `user` sets another.
+# piece. Unless the parameter `user` names another, the user is an illustration: of the first 256 the one whose test item MoL
+# ranks furthest ahead of the dot product.
 
 # %%
 SideBySide([dot, mol], user).at(view)
