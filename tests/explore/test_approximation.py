@@ -45,6 +45,7 @@ def lines(dashboard: Approximation) -> dict[str, list[float]]:
 def test_a_gallery_has_a_picture_of_each() -> None:
     figure = approximation.gallery({"one": MATRIX, HOSTILE: -MATRIX})
     assert [z.sum() for z in heatmaps(figure)] == [4, -4]
+    assert [figure.layout[axis].title.text for axis in ("xaxis2", "yaxis2")] == ["items", "queries"]
     assert "&lt;script&gt;" in figure.layout.annotations[1].text
 
 

@@ -49,7 +49,7 @@ def gallery(targets: Mapping[str, pd.DataFrame]) -> go.Figure:
     _as_matrices(figure)
     figure.update_annotations(font_size=13)
     finished(figure, "")
-    return figure.update_layout(height=230, margin={"l": 16, "r": 16, "t": 36, "b": 16})
+    return figure.update_layout(height=240, margin={"l": 28, "r": 16, "t": 36, "b": 28})
 
 
 def floor_lines(floors: pd.DataFrame, floats: bool = False) -> go.Figure:
@@ -292,7 +292,7 @@ def widths(
     finished(figure, "")
     return figure.update_layout(
         height=300,
-        margin={"l": 8, "r": 20, "t": 34, "b": 52},
+        margin={"l": 28, "r": 20, "t": 34, "b": 52},
         showlegend=False,
         coloraxis=_SCORES | {"cmin": -limit, "cmax": limit, "showscale": False},
     )
@@ -343,15 +343,16 @@ def _heatmap(values: np.ndarray, coloraxis: str) -> go.Heatmap:
 
 
 def _as_matrices(figure: go.Figure, rows: int | None = None, columns: int | None = None) -> None:
-    """Axes of heatmaps: the first query on top, no ticks; the size given, so that an empty place keeps it."""
+    """Axes of heatmaps: the first query on top, names and no ticks; the size given, so that an empty place keeps it."""
     axes = {trace.xaxis or "x" for trace in figure.data if trace.type == "heatmap"}
     bare = {"showgrid": False, "zeroline": False, "showticklabels": False, "ticks": "", "showline": False}
     for axis in axes:
         number = axis.removeprefix("x")
         across = {} if columns is None else {"range": [-0.5, columns - 0.5]}
         down = {"autorange": "reversed"} if rows is None else {"range": [rows - 0.5, -0.5]}
-        figure.layout[f"xaxis{number}"].update(bare | across)
-        figure.layout[f"yaxis{number}"].update(bare | down)
+        for letter, name, side in (("x", "items", across), ("y", "queries", down)):
+            title = {"text": name, "font": {"size": 12}, "standoff": 4}
+            figure.layout[f"{letter}axis{number}"].update(bare | side | {"title": title})
 
 
 def _color(name: str, place: int) -> str:
