@@ -87,7 +87,7 @@ def test_measuring_puts_ringed_points_over_the_sweep(explorer: SearchExplorer) -
     ring = next(t for t in explorer.figure.data if t.name == "measured now")
     assert ring.marker.symbol == "circle-open"
     average = [t for t in explorer.figure.data if t.name == "average"]
-    assert {t.marker.color for t in average} == {searcher_style("average").color}
+    assert {t.marker.line.color for t in average} == {searcher_style("average").color}
     assert [t.showlegend for t in average] == [True, False]
     texts = [a.text for a in explorer.figure.layout.annotations]
     assert sorted(texts) == ["brute force", "n2=10", "width=64, keep=10"]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from workbench.bench.methods import OWN_SCORE
 from workbench.explore import search_figures as figures
-from workbench.explore.template import method_style
+from workbench.explore.figures import translucent
+from workbench.explore.template import ORANGE, method_style
 
 TABLE = pd.DataFrame(
     [
@@ -57,6 +58,8 @@ def test_the_frontier_joins_the_settings_of_a_method_and_leaves_out_what_has_no_
 
 def test_marks_grow_with_memory():
     traces = named(figures.frontier(TABLE))
+    open_mark, filled = (traces[n].marker.color for n in ("average, FAISS IVF", "average"))
+    assert open_mark == ORANGE and filled == translucent(ORANGE, 0.5)  # marks under a filled one are seen
     sizes = [traces[n].marker.size[0] for n in ("average, FAISS IVF", "average", "brute force")]
     assert sizes[0] == figures.SMALLEST < sizes[1] < sizes[2] == figures.LARGEST
     same = figures.frontier(TABLE.drop(columns="memory_mb"))

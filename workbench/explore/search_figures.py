@@ -105,6 +105,11 @@ def _along(values: pd.Series, measure: str) -> pd.Series:
     return nines(values) if measure == "recall" else values
 
 
+def _fill(style: Style) -> str:
+    """The colour inside a mark, through which those under it are seen; an open one has its outline's."""
+    return style.color if style.symbol.endswith("-open") else translucent(style.color, 0.5)
+
+
 def searcher_style(method: str) -> Style:
     """How to draw a search method.
 
@@ -167,8 +172,8 @@ def frontier(
                 x=_along(line[measure], measure), y=line[cost], name=plain(method), legendgroup=plain(method),
                 showlegend=method not in named, mode="lines+markers" if joined and not is_fresh else "markers",
                 line={"color": style.color, "dash": style.dash, "width": 1.5},
-                marker={"symbol": style.symbol, "size": areas[line.index], "color": style.color, "opacity": 0.85,
-                        "line": {"width": 1, "color": style.color}},
+                marker={"symbol": style.symbol, "size": areas[line.index], "color": _fill(style), "opacity": 1,
+                        "line": {"width": 1.5, "color": style.color}},
                 customdata=np.stack([hover[line.index], [plain(label) for label in line["label"]]], axis=1),
                 hovertemplate="%{customdata[0]}<extra></extra>",
             )  # fmt: skip
