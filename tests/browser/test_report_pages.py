@@ -53,7 +53,7 @@ def entry(name: str, **changes: Any) -> Entry:
         "seconds": 3.0,
         "started": "2026-01-31T12:00:00+00:00",
         "error": "",
-        "parameters": {"dataset": HOSTILE, "seed": 0},
+        "parameters": {"dataset": HOSTILE, "seed": 0, "user": -1},
         "key": "",
         "inputs": {},
         "records": (Record("HR@10", 0.12345), Record(HOSTILE, HOSTILE, unit=HOSTILE)),
@@ -166,6 +166,8 @@ def test_contents_links_and_headline_figures(visit: Any, report: Path) -> None:
     contents.nth(2).click()
     assert page.url.endswith("#Third-part")
     assert page.locator("main .headlines dd").first.inner_text() == "0.1235"
+    names = page.locator("main .facts dt").all_inner_texts()
+    assert names == ["dataset", "seed", "run on", "took", "commit"]  # no user was chosen
     assert page.locator("a[rel=prev]").count() == 0
     page.locator("a[rel=next]").click()
     assert page.url.endswith("01_hostile.html")

@@ -46,6 +46,8 @@ LECTURE = "lecture.html"
 """The page with the speaker's notes of a report."""
 INDEX = "index.html"
 """The page that lists all reports."""
+UNSET = ("", -1)
+"""What a parameter is as long as the notebook chooses: a view, a user. A page leaves it out."""
 _MOST_HEADLINES = 8
 _NOTEBOOK = re.compile(r"(\d\d_[a-z0-9_]+)\.ipynb(#.*)?")
 
@@ -315,7 +317,7 @@ def _repeat(report: Report, entry: Entry) -> str:
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:
     commit = entry.provenance["commit"]
-    facts = [(name, str(value)) for name, value in entry.parameters.items() if value != ""]
+    facts = [(name, str(value)) for name, value in entry.parameters.items() if value not in UNSET]
     facts += [("run on", _date(entry.started)), ("took", _duration(entry.seconds))]
     if commit:
         facts.append(("commit", commit[:10] + (" with changes" if entry.provenance["dirty"] else "")))
