@@ -319,18 +319,58 @@ def test_a_phone_cuts_no_title_name_or_label(visit: Any, tmp_path: Path) -> None
     for place in (1.2, 1.5, 1.8):
         lines.add_annotation(x=place, y=4, ax=50, ay=0, text="h-indexer width=64, keep=4000")
     lines.update_xaxes(range=[1, 2])
+    groups = [f"decile {place} (the most popular) · 903" for place in range(8)]
+    cells_of = go.Heatmap(z=[[1, 2, 3, 4]] * 8, x=[*"abcd"], y=groups, texttemplate="%{z}")
+    grid = go.Figure(
+        cells_of, {"template": TEMPLATE, "xaxis": {"title": {"text": "component (query group · item group)"}}}
+    )
     cells = [
         nbformat.v4.new_markdown_cell("# Long"),
-        nbformat.v4.new_code_cell("x", outputs=[plot(lines), plot(bars)]),
+        nbformat.v4.new_code_cell("x", outputs=[plot(lines), plot(bars), plot(grid)]),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "00_long.ipynb")
     pages.write_pages(Report("quick", "made", {"00_long": entry("00_long")}), tmp_path)
     visit.page.set_viewport_size({"width": 390, "height": 844})
     visit.page.goto((tmp_path / "00_long.html").as_uri())
-    visit.page.wait_for_function("document.querySelectorAll('.main-svg').length >= 6")
+    visit.page.wait_for_function("document.querySelectorAll('.main-svg').length >= 9")
     assert visit.page.locator(".legendtext").count() == len(names)
     assert visit.page.evaluate(CUT) == []
     assert visit.page.evaluate(CROSSED) == []
+    room, inside = visit.page.evaluate(
+        "(() => { const p = [...document.querySelectorAll('.js-plotly-plot')].at(-1);"
+        " return [p.clientWidth, p._fullLayout._size.w] })()"
+    )
+    assert inside > 0.6 * room  # the labels of rows leave it to the cells
+
+
+def test_a_phone_shows_every_row_of_a_table_next_to_a_panel(visit: Any, tmp_path: Path) -> None:
+    """Below the panel, with texts on two lines and without a place for an axis below it."""
+    figure = make_subplots(1, 2, specs=[[{}, {"type": "table"}]]).add_scatter(x=[1, 2], y=[1, 2])
+    names = [f"The Name of Item {place} · missed" for place in range(10)]
+    figure.add_table(
+        header={"values": ["#", "found", "true"]},
+        columnwidth=[1, 5, 5],
+        row=1,
+        col=2,
+        cells={"values": [[*map(str, range(10))], names, names], "height": 20, "font": {"size": 12}},
+    )
+    figure.update_layout(template=TEMPLATE, margin_b=118, height=450)
+    cells = [nbformat.v4.new_markdown_cell("# Rows"), nbformat.v4.new_code_cell("x", outputs=[plot(figure)])]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "00_rows.ipynb")
+    pages.write_pages(Report("quick", "made", {"00_rows": entry("00_rows")}), tmp_path)
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    visit.page.goto((tmp_path / "00_rows.html").as_uri())
+    visit.page.wait_for_selector(".table .cell-text")
+    last, end = visit.page.evaluate(
+        """(() => {
+            const plot = document.querySelector('.js-plotly-plot')
+            const { t, h } = plot._fullLayout._size
+            const texts = [...plot.querySelectorAll('.cell-text')].filter(text => text.textContent.trim())
+            const bottom = Math.max(...texts.map(text => text.getBoundingClientRect().bottom))
+            return [bottom - plot.getBoundingClientRect().top, t + h]
+        })()"""
+    )
+    assert end - 60 < last <= end
 
 
 CROSSED = """() => [...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => {

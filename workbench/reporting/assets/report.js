@@ -13,6 +13,11 @@ const CROWDED = 800; // pixels below which the titles of several panels are smal
 const SMALL = 11;
 const SMALLEST = 9.5; // of a figure's table on paper
 const LABEL = 26; // characters of a bar's label on a line, on a phone
+const ROW_LABEL = 16; // and of the label of a row of cells
+const LETTER = 6.2; // pixels of a letter of such a label, about
+const LINE = 14; // and of a line of several in a table there
+const HEADER = 30; // and of the table's header
+const ASIDE = 110; // and of its width, for margins and the ends of its cells
 const PAPER = 700; // pixels across a printed page
 const SHEET = 960; // and of its height, at most, for a figure
 const WORD = 12; // characters that a cell of a table keeps on one line
@@ -234,7 +239,9 @@ function stack(layout, data, width) {
   for (const name of Object.keys(layout).filter((key) => key.startsWith("coloraxis"))) {
     layout[name] = { ...layout[name], colorbar: beside(layout[name].colorbar, (trace) => trace.coloraxis === name) };
   }
-  layout.height = Math.round(height + margin.t + margin.b);
+  const foot = rows.at(-1)[0].table ? rows.at(-1).below : margin.b; // a table has no axis below it
+  layout.margin = { ...layout.margin, b: foot };
+  layout.height = Math.round(height + margin.t + foot);
   if (layout.title?.text) layout.title = { ...layout.title, ...atTheTop(layout) };
   return data.map((trace) => {
     if (trace.type !== "heatmap" || trace.showscale === false || trace.coloraxis) return moved.get(trace) ?? trace;
@@ -293,7 +300,12 @@ function fold(layout, data, width) {
   layout.modebar = { ...layout.modebar, orientation: "v" }; // a title has the whole width
   data = data.map((trace) => (trace.texttemplate && trace.type === "heatmap" ? { ...trace, showscale: false } : trace)); // no room
   const scales = data.some((trace) => (trace.showscale ?? trace.type === "heatmap") || trace.marker?.showscale);
-  const across = width - (scales ? 150 : 64);
+  const labelled = data.filter((trace) => trace.orientation === "h" || trace.type === "heatmap");
+  const labels = [...new Set(labelled.flatMap((trace) => trace.y ?? []))];
+  const most = labelled.some((trace) => trace.type === "heatmap") ? ROW_LABEL : LABEL;
+  const texts = labels.map((label) => wrapped(String(label), most));
+  const left = Math.max(layout.margin.l, LETTER * Math.max(0, ...texts.flat().map((line) => line.length)));
+  const across = width - left - (scales ? 102 : 16);
   for (const axis of Object.keys(layout).filter((name) => /^[xy]axis/.test(name) && layout[name].title?.text)) {
     const text = wrapped(layout[axis].title.text, Math.floor((axis[0] === "x" ? across : 300) / 9)).join("<br>");
     layout[axis] = { ...layout[axis], title: { ...layout[axis].title, text } };
@@ -306,9 +318,7 @@ function fold(layout, data, width) {
     const text = wrapped(note.text, Math.max(8, Math.floor(room / 6))).join("<br>");
     Object.assign(note, { text, ax: 18 * side, xanchor: side > 0 ? "left" : "right", font: { ...note.font, size: SMALL } });
   }
-  const labels = [...new Set(data.filter((trace) => trace.orientation === "h").flatMap((trace) => trace.y ?? []))];
-  if (labels.some((label) => String(label).length > LABEL)) {
-    const texts = labels.map((label) => wrapped(String(label), LABEL));
+  if (texts.some((lines) => lines.length > 1)) {
     const ticktext = texts.map((lines) => lines.join("<br>"));
     layout.yaxis = { ...layout.yaxis, tickmode: "array", tickvals: labels, ticktext, tickfont: { size: SMALL } };
     height = Math.max(height, 120 + 15 * texts.length * Math.max(...texts.map((lines) => lines.length)));
@@ -319,15 +329,27 @@ function fold(layout, data, width) {
   layout.height = height + (layout.showlegend !== false && named.length > 1 ? 25 * named.length + 16 * (lines - named.length) : 0);
   foldTitle(layout, width);
   return data.map((trace) => {
-    if (trace.type === "table") return { ...trace, cells: { ...trace.cells, values: breaking(trace.cells.values) } };
+    if (trace.type === "table") {
+      const { values, font } = trace.cells;
+      return { ...trace, cells: { ...trace.cells, values: breaking(values), font: { ...font, size: SMALL } } };
+    }
     return named.includes(trace) ? { ...trace, name: names[named.indexOf(trace)].join("<br>") } : trace;
   });
 }
 
-// The height of a table, whose texts take two lines on a phone. Half as high again at most: its rows can be moved.
-function tableHeight({ cells }, own, width) {
-  const rows = Math.max(0, ...(cells?.values ?? []).map((column) => column.length));
-  return width < NARROW ? Math.max(own, Math.min(1.5 * own, 36 * (rows + 1))) : own;
+// The height of a table on a phone, where its texts take several lines. Three quarters as high again at most: its rows can be
+// moved.
+function tableHeight({ cells, columnwidth }, own, width) {
+  if (width >= NARROW) return own;
+  const columns = cells?.values ?? [];
+  const shares = columns.map((_, place) => columnwidth?.[place] ?? 1);
+  const letters = (width - ASIDE) / LETTER / shares.reduce((sum, share) => sum + share, 0); // of a line, for each share
+  let height = HEADER;
+  for (let row = 0; row < Math.max(0, ...columns.map(({ length }) => length)); row++) {
+    const lines = Math.max(...columns.map((column, place) => Math.ceil(String(column[row]).length / (letters * shares[place]))));
+    height += lines > 1 ? LINE * lines + 16 : cells.height ?? 20;
+  }
+  return Math.max(own, Math.min(1.75 * own, height));
 }
 
 // The texts of a table, with spaces at which a line may end.
