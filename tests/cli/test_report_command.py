@@ -185,7 +185,7 @@ def test_lab_opens_the_tour_and_asks_no_other_machine(root: Path, monkeypatch: p
     monkeypatch.setattr("os.execv", lambda path, command: called.append([path, *command]))
     run("lab", "--no-browser", "--port", "8899")
     (command,) = called
-    assert command[:4] == [sys.executable, sys.executable, "-m", "jupyterlab"]
+    assert command[:4] == [sys.executable, sys.executable, "-m", "workbench.reporting.lab"]
     assert "--LabApp.default_url=/doc/tree/notebooks/00_tour.ipynb" in command
     assert f"--ServerApp.root_dir={root}" in command
     assert {"--no-browser", "--ServerApp.port=8899", "--LabApp.news_url=None"} <= set(command)

@@ -11,6 +11,7 @@ import typer
 from workbench import paths
 from workbench.cli import options
 from workbench.files import check_folder
+from workbench.lazy_imports import import_jsonschema
 
 _DEFAULT_DATASET = "embedded-small"
 
@@ -88,6 +89,8 @@ def report(
       workbench report --folder my-workbench
     """
     from workbench import chromium
+
+    import_jsonschema()
     from workbench.reporting import publish as published
     from workbench.reporting.paper import print_pages
     from workbench.reporting.runner import ReportSpec, run_report
@@ -165,6 +168,7 @@ def lab(
 
       workbench lab --folder my-workbench
     """
+    import_jsonschema()
     from workbench.reporting import notebooks
 
     _work_in(folder)
@@ -172,7 +176,7 @@ def lab(
     command = [
         sys.executable,
         "-m",
-        "jupyterlab",
+        "workbench.reporting.lab",
         f"--ServerApp.root_dir={paths.root()}",
         f"--LabApp.default_url=/doc/tree/{chosen.path.relative_to(paths.root()).as_posix()}",
         f"--ServerApp.ip={ip}",
@@ -211,6 +215,7 @@ def pairs(
 
       workbench pairs --write
     """
+    import_jsonschema()
     from workbench.files import check_name
     from workbench.reporting.pairs import problems
     from workbench.reporting.pairs import take as take_notebook

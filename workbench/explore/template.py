@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import plotly.io as pio
 
 from workbench.encoders import ENCODERS
+from workbench.lazy_imports import import_jsonschema
 from workbench.registry import Part
 from workbench.search.registry import SEARCHERS
 from workbench.similarities import SIMILARITIES
@@ -161,5 +162,6 @@ TEMPLATE = go.layout.Template(
 CONFIG = {"displaylogo": False, "showSendToCloud": False}
 """How plotly's bar of buttons is set: nothing in it sends a figure to another machine."""
 
+import_jsonschema()  # which the renderers do
 for _name in ("plotly_mimetype", "jupyterlab", "vscode", "notebook", "notebook_connected"):
     pio.renderers[_name].config = CONFIG  # of figures that a cell shows as they are

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench import files
+from workbench.lazy_imports import import_jsonschema
 from workbench.reporting.records import RECORDS_FILE
 
 HEADLESS = "WORKBENCH_HEADLESS"
@@ -156,9 +157,7 @@ def main() -> None:
     job = Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     threading.Thread(target=_die_with, args=(int(sys.argv[2]),), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    # jsonschema builds a grammar of web addresses as it is imported, which takes longer than all the rest; without the
-    # package it does without that check, and nothing here needs it.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    import_jsonschema()
     try:
         outcome = execute(job)
     except Exception as error:  # a kernel that does not start, a full disk: the report continues and shows it
