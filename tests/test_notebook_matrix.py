@@ -71,7 +71,6 @@ def run(name: str, dataset: str, root: Path) -> BaseException | None:
             shell.user_ns["dataset"] = dataset
         if error := done.error_before_exec or done.error_in_exec:
             return error
-        shell.display_formatter.format(done.result)
     return None
 
 

@@ -253,16 +253,25 @@ def books(
 
 
 def of_profile(profile: str, checkpoint: str, title: str = "") -> Plan:
-    """What the notebook on recall and latency measures: `quick`, or `standard` for every other profile."""
-    return quick(checkpoint, title=title) if profile == "quick" else standard(checkpoint, title)
+    """What the notebook on recall and latency measures: `quick`, or `standard` for every other profile.
+
+    A small catalogue is inflated to twenty times its items in the quick profile.
+    """
+    if profile != "quick":
+        return standard(checkpoint, title)
+    return quick(checkpoint, min(20_000, max(1_000, 20 * Trained(checkpoint).num_items())), title)
 
 
 def growth_of_profile(profile: str, checkpoint: str, title: str = "") -> Plan:
-    """What the notebook on scaling measures: to 100,000 items in the quick profile, to 300,000 in the standard one."""
+    """What the notebook on scaling measures: to 100,000 items in the quick profile, to 300,000 in the standard one.
+
+    In the quick profile no corpus has more than a hundred times the items of the catalogue, or 30,000 if that is more.
+    """
     match profile:
         case "quick":
-            small = growth(checkpoint, (1_000, 10_000, 30_000, 100_000), title)
-            return replace(small, rounds=2, queries=64)
+            largest = max(30_000, 100 * Trained(checkpoint).num_items())
+            corpora = tuple(items for items in (1_000, 10_000, 30_000, 100_000) if items <= largest)
+            return replace(growth(checkpoint, corpora, title), rounds=2, queries=64)
         case "standard":
             return growth(checkpoint, (1_000, 3_000, 10_000, 30_000, 100_000, 300_000), title)
     return growth(checkpoint, title=title)

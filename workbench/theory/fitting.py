@@ -122,7 +122,7 @@ class Fit:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
             self._model = _FreeScores(config, *_start(target, config))
-        self._optimizer = torch.optim.Adam(self._model.parameters(), lr=config.learning_rate)
+        self._optimizer = torch.optim.Adam(self._model.parameters(), lr=config.learning_rate, fused=True)
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, config.steps)
         self._curve: list[tuple[int, float]] = []
         self.step = 0
