@@ -35,10 +35,11 @@ report: $(VENV)/.installed-$(EXTRA)
 lab: $(VENV)/.installed-$(EXTRA)
 	$(BIN)/workbench lab
 
-# A process for each core, of one thread; the tests of a file stay together, for they share what they trained.
+# A process for each core, of one thread; the tests of a file stay together, for they share what they trained. Files with slow
+# tests come first, in the order of tests/conftest.py, so that no core is left alone with one of them at the end.
 test: export OMP_NUM_THREADS = 1
 test: lint
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --durations 30
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 30
 
 matrix: $(VENV)/.installed-$(EXTRA)-test
 	$(BIN)/python -m pytest -m matrix

@@ -35,6 +35,12 @@ from workbench.similarities.sparcode.quantizer import QuantizerConfig  # noqa: E
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with slow tests come first."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def _shared(folder: str) -> Path:
     return REPOSITORY.parent / "shared" / folder
 

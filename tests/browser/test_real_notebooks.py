@@ -41,21 +41,6 @@ def test_every_notebook_runs(executed: Any) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", NAMES)
-def test_every_page_draws_whole_and_alone(executed: Any, visit: Any, name: str) -> None:
-    reports, _ = executed
-    page = visit.page
-    page.context.set_offline(True)
-    page.goto((reports / "quick-embedded-tiny" / f"{name}.html").as_uri())
-    page.wait_for_load_state("load")
-    assert page.locator(".plot").count() == page.locator(".js-plotly-plot").count()
-    assert page.locator(".js-plotly-plot:not(:has(.main-svg))").count() == 0
-    assert page.locator(".math:not(:has(.katex))").count() == 0
-    assert page.evaluate("document.documentElement.scrollWidth") <= 1366
-    assert (visit.errors, visit.outside) == ([], [])
-
-
-@pytest.mark.browser
 def test_the_index_leads_to_every_page(executed: Any, visit: Any) -> None:
     reports, _ = executed
     visit.page.goto((reports / "index.html").as_uri())
@@ -70,23 +55,28 @@ def test_the_index_leads_to_every_page(executed: Any, visit: Any) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", NAMES)
-def test_every_page_fits_every_screen_and_can_be_read_on_both_grounds(
+def test_every_page_draws_whole_and_alone_fits_every_screen_and_can_be_read_on_both_grounds(
     executed: Any, visit: Any, name: str
 ) -> None:
     reports, _ = executed
     page = visit.page
     page.set_default_timeout(PATIENCE)
+    page.context.set_offline(True)
     drawn = "[...document.querySelectorAll('.plot')].every(place => place.querySelector('.main-svg'))"
     for width in (390, 768, 1024, 1280, 1366, 1920):
         page.set_viewport_size({"width": width, "height": 844 if width == 390 else 720})
         page.goto((reports / "quick-embedded-tiny" / f"{name}.html").as_uri())
         page.wait_for_function(drawn)
         assert page.evaluate(TOO_WIDE) == [], width
+        assert page.locator(".plot").count() == page.locator(".js-plotly-plot").count()
+        assert page.locator(".js-plotly-plot:not(:has(.main-svg))").count() == 0
+        assert page.locator(".math:not(:has(.katex))").count() == 0
     assert page.evaluate(FAINT) == {}
     page.emulate_media(color_scheme="dark")
     page.reload()
     page.wait_for_function(drawn)
     assert page.evaluate(FAINT) == {}
+    assert (visit.errors, visit.outside) == ([], [])
 
 
 @pytest.mark.browser

@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from workbench.explore.figures import finished, need, translucent
 from workbench.explore.template import (
@@ -296,36 +295,47 @@ def recommended(lists: pd.DataFrame, title: str = "The same user, twice", parts:
     """
     need(lists, "method", "place", "title", "held_out", "score", "elsewhere", "component", "product")
     methods = list(dict.fromkeys(lists["method"]))
-    figure = make_subplots(
-        1, len(methods), subplot_titles=[plain(m) for m in methods], horizontal_spacing=0.06
-    )
+    # One layout, as in `score_parts`.
+    width = (1 - 0.06 * (len(methods) - 1)) / len(methods)
+    traces: list[go.Bar] = []
+    axes: dict[str, object] = {}
+    names = []
     for column, method in enumerate(methods, start=1):
         rows = lists[lists["method"] == method]
         entries = [entry for _, entry in rows.groupby("place", sort=True)]
-        for trace in _stacked(entries, parts, method_style(method).color):
-            figure.add_trace(trace, 1, column)
+        number, left = "" if column == 1 else column, (column - 1) * (width + 0.06)
+        stacked = _stacked(entries, parts, method_style(method).color)
+        traces += [trace.update(xaxis=f"x{number}", yaxis=f"y{number}") for trace in stacked]
+        names.append({**_panel_title(plain(method), left + width / 2, 1.0), "font": {"size": 16}})
         outside = 1 < column == len(methods)  # the last list has its titles on the right, clear of the bars
         labels = [_entry_label(entry.iloc[0], outside) for entry in entries]
-        figure.update_yaxes(
-            tickvals=list(range(len(entries))),
-            ticktext=labels,
-            range=[len(entries) - 0.45, -0.55],
-            showgrid=False,
-            tickfont={"size": 12},
-            side="right" if outside else "left",
-            row=1,
-            col=column,
-        )
-        figure.update_xaxes(title_text="score φ", zeroline=True, row=1, col=column)
-    figure.update_layout(
-        barmode="relative",
-        title={"x": 0.01, "xref": "container"},
-        bargap=0.22,
-        height=470,
-        margin={"t": 84, "b": 50, "l": 40, "r": 16},
-        showlegend=False,
-    )
-    return finished(figure, plain(title))
+        axes[f"xaxis{number}"] = {
+            "domain": [left, left + width],
+            "anchor": f"y{number}",
+            "title": {"text": "score φ"},
+            "zeroline": True,
+        }
+        axes[f"yaxis{number}"] = {
+            "domain": [0, 1],
+            "anchor": f"x{number}",
+            "tickvals": list(range(len(entries))),
+            "ticktext": labels,
+            "range": [len(entries) - 0.45, -0.55],
+            "showgrid": False,
+            "tickfont": {"size": 12},
+            "side": "right" if outside else "left",
+        }
+    layout = {
+        **axes,
+        "annotations": names,
+        "barmode": "relative",
+        "title": {"x": 0.01, "xref": "container"},
+        "bargap": 0.22,
+        "height": 470,
+        "margin": {"t": 84, "b": 50, "l": 40, "r": 16},
+        "showlegend": False,
+    }
+    return finished(go.Figure(traces, layout), plain(title))
 
 
 def _stacked(entries: list[pd.DataFrame], parts: int, color: str) -> list[go.Bar]:

@@ -111,20 +111,19 @@ def proof_of_one(
     """
     need(items, "item", "score", "bound", "outcome")
     need(lists, "component", "place", "score", "listed")
-    figure = make_subplots(1, 2, horizontal_spacing=0.1)
     ends = [float(items["bound"].min()), float(items["bound"].max())]
-    figure.add_scatter(
+    diagonal = go.Scatter(
         x=ends, y=ends, mode="lines", line={"color": GREY, "width": 1, "dash": "dot"},
         hoverinfo="skip", showlegend=False,
     )  # fmt: skip
-    for outcome in OUTCOMES:
-        figure.add_trace(_outcome(items, outcome, titles), row=1, col=1)
+    traces = [diagonal, *(_outcome(items, outcome, titles) for outcome in OUTCOMES)]
+    right = {"xaxis": "x2", "yaxis": "y2", "showlegend": False}
     longest, count = int(lists["place"].max()), int(lists.loc[lists["listed"], "place"].max())
     thin = lists[lists["place"].isin(_log_places(longest))].pivot(
         index="component", columns="place", values="score"
     )
     line = {"color": translucent(SKY, 0.9), "width": 1.3}
-    figure.add_trace(_apart(thin).update(showlegend=False, line=line), row=1, col=2)
+    traces.append(_apart(thin).update(right, line=line))
     levels = (
         (s_k, [1, longest], GREEN, "dash", "╌╌ S<sub>K</sub>, k-th best in the lists"),
         (outside, [count, longest], VERMILLION, "solid", "── highest possible outside"),
@@ -138,9 +137,11 @@ def proof_of_one(
     ]  # fmt: skip
     for place, (level, reach, color, dash, name) in enumerate(levels):
         known = level > float("-inf")  # unless there are fewer candidates than k, or nothing is outside
-        figure.add_scatter(
-            x=reach if known else [None], y=[level, level] if known else [None], mode="lines", showlegend=False,
-            line={"color": color, "width": 2.3, "dash": dash}, hoverinfo="skip", row=1, col=2,
+        traces.append(
+            go.Scatter(
+                x=reach if known else [None], y=[level, level] if known else [None], mode="lines",
+                line={"color": color, "width": 2.3, "dash": dash}, hoverinfo="skip", **right,
+            )
         )  # fmt: skip
         notes.append(  # in the corner that falling curves leave free
             {
@@ -152,21 +153,25 @@ def proof_of_one(
     if s_k > float("-inf"):
         shapes.append(_upright(s_k, 1, GREEN, "dash"))
     small = {"font": {"size": 13}, "standoff": 6}
-    figure.update_layout(
-        xaxis={"title": {"text": "bound: the largest component score", **small}},
-        yaxis={"title": {"text": "score φ", **small}},
-        xaxis2={
-            "title": {"text": "place in a component's list (dotted: N<sub>1</sub>)", **small},
-            "type": "log", "dtick": 1, "range": [0, math.log10(max(2, longest))],
+    layout = {
+        "xaxis": {
+            "domain": [0, 0.45], "anchor": "y", "title": {"text": "bound: the largest component score", **small},
         },
-        yaxis2={"title": {"text": "component score s<sub>p</sub>", **small}},
-        shapes=shapes,
-        annotations=notes,
-        height=430,
-        margin={"l": 62, "r": 20, "t": 48, "b": 92, "autoexpand": False},
-        legend={"orientation": "h", "y": -0.19, "yanchor": "top", "x": 0},
-    )  # fmt: skip
-    return finished(figure, plain(title))
+        "yaxis": {"domain": [0, 1], "anchor": "x", "title": {"text": "score φ", **small}},
+        "xaxis2": {
+            "domain": [0.55, 1], "anchor": "y2", "type": "log", "dtick": 1, "range": [0, math.log10(max(2, longest))],
+            "title": {"text": "place in a component's list (dotted: N<sub>1</sub>)", **small},
+        },
+        "yaxis2": {
+            "domain": [0, 1], "anchor": "x2", "title": {"text": "component score s<sub>p</sub>", **small},
+        },
+        "shapes": shapes,
+        "annotations": notes,
+        "height": 430,
+        "margin": {"l": 62, "r": 20, "t": 48, "b": 92, "autoexpand": False},
+        "legend": {"orientation": "h", "y": -0.19, "yanchor": "top", "x": 0},
+    }  # fmt: skip
+    return finished(go.Figure(traces, layout), plain(title))
 
 
 def _apart(scores: pd.DataFrame) -> go.Scatter:
