@@ -236,7 +236,7 @@ def books(
         "cascade n2=16000,keep=1600",
         "graph ef=800",
         "graph ef=1600",
-        "graph ef=2400",
+        "graph ef=2500",
         "graph ef=3200",
     )
     return Plan(
