@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from dictionaries import write_gcide, write_wordnet
 
-from tests.data.text.dictionaries import write_gcide, write_wordnet
 from workbench.data import DataError
 from workbench.data.text import build, generator, storage
 from workbench.data.text.beir import read_beir

@@ -5,8 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from dictionaries import GCIDE, WORDNET, write_gcide, write_wordnet
 
-from tests.data.text.dictionaries import GCIDE, WORDNET, write_gcide, write_wordnet
 from workbench.data import DataError
 from workbench.data.text.gcide import read_gcide
 from workbench.data.text.reverse_dictionary import reverse_dictionary, split_of, wordnet_examples
