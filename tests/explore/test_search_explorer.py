@@ -446,6 +446,17 @@ def test_labels_of_marks_that_lie_together_are_kept_apart() -> None:
     assert (alone.ax, alone.ay) != (-AWAY, 0)
 
 
+def test_labels_are_kept_apart_also_where_marks_are_everywhere() -> None:
+    recalls, times = np.meshgrid(1 - np.logspace(0, -4, 60), np.geomspace(1, 30, 60))
+    grid = pd.DataFrame({"recall": recalls.ravel(), "p50_ms": times.ravel()})
+    grid = grid.assign(label="old", method="average", setting="old", k=5)
+    both = pd.DataFrame({"recall": [0.99, 1.0], "p50_ms": 5.0, "k": 5, "method": "average"})
+    both = both.assign(setting=["width=64, keep=4000", "exact with a bound"], label=["a", "b"])
+    first, second = frontier(grid, now=both).layout.annotations
+    towards_each_other = (first.xanchor, second.xanchor) == ("left", "right")
+    assert not towards_each_other or abs(first.ay - second.ay) > 10
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_shows_what_it_is(name: str) -> None:
     assert METHODS[name].meaning and all(p.meaning for p in METHODS[name].parameters)

@@ -338,14 +338,14 @@ def _heights(latencies: pd.Series, logarithmic: bool, highest: float) -> pd.Seri
 def _label(
     figure: go.Figure, rows: pd.DataFrame, fresh: pd.Series, measure: str, cost: str, heights: pd.Series
 ) -> None:
-    """The setting of each fresh row, as near to its mark as it covers no mark and no other label, rather left than right."""
+    """The setting of each fresh row, as near to its mark as it covers no mark and no other label, rather left than right; no
+    other label alone, if marks are everywhere."""
     log = figure.layout.yaxis.type == "log"
     places = _along(rows[measure], measure)
     low, high = (0.0, NINES_AT_MOST) if measure == "recall" else (places.min(), places.max())
     across = ACROSS * (places - low) / ((high - low) or 1.0)
-    taken = [
-        (x - AROUND, x + AROUND, y) for x, y in zip(across, heights[rows.index], strict=True)
-    ]  # left, right, height
+    marks = [(x - AROUND, x + AROUND, y) for x, y in zip(across, heights[rows.index], strict=True)]
+    labels: list[tuple[float, float, float]] = []  # left, right, height
     for index in heights[rows.index[fresh]].sort_values().index:
         row = rows.loc[index]
         text = str(row["setting"] or row["method"])
@@ -355,8 +355,9 @@ def _label(
             for up in (0, 1, -1, 2, -2, 3, -3)
             for side in sides
         ]
-        side, up, spot = next((found for found in spots if _is_free(found[2], taken)), spots[0])
-        taken.append(spot)
+        free = (spot for taken in (marks + labels, labels) for spot in spots if _is_free(spot[2], taken))
+        side, up, place = next(free, spots[0])
+        labels.append(place)
         latency = float(row[cost])
         figure.add_annotation(
             x=float(places[index]), y=math.log10(latency) if log else latency,
