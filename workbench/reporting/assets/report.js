@@ -355,11 +355,13 @@ function tableHeight({ cells, columnwidth }, own, width) {
 // The texts of a table, with spaces at which a line may end.
 const breaking = (value) => (Array.isArray(value) ? value.map(breaking) : String(value).replaceAll("\u00a0", " "));
 
-// A title that is too long for one line, in as many as it takes, from the figure's upper edge.
+// A title from the figure's upper edge, in as many lines as it takes.
 function foldTitle(layout, width) {
-  const lines = wrapped(layout.title?.text ?? "", Math.floor(width / 9));
+  if (!layout.title?.text) return;
+  const lines = wrapped(layout.title.text, Math.floor(width / 9));
+  layout.title = { ...layout.title, ...atTheTop(layout) };
   if (lines.length === 1) return;
-  layout.title = { ...layout.title, ...atTheTop(layout), text: lines.join("<br>"), font: { ...layout.title.font, size: 15 } };
+  layout.title = { ...layout.title, text: lines.join("<br>"), font: { ...layout.title.font, size: 15 } };
   const top = layout.margin?.t ?? layout.template?.layout?.margin?.t ?? 56;
   layout.margin = { ...layout.margin, t: top + 20 * (lines.length - 1) };
 }
