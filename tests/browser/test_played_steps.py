@@ -113,17 +113,20 @@ class Marks(Dashboard):
         return go.Figure([
             go.Scattergl(x=np.arange(4.0), y=[1, 2, 3, 4], text=list("abcd"), mode="markers", marker=states),
             go.Scattergl(y=np.arange(9.0), mode="markers", marker=measured),
+            go.Scattergl(y=[0, 1], mode="markers", marker={"color": [0, 1], "colorscale": "Viridis"}),
         ])  # fmt: skip
 
 
 def test_marks_of_few_colours_are_drawn_as_a_trace_of_each(visit: Any, tmp_path: Path) -> None:
     visit.page.goto(dashboard_page(tmp_path, "03_marks", Marks()).as_uri())
     visit.page.wait_for_selector(".js-plotly-plot canvas")
-    first, last, measured = visit.page.evaluate(
+    first, last, measured, smooth = visit.page.evaluate(
         "() => document.querySelector('.js-plotly-plot').data.map("
         "({x, y, text, marker}) => ({x, y, text, color: marker.color, size: marker.size}))"
     )
     assert first == {"x": [1, 3], "y": [2, 4], "text": ["b", "d"], "color": "#ff0000", "size": 3}
     assert last == {"x": [0, 2], "y": [1, 3], "text": ["a", "c"], "color": "#0000ff", "size": 8}
-    assert len(measured["color"]) > 1
+    assert len(measured["color"]) > 1 and smooth["color"] == [0, 1]
+    legends = "() => document.querySelector('.js-plotly-plot').data.map(({showlegend}) => showlegend ?? true)"
+    assert visit.page.evaluate(legends) == [True, False, True, True]
     assert visit.errors == []

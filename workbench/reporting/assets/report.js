@@ -110,6 +110,9 @@ function numbers(value) {
   return new KINDS[value.dtype](Uint8Array.from(atob(value.bdata), (letter) => letter.charCodeAt(0)).buffer);
 }
 
+// Whether a scale is of steps: from each stop to the next one the same colour.
+const stepped = (scale) => Array.isArray(scale) && scale.length % 2 === 0 && scale.every(([, color], place) => color === scale[place ^ 1][1]);
+
 // Marks of WebGL whose numbers stand for a few colours, as a trace for each: plotly works out the colour of every mark of a trace
 // by itself, from the scale to text and back, which takes most of the time of a figure of a thousand. The last are on top.
 const ofColors = new WeakMap();
@@ -121,12 +124,13 @@ function byColor(trace) {
 
 function split(trace) {
   const { color, size, colorscale, cmin, cmax, ...rest } = trace.marker ?? {};
-  const codes = trace.type === "scattergl" && Array.isArray(colorscale) && numbers(color);
+  const known = trace.type === "scattergl" && !rest.showscale && stepped(colorscale) && cmax > cmin;
+  const codes = known && numbers(color);
   const found = codes?.length ? [...new Set(codes)].sort((a, b) => a - b) : [];
   if (!found.length || found.length > FEW) return [trace];
   const columns = Object.entries({ x: trace.x, y: trace.y, text: trace.text, customdata: trace.customdata, size });
   const whole = Object.fromEntries(columns.map(([name, value]) => [name, numbers(value)]));
-  return found.map((code) => {
+  return found.map((code, number) => {
     const places = [];
     codes.forEach((other, place) => other === code && places.push(place));
     const of = (value) => (value?.length === codes.length && typeof value !== "string" ? places.map((place) => value[place]) : value);
@@ -134,7 +138,8 @@ function split(trace) {
     const single = Array.isArray(sizes) && new Set(sizes).size === 1 ? sizes[0] : sizes;
     const share = (code - cmin) / (cmax - cmin);
     const [, here] = colorscale.findLast(([end]) => end <= share + 1e-9);
-    return { ...trace, ...own, marker: { ...rest, color: here, size: single } };
+    const once = number ? { showlegend: false } : {}; // in the legend
+    return { ...trace, ...own, ...once, marker: { ...rest, color: here, size: single } };
   });
 }
 
