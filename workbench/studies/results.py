@@ -403,7 +403,9 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             "search-published",
             "workbench bench search --reference PATH --threads 1",
             speed_ups,
-            "How many times faster, with the quartiles over rounds in brackets, by the queries of a call, k = 100; *at most*:"
+            "How many times faster, with the quartiles over rounds in brackets, by the queries of a call, k = 100; calls of one"
+            " implementation in a row, the first not counted, then of the next. *its parts alone*: the query's side, the lists"
+            " and the scores, by the same kernels, and nothing else. *at most*:"
             " if our call took the least time for its operations (those in 8 bits count a quarter, in 16 bits half) or for what"
             " it reads, by the machine's measured ceilings: torch's best float32 matrix product and copy, which our own kernels"
             " can exceed. The same random weights at the published sizes; of Amazon Books *all items* are those that the"
