@@ -168,3 +168,19 @@ def test_the_fair_wide_dot_product_stores_as_many_floats_of_an_item_as_the_mixtu
         stored = [t for t in state.tensors().values() if t is not None and t.is_floating_point()]
         floats.append(sum(t.numel() for t in stored))
     assert floats[0] == floats[1]
+
+
+def test_a_full_softmax_and_a_visible_time_change_nothing_else_of_a_fair_preset():
+    plain, dense = preset("fair/hstu-dot"), preset("fair/hstu-dot-full-softmax")
+    assert dense.training.loss.kind == "full softmax"
+    same = replace(dense.training, loss=plain.training.loss)
+    assert replace(dense, name=plain.name, source=plain.source, training=same) == plain
+    for name in ("hstu-dot", "hstu-dot-full-softmax", "hstu-mol"):
+        hidden, visible = preset(f"fair/{name}"), preset(f"visible/{name}")
+        assert (hidden.retriever.encoder.request_time, visible.retriever.encoder.request_time) == (
+            False,
+            True,
+        )
+        encoder = replace(visible.retriever.encoder, request_time=False)
+        assert replace(visible.retriever, encoder=encoder) == hidden.retriever
+        assert visible.training == hidden.training

@@ -1,10 +1,11 @@
 """Complete settings by name: the twelve published RAILS configurations, and smaller ones that fit other machines.
 
 `ml-1m/hstu-mol` names dataset, encoder and similarity as published; `cpu/…` are the settings of the shipped MovieLens 1M
-checkpoints (two cores, under an hour each), `fair/…` the published sizes under the strict protocol, `quick/…` those of the
-quick notebooks on the embedded dataset. Each `…/hstu-mol` has a sister `…/hstu-mol-unbalanced`, trained without the
-load-balancing loss and otherwise the same; each dot product and Mixture-of-Logits of `cpu/…` one that is trained twice as
-long, `…-longer`; the published MoL of MovieLens 1M one whose item dropout is drawn as there, `…-dropout-per-candidate`.
+checkpoints (two cores, under an hour each), `fair/…` the published sizes under the strict protocol, `visible/…` some of those
+with the time of the target visible, `quick/…` those of the quick notebooks on the embedded dataset. Each `…/hstu-mol` has a
+sister `…/hstu-mol-unbalanced`, trained without the load-balancing loss and otherwise the same; each dot product and
+Mixture-of-Logits of `cpu/…` one that is trained twice as long, `…-longer`; the published MoL of MovieLens 1M one whose item
+dropout is drawn as there, `…-dropout-per-candidate`.
 """
 
 from dataclasses import dataclass, replace
@@ -206,7 +207,32 @@ def _dropout_as_published(chosen: Preset) -> Preset:
     return replace(chosen, name=f"{chosen.name}-dropout-per-candidate", retriever=config, source=source)
 
 
-_LINED_UP = _published() | _cpu() | _fair() | _quick()
+def _with_full_softmax(chosen: Preset) -> Preset:
+    """A dot product affords all items as negatives: one matrix product."""
+    training = replace(chosen.training, loss=LossConfig("full softmax"))
+    source = f"{chosen.source}; softmax over all items in the place of sampled negatives"
+    return replace(chosen, name=f"{chosen.name}-full-softmax", training=training, source=source)
+
+
+def _with_visible_time(chosen: Preset) -> Preset:
+    """The protocol of the highest open rows: stable order of ties, epoch chosen on validation, time of the target visible."""
+    encoder = chosen.retriever.encoder
+    if not isinstance(encoder, HSTUConfig):
+        raise ValueError(f"{chosen.name}: only HSTU reads the time of the target")
+    config = replace(chosen.retriever, encoder=replace(encoder, request_time=True))
+    name = chosen.name.replace("fair/", "visible/")
+    return replace(
+        chosen, name=name, retriever=config, source=f"{chosen.source}; the time of the target visible"
+    )
+
+
+def _variations(fair: dict[str, Preset]) -> dict[str, Preset]:
+    dense = _with_full_softmax(fair["fair/hstu-dot"])
+    visible = (_with_visible_time(p) for p in (fair["fair/hstu-dot"], dense, fair["fair/hstu-mol"]))
+    return {p.name: p for p in (dense, *visible)}
+
+
+_LINED_UP = _published() | _cpu() | _fair() | _variations(_fair()) | _quick()
 PRESETS: dict[str, Preset] = (
     _LINED_UP
     | SPARCODE
