@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -57,6 +58,29 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has finished its work: reading a clock before that measures nothing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+_cpu_products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+
+
+@contextmanager
+def bf16_products(on: bool = True) -> Iterator[None]:
+    """Round the factors of float32 products on a CPU to bfloat16 in a block, if `on` and the processor has instructions for it.
+
+    Sums and all tensors stay float32. The setting is the process's; torch's products and `kernels.mixture_loss` follow it.
+    """
+    before = _cpu_products.fp32_precision
+    if on:
+        _cpu_products.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        _cpu_products.fp32_precision = before
+
+
+def rounds_products() -> bool:
+    """Whether factors of float32 products on a CPU may be rounded to bfloat16."""
+    return bool(_cpu_products.fp32_precision == "bf16")
 
 
 class Stopwatch:

@@ -1,6 +1,8 @@
 """Sampled softmax over Mixture-of-Logits: value and gradient of both versions against the formula in double precision."""
 
+import ctypes
 import itertools
+import os
 import subprocess
 import sys
 from typing import NamedTuple
@@ -11,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from workbench import runtime
 from workbench.kernels import mixture_loss as module
+from workbench.kernels import native
 from workbench.kernels.dropout import kept
 from workbench.kernels.mixture import Combination, MixtureGate, gate_weights
 from workbench.kernels.mixture_loss import GateDropout, mixture_loss, plain_mixture_loss
@@ -289,3 +293,76 @@ def test_nothing_of_the_size_of_all_pairs_is_held():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     all_pairs = 4 * 4000 * 600 * 32
     assert int(done.stdout) < all_pairs / 4
+
+
+# Products in bfloat16
+
+needs_bf16 = pytest.mark.skipif(not module.has_bf16(), reason="the processor has no AVX-512 BF16")
+
+
+def rounded(given: Pairs, dropout: GateDropout, on: bool = True) -> tuple[Tensor, list[Tensor]]:
+    with runtime.bf16_products(on):
+        return differentiated(mixture_loss, given, torch.float32, dropout)
+
+
+def near_float32(given: Pairs, dropout: GateDropout) -> None:
+    """The loss within 1 %; each gradient within 5 % of its length, or of 1 % of the longest's if it cancels out."""
+    loss, gradients = rounded(given, dropout)
+    wanted, exact = rounded(given, dropout, on=False)
+    assert abs(loss - wanted) <= 1e-2 * wanted
+    longest = max(float(g.norm()) for g in exact)
+    for got, want in zip(gradients, exact, strict=True):
+        assert float((got - want).norm()) <= 0.05 * max(float(want.norm()), 1e-2 * longest)
+
+
+@needs_bf16
+@pytest.mark.parametrize(("hidden", "combination", "parts", "dropout"), EVERY_GATE)
+def test_bf16_is_near_float32_for_every_gate(hidden, combination, parts, dropout):
+    near_float32(pairs(hidden=hidden, combination=combination, parts=parts), dropout)
+
+
+@needs_bf16
+def test_the_setting_selects_bf16():
+    given = pairs()
+    assert not torch.equal(rounded(given, GateDropout())[0], rounded(given, GateDropout(), on=False)[0])
+
+
+@needs_bf16
+@pytest.mark.parametrize("groups", [(8, 4, 64), (8, 4, 128), (8, 8, 32), (1, 3, 5)], ids=str)
+@pytest.mark.parametrize("hidden", [128, 0, None])
+@pytest.mark.parametrize("combination", ["glu_silu", "glu_silu_ln", "sum"])
+def test_bf16_is_near_float32_at_published_sizes(groups, hidden, combination):
+    given = pairs(t=5, n=300, candidates=129, groups=groups, hidden=hidden, combination=combination)
+    near_float32(given, GateDropout(0.2, 0.0, seed=11))
+
+
+@needs_bf16
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(*(st.integers(1, most) for most in (5, 30, 70))),
+    groups=st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 40)),
+    hidden=st.one_of(st.none(), st.integers(0, 40)),
+    seed=st.integers(0, 1000),
+)
+def test_bf16_is_near_float32_for_any_shape(shape, groups, hidden, seed):
+    t, n, candidates = shape
+    near_float32(pairs(t, n, candidates, groups, hidden, seed=seed), GateDropout(0.5, 0.5, seed))
+
+
+@needs_library
+def test_bf16_is_float32_if_it_is_turned_off_or_the_processor_lacks_it(monkeypatch, tmp_path):
+    given, dropout = pairs(), GateDropout(0.2, 0.1, seed=3)
+    wanted = rounded(given, dropout, on=False)
+    with monkeypatch.context() as patch:
+        patch.setenv(module.SWITCH, "0")
+        off = rounded(given, dropout)
+    usual = native._flags()
+    without = ["-mno-avx512bf16"] if os.uname().machine == "x86_64" else []
+    monkeypatch.setattr(native, "_flags", lambda: [*usual, *without])
+    lacking = ctypes.CDLL(str(native.built(module.SOURCE, tmp_path)))
+    monkeypatch.setattr(module, "_library", lambda: lacking)
+    assert not module.has_bf16()
+    for found in (off, rounded(given, dropout)):
+        assert all(
+            torch.equal(a, b) for a, b in zip((found[0], *found[1]), (wanted[0], *wanted[1]), strict=True)
+        )

@@ -153,7 +153,12 @@ def train_model(
     patience: Annotated[
         int | None, typer.Option(help="Stop after N evaluations without improvement.")
     ] = None,
-    precision: Annotated[Literal["fp32", "bf16"] | None, typer.Option(help="bf16 uses autocast.")] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16"] | None,
+        typer.Option(
+            help="bf16: autocast on a GPU, products of rounded factors on a CPU that has AVX-512 BF16 or AMX."
+        ),
+    ] = None,
     warm_start: Annotated[
         str | None,
         typer.Option(

@@ -3,6 +3,7 @@
 //
 // Sums run over candidates as lanes where components of a pair are compared (softmax of the gate), and over hidden units,
 // components or coordinates as lanes where matrices are multiplied; blocks of LANES × LANES are transposed between the two.
+// In bfloat16, all products but those of the items' gradients round their factors, and sums stay float32.
 // Each share of the positions adds into gradients of its own, in order: the same bits for the same number of shares.
 
 #include <limits>
@@ -12,7 +13,7 @@
 #include "buffers.h"
 #include "dropout.h"
 #include "parallel_for.h"
-#include "products.h"
+#include "products_bf16.h"
 
 extern "C" {
 
@@ -23,6 +24,7 @@ struct Problem {
     int64_t hidden;                            // of the pair gate; 0: linear, -1: none
     int64_t combination;                       // 0: glu_silu, 1: glu_silu_ln, 2: sum
     int64_t shares;                            // S, each a thread
+    int64_t bf16;                              // not 0: factors of products are rounded to bfloat16, if the processor has it
     int64_t seed;                              // of the dropout
     int64_t gate_threshold, input_threshold;   // what is below is dropped, of 2^32; 0: nothing is
     const float* query_components;             // (T, Pq, d)
@@ -48,7 +50,8 @@ constexpr int64_t CHUNK = 3 * LANES;  // candidates whose components are transpo
 constexpr int64_t AHEAD = 4;          // rows of items that are fetched into the cache before their turn
 constexpr float LEAST_SUM = 1e-6f;    // of the weights that dropout leaves
 
-inline void fetch(const float* row, int64_t length) {
+template <typename Number>
+inline void fetch(const Number* row, int64_t length) {
     for (int64_t i = 0; i < length; i += 16) __builtin_prefetch(row + i, 1);
 }
 
@@ -59,8 +62,8 @@ struct Layer {
 
     Layer(const float* weight, const float* shift, int64_t outputs, int64_t inputs)
         : inputs(whole_vectors(inputs)), outputs(whole_vectors(outputs)) {
-        forwards.resize(inputs * this->outputs);
-        backwards.resize(outputs * this->inputs);
+        forwards.resize(this->inputs * this->outputs);
+        backwards.resize(this->inputs * this->outputs);
         bias.resize(this->outputs);
         for (int64_t o = 0; o < outputs; ++o)
             for (int64_t i = 0; i < inputs; ++i)
@@ -85,7 +88,8 @@ struct Work {
         if (p.hidden >= 0) layers.emplace_back(p.last_weight, p.last_bias, components, p.hidden ? p.hidden : components);
     }
 
-    void run(int64_t share);
+    template <typename Number>
+    void run(const Number* items, int64_t share);
     void run_products(Scratch& s, int64_t share, int64_t first, int64_t last);
     float softmax(Scratch& s, const int64_t* chosen) const;
 };
@@ -275,11 +279,24 @@ void Work::run_products(Scratch& s, int64_t share, int64_t first, int64_t last) 
     }
 }
 
-void Work::run(int64_t share) {
+template <typename Number>
+void Work::run(const Number* items, int64_t share) {
     Scratch s(*this);
+    using Operand = Matrix<Number>;
+    std::vector<Operand> forwards, backwards;
+    for (auto& layer : layers) {
+        forwards.emplace_back(layer.outputs).take(layer.forwards.data(), layer.inputs);
+        backwards.emplace_back(layer.inputs).take(layer.backwards.data(), layer.outputs);
+    }
+    Operand query_rows(p.width), item_rows(row_length), logits(wide), hidden(units), change(wide), inner(units), above(wide);
+    const float one = 1.0f;
+    const Strided<float> ones{&one, 0, 0};
+    int64_t numbers = Operand::depth(p.width), row_numbers = p.item_groups * numbers;
+    auto gathered = reinterpret_cast<Number*>(s.gathered), lanes_of_items = reinterpret_cast<Number*>(s.gathered_lanes);
     int64_t first = p.queries * share / p.shares, last = p.queries * (share + 1) / p.shares;
     if (components == 1 && layers.empty() && !p.query_gate && !p.item_gate) return run_products(s, share, first, last);
-    int64_t count = p.candidates, depth = layers.empty() ? 0 : layers.back().inputs;
+    int64_t count = p.candidates, inputs = p.hidden > 0 ? p.hidden : components, depth = p.hidden > 0 ? units : wide;
+    bool two = layers.size() == 2;
     float* to_items = p.to_item_components + share * p.items * row_length;
     float* to_item_gate = p.to_item_gate ? p.to_item_gate + share * p.items * components : nullptr;
     std::vector<float> sums(components * LANES + LANES);
@@ -288,18 +305,20 @@ void Work::run(int64_t share) {
         const float* query = p.query_components + t * p.query_groups * p.width;
         const float* of_query = p.query_gate ? p.query_gate + t * components : nullptr;
         for (int64_t c = 0; c < count; ++c) {
-            if (c + AHEAD < count) fetch(p.item_components + chosen[c + AHEAD] * row_length, row_length);
-            std::memcpy(s.gathered + c * row_length, p.item_components + chosen[c] * row_length, row_length * sizeof(float));
+            if (c + AHEAD < count) fetch(items + chosen[c + AHEAD] * row_numbers, row_numbers);
+            std::memcpy(gathered + c * row_numbers, items + chosen[c] * row_numbers, row_numbers * sizeof(Number));
             if (p.item_gate)
                 std::memcpy(s.gates + c * wide, p.item_gate + chosen[c] * components, components * sizeof(float));
         }
+        query_rows.take(query, p.query_groups);
+        item_rows.take(gathered, count);
         // Component logits: candidates as lanes.
         for (int64_t start = 0; start < tall; start += CHUNK) {
             int64_t lanes = std::min(CHUNK, tall - start);
-            turned(s.gathered + start * row_length, row_length, lanes, row_length, s.gathered_lanes, CHUNK);
+            turned(s.gathered + start * row_numbers, row_numbers, lanes, whole_vectors(row_numbers), s.gathered_lanes, CHUNK);
             for (int64_t j = 0; j < p.item_groups; ++j)
-                multiplied(p.query_groups, lanes, p.width, {query, p.width, 1}, s.gathered_lanes + j * p.width * CHUNK, CHUNK,
-                           nullptr, 0, s.logits_lanes + j * tall + start, p.item_groups * tall);
+                multiplied(p.query_groups, lanes, numbers, query_rows.left(), lanes_of_items + j * numbers * CHUNK, CHUNK, nullptr,
+                           0, s.logits_lanes + j * tall + start, p.item_groups * tall);
         }
         if (p.item_gate) turned(s.gates, wide, tall, wide, s.gates_lanes, tall);
         // The pair part of the gate.
@@ -317,18 +336,18 @@ void Work::run(int64_t share) {
         if (!layers.empty()) {
             turned(s.logits_lanes, tall, wide, tall, s.logits, wide);
             masked(s.logits);
-            const float* inputs = s.logits;
-            if (layers.size() == 2) {
-                multiplied(count, units, components, {s.logits, wide, 1}, layers[0].forwards.data(), units,
+            logits.take(s.logits, count);
+            if (two) {
+                multiplied(count, units, Operand::depth(components), logits.left(), forwards[0].right(), units,
                            layers[0].bias.data(), 0, s.units, units);
                 for (int64_t i = 0; i < count * units; i += LANES) {
                     Vector z = load<Vector>(s.units + i), sigma = sigmoid(z);
                     store(s.units + i, z * sigma);
                     store(s.slopes + i, sigma * (1.0f + z * (1.0f - sigma)));
                 }
-                inputs = s.units;
+                hidden.take(s.units, count);
             }
-            multiplied(count, wide, p.hidden ? p.hidden : components, {inputs, depth, 1}, layers.back().forwards.data(), wide,
+            multiplied(count, wide, Operand::depth(inputs), (two ? hidden : logits).left(), forwards.back().right(), wide,
                        layers.back().bias.data(), 0, s.raw, wide);
             turned(s.raw, wide, tall, wide, s.raw_lanes, tall);
         }
@@ -353,35 +372,33 @@ void Work::run(int64_t share) {
                 for (int64_t k = 0; k < components; ++k) to[k] += product ? from[k] * of_query[k] : from[k];
             }
         if (!layers.empty()) {
-            bool two = layers.size() == 2;
-            multiplied(components, depth, count, {s.raw, 1, wide}, two ? s.units : s.logits, depth, s.last, depth, s.last, depth);
-            for (int64_t c = 0; c < count; ++c)
-                for (int64_t k = 0; k < wide; k += LANES)
-                    store(s.last_bias + k, load<Vector>(s.last_bias + k) + load<Vector>(s.raw + c * wide + k));
-            float* inner = s.raw;
+            change.take(s.raw, count);
+            multiplied(components, depth, Operand::depth(count), change.transposed(), (two ? hidden : logits).right(), depth, s.last,
+                       depth, s.last, depth);
+            multiplied(1, wide, count, ones, s.raw, wide, s.last_bias, wide, s.last_bias, wide);
             if (two) {
-                inner = s.inner;
-                multiplied(count, units, components, {s.raw, wide, 1}, layers[1].backwards.data(), units, nullptr, 0, inner,
-                           units);
+                multiplied(count, units, Operand::depth(components), change.left(), backwards[1].right(), units, nullptr, 0,
+                           s.inner, units);
                 for (int64_t i = 0; i < count * units; i += LANES)
-                    store(inner + i, load<Vector>(inner + i) * load<Vector>(s.slopes + i));
-                multiplied(components, units, count, {s.logits, 1, wide}, inner, units, s.first, units, s.first, units);
-                for (int64_t c = 0; c < count; ++c)
-                    for (int64_t k = 0; k < units; k += LANES)
-                        store(s.first_bias + k, load<Vector>(s.first_bias + k) + load<Vector>(inner + c * units + k));
+                    store(s.inner + i, load<Vector>(s.inner + i) * load<Vector>(s.slopes + i));
+                inner.take(s.inner, count);
+                multiplied(components, units, Operand::depth(count), logits.transposed(), inner.right(), units, s.first, units,
+                           s.first, units);
+                multiplied(1, units, count, ones, s.inner, units, s.first_bias, units, s.first_bias, units);
             }
             float* through = s.logits;
-            multiplied(count, wide, two ? p.hidden : components, {inner, two ? units : wide, 1}, layers[0].backwards.data(),
-                       wide, nullptr, 0, through, wide);
+            multiplied(count, wide, Operand::depth(inputs), (two ? inner : change).left(), backwards[0].right(), wide, nullptr, 0,
+                       through, wide);
             masked(through);
             for (int64_t i = 0; i < count * wide; i += LANES)
                 store(to_logits + i, load<Vector>(to_logits + i) + load<Vector>(through + i));
         }
         // Back to the components.
         float* to_query_row = p.to_query_components + t * p.query_groups * p.width;
+        above.take(to_logits, count);
         for (int64_t j = 0; j < p.item_groups; ++j)
-            multiplied(p.query_groups, p.width, count, {to_logits + j, p.item_groups, wide}, s.gathered + j * p.width, row_length,
-                       j ? to_query_row : nullptr, p.width, to_query_row, p.width);
+            multiplied(p.query_groups, p.width, Operand::depth(count), {above.right() + j, p.item_groups, wide},
+                       item_rows.right() + j * p.width, row_length, j ? to_query_row : nullptr, p.width, to_query_row, p.width);
         for (int64_t c = 0; c < count; ++c) {
             float* to = to_items + chosen[c] * row_length;
             if (c + AHEAD < count) fetch(to_items + chosen[c + AHEAD] * row_length, row_length);
@@ -394,7 +411,6 @@ void Work::run(int64_t share) {
         for (int64_t row = 0; row < rows; ++row)
             std::copy(from + row * stride, from + row * stride + columns, to + (share * rows + row) * columns);
     };
-    int64_t inputs = p.hidden ? p.hidden : components;
     hand_over(s.first, units, components, p.hidden, p.to_first_weight);
     hand_over(s.first_bias, units, 1, p.hidden, p.to_first_bias);
     hand_over(s.last, depth, components, inputs, p.to_last_weight);
@@ -403,6 +419,8 @@ void Work::run(int64_t share) {
 
 }  // namespace
 
+extern "C" int has_bf16() { return HAS_BF16; }
+
 // 0; 1 where memory ran out, 2 where a candidate is no row of the corpus.
 extern "C" int mixture_loss(const Problem* problem) {
     const Problem& p = *problem;
@@ -410,7 +428,12 @@ extern "C" int mixture_loss(const Problem* problem) {
         if (p.rows[i] < 0 || p.rows[i] >= p.items) return 2;
     try {
         Work work(p);
-        spread(p.shares, p.shares, [&](int64_t share) { work.run(share); });
+        auto run = [&](auto* items) { spread(p.shares, p.shares, [&](int64_t share) { work.run(items, share); }); };
+#if HAS_BF16
+        if (p.bf16) run(rounded(p.item_components, p.items * work.row_length).data());
+        else
+#endif
+            run(p.item_components);
     } catch (const std::bad_alloc&) {
         return 1;
     }

@@ -4,12 +4,16 @@ On a CPU a C++ version (`mixture_loss.cpp`, compiled on demand) serves float32: 
 in the processor's cache, so that the gradient comes with the value and nothing of size (T, C, P) exists. Everywhere else
 the plain torch version works in tiles of positions, whose activations the gradient computes again.
 
+Within `runtime.bf16_products` the C++ version rounds the factors of its products to bfloat16 if the processor has AVX-512 BF16:
+gradients are off by some 1e-2 of their length; sums, softmax, activations and what adds up in the items stay float32.
+
 Dropout is a function of a seed, the position, the candidate and the component (a hash), so that both versions, any tile and
 any number of threads draw the same mask. The C++ version adds the gradient of the items and of the gate's weights in as many
 shares as there are threads: the same bits for the same number of threads.
 """
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from workbench import runtime
 from workbench.contracts import sampled_softmax
 from workbench.kernels.dropout import drop_threshold, kept, signed
 from workbench.kernels.mixture import PAIRS_AT_ONCE, MixtureGate, gate_weights
@@ -34,6 +39,8 @@ WIDTH_MULTIPLE = 16
 """Components must have a multiple of this many coordinates; others are padded with zeros."""
 LEAST_SUM = 1e-6
 """The weights that dropout leaves are divided by their sum, and at least by this (the published constant)."""
+SWITCH = "WORKBENCH_BF16"
+"""The environment variable that turns products in bfloat16 off with 0."""
 SHARES_BYTES = 2**30
 """Gradients of the items that the threads hold together; a larger table is served by fewer threads, at least two."""
 
@@ -126,7 +133,7 @@ def plain_mixture_loss(
 
 _INTEGERS = (
     *("queries", "candidates", "items", "query_groups", "item_groups", "width", "hidden", "combination"),
-    *("shares", "seed", "gate_threshold", "input_threshold"),
+    *("shares", "bf16", "seed", "gate_threshold", "input_threshold"),
 )
 _READ = (
     *("query_components", "query_gate", "item_components", "item_gate"),
@@ -140,6 +147,12 @@ _Problem = struct(_INTEGERS, _POINTERS)
 @cache
 def _library() -> ctypes.CDLL | None:
     return library(SOURCE)
+
+
+def has_bf16() -> bool:
+    """Whether products can be in bfloat16: the processor has AVX-512 BF16, and `WORKBENCH_BF16=0` is not set."""
+    found = _library()
+    return os.environ.get(SWITCH) != "0" and found is not None and bool(found.has_bf16())
 
 
 @dataclass(frozen=True)
@@ -190,10 +203,10 @@ def _solve(plan: _Plan, rows: Tensor, tensors: Sequence[Tensor | None]) -> tuple
     shares = min(torch.get_num_threads(), most, t)
     found = [None if x is None else torch.zeros(_share_shape(i, x, shares)) for i, x in enumerate(read)]
     losses, chosen = torch.empty(t), rows.contiguous()
-    drop = plan.dropout
+    drop, bf16 = plan.dropout, runtime.rounds_products() and has_bf16()
     problem = _Problem(
         *(t, rows.shape[1], n, query_groups, item_groups, width + padding, hidden),
-        *(COMBINATIONS[plan.combination], shares, signed(drop.seed, 64)),
+        *(COMBINATIONS[plan.combination], shares, bf16, signed(drop.seed, 64)),
         *(drop_threshold(drop.gate), drop_threshold(drop.inputs)),
         *(None if x is None else x.data_ptr() for x in (*read, chosen, losses, *found)),
     )

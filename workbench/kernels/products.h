@@ -17,13 +17,16 @@ constexpr int most_rows(int vectors) { return vectors == 3 ? 4 : vectors == 2 ? 
 inline int64_t whole_vectors(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
 
 // A matrix: element (row, column) is at[row · by_row + column · by_column].
+template <typename Number>
 struct Strided {
-    const float* at;
+    const Number* at;
     int64_t by_row, by_column;
 };
 
-template <int ROWS, int VECTORS_WIDE>
-inline void sums_of_block(Strided a, int64_t depth, const float* b, int64_t b_stride, const float* from,
+inline Vector with_product(Vector sum, float factor, Vector x) { return sum + all(factor) * x; }
+
+template <int ROWS, int VECTORS_WIDE, typename Number>
+inline void sums_of_block(Strided<Number> a, int64_t depth, const Number* b, int64_t b_stride, const float* from,
                           int64_t from_stride, float* to, int64_t to_stride) {
     Vector sums[ROWS][VECTORS_WIDE];
 #pragma GCC unroll 12
@@ -37,9 +40,9 @@ inline void sums_of_block(Strided a, int64_t depth, const float* b, int64_t b_st
         for (int v = 0; v < VECTORS_WIDE; ++v) x[v] = load<Vector>(b + k * b_stride + v * LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; ++r) {
-            Vector factor = all(a.at[r * a.by_row + k * a.by_column]);
+            Number factor = a.at[r * a.by_row + k * a.by_column];
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS_WIDE; ++v) sums[r][v] += factor * x[v];
+            for (int v = 0; v < VECTORS_WIDE; ++v) sums[r][v] = with_product(sums[r][v], factor, x[v]);
         }
     }
 #pragma GCC unroll 12
@@ -48,14 +51,14 @@ inline void sums_of_block(Strided a, int64_t depth, const float* b, int64_t b_st
         for (int v = 0; v < VECTORS_WIDE; ++v) store(to + r * to_stride + v * LANES, sums[r][v]);
 }
 
-template <int VECTORS_WIDE>
-void sums_of_columns(int64_t rows, int64_t depth, Strided a, const float* b, int64_t b_stride, const float* from,
+template <int VECTORS_WIDE, typename Number>
+void sums_of_columns(int64_t rows, int64_t depth, Strided<Number> a, const Number* b, int64_t b_stride, const float* from,
                      int64_t from_stride, float* to, int64_t to_stride) {
     constexpr int MOST = most_rows(VECTORS_WIDE);
     for (int64_t row = 0; row < rows;) {
         int64_t left = rows - row;
         int together = left >= MOST ? MOST : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        Strided mine{a.at + row * a.by_row, a.by_row, a.by_column};
+        Strided<Number> mine{a.at + row * a.by_row, a.by_row, a.by_column};
         const float* start = from ? from + row * from_stride : nullptr;
         float* here = to + row * to_stride;
         if (together == MOST)
@@ -72,7 +75,8 @@ void sums_of_columns(int64_t rows, int64_t depth, Strided a, const float* b, int
 
 // to = from + a · b for a (rows, depth) and b (depth, columns), `columns` a multiple of LANES; `from` may be null (0), `to`
 // itself, or one row for all (stride 0).
-void multiplied(int64_t rows, int64_t columns, int64_t depth, Strided a, const float* b, int64_t b_stride,
+template <typename Number>
+void multiplied(int64_t rows, int64_t columns, int64_t depth, Strided<Number> a, const Number* b, int64_t b_stride,
                 const float* from, int64_t from_stride, float* to, int64_t to_stride) {
     for (int64_t column = 0; column < columns;) {
         int64_t left = (columns - column) / LANES;

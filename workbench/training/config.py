@@ -22,11 +22,12 @@ class TrainingConfig:
     "next item" encoder predicts, the item after it or, drawn again each time, any later one (for protocols that evaluate all
     of a user's future). `window`: training histories end with the user's, or anywhere, drawn again in every epoch (see
     `data.Batches`); it matters if histories are longer than what the encoder reads. `mask_probability` and `mask_last_only`:
-    of the masked-item objective. `precision`: "bf16" computes under autocast. Every `validate_every` epochs `metric` is
-    measured on the part `choose_on` ("test" only to compare with published numbers, which were chosen there); `patience`:
-    stop after this many evaluations without improvement (None: never). `warm_start`: the preset whose trained model, of the
-    same data and seed, training starts from (None: random weights); see `training.warm_start`. `seed` decides initialisation,
-    order, negatives and dropout.
+    of the masked-item objective. `precision`: "bf16" computes under autocast on a GPU; on a CPU, where autocast is slower than
+    float32, it rounds the factors of products alone, if the processor has instructions for it (`runtime.bf16_products`). Every
+    `validate_every` epochs `metric` is measured on the part `choose_on` ("test" only to compare with published numbers, which
+    were chosen there); `patience`: stop after this many evaluations without improvement (None: never). `warm_start`: the
+    preset whose trained model, of the same data and seed, training starts from (None: random weights); see
+    `training.warm_start`. `seed` decides initialisation, order, negatives and dropout.
     """
 
     epochs: int = 20

@@ -251,7 +251,7 @@ def _accelerator(
     AcceleratorState._reset_state(reset_partial_state=not grouped)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision="bf16" if precision == "bf16" else "no",
+        mixed_precision="bf16" if precision == "bf16" and device.type != "cpu" else "no",
         log_with=list(trackers) or None,
     )
     if device.type == "cuda" and device.index is not None and accelerator.num_processes > 1:
@@ -398,7 +398,8 @@ def _epoch(
         leave=False,
     )
     step.train()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), bar:
+    bf16 = runtime.bf16_products(config.precision == "bf16")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), bf16, bar:
         torch.manual_seed(seed)
         for number, cpu_batch in enumerate(batches.at(epoch)):
             if number == steps:
