@@ -3,7 +3,7 @@
 As there, linear layers of HSTU and the scores see valid positions alone (jagged), attention runs over the whole padded
 length, SASRec over the whole padded grid, negatives are gathered for each position, and the item side of each is computed
 again. Its batch is cut into parts of a few users, whose gradients add up, because in one piece it needs more memory than the
-machines it is compared on have.
+machines it is compared on have. "workbench, bf16" is the step with `runtime.bf16_products`.
 """
 
 import json
@@ -38,7 +38,7 @@ from workbench.training.preset import Preset
 from workbench.training.presets import preset
 from workbench.training.step import TrainingStep
 
-Implementation = Literal["workbench", "reference implementation", "published code"]
+Implementation = Literal["workbench", "workbench, bf16", "reference implementation", "published code"]
 USERS_AT_ONCE = 8
 ML_1M_LENGTHS = (4.57, 1.02)
 """Mean and deviation of the logarithm of users' lengths in MovieLens 1M (median 96), for synthetic batches of its shape."""
@@ -94,7 +94,8 @@ def measure(
     seconds, counts = [], []
     for number in range(steps + 1):
         b = batch(chosen.training.batch_size, chosen.retriever.max_length, ITEMS, number)
-        with runtime.stopwatch(torch.device("cpu")) as watch:
+        bf16 = runtime.bf16_products(implementation == "workbench, bf16")
+        with bf16, runtime.stopwatch(torch.device("cpu")) as watch:
             take_step(b)
         if number:
             seconds.append(watch.seconds)
@@ -110,7 +111,7 @@ def _own_step(chosen: Preset, implementation: Implementation) -> Callable[[Seque
     draws = runtime.generator(0)
 
     def take_step(b: SequenceBatch) -> None:
-        if implementation == "workbench":
+        if implementation != "reference implementation":
             targets = next_item(b)
             step(b, targets, draw(chosen.training.loss, targets.target_ids, ITEMS, draws)).total.backward()
         else:
@@ -228,7 +229,7 @@ def compare(
     Columns: preset, implementation, round, seconds, positions (valid ones), memory_gib (peak of the process).
     Raises RuntimeError with what a process printed if it failed.
     """
-    implementations: list[Implementation] = ["workbench", "reference implementation"]
+    implementations: list[Implementation] = ["workbench", "workbench, bf16", "reference implementation"]
     if checkout is not None:
         check_checkout(checkout, presets)
         implementations.append("published code")

@@ -39,8 +39,8 @@ def bench_train(
     """Seconds per step and peak memory of training, compared with a reference implementation, in turns.
 
     The reference implementation is the published code's arithmetic: the negatives of each valid position gathered, the
-    item side recomputed for each of them, attention over the whole padded length. --reference runs and times a checkout of
-    the published code as well.
+    item side recomputed for each of them, attention over the whole padded length. "workbench, bf16" is a step of `workbench
+    train --precision bf16`. --reference runs and times a checkout of the published code as well.
 
     Examples:
 
