@@ -184,3 +184,11 @@ def test_a_full_softmax_and_a_visible_time_change_nothing_else_of_a_fair_preset(
         encoder = replace(visible.retriever.encoder, request_time=False)
         assert replace(visible.retriever, encoder=encoder) == hidden.retriever
         assert visible.training == hidden.training
+
+
+@pytest.mark.parametrize("name", ["cpu/hstu-mol", "fair/hstu-mol"])
+def test_a_preset_in_bf16_changes_the_precision_alone(name):
+    exact, rounded = preset(name), preset(f"{name}-bf16")
+    assert (exact.training.precision, rounded.training.precision) == ("fp32", "bf16")
+    assert replace(rounded.training, precision="fp32") == exact.training
+    assert rounded.retriever == exact.retriever

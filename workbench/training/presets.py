@@ -226,17 +226,23 @@ def _with_visible_time(chosen: Preset) -> Preset:
     )
 
 
-def _variations(fair: dict[str, Preset]) -> dict[str, Preset]:
-    dense = _with_full_softmax(fair["fair/hstu-dot"])
-    visible = (_with_visible_time(p) for p in (fair["fair/hstu-dot"], dense, fair["fair/hstu-mol"]))
-    return {p.name: p for p in (dense, *visible)}
+def _in_bf16(chosen: Preset) -> Preset:
+    training = replace(chosen.training, precision="bf16")
+    return replace(chosen, name=f"{chosen.name}-bf16", training=training, source=f"{chosen.source}; in bf16")
 
 
-_LINED_UP = _published() | _cpu() | _fair() | _variations(_fair()) | _quick()
+_LINED_UP = _published() | _cpu() | _fair() | _quick()
+_DENSE = _with_full_softmax(_LINED_UP["fair/hstu-dot"])
+_VARIED = (
+    _DENSE,
+    *(_with_visible_time(p) for p in (_LINED_UP["fair/hstu-dot"], _DENSE, _LINED_UP["fair/hstu-mol"])),
+    *(_in_bf16(_LINED_UP[name]) for name in ("cpu/hstu-mol", "fair/hstu-mol")),
+)
 PRESETS: dict[str, Preset] = (
     _LINED_UP
     | SPARCODE
     | HALVES
+    | {varied.name: varied for varied in _VARIED}
     | {
         sister.name: sister
         for sister in (_without_balance(p) for name, p in _LINED_UP.items() if name.endswith("/hstu-mol"))
