@@ -20,6 +20,9 @@ from workbench.loading import reading
 ITEMS = "items.parquet"
 """The file in a checkpoint's folder that holds its catalogue."""
 
+LATEST = 10**11
+"""Seconds since 1970 that no time reaches: those of the year 5138. Milliseconds are above it since 1973."""
+
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
@@ -84,8 +87,13 @@ class Catalogue:
     ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]] | None]:
         """Dense ids of histories in source ids, and their `timestamps`; unknown items are left out, with one warning.
 
-        Raises ValueError if a history is empty, holds no known item, is one string, or differs from its timestamps in number.
+        Raises ValueError if a history is empty, holds no known item, is one string, or differs from its timestamps in number,
+        or a timestamp is no time in seconds since 1970.
         """
+        if timestamps is not None and len(timestamps) != len(histories):
+            raise ValueError(
+                f"there are {len(histories)} histories and {len(timestamps)} lists of timestamps: give one for each"
+            )
         kept: list[NDArray[np.int64]] = []
         times: list[NDArray[np.int64]] = []
         unknown = total = 0
@@ -104,7 +112,7 @@ class Catalogue:
                     raise ValueError(
                         f"history {row} has {len(given)} items and {len(timestamps[row])} timestamps: give one for each"
                     )
-                times.append(np.asarray(timestamps[row], dtype=np.int64)[known])
+                times.append(_seconds(timestamps[row], row)[known])
             kept.append(dense[known])
             unknown, total = unknown + int((~known).sum()), total + len(given)
         if unknown:
@@ -127,3 +135,16 @@ class Catalogue:
         shown.insert(0, "rank", 1 + place)
         shown.insert(0, "query", query)
         return shown.assign(score=scores[query, place], exact=found.exact.cpu().numpy()[query])
+
+
+def _seconds(given: Sequence[int], row: int) -> NDArray[np.int64]:
+    """The timestamps of a history; ValueError unless they are seconds since 1970."""
+    try:
+        seconds = np.asarray(given, dtype=np.int64)
+    except (OverflowError, TypeError, ValueError):
+        seconds = np.array([-1])
+    if not ((seconds >= 0) & (seconds < LATEST)).all():
+        raise ValueError(
+            f"the timestamps of history {row} must be whole numbers of seconds since 1970, below {LATEST:,}"
+        )
+    return seconds
