@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from workbench import runtime
 from workbench.baselines.baseline import Baseline
-from workbench.baselines.ease import interaction_matrix
+from workbench.baselines.ease import BLOCK, interaction_matrix
 from workbench.baselines.ranking import rank_users
 from workbench.data import Sequences
 from workbench.data.sequences import Part
@@ -206,20 +206,14 @@ class UltraGCN(Factors):
         of_item = torch.bincount(self.pairs[1], minlength=items).float()
         self.by_user = (of_user + 1).sqrt() / of_user.clamp(min=1)
         self.by_item = (of_item + 1).rsqrt()
-        together = torch.sparse.mm(self.met.T, self.met).coalesce()  # (N, N)
-        (rows, columns), counts = together.indices(), together.values()
-        sums = torch.zeros(items).index_add_(0, rows, counts)
-        own = torch.zeros(items).index_add_(0, rows[rows == columns], counts[rows == columns])
-        omega = counts / (sums - own).clamp(min=1)[rows] * (sums[rows] / sums[columns]).sqrt()
-        omega[rows == columns] = 0
-        near = torch.sparse_coo_tensor(
-            together.indices(), omega, (items, items), check_invariants=False
-        ).coalesce()
-        count = min(self.near, items)
-        found = [
-            near.index_select(0, block).to_dense().topk(count, dim=1)
-            for block in torch.arange(items).split(1024)
-        ]
+        sums = torch.sparse.mm(self.met.T, of_user[:, None])[:, 0]
+        others = (sums - of_item).clamp(min=1)
+        found = []
+        for some in torch.arange(items).split(BLOCK):
+            together = torch.sparse.mm(self.met.T, self.met.index_select(1, some).to_dense()).T  # (b, N)
+            omega = together / others[some, None] * (sums[some, None] / sums.clamp(min=1)).sqrt()
+            omega[torch.arange(len(some)), some] = 0
+            found.append(omega.topk(min(self.near, items), dim=1))
         self.neighbours = torch.cat([f.indices for f in found])
         self.omega = torch.cat([f.values for f in found])
 

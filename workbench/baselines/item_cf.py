@@ -50,8 +50,9 @@ class ItemCF(Baseline):
         self, histories: Int[Tensor, "B H"], users: Int[Tensor, "B"] | None = None
     ) -> Float[Tensor, "B N"]:
         """Sums of the weights to the neighbours of each item of the history; −inf for items that are close to none of it."""
-        rows = (histories - 1).clamp(min=0)
-        weights = torch.where(histories[..., None] > 0, self.weights[rows], 0.0)  # (B, H, M)
+        row, place = (histories > 0).nonzero().T  # padding is left out: histories differ in length
+        met = histories[row, place] - 1
         scores = torch.zeros(len(histories), len(self.weights))
-        scores.scatter_add_(1, self.neighbours[rows].flatten(1), weights.flatten(1))
+        cells = row[:, None] * len(self.weights) + self.neighbours[met]
+        scores.view(-1).scatter_add_(0, cells.flatten(), self.weights[met].flatten())
         return scores.masked_fill(scores <= 0, NO_SCORE)
