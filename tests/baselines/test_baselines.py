@@ -1,6 +1,7 @@
 """Popularity, item-CF and EASE^R against their formulas, ranked as trained models are."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from workbench.baselines.ranking import rank_users
 from workbench.data import Batches
 from workbench.data.popularity import popularity, training_part
 from workbench.evaluation.protocol import RAILS, STRICT
+from workbench.studies.baseline_studies import next_to_plain
 from workbench.studies.study import Models, study
 
 
@@ -165,3 +167,24 @@ def test_the_study_chooses_on_validation_and_lists_each_method(cycles, monkeypat
     assert table.index[1].startswith("item-CF, ") and table.index[2].startswith("EASE^R, λ = ")
     assert table["HR@10"].between(0, 1).all()
     assert (table["low"] <= table["NDCG@10"]).all() and (table["NDCG@10"] <= table["high"]).all()
+    best = table["NDCG@10"].idxmax()
+    assert table.index[table["ahead"].isna()].tolist() == [best]
+    rest = table.drop(index=best)
+    np.testing.assert_allclose(rest["ahead"], rest["NDCG@10"] - table.loc[best, "NDCG@10"], atol=1e-9)
+    assert rest["ahead"].between(rest["ahead_low"], rest["ahead_high"]).all()
+
+
+def test_the_sentence_sorts_methods_by_their_intervals():
+    table = pd.DataFrame(
+        {
+            "method": ["plain", "worse", "as good", "better"],
+            "NDCG@10": [0.05, 0.03, 0.05, 0.07],
+            "ahead_low": [np.nan, -0.03, -0.01, 0.01],
+            "ahead": [np.nan, -0.02, 0.0, 0.02],
+            "ahead_high": [np.nan, -0.01, 0.01, 0.03],
+        }
+    )
+    assert next_to_plain(table) == (
+        "The best of the plain recommenders is plain (NDCG@10 0.0500). By the 95 % interval of the paired difference,"
+        " ahead of it: better; behind it: worse; not told apart from it: as good."
+    )

@@ -29,6 +29,8 @@ def test_other_presets_than_the_usual_have_a_table_of_their_own():
         chosen = [usual, kind(models=other), kind(models=other[:1]), kind(models=other, dataset="ml-10m")]
         assert len({study.file for study in chosen}) == len(chosen)
         assert kind(models=usual.models).file == f"{kind.name}-ml-1m"
+    own = studies()["baselines"](dataset="books", models=("books/dot", "quick/hstu-mol"))  # type: ignore[call-arg]
+    assert own.file == "baselines-books-dot-quick-hstu-mol"
 
 
 def test_options_are_read_by_their_types():

@@ -171,10 +171,11 @@ def _study(
     *,
     file: str = "",
     trained_only: bool = False,
+    findings: Callable[[pd.DataFrame], str] | None = None,
 ) -> Section:
     """The section of a study's table; `file`: that of a study which would read its dataset to find it."""
     command = f"{study.command} --trained-only" if trained_only else study.command
-    return Section(title, file or study.file, command, shown, note)
+    return Section(title, file or study.file, command, shown, note, findings)
 
 
 TEXT = TextRetrieval(

@@ -118,7 +118,10 @@ class PresetsOnDataset(Study):
     def file(self) -> str:
         """One table per dataset, and one of its own for other presets than the usual."""
         chosen = () if self.models == type(self).models else self.models
-        names = (name.removeprefix(f"{self.name}/").replace("/", "-") for name in chosen)
+        families = f"{self.name}/", f"{self.dataset}/"  # in the file's name already
+        names = (
+            name.removeprefix(families[0]).removeprefix(families[1]).replace("/", "-") for name in chosen
+        )
         return "-".join([self.name, self.dataset, *names])
 
     def presets(self) -> tuple[str, ...]:
