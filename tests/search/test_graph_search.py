@@ -200,5 +200,7 @@ def test_edges_are_turned_round_a_part_at_a_time(monkeypatch):
     for node, back in enumerate(whole.tolist()):
         ends = sorted(n for n, row in enumerate(edges.tolist()) for e in row if e == node)
         assert [n for n in back if n >= 0] == ends[:6]
-    monkeypatch.setattr(proximity_graph, "REVERSED_TOGETHER", 7)
+    reached = _reachable(edges, 3)
+    monkeypatch.setattr(proximity_graph, "ROWS_TOGETHER", 7)
     assert torch.equal(proximity_graph._reversed(edges), whole)
+    assert torch.equal(_reachable(edges, 3), reached)

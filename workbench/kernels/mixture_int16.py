@@ -73,14 +73,17 @@ def tile() -> int:
     return int(found.items_of_a_tile())
 
 
-def tiled(components: Int16[Tensor, "N Px d"]) -> Int16[Tensor, "T Px w I 2"]:
-    """Components as the kernel reads them: tiles of I items, pairs of numbers next to each other; zeros fill the last tile."""
+def tiles_for(items: int, groups: int, width: int) -> Int16[Tensor, "T Px w I 2"]:
+    """Room for the components of that many items as the kernel reads them, see `fill`; nothing is written yet."""
+    return torch.empty(-(-items // tile()), groups, -(-width // 2), tile(), 2, dtype=torch.int16)
+
+
+def fill(tiles: Int16[Tensor, "T Px w I 2"], components: Int16[Tensor, "N Px d"]) -> None:
+    """Write components into tiles of I items, pairs of numbers next to each other; zeros fill the last tile."""
     items, groups, width = components.shape
-    lanes = tile()
-    tiles = -(-items // lanes)
-    even = components.new_zeros(tiles * lanes, groups, width + width % 2)
+    even = components.new_zeros(len(tiles) * tiles.shape[3], groups, width + width % 2)
     even[:items, :, :width] = components
-    return even.view(tiles, lanes, groups, -1, 2).permute(0, 2, 3, 1, 4).contiguous()
+    tiles.copy_(even.view(len(tiles), -1, groups, tiles.shape[2], 2).permute(0, 2, 3, 1, 4))
 
 
 def bounds(

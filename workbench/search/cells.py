@@ -53,8 +53,12 @@ def cells(vectors: Float[Tensor, "N F"], count: int, generator: torch.Generator)
 
 
 def _nearest_centre(vectors: Float[Tensor, "N F"], centres: Float[Tensor, "C F"]) -> Int[Tensor, "N"]:
-    parts = vectors.split(ASSIGNED_TOGETHER)
-    return torch.cat([torch.cdist(part, centres).argmin(1) for part in parts])
+    # Into one tensor: results kept between large temporaries would hold on to the memory of all of them.
+    found = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
+    for start in range(0, len(vectors), ASSIGNED_TOGETHER):
+        part = slice(start, start + ASSIGNED_TOGETHER)
+        found[part] = torch.cdist(vectors[part], centres).argmin(1)
+    return found
 
 
 def nearest(unit: Float[Tensor, "N d"], base: Int[Tensor, "M"], count: int) -> Int[Tensor, "N C"]:

@@ -124,19 +124,25 @@ class FittedScores(FirstStage):
     @torch.no_grad()
     def _scores(self, items: ItemState) -> Float[Tensor, "M N"]:
         cut = tiling(self.similarity.pair_bytes, len(self._sample), len(items), items.ids.device)
-        starts = range(0, len(self._sample), cut.queries)
-        parts = [
-            score_block(self.similarity, self._sample[s : s + cut.queries], items, cut.tile) for s in starts
-        ]
-        scores = torch.cat(parts).float() - self._level
-        return scores.nan_to_num(0.0, 0.0, 0.0)
+        scores = torch.empty(len(self._sample), len(items), device=items.ids.device)
+        for start in range(0, len(self._sample), cut.queries):
+            queries = slice(start, start + cut.queries)
+            for first in range(0, len(items), cut.tile):
+                part = slice(first, first + cut.tile)
+                scores[queries, part] = score_block(
+                    self.similarity, self._sample[queries], items[part], cut.tile
+                )
+        return scores.sub_(self._level).nan_to_num_(0.0, 0.0, 0.0)
 
     @torch.no_grad()
     def item_vectors(self, items: ItemState) -> Float[Tensor, "N w"]:
         """b, for as many items at a time as their scores fit the memory budget."""
         block = max(1, DEFAULT_BUDGET // (8 * len(self._sample)))
-        starts = range(0, len(items), block)
-        return torch.cat([(self._solve @ self._scores(items[s : s + block])).T for s in starts])
+        vectors = torch.empty(len(items), len(self._solve), device=items.ids.device)
+        for start in range(0, len(items), block):
+            part = slice(start, start + block)
+            vectors[part] = (self._solve @ self._scores(items[part])).T
+        return vectors
 
 
 def check_width(width: int) -> None:

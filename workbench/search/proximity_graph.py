@@ -23,8 +23,8 @@ from workbench.search.indexes import digests, fingerprint
 NODES_TOGETHER = 256
 """Nodes whose neighbours are chosen together."""
 
-REVERSED_TOGETHER = 65_536
-"""Nodes whose edges are turned round together: all of them would take several times the graph's memory."""
+ROWS_TOGETHER = 65_536
+"""Nodes whose edges are counted, or turned round, together: all of them would take several times the graph's memory."""
 
 SHARES = (16, 256)
 """Neighbours of a node are chosen among the nearest of the whole corpus, and of every 16th and every 256th item: by the
@@ -87,7 +87,8 @@ class ProximityGraph:
         kept = stages.stage("spread", of, spread).to(unit.device)
         del found[1:]
         kept = _filled(kept, _reversed(kept))
-        return cls(_reachable(_filled(kept, found[0]), INWARD))
+        kept = _filled(kept, found.pop())
+        return cls(_reachable(kept, INWARD))
 
     def upserted(
         self, put: Upsert, ids: Int[Tensor, "K"], vectors: Float[Tensor, "K d"], listed: int
@@ -199,8 +200,8 @@ def _reversed(neighbours: Int[Tensor, "N M"]) -> Int[Tensor, "N M"]:
     [[-1], [0], [1]]
     """
     back = torch.full_like(neighbours, NO_ITEM)
-    for start in range(0, len(neighbours), REVERSED_TOGETHER):
-        here = back[start : start + REVERSED_TOGETHER]
+    for start in range(0, len(neighbours), ROWS_TOGETHER):
+        here = back[start : start + ROWS_TOGETHER]
         edges = (neighbours >= start) & (neighbours < start + len(here))
         ends, starts = neighbours[edges].long() - start, edges.nonzero()[:, 0]
         order = ends.argsort(stable=True)
@@ -220,7 +221,10 @@ def _reachable(neighbours: Int[Tensor, "N M"], least: int) -> Int[Tensor, "N M"]
     [[3, 2], [0, 2], [0, 1], [0, 1]]
     """
     lists = neighbours.cpu().numpy().copy()
-    inward = np.bincount(lists[lists >= 0], minlength=len(lists))
+    inward = np.zeros(len(lists), np.int64)
+    for start in range(0, len(lists), ROWS_TOGETHER):
+        part = lists[start : start + ROWS_TOGETHER]
+        inward += np.bincount(part[part >= 0], minlength=len(lists))
     for node in np.flatnonzero(inward < least):
         for near in lists[node]:
             if near < 0 or inward[node] >= least:

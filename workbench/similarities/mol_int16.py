@@ -38,6 +38,8 @@ SHIFT = 2.0**16
 """Steps of a component score that make one of what enters the gate."""
 SLOPE = 1.1
 """More than the largest slope of SiLU, 1.0998."""
+TILES_TOGETHER = 256
+"""Tiles of items that are rounded together: of all items it would take several times their memory."""
 SMALLEST_STEP = 1e-15
 LARGEST = 1e4
 """Gates beyond are not bounded: exponentials lose precision there."""
@@ -133,16 +135,22 @@ class Int16Scores:
             sum_error(n, torch.float32) + 16 * UNIT for n in (components, hidden)
         )
         exact = items.components
-        longest, peak = float(largest_norm(exact)), float(exact.abs().amax())
+        longest, peak = float(largest_norm(exact)), max(abs(float(end)) for end in exact.aminmax())
         step = ABOVE * max(longest / LONGEST, peak / MOST, SMALLEST_STEP)
         self._step = float(torch.tensor(step))  # as float32 has it
-        rounded = (exact / self._step).round_().clamp_(-MOST, MOST)
         self._longest, self._whole = longest, float(largest_norm(exact.flatten(1)))
-        lost = exact - rounded * self._step  # two roundings of float32, relative to the largest value
+        self._item_components = mixture_int16.tiles_for(*exact.shape)
+        lost = whole_lost = 0.0
+        for tiles, part in zip(
+            self._item_components.split(TILES_TOGETHER), exact.split(TILES_TOGETHER * self.tile), strict=True
+        ):
+            rounded = (part / self._step).round_().clamp_(-MOST, MOST)
+            mixture_int16.fill(tiles, rounded.to(torch.int16))
+            away = part - rounded.mul_(self._step)  # two roundings of float32, relative to the largest value
+            lost = max(lost, float(largest_norm(away)))
+            whole_lost = max(whole_lost, float(largest_norm(away.flatten(1))))
         slack = 4 * UNIT * peak * exact.shape[2] ** 0.5
-        self._lost = float(largest_norm(lost)) + slack
-        self._whole_lost = float(largest_norm(lost.flatten(1))) + slack * exact.shape[1] ** 0.5
-        self._item_components = mixture_int16.tiled(rounded.to(torch.int16))
+        self._lost, self._whole_lost = lost + slack, whole_lost + slack * exact.shape[1] ** 0.5
         self._item_gate = items.gate
         self._item_gate_most = 0.0 if items.gate is None else float(items.gate.abs().amax())
         self._items = len(items)
