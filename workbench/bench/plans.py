@@ -224,7 +224,7 @@ def text(head: str = CHECKPOINTS["text"], title: str = "", threads: int | None =
 
 def books(
     checkpoint: str = CHECKPOINTS["books"],
-    corpora: tuple[int, ...] = (25_000, 100_000, 300_000, SIZES["amazon-books"].items),
+    corpora: tuple[int, ...] = (75_000, 150_000, 300_000, SIZES["amazon-books"].items),
     threads: int | None = None,
 ) -> Plan:
     """As many items as the published Amazon Books corpus has, and three smaller corpora: lists, given and learned, cascades and
@@ -234,6 +234,7 @@ def books(
         "average n2=12000",
         "surrogate width=128,n2=12000",
         "cascade n2=16000,keep=1600",
+        "cascade n2=64000,keep=6400",
         "graph ef=800",
         "graph ef=1600",
         "graph ef=2500",

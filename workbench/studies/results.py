@@ -199,6 +199,8 @@ FAIR_TEMPERATURE = Fair(
     seeds=1,
 )
 """The same with both at twice the published temperature, too."""
+FAIR_BF16 = Fair(models=("cpu/hstu-mol", "cpu/hstu-mol-bf16"), seeds=1)
+"""What rounding the factors of products to bfloat16 while training costs."""
 
 SECTIONS: dict[str, tuple[Section, ...]] = {
     "Quality on MovieLens 1M": (
@@ -219,6 +221,13 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             "The dot product and the mixture of the table above at the published temperature of .05, and both at .1: what suits"
             " one similarity need not suit the other. Differences are those to the mixture at .1.",
             trained_only=True,
+        ),
+        _study(
+            "Training in bf16, one seed",
+            FAIR_BF16,
+            format_fair,
+            "The smaller mixture of `cpu/*`, trained in float32 and with the factors of products rounded to bfloat16, all"
+            " else the same. The speed is in the table of training steps.",
         ),
         Section(
             "Shipped models, one seed each",
@@ -395,7 +404,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             readme_books,
             "The mixture of published size (8 × 4 components of width 64) over noisy copies of the films, k = 100."
             " *Speed-up*: over the reference implementation. *Items scored*: the share whose full score was computed. *Index*:"
-            " beyond the item state. The exponents are those of the growth from 25,000 items on. *surrogate*: one"
+            " beyond the item state. The exponents are those of the growth from the smallest corpus on. *surrogate*: one"
             " list by vectors that are fitted to the scores of a sample of queries.",
             books_line,
         ),
