@@ -83,7 +83,10 @@ def test_an_index_is_built_searched_and_described(run: Run, tmp_path: Path) -> N
     described = run("index", "info", folder)
     assert "one list by the average component" in described and "n2" in described
     assert "cycles-sasrec-mol" in described
-    assert "NAME=NUMBER" in run("index", "build", "cycles-sasrec-mol", "--out", folder, "--set", "n2=many")
+    for given, message in (("n2=many", "n2: Input should be a valid integer"), ("n2", "takes NAME=VALUE")):
+        assert message in run(
+            "index", "build", "cycles-sasrec-mol", "--searcher", "average", "--out", folder, "--set", given
+        )
     other = run("index", "build", "cycles-sasrec-mol", "--out", folder)
     assert other.startswith("error: ") and "average" in run("index", "info", folder)
 
@@ -109,6 +112,21 @@ def test_an_index_of_an_engine_is_changed_and_described(run: Run, tmp_path: Path
     (tmp_path / "other.csv").write_text("id,x\n1,2\n")
     assert "has no column item_id" in run("index", "add", folder, "--embeddings", str(tmp_path / "other.csv"))
     assert "9,001" not in run("index", "search", folder, "--history", "1,2", "-k", "3")
+
+
+def test_a_cluster_of_milvus_that_does_not_answer_is_one_line(run: Run, tmp_path: Path, monkeypatch) -> None:
+    pymilvus = pytest.importorskip("pymilvus")
+
+    def unreachable(address: str, **others: object) -> None:
+        raise pymilvus.MilvusException(message=f"no connection to {address}\nafter 10 s")
+
+    monkeypatch.setattr(pymilvus, "MilvusClient", unreachable)
+    build = ("index", "build", "cycles-sasrec-mol", "--engine", "milvus", "--out", str(tmp_path / "index"))
+    answer = run(*build, "--set", "uri=http://milvus.example.org:19530")
+    assert answer.startswith("error: no Milvus answers at http://milvus.example.org:19530: no connection to")
+    assert answer.count("\n") == 1 and not (tmp_path / "index").exists()
+    refused = run(*build, "--set", "uri=http://root:secret@milvus.example.org:19530")
+    assert "a token goes into WORKBENCH_MILVUS_TOKEN" in refused and "secret" not in refused
 
 
 def test_an_engine_that_is_not_there_names_what_to_do(run: Run, tmp_path: Path, monkeypatch) -> None:

@@ -86,6 +86,39 @@ def test_items_come_and_go_in_memory_and_on_disk(model, searcher, tmp_path):
     assert len(again.add(["000"], table[:1]).corpus) == len(again.corpus) + 1
 
 
+def test_an_index_of_a_cluster_finds_it_again_and_stores_no_token(model, tmp_path, monkeypatch):
+    """The cluster is a client of milvus-lite that is called as one of a server would be."""
+    pymilvus, lite = pytest.importorskip("pymilvus"), pytest.importorskip("milvus_lite.server_manager")
+    address, token, seen = "http://milvus.example.org:19530", "root:secret", set()
+    embedded, server = pymilvus.MilvusClient, str(tmp_path / "server.db")
+
+    def client(address: str, token: str, timeout: float) -> object:
+        seen.add((address, token))
+        return embedded(server, timeout=timeout)
+
+    monkeypatch.setattr(pymilvus, "MilvusClient", client)
+    monkeypatch.setenv("WORKBENCH_MILVUS_TOKEN", token)
+    index = model.index("milvus", n2=40, uri=address)
+    folder = index.save(tmp_path / "index")
+    for changed in (
+        index,
+        Index.load(folder).add(["new"], np.ones((1, D))),
+        Index.load(folder).remove(["000"]),
+    ):
+        changed.save(folder, replace=True)
+        opened = Index.load(folder)
+        expected = BruteForce(model.retriever.similarity, opened.corpus)
+        queries = model.embedded(torch.eye(D))
+        assert torch.equal(opened.search_embeddings(np.eye(D), 5).topk.ids, expected.search(queries, 5).ids)
+    assert seen == {(address, token)}
+    collections = embedded(server).list_collections()
+    assert len(collections) == 3 and all(name.endswith("_average") for name in collections)
+    files = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    assert any(address.encode() in content for content in files)
+    assert not any(token.encode() in content for content in files)
+    lite.server_manager_instance.release_server(server)
+
+
 def test_what_cannot_be_added_is_said(model, tmp_path):
     index = model.index("brute-force")
     for ids, vectors, message in (

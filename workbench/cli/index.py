@@ -64,6 +64,11 @@ def build_index(
       workbench index build ml-1m-cpu-hstu-mol --searcher average --set n2=1000 --out /tmp/my-index
 
       workbench index build ml-1m-cpu-hstu-mol --engine usearch --out /tmp/my-engine
+
+      workbench index build ml-1m-cpu-hstu-mol --engine milvus --set uri=http://localhost:19530 --out /tmp/my-cluster
+
+    A cluster's token is read from WORKBENCH_MILVUS_TOKEN. It keeps a collection for each corpus that was built: `index add` and
+    `remove` make another, and leave dropping to its owner. It was tried with milvus-lite alone.
     """
     if engine is not None:
         if searcher is not None:
@@ -174,16 +179,25 @@ def describe_index(folder: Folder) -> None:
     print_table(pd.DataFrame({"what": list(shown), "value": list(shown.values())}))
 
 
-def _parameters(words: list[str]) -> dict[str, int | float]:
-    """Values by name; ValueError unless each is written NAME=NUMBER."""
-    values: dict[str, int | float] = {}
+def _parameters(words: list[str]) -> dict[str, int | float | str]:
+    """Values by name, text if they are no numbers; ValueError unless each is written NAME=VALUE."""
+    values: dict[str, int | float | str] = {}
     for word in words:
-        name, _, text = word.partition("=")
-        try:
-            values[name] = float(text) if "." in text else int(text)
-        except ValueError:
-            raise ValueError(f"--set takes NAME=NUMBER, not {word!r}") from None
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes NAME=VALUE, not {word!r}")
+        values[name] = _number(text)
     return values
+
+
+def _number(text: str) -> int | float | str:
+    """The number that a text is, or the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 @app.command()

@@ -317,7 +317,7 @@ class Recommender:
             scores = similarity.component_logits(queries, item)[0, 0].float().cpu().numpy()
         return pd.DataFrame({"component": np.arange(1, len(scores) + 1), "score": scores})
 
-    def index(self, searcher: str | Settings | None = None, **parameters: int | float) -> Index:
+    def index(self, searcher: str | Settings | None = None, **parameters: int | float | str) -> Index:
         """An index of all items: `searcher` by name with its `parameters`, or its settings; default: the best with a proof.
 
         `registry.SEARCHERS` lists the names. Raises ValueError if there is no such searcher or parameter, or it does not suit
@@ -371,7 +371,7 @@ class Recommender:
         )
 
     def searcher_settings(
-        self, searcher: str | Settings | None = None, **parameters: int | float
+        self, searcher: str | Settings | None = None, **parameters: int | float | str
     ) -> Settings:
         """The settings that `index` with the same arguments builds with. Raises ValueError if there is no such searcher."""
         if searcher is None:

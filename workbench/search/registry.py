@@ -4,6 +4,7 @@ What is registered is a class or a function `(settings, similarity, items)`; one
 `folder` for them (None: nothing is kept).
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from workbench.search.brute_force import BruteForce
 from workbench.search.candidates import SourceBuilder
 from workbench.search.engines.faiss import faiss_lists
 from workbench.search.engines.lancedb import lance_lists
-from workbench.search.engines.milvus import milvus_lists
+from workbench.search.engines.milvus import TOKEN, milvus_lists
 from workbench.search.engines.tantivy import TantivySearch
 from workbench.search.engines.usearch import usearch_lists
 from workbench.search.exact import Exact
@@ -208,9 +209,14 @@ class UsearchSettings(ListSettings):
 
 @dataclass(frozen=True)
 class MilvusSettings(ListSettings):
-    """The average's list of `n2` items from Milvus, embedded, which looks at every vector."""
+    """The average's list of `n2` items from Milvus, embedded or a cluster at `uri`, which looks at every vector."""
 
     kind: ClassVar[str] = "milvus"
+    uri: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"(https?://[^\s@]+)?", self.uri):
+            raise ValueError(f"uri must be like http://host:19530, not this; a token goes into {TOKEN}")
 
 
 @dataclass(frozen=True)
@@ -257,7 +263,12 @@ for _settings, _title, _label, _engine in (
         "usearch",
         lambda chosen, folder: usearch_lists(HNSW(ef_search=chosen.ef_search), folder),
     ),
-    (MilvusSettings, "the average's list from Milvus", "Milvus", lambda chosen, folder: milvus_lists(folder)),
+    (
+        MilvusSettings,
+        "the average's list from Milvus",
+        "Milvus",
+        lambda chosen, folder: milvus_lists(folder, chosen.uri),
+    ),
     (LanceSettings, "the average's list from LanceDB", "LanceDB", lambda chosen, folder: lance_lists(folder)),
 ):
     register(_settings, title=_title, label=f"average, {_label}")(_listed_by(_engine))

@@ -47,7 +47,14 @@ ENGINES = {
             "faiss", "FAISS", ("faiss-flat", "faiss-ivf", "faiss-hnsw"), "faiss", ("faiss-cpu", "faiss-gpu")
         ),
         Engine("usearch", "usearch, a graph in one file", ("usearch",), "usearch", ("usearch",), mapped=True),
-        Engine("milvus", "Milvus, embedded", ("milvus",), "milvus_lite", ("milvus-lite",), mapped=True),
+        Engine(
+            "milvus",
+            "Milvus, embedded or a cluster",
+            ("milvus",),
+            "milvus_lite",
+            ("milvus-lite",),
+            mapped=True,
+        ),
         Engine("lancedb", "LanceDB, embedded", ("lancedb",), "lancedb", ("lancedb",), mapped=True),
         Engine(
             "tantivy", "tantivy, for SparCode's codes", ("tantivy",), "tantivy", ("tantivy",), mapped=True

@@ -1,10 +1,12 @@
 """Candidates from Milvus: a file on this machine (milvus-lite) or a cluster at its address, by the same calls.
 
-pymilvus is optional, and milvus-lite too, which the embedded engine is; an ImportError names the install command.
+pymilvus is optional, and milvus-lite too, which the embedded engine is; an ImportError names the install command. Lists and
+changes were measured on milvus-lite alone; of a cluster, that the address and the token arrive is tested.
 """
 
 import json
 import logging
+import os
 import re
 import traceback
 import weakref
@@ -28,6 +30,9 @@ from workbench.search.candidates import CandidateSource, Lists, SourceBuilder
 from workbench.search.corpus_manifest import CorpusManifest, only
 from workbench.search.indexes import HNSW, IVF, IVFPQ, Flat, IndexKind, built_with, check_size
 from workbench.search.topk import NO_SCORE
+
+TOKEN = "WORKBENCH_MILVUS_TOKEN"
+"""The environment variable with the token of a cluster: it is stored nowhere."""
 
 LONGEST_LIST = 16_384
 """Results per query that a server gives at most."""
@@ -156,15 +161,21 @@ class Milvus:
             ) from error
 
 
-def milvus_lists(folder: Path | None = None) -> SourceBuilder:
+def milvus_lists(folder: Path | None = None, uri: str = "") -> SourceBuilder:
     """Makes sources of candidates from the file `milvus.db` in `folder`, opened or built; in a temporary one if it is None.
 
-    The file is let go of with the source.
+    With a `uri` they are on the cluster there, reached with the token in WORKBENCH_MILVUS_TOKEN: in a collection of these very
+    vectors, whose name has their fingerprint, so that the same corpus finds it again and a changed one gets another.
+    File and connection are let go of with the source.
     """
 
     def build(name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> CandidateSource:
-        place = TemporaryDirectory(prefix="workbench-milvus-") if folder is None else None
-        milvus = Milvus((Path(place.name) if place else folder or Path()) / "milvus.db")
+        place = None if folder or uri else TemporaryDirectory(prefix="workbench-milvus-")
+        if uri:
+            prefix = f"workbench_{CorpusManifest.of(name, ids, vectors).fingerprint[:16]}"
+            milvus = Milvus(uri, prefix=prefix, token=os.environ.get(TOKEN, ""))
+        else:
+            milvus = Milvus((Path(place.name) if place else folder or Path()) / "milvus.db")
 
         def let_go() -> None:
             milvus.close()
