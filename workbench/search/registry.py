@@ -209,14 +209,17 @@ class UsearchSettings(ListSettings):
 
 @dataclass(frozen=True)
 class MilvusSettings(ListSettings):
-    """The average's list of `n2` items from Milvus, embedded or a cluster at `uri`, which looks at every vector."""
+    """The average's list of `n2` items from Milvus, embedded or a cluster at `uri`, which looks at every vector.
+
+    Raises ValueError if `uri` is no http address, or one with credentials.
+    """
 
     kind: ClassVar[str] = "milvus"
     uri: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"(https?://[^\s@]+)?", self.uri):
-            raise ValueError(f"uri must be like http://host:19530, not this; a token goes into {TOKEN}")
+            raise ValueError(f"uri must be like http://host:19530, without credentials: a token goes into {TOKEN}")
 
 
 @dataclass(frozen=True)
