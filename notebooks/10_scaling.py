@@ -243,9 +243,22 @@ table(
 )
 
 # %% [markdown]
-# An overlap of 1.000 means that the choice is one of operations: memory, files, updates. `workbench index build MODEL --engine
-# usearch --out INDEX` writes such an index, `workbench serve MODEL` answers from it, and `workbench study run engines` makes
-# this table for MovieLens 1M.
+# An overlap of 1.000 means that the choice is one of operations: memory, files, updates. usearch walks a graph, which is exact
+# only if it keeps more items on the way than it lists: four times as many here. tantivy is left out, since it holds terms (the
+# codes of **08_sparcode**) and no vectors. `workbench study run engines` makes this table for MovieLens 1M.
+#
+# ## Who carries it
+#
+# Vectors and searches need not stay in this process:
+#
+# - `workbench index build MODEL --engine usearch --out INDEX` keeps the vectors in the files of an engine, and
+#   `workbench serve INDEX` answers from it over HTTP.
+# - `workbench index build MODEL --engine milvus --set uri=http://localhost:19530 --out INDEX` keeps them on a cluster of
+#   Milvus; the token is read from `WORKBENCH_MILVUS_TOKEN`. This was tried with milvus-lite alone, not with a cluster.
+# - `workbench recommend ml-1m-cpu-hstu-mol --all --partitions 8 --on ray --out all.parquet` lets Ray's workers search parts
+#   of the corpus and merges what they find. In Python, `workbench.search.Sharded` does so for processes and GPUs.
+# - `workbench model export ml-1m-cpu-hstu-mol --vespa --out APP` writes an application of Vespa: schema, gate and feed.
+# - `workbench bench gpu` measures kernels, search, training and large corpora on a GPU.
 
 # %% [markdown]
 # ## Exercise

@@ -16,8 +16,8 @@ def test_engines_agree_at_equal_candidates(workbench_root: Path) -> None:
     workload = build(spec, 24, 0, torch.device("cpu"))
     chosen = [ENGINES[name] for name in ("flat", "faiss", "usearch", "lancedb", "graph")]
     table = compare(workload, chosen, n2=60, ef=60, k=10).set_index("engine")
-    assert table.loc[["flat", "faiss", "lancedb"], "overlap"].tolist() == [1.0, 1.0, 1.0]
-    assert table.loc["usearch", "overlap"] > 0.98 and table.loc["graph", "recall"] > 0.9
+    assert table.loc[["flat", "faiss", "usearch", "lancedb"], "overlap"].tolist() == [1.0, 1.0, 1.0, 1.0]
+    assert table.loc["graph", "recall"] > 0.9
     assert (table.drop(index="graph")["candidates"] == 60).all() and table.loc["flat", "recall"] < 1
     assert (table[["ms_per_query", "build_s", "open_s"]] > 0).all(axis=None)
     assert table.loc["usearch", "files_mb"] > 0 and table.loc["flat", "version"] == "own"

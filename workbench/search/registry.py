@@ -219,7 +219,9 @@ class MilvusSettings(ListSettings):
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"(https?://[^\s@]+)?", self.uri):
-            raise ValueError(f"uri must be like http://host:19530, without credentials: a token goes into {TOKEN}")
+            raise ValueError(
+                f"uri must be like http://host:19530, without credentials: a token goes into {TOKEN}"
+            )
 
 
 @dataclass(frozen=True)

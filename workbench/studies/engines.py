@@ -1,7 +1,7 @@
 """One checkpoint behind several engines: the same candidates must give the same lists, whoever holds the vectors."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, NamedTuple
@@ -34,9 +34,10 @@ ROUNDS = 5
 class EnginesStudy(Study):
     """One trained model behind each engine that is installed, at equal candidates: overlap, recall, time, files.
 
-    Each engine lists `n2` items by the average component, which are scored in full; the graph walks by the score itself with a
-    list of `ef` instead. `overlap`: the share of the lists of the engine "flat"; `recall`: of the true top `k`. `items`: the
-    corpus inflated to this many (0: as it is). `engines`: those to compare.
+    Each engine lists `n2` items by the average component, which are scored in full, and keeps 4 `n2` if it walks a graph of its
+    own; our graph walks by the score itself with a list of `ef` instead. tantivy is none of them: it holds SparCode's codes, no
+    vectors. `overlap`: the share of the lists of the engine "flat"; `recall`: of the true top `k`. `items`: the corpus inflated
+    to this many (0: as it is). `engines`: those to compare.
     """
 
     name: ClassVar[str] = "engines"
@@ -97,8 +98,11 @@ class Opened(NamedTuple):
 def settings_of(chosen: Engine, n2: int, ef: int) -> Settings:
     """The settings of an engine's default searcher at these candidates."""
     kind = chosen.searchers[0]
-    given = {"ef": ef} if kind == "graph" else {"n2": n2}
-    found: Settings = registry.SEARCHERS.from_dict({"kind": kind, **given})
+    named = {field.name for field in fields(registry.SEARCHERS[kind].settings)}
+    given = {"ef": ef, "n2": n2, "ef_search": 4 * n2}
+    found: Settings = registry.SEARCHERS.from_dict(
+        {"kind": kind, **{name: value for name, value in given.items() if name in named}}
+    )
     return found
 
 
