@@ -192,3 +192,12 @@ def test_a_preset_in_bf16_changes_the_precision_alone(name):
     assert (exact.training.precision, rounded.training.precision) == ("fp32", "bf16")
     assert replace(rounded.training, precision="fp32") == exact.training
     assert rounded.retriever == exact.retriever
+
+
+def test_presets_of_book_crossing_need_no_order_and_differ_in_the_similarity_alone():
+    books = [chosen for name, chosen in PRESETS.items() if name.startswith("book-crossing/")]
+    assert len({chosen.retriever.similarity.kind for chosen in books}) == len(books) == 4
+    assert (
+        len({replace(c, name="", retriever=replace(c.retriever, similarity=DotConfig())) for c in books}) == 1
+    )
+    assert not Retriever(books[0].retriever, 30).encoder.uses_order

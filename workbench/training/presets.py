@@ -2,10 +2,10 @@
 
 `ml-1m/hstu-mol` names dataset, encoder and similarity as published; `cpu/…` are the settings of the shipped MovieLens 1M
 checkpoints (two cores, under an hour each), `fair/…` the published sizes under the strict protocol, `visible/…` some of those
-with the time of the target visible, `quick/…` those of the quick notebooks on the embedded dataset. Each `…/hstu-mol` has a
-sister `…/hstu-mol-unbalanced`, trained without the load-balancing loss and otherwise the same; each dot product and
-Mixture-of-Logits of `cpu/…` one that is trained twice as long, `…-longer`; the published MoL of MovieLens 1M one whose item
-dropout is drawn as there, `…-dropout-per-candidate`.
+with the time of the target visible, `quick/…` those of the quick notebooks on the embedded dataset, `book-crossing/…` those of
+a dataset without times. Each `…/hstu-mol` has a sister `…/hstu-mol-unbalanced`, trained without the load-balancing loss and
+otherwise the same; each dot product and Mixture-of-Logits of `cpu/…` one that is trained twice as long, `…-longer`; the
+published MoL of MovieLens 1M one whose item dropout is drawn as there, `…-dropout-per-candidate`.
 """
 
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
 from workbench.registry import did_you_mean, load_entry_points
 from workbench.retriever import RetrieverConfig
 from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, SimilarityConfig
+from workbench.training.book_presets import BOOKS
 from workbench.training.config import TrainingConfig
 from workbench.training.losses import LossConfig
 from workbench.training.path_presets import HALVES, PATHS_OF_HUNDREDS, PATHS_OF_THOUSANDS
@@ -241,6 +242,7 @@ _VARIED = (
 PRESETS: dict[str, Preset] = (
     _LINED_UP
     | SPARCODE
+    | BOOKS
     | HALVES
     | {varied.name: varied for varied in _VARIED}
     | {
