@@ -2,19 +2,23 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 from pretended_gpu import pretended_gpu
+from torch import Tensor
 
-from workbench.bench import gpu, workloads
+from workbench.bench import gpu, published_search, workloads
 from workbench.bench.gpu import GPUPlan, run
+from workbench.bench.published_search import ALL_ITEMS, Found, TopK, Way, average
 from workbench.bench.roofline import Ceilings
 from workbench.cli import main
 from workbench.kernels import mixture
 from workbench.similarities import MoLConfig
+from workbench.similarities.mol import MixtureOfLogits
 
 SMALL = GPUPlan(
     sizes=("tiny",),
@@ -54,6 +58,40 @@ def test_every_step_is_written_as_it_ends(monkeypatch) -> None:
     published = table[table["what"].str.startswith("published arithmetic, tiny, from 100.0%")]
     assert published["queries"].tolist() == [1, 3]
     assert table.loc[table["step"] == "faiss", "note"].str.contains("this build has no GPU").all()
+
+
+def test_the_published_code_is_timed_on_the_device(monkeypatch, tmp_path) -> None:
+    """What stands for the checkout scores all items by plain arithmetic, which brute force must agree with."""
+
+    def plain(
+        folder: Path, mol: MixtureOfLogits, embeddings: Tensor, ids: Tensor, k: int, way: Way = ALL_ITEMS
+    ) -> TopK:
+        items = mol.items(embeddings, ids)
+
+        def top_k(queries: Tensor) -> Found:
+            best = mol.score(mol.queries(queries), items).topk(k, dim=1)
+            return Found(best.values, ids[best.indices])
+
+        return top_k
+
+    monkeypatch.setattr(published_search, "check_checkout", lambda folder: None)
+    monkeypatch.setattr(published_search, "published_top_k", plain)
+    monkeypatch.setattr(published_search, "ceilings", lambda device: Ceilings(1e12, 1e12))
+    monkeypatch.setattr(published_search, "TURN_SECONDS", 0.0)
+    monkeypatch.setitem(published_search.WAYS, "tiny", (ALL_ITEMS, average(100)))
+    assert "published code" not in dict(gpu.steps(SMALL, torch.device("cuda:0")))
+    # Checks of types hide from the decorator of `compare` that it is a generator, so that gradients are turned off here.
+    with pretended_gpu() as device, torch.no_grad():
+        step = dict(gpu.steps(replace(SMALL, reference=tmp_path), device))["published code"]
+        table = pd.DataFrame(step()).set_index("what")
+    for queries in SMALL.batches:
+        rows = table[table["queries"] == queries]
+        assert (
+            "1.0 times the published code's speed; overlap 1.000"
+            in rows.loc["published code: all items, tiny", "note"]
+        )
+        assert rows.loc["brute force: all items, tiny", "note"].endswith("overlap 1.000")
+        assert "average: average, n2 = 100, tiny" in rows.index and (rows["ms"] > 0).all()
 
 
 def test_a_step_that_fails_or_comes_too_late_is_said(monkeypatch) -> None:

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
 from workbench import runtime
+from workbench.bench import published_search
 from workbench.bench.reference_implementation import ReferenceImplementation
 from workbench.bench.roofline import Ceilings, ceilings
 from workbench.bench.training import ITEMS, batch
@@ -49,7 +51,8 @@ class GPUPlan:
     """What is measured: published `sizes`, `batches` of queries, results `k`, corpora of the first stage, presets, `repeats`.
 
     `tiles`: values that a tile of the fused kernel holds, and `warps` of its programs, tried in turn; () leaves them as they
-    are. `three_tf32`: float32 is also multiplied by tensor cores, as three products of TF32.
+    are. `three_tf32`: float32 is also multiplied by tensor cores, as three products of TF32. `reference`: a checkout of the
+    published code, whose search is run next to ours.
     """
 
     sizes: tuple[str, ...] = tuple(SIZES)
@@ -62,6 +65,7 @@ class GPUPlan:
     warps: tuple[int, ...] = (4, 16)
     three_tf32: bool = True
     repeats: int = 20
+    reference: Path | None = None
 
 
 Row = dict[str, Any]
@@ -70,9 +74,13 @@ Step = tuple[str, Callable[[], Iterator[Row]]]
 
 def steps(plan: GPUPlan, device: torch.device) -> list[Step]:
     """The steps by name, in the order of what is learned first; each yields rows of `run`."""
+    published: list[Step] = []
+    if (checkout := plan.reference) is not None:
+        published = [("published code", lambda: _published(plan, checkout, device))]
     return [
         ("kernels", lambda: _kernels(device)),
         ("search", lambda: _search(plan, device)),
+        *published,
         ("training", lambda: _training(plan, device)),
         ("first stage", lambda: _first_stages(plan, device)),
         ("faiss", lambda: _faiss(plan, device)),
@@ -211,6 +219,24 @@ def _search(plan: GPUPlan, device: torch.device) -> Iterator[Row]:
         count = min(4_000, len(workload.items))
         searcher = Approximate.of(mol, workload.items, n2=count)
         yield from _timed(plan, f"average n2={count}, {size}", workload, searcher, None)
+
+
+def _published(plan: GPUPlan, checkout: Path, device: torch.device) -> Iterator[Row]:
+    """The search of the published code's checkout and ours of the same items, by the ways of `published_search`."""
+    rounds = max(1, plan.repeats // 4)
+    for size in plan.sizes:
+        for queries in plan.batches:
+            raw = published_search.compare(
+                checkout, (size,), (queries,), rounds, plan.k, held_bytes=HELD_ON_A_GPU, device=device
+            )
+            for row in published_search.summary(pd.DataFrame(raw)).to_dict("records"):
+                yield {
+                    "what": f"{row['implementation']}: {row['way']}, {size}",
+                    "items": row["items"],
+                    "queries": queries,
+                    "ms": row["ms"],
+                    "note": f"{row['speed-up']:.1f} times the published code's speed; overlap {row['overlap']:.3f}",
+                }
 
 
 def _timed(

@@ -24,6 +24,7 @@ from workbench.bench.reference_implementation import HELD_BYTES, pair_bytes
 from workbench.bench.roofline import Ceilings, Shape, ceilings
 from workbench.bench.workloads import SIZES
 from workbench.contracts import ItemState, Searcher
+from workbench.runtime import synchronize
 from workbench.search import Approximate, BruteForce, Exact, Int16BruteForce
 from workbench.similarities import build
 from workbench.similarities.mol import MixtureOfLogits, MoLItems
@@ -37,6 +38,7 @@ FILES = {
 }
 """SHA-256 of the files that a search is made of."""
 PUBLISHED = "published code"
+CPU = torch.device("cpu")
 AGREE = 1e-3
 """How far two scores of a pair may be apart: they are within ±20."""
 LAYER_NORM_EPS = 1e-6
@@ -198,7 +200,7 @@ def published_top_k(
 ) -> TopK:
     """The published search of these items in that way; raises as `check_checkout` does."""
     check_checkout(folder)
-    module = _published_similarity(folder, mol, embeddings.shape[1])
+    module = _published_similarity(folder, mol, embeddings.shape[1]).to(embeddings.device)
     indexing: Any = importlib.import_module("rails.indexing.mol_top_k")
     search = getattr(indexing, way.module)(module, embeddings[None], ids[None], **way.settings)
 
@@ -220,7 +222,7 @@ def _own_top_k(searcher: Searcher, mol: MixtureOfLogits, k: int) -> TopK:
 
 def _parts_alone(searcher: Approximate, mol: MixtureOfLogits, items: MoLItems, k: int, pairs: int) -> TopK:
     """What is no search: the lists are made, and `pairs` items, evenly spaced, scored for each query."""
-    spaced = torch.arange(pairs) * len(items) // pairs
+    spaced = torch.arange(pairs, device=items.ids.device) * len(items) // pairs
 
     def top_k(queries: Tensor) -> Found:
         states = mol.queries(queries)
@@ -268,31 +270,33 @@ def compare(
     k: int = 100,
     seed: int = 0,
     held_bytes: int = HELD_BYTES,
+    device: torch.device = CPU,
 ) -> Iterator[dict[str, Any]]:
-    """Times of a call, all implementations of a way in turns (`_turn`): size, way, items, batch_size, implementation, round,
-    seconds, `overlap`, the share of the published code's ids that are found, and `least`, the seconds that our call must take
-    at this machine's measured ceilings (`_least_seconds`). For ways with lists there is `ALONE` too, which finds nothing.
+    """Times of a call, all implementations of a way in turns (`_turn`), on a device: size, way, items, batch_size,
+    implementation, round, seconds, `overlap`, the share of the published code's ids that are found, and `least`, the seconds
+    that our call must take at this machine's measured ceilings (`_least_seconds`). For ways with lists there is `ALONE` too,
+    which finds nothing.
 
     Random weights at published sizes; a call starts from query embeddings. All search the same items: for `ALL_ITEMS` as many
     of the size as the published code's temporaries of `held_bytes` allow. Ways with fewer candidates than k are left out.
     Raises as `check_checkout` does, and RuntimeError if the published code finds other scores among all items.
     """
     check_checkout(folder)
-    limits = ceilings(torch.device("cpu"))
+    limits = ceilings(device)
     for name in sizes:
         size = SIZES[name]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            mol = build(size.similarity, size.dim).eval()
+            mol = build(size.similarity, size.dim).eval().to(device)
             assert isinstance(mol, MixtureOfLogits)
-            embeddings = 0.02 * torch.randn(size.items, size.dim)
-            queries = torch.randn(max(batch_sizes) * (rounds + 1), size.dim)
+            embeddings = 0.02 * torch.randn(size.items, size.dim).to(device)
+            queries = torch.randn(max(batch_sizes) * (rounds + 1), size.dim).to(device)
         ways = [w for w in WAYS[name] if (w.candidates(mol.config.components) or size.items) >= k]
         for way, batch_size in ((w, b) for w in ways for b in batch_sizes):
             count = size.items
             if way is ALL_ITEMS:
                 count = max(k, min(count, held_bytes // (batch_size * pair_bytes(mol))))
-            ids = torch.arange(1, count + 1)
+            ids = torch.arange(1, count + 1, device=device)
             items = mol.items(embeddings[:count], ids)
             parts = queries[: batch_size * (rounds + 1)].split(batch_size)
             entries = {PUBLISHED: published_top_k(folder, mol, embeddings[:count], ids, k, way)}
@@ -328,10 +332,12 @@ def _turn(top_k: TopK, batches: Sequence[Float[Tensor, "B D"]]) -> tuple[Found, 
     The first brings weights and items back into the caches that the other implementations filled; they stay there in a service
     of one implementation.
     """
-    found = top_k(batches[0])
+    found, device = top_k(batches[0]), batches[0].device
+    synchronize(device)
     start, calls = time.perf_counter(), 0
     for batch in itertools.cycle(batches[1:]):
         top_k(batch)
+        synchronize(device)
         calls += 1
         if (spent := time.perf_counter() - start) > TURN_SECONDS:
             break

@@ -117,26 +117,40 @@ def bench_gpu(
     out: Annotated[
         Path | None, typer.Option(help="CSV of the table; by default reports/tables/bench-gpu.csv.")
     ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="A checkout of the published RAILS code, whose search is then run and timed as well."
+        ),
+    ] = None,
 ) -> None:
     """Everything that is worth measuring on a GPU, in one run of under 12 minutes; the table is written after each step.
 
     The kernels against float64; brute force and the fused top k against the roofline, in two precisions and by the size of a
     tile; training steps at published settings; the h-indexer up to a hundred million items; FAISS. A step that fails is a row.
+    "published arithmetic" is our version of it; --reference runs and times a checkout of the published code, too.
 
-    Example: workbench bench gpu --minutes 5
+    Examples:
+
+      workbench bench gpu --minutes 5
+
+      workbench bench gpu --reference ../rails
     """
     import torch
 
     from workbench import runtime
     from workbench.bench.gpu import GPUPlan, run
+    from workbench.bench.published_search import check_checkout
 
+    if reference is not None:
+        check_checkout(reference)
     path = out or paths.reports() / "tables" / "bench-gpu.csv"
     with new_table(path):
         where = origin()
         device = runtime.device()
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         table = run(
-            GPUPlan(),
+            GPUPlan(reference=None if reference is None else reference.resolve()),
             device,
             minutes,
             lambda found: write_csv(found.assign(gpu=name, **where), path, digits=6),
