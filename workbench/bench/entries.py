@@ -28,6 +28,9 @@ CASCADES = ((4_000, 200), (8_000, 400), (12_000, 400), (16_000, 400))
 WALKED = (100, 200, 400, 800, 1_600)
 """Items of the list that is kept while a graph is walked."""
 
+PROVED = 400
+"""That of the walk that goes on until its answer is proved."""
+
 BOTH = ((5, 200), (50, 1_000), (200, 4_000))
 """Items of each component's list and of the average's, together."""
 
@@ -57,6 +60,8 @@ def entries(items: int) -> list[BenchmarkEntry]:
         found.append(replace(one, parameters={"keep": n}, typical=n == 1_000))
     for ef in _fitting(WALKED if items <= LARGEST_GRAPH else (), items):
         found.append(replace(SearcherSpec.of("graph", ef=ef).entry(), typical=ef == 400))
+    for ef in _fitting((PROVED,) if items <= LARGEST_GRAPH else (), items):
+        found.append(replace(SearcherSpec.of("graph, certified", ef=ef).entry(), typical=False))
     if runtime.optional("faiss") is not None and items >= SMALLEST_INDEXED:
         found += _indexed(items)
     return found

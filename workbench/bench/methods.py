@@ -324,17 +324,19 @@ def _hnsw(n2: int, ef_search: int) -> BenchmarkEntry:
     return BenchmarkEntry("average, FAISS HNSW", build, parameters, "unknown", index=index)
 
 
-def _graph(ef: int, degree: int) -> BenchmarkEntry:
-    """A walk over a graph by the score itself; walks of other `ef` share the graph."""
+def _graph(ef: int, degree: int, certified: bool = False) -> BenchmarkEntry:
+    """A walk over a graph by the score itself; walks of other `ef`, and those that are `certified`, share the graph."""
 
     def connect(workload: Workload) -> ProximityGraph:
         return GraphSearch(workload.similarity, workload.items, ef, degree).graph
 
     def build(workload: Workload, batch_size: int, index: ProximityGraph) -> Built:
-        return Built(GraphSearch(workload.similarity, workload.items, ef, degree, graph=index).search)
+        walk = GraphSearch(workload.similarity, workload.items, ef, degree, graph=index, certified=certified)
+        return Built(walk.search)
 
     parameters = {"ef": ef, "degree": degree}
-    return BenchmarkEntry("graph", build, parameters, "unknown", index=Index(f"graph of {degree}", connect))
+    name = "graph, certified" if certified else "graph"
+    return BenchmarkEntry(name, build, parameters, "unknown", index=Index(f"graph of {degree}", connect))
 
 
 def _sparcode(sparsity: float, checkpoint: str) -> BenchmarkEntry:
@@ -379,7 +381,8 @@ SERVED_ELSEWHERE = {"faiss-flat", "usearch", "milvus", "lancedb", "tantivy"}
 """Registered searchers that the study of engines measures, each from its files."""
 
 MAKERS: dict[str, Callable[..., BenchmarkEntry]] = {
-    "h-indexer": _h_indexer, "cascade": _cascade, "faiss-ivf": _ivf, "faiss-hnsw": _hnsw, "graph": _graph, "paths": _paths,
+    "h-indexer": _h_indexer, "cascade": _cascade, "faiss-ivf": _ivf, "faiss-hnsw": _hnsw, "graph": _graph,
+    "graph-certified": partial(_graph, certified=True), "paths": _paths,
 }  # fmt: skip
 """Registered searchers, by kind, whose index the bench builds once for several settings, or with queries to learn from."""
 

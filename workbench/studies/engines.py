@@ -154,8 +154,8 @@ def _row(
         "items": len(workload.items),
         "k": k,
         "candidates": float(found.num_scored.double().mean()),
-        "overlap": float("nan") if walks else _shared(found.ids, reference),
-        "recall": _shared(found.ids, truth),
+        "overlap": float("nan") if walks else shared(found.ids, reference),
+        "recall": shared(found.ids, truth),
         "ms_per_query": 1e3 * sorted(seconds)[len(seconds) // 2],
         "build_s": one.build_s,
         "open_s": one.open_s,
@@ -163,7 +163,7 @@ def _row(
     }
 
 
-def _shared(ids: Int[Tensor, "Q K"], others: Int[Tensor, "Q K"]) -> float:
+def shared(ids: Int[Tensor, "Q K"], others: Int[Tensor, "Q K"]) -> float:
     """The mean share of `others` that is in the list of the same query; places past the end count for nothing."""
     there = others > 0
     hit = (others[:, :, None] == ids[:, None, :]).any(2) & there

@@ -18,6 +18,7 @@ from workbench.studies.choice_studies import Choices
 from workbench.studies.deep_retrieval_studies import Indexes, Similarities
 from workbench.studies.engines import EnginesStudy
 from workbench.studies.fair_studies import Fair, format_fair, over_seeds
+from workbench.studies.graph_metrics import GraphMetrics
 from workbench.studies.limit import Limit
 from workbench.studies.protocol_studies import Protocols
 from workbench.studies.seed_studies import Seeds
@@ -381,6 +382,13 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
     ),
     "Search": (
         _study("One checkpoint behind several engines, MovieLens 1M", EnginesStudy(), as_measured),
+        _study(
+            "Neighbours of the graph that is walked by the learned score, by three metrics",
+            GraphMetrics(),
+            as_measured,
+            "At the same length of the list a metric is better if recall is higher and fewer items are scored. Searchers take"
+            " all components.",
+        ),
         Section(
             "All 3,883 films",
             "search-standard",
