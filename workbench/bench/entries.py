@@ -29,7 +29,7 @@ WALKED = (100, 200, 400, 800, 1_600)
 """Items of the list that is kept while a graph is walked."""
 
 PROVED = 400
-"""That of the walk that goes on until its answer is proved."""
+"""That of the walk whose answer is proved afterwards."""
 
 BOTH = ((5, 200), (50, 1_000), (200, 4_000))
 """Items of each component's list and of the average's, together."""
