@@ -10,12 +10,13 @@ from workbench.training.preset import Preset
 
 
 def _books() -> dict[str, Preset]:
-    """Two cores, minutes each: a linear tower on the mean of up to 50 books, drawn again in every epoch, and any later one as
-    target, so that the order in which a user's books are stored counts for nothing.
+    """Minutes on one core: a linear tower on the mean of up to 50 books, drawn again in every epoch if a user has more, with
+    any later book as target, so that the order in which books are stored hardly counts.
 
-    The softmax is over the targets of a step and 256 uniform books, each corrected for its probability. Every similarity has
-    128 floats of an item or fewer, and the same epochs, learning rate, dropout and patience: those of the dot product, chosen
-    on validation targets among few. Of cosines at τ = .1 and plain products over .1 the latter learned faster.
+    The softmax is over the targets of a step and 256 uniform books, each corrected for its probability. Epochs, patience,
+    learning rate and dropout are those of the dot product, chosen on validation targets among few. Scores are plain inner
+    products over .1, with which the dot product learned faster than with cosines; an item has 64 floats, in the mixture four
+    more.
     """
     encoder = TwoTowerConfig((), 0.5, last_item=False)
     training = TrainingConfig(
@@ -32,9 +33,10 @@ def _books() -> dict[str, Preset]:
     similarities: dict[str, SimilarityConfig] = {
         "dot": DotConfig(normalize=False, temperature=0.1),
         "mol": MoLConfig(
-            2, 2, 32, 0.1, query_hidden=128, gate_query=32, gate_item=32, gate_pair=None, gate_dropout=0.0
+            2, 2, 32, 0.1, query_hidden=128, normalize=False,
+            gate_query=32, gate_item=32, gate_pair=None, gate_dropout=0.0,
         ),
-        "maxsim": MaxSimConfig(2, 2, 32, 0.1, query_hidden=128),
+        "maxsim": MaxSimConfig(2, 2, 32, 0.1, query_hidden=128, normalize=False),
         "sparcode": SparCodeConfig(
             2, 2, 64, "dot", dropout=0.0, threshold=12.0, aligned=True,
             quantizer=QuantizerConfig(2, 128, gradient="straight-through"),
