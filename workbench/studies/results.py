@@ -381,13 +381,19 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         ),
     ),
     "Search": (
-        _study("One checkpoint behind several engines, MovieLens 1M", EnginesStudy(), as_measured),
+        _study(
+            "One checkpoint behind several engines, MovieLens 1M",
+            EnginesStudy(),
+            as_measured,
+            "On a machine with other work: times of a call vary by more than a factor of two, lists do not.",
+        ),
         _study(
             "Neighbours of the graph that is walked by the learned score, by three metrics",
             GraphMetrics(),
             as_measured,
-            "At the same length of the list a metric is better if recall is higher and fewer items are scored. Searchers take"
-            " all components.",
+            "At the same length of the list a metric is better if recall is higher and fewer items are scored. None has higher"
+            " recall than all components, which searchers take; by the scores of queries fewer items are scored and more are"
+            " missed. *build s* was timed on a machine with other work.",
         ),
         Section(
             "All 3,883 films",
