@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, Generic, Literal, Self, final, get_args
+from typing import Any, Generic, Literal, NamedTuple, Self, final, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -406,6 +406,14 @@ class AlternatingSimilarity(Similarity[Queries, Items], ABC):
         """
 
 
+class Reach(NamedTuple):
+    """How large what a score has besides its components can be: of an `item` alone, and of a `pair`, for each unit of length of
+    the longest query component."""
+
+    item: float
+    pair: float
+
+
 class ComponentSimilarity(Similarity[Queries, Items], ABC):
     """A similarity of P = Pq · Px inner products per pair, from which alone its value can be bounded: MoL, MaxSim, dot."""
 
@@ -433,6 +441,17 @@ class ComponentSimilarity(Similarity[Queries, Items], ABC):
         `item_norm` float64 is at least the largest |g_j(x)| of the corpus. +inf for a query whose scores may overflow.
         Certificates rest on it: `similarities.rounding` has the errors of inner products and of weighted sums.
         """
+
+    def reach(self, items: Items) -> Reach:
+        """Of what a score has besides its components: nothing, unless a similarity overrides this and `parts_fit`."""
+        return Reach(0.0, 0.0)
+
+    def parts_fit(self, queries: Queries, longest: float, reach: Reach, dtype: torch.dtype) -> bool:
+        """Whether what a score has besides its components cannot overflow in `dtype`, with items of this reach.
+
+        `longest` is at least the largest |f_i(q)|. If it may, a score may be NaN, and nothing is certain of its item.
+        """
+        return True
 
     @final
     def component_logits(self, queries: Queries, items: Items) -> Float[Tensor, "B N P"]:

@@ -24,6 +24,7 @@ from workbench.search import (
 )
 from workbench.search.candidates import Scan
 from workbench.search.certificates import certificate, stated_precision
+from workbench.search.graph_search import GraphSearch
 from workbench.search.topk import check_request
 from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, build
 from workbench.similarities.mol import MoLItems
@@ -315,3 +316,25 @@ def test_a_change_that_cannot_be_undone_reports_it(monkeypatch):
     monkeypatch.setattr(Scan, "snapshot", stuck)
     with pytest.raises(RuntimeError, match="could not be undone: nothing answers"):
         searcher.upsert(x[:3])
+
+
+@pytest.mark.parametrize("kind", CERTIFIED)
+def test_gates_that_overflow_are_certain_of_nothing(kind):
+    """One item's gate is so large that its scores are NaN, its components so small that nobody looks at it."""
+    similarity, q, x = states("mol", 0)
+    gate, components = x.gate.clone(), x.components.clone()
+    gate[70] = 3e38
+    components[70] *= 1e-3
+    x, q = replace(x, gate=gate, components=components), replace(q, gate=q.gate.abs() + 2)
+    assert similarity.score(q, x)[:, 70].isnan().all() and similarity.score(q, x[:70]).isfinite().all()
+    with pytest.raises(ValueError, match="NaN"):
+        CERTIFIED[kind](similarity, x).search(q, 5)
+
+
+def test_a_walk_that_meets_a_score_that_is_not_finite_is_certain_of_nothing():
+    similarity, q, x = states("mol", 0)
+    searcher = GraphSearch(similarity, x, 200, 8)
+    assert searcher.search(q, 5).exact.all()
+    searcher.items.gate[70] = 3e38  # after what may overflow was looked at
+    with pytest.raises(ValueError, match="NaN"):
+        searcher.search(replace(q, gate=q.gate.abs() + 2), 5)

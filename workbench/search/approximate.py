@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Similarity
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Reach, Similarity
 from workbench.search import trace
 from workbench.search.bounds import finite, floating
 from workbench.search.brute_force import BruteForce
@@ -120,6 +120,7 @@ class Approximate(CorpusSearcher):
             finite(items),
             largest_norm(components),
             components.dtype,
+            self.similarity.reach(items),
         )
 
     def _upsert(self, items: ItemState, corpus: ItemState) -> None:
@@ -160,7 +161,10 @@ class Approximate(CorpusSearcher):
             return False
         components = self.similarity.query_components(queries)
         longest = float(norms(components).amax())  # infinite if a component is not finite
-        if not products_fit(longest, float(self._fallback.norm), self._dtype(queries)):
+        dtype, reach = self._dtype(queries), self._fallback.reach
+        if not products_fit(longest, float(self._fallback.norm), dtype):
+            return False
+        if not self.similarity.parts_fit(queries, longest, reach, dtype):
             return False
         return all(v is components or all_finite(v) for v in floating(queries))
 
@@ -223,12 +227,14 @@ class Approximate(CorpusSearcher):
 
 
 class _Fallback(NamedTuple):
-    """Brute force over the corpus; whether all of it is `finite`; the largest `norm` of its components, and their dtype."""
+    """Brute force over the corpus; whether all of it is `finite`; the largest `norm` of its components, their dtype, and the
+    reach of all else."""
 
     everything: BruteForce
     finite: bool
     norm: Float[Tensor, ""]
     dtype: torch.dtype
+    reach: Reach
 
 
 class _Scored(NamedTuple):

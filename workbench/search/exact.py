@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contracts import ComponentSimilarity, ItemState, QueryState
+from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Reach
 from workbench.kernels import mixture_native
 from workbench.search import trace
 from workbench.search.bounds import ComponentBounds, QueryVectors, not_finite
@@ -18,7 +18,7 @@ from workbench.search.ranking import ascending_rows, counted, marked, merged, sc
 from workbench.search.tiles import DEFAULT_BUDGET, Tiling, score_block, tiling
 from workbench.search.topk import NO_SCORE, Best, best, forbid, mask_rows
 from workbench.similarities.mol import MixtureOfLogits
-from workbench.similarities.rounding import UNKNOWN
+from workbench.similarities.rounding import UNKNOWN, norms
 
 PAIR_BYTES = 64
 """Bytes per query and initial candidate while these are listed, scored and ranked."""
@@ -85,6 +85,7 @@ class Exact(CorpusSearcher):
         return _Pruning(
             everything=BruteForce(self.similarity, items, self.memory_budget),
             finite=not bool(not_finite(items).any()),
+            reach=self.similarity.reach(items),
             bounds=ComponentBounds(self.similarity, items, self.precision),
             average=Scan("average", items.ids, components.sum(1), block_bytes=self.memory_budget // 4),
             sample=sample,
@@ -132,10 +133,17 @@ class Exact(CorpusSearcher):
     ) -> Answer:
         vectors = self._pruning.bounds.query_vectors(queries)
         finite = self._pruning.finite and not bool(not_finite(queries).any())
-        bounded = finite and bool((vectors.inner + vectors.outer).isfinite().all())
+        bounded = (
+            finite and bool((vectors.inner + vectors.outer).isfinite().all()) and self._parts_fit(queries)
+        )
         if not bounded or self._scores_too_many(queries, k):
             return self._pruning.everything.answer(queries, k, excluded, allowed)
         return self._pruned(queries, vectors, k, excluded, allowed)
+
+    def _parts_fit(self, queries: QueryState) -> bool:
+        f = self.similarity.query_components(queries)
+        dtype = torch.promote_types(f.dtype, self.similarity.item_components(self.items).dtype)
+        return self.similarity.parts_fit(queries, float(norms(f).amax()), self._pruning.reach, dtype)
 
     def _scores_too_many(self, queries: QueryState, k: int) -> bool:
         if self.max_scored_fraction == 1:
@@ -213,6 +221,7 @@ class _Pruning:
 
     everything: BruteForce
     finite: bool
+    reach: Reach
     bounds: ComponentBounds
     average: Scan
     sample: ItemState

@@ -20,7 +20,7 @@ from workbench.search.proximity_graph import ProximityGraph
 from workbench.search.ranking import Pairs, best_of_pairs, merged, score_pairs
 from workbench.search.tiles import DEFAULT_BUDGET
 from workbench.search.topk import NO_SCORE, Best, all_finite
-from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, overflows
+from workbench.similarities.rounding import UNKNOWN, largest_norm, norms, products_fit
 
 LISTED = 144
 """Pairs of a query that are scored together: whole tiles of the kernel, whatever the processor."""
@@ -51,8 +51,9 @@ class GraphSearch(CorpusSearcher):
     is always True then. Queries for which these are more than `MOST_SCORED` of the corpus are searched by brute force.
 
     Queries or a corpus with a value that is not finite, or whose products may overflow, are searched by brute force, and so
-    are queries whose walk meets fewer than k items that may be found. On a GPU scores are computed there, and walks kept on
-    the CPU. `graph` is taken if it is given, else that in `folder`, else one is built (and written into `folder`).
+    are queries whose walk meets fewer than k items that may be found, or a score that is not finite. On a GPU scores are
+    computed there, and walks kept on the CPU. `graph` is taken if it is given, else that in `folder`, else one is built (and
+    written into `folder`).
     Raises ValueError if `ef`, `degree` or `nearest` is below 1, or the graph is of another number of items.
     """
 
@@ -110,6 +111,7 @@ class GraphSearch(CorpusSearcher):
         self._everything = BruteForce(self.similarity, items, self.memory_budget)
         self._finite = not bool(not_finite(items).any())
         self._norm, self._dtype = largest_norm(components), components.dtype
+        self._reach = self.similarity.reach(items)
         self._cells = CellBounds(self.similarity, items, int(len(items) ** 0.5)) if self.certified else None
 
     def _upsert(self, items: ItemState, corpus: ItemState) -> None:
@@ -132,7 +134,10 @@ class GraphSearch(CorpusSearcher):
             return False
         f = self.similarity.query_components(queries)
         dtype = torch.promote_types(f.dtype, self._dtype)
-        return not bool(overflows(norms(f).amax(1), self._norm, dtype).any())
+        longest = float(norms(f).amax())
+        return products_fit(longest, float(self._norm), dtype) and self.similarity.parts_fit(
+            queries, longest, self._reach, dtype
+        )
 
     def _search(
         self,
@@ -143,8 +148,8 @@ class GraphSearch(CorpusSearcher):
     ) -> Answer:
         if not self._can_rank(queries):
             return self._everything.answer(queries, k, excluded, allowed)
-        answer, too_many = self._walked(queries, k, excluded, allowed)
-        failed = too_many | (answer.scores[:, -1] == NO_SCORE) & (answer.num_scored < len(self.items))
+        answer, failed = self._walked(queries, k, excluded, allowed)
+        failed = failed | (answer.scores[:, -1] == NO_SCORE) & (answer.num_scored < len(self.items))
         if not bool(failed.any()):
             return answer
         left_out = None if excluded is None else excluded[failed]
@@ -160,12 +165,14 @@ class GraphSearch(CorpusSearcher):
         excluded: Int[Tensor, "B H"] | None,
         allowed: Bool[Tensor, "N"] | None,
     ) -> tuple[Answer, Bool[Tensor, "B"]]:
-        """The answers, and for which queries too much of the corpus is left for a proof."""
+        """The answers, and the queries that brute force must answer: a score is not finite, or too much of the corpus is left
+        for a proof."""
         total, device = len(self.items), self.items.ids.device
         graph, beam = self.graph, min(total, max(self.ef, k))
         begin = (graph.neighbours.cpu(), graph.entries(self.entries).cpu(), len(queries), beam, LISTED)
         size = len(queries)
         scored = torch.zeros(size, dtype=torch.int64)
+        undefined = torch.zeros(size, dtype=torch.bool)
         met: list[Pairs] = []
         dtype = torch.float32
         with walks(*begin, _cpu(excluded), _cpu(allowed)) as walking:
@@ -173,6 +180,8 @@ class GraphSearch(CorpusSearcher):
                 scores = score_pairs(
                     self.similarity, queries, self.items, Pairs(*(s.to(device) for s in step))
                 )
+                if not all_finite(scores):  # a walk takes no notice of NaN
+                    undefined[step.queries[~scores.cpu().isfinite()]] = True
                 walking.scored(scores.cpu())
                 trace.scored(
                     "neighbours of the best items are scored",
@@ -187,11 +196,10 @@ class GraphSearch(CorpusSearcher):
         found = Best(best.to(device, dtype), rows.to(device))
         if self._cells is not None:
             all_met = Pairs(*(torch.cat(part).to(device) for part in zip(*met, strict=True)))
-            return self._proved(self._cells, queries, found, all_met, excluded, allowed)
+            answer, too_many = self._proved(self._cells, queries, found, all_met, excluded, allowed)
+            return answer, too_many | undefined.to(device)
         bound = torch.where(scored == total, NO_SCORE, UNKNOWN)
-        return Answer(*found, bound.to(device), scored.to(device)), torch.zeros_like(
-            bound, dtype=torch.bool
-        ).to(device)
+        return Answer(*found, bound.to(device), scored.to(device)), undefined.to(device)
 
     def _proved(
         self,

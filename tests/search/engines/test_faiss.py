@@ -413,3 +413,13 @@ def test_torch_and_faiss_share_a_process_and_its_threads():
         [sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stderr
+
+
+@pytest.mark.parametrize("kind", [IVF(nlist=2, nprobe=1), IVFPQ(nlist=2, nprobe=1, m=4, bits=1)])
+def test_no_cells_are_found_by_products_that_overflow(kind):
+    """faiss would end the process."""
+    vectors = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(1, 21)
+    with pytest.raises(ValueError, match=r"average has vectors of length .*e\+20: their products overflow"):
+        FaissLists(kind, "average", ids, vectors * 1e20)
+    assert FaissLists(kind, "average", ids, vectors * 1e15).lists(vectors, 3).rows.shape == (20, 3)

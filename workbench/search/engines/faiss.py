@@ -31,6 +31,7 @@ from workbench.search.indexes import (
     check_size,
 )
 from workbench.search.topk import NO_SCORE
+from workbench.similarities.rounding import products_fit
 
 ROWS_TOGETHER = 100_000
 """Vectors after which a build that is kept writes what it has."""
@@ -72,7 +73,8 @@ class FaissLists(CandidateSource):
     queries of whose lists more was excluded a second time, as much more: a long history costs little that is not listed.
 
     Training and search use as many threads as torch. An HNSW graph built by several threads is not the same twice.
-    Raises ImportError without faiss, and ValueError if the kind does not suit the vectors.
+    Raises ImportError without faiss, and ValueError if the kind does not suit the vectors, or their products may overflow and
+    cells are to be found by them.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class FaissLists(CandidateSource):
     ) -> None:
         manifest = CorpusManifest.of(name, ids, vectors)
         check_size(kind, manifest.held, manifest.width)
+        if isinstance(kind, IVF | IVFPQ):
+            _check_products(manifest)
         of = f"{manifest.fingerprint}, {built_with(kind)}" if stages.keeping() else ""
         begun = stages.kept(f"faiss-{name}", of)
         if begun is None:
@@ -314,6 +318,16 @@ def faiss_lists(kind: IndexKind, folder: Path | None = None) -> SourceBuilder:
         return lists
 
     return build
+
+
+def _check_products(manifest: CorpusManifest) -> None:
+    """Raise ValueError if products of vectors may overflow: faiss ends the process if its k-means meets that."""
+    norm = float(manifest.norm)
+    if not products_fit(norm, norm, torch.float32):
+        raise ValueError(
+            f"{manifest.name} has vectors of length {norm:.3g}: their products overflow in float32, so that there are no cells;"
+            " divide them all by a number, or take a flat index"
+        )
 
 
 def _untrained(faiss: ModuleType, kind: IndexKind, width: int) -> Any:
