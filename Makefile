@@ -6,7 +6,7 @@
 #   make matrix   every notebook on every odd dataset of the tests: some twenty minutes
 #   make lab      JupyterLab on the tour
 #   make lint     lint and type check alone
-#   make certificates   100,000 searches that try to certify a wrong list (an hour)
+#   make certificates   100,000 searches that try to certify a wrong list (minutes)
 #   make faults   kill, fill up, cut off and damage whatever can be, and write reports/reliability.md
 #   make clean    remove .venv, caches and generated reports; data/ and ckpts/ stay
 #

@@ -1,8 +1,10 @@
 """A campaign against certificates: searches under every circumstance, each held against brute force in plain float arithmetic.
 
-A problem is a corpus with near ties, at any magnitude that floats have, changed a few times (some changes fail), and queries
-that are searched under a caller's autocast, reduced matrix precision, and from several threads. A certified list must be
-brute force's: to the bit if a C++ kernel scores the pairs, up to the rounding of inner products if torch does.
+A problem is a corpus with near ties, at any magnitude that floats have, gates included, changed a few times (some changes
+fail), and queries that are searched under a caller's autocast, reduced matrix precision, and from several threads. A certified
+list must be brute force's: to the bit if a C++ kernel scores the pairs, up to the rounding of inner products if torch does. Any
+other list must hold true scores, and none that was scored may be missing while there is room. A search may be refused only if
+a score is not finite.
 """
 
 import random
@@ -10,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,7 +22,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench import runtime
-from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Searcher, TopK
+from workbench.contracts import (
+    NO_ITEM,
+    ComponentSimilarity,
+    ItemState,
+    QueryState,
+    Searcher,
+    Similarity,
+    TopK,
+)
 from workbench.kernels import mixture_native
 from workbench.registry import Settings
 from workbench.search import (
@@ -29,28 +39,42 @@ from workbench.search import (
     BruteForce,
     Exact,
     FirstStageFilter,
+    FittedScores,
     Int16BruteForce,
     Sharded,
+    VectorList,
     faiss_lists,
     split,
 )
-from workbench.search.candidates import Scan
+from workbench.search.candidates import CandidateSource, Scan
+from workbench.search.certificates import stated_precision
+from workbench.search.engines.lancedb import lance_lists
+from workbench.search.engines.milvus import milvus_lists
+from workbench.search.engines.tantivy import TantivySearch
+from workbench.search.engines.usearch import usearch_lists
 from workbench.search.graph_search import GraphSearch
-from workbench.search.indexes import Flat
+from workbench.search.indexes import HNSW, IVF, Flat
+from workbench.search.inverted_index import InvertedIndex
 from workbench.search.path_beam import PathBeam
+from workbench.search.topk import NO_SCORE, CorpusRows, all_finite
 from workbench.search.tree import TreeBeam, cluster
-from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, build
+from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, SparCodeConfig, build
 from workbench.similarities.deep_retrieval.structure import Beam, PathWalker, Prefixes
 from workbench.similarities.mol import MixtureOfLogits
 from workbench.similarities.mol_linear import with_linear_gate
-from workbench.similarities.rounding import largest_norm
+from workbench.similarities.rounding import largest_norm, products_fit
+from workbench.similarities.sparcode.quantizer import QuantizerConfig
+from workbench.similarities.sparcode.similarity import SparCode
 
 WIDTH = 8
 CONFIGS: dict[str, Settings] = {
     "dot": DotConfig(normalize=False, temperature=1.0),
+    "dot, users": DotConfig(normalize=False, temperature=1.0, user_rows=3, user_dim=4),
     "maxsim": MaxSimConfig(3, 2, 4, temperature=1.0, query_hidden=8, normalize=False),
     "mol": MoLConfig(3, 2, 4, temperature=1.0, query_hidden=8, gate_pair=8, normalize=False),
     "mol, no pair gate": MoLConfig(2, 2, 4, gate_pair=None, query_hidden=8, gate_combination="sum"),
+    "sparcode": SparCodeConfig(2, 2, 4, hidden=(8,), threshold=0.5, quantizer=QuantizerConfig(1, 6)),
+    "sparcode, sparse": SparCodeConfig(3, 2, 4, hidden=(8,), threshold=-1.5, quantizer=QuantizerConfig(2, 4)),
 }
 CALLERS = (
     "plain",
@@ -60,13 +84,18 @@ CALLERS = (
     "two threads",
     "one thread of torch",
 )
-OUTCOMES = ("certified", "not certified", "refused", "false")
+OUTCOMES = ("certified", "not certified", "refused", "failed", "wrong", "false")
+"""What may come of a search. Defects: it `failed` though the answer is defined, an uncertified list is `wrong`, a certificate
+is `false`."""
+DEFECTS = ("failed", "wrong", "false")
 LARGEST_POWER = {torch.float32: 38, torch.bfloat16: 38, torch.float64: 300}
 """Powers of ten that a dtype holds."""
 
 EVERYDAY_POWER = 3
 MOL_DOUBLE_ERROR = 1e-9
 """A gate in float64 by torch, whose rounding depends on the order of sums: relative to the largest score."""
+SPARCODE_ERROR = 1e-5
+"""Of a score of SparCode, computed in other batches: relative to the largest of a code and an item."""
 
 
 class Unreliable(Scan):
@@ -124,19 +153,58 @@ def _tree(similarity: ComponentSimilarity, items: ItemState, beam: int) -> Searc
     )
 
 
-REBUILT = ("tree beam", "tree beam, whole")
+REBUILT = ("tree beam", "tree beam, whole", "per component, FAISS HNSW", "tantivy")
 """Searchers that take no change: they are built from the corpus as it is in the end."""
+INDEXES = ("inverted index", "inverted index, half of the codes")
+"""They find no item with a score of 0."""
+OTHER_COUNTS = ("tree beam", "tree beam, whole", "path beam", "path beam, whole")
+"""What they scored are nodes too, or items that may not be found."""
+ENGINES = {
+    "per component, FAISS": "faiss",
+    "per component, FAISS IVF": "faiss",
+    "per component, FAISS HNSW": "faiss",
+    "per component, usearch": "usearch.index",
+    "per component, LanceDB": "lancedb",
+    "per component, Milvus": "milvus_lite",
+    "tantivy": "tantivy",
+}
+"""The packages of engines: without its package, an engine is left out."""
+EVERY = {"per component, LanceDB": 100, "per component, Milvus": 100, "tantivy": 10}
+"""Engines that take long to build are tried on one problem in this many."""
 
 
-def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState], Searcher]]:
-    """Small lists, so that a proof is there for some queries and not for others."""
+def _few_cells(name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> CandidateSource:
+    """IVF of up to three cells; flat if there is nothing to find cells by, since products overflow in float32."""
+    held = vectors[vectors.float().isfinite().all(1)]
+    norm = float(largest_norm(held))
+    cells = (
+        IVF(min(3, len(held)), nprobe=1) if len(held) and products_fit(norm, norm, torch.float32) else Flat()
+    )
+    return faiss_lists(cells)(name, ids, vectors)
+
+
+def _searchers(similarity: Similarity) -> dict[str, Callable[[Any], Searcher]]:
+    """Small lists, so that a proof is there for some queries and not for others; with every engine, installed or not."""
+    if isinstance(similarity, SparCode):
+        return _searchers_of_codes(similarity)
+    assert isinstance(similarity, ComponentSimilarity)
     exact = partial(Exact, similarity, max_scored_fraction=1.0, initial_per_k=1)
     walk = partial(GraphSearch, similarity, ef=4, degree=3, nearest=6, entries=2)
     certain = partial(Approximate.of, similarity, lookahead=2, until_certified=True)
+    lists = partial(Approximate.of, similarity, n1=6)
 
     def h_indexer(x: ItemState) -> Searcher:
         stage = AveragedComponents(similarity, x, 4)
         return Approximate(similarity, x, [FirstStageFilter(x, stage, 6, runtime.generator(0), sampled=11)])
+
+    def fitted(x: ItemState) -> Searcher:
+        with torch.no_grad():
+            sample = similarity.queries(
+                torch.randn(5, WIDTH, generator=runtime.generator(1)), torch.arange(5)
+            )
+        floats = [v.dtype for v in x.tensors().values() if v is not None and v.is_floating_point()]
+        stage = FittedScores(similarity, x, sample.to(dtype=floats[0]), 3)
+        return Approximate(similarity, x, [VectorList(stage, x, 6, name="surrogate")])
 
     return {
         "brute force, small tiles": lambda x: BruteForce(similarity, x, memory_budget=4096),
@@ -148,7 +216,12 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
         "per component": lambda x: Approximate.of(similarity, x, n1=3),
         "per component, lookahead": lambda x: Approximate.of(similarity, x, n1=3, lookahead=4),
         "per component, until certified": lambda x: certain(x, n1=1),
-        "per component, FAISS": lambda x: Approximate.of(similarity, x, n1=6, source=faiss_lists(Flat())),
+        "per component, FAISS": partial(lists, source=faiss_lists(Flat())),
+        "per component, FAISS IVF": partial(lists, source=_few_cells),
+        "per component, FAISS HNSW": partial(lists, source=faiss_lists(HNSW(2, 4, 4))),
+        "per component, usearch": partial(lists, source=usearch_lists(HNSW(2, 4, 4))),
+        "per component, LanceDB": partial(lists, source=lance_lists()),
+        "per component, Milvus": partial(lists, source=milvus_lists()),
         "per component, failing changes": lambda x: certain(x, n1=2, source=Unreliable),
         "average": lambda x: Approximate.of(similarity, x, n2=8),
         "combined": lambda x: Approximate.of(similarity, x, n1=2, n2=6, lookahead=5),
@@ -158,6 +231,7 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
         "cascade, until certified": lambda x: certain(
             x, n1=2, n2=6, cheaper=with_linear_gate(similarity, x), keep=2
         ),
+        "fitted vectors": fitted,
         "h-indexer": h_indexer,
         "graph": walk,
         "graph, certified": partial(walk, certified=True),
@@ -171,10 +245,35 @@ def _searchers(similarity: ComponentSimilarity) -> dict[str, Callable[[ItemState
     }
 
 
-class Problem(NamedTuple):
-    """What is searched, how, and what brute force finds (None: a score is not finite)."""
+def _searchers_of_codes(similarity: SparCode) -> dict[str, Callable[[Any], Searcher]]:
+    assert similarity.quantizer is not None
+    half = torch.arange(0, similarity.quantizer.config.codes, 2)
+    return {
+        "brute force, small tiles": lambda x: BruteForce(similarity, x, memory_budget=4096),
+        "inverted index": lambda x: InvertedIndex.build(similarity, x),
+        "inverted index, half of the codes": lambda x: InvertedIndex.build(similarity, x, half),
+        "tantivy": lambda x: TantivySearch(similarity, x, n2=8, sparsity=0.5),
+    }
 
-    similarity: ComponentSimilarity
+
+def searchers(similarity: Similarity, seed: int) -> list[str]:
+    """The names of those that are tried on the problem of this seed."""
+    return [
+        name
+        for name in _searchers(similarity)
+        if seed % EVERY.get(name, 1) == 0
+        and (name not in ENGINES or runtime.optional(ENGINES[name]) is not None)
+    ]
+
+
+class Problem(NamedTuple):
+    """What is searched, how, and what brute force finds (None: a score is not finite).
+
+    `scores` are those of all pairs, each up to the `tolerance` of its query; `open` which items each query may find.
+    """
+
+    name: str
+    similarity: Similarity
     queries: QueryState
     before: ItemState
     changes: list[ItemState | Tensor]
@@ -184,28 +283,28 @@ class Problem(NamedTuple):
     allowed: Bool[Tensor, "N"] | None
     caller: str
     expected: TopK | None
+    scores: Float[Tensor, "B N"]
+    open: Bool[Tensor, "B N"]
     tolerance: Float[Tensor, "B"]
 
 
 @cache
-def _similarity(name: str) -> ComponentSimilarity:
+def _similarity(name: str) -> Similarity:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        similarity = build(CONFIGS[name], WIDTH).eval()
-    assert isinstance(similarity, ComponentSimilarity)
-    return similarity
+        return build(CONFIGS[name], WIDTH).eval()
 
 
 State = TypeVar("State", QueryState, ItemState)
 
 
-def _scaled(state: State, factor: Float[Tensor, "R"], dtype: torch.dtype) -> State:
-    """The state with its component vectors times a factor for each row, in `dtype`."""
-    values = {f.name: getattr(state, f.name) for f in fields(state)}
+def _scaled(state: State, factor: Float[Tensor, "R"], gate: Float[Tensor, "R"], dtype: torch.dtype) -> State:
+    """The state in `dtype`, with its vectors and its part of the gate times a factor for each row."""
+    each = {"vectors": factor, "components": factor, "parts": factor, "gate": gate}
     scaled = {
-        name: (value.double() * factor.view(-1, *[1] * (value.dim() - 1))).to(dtype)
-        for name, value in values.items()
-        if name in ("vectors", "components")
+        name: (value.double() * each[name].view(-1, *[1] * (value.dim() - 1))).to(dtype)
+        for name, value in state.tensors().items()
+        if name in each and value is not None
     }
     return replace(state.to(dtype=dtype), **scaled)
 
@@ -215,23 +314,28 @@ def problem(seed: int) -> Problem:
     chance, g = random.Random(seed), runtime.generator(seed)
     name = chance.choice(list(CONFIGS))
     similarity = _similarity(name)
+    of_codes, of_gates = isinstance(similarity, SparCode), isinstance(similarity, MixtureOfLogits)
     dtype = chance.choice([torch.float32, torch.float32, torch.float32, torch.bfloat16, torch.float64])
+    dtype = torch.float32 if of_codes else dtype
     n, b, fresh = chance.randint(1, 90), chance.randint(1, 4), chance.randint(0, 5)
     spread = chance.choice([0.0, 1e-7, 1e-3, 1.0])
     centres = torch.randn(-(-(n + fresh) // 3), WIDTH, generator=g).repeat_interleave(3, 0)[: n + fresh]
     embeddings = centres + spread * torch.randn(n + fresh, WIDTH, generator=g)
     ids = torch.randperm(2 * (n + fresh), generator=g)[: n + fresh] + 1
-    doubles = isinstance(similarity, MixtureOfLogits) and dtype == torch.float64
-    most = 0 if doubles else chance.choice([EVERYDAY_POWER, LARGEST_POWER[dtype]])
-    of_query = chance.uniform(-most, most)
+    most = chance.choice([EVERYDAY_POWER, LARGEST_POWER[dtype]])
+    most = 1 if of_codes else 0 if of_gates and dtype == torch.float64 else most
+    of_query = 0.0 if of_codes else chance.uniform(-most, most)  # a code has the tokens that it has
     of_item = chance.choice([-of_query, chance.uniform(-most, most)])
+    gates = [chance.choice([0.0, chance.uniform(-most, most), most]) for _ in range(2)]
     unequal = chance.choice([0.0, 0.0, 2.0]) if most else 0.0
     with torch.no_grad():
         q = similarity.queries(torch.randn(b, WIDTH, generator=g), torch.arange(b))
         x = similarity.items(embeddings, ids)
     factors = 10 ** (of_item + unequal * (torch.rand(n + fresh, generator=g, dtype=torch.float64) - 0.5))
-    x = _scaled(x, factors, dtype)
-    q = _scaled(q, torch.full((b,), 10**of_query, dtype=torch.float64), dtype)
+    some = torch.rand(n + fresh, generator=g) < chance.choice([0.1, 1.0])
+    x = _scaled(x, factors, (10.0 ** gates[0]) ** some.double(), dtype)
+    each = torch.ones(b, dtype=torch.float64)
+    q = _scaled(q, 10.0**of_query * each, 10.0 ** gates[1] * each, dtype)
     before, changes = x[:n], _changes(chance, x, n)
     after = before
     for change in changes:
@@ -239,27 +343,22 @@ def problem(seed: int) -> Problem:
     masked = chance.random() < 0.4
     exclude = torch.randint(0, 2 * n + 1, (b, 4), generator=g) if masked else None
     allowed = torch.rand(len(after), generator=g) < 0.8 if masked else None
+    may_be_found = torch.ones(b, len(after), dtype=torch.bool) if allowed is None else allowed.repeat(b, 1)
+    if exclude is not None:
+        may_be_found &= ~(after.ids[None, :, None] == exclude[:, None]).any(2)
     k = min(chance.randint(1, 7), len(after))
+    with stated_precision():
+        scores = similarity.score(q, after)
     try:
         expected = BruteForce(similarity, after).search(q, k, exclude, allowed)
     except ValueError:
+        if all_finite(scores):
+            raise
         expected = None
-    tolerance = _tolerance(similarity, q, after, expected)
     return Problem(
-        *(
-            similarity,
-            q,
-            before,
-            changes,
-            after,
-            k,
-            exclude,
-            allowed,
-            chance.choice(CALLERS),
-            expected,
-            tolerance,
-        )
-    )
+        name, similarity, q, before, changes, after, k, exclude, allowed, chance.choice(CALLERS), expected, scores,
+        may_be_found, _tolerance(similarity, q, after),
+    )  # fmt: skip
 
 
 def _changes(chance: random.Random, x: ItemState, n: int) -> list[ItemState | Tensor]:
@@ -283,10 +382,13 @@ def _changes(chance: random.Random, x: ItemState, n: int) -> list[ItemState | Te
     return changes
 
 
-def _tolerance(
-    similarity: ComponentSimilarity, queries: QueryState, items: ItemState, expected: TopK | None
-) -> Float[Tensor, "B"]:
+def _tolerance(similarity: Similarity, queries: QueryState, items: ItemState) -> Float[Tensor, "B"]:
     """How far the score of a pair may be from what brute force computes for it."""
+    if isinstance(similarity, SparCode):
+        with torch.no_grad():
+            largest = similarity.interactions(queries.tokens.flatten(0, 1), items).abs().amax()  # type: ignore[attr-defined, arg-type]
+        return SPARCODE_ERROR * (largest.double() + 1).expand(len(queries))
+    assert isinstance(similarity, ComponentSimilarity)
     f, g = similarity.query_components(queries), similarity.item_components(items)
     if isinstance(similarity, MixtureOfLogits):
         if mixture_native.supports(f, g):
@@ -320,7 +422,7 @@ def _called_from(caller: str) -> Iterator[None]:
 
 
 def attempt(given: Problem, name: str) -> str:
-    """One searcher on one problem: "certified", "not certified", "refused" (ValueError), or "false"."""
+    """One searcher on one problem: which of `OUTCOMES` came of it."""
     with _called_from(given.caller):
         build = _searchers(given.similarity)[name]
 
@@ -337,10 +439,12 @@ def attempt(given: Problem, name: str) -> str:
             else:
                 found = search()
         except ValueError:
-            return "refused"
-    if not bool(found.exact.any()):
-        return "not certified"
-    return "certified" if _holds(given, found) else "false"
+            return "refused" if given.expected is None else "failed"
+    if bool(found.exact.any()) and not _holds(given, found, name):
+        return "false"
+    if given.expected is not None and not _is_true(given, found, name):
+        return "wrong"
+    return "certified" if bool(found.exact.any()) else "not certified"
 
 
 def _change(searcher: Searcher, change: ItemState | Tensor) -> None:
@@ -364,43 +468,85 @@ def _change(searcher: Searcher, change: ItemState | Tensor) -> None:
     make()
 
 
-def _holds(given: Problem, found: TopK) -> bool:
+def _holds(given: Problem, found: TopK, name: str) -> bool:
     """Whether every certified list is that of brute force."""
     if given.expected is None:
         return False  # nothing is certain if scores are not finite
-    sure = found.exact
-    mine, theirs = found.scores[sure].double(), given.expected.scores[sure].double()
+    sure, expected = found.exact, given.expected
+    nothing = 0.0 if name in INDEXES else NO_SCORE
+    mine, theirs = (
+        one.scores[sure].double().masked_fill(one.ids[sure] == NO_ITEM, nothing) for one in (found, expected)
+    )
     same = (mine == theirs) | ((mine - theirs).abs() <= given.tolerance[sure, None])
-    ids = found.ids[sure]
-    empty = torch.equal(ids == -1, given.expected.ids[sure] == -1)
-    to_the_bit = bool((given.tolerance[sure] > 0).all()) or torch.equal(ids, given.expected.ids[sure])
-    return bool(same.all()) and empty and to_the_bit
+    to_the_bit = bool((given.tolerance[sure] > 0).all()) or torch.equal(found.ids[sure], expected.ids[sure])
+    return bool(same.all()) and to_the_bit
+
+
+def _is_true(given: Problem, found: TopK, name: str) -> bool:
+    """Whether lists hold items that may be found, each once, with their scores, and are as long as they can be."""
+    if name == "inverted index, half of the codes":
+        return True  # its scores are those of the codes that it has
+    listed = found.ids != NO_ITEM
+    rows = CorpusRows(given.after.ids).of(found.ids)
+    scores = given.scores.gather(1, rows.clamp(min=0))
+    near = (found.scores == scores) | (
+        (found.scores.double() - scores.double()).abs() <= given.tolerance[:, None]
+    )
+    may_be_found = given.open.gather(1, rows.clamp(min=0)) & (rows >= 0)
+    once = all(len(own.unique()) == len(own) for own in (ids[ids != NO_ITEM] for ids in found.ids))
+    there = given.open & (given.scores > given.tolerance[:, None]) if name in INDEXES else given.open
+    most = there.sum(1).clamp(max=given.k)
+    if name not in OTHER_COUNTS:
+        most = torch.minimum(most, found.num_scored)
+    full = name in OTHER_COUNTS or bool((listed.sum(1) >= most).all())
+    return once and full and bool((~listed | near & may_be_found).all())
 
 
 class Attempt(NamedTuple):
     """What came of a `searcher` on the problem of a `seed`."""
 
     searcher: str
+    similarity: str
     outcome: str
     seed: int
 
 
 def campaign(searches: int, seed: int) -> Iterator[Attempt]:
-    """At least `searches` attempts, on the problems from `seed` on; FAISS is left out if it is not installed."""
-    names = list(_searchers(_similarity("dot")))
-    if runtime.optional("faiss") is None:
-        names.remove("per component, FAISS")
-    for first in range(0, searches, len(names)):
-        given = problem(seed + first // len(names))
+    """At least `searches` attempts, on the problems from `seed` on; engines that are not installed are left out."""
+    tried = 0
+    while tried < searches:
+        given = problem(seed)
+        names = searchers(given.similarity, seed)
         for name in names:
-            yield Attempt(name, attempt(given, name), seed + first // len(names))
+            yield Attempt(name, given.name, attempt(given, name), seed)
+        tried, seed = tried + len(names), seed + 1
 
 
 def tally(attempts: Iterable[Attempt]) -> pd.DataFrame:
-    """One row per searcher: how many searches were `tried`, and how many came to each of `OUTCOMES`."""
-    counts = Counter((one.searcher, one.outcome) for one in attempts)
-    names = dict.fromkeys(name for name, _ in counts)
-    rows = [{"searcher": name, **{outcome: counts[name, outcome] for outcome in OUTCOMES}} for name in names]
-    table = pd.DataFrame(rows, columns=["searcher", *OUTCOMES])
-    table.insert(1, "tried", table[list(OUTCOMES)].sum(axis=1))
+    """One row per searcher and similarity: how many searches were `tried`, and how many came to each of `OUTCOMES`."""
+    counts = Counter((one.searcher, one.similarity, one.outcome) for one in attempts)
+    pairs = sorted(dict.fromkeys(key[:2] for key in counts), key=_place)
+    rows = [
+        {
+            "searcher": pair[0],
+            "similarity": pair[1],
+            **{outcome: counts[*pair, outcome] for outcome in OUTCOMES},
+        }
+        for pair in pairs
+    ]
+    table = pd.DataFrame(rows, columns=["searcher", "similarity", *OUTCOMES])
+    table.insert(2, "tried", table[list(OUTCOMES)].sum(axis=1))
     return table
+
+
+def _place(pair: tuple[str, str]) -> tuple[int, int]:
+    """Searchers and similarities in the order in which they stand here."""
+    names = list(dict.fromkeys(name for config in CONFIGS for name in _searchers(_similarity(config))))
+    return names.index(pair[0]), list(CONFIGS).index(pair[1])
+
+
+def totals(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `tally` added up by searcher, and a last row of all."""
+    by_searcher = table.groupby("searcher", sort=False)[["tried", *OUTCOMES]].sum()
+    by_searcher.loc["all"] = by_searcher.sum()
+    return by_searcher.reset_index()

@@ -66,25 +66,37 @@ def bench_train(
 def bench_certificates(
     searches: Annotated[int, typer.Option(min=1, help="Searches to try.")] = 100_000,
     seed: Annotated[int, typer.Option(callback=seed_from_zero, help="Of the first problem.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV of the table; by default reports/tables/certificates.csv.")
+    ] = None,
 ) -> None:
     """Try to make a search certify a wrong list: every searcher and similarity, at any magnitude, changed and interrupted.
 
-    Prints how many searches were tried and how many false certificates there were, of which there must be none.
+    The table has a row for each searcher and similarity, the printed one a row for each searcher: how many searches were
+    certified, not certified, or refused since a score is not finite. There must be no defects: searches that failed though the
+    answer is defined, wrong lists without a certificate, false certificates.
 
-    Example: workbench bench certificates --searches 500
+    Example: workbench bench certificates --searches 500 --out certificates.csv
     """
     from tqdm.auto import tqdm
 
-    from workbench.bench.certificates import campaign, tally
+    from workbench.bench.certificates import DEFECTS, campaign, tally, totals
 
-    attempts = list(tqdm(campaign(searches, seed), total=searches, unit="searches", disable=None))
-    table = tally(attempts)
-    print_table(table)
-    false = [one for one in attempts if one.outcome == "false"]
-    typer.echo(f"tried {len(attempts):,}, false {len(false):,}")
-    for one in false[:10]:
-        typer.echo(f"false: {one.searcher}, --seed {one.seed}")
-    if false:
+    path = out or paths.reports() / "tables" / "certificates.csv"
+    with new_table(path):
+        where = origin()
+        attempts = list(tqdm(campaign(searches, seed), total=searches, unit="searches", disable=None))
+        table = tally(attempts)
+        write_csv(table.assign(**where), path)
+    print_table(totals(table))
+    typer.echo(
+        f"tried {len(attempts):,}: " + ", ".join(f"{outcome} {table[outcome].sum():,}" for outcome in DEFECTS)
+    )
+    defects = [one for one in attempts if one.outcome in DEFECTS]
+    for one in defects[:10]:
+        typer.echo(f"{one.outcome}: {one.searcher}, {one.similarity}, --seed {one.seed}")
+    typer.echo(str(path))
+    if defects:
         raise typer.Exit(1)
 
 
