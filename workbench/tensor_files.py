@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -36,6 +37,15 @@ def load(path: Path, advice: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     if expected is not None and expected != digest(tensors, metadata):
         raise ValueError(f"{path} is damaged (its content is not what was written); {advice}")
     return tensors, metadata
+
+
+def stored_digest(path: Path, advice: str) -> str:
+    """The digest that a file carries, without reading its tensors: `load` compares them with it.
+
+    Raises FileNotFoundError, and ValueError that names the file if its header is damaged or holds no digest.
+    """
+    with loading.reading(path, advice), safetensors.safe_open(path, framework="pt") as file:
+        return str((file.metadata() or {})[DIGEST])
 
 
 def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -80,6 +80,9 @@ def test_an_index_is_built_searched_and_described(run: Run, tmp_path: Path) -> N
     assert built.splitlines()[0] == folder and "KiB in memory" in built
     found = run("index", "search", folder, "--history", "1,2", "--history", "5", "-k", "3")
     assert len(found.splitlines()) == 2 + 2 * 3
+    partly = run("index", "search", folder, "--history", "1,zzz", "-k", "3")
+    assert "note: 1 of 2 items in the histories are not in cycles, and are left out" in partly
+    assert "UserWarning" not in partly
     described = run("index", "info", folder)
     assert "one list by the average component" in described and "n2" in described
     assert "cycles-sasrec-mol" in described

@@ -20,6 +20,7 @@ from workbench.data import Sequences, build, readers, storage
 from workbench.data.archives import unpack
 from workbench.encoders import SASRecConfig
 from workbench.encoders.inputs import OUTPUT_SLOTS
+from workbench.front_door import Catalogue, Index, Recommender
 from workbench.models.import_rails import import_rails
 from workbench.models.model_store import TrainedModel, store_model, with_published
 from workbench.reporting import notebooks
@@ -144,6 +145,11 @@ def _indexes(folder: Path) -> None:
         PathBeam.of(deep.similarity, deep.item_state()).save(folder / "paths")
         sparse.item_state().save(folder / "items.safetensors")
         FaissLists(Flat(), "average", *_vectors()).save(folder / "flat.faiss")
+    _recommender().index("exact").save(folder / "saved")
+
+
+def _recommender() -> Recommender:
+    return Recommender("mol", retriever("mol"), Catalogue("walks", sequences().items))
 
 
 def _vectors() -> tuple[torch.Tensor, torch.Tensor]:
@@ -248,6 +254,12 @@ def _paths(folder: Path) -> Any:
         return found, BruteForce(one.similarity, one.item_state()).search(queries(one), K)
 
 
+def _saved(folder: Path) -> Any:
+    index = Index.load(folder / "saved")
+    histories = [[1, 2, 3], [4, 5], [6]]
+    return index.search(histories, K).topk, _recommender().index("brute-force").search(histories, K).topk
+
+
 def _flat(folder: Path) -> Any:
     ids, vectors = _vectors()
     asked = vectors[:4] + 0.1
@@ -340,7 +352,8 @@ def targets(root: Path) -> list[tuple[Target, Path]]:
             Target("FAISS indexes", ("flat.faiss",), _flat, lambda wrong: wrong[0] if wrong else ""),
             root / "indexes",
         ),
-        (Target("path indexes", _path_files(root), _paths, _certified), root / "indexes"),
+        (Target("path indexes", _files_of(root, "paths"), _paths, _certified), root / "indexes"),
+        (Target("saved indexes", _files_of(root, "saved"), _saved, _certified), root / "indexes"),
         (
             Target(
                 "bench results",
@@ -357,9 +370,9 @@ def targets(root: Path) -> list[tuple[Target, Path]]:
     ]
 
 
-def _path_files(root: Path) -> tuple[str, ...]:
+def _files_of(root: Path, name: str) -> tuple[str, ...]:
     folder = root / "indexes"
-    return tuple(str(p.relative_to(folder)) for p in sorted((folder / "paths").iterdir()))
+    return tuple(str(p.relative_to(folder)) for p in sorted((folder / name).iterdir()))
 
 
 def _values(folder: Path) -> Path:

@@ -16,7 +16,7 @@ LEAST = {
     "two processes": 5,
     "missing tools": 1,
     "hostile text": 1,
-    "mutated": 15,
+    "mutated": 16,
 }
 """Kinds of each sort that are tried."""
 

@@ -1,12 +1,13 @@
 """An index by name, saved, loaded, searched by the user's own ids; embeddings from anywhere."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -14,11 +15,16 @@ import torch
 import workbench as wb
 from workbench.bench.memory import measured
 from workbench.contracts import ItemState, Searcher, Similarity
-from workbench.front_door import Index, Recommender
-from workbench.front_door.index import footprint
+from workbench.encoders import TwoTowerConfig
+from workbench.front_door import Catalogue, Index, Recommender
+from workbench.front_door.index import build
+from workbench.front_door.saved_index import described_index, footprint
+from workbench.models.query_table import QueryTable
 from workbench.registry import Settings
+from workbench.retriever import Retriever, RetrieverConfig
 from workbench.search import BruteForce, registry
 from workbench.search.registry import AverageSettings, BruteForceSettings
+from workbench.similarities import MoLConfig
 
 N, D = 40, 6
 SMALL: dict[str, dict[str, int]] = {
@@ -154,21 +160,100 @@ def test_an_index_of_another_engine_or_machine_is_refused(model, tmp_path, chang
         Index.load(folder)
 
 
-def test_an_index_of_another_model_or_corpus_or_too_large_is_refused(model, tmp_path, monkeypatch):
+def mixture(seed: int, temperature: float = 0.05) -> Recommender:
+    """A Mixture-of-Logits over the same 40 items, whatever the seed of its weights."""
+    settings = MoLConfig(
+        2, 2, 4, query_hidden=8, gate_query=4, gate_item=4, gate_pair=4, temperature=temperature
+    )
+    config = RetrieverConfig(TwoTowerConfig(), settings, D)
+    items = pd.DataFrame({"item_id": range(N), "title": [f"item {i}" for i in range(N)]})
+    return Recommender("mixture", Retriever(config, N, seed), Catalogue("items", items))
+
+
+@pytest.mark.parametrize("searcher", ["exact", "average"])
+@pytest.mark.parametrize("name", ["items.safetensors", "config.json", "model.safetensors"])
+def test_a_file_of_another_model_is_refused(searcher, name, tmp_path):
+    folder = mixture(0).index(searcher).save(tmp_path / "index")
+    other = mixture(0, 0.1) if name == "config.json" else mixture(1)
+    (folder / name).write_bytes((other.index(searcher).save(tmp_path / "other") / name).read_bytes())
+    with pytest.raises(ValueError, match=rf"{name} is not the file that was saved .* build the index again"):
+        Index.load(folder)
+
+
+def test_another_catalogue_or_table_of_queries_is_refused(model, tmp_path):
+    folder = model.index().save(tmp_path / "index")
+    whole = (folder / "items.parquet").read_bytes()
+    pd.read_parquet(folder / "items.parquet").iloc[::-1].to_parquet(folder / "items.parquet", index=False)
+    with pytest.raises(ValueError, match=r"items\.parquet is not the file that was saved"):
+        Index.load(folder)
+    (folder / "items.parquet").unlink()
+    with pytest.raises(ValueError, match=r"items\.parquet is missing"):
+        Index.load(folder)
+    (folder / "items.parquet").write_bytes(whole)
+    assert len(Index.load(folder).corpus) == N
+    QueryTable.of("queries", np.eye(D)).save(folder)
+    with pytest.raises(ValueError, match=r"queries\.parquet is not the file that was saved"):
+        Index.load(folder)
+
+
+def test_an_item_state_changed_behind_its_digest_is_refused(model, tmp_path):
+    folder = model.index().save(tmp_path / "index")
+    content = bytearray((folder / "items.safetensors").read_bytes())
+    content[-5] ^= 1
+    (folder / "items.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"items\.safetensors is damaged"):
+        Index.load(folder)
+
+
+def test_a_model_of_another_temperature_is_another_index(tmp_path):
+    mixture(0).index("exact").save(tmp_path / "index")
+    with pytest.raises(ValueError, match="searchable index of other settings: weights"):
+        mixture(0, 0.1).index("exact").save(tmp_path / "index")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"made_by": None}, "made_by: Input should be an object"),
+        ({"made_by": {"engine": 7}}, r"made_by\.engine: Input should be a valid string"),
+        ({"model": ...}, "model: Field required"),
+        ({"held_bytes": "abc"}, "held_bytes: Input should be a valid integer"),
+        ({"held_bytes": -1}, "held_bytes must be at least 0"),
+        ({"searcher": {"kind": "exakt"}}, "unknown searcher 'exakt'"),
+        ({"searcher": {"kind": "average", "n2": "many"}}, "n2: Input should be a valid integer"),
+        ({"files": ...}, "written by an earlier version"),
+        ({"extra": 1}, "extra: Unexpected"),
+    ],
+)
+def test_a_manifest_that_is_wrong_is_named(model, tmp_path, change, message):
+    path = model.index().save(tmp_path / "index") / "index.json"
+    described = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({name: value for name, value in described.items() if value is not ...}))
+    for read in (Index.load, described_index, footprint):
+        with pytest.raises(ValueError, match=message) as refused:
+            read(path.parent)
+        assert str(path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_model_that_needs_the_user_is_not_indexed(tmp_path):
+    config = RetrieverConfig(
+        TwoTowerConfig(),
+        MoLConfig(2, 2, 4, query_hidden=8, gate_query=4, gate_item=4, gate_pair=4, user_tables=(5,)),
+        D,
+    )
+    model = replace(mixture(0), retriever=Retriever(config, N))
+    for make in (model.index, lambda: build(model, model.searcher_settings(), tmp_path / "index")):
+        with pytest.raises(ValueError, match=r"mixture cannot be searched .* recommend --user"):
+            make()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_index_of_other_vectors_or_too_large_is_refused(model, tmp_path, monkeypatch):
     folder = model.index("usearch", n2=9).save(tmp_path / "index")
-    whole = (folder / "index.json").read_text()
-    described = json.loads(whole)
-    for change, message in (
-        ({"weights": "0" * 16}, "another model than"),
-        ({"corpus": "0" * 16}, "not those of the index"),
-    ):
-        (folder / "index.json").write_text(json.dumps(described | change))
-        with pytest.raises(ValueError, match=message):
-            Index.load(folder)
-    (folder / "index.json").write_text(whole)
     needs = footprint(folder)
     assert needs.held > 4 * N * D and needs.mapped > 2 * 4 * N * D
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=needs.held - 1))
+    free = SimpleNamespace(available=needs.held + needs.loading - 1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     with pytest.raises(MemoryError, match="take an engine that reads from disk"):
         Index.load(folder)
     monkeypatch.undo()
@@ -264,7 +349,7 @@ def test_errors_say_what_to_do(model, tmp_path):
     with pytest.raises(ValueError, match=r"index\.json is damaged"):
         Index.load(index)
     (index / "index.json").write_text("{}")
-    with pytest.raises(ValueError, match="describes no searcher"):
+    with pytest.raises(ValueError, match="describes no index"):
         Index.load(index)
     for wrong, message in (
         ([[1.0, np.nan]], "row 0 holds NaN"),

@@ -9,11 +9,12 @@ import typer
 
 from workbench import files, paths
 from workbench.cli.options import Dataset, Model, engines, searchers
-from workbench.cli.printing import origin, print_table
+from workbench.cli.printing import origin, print_table, warnings_as_notes
 from workbench.data import load
 from workbench.front_door import Index
 from workbench.front_door import load as open_model
-from workbench.front_door.index import build, described_index, footprint
+from workbench.front_door.index import build
+from workbench.front_door.saved_index import described_index, footprint
 from workbench.models.item_embeddings import read_embeddings
 from workbench.models.model_store import TrainedModel, folder_of, load_or_train
 from workbench.search.engines.catalog import ENGINES, engine_of
@@ -152,7 +153,9 @@ def search_index(
     Example: workbench index search /tmp/my-index --history 1,260,1196 -k 5
     """
     histories = [[item.strip() for item in ids.split(",")] for ids in history]
-    found = _opened(folder).search(histories, k, exclude_history=not repeats).to_source()
+    index = _opened(folder)
+    with warnings_as_notes():
+        found = index.search(histories, k, exclude_history=not repeats).to_source()
     print_table(found.assign(exact=np.where(found["exact"], "yes", "no")))
 
 
@@ -162,19 +165,20 @@ def describe_index(folder: Folder) -> None:
 
     Example: workbench index info /tmp/my-index
     """
-    described, needs = described_index(folder), footprint(folder)
-    searcher = dict(described["searcher"])
-    engine = engine_of(searcher["kind"])
-    made_by = dict(described.get("made_by", {}))
+    manifest = described_index(folder)
+    kind = manifest.searcher["kind"]
+    engine = engine_of(kind)
     shown = {
-        "searcher": SEARCHERS[searcher["kind"]].title,
+        "searcher": SEARCHERS[kind].title,
         "engine": "none: it searches the items itself" if engine is None else engine.meaning,
-        **{name: str(value) for name, value in searcher.items()},
-        "model": described["model"],
-        **{name: str(described[name]) for name in ("weights", "items", "corpus") if name in described},
-        **{name.replace("_", " "): str(value) for name, value in made_by.items() if name != "engine"},
-        "memory": str(needs),
-        "bytes": f"{needs.held + needs.mapped:,}",
+        **{name: str(value) for name, value in manifest.searcher.items()},
+        "model": manifest.model,
+        "weights": manifest.weights,
+        "items": str(manifest.items),
+        "corpus": manifest.corpus,
+        **{name.replace("_", " "): value for name, value in manifest.made_by.items() if name != "engine"},
+        "memory": str(footprint(folder)),
+        "bytes": f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()):,}",
     }
     print_table(pd.DataFrame({"what": list(shown), "value": list(shown.values())}))
 

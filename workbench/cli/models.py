@@ -1,7 +1,6 @@
 """`workbench model`: list, train, evaluate, compare, recommend, import, export, halve; some are commands of their own too."""
 
 import json
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +13,7 @@ import typer
 from workbench import files, paths, runtime, source
 from workbench.cli import options
 from workbench.cli.options import Dataset, Device, Model, seed_from_zero
-from workbench.cli.printing import new_table, origin, print_table, write_csv
+from workbench.cli.printing import new_table, origin, print_table, warnings_as_notes, write_csv
 from workbench.data import load
 from workbench.encoders import ENCODERS
 from workbench.evaluation.protocol import EXCLUDED_TARGETS, RAILS, STRICT, summarize
@@ -419,11 +418,8 @@ def recommend(
             typer.echo(str(found))
             return
         ids = None if history is None else [item.strip() for item in history.split(",")]
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with warnings_as_notes():
             table = chosen.recommend(ids, user, k, exclude_history=not repeats)
-        for warning in caught:
-            typer.echo(f"note: {warning.message}", err=True)
         if out is not None:
             write_csv(table, out)
             typer.echo(str(out))

@@ -1,5 +1,6 @@
 """Output shared by several commands: a table on the terminal, a CSV file with machine and commit."""
 
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +25,16 @@ def origin() -> dict[str, str]:
     """Machine and commit as text."""
     found = provenance(paths.root())
     return dict(zip(ORIGIN, (found.machine.words(), found.commit_words()), strict=True))
+
+
+@contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Print each warning of the block as a line `note: …` to stderr, once the block has succeeded."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        typer.echo(f"note: {warning.message}", err=True)
 
 
 @contextmanager

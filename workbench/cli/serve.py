@@ -41,7 +41,7 @@ def serve(
       workbench serve /tmp/my-index --port 8001
     """
     from workbench.front_door import Index, load
-    from workbench.front_door.index import MANIFEST, footprint
+    from workbench.front_door.saved_index import MANIFEST, footprint
     from workbench.front_door.serve import serving
     from workbench.runtime import require
 

@@ -3,49 +3,37 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench import files
-from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Searcher, TopK
-from workbench.files import Kind
-from workbench.loading import read_json
-from workbench.models.catalogue import ITEMS, Catalogue
-from workbench.models.query_table import QUERIES, as_vectors
+from workbench.contracts import ItemState, QueryState, Searcher, TopK
+from workbench.front_door.saved_index import (
+    KIND,
+    MANIFEST,
+    STATE,
+    Contents,
+    Manifest,
+    contents,
+    described_index,
+    footprint,
+)
+from workbench.models.catalogue import Catalogue
+from workbench.models.query_table import as_vectors
 from workbench.registry import Settings
-from workbench.retriever import CONFIG, WEIGHTS
 from workbench.search import changes, registry, stages
-from workbench.search.engines.catalog import check_made_by, engine_of, made_by
+from workbench.search.engines.catalog import check_made_by, made_by
+from workbench.search.memory import held_bytes
 
 if TYPE_CHECKING:
     from workbench.front_door.recommender import Recommender
-
-MANIFEST, STATE = "index.json", "items.safetensors"
-
-
-def _made_with(folder: Path) -> Mapping[str, Any] | None:
-    path = folder / MANIFEST
-    return read_json(path, "build the index again") if path.is_file() else None
-
-
-ENGINE_FILES = (
-    "*.faiss",
-    "*.usearch",
-    "graph.safetensors",
-    "milvus.db",
-    "lancedb",
-    "tantivy",
-    "tantivy.safetensors",
-)
-KIND = Kind("searchable index", (MANIFEST, STATE, ITEMS, QUERIES, WEIGHTS, CONFIG, *ENGINE_FILES), _made_with)
 
 
 @dataclass(frozen=True)
@@ -77,12 +65,18 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """`searcher`, built with `settings` over the items of `model` that are in `corpus`: all, unless some were removed."""
+    """`searcher`, built with `settings` over the items of `model` that are in `corpus`: all, unless some were removed.
+
+    Raises ValueError if the model needs the user's id: a search takes histories or embeddings alone.
+    """
 
     model: "Recommender"
     settings: Settings
     searcher: Searcher
     corpus: ItemState
+
+    def __post_init__(self) -> None:
+        check_searchable(self.model)
 
     def search(
         self,
@@ -165,104 +159,39 @@ class Index:
         Raises ValueError if the folder holds something else, or another index unless `replace`; OSError if it cannot be
         written.
         """
-        target = Path(folder)
-        described = _described(self.model, self.settings, self.corpus)
-        with files.new_folder(target, KIND, described, replace=replace) as temporary:
-            self.model.save(temporary)
+        target, model = Path(folder), self.model
+        described = _contents(model, self.settings, self.corpus)
+        with files.new_folder(target, KIND, asdict(described), replace=replace) as temporary:
+            model.save(temporary)
             self.corpus.save(temporary / STATE)
-            similarity = self.model.retriever.similarity
-            changes.write(self.searcher, self.settings, similarity, self.corpus, temporary)
-            (temporary / MANIFEST).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            changes.write(self.searcher, self.settings, model.retriever.similarity, self.corpus, temporary)
+            Manifest.of(described, temporary, _held(model, self.searcher, self.corpus)).save(temporary)
         return target
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu") -> "Index":
         """The index that `save` wrote; its items are read from the disk as they are needed, so the folder must stay there.
 
+        Every file is compared with the digest that `save` noted; all are read once for that, the items' state too.
         Raises FileNotFoundError if there is none, ImportError if its engine is not installed, ValueError if a file is damaged
-        or of another model or corpus, or the engine or the machine is of another kind, and MemoryError if what has to be held
-        is more than is free.
+        or another than the one that was saved, or the engine or the machine is of another kind, and MemoryError if what has to
+        be held is more than is free.
         """
         from workbench.front_door.recommender import Recommender
 
-        source, described = Path(folder), described_index(folder)
-        try:
-            settings = registry.SEARCHERS.from_dict(described["searcher"])
-        except ValueError as error:
-            raise ValueError(f"{source / MANIFEST} describes no searcher ({error})") from None
-        check_made_by(settings.kind, dict(described.get("made_by", {})), str(source))
+        source, manifest = Path(folder), described_index(folder)
+        settings = manifest.settings
+        check_made_by(settings.kind, manifest.made_by, str(source))
         footprint(source).check()
-        model = Recommender.load(source, device=device)
+        manifest.check_files(source)
         # The name is that of the model, not of this folder.
-        model = replace(model, name=str(described.get("model", model.name)))
-        if described.get("weights", model.fingerprint()) != model.fingerprint():
-            raise ValueError(f"{source} was built of another model than the {WEIGHTS} in it; build it again")
+        model = replace(Recommender.load(source, device=device), name=manifest.model)
         one = torch.ones(1, dtype=torch.int64, device=model.retriever.device)
         with torch.no_grad():
             state = type(model.retriever.item_state(one)).load(source / STATE).to(device)
-        if len(state) > len(model.catalogue) or described.get("corpus", _corpus(state)) != _corpus(state):
-            raise ValueError(
-                f"{source / STATE} holds {len(state)} items that are not those of the index; build it again"
-            )
         return cls(
             model, settings, registry.build(settings, model.retriever.similarity, state, source), state
         )
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What an index takes before it is loaded: `held` bytes in memory, about, and `mapped` bytes that are read from disk."""
-
-    held: int
-    mapped: int
-
-    def __str__(self) -> str:
-        return f"{_shown(self.held)} in memory, {_shown(self.mapped)} read from disk as needed"
-
-    def check(self) -> None:
-        """Raise MemoryError if less memory is free than must be held."""
-        free = psutil.virtual_memory().available
-        if self.held > free:
-            raise MemoryError(
-                f"this index needs {_shown(self.held)} of memory and {_shown(free)} are free: take an engine"
-                " that reads from disk (lancedb, usearch), or a larger machine"
-            )
-
-
-def _shown(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"
-
-
-def described_index(folder: Path | str) -> Mapping[str, Any]:
-    """The metadata of an index on disk: `searcher`, `model`, `weights`, `items`, `corpus`, `made_by`; nothing is loaded.
-
-    Raises FileNotFoundError if there is none, ValueError if its description is damaged.
-    """
-    source = Path(folder)
-    described = _made_with(source)
-    if described is None:
-        raise FileNotFoundError(f"{source} holds no {MANIFEST}: it is no index of this workbench")
-    searcher = described.get("searcher")
-    if not isinstance(searcher, dict) or not isinstance(searcher.get("kind"), str):
-        raise ValueError(f"{source / MANIFEST} describes no searcher; build the index again")
-    return described
-
-
-def footprint(folder: Path | str) -> Footprint:
-    """The memory that the index in `folder` will take, from the sizes of its files alone.
-
-    Held: the weights, what the engine loads, and one averaged vector for each item; mapped: the items' state, and the files of
-    engines that read as they search. Raises FileNotFoundError if there is no index.
-    """
-    source, described = Path(folder), described_index(folder)
-    found = engine_of(described["searcher"]["kind"])
-    sizes = {path: path.stat().st_size for path in source.rglob("*") if path.is_file()}
-    state = sizes.get(source / STATE, 0)
-    weights = sum(sizes.get(source / name, 0) for name in (WEIGHTS, CONFIG, ITEMS, QUERIES, MANIFEST))
-    engine = sum(sizes.values()) - state - weights
-    averaged = int(described.get("averaged_bytes", 0))
-    reads = found is not None and found.mapped
-    return Footprint(weights + averaged + (0 if reads else engine), state + (engine if reads else 0))
 
 
 def build(model: "Recommender", settings: Settings, folder: Path | str, *, replace: bool = False) -> Path:
@@ -270,56 +199,68 @@ def build(model: "Recommender", settings: Settings, folder: Path | str, *, repla
 
     What is built lies in `.NAME.building` next to it until then. The same call continues a build that was interrupted, or
     killed: engines from the last vectors that they noted, a graph from its last finished stage. A folder of another build is
-    cleared. Raises what `Index.save` raises, ValueError if the searcher does not suit the model, and ImportError if its engine
-    is not installed.
+    cleared. Raises what `Index` and `Index.save` raise, ValueError if the searcher does not suit the model, and ImportError if
+    its engine is not installed.
     """
+    check_searchable(model)
     target = Path(folder)
     similarity, corpus = model.retriever.similarity, model.item_state
-    described = _described(model, settings, corpus)
-    files.check_folder(target, KIND, described, replace=replace)
+    described = _contents(model, settings, corpus)
+    as_json = asdict(described)
+    files.check_folder(target, KIND, as_json, replace=replace)
     with files.lock(target):
         building = target.with_name(f".{target.name}.building")
-        if _begun(building) != described:
+        if _begun(building) != as_json:
             files.remove(building)
-            files.write_text(json.dumps(described, indent=2) + "\n", building / MANIFEST)
+            files.write_text(json.dumps(as_json, indent=2) + "\n", building / MANIFEST)
         pieces = building / "pieces"
         pieces.mkdir(exist_ok=True)
         with stages.kept_in(building / "stages"):
-            registry.build(
-                settings, similarity, corpus, pieces
-            )  # which is let go of: engines close their files
-        with files.new_folder(target, KIND, described, replace=replace) as temporary:
+            # The searcher is let go of at once: engines close their files.
+            held = _held(model, registry.build(settings, similarity, corpus, pieces), corpus)
+        with files.new_folder(target, KIND, as_json, replace=replace) as temporary:
             model.save(temporary)
             corpus.save(temporary / STATE)
-            for piece in [*pieces.iterdir(), building / MANIFEST]:
+            for piece in pieces.iterdir():
                 files.move_into(piece, temporary)
+            Manifest.of(described, temporary, held).save(temporary)
         files.remove(building)
     return target
+
+
+def check_searchable(model: "Recommender") -> None:
+    """Raise ValueError if the queries of a model need more than an embedding: the user's id, which no search is given."""
+    try:
+        model.embedded(torch.zeros(1, model.retriever.config.dim))
+    except ValueError as error:
+        raise ValueError(
+            f"{model.name} cannot be searched through an index, which takes histories and no users ({error}); without an"
+            " index, `workbench recommend --user` (in Python, recommend) searches it"
+        ) from None
 
 
 def _begun(building: Path) -> Mapping[str, Any] | None:
     """What a build that was begun in a folder is of; None if there is none, or its description is damaged."""
     try:
-        return _made_with(building)
+        return contents(building)
     except ValueError:
         return None
 
 
-def _described(model: "Recommender", settings: Settings, corpus: ItemState) -> dict[str, Any]:
-    similarity = model.retriever.similarity
-    components = similarity.item_components(corpus) if isinstance(similarity, ComponentSimilarity) else None
-    averaged = 0 if components is None else components[:, 0].numel() * components.element_size()
-    return {
-        "searcher": registry.SEARCHERS.to_dict(settings),
-        "model": model.name,
-        "weights": model.fingerprint(),
-        "items": len(corpus),
-        "corpus": _corpus(corpus),
-        "averaged_bytes": averaged,
-        "made_by": made_by(settings.kind),
-    }
+def _contents(model: "Recommender", settings: Settings, corpus: ItemState) -> Contents:
+    return Contents(
+        searcher=registry.SEARCHERS.to_dict(settings),
+        model=model.name,
+        weights=model.fingerprint(),
+        items=len(corpus),
+        # The items and their order; what is stored of them follows from these and the weights.
+        corpus=hashlib.sha256(corpus.ids.cpu().numpy().tobytes()).hexdigest()[:16],
+        made_by=made_by(settings.kind),
+    )
 
 
-def _corpus(state: ItemState) -> str:
-    """A digest of the items and their order."""
-    return hashlib.sha256(state.ids.cpu().numpy().tobytes()).hexdigest()[:16]
+def _held(model: "Recommender", searcher: Searcher, corpus: ItemState) -> int:
+    """Bytes that are in memory while the index is open, besides the weights and what an engine allocates."""
+    return (
+        held_bytes(searcher, corpus, model.retriever) + model.catalogue.held_bytes() + held_bytes(model.data)
+    )

@@ -1,6 +1,7 @@
 """A trained model with the user's own ids: recommend, explain, index, evaluate."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -127,10 +128,11 @@ class Recommender:
             self.queries.save(Path(folder))
 
     def fingerprint(self) -> str:
-        """A digest of the weights."""
-        digest = hashlib.sha256()
+        """A digest of the configuration and the weights."""
+        digest = hashlib.sha256(json.dumps(self.retriever.config.to_dict(), sort_keys=True).encode())
         for name, value in self.retriever.state_dict().items():
-            digest.update(name.encode() + np.ascontiguousarray(value.cpu().numpy()).tobytes())
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
         return digest.hexdigest()[:16]
 
     @cached_property

@@ -23,6 +23,9 @@ ITEMS = "items.parquet"
 LATEST = 10**11
 """Seconds since 1970 that no time reaches: those of the year 5138. Milliseconds are above it since 1973."""
 
+LOOKUP_BYTES = 100
+"""What the lookup of an id takes in memory: measured with a million ids of text."""
+
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
@@ -76,6 +79,10 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def held_bytes(self) -> int:
+        """Bytes that the items take in memory, about: the table, what reading it from Parquet leaves, and the lookup."""
+        return 3 * int(self.items.memory_usage(deep=True).sum()) + LOOKUP_BYTES * len(self)
 
     @cached_property
     def lookup(self) -> SourceIds:
