@@ -63,7 +63,8 @@ class Contents:
 class Manifest(Contents):
     """What `index.json` holds: the contents, a digest of each file by name, and the bytes that are held when it is open.
 
-    `held_bytes`: of the searcher, the catalogue and the data, without the weights and what an engine allocates.
+    `held_bytes`: of the searcher, the catalogue and the data, without the weights and what an engine allocates. Raises
+    ValueError if it is negative.
     """
 
     files: dict[str, str]
