@@ -126,7 +126,7 @@ class Growth(Study):
         sizes = [n for n in SIZES if n <= self.largest]
         if not sizes:
             raise ValueError(f"no corpus of at most {self.largest} items; the smallest has {SIZES[0]}")
-        return growth(sizes, (1, 4, 16, 64, 256), (1, 4, 16, 64))
+        return growth(sizes, (1, 4, 16, 64, 256, 1024, 8192), (1, 4, 16, 64, 256))
 
 
 @register
