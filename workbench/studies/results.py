@@ -15,7 +15,7 @@ from workbench.evaluation.switchboard import AS_STRICT, one_switch, switches_of,
 from workbench.models.measurements import MEASURED_BY
 from workbench.studies.baseline_studies import BaselineStudy
 from workbench.studies.choice_studies import Choices
-from workbench.studies.deep_retrieval_studies import Indexes, Similarities
+from workbench.studies.deep_retrieval_studies import Growth, Indexes, Similarities
 from workbench.studies.engines import EnginesStudy
 from workbench.studies.fair_studies import Fair, format_fair, over_seeds
 from workbench.studies.graph_metrics import GraphMetrics
@@ -23,7 +23,7 @@ from workbench.studies.limit import Limit
 from workbench.studies.protocol_studies import Protocols
 from workbench.studies.seed_studies import Seeds
 from workbench.studies.seeds import format_seeds
-from workbench.studies.sparcode_studies import Ladder, Towers, Users
+from workbench.studies.sparcode_studies import Ladder, Sparsity, Towers, Users
 from workbench.studies.study import PresetsOnDataset, Study
 from workbench.studies.table_formats import escaped, latex, markdown
 from workbench.studies.text import TextRetrieval
@@ -483,6 +483,15 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             " item; *p50 ms* of brute force, one query at a time; *codes* that training positions have, and the share of test"
             " tokens whose code is among them (*seen*): only these can be in an index.",
         ),
+        _study(
+            "What its index can leave out",
+            Sparsity(),
+            as_measured,
+            "MovieLens 1M, one seed, SparCode as it starts from All-to-All, with the threshold as it is learned or with a price"
+            " on positive scores. *average_items* of a list; *seen*: test tokens whose code is in it; *short*: queries with"
+            " fewer than 50 items; one query at a time; *relative* to brute force with the same scores.",
+            trained_only=True,
+        ),
         _study("A tenth of the users held out", Users(), by_metric),
     ),
     "Deep Retrieval": (
@@ -494,6 +503,13 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             " is its own. *of brute force*: NDCG@10 over that of brute force with the same scores; *popular of brute force*:"
             " the same for as many of the most popular items, scored in full; *recall@10* of brute force's list. One query at a"
             " time.",
+        ),
+        _study(
+            "As the corpus grows",
+            Growth(),
+            as_measured,
+            "Synthetic vectors in clusters; paths by residual k-means, nothing is trained. One query at a time;"
+            " *of_brute_force*: the time over that of brute force.",
         ),
     ),
 }  # fmt: skip
