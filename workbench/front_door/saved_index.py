@@ -177,7 +177,8 @@ def footprint(folder: Path | str) -> Footprint:
     """The memory that the index in `folder` will take, from its manifest and the sizes of its files.
 
     Held: the weights, what searcher and catalogue held when it was built, and the files of an engine that loads them; mapped:
-    the items' state, and the files that are read during a search. While it is loaded, the weights are there twice.
+    the items' state, and the files that are read during a search. While it is loaded, files are mapped that are held already,
+    and there are temporaries, here as large as the weights; those of an h-indexer are larger.
     Raises what `described_index` raises.
     """
     source, manifest = Path(folder), described_index(folder)
@@ -186,8 +187,9 @@ def footprint(folder: Path | str) -> Footprint:
     own = {name: sizes.pop(Path(name), 0) for name in (STATE, WEIGHTS, CONFIG, ITEMS, QUERIES, MANIFEST)}
     engine_files = sum(sizes.values())
     loads = engine is not None and bool(engine.package) and not engine.mapped
+    loaded = own[WEIGHTS] + own[QUERIES] + (engine_files if loads else 0)
     return Footprint(
-        held=own[WEIGHTS] + own[QUERIES] + manifest.held_bytes + (engine_files if loads else 0),
-        loading=own[WEIGHTS],
+        held=loaded + manifest.held_bytes,
+        loading=loaded + own[WEIGHTS],
         mapped=own[STATE] + (0 if loads else engine_files),
     )

@@ -37,7 +37,7 @@ class CorpusManifest:
     def of(cls, name: str, ids: Int[Tensor, "N"], vectors: Float[Tensor, "N d"]) -> "CorpusManifest":
         """The manifest of all vectors of a corpus."""
         finite = vectors.float().isfinite().all(1)
-        norm = largest_norm(vectors[finite])
+        norm = largest_norm(vectors if bool(finite.all()) else vectors[finite])
         return cls(name, vectors.shape[1], ids, digests(vectors), finite, norm)
 
     def __len__(self) -> int:

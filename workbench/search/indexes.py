@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-DIGEST_ROWS = 65_536
+DIGEST_ROWS = 8_192
 
 
 def _positive(kind: object, **numbers: int) -> None:

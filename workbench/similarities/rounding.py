@@ -15,7 +15,7 @@ ABOVE = 1 + 1e-6
 
 UNKNOWN = float("inf")
 
-AT_ONCE = 1 << 16
+AT_ONCE = 1 << 13
 """Vectors that are held in double precision together."""
 
 
