@@ -12,7 +12,14 @@ import pytest
 from workbench.bench.growth import books_line
 from workbench.models.measurements import MEASURED_BY
 from workbench.models.model_store import TrainedModel, with_published
-from workbench.studies.results import SECTIONS, at_a_glance, fair_line, results_page, text_line
+from workbench.studies.results import (
+    SECTIONS,
+    at_a_glance,
+    fair_line,
+    order_free_line,
+    results_page,
+    text_line,
+)
 from workbench.studies.table_formats import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +47,11 @@ def test_the_table_at_a_glance_is_what_the_stored_seeds_say() -> None:
 def test_the_sentence_on_equal_terms_is_what_the_stored_table_says() -> None:
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert fair_line(ROOT / "reports" / "tables") in readme
+
+
+def test_the_sentence_on_data_without_order_is_what_the_stored_table_says() -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert order_free_line(ROOT / "reports" / "tables") in readme
 
 
 def test_the_sentence_on_text_is_what_the_stored_table_says() -> None:

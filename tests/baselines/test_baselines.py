@@ -185,6 +185,6 @@ def test_the_sentence_sorts_methods_by_their_intervals():
         }
     )
     assert next_to_plain(table) == (
-        "The best of the plain recommenders is plain (NDCG@10 0.0500). By the 95 % interval of the paired difference,"
-        " ahead of it: better; behind it: worse; not told apart from it: as good."
+        "The best plain recommender is plain. In NDCG@10, by the 95 % interval of the difference over users, plain is"
+        " ahead of worse and behind better and not told apart from as good."
     )

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from workbench.studies import fair_studies
-from workbench.studies.fair_studies import Fair, format_fair
+from workbench.studies.fair_studies import Fair, format_fair, last_next_to_others
 from workbench.studies.study import study
 
 BOTH = ("fair/hstu-dot", "fair/hstu-mol")
@@ -69,6 +69,14 @@ def test_the_text_has_a_row_per_preset_and_one_per_difference():
     assert text["HR@10"].iloc[2].startswith("+0.5000 ± 0.0000 (+0.")
     assert text["HR@50"].iloc[2] == "+0.0000 ± 0.0000 (+0.0000 to +0.0000)"
     assert text["seeds"].tolist() == ["3", "2", "2"]
+
+
+def test_the_sentence_names_whom_the_last_is_ahead_of():
+    assert last_next_to_others(Fair(models=BOTH).table(Found())).endswith(
+        "fair/hstu-mol is ahead of fair/hstu-dot."
+    )
+    other_way = last_next_to_others(Fair(models=BOTH[::-1]).table(Found()))
+    assert other_way.endswith("fair/hstu-dot is behind fair/hstu-mol.")
 
 
 def test_one_preset_alone_and_none():

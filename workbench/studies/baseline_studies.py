@@ -16,6 +16,7 @@ from workbench.data import Sequences, load
 from workbench.evaluation.metrics import metrics
 from workbench.evaluation.protocol import STRICT, STRICT_VALIDATION, compare, effective_ranks, summarize
 from workbench.studies.study import Models, PresetsOnDataset, register
+from workbench.studies.table_formats import standing
 from workbench.training.presets import preset
 
 SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
@@ -88,18 +89,11 @@ class BaselineStudy(PresetsOnDataset):
 
 
 def next_to_plain(table: pd.DataFrame) -> str:
-    """A sentence on who is ahead of the best plain recommender, who is behind it, and who is not told apart from it."""
-    best = table[table["ahead"].isna()].iloc[0]
-    sides = {
-        "ahead of it": table["ahead_low"] > 0,
-        "behind it": table["ahead_high"] < 0,
-        "not told apart from it": (table["ahead_low"] <= 0) & (table["ahead_high"] >= 0),
-    }
-    ends = [f"{side}: {', '.join(table['method'][chosen])}" for side, chosen in sides.items() if chosen.any()]
-    return (
-        f"The best of the plain recommenders is {best['method']} (NDCG@10 {best['NDCG@10']:.4f}). By the 95 % interval of the"
-        f" paired difference, {'; '.join(ends)}."
-    )
+    """The best plain recommender of a table of `BaselineStudy`, and which methods it is ahead of, as a sentence."""
+    is_best = table["ahead"].isna()
+    best, rest = table[is_best].iloc[0], table[~is_best]
+    name, others = _method(best["method"]), rest["method"].map(_method)
+    return f"The best plain recommender is {name}. {standing(name, others, -rest['ahead_high'], -rest['ahead_low'])}"
 
 
 def _chosen(name: str, sequences: Sequences) -> tuple[float, Baseline]:

@@ -12,6 +12,7 @@ from workbench.evaluation.protocol import STRICT, metrics_of_users
 from workbench.models.cards import SHOWN
 from workbench.models.model_store import TrainedModel
 from workbench.studies.study import Models, PresetsOnDataset, register
+from workbench.studies.table_formats import standing
 from workbench.training.presets import preset
 
 
@@ -125,3 +126,10 @@ def format_fair(table: pd.DataFrame) -> pd.DataFrame:
             }
             differences.append(row | cells)
     return pd.DataFrame([*models, *differences]).fillna("")
+
+
+def last_next_to_others(table: pd.DataFrame) -> str:
+    """Which presets of a table of `Fair` the last one is ahead of in NDCG@10, as a sentence."""
+    *_, last = table["model"]
+    rest = table[(table["metric"] == "NDCG@10") & (table["model"] != last)]
+    return standing(last, rest["model"], rest["ahead_low"], rest["ahead_high"])

@@ -1,5 +1,6 @@
 """Tables as text for people, for Markdown pages and for LaTeX papers."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import pandas as pd
@@ -45,6 +46,19 @@ def markdown(table: pd.DataFrame) -> str:
     escaped = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
     lines = [escaped[0], ["---"] * len(table.columns), *escaped[1:]]
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def standing(name: str, others: Iterable[str], low: Iterable[float], high: Iterable[float]) -> str:
+    """Where one stands among others, by the ends of the intervals of its NDCG@10 minus theirs, as a sentence.
+
+    >>> standing("a", ["b", "c"], [0.01, -0.02], [0.03, 0.01])
+    'In NDCG@10, by the 95 % interval of the difference over users, a is ahead of b and not told apart from c.'
+    """
+    sides: dict[str, list[str]] = {"ahead of": [], "behind": [], "not told apart from": []}
+    for other, bottom, top in zip(others, low, high, strict=True):
+        sides["ahead of" if bottom > 0 else "behind" if top < 0 else "not told apart from"].append(other)
+    found = [f"{side} {', '.join(names)}" for side, names in sides.items() if names]
+    return f"In NDCG@10, by the 95 % interval of the difference over users, {name} is {' and '.join(found)}."
 
 
 def latex(table: pd.DataFrame, caption: str = "") -> str:
