@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from workbench.bench.certificates import DEFECTS
 from workbench.bench.growth import books_line
 from workbench.models.measurements import MEASURED_BY
 from workbench.models.model_store import TrainedModel, with_published
@@ -98,6 +99,8 @@ def test_no_stored_certificate_is_false() -> None:
     assert len(tables) > 5
     for name, table in tables.items():
         assert (table["false_certificates"].dropna() == 0).all(), name
+    tried = pd.read_csv(ROOT / "reports" / "tables" / "certificates.csv")
+    assert tried["tried"].sum() > 10_000 and not tried[list(DEFECTS)].to_numpy().any()
 
 
 @pytest.mark.movielens

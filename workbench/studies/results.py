@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from workbench.bench.certificates import totals
 from workbench.bench.growth import books_line, readme_books, readme_crossing, readme_growth
 from workbench.bench.published_search import aims, speed_ups
 from workbench.bench.tables import average_claim, readme, readme_sizes, shown
@@ -143,6 +144,11 @@ def of_choices(table: pd.DataFrame) -> pd.DataFrame:
     return found.assign(users=[f"{counts[name]:,}" for name in found["value"]]).rename(
         columns={"value": "training"}
     )
+
+
+def of_certificates(table: pd.DataFrame) -> pd.DataFrame:
+    """What came of the searches of each searcher, of all similarities together."""
+    return as_measured(totals(table))
 
 
 def of_training(table: pd.DataFrame) -> pd.DataFrame:
@@ -489,6 +495,18 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             "Milliseconds of a call on one thread of a machine with other work, so that they vary; in brackets"
             " the recall of the true top 100 and the items whose full score was computed (of a cascade those that its linear"
             " gate leaves). Last, the fastest method with a recall of at least .99.",
+        ),
+        Section(
+            "Searches that try to certify a wrong list",
+            "certificates",
+            "workbench bench certificates",
+            of_certificates,
+            "Each search is of a small corpus with near ties, at any magnitude that floats have, changed a few times, called"
+            " under autocast, reduced precision or from several threads, and held against brute force: dot products, MaxSim,"
+            " mixtures, SparCode. *Refused*: a score is not finite. Defects would be *failed* (refused although the answer is"
+            " defined), *wrong* (a list without a certificate has other scores than its items, or is too short) and *false*"
+            " certificates. What approximate engines certify was searched by brute force, since a product or a gate might"
+            " overflow, or by a flat index where IVF has no cells. Engines that take long to build are tried on few problems.",
         ),
     ),
     "Learned indexes": (
