@@ -235,7 +235,7 @@ def check_searchable(model: "Recommender") -> None:
     except ValueError as error:
         raise ValueError(
             f"{model.name} cannot be searched through an index, which takes histories and no users ({error}); without an"
-            " index, `workbench recommend --user` (in Python, recommend) searches it"
+            " index it recommends to a user: `recommend` with --user, in Python with user="
         ) from None
 
 
