@@ -24,7 +24,7 @@ from workbench.similarities.projections import (
     published_initialization,
 )
 from workbench.similarities.registry import register
-from workbench.similarities.rounding import combination_error, largest_norm, norms
+from workbench.similarities.rounding import combination_error, largest_norm, norms, peak
 from workbench.similarities.users import UserTable
 
 DENSE_SHARE = 0.85
@@ -204,7 +204,7 @@ class MixtureOfLogits(ComponentSimilarity[MoLQueries, MoLItems]):
 
     def reach(self, items: MoLItems) -> Reach:
         """The largest item part of the gate; √P |g| times the norms of the pair part's layers, whose biases are left out."""
-        gate = 0.0 if items.gate is None or not items.gate.numel() else _peak(items.gate)
+        gate = peak(items.gate)
         pair = self.config.components**0.5 * float(largest_norm(items.components)) if self.gate_pair else 0.0
         for weight, _ in self._gate().layers:
             pair *= float(weight.detach().double().norm())
@@ -212,7 +212,7 @@ class MixtureOfLogits(ComponentSimilarity[MoLQueries, MoLItems]):
 
     def parts_fit(self, queries: MoLQueries, longest: float, reach: Reach, dtype: torch.dtype) -> bool:
         """Whether the gate is finite, however its parts are combined."""
-        gate = 0.0 if queries.gate is None or not queries.gate.numel() else _peak(queries.gate)
+        gate = peak(queries.gate)
         largest = gate * reach.item + gate + reach.item + longest * reach.pair
         return largest < torch.finfo(dtype).max / 4
 
@@ -359,11 +359,6 @@ class MixtureOfLogits(ComponentSimilarity[MoLQueries, MoLItems]):
         if queries.user_norm is not None and self.config.user_norm_weight:
             losses["user norm"] = self.config.user_norm_weight * queries.user_norm.mean()
         return losses
-
-
-def _peak(values: Tensor) -> float:
-    """The largest absolute value."""
-    return max(abs(float(end)) for end in values.aminmax())
 
 
 def _part(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

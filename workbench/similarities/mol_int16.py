@@ -24,7 +24,7 @@ from workbench.contracts import ItemState, Similarity
 from workbench.kernels import mixture_int16, mixture_native
 from workbench.kernels.mixture_int16 import PRECISE, ROUGH, Int16Gate, Int16Queries
 from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
-from workbench.similarities.rounding import ABOVE, largest_norm, sum_error
+from workbench.similarities.rounding import ABOVE, largest_norm, peak, sum_error
 
 MOST = 32_767
 SUM = 2.0**31 - 2.0**16
@@ -135,8 +135,8 @@ class Int16Scores:
             sum_error(n, torch.float32) + 16 * UNIT for n in (components, hidden)
         )
         exact = items.components
-        longest, peak = float(largest_norm(exact)), max(abs(float(end)) for end in exact.aminmax())
-        step = ABOVE * max(longest / LONGEST, peak / MOST, SMALLEST_STEP)
+        longest, largest = float(largest_norm(exact)), peak(exact)
+        step = ABOVE * max(longest / LONGEST, largest / MOST, SMALLEST_STEP)
         self._step = float(torch.tensor(step))  # as float32 has it
         self._longest, self._whole = longest, float(largest_norm(exact.flatten(1)))
         self._item_components = mixture_int16.tiles_for(*exact.shape)
@@ -149,10 +149,10 @@ class Int16Scores:
             away = part - rounded.mul_(self._step)  # two roundings of float32, relative to the largest value
             lost = max(lost, float(largest_norm(away)))
             whole_lost = max(whole_lost, float(largest_norm(away.flatten(1))))
-        slack = 4 * UNIT * peak * exact.shape[2] ** 0.5
+        slack = 4 * UNIT * largest * exact.shape[2] ** 0.5
         self._lost, self._whole_lost = lost + slack, whole_lost + slack * exact.shape[1] ** 0.5
         self._item_gate = items.gate
-        self._item_gate_most = 0.0 if items.gate is None else float(items.gate.abs().amax())
+        self._item_gate_most = peak(items.gate)
         self._items = len(items)
 
     def nbytes(self) -> int:
@@ -172,10 +172,10 @@ class Int16Scores:
         root = self._components**0.5
         gram = f @ f.transpose(0, 2, 1)
         length = ABOVE * np.sqrt(np.diagonal(gram, axis1=1, axis2=2).max(1))  # (B,)
-        peak = np.abs(f).max((1, 2))
+        largest = np.abs(f).max((1, 2))
         spread = ABOVE * np.sqrt(np.abs(gram).sum(2).max(1))  # at least σ(F)
         logits_norm, most_logit = spread * self._whole, length * self._longest
-        step = np.maximum(length / LONGEST, peak / MOST)
+        step = np.maximum(length / LONGEST, largest / MOST)
         step = np.maximum(step, 1.01 * logits_norm / (self._step * SHIFT * LONGEST_INPUTS))
         step = (np.maximum(step, SMALLEST_STEP) * ABOVE).astype(np.float32)
         exact_step = step.astype(np.float64)

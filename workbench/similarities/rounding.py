@@ -19,6 +19,17 @@ AT_ONCE = 1 << 13
 """Vectors that are held in double precision together."""
 
 
+def peak(values: Float[Tensor, "*S"] | None) -> float:
+    """The largest absolute value, without a copy; 0 of nothing, NaN if a value is.
+
+    >>> peak(torch.tensor([1.0, -3.0])), peak(None), peak(torch.ones(0))
+    (3.0, 0.0, 0.0)
+    """
+    if values is None or not values.numel():
+        return 0.0
+    return max(abs(float(end)) for end in values.aminmax())
+
+
 def norms(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, "*S"]:
     """At least the norm of each vector, float64; +inf if a value is not finite.
 

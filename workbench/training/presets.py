@@ -9,7 +9,7 @@ published MoL of MovieLens 1M one whose item dropout is drawn as there, `…-dro
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
 from workbench.registry import did_you_mean, load_entry_points
@@ -190,13 +190,17 @@ def _quick() -> dict[str, Preset]:
     }  # fmt: skip
 
 
+def _sister(chosen: Preset, suffix: str, difference: str, **changes: Any) -> Preset:
+    """The preset with these fields changed; its name ends with the suffix, its source with the difference in words."""
+    return replace(chosen, name=f"{chosen.name}-{suffix}", source=f"{chosen.source}; {difference}", **changes)
+
+
 def _without_balance(chosen: Preset) -> Preset:
     mol = chosen.retriever.similarity
     if not isinstance(mol, MoLConfig):
         raise ValueError(f"{chosen.name} is no Mixture-of-Logits: it has no load-balancing loss to leave out")
     config = replace(chosen.retriever, similarity=replace(mol, balance_weight=0.0))
-    source = f"{chosen.source}; without the load-balancing loss"
-    return replace(chosen, name=f"{chosen.name}-unbalanced", retriever=config, source=source)
+    return _sister(chosen, "unbalanced", "without the load-balancing loss", retriever=config)
 
 
 def _dropout_as_published(chosen: Preset) -> Preset:
@@ -204,15 +208,15 @@ def _dropout_as_published(chosen: Preset) -> Preset:
     if not isinstance(mol, MoLConfig):
         raise ValueError(f"{chosen.name} is no Mixture-of-Logits: its items have no dropout")
     config = replace(chosen.retriever, similarity=replace(mol, dropout_per_candidate=True))
-    source = f"{chosen.source}; item dropout drawn for each candidate, as there"
-    return replace(chosen, name=f"{chosen.name}-dropout-per-candidate", retriever=config, source=source)
+    difference = "item dropout drawn for each candidate, as there"
+    return _sister(chosen, "dropout-per-candidate", difference, retriever=config)
 
 
 def _with_full_softmax(chosen: Preset) -> Preset:
     """A dot product affords all items as negatives: one matrix product."""
     training = replace(chosen.training, loss=LossConfig("full softmax"))
-    source = f"{chosen.source}; softmax over all items in the place of sampled negatives"
-    return replace(chosen, name=f"{chosen.name}-full-softmax", training=training, source=source)
+    difference = "softmax over all items in the place of sampled negatives"
+    return _sister(chosen, "full-softmax", difference, training=training)
 
 
 def _with_visible_time(chosen: Preset) -> Preset:
@@ -228,8 +232,7 @@ def _with_visible_time(chosen: Preset) -> Preset:
 
 
 def _in_bf16(chosen: Preset) -> Preset:
-    training = replace(chosen.training, precision="bf16")
-    return replace(chosen, name=f"{chosen.name}-bf16", training=training, source=f"{chosen.source}; in bf16")
+    return _sister(chosen, "bf16", "in bf16", training=replace(chosen.training, precision="bf16"))
 
 
 _LINED_UP = _published() | _cpu() | _fair() | _quick()
