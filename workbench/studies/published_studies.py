@@ -1,0 +1,106 @@
+"""The study of published runs: the same settings trained here, under the protocol that they were published with."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+
+from workbench.data import load
+from workbench.evaluation.protocol import RAILS, STRICT, summarize
+from workbench.evaluation.published import comparable, published
+from workbench.evaluation.retrievers import rank_users
+from workbench.models.model_store import PUBLISHED_TABLE
+from workbench.studies.study import Models, PresetsOnDataset, register
+from workbench.training.presets import preset
+
+METHODS = {"sasrec-dot": "SASRec", "sasrec-mol": "SASRec+MoL", "hstu-dot": "HSTU", "hstu-mol": "HSTU+MoL"}
+"""The published name of a method, by the end of its preset's name."""
+MARGIN = 0.005
+"""How far HR@10 may be from the published one to count as the same result."""
+
+
+@register
+@dataclass(frozen=True)
+class Published(PresetsOnDataset):
+    """Models of published settings, measured as published and strictly, next to the published figures.
+
+    `dataset`: the data; `models`: its presets of published settings. Each is trained once, with seed 0.
+    """
+
+    name: ClassVar[str] = "published"
+    question: ClassVar[str] = "Do the published settings, trained here, give the published figures?"
+    minutes: ClassVar[float] = 600
+    models: tuple[str, ...] = ("ml-1m/sasrec-dot", "ml-1m/sasrec-mol", "ml-1m/hstu-dot", "ml-1m/hstu-mol")
+
+    def __post_init__(self) -> None:
+        strange = [name for name in self.models if name.rpartition("/")[2] not in METHODS]
+        if strange:
+            raise ValueError(
+                f"no published settings: {', '.join(strange)}; these have some: {', '.join(METHODS)}"
+            )
+
+    def table(self, models: Models) -> pd.DataFrame:
+        """One row per preset and metric that was published for it.
+
+        `value`, `low` and `high`: the metric and its 95 % interval over users by the published protocol (target time visible,
+        the epoch chosen on test targets, the items that the model reads left out of the lists); `strict`: of the same weights
+        with the time hidden and the whole history left out; `published`; `epochs` trained, `chosen` of these.
+        """
+        sequences = load(self.dataset)
+        figures = comparable(published(self.dataset, source=PUBLISHED_TABLE))
+        rows = []
+        for name in self.models:
+            if (model := models.find(preset(name), sequences)) is None:
+                continue
+            retriever = model.retriever()
+            found, strict = (
+                summarize(rank_users(retriever, sequences, protocol), protocol).set_index("metric")
+                for protocol in (RAILS.on(sequences), STRICT.on(sequences))
+            )
+            theirs = figures[figures["method"] == METHODS[name.rpartition("/")[2]]]
+            facts = {
+                "model": name,
+                "epochs": len(model.history),
+                "chosen": int(model.metadata["best_epoch"]),
+            }
+            for metric, figure in zip(theirs["metric"], theirs["value"], strict=True):
+                measured = found.loc[metric, ["value", "low", "high"]].to_dict()
+                row = facts | {"metric": metric} | measured
+                rows.append(row | {"strict": strict["value"][metric], "published": figure})
+        if not rows:
+            raise ValueError(
+                f"none of {', '.join(self.models)} is trained: run `workbench train {self.models[0]}` first"
+            )
+        return pd.DataFrame(rows).assign(protocol=str(RAILS.on(sequences)))
+
+
+def format_published(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `Published` as text: three rows per model (here, published, here by the strict protocol)."""
+    rows = []
+    for model, found in table.groupby("model", sort=False):
+        one = found.iloc[0]
+        cells = found.set_index("metric")
+        here = {m: f"{r['value']:.4f} ({r['low']:.4f} to {r['high']:.4f})" for m, r in cells.iterrows()}
+        epochs = f"{one['chosen']} of {one['epochs']}"
+        rows.append({"model": str(model), "whose": "here", "epoch": epochs} | here)
+        rows.append({"model": "", "whose": "published"} | cells["published"].map("{:.4f}".format).to_dict())
+        rows.append({"model": "", "whose": "here, strict"} | cells["strict"].map("{:.4f}".format).to_dict())
+    return pd.DataFrame(rows).fillna("")
+
+
+def as_published(table: pd.DataFrame) -> str:
+    """Which models reach the published HR@10, as a sentence.
+
+    >>> as_published(pd.DataFrame({"model": ["a", "b"], "metric": "HR@10", "value": [0.33, 0.31], "published": 0.331}))
+    'HR@10 is within .005 of the published one for a (-0.0010), and not for b (-0.0210).'
+    """
+    ten = table[table["metric"] == "HR@10"]
+    off = dict(zip(ten["model"], ten["value"] - ten["published"], strict=True))
+    within, beyond = (
+        ", ".join(f"{name} ({gap:+.4f})" for name, gap in off.items() if (abs(gap) <= MARGIN) == wanted)
+        for wanted in (True, False)
+    )
+    head = "HR@10 is within .005 of the published one"
+    if not within:
+        return f"{head} for none: {beyond}."
+    return f"{head} for {within}" + (f", and not for {beyond}." if beyond else ".")
