@@ -64,7 +64,7 @@ from workbench.models.recommend import by_popularity, history, recommendations
 from workbench.reporting import record
 from workbench.studies.choice_studies import Choices
 from workbench.studies.fair_studies import Fair, format_fair
-from workbench.studies.results import of_choices, of_protocols
+from workbench.studies.result_formats import of_choices, of_protocols
 from workbench.studies.seed_studies import Seeds
 from workbench.studies.seeds import format_seeds
 from workbench.training.presets import learned_indexes, lineup

@@ -7,7 +7,7 @@ from workbench.data import load
 from workbench.evaluation.switchboard import AS_STRICT, one_switch
 from workbench.models import model_store
 from workbench.studies.choice_studies import CHOICES, Choices
-from workbench.studies.results import of_choices
+from workbench.studies.result_formats import of_choices
 from workbench.studies.study import Models
 from workbench.training.presets import preset
 

@@ -3,25 +3,36 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
-from workbench.bench.certificates import totals
 from workbench.bench.growth import books_line, readme_books, readme_crossing, readme_growth
 from workbench.bench.published_search import aims, speed_ups
-from workbench.bench.tables import average_claim, readme, readme_sizes, shown
-from workbench.bench.training import summary
-from workbench.evaluation.switchboard import AS_STRICT, one_switch, switches_of, under
+from workbench.bench.tables import readme_sizes
 from workbench.models.measurements import MEASURED_BY
 from workbench.studies.baseline_studies import BaselineStudy, next_to_plain
 from workbench.studies.choice_studies import Choices
 from workbench.studies.deep_retrieval_studies import Growth, Indexes, Similarities
 from workbench.studies.engines import EnginesStudy
-from workbench.studies.fair_studies import Fair, format_fair, last_next_to_others, over_seeds
+from workbench.studies.fair_studies import Fair, format_fair, last_next_to_others
 from workbench.studies.graph_metrics import GraphMetrics
 from workbench.studies.limit import Limit
 from workbench.studies.protocol_studies import Protocols
+from workbench.studies.result_formats import (
+    ORIGIN,
+    as_measured,
+    by_metric,
+    of_certificates,
+    of_choices,
+    of_protocols,
+    of_search,
+    of_text,
+    of_text_search,
+    of_text_subsets,
+    of_training,
+    text_search_findings,
+)
 from workbench.studies.seed_studies import Seeds
 from workbench.studies.seeds import format_seeds
 from workbench.studies.sparcode_studies import Ladder, Sparsity, Towers, Users
@@ -30,9 +41,6 @@ from workbench.studies.table_formats import escaped, latex, markdown
 from workbench.studies.text import TextRetrieval
 from workbench.studies.text_ablations import TextAblations
 from workbench.studies.tie_studies import Ties, format_orders, published_gaps
-
-ORIGIN = ["machine", "commit"]
-"""The columns with the origin of a table."""
 
 
 @dataclass(frozen=True)
@@ -46,128 +54,6 @@ class Section:
     shown: Callable[[pd.DataFrame], pd.DataFrame]
     note: str = ""
     findings: Callable[[pd.DataFrame], str] | None = None
-
-
-def as_measured(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text: fractions with four significant digits, columns of one long text left out.
-
-    >>> as_measured(pd.DataFrame({"method": ["dot"], "HR@10": [0.26887], "scored": [3883.0]})).values.tolist()
-    [['dot', '0.2689', '3,883']]
-    """
-    kept = table.drop(columns=[c for c in table if c in ("protocol", MEASURED_BY, *ORIGIN)])
-    return pd.DataFrame({str(c).replace("_", " "): [_number(v) for v in kept[c]] for c in kept})
-
-
-def by_metric(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of one row per method and metric with a row per method: `mean ± deviation`, or the value alone.
-
-    >>> by_metric(pd.DataFrame({"method": ["a"], "metric": ["MRR"], "value": [0.5]})).values.tolist()
-    [['a', '0.5000']]
-    """
-    cells = (
-        table["value"].map("{:.4f}".format)
-        if "value" in table
-        else table["mean"].map("{:.4f}".format) + table["std"].map(" ± {:.4f}".format)
-    )
-    wide = table.assign(cell=cells).pivot(index="method", columns="metric", values="cell")
-    order = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["metric"]))
-    return wide.loc[order[0], order[1]].rename_axis(columns=None).reset_index()
-
-
-def of_text(table: pd.DataFrame) -> pd.DataFrame:
-    """All test queries: a row per way of searching, a column per metric, and the paired difference of Hit@10."""
-    rows = table[table["subset"] == "all"]
-    wide = rows.pivot(index="way", columns="metric", values="value").map("{:.3f}".format)
-    ten = rows[rows["metric"] == "Hit@10"].set_index("way")
-    wide["Hit@10, 95 %"] = ten["low"].map("{:.3f}".format) + "–" + ten["high"].map("{:.3f}".format)
-    interval = (
-        ten["difference_low"].map("{:+.3f}".format) + " to " + ten["difference_high"].map("{:+.3f}".format)
-    )
-    wide["difference"] = (ten["difference"].map("{:+.3f}".format) + " (" + interval + ")").where(
-        ten["against"].notna(), ""
-    )
-    wide["against"] = ten["against"].fillna("")
-    facts = [column for column in ("seeds", "parameters", "floats") if column in ten]
-    for column in facts:
-        wide[column] = ten[column].map("{:,.0f}".format, na_action="ignore").fillna("")
-    order = list(dict.fromkeys(rows["way"]))
-    metrics = ["Hit@1", "Hit@10", "Hit@10, 95 %", "Hit@100", "MRR@100", "NDCG@10"]
-    return (
-        wide.loc[order, [*metrics, "difference", "against", *facts]].rename_axis(columns=None).reset_index()
-    )
-
-
-def of_text_subsets(table: pd.DataFrame) -> pd.DataFrame:
-    """Hit@10 by way of searching and kind of query, with the number of queries of each kind."""
-    rows = table[table["metric"] == "Hit@10"]
-    counts = rows.drop_duplicates("subset").set_index("subset")["queries"]
-    wide = rows.pivot(index="way", columns="subset", values="value").map("{:.3f}".format)
-    wide = wide.loc[list(dict.fromkeys(rows["way"])), list(counts.index)]
-    named = {subset: f"{subset} ({count:,})" for subset, count in counts.items()}
-    return wide.rename(columns=named).rename_axis(columns=None).reset_index()
-
-
-def of_search(workload: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """The rows of one workload of `workbench bench search`, 32 queries per call, k = 100."""
-    return lambda table: readme(table, workload)
-
-
-def of_text_search(table: pd.DataFrame) -> pd.DataFrame:
-    """The searchers of a text head, with their speed over brute force: 32 queries per call, k = 10."""
-    rows = table[(table["batch_size"] == 32) & (table["k"] == 10)].reset_index(drop=True)
-    columns = ["method", "p50 ms", "recall", "relative HR", "certified", "scored", "MB"]
-    return shown(rows)[columns].assign(**{"× brute force": rows["vs_brute_force"].map("{:.2f}".format)})
-
-
-def text_search_findings(table: pd.DataFrame) -> str:
-    """What became of the published claim on text, for the best 10 and the best 100 of 32 queries per call."""
-    rows = table[table["batch_size"] == 32]
-    return " ".join(average_claim(rows[rows["k"] == k]) for k in (10, 100))
-
-
-def of_protocols(table: pd.DataFrame) -> pd.DataFrame:
-    """What each choice of protocol adds to NDCG@10 or takes from it."""
-    found = one_switch(table, "NDCG@10")
-    for method in found.columns[2:]:
-        found[method] = [f"{v:.4f}" if row == 0 else f"{v:+.4f}" for row, v in enumerate(found[method])]
-    return found
-
-
-def of_choices(table: pd.DataFrame) -> pd.DataFrame:
-    """The same of choices that needed training again, with the users that are evaluated."""
-    found = of_protocols(table)
-    counts = {
-        name: under(table, {"training": name})["users"].iloc[0] for name in switches_of(table)["training"]
-    }
-    found = found[found["switch"].isin(["strict", "training"])].drop(columns="switch").reset_index(drop=True)
-    found["value"] = found["value"].replace("", AS_STRICT)
-    return found.assign(users=[f"{counts[name]:,}" for name in found["value"]]).rename(
-        columns={"value": "training"}
-    )
-
-
-def of_certificates(table: pd.DataFrame) -> pd.DataFrame:
-    """What came of the searches of each searcher, of all similarities together."""
-    return as_measured(totals(table))
-
-
-def of_training(table: pd.DataFrame) -> pd.DataFrame:
-    """Seconds per training step by preset and implementation, and how many times faster than the published code."""
-    found = summary(table)
-    theirs = found[found["implementation"] == "published code"].set_index("preset")["median"]
-    if len(theirs):
-        found["over published"] = (found["preset"].map(theirs) / found["median"]).map("{:.2f}".format)
-    for column in ("median", "min", "max", "speed-up"):
-        found[column] = found[column].map("{:.2f}".format)
-    return found.assign(memory_gib=found["memory_gib"].map("{:.1f}".format))
-
-
-def _number(value: object) -> str:
-    if isinstance(value, float):
-        if pd.isna(value):
-            return ""
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _study(
@@ -566,147 +452,6 @@ MARKDOWN_HEAD = "Written by `workbench study results` from `reports/tables`. Eac
 LATEX_HEAD = (
     "% Written by `workbench study results --format latex` from `reports/tables`. Needs the package booktabs."
 )
-
-GLANCE = (
-    ("MovieLens 1M, HSTU, 24 epochs", "seeds-ml-1m-cpu-hstu-dot"),
-    ("embedded data, HSTU", "seeds-embedded-small-quick-hstu-dot"),
-    ("embedded data, SASRec", "seeds-embedded-small-quick-sasrec-dot"),
-)
-"""The comparisons of a dot product with a mixture in the README, and the tables they come from."""
-
-
-PUBLISHED_SIZE = {
-    "MovieLens 1M, HSTU of the published size": (FAIR, "dot", "mol"),
-    "… a dot product of as many floats per item": (FAIR, "dot-wide", "mol"),
-    "… both at twice the temperature": (FAIR_TEMPERATURE, "dot-temperature-0.1", "mol-temperature-0.1"),
-}
-"""The study of equal terms, and the dot product and the mixture in it, that each of the README's first rows holds."""
-
-
-def _ends(row: Any) -> str:
-    return f"{row['ahead_low']:+.4f} to {row['ahead_high']:+.4f}"
-
-
-def at_a_glance(tables: Path) -> pd.DataFrame:
-    """NDCG@10 of a dot product and of MoL over seeds, their paired difference, and the number of seeds; as text."""
-    text = _of_text_heads(tables, "NDCG@10")
-    dot, mixture = text.loc["dot-2"], text.loc["mol-2"]
-    low, high = mixture["difference_low"], mixture["difference_high"]
-    row = {"setting": "reverse dictionary, MiniLM", "seeds": f"{mixture['seeds']:.0f}"}
-    row |= {"dot product": f"{dot['value']:.4f}", "MoL": f"{mixture['value']:.4f}"}
-    rows = [row | {"difference": f"{mixture['difference']:+.4f} ({low:+.4f} to {high:+.4f} over words)"}]
-    for title, (study, *kinds) in PUBLISHED_SIZE.items():
-        fair = _fair_ranking(tables, study)
-        dot, mol = (fair.loc[f"fair/hstu-{kind}"] for kind in kinds)
-        row = {"setting": title, "seeds": f"{dot['shared']:.0f}"}
-        shared = _of_seeds(mol) if dot["shared"] == mol["seeds"] else f"{dot['value'] + dot['ahead']:.4f}"
-        row |= {"dot product": _of_seeds(dot), "MoL": shared}
-        gap = f"{dot['ahead']:+.4f}{over_seeds(dot['ahead_std'])}"
-        rows.append(row | {"difference": f"{gap} ({_ends(dot)} over users)"})
-    for title, file in GLANCE:
-        table = format_seeds(pd.read_csv(tables / f"{file}.csv"))
-        dot, mixture = table["model"][:2]
-        dot, mixture, difference = table.set_index("model")["NDCG@10"][[dot, mixture, f"{mixture} − {dot}"]]
-        row = {"setting": title, "seeds": table["seeds"].iloc[0], "dot product": dot, "MoL": mixture}
-        rows.append(row | {"difference": difference})
-    return pd.DataFrame(rows).rename(columns={"dot product": "NDCG@10, dot product", "MoL": "NDCG@10, MoL"})
-
-
-def _fair_ranking(tables: Path, study: Fair) -> pd.DataFrame:
-    """The NDCG@10 of a table of the study `fair`, by model."""
-    table = pd.read_csv(tables / f"{study.file}.csv")
-    return table[table["metric"] == "NDCG@10"].set_index("model")
-
-
-def fair_line(tables: Path) -> str:
-    """What the study of equal terms shows of MoL at the published temperature and at twice that, as the sentences of README."""
-    published = _fair_ranking(tables, FAIR).loc["fair/hstu-dot"]
-    higher = _fair_ranking(tables, FAIR_TEMPERATURE).loc["fair/hstu-dot-temperature-0.1"]
-    first, second = (
-        bool(row["ahead_low"] > 0 and row["ahead"] > row["ahead_std"]) for row in (published, higher)
-    )
-    head = {
-        (True, True): "the mixture is ahead of the dot product",
-        (False, True): "the mixture is a little ahead, at twice the published temperature",
-        (True, False): "the mixture is ahead at the published temperature alone",
-        (False, False): "no lead of the mixture is shown that is larger than what seeds differ by",
-    }
-    return (
-        f"**MovieLens 1M: {head[first, second]}.** At the published size the mixture minus the dot product is"
-        f" {_difference(published)}; if both are trained at twice the temperature, {_difference(higher)}."
-    )
-
-
-def _difference(row: Any) -> str:
-    seeds = "one seed" if row["shared"] == 1 else f"{row['shared']:.0f} seeds"
-    more = "more" if row["ahead"] > row["ahead_std"] else "less"
-    verdict = "" if row["shared"] == 1 else f": {more} than seeds differ"
-    return f"{row['ahead']:+.4f}{over_seeds(row['ahead_std'])} over {seeds} (95 % interval {_ends(row)} over users){verdict}"
-
-
-def _of_seeds(row: Any) -> str:
-    return f"{row['value']:.4f}{over_seeds(row['std'])}"
-
-
-def order_free_line(tables: Path) -> str:
-    """What data without order show, as the sentences of README."""
-    table = pd.read_csv(tables / f"{ORDER_FREE.file}.csv").set_index("method")
-    is_trained = table.index.isin(ORDER_FREE.models)
-    trained, plain = table[is_trained], table[~is_trained].sort_values("NDCG@10", ascending=False)
-    names = [name.partition(",")[0] for name in plain.index]
-    verdict = (
-        "ahead of every trained model" if (trained["ahead_high"] < 0).all() else "not ahead of every one"
-    )
-    values = ", ".join(f"{value:.3f} by {name}" for name, value in zip(names, plain["NDCG@10"], strict=True))
-    return (
-        f"**Book-Crossing, without order: {names[0]} is {verdict}.** NDCG@10 is {values}, and {trained['NDCG@10'].max():.3f} by"
-        f" the best model trained for minutes, `{trained['NDCG@10'].idxmax()}`."
-    )
-
-
-def text_line(tables: Path) -> str:
-    """The sentences of the README on text retrieval, from the stored table."""
-    rows = _of_text_heads(tables, "Hit@10")
-    value = rows["value"].map("{:.3f}".format)
-    mixture, late, pooled = (rows.loc[way] for way in ("mol-2", "maxsim-1-all-tokens", "dot-1"))
-    ahead = {
-        "the mixture": bool(mixture["difference_low"] > 0),
-        "late interaction": bool(late["difference_low"] > 0),
-    }
-    return (
-        f"**Text: {_leads(ahead)}.** From a definition to its sense among 117,659 (MiniLM, frozen), Hit@10 is {value['BM25']}"
-        f" by BM25, {value['zero-shot']} by the cosine, {value['dot-2']} by a trained dot product, {value['mol-2']} by a"
-        f" mixture of its size ({_paired(mixture)}) and {value['maxsim-1-all-tokens']} by MaxSim over all tokens"
-        f" ({_paired(late)}, at {late['floats'] / pooled['floats']:.0f} times the floats per document)."
-    )
-
-
-def _of_text_heads(tables: Path, metric: str) -> pd.DataFrame:
-    """The rows of all test queries, by way of searching."""
-    table = pd.read_csv(tables / f"{TEXT.file}.csv")
-    return table[(table["subset"] == "all") & (table["metric"] == metric)].set_index("way")
-
-
-def _leads(ahead: dict[str, bool]) -> str:
-    """Who is ahead of a dot product, and who is not.
-
-    >>> _leads({"a": True, "b": True}), _leads({"a": False, "b": True}), _leads({"a": False, "b": False})
-    ('a and b are ahead of a dot product', 'b is ahead of a dot product, a is not', 'nothing is ahead of a dot product')
-    """
-    first, rest = (
-        [name for name, is_ahead in ahead.items() if is_ahead == wanted] for wanted in (True, False)
-    )
-    if not first:
-        return "nothing is ahead of a dot product"
-    verb = "are" if len(first) > 1 else "is"
-    return f"{' and '.join(first)} {verb} ahead of a dot product" + "".join(
-        f", {name} is not" for name in rest
-    )
-
-
-def _paired(row: Any) -> str:
-    low, high = row["difference_low"], row["difference_high"]
-    return f"{row['difference']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
 
 
 def results_page(tables: Path, format: Literal["markdown", "latex"] = "markdown") -> str:
