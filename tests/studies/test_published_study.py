@@ -82,6 +82,12 @@ def test_what_was_not_published_is_refused_by_name():
         study("published", {"models": "cpu/gru4rec-dot"})
 
 
+def test_a_model_in_bf16_is_held_against_the_same_figures(monkeypatch):
+    monkeypatch.setattr(Found, "find", lambda self, chosen, sequences: Trained())
+    exact, rounded = (Published(models=(f"ml-1m/hstu-mol{end}",)).table(Found()) for end in ("", "-bf16"))
+    assert exact["published"].tolist() == rounded["published"].tolist() != []
+
+
 def test_without_a_trained_model_the_command_is_named():
     with pytest.raises(ValueError, match="run `workbench train ml-1m/sasrec-mol` first"):
         Published(models=("ml-1m/sasrec-mol",)).table(Found())

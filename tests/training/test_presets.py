@@ -186,7 +186,7 @@ def test_a_full_softmax_and_a_visible_time_change_nothing_else_of_a_fair_preset(
         assert visible.training == hidden.training
 
 
-@pytest.mark.parametrize("name", ["cpu/hstu-mol", "fair/hstu-mol"])
+@pytest.mark.parametrize("name", ["cpu/hstu-mol", "fair/hstu-mol", "ml-1m/hstu-mol", "ml-1m/sasrec-mol"])
 def test_a_preset_in_bf16_changes_the_precision_alone(name):
     exact, rounded = preset(name), preset(f"{name}-bf16")
     assert (exact.training.precision, rounded.training.precision) == ("fp32", "bf16")

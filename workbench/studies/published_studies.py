@@ -14,7 +14,7 @@ from workbench.studies.study import Models, PresetsOnDataset, register
 from workbench.training.presets import preset
 
 METHODS = {"sasrec-dot": "SASRec", "sasrec-mol": "SASRec+MoL", "hstu-dot": "HSTU", "hstu-mol": "HSTU+MoL"}
-"""The published name of a method, by the end of its preset's name."""
+"""The published name of a method, by the end of its preset's name, apart from "-bf16"."""
 MARGIN = 0.005
 """How far HR@10 may be from the published one to count as the same result."""
 
@@ -33,7 +33,7 @@ class Published(PresetsOnDataset):
     models: tuple[str, ...] = ("ml-1m/sasrec-dot", "ml-1m/sasrec-mol", "ml-1m/hstu-dot", "ml-1m/hstu-mol")
 
     def __post_init__(self) -> None:
-        strange = [name for name in self.models if name.rpartition("/")[2] not in METHODS]
+        strange = [name for name in self.models if _method(name) not in METHODS]
         if strange:
             raise ValueError(
                 f"no published settings: {', '.join(strange)}; these have some: {', '.join(METHODS)}"
@@ -57,7 +57,7 @@ class Published(PresetsOnDataset):
                 summarize(rank_users(retriever, sequences, protocol), protocol).set_index("metric")
                 for protocol in (RAILS.on(sequences), STRICT.on(sequences))
             )
-            theirs = figures[figures["method"] == METHODS[name.rpartition("/")[2]]]
+            theirs = figures[figures["method"] == METHODS[_method(name)]]
             facts = {
                 "model": name,
                 "epochs": len(model.history),
@@ -72,6 +72,10 @@ class Published(PresetsOnDataset):
                 f"none of {', '.join(self.models)} is trained: run `workbench train {self.models[0]}` first"
             )
         return pd.DataFrame(rows).assign(protocol=str(RAILS.on(sequences)))
+
+
+def _method(preset: str) -> str:
+    return preset.rpartition("/")[2].removesuffix("-bf16")
 
 
 def format_published(table: pd.DataFrame) -> pd.DataFrame:

@@ -240,7 +240,10 @@ _DENSE = _with_full_softmax(_LINED_UP["fair/hstu-dot"])
 _VARIED = (
     _DENSE,
     *(_with_visible_time(p) for p in (_LINED_UP["fair/hstu-dot"], _DENSE, _LINED_UP["fair/hstu-mol"])),
-    *(_in_bf16(_LINED_UP[name]) for name in ("cpu/hstu-mol", "fair/hstu-mol")),
+    *(
+        _in_bf16(_LINED_UP[name])
+        for name in ("cpu/hstu-mol", "fair/hstu-mol", "ml-1m/hstu-mol", "ml-1m/sasrec-mol")
+    ),
 )
 PRESETS: dict[str, Preset] = (
     _LINED_UP
