@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +26,8 @@ FIXTURES = Path(__file__).parent.parent / "parity" / "fixtures"
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, cycles) -> Path:
     folder = tmp_path_factory.mktemp("root")
-    for name, sequences in (("cycles", cycles()), ("other", cycles(7))):
+    retimed = replace(cycles(), timestamps=cycles().timestamps * 7)
+    for name, sequences in (("cycles", cycles()), ("other", cycles(7)), ("retimed", retimed)):
         (folder / "data").mkdir(exist_ok=True)
         storage.save(sequences, folder / "data" / name, {})
     return folder
@@ -206,6 +208,13 @@ def test_evaluate_on_other_data_needs_to_be_asked_for(trained: Path, workbench, 
     assert (
         workbench("evaluate", str(trained), "--dataset", "other", "--other-data", "--protocol", "rails") == 0
     )
+
+
+def test_a_copy_with_other_times_is_measured_and_named(trained: Path, workbench, capsys) -> None:
+    assert workbench("evaluate", str(trained), "--dataset", "retimed") == 0
+    assert "was trained on a copy of retimed whose times or ratings differ" in capsys.readouterr().err
+    assert workbench("evaluate", str(trained), "--dataset", "retimed", "--store") == 1
+    assert "on the data of the training" in capsys.readouterr().err
 
 
 def test_import_rails_writes_a_checkpoint_that_loads(workbench, tmp_path: Path) -> None:

@@ -108,6 +108,22 @@ def test_windows_move_from_epoch_to_epoch_and_reach_every_interaction(sequences)
     assert seen == set(trained) and len(trained) > 3
 
 
+def test_copies_with_other_times_or_orders_share_what_does_not_differ(sequences):
+    def digests(**changes):
+        changed = dataclasses.replace(sequences, **changes)
+        return changed.fingerprint(), changed.order_fingerprint(), changed.id_fingerprint()
+
+    whole, order, ids = digests()
+    assert len({whole, order, ids}) == 3
+    for changes in ({"timestamps": sequences.timestamps + 1}, {"ratings": sequences.ratings + 1}):
+        other, *rest = digests(**changes)
+        assert other != whole and rest == [order, ids]
+    rolled = digests(item_ids=np.roll(sequences.item_ids, 1))
+    assert rolled[1] != order and rolled[2] == ids
+    renamed = digests(items=sequences.items.assign(item_id=sequences.items["item_id"] + 1))
+    assert not {whole, order, ids} & set(renamed)
+
+
 def test_fingerprints_tell_datasets_apart(sequences):
     def changed(**changes):
         return dataclasses.replace(sequences, **changes).fingerprint()

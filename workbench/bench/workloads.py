@@ -19,6 +19,7 @@ from workbench.contracts import ComponentSimilarity, ItemState, QueryState, Simi
 from workbench.data import DataError, Sequences, load
 from workbench.data.examples import users_with
 from workbench.evaluation.retrievers import check_same_items
+from workbench.models import training_data
 from workbench.models.model_store import folder_of
 from workbench.models.recommend import queries as asked
 from workbench.models.text_heads import documents_of, open_head
@@ -223,9 +224,9 @@ def _opened(folder: Path, device: torch.device) -> tuple[Retriever, Sequences]:
     if "dataset" not in metadata:
         raise ValueError(f"{folder} does not say which dataset it was trained on (dataset in config.json)")
     sequences = load(metadata["dataset"])
-    if sequences.fingerprint() != metadata.get("fingerprint"):
+    if not training_data.have_same_ids(metadata, sequences):
         raise ValueError(
-            f"{folder} was trained on other data than the {metadata['dataset']} that is prepared here"
+            f"{folder} was trained on other data than the {metadata['dataset']} that is prepared here: other items or users"
         )
     retriever = Retriever.load(folder, device)
     check_same_items(retriever, sequences)

@@ -22,6 +22,7 @@ from workbench.evaluation.retrievers import check_same_items, rank_users
 from workbench.front_door import load as open_model
 from workbench.front_door.user_base import On
 from workbench.loading import reading
+from workbench.models import training_data
 from workbench.models.import_rails import import_rails
 from workbench.models.measurements import MEASURED_BY, ROOMS
 from workbench.models.model_store import (
@@ -290,7 +291,7 @@ def evaluate_model(
     if name is None:
         raise ValueError(f"{folder} does not say which dataset it was trained on; give --dataset")
     sequences = load(name)
-    if not other_data and metadata.get("fingerprint") not in (None, sequences.fingerprint()):
+    if not (other_data or training_data.have_same_order(metadata, sequences)):
         raise ValueError(
             f"{folder} was trained on {metadata['dataset']} with fingerprint {metadata['fingerprint']}, and {name} here has"
             f" {sequences.fingerprint()}: its numbers would not be comparable. Pass --other-data to measure it all the same"
@@ -302,6 +303,8 @@ def evaluate_model(
         raise ValueError(
             "--store keeps the strict protocol's test metrics on the data of the training, and no others"
         )
+    if not (other_data or training_data.are_same(metadata, sequences)):
+        typer.echo(f"note: {folder} was trained on a copy of {name} whose times or ratings differ", err=True)
     with new_table(ranks_to, COLUMNS), new_table(metrics_to, METRIC_COLUMNS):
         if store:
             measured = measure_again(folder, sequences, progress=True)

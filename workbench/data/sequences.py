@@ -169,12 +169,26 @@ class Sequences:
         The start of SHA-256 over offsets, item ids, timestamps, ratings, the source ids of items and users, and the cuts of a
         temporal split; names and titles do not count.
         """
+        return self._digest(self.offsets, self.item_ids, self.timestamps, self.ratings)
+
+    def order_fingerprint(self) -> str:
+        """16 hex digits that two copies share if times and ratings alone differ.
+
+        Each user has the same items in the same order in both, so that the same ones are targets.
+        """
+        return self._digest(self.offsets, self.item_ids)
+
+    def id_fingerprint(self) -> str:
+        """16 hex digits that two datasets share if their rows are the same items and users, by their source ids."""
+        return self._digest()
+
+    def _digest(self, *arrays: NDArray[Any]) -> str:
+        """Of the arrays, and of what identifies rows; with arrays also of the cuts, which decide targets."""
         digest = hashlib.sha256()
-        arrays: list[NDArray[Any]] = [self.offsets, self.item_ids, self.timestamps, self.ratings]
         for values in (*arrays, *self.item_lookup.arrays(), *self.user_lookup.arrays()):
             digest.update(f"{values.dtype.str}{values.shape}".encode())
             digest.update(np.ascontiguousarray(values).data)
-        if self.cuts is not None:
+        if arrays and self.cuts is not None:
             digest.update(f"{self.cuts.validation} {self.cuts.test}".encode())
         return digest.hexdigest()[:16]
 

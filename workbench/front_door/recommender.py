@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,6 +29,7 @@ from workbench.evaluation.retrievers import check_same_items, own_index, rank_us
 from workbench.front_door import user_base
 from workbench.front_door.index import Index
 from workbench.front_door.user_base import On, Request
+from workbench.models import training_data
 from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.models.model_store import folder_of
 from workbench.models.query_table import QueryTable, as_vectors
@@ -96,16 +97,17 @@ class Recommender:
         """A saved model, by its folder or its name in `ckpts/`.
 
         Its ids come from `data`, else from its folder (a model of your own data), else from the prepared dataset that it was
-        trained on. Raises FileNotFoundError if there is no such model, or its ids are nowhere; ValueError if it is damaged, or
-        `data` is not what it was trained on.
+        trained on, or a copy of it with the same items and users. Raises FileNotFoundError if there is no such model, or its
+        ids are nowhere; ValueError if it is damaged, or `data` has other items or users.
         """
         folder = folder_of(model)
         metadata = read_metadata(folder)
-        dataset, fingerprint = metadata.get("dataset"), metadata.get("fingerprint")
-        if data is not None and fingerprint not in (None, data.fingerprint()):
+        dataset = metadata.get("dataset")
+        if data is not None and not training_data.have_same_ids(metadata, data):
+            fingerprint = metadata.get("fingerprint")
             raise ValueError(f"{folder} was trained on {dataset} ({fingerprint}), not on this {data.name}")
         if data is None and dataset is not None:
-            data = _prepared(str(dataset), fingerprint)
+            data = _prepared(str(dataset), metadata)
         if data is None and not (folder / ITEMS).is_file():
             raise FileNotFoundError(
                 f"{folder} has no item ids, and its dataset {dataset} is not prepared here as it was trained on: run"
@@ -394,6 +396,11 @@ class Recommender:
         `data` is by default what the model was trained on. Raises ValueError if there is none, or it has other items.
         """
         sequences = self._need_data("evaluate") if data is None else data
+        if data is None and not training_data.have_same_order(self.metadata, sequences):
+            raise ValueError(
+                f"{self.name} was trained on another {sequences.name}, in which users have their items in another order: it"
+                " may have seen targets. Give the data (evaluate(data)) to measure it all the same"
+            )
         check_same_items(self.retriever, sequences)
         rules = replace(STRICT, part=part).on(sequences)
         return summarize(rank_users(self.retriever, sequences, rules), rules)
@@ -480,10 +487,10 @@ def _of_user(data: Sequences, user: int) -> tuple[NDArray[np.int64], NDArray[np.
     return data.item_ids[own], data.timestamps[own]
 
 
-def _prepared(dataset: str, fingerprint: object) -> Sequences | None:
-    """The prepared dataset of that name if it is here and has that fingerprint."""
+def _prepared(dataset: str, metadata: Mapping[str, Any]) -> Sequences | None:
+    """The prepared dataset of that name if it is here and has the items and users of the model."""
     try:
         data = load_prepared(dataset)
     except (FileNotFoundError, DataError):
         return None
-    return data if fingerprint in (None, data.fingerprint()) else None
+    return data if training_data.have_same_ids(metadata, data) else None

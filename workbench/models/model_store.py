@@ -22,7 +22,7 @@ from workbench.evaluation.published import published
 from workbench.evaluation.ranks import COLUMNS
 from workbench.evaluation.retrievers import rank_users
 from workbench.loading import read_csv, read_json, reading
-from workbench.models import measurements
+from workbench.models import measurements, training_data
 from workbench.models.cards import SHOWN, card
 from workbench.models.catalogue import ITEMS, Catalogue
 from workbench.registry import did_you_mean
@@ -134,10 +134,13 @@ class TrainedModel:
         return ranks
 
     def by_this_code(self, sequences: Sequences) -> Self:
-        """The same model, its metrics by the code that runs now: the stored ones, or measured again and not stored."""
-        if not self.measured_by:
+        """The same model, its metrics on these data by the code that runs now: the stored ones, or measured again and not
+        stored."""
+        is_copy = not training_data.are_same(self.metadata, sequences)
+        if not (self.measured_by or is_copy):
             return self
-        logger.info("the metrics of %s were measured by %s; measuring again", self.folder, self.measured_by)
+        why = "on a copy of these data with other times" if is_copy else f"by {self.measured_by}"
+        logger.info("the metrics of %s were measured %s; measuring again", self.folder, why)
         return changed(
             self, metrics=summarize(self.ranks(sequences), STRICT.on(sequences), KS), measured_by=""
         )
@@ -213,7 +216,8 @@ def load_or_train(
     run = run_folder(own)
     start = starting_model(preset.retriever, training, sequences, metadata=metadata, device=device)
     if progress:
-        print(f"training {preset.name} on {sequences.name}, seed {seed}", flush=True)
+        unfit = _of_other_data(preset, sequences, seed)
+        print(f"training {preset.name} on {sequences.name}, seed {seed}{unfit}", flush=True)
     train(
         sequences, preset.retriever, training, run, device=device, progress=progress, start=start,
         metadata={"preset": preset.name, "source": preset.source, **(metadata or {})},
@@ -241,25 +245,42 @@ def starting_model(
 def find_trained(preset: Preset, sequences: Sequences, *, seed: int = 0) -> TrainedModel | None:
     """The retriever that `load_or_train` would take from `ckpts/`; None if it would have to train.
 
-    Settings, data and seed decide, whatever the folder is called; an incomplete or damaged folder counts as absent.
-    Metrics that other code measured are measured again and not stored: `measure_again` does that.
+    Settings, data and seed decide, whatever the folder is called; an incomplete or damaged folder counts as absent. Data whose
+    times or ratings differ from those of the training, and nothing else, will do: a warning says so.
+    Metrics of other code or such a copy are measured again and not stored: `measure_again` does that.
     """
     folder = find_folder(preset, sequences, seed=seed)
     if folder is None:
         return None
+    is_copy = not training_data.are_same(read_metadata(folder), sequences)
+    if is_copy:
+        logger.warning(
+            "%s was trained on a copy of %s whose times or ratings differ; its metrics are measured on yours",
+            folder,
+            sequences.name,
+        )
     try:
         return TrainedModel.load(folder).by_this_code(sequences)
     except StaleError as error:
+        if is_copy:  # what would be stored with it are measurements on the data of its training
+            return None
         logger.warning("%s; measuring again", error)
         return measure_again(folder, sequences)
 
 
 def find_folder(preset: Preset, sequences: Sequences, *, seed: int = 0) -> Path | None:
     """The folder of the retriever that `find_trained` returns; None if there is none. Nothing is measured."""
-    wanted = _wanted(preset, sequences, seed)
+    wanted, folders = _wanted(preset, sequences, seed), _folders(preset, sequences, seed)
+    same = (folder for folder in folders if _fits(folder, wanted))
+    copies = (folder for folder in folders if _fits_a_copy(folder, wanted, sequences))
+    return next(same, None) or next(copies, None)
+
+
+def _folders(preset: Preset, sequences: Sequences, seed: int) -> list[Path]:
+    """Where a checkpoint of a preset on a dataset may be, the usual places first."""
     usual = (paths.checkpoints() / name_of(preset, sequences), _own_folder(preset, sequences, seed))
     others = sorted(config.parent for config in paths.checkpoints().glob(f"[!.]*/{CONFIG}"))
-    return next((folder for folder in (*usual, *others) if _fits(files.recover(folder), wanted)), None)
+    return [files.recover(folder) for folder in (*usual, *others)]
 
 
 def check_place(
@@ -318,7 +339,7 @@ def store_weights(
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     metadata: dict[str, Any] = {"source": f"imported from {checkpoint.name} (SHA-256 {digest}…)"}
     if sequences is not None:
-        metadata |= {"dataset": sequences.name, "fingerprint": sequences.fingerprint()}
+        metadata |= training_data.described(sequences)
     settings = _settings_in(metadata | {"retriever": retriever.config.to_dict()})
     replaced = files.check_folder(folder, CHECKPOINT, settings, replace=replace)
     with files.new_folder(folder, CHECKPOINT, settings, sources=[checkpoint], replace=replace) as new:
@@ -340,7 +361,12 @@ def halve(
     Raises ValueError, and changes nothing, if one of the metrics in `SHOWN` is not the same to four digits, or a weight is too
     large for `dtype`.
     """
-    model = TrainedModel.load(folder).by_this_code(sequences)
+    model = TrainedModel.load(folder)
+    if not training_data.are_same(model.metadata, sequences):
+        raise ValueError(
+            f"{folder} was trained on other data than the {sequences.name} that is prepared here"
+        )
+    model = model.by_this_code(sequences)
     metadata = _own_metadata(folder) | {"stored_dtype": dtype}
     with tempfile.TemporaryDirectory() as rounded:
         model.retriever().save(Path(rounded), stored_dtype=dtype)
@@ -369,10 +395,11 @@ def store_model(
 ) -> TrainedModel:
     """Measure a retriever on the test part and write it to `folder`: weights, metrics, ranks, history, model card.
 
-    `metadata` and `history` are those of its training. Raises ValueError, before it measures, if `folder` holds something
-    else than a checkpoint of the same settings (`replace`: than a checkpoint).
+    `metadata` and `history` are those of its training, on `sequences`. Raises ValueError, before it measures, if `folder` holds
+    something else than a checkpoint of the same settings (`replace`: than a checkpoint).
     """
     settings = check_model(folder, metadata, retriever.config, replace=replace)
+    metadata = metadata | training_data.described(sequences)
     rules = STRICT.on(sequences)
     ranks = rank_users(retriever, sequences, rules, progress=progress)
     metrics = summarize(ranks, rules, KS)
@@ -478,6 +505,31 @@ def _fits(folder: Path, wanted: dict[str, Any]) -> bool:
         return _settings_of(folder) == wanted
     except (ValueError, OSError):
         return False
+
+
+def _fits_a_copy(
+    folder: Path, wanted: dict[str, Any], sequences: Sequences, *, any_order: bool = False
+) -> bool:
+    """Whether a folder holds a whole checkpoint of these settings that was trained on a copy of the data, in the same order."""
+    try:
+        metadata = read_metadata(folder)
+    except (ValueError, OSError):
+        return False
+    is_near = (
+        metadata.get("dataset") == sequences.name
+        if any_order
+        else training_data.have_same_order(metadata, sequences)
+    )
+    return is_near and _fits(folder, wanted | {"fingerprint": metadata.get("fingerprint")})
+
+
+def _of_other_data(preset: Preset, sequences: Sequences, seed: int) -> str:
+    """Why a trained checkpoint is not used, if its data have the name of these and another order; to append."""
+    wanted = _wanted(preset, sequences, seed)
+    for folder in _folders(preset, sequences, seed):
+        if _fits_a_copy(folder, wanted, sequences, any_order=True):
+            return f" ({folder} was trained on another {sequences.name}: users have other items, or in another order)"
+    return ""
 
 
 def identity(checkpoint: str | Path) -> str:
