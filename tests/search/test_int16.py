@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from live_bytes import LiveBytes
 from torch import Tensor
 
 from workbench.kernels import mixture_int16
-from workbench.search import BruteForce, Int16BruteForce
+from workbench.search import BruteForce, Int16BruteForce, int16
 from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, build
 from workbench.similarities.mol import MixtureOfLogits, MoLItems, MoLQueries
 from workbench.similarities.mol_int16 import Int16Scores, serves
@@ -134,6 +135,19 @@ def test_blocks_queries_and_tiles_do_not_change_the_lists():
     for budget in (1, 300_000, 2**28):
         found = Int16BruteForce(mol, x, memory_budget=budget).search(q, 20)
         assert torch.equal(found.ids, expected.ids) and torch.equal(found.scores, expected.scores)
+
+
+@needs_vnni
+def test_a_search_holds_the_bounds_of_one_block(monkeypatch):
+    mol, q, x = states(b=8, n=20_000)
+    searcher = Int16BruteForce(mol, x, least_operations=0)
+    whole = searcher.search(q, 10)
+    monkeypatch.setattr(int16, "BLOCK_BYTES", int16.PAIR_BYTES * len(q) * int16.SMALLEST_BLOCK)
+    with LiveBytes() as live:
+        found = searcher.search(q, 10)
+    pairs = len(q) * int16.SMALLEST_BLOCK
+    assert 8 * pairs <= live.peak <= 12 * pairs  # two bounds, and what is left of a block
+    assert torch.equal(found.ids, whole.ids) and torch.equal(found.scores, whole.scores)
 
 
 @needs_vnni

@@ -92,12 +92,16 @@ def bounds(
     item_gate: Float[Tensor, "N P"] | None,
     items: int,
     gate: Int16Gate,
+    room: Float[Tensor, "R"] | None = None,
 ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N"]]:
-    """Score less error, and score plus error, of each query with each of `items` items; only if `tile` is not 0."""
+    """Score less error, and score plus error, of each query with each of `items` items; only if `tile` is not 0.
+
+    They are written into `room`, float32 of at least 2 B N numbers, if it is given.
+    """
     b, query_groups, _ = queries.components.shape
     tiles, item_groups, width, _, _ = item_components.shape
     assert tiles * tile() >= items and (item_gate is None or len(item_gate) == items)
-    lower, upper = torch.empty(2, b, items)
+    lower, upper = (torch.empty(2 * b * items) if room is None else room[: 2 * b * items]).view(2, b, items)
     given = (
         *(queries.components, item_components, queries.gate, item_gate, gate.first, gate.last),
         *(gate.first_scale, gate.first_bias, gate.last_scale, gate.last_bias),

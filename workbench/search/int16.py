@@ -26,6 +26,9 @@ LEAST_OPERATIONS = 4e8
 """Operations of scoring all pairs below which there is nothing to gain: deriving the errors and scoring some items again takes
 what is saved. Measured: with P = 16 and 64 hidden units that is at some 100,000 pairs, with 32 and 128 at 20,000."""
 
+BLOCK_BYTES = 64 * 2**20
+"""Bytes of a block, at most, whatever the budget: larger ones are no faster (measured)."""
+
 SMALLEST_BLOCK = 4_096
 """Items of a block, at least: each is a few calls."""
 
@@ -39,7 +42,8 @@ class Int16BruteForce(CorpusSearcher):
 
     Brute force answers if `mol_int16.serves` is false (on another processor, say, or without a hidden layer in the gate), a
     value is not finite, components or gates are so large that nothing is known of the error, too many items would be scored
-    again, or scoring all pairs takes fewer than `least_operations`. Memory beyond the item state: half of its components.
+    again, or scoring all pairs takes fewer than `least_operations`. Memory beyond the item state: half of its components, and
+    `BLOCK_BYTES` in a search, or `memory_budget` if that is less.
     """
 
     def __init__(
@@ -66,14 +70,18 @@ class Int16BruteForce(CorpusSearcher):
     def _remove(self, ids: Int[Tensor, "M"], corpus: ItemState) -> None:
         self._derive(corpus)
 
+    @property
+    def _block_bytes(self) -> int:
+        return min(self.memory_budget, BLOCK_BYTES)
+
     def _block(self, queries: int, k: int) -> int:
         """Items whose bounds are held together."""
-        fitting = self.memory_budget // (PAIR_BYTES * max(1, queries))
+        fitting = self._block_bytes // (PAIR_BYTES * max(1, queries))
         return min(len(self.items), max(fitting, k, SMALLEST_BLOCK))
 
     def _batch(self, queries: QueryState, k: int, excluded: int) -> int:
         least = min(len(self.items), max(k, SMALLEST_BLOCK))
-        return max(1, min(len(queries), self.memory_budget // (PAIR_BYTES * least)))
+        return max(1, min(len(queries), self._block_bytes // (PAIR_BYTES * least)))
 
     def _search(
         self,
@@ -110,9 +118,10 @@ class Int16BruteForce(CorpusSearcher):
         scored = torch.zeros(size, dtype=torch.int64)
         reach = torch.full((size,), NO_SCORE)
         step = -(-self._block(size, k) // scores.tile) * scores.tile
+        room = torch.empty(2 * size * min(step, total))  # of all blocks, one after the other
         for start in range(0, total, step):
             stop = min(start + step, total)
-            lower, upper = scores.bounds(bounded.queries, start, stop)
+            lower, upper = scores.bounds(bounded.queries, start, stop, room)
             for bound in (lower, upper):
                 if excluded is not None:
                     mask_rows(bound, excluded, start)

@@ -38,8 +38,8 @@ SHIFT = 2.0**16
 """Steps of a component score that make one of what enters the gate."""
 SLOPE = 1.1
 """More than the largest slope of SiLU, 1.0998."""
-TILES_TOGETHER = 256
-"""Tiles of items that are rounded together: of all items it would take several times their memory."""
+TILES_TOGETHER = 16
+"""Tiles of items that are rounded together: of all items it would take several times their memory, and few stay in cache."""
 SMALLEST_STEP = 1e-15
 LARGEST = 1e4
 """Gates beyond are not bounded: exponentials lose precision there."""
@@ -246,10 +246,13 @@ class Int16Scores:
         return largest if self._item_gate is None else largest * self._item_gate_most
 
     def bounds(
-        self, queries: Int16Queries, start: int, stop: int
+        self, queries: Int16Queries, start: int, stop: int, room: Float[Tensor, "R"] | None = None
     ) -> tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]]:
-        """What the float32 score of each pair with rows start..stop is at least, and at most; `start` a multiple of `tile`."""
+        """What the float32 score of each pair with rows start..stop is at least, and at most; `start` a multiple of `tile`.
+
+        They are written into `room`, which has at least 2 B M numbers, if it is given.
+        """
         stop = min(stop, self._items)
         tiles = self._item_components[start // self.tile : -(-stop // self.tile)]
         gate = None if self._item_gate is None else self._item_gate[start:stop]
-        return mixture_int16.bounds(queries, tiles, gate, stop - start, self._gate)
+        return mixture_int16.bounds(queries, tiles, gate, stop - start, self._gate, room)

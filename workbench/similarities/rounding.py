@@ -3,6 +3,8 @@
 All errors are float64: a norm squared in float32 vanishes below 1e-23, and an error of 0 is a false one.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -15,8 +17,8 @@ ABOVE = 1 + 1e-6
 
 UNKNOWN = float("inf")
 
-AT_ONCE = 1 << 13
-"""Vectors that are held in double precision together."""
+AT_ONCE = 1 << 18
+"""Numbers that are held in double precision together."""
 
 
 def peak(values: Float[Tensor, "*S"] | None) -> float:
@@ -40,10 +42,20 @@ def norms(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, "*S"]:
     >>> bool((norms(torch.ones(AT_ONCE + 1, 2, 1)) >= 1).all())
     True
     """
-    if vectors.shape[:-1].numel() <= AT_ONCE:  # queries, on every search
+    if vectors.numel() <= AT_ONCE:  # queries, on every search
         return _norms(vectors)
-    parts = [_norms(part) for part in vectors.flatten(0, -2).split(AT_ONCE)]
-    return torch.cat(parts).view(vectors.shape[:-1])
+    parts = _parts(vectors)
+    # Written in place: small results kept from between large temporaries would leave gaps that these do not fit into again.
+    found = parts[0].new_empty(vectors.shape[:-1].numel(), dtype=torch.float64)
+    for place, part in zip(found.split(len(parts[0])), parts, strict=True):
+        place.copy_(_norms(part))
+    return found.view(vectors.shape[:-1])
+
+
+def _parts(vectors: Float[Tensor, "*S d"]) -> Sequence[Float[Tensor, "M d"]]:
+    """All vectors, in parts of about `AT_ONCE` numbers."""
+    width = vectors.shape[-1]
+    return vectors.reshape(-1, width).split(max(1, AT_ONCE // width))
 
 
 def _norms(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, "*S"]:
@@ -57,9 +69,10 @@ def _norms(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, "*S"]:
 
 def largest_norm(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, ""]:
     """At least the largest norm, float64; 0 without vectors, +inf if a value is not finite."""
-    if not vectors.numel():
-        return torch.zeros((), dtype=torch.float64, device=vectors.device)
-    return norms(vectors).amax()
+    largest = torch.zeros((), dtype=torch.float64, device=vectors.device)
+    for part in _parts(vectors) if vectors.numel() else ():
+        largest = torch.maximum(largest, _norms(part).amax())
+    return largest
 
 
 def sum_error(terms: int, dtype: torch.dtype) -> float:
