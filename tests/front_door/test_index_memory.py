@@ -53,7 +53,9 @@ def models() -> tuple[wb.Recommender, wb.Recommender]:
 
 
 @pytest.mark.skipif(not RESET.exists(), reason="the peak of a process is known on Linux alone")
-@pytest.mark.parametrize("searcher", ["brute-force", "exact", "per-component", "combined", "faiss-flat"])
+@pytest.mark.parametrize(
+    "searcher", ["brute-force", "exact", "per-component", "combined", "h-indexer", "faiss-flat"]
+)
 def test_memory_is_predicted(models, searcher, tmp_path: Path) -> None:
     small, large = models
     folders = [

@@ -178,7 +178,7 @@ def footprint(folder: Path | str) -> Footprint:
 
     Held: the weights, what searcher and catalogue held when it was built, and the files of an engine that loads them; mapped:
     the items' state, and the files that are read during a search. While it is loaded, files are mapped that are held already,
-    and there are temporaries, here as large as the weights; those of an h-indexer are larger.
+    and there are temporaries, here as large as the weights.
     Raises what `described_index` raises.
     """
     source, manifest = Path(folder), described_index(folder)

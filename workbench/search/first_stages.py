@@ -6,6 +6,7 @@ is any of components, and the query's side is linear.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,9 @@ RIDGE = 1e-3
 
 LEVEL_ITEMS = 65_536
 """Items, evenly spaced, whose scores give a query's mean score; in a smaller corpus all of them."""
+
+AT_ONCE = 1 << 18
+"""Numbers of item components that are held in double precision together."""
 
 
 class FirstStage(ABC):
@@ -60,13 +64,24 @@ class AveragedComponents(FirstStage):
         check_width(width)
         self.similarity = similarity
         CorpusRows(items.ids)  # an empty corpus has no directions
-        averages = self.similarity.item_components(items).double().mean(1)
-        averages = averages.nan_to_num(0.0, 0.0, 0.0)  # such items are never ranked by it
         # In units in which no product overflows: neither directions nor an order depend on them.
-        self._unit = averages.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)
-        averages = averages / self._unit
-        _, _, directions = torch.linalg.svd(averages.T @ averages)
+        peaks = [part.nan_to_num_(0.0, 0.0, 0.0).abs().amax() for _, part in self._averages(items)]
+        self._unit = torch.stack(peaks).amax().clamp(min=torch.finfo(torch.float64).tiny)
+        gram = torch.zeros((), dtype=torch.float64, device=self._unit.device)
+        for _, averages in self._averages(items):
+            averages = averages.nan_to_num_(0.0, 0.0, 0.0) / self._unit  # such items are never ranked by it
+            gram = gram + averages.T @ averages
+        _, _, directions = torch.linalg.svd(gram)
         self._directions = directions[:width].T  # (d, w)
+
+    def _averages(self, items: ItemState) -> Iterator[tuple[slice, Float[Tensor, "M d"]]]:
+        """mean_j g_j in double precision of a part of the items at a time, after their rows: of all it would be twice what
+        they hold."""
+        components = self.similarity.item_components(items)
+        rows = max(1, AT_ONCE // components.shape[1:].numel())
+        for start in range(0, len(components), rows):
+            part = slice(start, start + rows)
+            yield part, components[part].double().mean(1)
 
     @torch.no_grad()
     def query_vectors(self, queries: QueryState) -> Float[Tensor, "B w"]:
@@ -78,8 +93,10 @@ class AveragedComponents(FirstStage):
     @torch.no_grad()
     def item_vectors(self, items: ItemState) -> Float[Tensor, "N w"]:
         """mean_j g_j, projected, up to a factor for the corpus."""
-        averages = self.similarity.item_components(items).double().mean(1) / self._unit
-        return (averages @ self._directions).float()
+        vectors = torch.empty(len(items), self._directions.shape[1], device=self._unit.device)
+        for part, averages in self._averages(items):
+            vectors[part] = (averages / self._unit) @ self._directions
+        return vectors
 
 
 class FittedScores(FirstStage):

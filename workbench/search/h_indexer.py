@@ -33,7 +33,7 @@ MULTIPLE = 8
 FEWEST_QUERIES = 17
 """Integer products on a GPU need this many."""
 
-ITEMS_AT_ONCE = 131_072
+ITEMS_AT_ONCE = 4_096
 """Items whose vectors are computed and quantised together: a multiple of `MULTIPLE`."""
 
 
@@ -75,8 +75,8 @@ class FirstStageFilter(CandidateGenerator):
     def _first_stage(self, items: ItemState) -> QuantizedVectors:
         """The vectors of items in int8, as many at a time as fit next to a corpus that fills the memory."""
         starts = range(0, max(1, len(items)), ITEMS_AT_ONCE)
-        parts = [_quantised(self.stage.item_vectors(items[s : s + ITEMS_AT_ONCE])) for s in starts]
-        return parts[0] if len(parts) == 1 else QuantizedVectors.joined(parts)
+        parts = (_quantised(self.stage.item_vectors(items[s : s + ITEMS_AT_ONCE])) for s in starts)
+        return QuantizedVectors.joined(parts, len(items))
 
     def _hold(self, ids: Int[Tensor, "N"], vectors: QuantizedVectors) -> None:
         self._ids, self._vectors = ids, vectors

@@ -1,6 +1,6 @@
 """Vectors of a corpus kept in less memory, with a bound on what that loses."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -14,7 +14,7 @@ from workbench.similarities.rounding import largest_norm
 Precision = Literal["full", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("full", "bfloat16", "int8")
 INT8_LARGEST = 127
-ROWS_AT_ONCE = 65_536
+ROWS_AT_ONCE = 4_096
 """Rows whose errors are measured together."""
 
 
@@ -55,15 +55,26 @@ class QuantizedVectors:
         return replace(stored, error=error, norm=largest_norm(vectors))
 
     @classmethod
-    def joined(cls, parts: Sequence["QuantizedVectors"]) -> Self:
-        """One part after the other, all in the same precision."""
-        scales = [part.scales for part in parts if part.scales is not None]
-        return cls(
-            torch.cat([part.values for part in parts]),
-            torch.cat(scales) if scales else None,
-            torch.stack([part.error for part in parts]).amax(),
-            torch.stack([part.norm for part in parts]).amax(),
-        )
+    def joined(cls, parts: Iterable["QuantizedVectors"], size: int) -> Self:
+        """At least one part after the other, `size` vectors in all, in the same precision.
+
+        Each is copied to its place before the next is taken: a part need not be held longer.
+        """
+        whole: Self | None = None
+        start = 0
+        for part in parts:
+            if whole is None:
+                scales = None if part.scales is None else part.scales.new_empty(size, *part.scales.shape[1:])
+                values = part.values.new_empty(size, *part.values.shape[1:])
+                whole = cls(values, scales, part.error, part.norm)
+            rows = slice(start, start + len(part))
+            whole.values[rows] = part.values
+            if whole.scales is not None and part.scales is not None:
+                whole.scales[rows] = part.scales
+            error, norm = torch.maximum(whole.error, part.error), torch.maximum(whole.norm, part.norm)
+            whole, start = replace(whole, error=error, norm=norm), start + len(part)
+        assert whole is not None  # at least one part
+        return whole
 
     def __len__(self) -> int:
         return len(self.values)
