@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from workbench.kernels import selection
+from workbench.search.certificates import certificate
 
 INF = float("inf")
 SIZES = st.sampled_from([1, 2, 15, 16, 17, 47, 48, 49, 100, 1_000, 5_000])
@@ -102,3 +103,18 @@ def test_merged_pairs_are_the_set_of_both(one, other, seed):
     pairs = [set(zip(*(part.tolist() for part in found), strict=True)) for found in parts]
     merged = selection.merged(*parts)
     assert list(zip(*(part.tolist() for part in merged), strict=True)) == sorted(pairs[0] | pairs[1])
+
+
+def test_a_proof_is_the_one_that_torch_makes(monkeypatch):
+    nan, tiny = float("nan"), torch.finfo(torch.float32).tiny
+    values = torch.tensor([nan, -INF, INF, 0.0, -0.0, 1.0, 1.0000001, -2.5, 3e38, -3e38, tiny, tiny / 4])
+    last = values.repeat_interleave(len(values))[:, None].expand(-1, 2).clone()[:, 1]  # not contiguous
+    for bound in (values.repeat(len(values)), values.double().mul(1 + 1e-12).repeat(len(values))):
+        found = certificate(last, bound)
+        with monkeypatch.context() as patch:
+            patch.setattr(selection, "_library", lambda: None)
+            expected = certificate(last, bound)
+        assert torch.equal(found.exact, expected.exact)
+        assert torch.equal(found.gap, expected.gap) and found.gap.dtype == torch.float32
+        above = (bound.double() > last.double()) & last.isfinite()
+        assert bool((last.double() + found.gap.double() >= bound.double())[above].all())

@@ -28,6 +28,7 @@ from workbench.runtime import optional
 
 Combination = Literal["glu_silu", "glu_silu_ln", "sum"]
 """From a = query part ⊙ item part + pair part to the argument of the softmax: a·σ(a), a·σ(LN(a)), or the sum of the parts."""
+COMBINATIONS = get_args(Combination)
 
 PAIRS_AT_ONCE = 8192
 """Candidates whose gate torch computes together: their (pairs, hidden) activations stay in a processor's cache."""
@@ -48,8 +49,8 @@ class MixtureGate:
     combination: Combination
 
     def __post_init__(self) -> None:
-        if self.combination not in get_args(Combination):
-            raise ValueError(f"combination must be one of {get_args(Combination)}, not {self.combination!r}")
+        if self.combination not in COMBINATIONS:
+            raise ValueError(f"combination must be one of {COMBINATIONS}, not {self.combination!r}")
         if len(self.layers) > 2:
             raise ValueError(f"the pair gate has two layers at most, not {len(self.layers)}")
 

@@ -32,16 +32,20 @@
 
 extern "C" {
 
-// What Python hands over; the fields and their order are those of `_Scan` in product_scan.py.
+// What Python hands over; the fields and their order are those of `_Table` and `_Scan` in product_scan.py.
+struct Table {
+    int64_t stride;         // from one row to the next, in numbers
+    const void* vectors;    // (N, d), float or, where `Scan::half`, bfloat16
+    const uint8_t* packed;  // (tiles, 3, ⌈d / 4⌉, 16, 4)
+    const double* scales;   // (tiles, 3): s, r, m
+};
+
 struct Scan {
     int64_t queries, groups, items, width, half, count, ordered, per_excluded, excluded_each, instructions, threads;
     double rounding, underflow;    // a float32 product is within rounding · |q| |x| + underflow · (1 + |q| + |x|) of the exact one
     double norm;                   // at least the largest |x|
     const float* vectors;          // (Q, d)
-    const void* const* tables;     // G of them: (N, d), float or, where `half`, bfloat16; rows strides[g] numbers apart
-    const int64_t* strides;
-    const uint8_t* const* packed;  // G of them: (tiles, 3, ⌈d / 4⌉, 16, 4)
-    const double* const* scales;   // G of them: (tiles, 3): s, r, m
+    const Table* tables;           // G of them
     const int64_t* excluded;       // (Q / per_excluded, H) rows that are not listed, -1 for none, or null
     const uint8_t* allowed;        // (N) or null
     float* scores;                 // (Q, G, count), descending where `ordered`; -inf past the end
@@ -470,7 +474,7 @@ struct Search {
                 int32_t start[MOST], sums[MOST * TILE];
                 for (int64_t block : blocks) {
                     int64_t first = queries.blocks[block], count = queries.blocks[block + 1] - first;
-                    queries.starts(first, &reached[g * size], p.scales[g] + 3 * t, start);
+                    queries.starts(first, &reached[g * size], p.tables[g].scales + 3 * t, start);
                     if (!sum(queries, block, tile, start, sums)) continue;
                     for (int64_t i = 0; i < count; ++i)
                         for (int64_t v = 0; v < STRIPS; ++v)
@@ -480,7 +484,7 @@ struct Search {
             }
         }
 
-        const uint8_t* tile_of(int64_t g, int64_t t) const { return p.packed[g] + t * TILE * all.columns * 4; }
+        const uint8_t* tile_of(int64_t g, int64_t t) const { return p.tables[g].packed + t * TILE * all.columns * 4; }
 
         bool sum(const Queries& queries, int64_t block, const uint8_t* tile, const int32_t* start, int32_t* to) const {
             int64_t first = queries.blocks[block], count = queries.blocks[block + 1] - first;
@@ -498,7 +502,7 @@ struct Search {
             int32_t start[MOST], sums[MOST * TILE];
             for (int64_t i = 0; i < count; ++i) start[i] = queries.start[first + i] + FARTHEST;  // none is below 0
             for (int64_t n = 0; n < tiles; ++n) {
-                const double* scales = p.scales[g] + 3 * (from + n * step);
+                const double* scales = p.tables[g].scales + 3 * (from + n * step);
                 sum(queries, block, tile_of(g, from + n * step), start, sums);
                 for (int64_t i = 0; i < count; ++i) {
                     double error = queries.error(first + i, scales);
@@ -556,7 +560,7 @@ struct Search {
         void add(int64_t g, int64_t i, int64_t row) {
             if (row >= p.items || (p.allowed && !p.allowed[row])) return;
             int64_t bytes = p.half ? 2 : 4;
-            auto* address = static_cast<const char*>(p.tables[g]) + row * p.strides[g] * bytes;
+            auto* address = static_cast<const char*>(p.tables[g].vectors) + row * p.tables[g].stride * bytes;
             for (int64_t b = 0; b < p.width * bytes; b += 64) __builtin_prefetch(address + b);
             if (queued - taken == QUEUE) score();
             queue[queued++ % QUEUE] = {g, i, row};
@@ -565,10 +569,10 @@ struct Search {
         // The float32 product of the row that waited longest.
         void score() {
             Row one = queue[taken++ % QUEUE];
-            int64_t g = one.g, q = chosen[one.i], at = one.row * p.strides[g];
+            int64_t g = one.g, q = chosen[one.i], at = one.row * p.tables[g].stride;
             const float* query = &all.vectors[q * all.padded];
-            float product = p.half ? inner_product(query, static_cast<const uint16_t*>(p.tables[g]) + at, p.width)
-                                   : inner_product(query, static_cast<const float*>(p.tables[g]) + at, p.width);
+            float product = p.half ? inner_product(query, static_cast<const uint16_t*>(p.tables[g].vectors) + at, p.width)
+                                   : inner_product(query, static_cast<const float*>(p.tables[g].vectors) + at, p.width);
             double& floor = reached[g * size + one.i];
             if (product < floor) return;
             if (p.excluded) {

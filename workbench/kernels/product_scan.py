@@ -36,10 +36,9 @@ _INTEGERS = (
     *("instructions", "threads"),
 )
 _DOUBLES = ("rounding", "underflow", "norm")
-_POINTERS = (
-    *("vectors", "tables", "strides", "packed", "scales", "excluded", "allowed"),
-    *("scores", "rows", "beyond", "error"),
-)
+_POINTERS = ("vectors", "tables", "excluded", "allowed", "scores", "rows", "beyond", "error")
+_Table = struct(("stride",), ("vectors", "packed", "scales"))
+"""`struct Table` of product_scan.cpp."""
 _Scan = struct(_INTEGERS, _POINTERS, doubles=_DOUBLES)
 """`struct Scan` of product_scan.cpp."""
 
@@ -133,21 +132,18 @@ def largest_products(
     given = queries.detach().contiguous()
     out = None if excluded is None else excluded.long().contiguous()
     mask = None if allowed is None else allowed.contiguous()
-    addresses = ctypes.c_void_p * len(tables)
-    lists = (
-        addresses(*(t.vectors.data_ptr() for t in tables)),
-        (ctypes.c_int64 * len(tables))(*(t.vectors.stride(0) for t in tables)),
-        addresses(*(t.packed.data_ptr() for t in tables)),
-        addresses(*(t.scales.data_ptr() for t in tables)),
-    )
+    read = [
+        _Table(vectors.stride(0), vectors.data_ptr(), packed.data_ptr(), scales.data_ptr())
+        for vectors, packed, scales, _ in tables
+    ]
+    listed = (_Table * len(read))(*read)
     problem = _Scan(
         *(len(queries), len(tables), items, width, dtype == torch.bfloat16),
         *(count, ordered),
         *(1, 0) if out is None else (len(queries) // len(out), out.shape[1]),
         *(INSTRUCTIONS.get(os.environ.get(SWITCH, ""), 0), torch.get_num_threads()),
         *(rounding, underflow, max(t.norm for t in tables)),
-        given.data_ptr(),
-        *[ctypes.addressof(array) for array in lists],
+        *(given.data_ptr(), ctypes.addressof(listed)),
         *(None if t is None else t.data_ptr() for t in (out, mask, scores, rows, beyond, error)),
     )
     if native.largest_products(ctypes.byref(problem)):

@@ -1,4 +1,4 @@
-// The largest of long rows of scores, and masked places: what a search does besides scoring.
+// The largest of long rows of scores, masked places, and proofs of lists: what a search does besides scoring.
 //
 // A row is read twice: the maxima of groups of columns give a value that at least `count` elements reach, which leaves little
 // more than those to be ranked.
@@ -117,6 +117,20 @@ extern "C" int best_of_pairs(const int64_t* queries, const int64_t* rows, const 
         return 1;
     }
     return 0;
+}
+
+// Of each list, whether its last score is at least what bounds all other scores, and how far it is below that otherwise: rounded
+// up by the factor `above`, at least the smallest normal number; infinite where it is not a number. `last` is `stride` scores
+// from one list to the next.
+extern "C" void certify(const float* last, int64_t stride, const double* bound, int64_t lists, double above, uint8_t* exact,
+                        float* gap) {
+    for (int64_t i = 0; i < lists; ++i) {
+        double known = last[i * stride];
+        float more = float((bound[i] - known) * above);
+        exact[i] = known >= bound[i];
+        if (std::isnan(more)) more = std::numeric_limits<float>::infinity();
+        gap[i] = exact[i] ? 0 : std::max(more, std::numeric_limits<float>::min());
+    }
 }
 
 // The pairs (query, row) of two lists of them, each ascending, without doubles. How many there are.

@@ -1,11 +1,11 @@
-"""The C++ of `selection.cpp` through ctypes: the largest of long rows, and masked places."""
+"""The C++ of `selection.cpp` through ctypes: the largest of long rows, masked places, and proofs of lists."""
 
 import ctypes
 from functools import cache
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from workbench.kernels.native import library
@@ -28,15 +28,15 @@ def _library() -> ctypes.CDLL | None:
         found.best_of_pairs.argtypes = [address, address, address, whole, whole, whole, address, address]
         found.merged.argtypes = [address, address, whole, address, address, whole, address, address]
         found.merged.restype = whole
+        found.certify.argtypes = [address, whole, address, whole, ctypes.c_double, address, address]
+        found.certify.restype = None
     return found
 
 
 def serves(scores: Float[Tensor, "Q M"]) -> bool:
     """Whether these are float32 on a CPU without a gradient, in rows of contiguous columns, and the library is there."""
-    if scores.requires_grad:
-        return False
-    here = scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.shape[1] <= LONGEST
-    return here and (scores.stride(1) == 1 or scores.shape[1] <= 1) and _library() is not None
+    width = scores.shape[1]
+    return _here(scores) and width <= LONGEST and (scores.stride(1) == 1 or width <= 1)
 
 
 def largest_columns(scores: Float[Tensor, "Q M"], count: int) -> Int[Tensor, "Q C"]:
@@ -73,7 +73,8 @@ def distinct(rows: Int[Tensor, "Q C"]) -> tuple[Int[Tensor, "M"], Int[Tensor, "M
     is true.
     """
     rows = rows.contiguous()
-    lists, found = torch.empty(2, rows.numel(), dtype=torch.int64)
+    most = rows.numel()
+    lists, found = torch.empty(most, dtype=torch.int64), torch.empty(most, dtype=torch.int64)
     native = _library()
     assert native is not None
     count = native.distinct(rows.data_ptr(), *rows.shape, lists.data_ptr(), found.data_ptr())
@@ -89,7 +90,8 @@ def merged(
     all.
     """
     given = [t.contiguous() for t in (*first, *second)]
-    lists, found = torch.empty(2, len(given[0]) + len(given[2]), dtype=torch.int64)
+    most = len(given[0]) + len(given[2])
+    lists, found = torch.empty(most, dtype=torch.int64), torch.empty(most, dtype=torch.int64)
     native = _library()
     assert native is not None
     here = [t.data_ptr() for t in given]
@@ -118,4 +120,31 @@ def best_of_pairs(
 
 def serves_pairs(scores: Float[Tensor, "M"]) -> bool:
     """Whether these are float32 on a CPU without a gradient, no more than `LONGEST`, and the library is there."""
-    return len(scores) <= LONGEST and serves(scores[None])
+    return _here(scores) and scores.shape[0] <= LONGEST
+
+
+def _here(scores: Float[Tensor, "*S"]) -> bool:
+    read = scores.device.type == "cpu" and scores.dtype == torch.float32 and not scores.requires_grad
+    return read and _library() is not None
+
+
+def serves_bounds(last: Float[Tensor, "B"]) -> bool:
+    """Whether these are float32 on a CPU without a gradient, and the library is there."""
+    return _here(last)
+
+
+def certified(
+    last: Float[Tensor, "B"], bound: Float64[Tensor, "B"], above: float
+) -> tuple[Bool[Tensor, "B"], Float[Tensor, "B"]]:
+    """Whether `last` is at least `bound`, and by how much it is below: times `above`, at least the smallest normal number, +inf
+    if it is NaN, and 0 if it is not below. Only if `serves_bounds` is true of `last`.
+    """
+    size = len(last)
+    exact, gap = torch.empty(size, dtype=torch.bool), torch.empty(size)
+    native = _library()
+    assert native is not None
+    bound = bound.contiguous()
+    native.certify(
+        *(last.data_ptr(), last.stride(0), bound.data_ptr(), size, above), exact.data_ptr(), gap.data_ptr()
+    )
+    return exact, gap

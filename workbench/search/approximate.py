@@ -118,7 +118,8 @@ class Approximate(CorpusSearcher):
         return _Fallback(
             BruteForce(self.similarity, items, self.memory_budget),
             finite(items),
-            largest_norm(components),
+            norm := largest_norm(components),
+            float(norm),
             components.dtype,
             self.similarity.reach(items),
         )
@@ -162,7 +163,7 @@ class Approximate(CorpusSearcher):
         components = self.similarity.query_components(queries)
         longest = float(norms(components).amax())  # infinite if a component is not finite
         dtype, reach = self._dtype(queries), self._fallback.reach
-        if not products_fit(longest, float(self._fallback.norm), dtype):
+        if not products_fit(longest, self._fallback.longest, dtype):
             return False
         if not self.similarity.parts_fit(queries, longest, reach, dtype):
             return False
@@ -175,10 +176,10 @@ class Approximate(CorpusSearcher):
             for part in parts
         ]
         bound = reduce(torch.minimum, bounds)
-        if not bool((bound < UNKNOWN).any()):
+        if float(bound.amin()) == UNKNOWN:
             return bound
         error = self.similarity.score_error(queries, self._fallback.norm, self._dtype(queries))
-        return torch.where(bound == NO_SCORE, NO_SCORE, bound + error)
+        return (bound + error).masked_fill_(bound == NO_SCORE, NO_SCORE)
 
     def _rescored(
         self,
@@ -227,12 +228,13 @@ class Approximate(CorpusSearcher):
 
 
 class _Fallback(NamedTuple):
-    """Brute force over the corpus; whether all of it is `finite`; the largest `norm` of its components, their dtype, and the
-    reach of all else."""
+    """Brute force over the corpus; whether all of it is `finite`; the largest `norm` of its components, as a number too
+    (`longest`), their dtype, and the reach of all else."""
 
     everything: BruteForce
     finite: bool
     norm: Float[Tensor, ""]
+    longest: float
     dtype: torch.dtype
     reach: Reach
 

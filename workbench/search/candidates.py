@@ -25,6 +25,7 @@ BLOCK_BYTES = 64 * 2**20
 """Inner products that a scan holds at once; ranking them costs less, the more they are."""
 WIDENED_ROWS = 4096
 """Vectors kept in less than float32 that are widened at once."""
+TINY = torch.finfo(torch.float32).tiny
 
 
 class Lists(NamedTuple):
@@ -182,7 +183,8 @@ class Scan(CandidateSource):
     ) -> Lists:
         """See `CandidateSource.lists`."""
         if self._table is not None:
-            return _first(_scanned([self._table], vectors, count, exclude, allowed, ordered))
+            scores, rows, bound, error = _scanned([self._table], vectors, count, exclude, allowed, ordered)
+            return Lists(scores.squeeze(1), rows.squeeze(1), bound.squeeze(1), error)
         dtype = torch.float64 if self._vectors.dtype == torch.float64 else torch.float32
         queries = vectors.to(dtype)
         block = max(4 * (count + 1), self.block_bytes // (queries.element_size() * max(1, len(queries))))
@@ -249,7 +251,8 @@ def lists_of(
     """
     tables = [source.table for source in sources if isinstance(source, Scan) and source.table is not None]
     if len(tables) == len(sources):
-        return _scanned(tables, vectors, count, exclude, allowed, ordered)
+        scores, rows, bound, error = _scanned(tables, vectors, count, exclude, allowed, ordered)
+        return Lists(scores, rows, bound, error[:, None].expand_as(bound))
     if exclude is not None:
         exclude = exclude.repeat_interleave(len(vectors) // max(1, len(exclude)), dim=0)
     found = [source.lists(vectors, count, exclude, allowed, ordered) for source in sources]
@@ -266,12 +269,6 @@ def _known(lists: Lists) -> Float[Tensor, "Q"]:
     return torch.full_like(lists.outside_bound, UNKNOWN) if lists.error is None else lists.error
 
 
-def _first(lists: Lists) -> Lists:
-    """The lists of the first source."""
-    error = None if lists.error is None else lists.error[:, 0]
-    return Lists(lists.scores[:, 0], lists.rows[:, 0], lists.outside_bound[:, 0], error)
-
-
 def _scanned(
     tables: Sequence[Int8Table],
     vectors: Float[Tensor, "Q d"],
@@ -279,10 +276,10 @@ def _scanned(
     exclude: Int[Tensor, "B H"] | None,
     allowed: Bool[Tensor, "N"] | None,
     ordered: bool,
-) -> Lists:
+) -> tuple[Float[Tensor, "Q G C"], Int[Tensor, "Q G C"], Float[Tensor, "Q G"], Float[Tensor, "Q"]]:
+    """`Lists.scores`, `rows` and `outside_bound` of Q queries and G tables, and the error of each query's scores."""
     width, most = vectors.shape[1], min(count, len(tables[0].vectors))
-    underflow = 2 * (width + 1) * torch.finfo(torch.float32).tiny
-    scores, rows, bound, error = product_scan.largest_products(
-        vectors.float(), tables, most, sum_error(width, torch.float32), underflow, exclude, allowed, ordered
+    rounding, underflow = sum_error(width, torch.float32), 2 * (width + 1) * TINY
+    return product_scan.largest_products(
+        vectors.float(), tables, most, rounding, underflow, exclude, allowed, ordered
     )
-    return Lists(scores, rows, bound, error[:, None].expand_as(bound))

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contracts import NO_ITEM, ItemState, QueryState, Searcher, Similarity, TopK
+from workbench.kernels import selection
 from workbench.search.tiles import DEFAULT_BUDGET, check_evaluation
 from workbench.search.topk import (
     Best,
@@ -57,11 +58,12 @@ def certificate(last: Float[Tensor, "B"], bound: Float[Tensor, "B"]) -> Certific
     >>> certificate(torch.tensor([2.0, 2.0]), torch.tensor([2.0, 3.0]))
     Certificate(exact=tensor([ True, False]), gap=tensor([0.0000, 1.0000]))
     """
-    known, most = last.double(), bound.double()
+    above, most = 1 + 2 * torch.finfo(last.dtype).eps, bound.double()
+    if selection.serves_bounds(last):
+        return Certificate(*selection.certified(last, most, above))
+    known = last.double()
     exact = known >= most
-    if bool(exact.all()):
-        return Certificate(exact, torch.zeros_like(last))
-    gap = (most - known).mul_(1 + 2 * torch.finfo(last.dtype).eps)
+    gap = (most - known).mul_(above)
     # A difference too small for the dtype is not nothing.
     gap = gap.to(last.dtype).clamp_(min=torch.finfo(last.dtype).tiny)
     return Certificate(exact, gap.nan_to_num_(nan=UNKNOWN, posinf=UNKNOWN).masked_fill_(exact, 0))
@@ -170,7 +172,7 @@ class CorpusSearcher(Searcher):
         self._hold(items, CorpusRows(items.ids))
 
     def _hold(self, items: ItemState, rows: CorpusRows) -> None:
-        self.items, self._rows = items, rows
+        self.items, self._rows, self._item_dtype = items, rows, _widest(items)
 
     @abstractmethod
     def _batch(self, queries: QueryState, k: int, excluded: int) -> int:
@@ -225,7 +227,7 @@ class CorpusSearcher(Searcher):
         """
         check_request(queries, len(self.items), self.items.ids.device, k, exclude, allowed)
         check_evaluation(self.similarity)
-        queries = _widened(queries, self.items)
+        queries = _widened(queries, self._item_dtype)
         if not len(queries):
             return _nothing(queries, self.items, k)
         whole: TopK | None = None
@@ -293,9 +295,8 @@ def _widest(state: QueryState | ItemState) -> torch.dtype:
     return widest
 
 
-def _widened(queries: QueryState, items: ItemState) -> QueryState:
-    """The queries in a dtype at least as wide as that of the items."""
-    dtype = _widest(items)
+def _widened(queries: QueryState, dtype: torch.dtype) -> QueryState:
+    """The queries in a dtype at least as wide as this one, that of the items."""
     wider = {
         name: value.to(dtype)
         for name, value in _floats(queries).items()
@@ -344,7 +345,7 @@ def _certified(
 def _put(whole: TopK | None, part: TopK, rows: slice, total: int) -> TopK:
     """`whole`, for `total` queries, with the results of some of them."""
     if len(part) == total:
-        return TopK(**{name: _alone(v) for name, v in part.tensors().items() if v is not None})
+        return TopK(*map(_alone, vars(part).values()))
     if whole is None:
         blank = {
             name: v.new_empty((total, *v.shape[1:])) for name, v in part.tensors().items() if v is not None

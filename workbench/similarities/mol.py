@@ -254,9 +254,10 @@ class MixtureOfLogits(ComponentSimilarity[MoLQueries, MoLItems]):
         return any(t is not None and t.requires_grad for t in (*states, *weights))
 
     def _gate(self) -> mixture.MixtureGate:
-        layers = [] if self.gate_pair is None else [m for m in self.gate_pair if isinstance(m, nn.Linear)]
+        network = self.gate_pair  # each look-up of a part takes a part of a microsecond
+        layers = [] if network is None else [m for m in network if isinstance(m, nn.Linear)]
         return mixture.MixtureGate(
-            tuple((layer.weight, layer.bias) for layer in layers), self.config.gate_combination
+            tuple([(layer.weight, layer.bias) for layer in layers]), self.config.gate_combination
         )
 
     def score(self, queries: MoLQueries, items: MoLItems) -> Float[Tensor, "B N"]:

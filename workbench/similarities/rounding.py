@@ -4,6 +4,7 @@ All errors are float64: a norm squared in float32 vanishes below 1e-23, and an e
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -75,6 +76,7 @@ def largest_norm(vectors: Float[Tensor, "*S d"]) -> Float[Tensor, ""]:
     return largest
 
 
+@cache
 def sum_error(terms: int, dtype: torch.dtype) -> float:
     """γ: a sum of `terms` products, in whatever order, is off by at most γ Σ |x_i y_i|.
 
@@ -117,7 +119,7 @@ def product_error(
     underflow = (width + 1) * tiny
     # γ |q| |x| + underflow · (1 + |q| + |x|), in few operations: they are small, and of every search.
     error = query_norms.double() * (sum_error(width, dtype) * norm + underflow) + underflow * (1 + norm)
-    return error.masked_fill(overflows(query_norms, item_norm, dtype), UNKNOWN)
+    return error.masked_fill(overflows(query_norms, norm, dtype), UNKNOWN)
 
 
 def combination_error(
@@ -133,7 +135,8 @@ def combination_error(
     The combination has `terms` terms, with weights of at least 0 that sum to `weight` (and are computed themselves, as a
     softmax is). No inner product is larger than |q| |x|: the error is that of `weight` products, and of adding up.
     """
-    inner = product_error(query_norms, item_norm, width, dtype)
+    norm = float(item_norm)
+    inner = product_error(query_norms, norm, width, dtype)
     # weight · (inner + γ (|q| |x| + inner))
     share = weight * sum_error(2 * terms + 2 * SPARE_TERMS, dtype)
-    return inner * (weight + share) + query_norms.double() * (share * float(item_norm))
+    return inner * (weight + share) + query_norms.double() * (share * norm)
