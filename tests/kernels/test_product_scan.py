@@ -73,6 +73,17 @@ def instructions(request):
         yield request.param
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_row_that_is_not_a_number_comes_first_next_to_infinite_ones(instructions, seed):
+    """A floor of +inf, which an infinite row gave, rules out no row whose score is not known."""
+    chance = torch.Generator().manual_seed(seed)
+    table, vectors = (vectors_of("not finite", rows, 16, chance) for rows in (9_000, 1))
+    table = table[(table.double().nan_to_num() @ vectors.double().nan_to_num()[0]).argsort()]
+    scores, rows, _, _ = largest(vectors, [table], 1)
+    products = (table.double() * vectors.double()).sum(1)
+    assert scores.isnan().all() and products[rows.item()].isnan()
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     items=st.sampled_from([1, 47, 48, 49, 500, 9_000, 20_000]),

@@ -534,7 +534,7 @@ struct Search {
                 double& floor = reached[g * size + first + i];
                 floor = std::max(floor, double(reached_by(maxima.data(), groups * TILE, wanted)));
                 for (int64_t n = 0; n < tiles; ++n) {
-                    float bound = float(floor) - twice[i * UNIT + n];
+                    float apart = twice[i * UNIT + n], bound = apart < INFINITE ? float(floor) - apart : NOTHING;
                     for (int64_t v = 0; v < STRIPS; ++v)
                         for (uint32_t lanes = reaching(mine + n * TILE + v * STRIP, bound); lanes; lanes &= lanes - 1)
                             add(g, first + i, (from + n * step) * TILE + v * STRIP + __builtin_ctz(lanes));
