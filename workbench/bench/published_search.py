@@ -44,6 +44,8 @@ AGREE = 1e-3
 LAYER_NORM_EPS = 1e-6
 TURN_SECONDS = 0.05
 """How long the calls of a turn last at least, after its first."""
+DRAWS = 8
+"""Sets of rows that the parts alone score in turn."""
 
 
 @dataclass(frozen=True)
@@ -220,15 +222,25 @@ def _own_top_k(searcher: Searcher, mol: MixtureOfLogits, k: int) -> TopK:
     return top_k
 
 
-def _parts_alone(searcher: Approximate, mol: MixtureOfLogits, items: MoLItems, k: int, pairs: int) -> TopK:
-    """What is no search: the lists are made, and `pairs` items, evenly spaced, scored for each query."""
-    spaced = torch.arange(pairs, device=items.ids.device) * len(items) // pairs
+def _parts_alone(
+    searcher: Approximate, mol: MixtureOfLogits, items: MoLItems, k: int, pairs: int, size: int
+) -> TopK:
+    """What is no search: the lists are made, and for each of `size` queries `pairs` items scored.
+
+    These are drawn for each query and call, in ascending order as searches score them: the same ones would stay in the cache.
+    """
+    source = torch.Generator().manual_seed(0)
+    drawn = [
+        torch.randint(len(items), (size, pairs), generator=source).sort(1).values.to(items.ids.device)
+        for _ in range(DRAWS)
+    ]
+    every = itertools.cycle(drawn)
 
     def top_k(queries: Tensor) -> Found:
         states = mol.queries(queries)
         for generator in searcher.generators:
             generator.candidates(states, k, None, None, 1)
-        rows = spaced.expand(len(queries), -1)
+        rows = next(every)
         return Found(mol.score_candidates(states, items, rows), rows)
 
     return top_k
@@ -306,7 +318,7 @@ def compare(
                 if isinstance(searcher, Approximate):
                     scored = searcher.search(mol.queries(parts[0]), k).num_scored
                     entries[ALONE] = _parts_alone(
-                        searcher, mol, items, k, round(float(scored.float().mean()))
+                        searcher, mol, items, k, round(float(scored.float().mean())), batch_size
                     )
             for number in range(rounds + 1):  # the first warms up, and is compared
                 given = [*parts[number:], *parts[:number]]
