@@ -14,7 +14,8 @@ from workbench.bench.growth import books_line
 from workbench.models.measurements import MEASURED_BY
 from workbench.models.model_store import TrainedModel, with_published
 from workbench.studies.readme_lines import at_a_glance, fair_line, order_free_line, text_line
-from workbench.studies.results import SECTIONS, results_page
+from workbench.studies.results import results_page
+from workbench.studies.sections import SECTIONS
 from workbench.studies.table_formats import markdown
 
 ROOT = Path(__file__).resolve().parent.parent

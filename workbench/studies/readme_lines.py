@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.studies.fair_studies import Fair, over_seeds
-from workbench.studies.results import FAIR, FAIR_TEMPERATURE, ORDER_FREE, TEXT
+from workbench.studies.sections import FAIR, FAIR_TEMPERATURE, ORDER_FREE, TEXT
 from workbench.studies.seeds import format_seeds
 
 GLANCE = (
