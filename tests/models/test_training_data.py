@@ -81,6 +81,15 @@ def test_another_order_is_trained_for_and_says_why(trained: TrainedModel, cycles
     assert f"({trained.folder} was trained on another cycles: users have other" in capsys.readouterr().out
 
 
+def test_a_checkpoint_that_does_not_say_its_data_is_not_taken(trained: TrainedModel, cycles) -> None:
+    config = trained.folder / "config.json"
+    stored = json.loads(config.read_text())
+    config.write_text(
+        json.dumps({k: v for k, v in stored.items() if k not in ("fingerprint", "order", "ids")})
+    )
+    assert find_trained(SMALL, cycles()) is None is find_trained(SMALL, retimed(cycles()))
+
+
 def test_the_same_data_are_preferred_to_a_copy(trained: TrainedModel, cycles) -> None:
     copy = retimed(cycles())
     own = load_or_train(SMALL, copy, seed=1, device="cpu", progress=False)

@@ -515,12 +515,14 @@ def _fits_a_copy(
         metadata = read_metadata(folder)
     except (ValueError, OSError):
         return False
+    if "fingerprint" not in metadata:  # weights that were imported: what they were trained on is unknown
+        return False
     is_near = (
         metadata.get("dataset") == sequences.name
         if any_order
         else training_data.have_same_order(metadata, sequences)
     )
-    return is_near and _fits(folder, wanted | {"fingerprint": metadata.get("fingerprint")})
+    return is_near and _fits(folder, wanted | {"fingerprint": metadata["fingerprint"]})
 
 
 def _of_other_data(preset: Preset, sequences: Sequences, seed: int) -> str:
