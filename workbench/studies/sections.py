@@ -84,7 +84,6 @@ FAIR_TEMPERATURE = Fair(
         *("fair/hstu-dot", "fair/hstu-mol"),
         *("fair/hstu-dot-temperature-0.1", "fair/hstu-mol-temperature-0.1"),
     ),
-    seeds=2,
 )
 """The same with both at twice the published temperature, too."""
 FAIR_BF16 = Fair(models=("cpu/hstu-mol", "cpu/hstu-mol-bf16"), seeds=1)
