@@ -2,9 +2,11 @@
 
 import fnmatch
 import importlib.metadata
+import io
 import os
 import re
 import subprocess
+import tarfile
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -206,6 +208,26 @@ def test_scripts_can_be_run(script: str) -> None:
     assert os.access(path, os.X_OK)
     assert "set -euo pipefail" in path.read_text()
     subprocess.run(["bash", "-n", path], check=True)
+
+
+def test_an_archive_can_travel() -> None:
+    """To a machine with a GPU, for one: less than 40 MB, with the models that notebooks open."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "archive", "--worktree-attributes", "--format=tar.gz", "HEAD"]
+    archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    assert len(archive) < 40e6
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        held = set(tar.getnames())
+    models = [
+        "cpu-sasrec-dot",
+        "cpu-sasrec-mol",
+        "cpu-hstu-dot",
+        "cpu-hstu-mol",
+        "fair-hstu-mol-temperature-0.1",
+    ]
+    assert {f"ckpts/ml-1m-{name}/model.safetensors" for name in models} <= held
+    assert not [name for name in held if "-seed" in name]
 
 
 def test_hooks_are_local_and_run_what_ci_runs() -> None:

@@ -142,6 +142,8 @@ def bench_gpu(
     tile; training steps at published settings; the h-indexer up to a hundred million items; FAISS. A step that fails is a row.
     "published arithmetic" is our version of it; --reference runs and times a checkout of the published code, too.
 
+    What has to travel to a machine with a GPU is `git archive --format=tar.gz --output=workbench.tar.gz HEAD`, less than 40 MB.
+
     Examples:
 
       workbench bench gpu --minutes 5
