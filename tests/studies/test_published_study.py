@@ -75,6 +75,16 @@ def test_the_sentence_says_which_figures_are_reached():
     assert as_published(far) == "HR@10 is within .005 of the published one for none: a (-0.0300)."
 
 
+def test_the_highest_open_row_has_its_own_protocol(monkeypatch):
+    monkeypatch.setattr(Found, "find", lambda self, chosen, sequences: Trained())
+    table = Published(models=("ml-1m/hstu-dot", "visible/hstu-dot")).table(Found())
+    highest = table[table["model"] == "visible/hstu-dot"].set_index("metric")
+    assert highest["published"].to_dict() == {"HR@10": 0.3642, "NDCG@10": 0.2164}
+    assert highest["value"]["HR@10"] == pytest.approx(1 / 3) and highest["strict"]["HR@10"] == 0.25
+    assert "target time visible, model chosen on validation" in highest["protocol"].iloc[0]
+    assert format_published(table)["NDCG@10"].tolist()[:3] == [""] * 3
+
+
 def test_what_was_not_published_is_refused_by_name():
     with pytest.raises(
         ValueError, match="no published settings: cpu/gru4rec-dot; these have some: sasrec-dot"
