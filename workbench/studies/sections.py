@@ -309,8 +309,8 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             "workbench bench train --steps 3 --reference PATH",
             of_training,
             "Batch 128, length 200, 128 negatives per position; float32, or with the factors of products rounded to bfloat16"
-            " (*bf16*). *speed-up* is over the reference implementation, which follows the published arithmetic; *over published*"
-            " over a checkout of the published code, in the same run.",
+            " (*bf16*). *speed-up* is over the reference implementation, which follows the published arithmetic; *over"
+            " published* over a checkout of the published code, in the same run.",
         ),
     ),
     "Search": (
