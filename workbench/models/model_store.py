@@ -271,9 +271,14 @@ def find_trained(preset: Preset, sequences: Sequences, *, seed: int = 0) -> Trai
 def find_folder(preset: Preset, sequences: Sequences, *, seed: int = 0) -> Path | None:
     """The folder of the retriever that `find_trained` returns; None if there is none. Nothing is measured."""
     wanted, folders = _wanted(preset, sequences, seed), _folders(preset, sequences, seed)
-    same = (folder for folder in folders if _fits(folder, wanted))
-    copies = (folder for folder in folders if _fits_a_copy(folder, wanted, sequences))
-    return next(same, None) or next(copies, None)
+    for folder in folders:
+        if _fits(folder, wanted):
+            return folder
+    for folder in folders:
+        metadata = _trained_elsewhere(folder, wanted)
+        if metadata is not None and training_data.have_same_order(metadata, sequences):
+            return folder
+    return None
 
 
 def _folders(preset: Preset, sequences: Sequences, seed: int) -> list[Path]:
@@ -507,29 +512,22 @@ def _fits(folder: Path, wanted: dict[str, Any]) -> bool:
         return False
 
 
-def _fits_a_copy(
-    folder: Path, wanted: dict[str, Any], sequences: Sequences, *, any_order: bool = False
-) -> bool:
-    """Whether a folder holds a whole checkpoint of these settings that was trained on a copy of the data, in the same order."""
+def _trained_elsewhere(folder: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """The metadata of a whole checkpoint of these settings, whatever it was trained on; None if the folder holds none."""
     try:
         metadata = read_metadata(folder)
     except (ValueError, OSError):
-        return False
-    if "fingerprint" not in metadata:  # weights that were imported: what they were trained on is unknown
-        return False
-    is_near = (
-        metadata.get("dataset") == sequences.name
-        if any_order
-        else training_data.have_same_order(metadata, sequences)
-    )
-    return is_near and _fits(folder, wanted | {"fingerprint": metadata["fingerprint"]})
+        return None
+    fingerprint = metadata.get("fingerprint")  # none with weights that were imported: their data are unknown
+    return metadata if fingerprint and _fits(folder, wanted | {"fingerprint": fingerprint}) else None
 
 
 def _of_other_data(preset: Preset, sequences: Sequences, seed: int) -> str:
     """Why a trained checkpoint is not used, if its data have the name of these and another order; to append."""
     wanted = _wanted(preset, sequences, seed)
     for folder in _folders(preset, sequences, seed):
-        if _fits_a_copy(folder, wanted, sequences, any_order=True):
+        metadata = _trained_elsewhere(folder, wanted)
+        if metadata is not None and metadata.get("dataset") == sequences.name:
             return f" ({folder} was trained on another {sequences.name}: users have other items, or in another order)"
     return ""
 

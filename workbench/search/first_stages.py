@@ -16,15 +16,13 @@ from workbench.contracts import ComponentSimilarity, ItemState, QueryState
 from workbench.search.bounds import not_finite
 from workbench.search.tiles import DEFAULT_BUDGET, score_block, tiling
 from workbench.search.topk import CorpusRows
+from workbench.similarities.rounding import AT_ONCE
 
 RIDGE = 1e-3
 """Of the fit of item vectors: a share of the mean squared query feature."""
 
 LEVEL_ITEMS = 65_536
 """Items, evenly spaced, whose scores give a query's mean score; in a smaller corpus all of them."""
-
-AT_ONCE = 1 << 18
-"""Numbers of item components that are held in double precision together."""
 
 
 class FirstStage(ABC):

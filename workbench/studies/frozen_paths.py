@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.data import Sequences
+from workbench.models import training_data
 from workbench.models.model_store import TrainedModel, check_model, store_model
 from workbench.retriever import OWN_KEYS, Retriever
 from workbench.runtime import derived_seed, generator, stopwatch
@@ -151,7 +152,7 @@ def store_paths(
     Raises ValueError, before it fits, if the retriever was trained on other data, or `folder` holds anything else.
     """
     fit = fit or PathFit()
-    if base.metadata["fingerprint"] != sequences.fingerprint():
+    if not training_data.are_same(base.metadata, sequences):
         raise ValueError(f"{base.folder} was trained on other data than {sequences.name} here holds")
     kept = {k: v for k, v in base.metadata.items() if k not in (*OWN_KEYS, "best", "preset", "stored_dtype")}
     source = (

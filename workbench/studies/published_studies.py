@@ -1,7 +1,7 @@
 """The study of published runs: the same settings trained here, under the protocol that they were published with."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import pandas as pd
 
@@ -13,13 +13,26 @@ from workbench.models.model_store import PUBLISHED_TABLE
 from workbench.studies.study import Models, PresetsOnDataset, register
 from workbench.training.presets import preset
 
-METHODS = {"sasrec-dot": "SASRec", "sasrec-mol": "SASRec+MoL", "hstu-dot": "HSTU", "hstu-mol": "HSTU+MoL"}
-"""The published name of a method, by the end of its preset's name, apart from "-bf16"."""
-VISIBLE = replace(STRICT, name="time visible", request_time=True)
-"""As the highest open rows of MovieLens 1M are measured, HSTU with a dot product among them."""
-HIGHEST = {"hstu-dot": "HSTU-large"}
-"""Its published name, by the end of its preset's name in the family "visible"."""
-RECTOOLS = "RecTools"
+
+class Origin(NamedTuple):
+    """Where figures were published: the source, the name that each method has there by the end of its preset's name (apart from
+    "-bf16"), and the protocol they were measured by."""
+
+    source: str
+    methods: dict[str, str]
+    protocol: Protocol
+
+
+SETTINGS = Origin(
+    PUBLISHED_TABLE,
+    {"sasrec-dot": "SASRec", "sasrec-mol": "SASRec+MoL", "hstu-dot": "HSTU", "hstu-mol": "HSTU+MoL"},
+    RAILS,
+)
+"""Of the presets of published settings."""
+HIGHEST = Origin(
+    "RecTools", {"hstu-dot": "HSTU-large"}, replace(STRICT, name="time visible", request_time=True)
+)
+"""Of the presets "visible/…": the highest open row of MovieLens 1M."""
 MARGIN = 0.005
 """How far HR@10 may be from the published one to count as the same result."""
 
@@ -39,11 +52,11 @@ class Published(PresetsOnDataset):
     models: tuple[str, ...] = ("ml-1m/sasrec-dot", "ml-1m/sasrec-mol", "ml-1m/hstu-dot", "ml-1m/hstu-mol")
 
     def __post_init__(self) -> None:
-        strange = [name for name in self.models if _method(name) not in _methods(name)]
+        strange = [name for name in self.models if _method(name) is None]
         if strange:
             raise ValueError(
-                f"no published settings: {', '.join(strange)}; these have some: {', '.join(METHODS)} of a dataset,"
-                f" visible/{', visible/'.join(HIGHEST)}"
+                f"no published settings: {', '.join(strange)}; these have some: {', '.join(SETTINGS.methods)} of a"
+                f" dataset, visible/{', visible/'.join(HIGHEST.methods)}"
             )
 
     def table(self, models: Models) -> pd.DataFrame:
@@ -58,14 +71,12 @@ class Published(PresetsOnDataset):
         for name in self.models:
             if (model := models.find(preset(name), sequences)) is None:
                 continue
-            retriever, rules = model.retriever(), _protocol(name).on(sequences)
+            retriever, rules = model.retriever(), _origin(name).protocol.on(sequences)
             found, strict = (
                 summarize(rank_users(retriever, sequences, protocol), protocol).set_index("metric")
                 for protocol in (rules, STRICT.on(sequences))
             )
-            theirs = comparable(
-                published(self.dataset, [_methods(name)[_method(name)]], source=_source(name))
-            )
+            theirs = comparable(published(self.dataset, [str(_method(name))], source=_origin(name).source))
             facts = {
                 "model": name,
                 "protocol": str(rules),
@@ -83,24 +94,13 @@ class Published(PresetsOnDataset):
         return pd.DataFrame(rows)
 
 
-def _method(preset: str) -> str:
-    return preset.rpartition("/")[2].removesuffix("-bf16")
+def _origin(preset: str) -> Origin:
+    return HIGHEST if preset.startswith("visible/") else SETTINGS
 
 
-def _is_visible(preset: str) -> bool:
-    return preset.startswith("visible/")
-
-
-def _methods(preset: str) -> dict[str, str]:
-    return HIGHEST if _is_visible(preset) else METHODS
-
-
-def _source(preset: str) -> str:
-    return RECTOOLS if _is_visible(preset) else PUBLISHED_TABLE
-
-
-def _protocol(preset: str) -> Protocol:
-    return VISIBLE if _is_visible(preset) else RAILS
+def _method(preset: str) -> str | None:
+    """Its published name; None if it has none."""
+    return _origin(preset).methods.get(preset.rpartition("/")[2].removesuffix("-bf16"))
 
 
 def format_published(table: pd.DataFrame) -> pd.DataFrame:
