@@ -58,17 +58,17 @@ inline void fetch(const Number* row, int64_t length) {
 // Weights as matrices of whole vectors, zeros where there is nothing.
 struct Layer {
     int64_t inputs, outputs;
-    std::vector<float> forwards, backwards, bias;  // (inputs, outputs), (outputs, inputs), (outputs)
+    std::vector<float> memory;
+    float *forwards, *backwards, *bias;  // (inputs, outputs), (outputs, inputs), (outputs)
 
     Layer(const float* weight, const float* shift, int64_t outputs, int64_t inputs)
         : inputs(whole_vectors(inputs)), outputs(whole_vectors(outputs)) {
-        forwards.resize(this->inputs * this->outputs);
-        backwards.resize(this->inputs * this->outputs);
-        bias.resize(this->outputs);
+        int64_t size = this->inputs * this->outputs;
+        lay_out(memory, {{&forwards, size}, {&backwards, size}, {&bias, this->outputs}});
         for (int64_t o = 0; o < outputs; ++o)
             for (int64_t i = 0; i < inputs; ++i)
                 forwards[i * this->outputs + o] = backwards[o * this->inputs + i] = weight[o * inputs + i];
-        if (shift) std::copy(shift, shift + outputs, bias.begin());
+        if (shift) std::copy(shift, shift + outputs, bias);
     }
 };
 
@@ -285,8 +285,8 @@ void Work::run(const Number* items, int64_t share) {
     using Operand = Matrix<Number>;
     std::vector<Operand> forwards, backwards;
     for (auto& layer : layers) {
-        forwards.emplace_back(layer.outputs).take(layer.forwards.data(), layer.inputs);
-        backwards.emplace_back(layer.inputs).take(layer.backwards.data(), layer.outputs);
+        forwards.emplace_back(layer.outputs).take(layer.forwards, layer.inputs);
+        backwards.emplace_back(layer.inputs).take(layer.backwards, layer.outputs);
     }
     Operand query_rows(p.width), item_rows(row_length), logits(wide), hidden(units), change(wide), inner(units), above(wide);
     const float one = 1.0f;
@@ -305,7 +305,10 @@ void Work::run(const Number* items, int64_t share) {
         const float* query = p.query_components + t * p.query_groups * p.width;
         const float* of_query = p.query_gate ? p.query_gate + t * components : nullptr;
         for (int64_t c = 0; c < count; ++c) {
-            if (c + AHEAD < count) fetch(items + chosen[c + AHEAD] * row_numbers, row_numbers);
+            if (c + AHEAD < count) {
+                fetch(items + chosen[c + AHEAD] * row_numbers, row_numbers);
+                if (p.item_gate) fetch(p.item_gate + chosen[c + AHEAD] * components, components);
+            }
             std::memcpy(gathered + c * row_numbers, items + chosen[c] * row_numbers, row_numbers * sizeof(Number));
             if (p.item_gate)
                 std::memcpy(s.gates + c * wide, p.item_gate + chosen[c] * components, components * sizeof(float));
@@ -339,7 +342,7 @@ void Work::run(const Number* items, int64_t share) {
             logits.take(s.logits, count);
             if (two) {
                 multiplied(count, units, Operand::depth(components), logits.left(), forwards[0].right(), units,
-                           layers[0].bias.data(), 0, s.units, units);
+                           layers[0].bias, 0, s.units, units);
                 for (int64_t i = 0; i < count * units; i += LANES) {
                     Vector z = load<Vector>(s.units + i), sigma = sigmoid(z);
                     store(s.units + i, z * sigma);
@@ -348,7 +351,7 @@ void Work::run(const Number* items, int64_t share) {
                 hidden.take(s.units, count);
             }
             multiplied(count, wide, Operand::depth(inputs), (two ? hidden : logits).left(), forwards.back().right(), wide,
-                       layers.back().bias.data(), 0, s.raw, wide);
+                       layers.back().bias, 0, s.raw, wide);
             turned(s.raw, wide, tall, wide, s.raw_lanes, tall);
         }
         Gate gate{*this, s, of_query, p.item_gate != nullptr, Mask(p.gate_threshold, uint64_t(p.seed), t)};
@@ -367,6 +370,7 @@ void Work::run(const Number* items, int64_t share) {
         if (p.item_gate)
             for (int64_t c = 0; c < count; ++c) {
                 float* to = to_item_gate + chosen[c] * components;
+                if (c + AHEAD < count) fetch(to_item_gate + chosen[c + AHEAD] * components, components);
                 const float* from = s.raw + c * wide;
                 bool product = of_query && p.combination != 2;
                 for (int64_t k = 0; k < components; ++k) to[k] += product ? from[k] * of_query[k] : from[k];

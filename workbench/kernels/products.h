@@ -10,8 +10,8 @@ namespace {
 constexpr int WIDEST = 4;  // vectors of a row of sums, where there are 32 registers
 constexpr int most_rows(int vectors) { return vectors == 4 ? 6 : vectors == 3 ? 8 : 12; }
 #else
-constexpr int WIDEST = 3;
-constexpr int most_rows(int vectors) { return vectors == 3 ? 4 : vectors == 2 ? 6 : 8; }
+constexpr int WIDEST = 2;  // of 16 registers 12 hold sums
+constexpr int most_rows(int vectors) { return vectors == 2 ? 6 : 8; }
 #endif
 
 inline int64_t whole_vectors(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
@@ -37,7 +37,7 @@ inline void sums_of_block(Strided<Number> a, int64_t depth, const Number* b, int
     for (int64_t k = 0; k < depth; ++k) {
         Vector x[VECTORS_WIDE];
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS_WIDE; ++v) x[v] = load<Vector>(b + k * b_stride + v * LANES);
+        for (int v = 0; v < VECTORS_WIDE; ++v) x[v] = held(load<Vector>(b + k * b_stride + v * LANES));
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; ++r) {
             Number factor = a.at[r * a.by_row + k * a.by_column];

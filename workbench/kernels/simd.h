@@ -46,6 +46,14 @@ inline V load(const void* from) {
 
 inline void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
 
+// x, in a register from here on: where there are few, GCC would read it again for each product it takes part in.
+inline Vector held(Vector x) {
+#if defined(__x86_64__)
+    asm("" : "+v"(x));
+#endif
+    return x;
+}
+
 // Where the processor has it, an instruction; a NaN stays.
 inline Vector at_most(Vector x, float most) {
 #if defined(__AVX512F__)
@@ -198,7 +206,7 @@ inline void block_product(const float* packed_rows, const float* bias, int64_t c
     for (int64_t k = 0; k < columns; ++k) {
         Vector x[VECTORS];
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; ++v) x[v] = load<Vector>(tile + k * ITEMS + v * LANES);
+        for (int v = 0; v < VECTORS; ++v) x[v] = held(load<Vector>(tile + k * ITEMS + v * LANES));
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
             Vector weight = all(packed_rows[k * ROWS + r]);
