@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from workbench.contracts import Encoder
 from workbench.encoders import build
 from workbench.encoders.bert4rec import BERT4RecConfig
+from workbench.encoders.esasrec import ESASRecConfig
 from workbench.encoders.gru4rec import GRU4RecConfig
 from workbench.encoders.hstu import HSTUConfig
 from workbench.encoders.sasrec import SASRecConfig
@@ -21,6 +22,7 @@ from workbench.training.objectives import masked_item, next_item
 DIM, MAX_LENGTH = 16, 8
 CONFIGS = {
     "sasrec": SASRecConfig(blocks=2, heads=2, ffn_dim=32, dropout=0.1),
+    "esasrec": ESASRecConfig(blocks=2, heads=2, ffn_multiple=2, dropout=0.1),
     "hstu": HSTUConfig(blocks=2, heads=2, qk_dim=8, v_dim=8, dropout=0.1),
     "gru4rec": GRU4RecConfig(hidden_dim=24, layers=2, dropout=0.1),
     "bert4rec": BERT4RecConfig(blocks=2, heads=2, ffn_dim=32, dropout=0.1),

@@ -15,7 +15,7 @@ from workbench.similarities import SIMILARITIES
 from workbench.visible import visible
 
 BUILT_IN = ("dot", "mol", "maxsim", "sparcode", "deep_retrieval")
-BUILT_IN_ENCODERS = ("sasrec", "hstu", "gru4rec", "bert4rec", "two_tower")
+BUILT_IN_ENCODERS = ("sasrec", "esasrec", "hstu", "gru4rec", "bert4rec", "two_tower")
 
 
 def channels(color: str) -> list[float]:

@@ -90,6 +90,7 @@ def test_the_loss_falls_and_the_metric_rises(tmp_path, kind, precision):
     [
         LossConfig("full softmax"),
         LossConfig("bce", count=8),
+        LossConfig("gbce", count=8),
         LossConfig(negatives="in-batch", log_q=True),
         LossConfig(negatives="mixed", count=8),
     ],

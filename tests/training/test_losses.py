@@ -53,7 +53,11 @@ def literal(
             for item, q in zip(negatives[t], correction[1:], strict=True)
             if item != target
         ]
-        if config.kind == "bce":
+        if config.kind == "gbce":
+            drawn = len(negatives[t])
+            beta = config.calibration * min(1, drawn / (N - 1)) + 1 - config.calibration
+            total += (beta * softplus(-positive) + sum(map(softplus, others))) / (drawn + 1)
+        elif config.kind == "bce":
             mean = sum(softplus(s) for s in others) / len(others) if others else 0.0
             total += softplus(-positive) + mean
         else:
@@ -61,7 +65,7 @@ def literal(
     return total / len(targets)
 
 
-@pytest.mark.parametrize("kind", ["sampled softmax", "bce"])
+@pytest.mark.parametrize("kind", ["sampled softmax", "bce", "gbce"])
 def test_own_negatives_of_each_position(kind):
     config = LossConfig(kind, "uniform", 5)
     candidates = draw(config, TARGETS, N, generator())
@@ -72,7 +76,7 @@ def test_own_negatives_of_each_position(kind):
 
 
 @pytest.mark.parametrize("log_q", [False, True])
-@pytest.mark.parametrize("kind", ["sampled softmax", "bce"])
+@pytest.mark.parametrize("kind", ["sampled softmax", "bce", "gbce"])
 def test_the_batch_as_negatives(kind, log_q):
     config = LossConfig(kind, "in-batch", log_q=log_q)
     candidates = draw(config, TARGETS, N, generator())
@@ -86,7 +90,7 @@ def test_the_batch_as_negatives(kind, log_q):
 
 
 @pytest.mark.parametrize("log_q", [False, True])
-@pytest.mark.parametrize("kind", ["sampled softmax", "bce"])
+@pytest.mark.parametrize("kind", ["sampled softmax", "bce", "gbce"])
 def test_the_batch_and_shared_uniform_negatives(kind, log_q):
     config = LossConfig(kind, "mixed", 8, log_q=log_q)
     candidates = draw(config, TARGETS, N, generator())
@@ -98,6 +102,30 @@ def test_the_batch_and_shared_uniform_negatives(kind, log_q):
     corrections = [[math.log(q[ids.index(t)]), *map(math.log, q)] for t in TARGETS.tolist()]
     expected = literal(config, [ids] * T, corrections if log_q else None, TARGETS.tolist())
     assert computed(config, candidates) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("calibration", [0.0, 0.75, 1.0])
+def test_calibrated_scores_are_log_odds_of_an_interaction(calibration: float) -> None:
+    """Of items that score the same, one in N is the positive: with t = 1 the loss is least where σ(φ) = 1 / N, however few
+    negatives are drawn; with t = 0 where it is 1 / (C + 1), the overconfidence that the loss is made against."""
+    items, drawn = 101, 10
+    config = LossConfig("gbce", "uniform", drawn, calibration=calibration)
+    beta = calibration * drawn / (items - 1) + 1 - calibration
+    probability = beta / (beta + drawn)
+    assert calibration != 1 or probability == pytest.approx(1 / items)
+    assert calibration != 0 or probability == pytest.approx(1 / (drawn + 1))
+    dot = DotProduct(DotConfig(normalize=False, temperature=1.0))
+    queries = dot.queries(torch.ones(1, 1), torch.zeros(1, dtype=torch.long))
+    candidates = Candidates(torch.arange(2, drawn + 2)[None])
+
+    def at(score: float) -> float:
+        state = dot.items(torch.full((items, 1), score), torch.arange(1, items + 1))
+        return loss(
+            config, dot, queries, state, torch.tensor([1]), candidates, torch.arange(-1, items)
+        ).item()
+
+    least = math.log(probability / (1 - probability))
+    assert at(least) < min(at(least - 0.1), at(least + 0.1))
 
 
 def test_all_items_as_negatives():

@@ -2,6 +2,7 @@
 
 from workbench.contracts import Encoder
 from workbench.encoders.bert4rec import BERT4Rec, BERT4RecConfig
+from workbench.encoders.esasrec import ESASRec, ESASRecConfig
 from workbench.encoders.gru4rec import GRU4Rec, GRU4RecConfig
 from workbench.encoders.hstu import HSTU, HSTUConfig
 from workbench.encoders.registry import ENCODERS, register
@@ -14,6 +15,8 @@ __all__ = [
     "HSTU",
     "BERT4Rec",
     "BERT4RecConfig",
+    "ESASRec",
+    "ESASRecConfig",
     "EncoderConfig",
     "GRU4Rec",
     "GRU4RecConfig",

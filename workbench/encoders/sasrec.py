@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from workbench.contracts import Encoder, SequenceBatch
 from workbench.encoders.inputs import PositionalInput, check_length, last_positions
-from workbench.encoders.jagged import ByLength, Group, by_length
+from workbench.encoders.jagged import ByLength, by_length
 from workbench.encoders.registry import register
-from workbench.kernels.causal_attention import WeightDropout, causal_attention, serves
+from workbench.encoders.self_attention import self_attention
 from workbench.kernels.dropout import Dropout
 
 EPS = 1e-8
@@ -77,33 +77,10 @@ class SASRecBlock(nn.Module):
         weight, bias = self.project_in.weight, self.project_in.bias
         q = F.linear(query, weight[:width], bias[:width])
         qkv = torch.cat([q, F.linear(x, weight[width:], bias[width:])], dim=1)
-        y = query + self.project_out(self._attention(qkv, histories))
+        attended = self_attention(qkv, histories, self.heads, self.dropout if self.training else 0.0)
+        y = query + self.project_out(attended)
         z = F.layer_norm(y, (width,), eps=EPS)
         return z + self.ffn(z)
-
-    def _attention(self, qkv: Float[Tensor, "T W"], histories: ByLength) -> Float[Tensor, "T D"]:
-        dropout = WeightDropout()
-        if self.training and self.dropout:
-            dropout = WeightDropout(self.dropout, seed=int(torch.randint(2**62, ())))
-        if serves(qkv):
-            return causal_attention(qkv, histories.whole.offsets, self.heads, dropout)
-        return torch.cat([self._attend(qkv[group.rows], group, dropout) for group in histories.groups])
-
-    def _attend(
-        self, qkv: Float[Tensor, "t W"], group: Group, dropout: WeightDropout
-    ) -> Float[Tensor, "t D"]:
-        grid = group.layout.pad(qkv).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, heads, D / heads)
-        q, k, v = (t.transpose(1, 2) for t in grid.unbind(2))  # (B, heads, L, D / heads)
-        if dropout.probability and q.device.type == "cpu":  # the mask of the C++ version
-            logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-            later = torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1)
-            weights = logits.masked_fill(later, float("-inf")).softmax(-1)
-            rows = group.rows.start + group.layout.offsets[:-1, None] + torch.arange(group.layout.length)
-            mask = dropout.mask(rows, self.heads, group.layout.length)  # (B, L, heads, L)
-            attended = (weights * mask.transpose(1, 2).to(weights.dtype)) @ v
-        else:
-            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout.probability)
-        return group.layout.unpad(attended.transpose(1, 2).flatten(2))
 
 
 @register(SASRecConfig, title="SASRec", color="#56B4E9", marks=("dash", "circle", "/"))

@@ -3,7 +3,7 @@
 One history and head at a time; only pairs of which the key is not after the query are computed, in blocks that stay in the
 processor's cache; the gradient computes them again, and nothing of the size of all pairs exists. Dropout of the weights is a
 hash of a seed and the place. The torch version, for other devices and dtypes and where there is no compiler, is the encoder's
-(`encoders/sasrec.py`).
+(`encoders/self_attention.py`).
 """
 
 import ctypes

@@ -17,24 +17,27 @@ FORBIDDEN = -5e4
 
 @dataclass(frozen=True)
 class LossConfig:
-    """`kind`: softmax over the target and `count` negatives ("sampled softmax"), over all items ("full softmax"), or binary
-    cross-entropy of each ("bce"). `negatives`: `count` items drawn uniformly for each position ("uniform") or once for all
-    positions of the batch ("shared": nothing is gathered, so many more cost the same), the distinct targets of the batch
-    ("in-batch"), or those together with `count` uniform items shared by the batch ("mixed").
+    """`kind`: softmax over the target and `count` negatives ("sampled softmax"), over all items ("full softmax"), binary
+    cross-entropy of each ("bce"), or that with the positive's probability to a power which makes up for negatives that are not
+    drawn ("gbce"; `calibration` t: 0 none of it, 1 all, so that σ(φ) is the probability of an interaction).
+    `negatives`: `count` items drawn uniformly for each position ("uniform") or once for all positions of the batch ("shared":
+    nothing is gathered, so many more cost the same), the distinct targets of the batch ("in-batch"), or those together with
+    `count` uniform items shared by the batch ("mixed").
     `log_q`: subtract the logarithm of each in-batch item's sampling probability (Yi et al. 2019; not in the published runs):
     its share of the targets of the batch, or of all that a training pass goes through (`frequencies` "stream", as in the
     paper, which estimates it on the way).
     """
 
-    kind: Literal["sampled softmax", "full softmax", "bce"] = "sampled softmax"
+    kind: Literal["sampled softmax", "full softmax", "bce", "gbce"] = "sampled softmax"
     negatives: SampledNegatives = "uniform"
     count: int = 128
     log_q: bool = False
     frequencies: Literal["batch", "stream"] = "batch"
+    calibration: float = 0.75
 
     def __post_init__(self) -> None:
-        if self.kind not in ("sampled softmax", "full softmax", "bce"):
-            raise ValueError(f"unknown loss {self.kind!r}: choose sampled softmax, full softmax or bce")
+        if self.kind not in ("sampled softmax", "full softmax", "bce", "gbce"):
+            raise ValueError(f"unknown loss {self.kind!r}: choose sampled softmax, full softmax, bce or gbce")
         if self.negatives not in ("uniform", "shared", "in-batch", "mixed"):
             raise ValueError(
                 f"unknown negatives {self.negatives!r}: choose uniform, shared, in-batch or mixed"
@@ -43,6 +46,8 @@ class LossConfig:
             raise ValueError(f"frequencies must be batch or stream, not {self.frequencies!r}")
         if self.count < 1:
             raise ValueError(f"count must be at least 1, not {self.count}")
+        if not 0 <= self.calibration <= 1:
+            raise ValueError(f"calibration must lie in [0, 1], not {self.calibration}")
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ def loss(
     - sampled softmax: −log exp(φ⁺) / (exp φ⁺ + Σ exp φ⁻), a negative equal to the positive being left out
     - full softmax: −log exp(φ⁺) / Σ_all exp φ
     - bce: −log σ(φ⁺) − mean over negatives of log(1 − σ(φ⁻))
+    - gbce: −(β log σ(φ⁺) + Σ log(1 − σ(φ⁻))) / (C + 1), β = t α + 1 − t, α = C / (N − 1) the share of the N items but the
+      positive that C negatives are (Petrov and Macdonald 2023, "gSASRec")
     """
     target_rows = rows[targets]
     if candidates is None:
@@ -129,4 +136,9 @@ def loss(
     if config.kind == "bce":
         count = (~same).sum(1).clamp(min=1)
         return (F.softplus(-positive[:, 0]) + F.softplus(scores).sum(1) / count).mean()
+    if config.kind == "gbce":
+        drawn = negatives.shape[-1]
+        share = min(1.0, drawn / max(1, len(rows) - 2))  # of the other items; rows begins with padding
+        beta = config.calibration * share + 1 - config.calibration
+        return (beta * F.softplus(-positive[:, 0]) + F.softplus(scores).sum(1)).mean() / (drawn + 1)
     return (torch.cat([positive, scores], dim=1).logsumexp(1) - positive[:, 0]).mean()

@@ -5,13 +5,14 @@ checkpoints (two cores, under an hour each), `fair/…` the published sizes unde
 with the time of the target visible, `quick/…` those of the quick notebooks on the embedded dataset, `book-crossing/…` those of
 a dataset without times. Each `…/hstu-mol` has a sister `…/hstu-mol-unbalanced`, trained without the load-balancing loss and
 otherwise the same; each dot product and Mixture-of-Logits of `cpu/…` one that is trained twice as long, `…-longer`; the
-published MoL of MovieLens 1M one whose item dropout is drawn as there, `…-dropout-per-candidate`.
+published MoL of MovieLens 1M one whose item dropout is drawn as there, `…-dropout-per-candidate`. What was proposed since the
+published runs: encoder `esasrec`, and the dot products of `fair/…` with other losses, `…-gbce` and `…-full-softmax`.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from workbench.encoders import EncoderConfig, HSTUConfig, SASRecConfig
+from workbench.encoders import EncoderConfig, ESASRecConfig, HSTUConfig, SASRecConfig
 from workbench.registry import did_you_mean, load_entry_points
 from workbench.retriever import RetrieverConfig
 from workbench.similarities import DotConfig, MaxSimConfig, MoLConfig, SimilarityConfig
@@ -125,6 +126,9 @@ def _fair() -> dict[str, Preset]:
     )
     encoders: dict[str, EncoderConfig] = {
         "sasrec": published.sasrec,
+        "esasrec": ESASRecConfig(
+            published.sasrec.blocks, published.sasrec.heads, dropout=published.sasrec.dropout
+        ),
         "hstu": replace(published.hstu, request_time=False),
     }
     similarities: dict[str, SimilarityConfig] = {
@@ -142,11 +146,14 @@ def _fair() -> dict[str, Preset]:
         "mol-temperature-0.1": replace(published.mol, temperature=0.1),
     }
     stored = published.mol.item_groups * published.mol.component_dim + published.mol.components
+    sources = {
+        "esasrec": "the blocks of eSASRec, of the published SASRec's sizes, trained like the published ML-1M models"
+    }
     return {
         f"fair/{e}-{s}": Preset(
             f"fair/{e}-{s}", published.dataset,
             RetrieverConfig(encoder, similarity, stored if s == "dot-wide" else published.dim, published.max_length),
-            training, "the published ML-1M models under the strict protocol, trained in the same way",
+            training, sources.get(e, "the published ML-1M models under the strict protocol, trained in the same way"),
         )
         for e, encoder in encoders.items()
         for s, similarity in similarities.items()
@@ -219,6 +226,12 @@ def _with_full_softmax(chosen: Preset) -> Preset:
     return _sister(chosen, "full-softmax", difference, training=training)
 
 
+def _with_gbce(chosen: Preset) -> Preset:
+    training = replace(chosen.training, loss=replace(chosen.training.loss, kind="gbce"))
+    difference = "generalised binary cross-entropy (gSASRec) in the place of a softmax"
+    return _sister(chosen, "gbce", difference, training=training)
+
+
 def _with_visible_time(chosen: Preset) -> Preset:
     """The protocol of the highest open rows: stable order of ties, epoch chosen on validation, time of the target visible."""
     encoder = chosen.retriever.encoder
@@ -236,10 +249,12 @@ def _in_bf16(chosen: Preset) -> Preset:
 
 
 _LINED_UP = _published() | _cpu() | _fair() | _quick()
-_DENSE = _with_full_softmax(_LINED_UP["fair/hstu-dot"])
+_DOTS = [_LINED_UP[f"fair/{encoder}-dot"] for encoder in ("sasrec", "esasrec", "hstu")]
+_DENSE = [_with_full_softmax(p) for p in _DOTS]
 _VARIED = (
-    _DENSE,
-    *(_with_visible_time(p) for p in (_LINED_UP["fair/hstu-dot"], _DENSE, _LINED_UP["fair/hstu-mol"])),
+    *_DENSE,
+    *(_with_gbce(p) for p in _DOTS),
+    *(_with_visible_time(p) for p in (_DOTS[-1], _DENSE[-1], _LINED_UP["fair/hstu-mol"])),
     *(
         _in_bf16(_LINED_UP[name])
         for name in ("cpu/hstu-mol", "fair/hstu-mol", "ml-1m/hstu-mol", "ml-1m/sasrec-mol")
