@@ -1,5 +1,6 @@
 """The run for a GPU: refused without one, complete on a pretended one, written after each step, failures and time kept."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         gpu, "_kernels", lambda device: iter([{"what": "a kernel", "note": "agrees: off by 0.0e+00"}])
     )
+    monkeypatch.setattr(gpu, "_losses", lambda device: iter([{"what": "a loss", "note": "agrees"}]))
     monkeypatch.setattr(mixture, "_triton_version", lambda: None)
 
 
@@ -52,6 +54,8 @@ def test_every_step_is_written_as_it_ends(monkeypatch) -> None:
     assert [len(steps) for steps in seen] == [1, 2, 3, 4, 5]
     assert list(table["step"].unique()) == ["kernels", "search", "training", "first stage", "faiss"]
     assert not table["what"].isin(["failed", "left out", "cut short"]).any(), table
+    assert table.loc[table["step"] == "training", "note"].tolist() == ["", "the loss in torch"]
+    assert {"a kernel", "a loss"} <= set(table["what"])
     timed = table.dropna(subset="ms")
     assert (timed["ms"] > 0).all() and set(timed["queries"]) == {1, 2, 3, 32}
     assert table["note"].str.contains("roofline").sum() == 4  # two dtypes, two batches
@@ -120,6 +124,25 @@ def test_kernels_agree_with_float64_on_this_device(monkeypatch) -> None:
     assert len(rows) == 3 * tried and rows["note"].str.startswith("agrees").all()
     monkeypatch.setattr(gpu, "TOLERANCES", {torch.float32: -1.0})
     assert pd.DataFrame(gpu._kernels(torch.device("cpu")))["note"].str.startswith("DIFFERS").all()
+
+
+def test_losses_agree_with_float64_on_this_device(monkeypatch) -> None:
+    monkeypatch.undo()
+    rows = pd.DataFrame(gpu._losses(torch.device("cpu")))
+    assert len(rows) == 3 and rows["note"].str.startswith("agrees").all()
+    monkeypatch.setattr(gpu, "TOLERANCES", {torch.float32: -1.0})
+    assert pd.DataFrame(gpu._losses(torch.device("cpu")))["note"].str.startswith("DIFFERS").all()
+
+
+@pytest.mark.parametrize("before", [None, "1"])
+def test_the_fused_loss_is_turned_off_for_its_comparison_alone(monkeypatch, before: str | None) -> None:
+    if before is None:
+        monkeypatch.delenv(gpu.FUSED_SWITCH, raising=False)
+    else:
+        monkeypatch.setenv(gpu.FUSED_SWITCH, before)
+    with gpu._environment(gpu.FUSED_SWITCH, "0"):
+        assert os.environ[gpu.FUSED_SWITCH] == "0"
+    assert os.environ.get(gpu.FUSED_SWITCH) == before
 
 
 def test_variants_set_constants_of_the_kernels_and_put_them_back(monkeypatch) -> None:

@@ -83,9 +83,29 @@ def test_brute_force_uses_it_on_a_gpu(found):
     assert found.get("searched", True) is True
 
 
+@pytest.mark.parametrize("check", ["losses", "loss_shapes"])
+def test_the_loss_and_its_gradient_agree_with_float64(found, check):
+    assert found[check] <= 2e-5
+
+
+def test_a_loss_of_bfloat16_stays_within_the_stated_tolerance(found):
+    assert 1e-4 < found["loss_in_half"] <= 0.1
+
+
+def test_what_the_loss_cannot_read_is_an_error(found):
+    assert found["no_such_candidate"] == [
+        *2 * ["a candidate is no row of the items: rows must lie in 0..4"],
+        "item_components must be of shape (5, 1, 4), not (5, 1, 3)",
+    ]
+
+
+def test_training_uses_it_on_a_gpu(found):
+    assert found.get("trained", True) is True
+
+
 def test_every_kernel_compiles_for_a_gpu(tmp_path):
     code = printed_by(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
-    assert len(code) == 10
+    assert len(code) == 14
     assert min(code.values()) > 1000
 
 

@@ -3,15 +3,18 @@
 On a CPU they need TRITON_INTERPRET=1 before triton is imported. Prints a JSON object: what each check found, by name.
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from workbench.kernels import mixture, mixture_triton
+from workbench.kernels import mixture, mixture_loss, mixture_triton
 from workbench.kernels.mixture import MixtureGate
+from workbench.kernels.mixture_loss import GateDropout
 
 States = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
 
@@ -237,6 +240,89 @@ def searched(device: str) -> bool:
     return bool(torch.allclose(found.scores, ranked(plain, 100)[0], atol=1e-4))
 
 
+NO_DROPOUT, DROPOUT = GateDropout(), GateDropout(0.3, 0.2, seed=5)
+
+
+def loss_error(
+    device: str,
+    hidden: int | None = 20,
+    combination: mixture.Combination = "glu_silu",
+    parts: tuple[bool, bool] = (True, True),
+    dropout: GateDropout = DROPOUT,
+    groups: tuple[int, int, int] = (4, 3, 20),
+    biases: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> float:
+    """How far loss and gradients are from the torch version's in float64, the latter relative to the largest of each tensor."""
+    generator = torch.Generator().manual_seed(0)
+    p = groups[0] * groups[1]
+
+    def randn(*shape: int, scale: float = 1.0) -> Tensor:
+        return scale * torch.randn(shape, generator=generator)
+
+    f, g = (
+        randn(4, groups[0], groups[2], scale=3 / groups[2] ** 0.5).to(dtype),
+        randn(30, *groups[1:]).to(dtype),
+    )
+    of_query, of_item = randn(4, p) if parts[0] else None, randn(30, p) if parts[1] else None
+    weights: list[Tensor | None] = [None] * 4
+    if hidden:
+        weights = [randn(hidden, p, scale=0.2), randn(hidden), randn(p, hidden, scale=0.2), randn(p)]
+    elif hidden == 0:
+        weights[2:] = randn(p, p, scale=0.2), randn(p)
+    if not biases:
+        weights[1] = weights[3] = None
+    rows = torch.randint(30, (4, 19), generator=generator)
+    rows[:2, 1::3] = rows[:2, :1]  # the positive again
+    given = [f, of_query, g, of_item, *weights]
+    plan = mixture_loss._Plan(combination, dropout)
+    there = [None if t is None else t.to(device) for t in given]
+    loss, found = mixture_loss._solve_fused(plan, rows.to(device), there)
+    exact = [None if t is None else t.double().requires_grad_() for t in given]
+    layers = tuple((w, b) for w, b in (exact[4:6], exact[6:]) if w is not None)
+    rule = MixtureGate(layers, combination)
+    wanted = mixture_loss.plain_mixture_loss(*exact[:4], rule, rows, dropout)  # type: ignore[arg-type]
+    gradients = torch.autograd.grad(wanted, [t for t in exact if t is not None])
+    # A gradient that cancels out (of the gate of one component, say) is off by the rounding of the terms that cancel.
+    least = max(1e-3, 1e-2 * max(float(t.abs().max()) for t in gradients))
+    off = [abs(loss.item() - wanted.item())]
+    for got, want in zip([t for t in found if t is not None], gradients, strict=True):
+        off.append(float((got.double().cpu() - want).abs().max()) / max(least, float(want.abs().max())))
+    return max(off)
+
+
+def losses(device: str) -> float:
+    """The largest error of the loss and its gradient in float32, over kinds of gates, with and without dropout."""
+    every = itertools.product((20, 0, None), ("glu_silu", "glu_silu_ln", "sum"))
+    found = [loss_error(device, hidden, combination) for hidden, combination in every]  # type: ignore[arg-type]
+    found += [loss_error(device, parts=parts) for parts in ((True, False), (False, True), (False, False))]
+    return max(*found, loss_error(device, dropout=NO_DROPOUT))
+
+
+def loss_shapes(device: str) -> float:
+    """The largest error over shapes: one component, groups that are no powers of two, wide components; no biases."""
+    cases: list[dict[str, Any]] = [{"groups": (1, 1, 3)}, {"groups": (5, 3, 70)}, {"biases": False}]
+    return max(loss_error(device, **case) for case in cases)
+
+
+def loss_in_half(device: str) -> float:
+    """The error with components of bfloat16, with products of bfloat16."""
+    return loss_error(device, dtype=torch.bfloat16)
+
+
+def no_such_candidate(device: str) -> list[str]:
+    """What candidates and shapes that do not fit raise."""
+    plan, messages = mixture_loss._Plan("sum", NO_DROPOUT), []
+    f, g = torch.zeros(2, 1, 4, device=device), torch.zeros(5, 1, 4, device=device)
+    for row, items in ((-1, g), (5, g), (0, g[..., :3])):
+        try:
+            rows = torch.full((2, 3), row, device=device)
+            mixture_loss._solve_fused(plan, rows, [f, None, items, None, None, None, None, None])
+        except (IndexError, ValueError) as error:
+            messages.append(str(error))
+    return messages
+
+
 CHECKS: dict[str, Callable[[str], object]] = {
     check.__name__: check
     for check in (
@@ -251,11 +337,24 @@ CHECKS: dict[str, Callable[[str], object]] = {
         stretches,
         ties,
         nan_first,
+        losses,
+        loss_shapes,
+        loss_in_half,
+        no_such_candidate,
     )
 }
 
 
+def trained(device: str) -> bool:
+    """Whether `mixture_loss` takes the fused version for tensors on a GPU, and its gradient arrives. Needs a GPU."""
+    f, g = (torch.randn(n, 2, 8, device=device, requires_grad=True) for n in (3, 9))
+    rows = torch.tensor([[0, 1, 2]] * 3, device=device)
+    assert mixture_loss._fused(f, g)
+    mixture_loss.mixture_loss(f, None, g, None, MixtureGate((), "sum"), rows, NO_DROPOUT).backward()
+    return f.grad is not None and g.grad is not None and bool(g.grad[:3].any())
+
+
 if __name__ == "__main__":
     on = sys.argv[1]
-    checks = CHECKS if on == "cpu" else {**CHECKS, "searched": searched}
+    checks = CHECKS if on == "cpu" else {**CHECKS, "searched": searched, "trained": trained}
     print(json.dumps({name: check(on) for name, check in checks.items()}))

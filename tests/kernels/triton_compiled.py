@@ -12,10 +12,17 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from workbench.kernels import mixture_triton
+from workbench.kernels import mixture_loss_triton, mixture_triton
+from workbench.kernels.mixture_loss import GateDropout
 
 TARGET = GPUTarget("cuda", 90, 32)  # H100, H200
-POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64", torch.int8: "*i8"}
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+    torch.int8: "*i8",
+}
 STATES = (
     *("f_ptr", "query_gate_ptr", "g_ptr", "item_gate_ptr"),
     *("w1_ptr", "b1_ptr", "w2_ptr", "b2_ptr"),
@@ -71,6 +78,25 @@ def best(
     )
 
 
+def loss(layers: int, combination: str, gated: bool, rounded: bool, backward: bool) -> int:
+    """At the published sizes of MovieLens 1M."""
+    p, hidden = 32, 128
+    weights: list[Tensor | None] = [None] * 4
+    if layers == 2:
+        weights = [torch.ones(hidden, p), torch.ones(hidden), torch.ones(p, hidden), torch.ones(p)]
+    elif layers == 1:
+        weights[2:] = torch.ones(p, p), torch.ones(p)
+    parts = (torch.ones(3, p), torch.ones(9, p)) if gated else (None, None)
+    given = (torch.ones(3, 8, 64), parts[0], torch.ones(9, 4, 64), parts[1], *weights)
+    read, constants, _ = mixture_loss_triton.launch(given, combination, GateDropout(0.2, 0.1), rounded)
+    names = mixture_loss_triton._kernel.arg_names
+    tensors = dict(zip(names[:8], read, strict=True)) | dict(zip(names[11:19], read, strict=True))
+    keys = torch.ones(1, dtype=torch.int32)
+    tensors |= {"rows_ptr": ROWS, "keys_ptr": keys, "scores_ptr": SCORES}
+    kind = mixture_triton.HALF if rounded else mixture_triton.EXACT
+    return code_bytes(mixture_loss_triton._kernel, tensors, {**constants, "kind": kind, "backward": backward})
+
+
 CASES = {
     "scores": lambda: scores(False, torch.float32),
     "scores in half": lambda: scores(False, torch.bfloat16),
@@ -82,6 +108,10 @@ CASES = {
     "best, masked": lambda: best(TWO_LAYERS, "glu_silu", True, True, torch.float32),
     "best, masked, one layer": lambda: best(ONE_LAYER, "glu_silu_ln", True, True, torch.float32),
     "best, no gate": lambda: best((), "sum", False, False, torch.float32),
+    "scores of the loss": lambda: loss(2, "glu_silu", True, False, False),
+    "gradient of the loss": lambda: loss(2, "glu_silu", True, False, True),
+    "gradient of the loss in half": lambda: loss(2, "glu_silu", True, True, True),
+    "gradient of the loss, one layer": lambda: loss(1, "glu_silu_ln", True, False, True),
 }
 
 

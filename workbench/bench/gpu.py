@@ -1,10 +1,12 @@
 """One run for a GPU: kernels against their definition, search, a training step, large first stages; written after each step."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from workbench.bench.workloads import SIZES, RandomWeights, Workload, build
 from workbench.contracts import Searcher
 from workbench.evaluation.latency import measure
 from workbench.kernels import mixture
+from workbench.kernels.mixture import MixtureGate
+from workbench.kernels.mixture_loss import FUSED_SWITCH, GateDropout, mixture_loss, plain_mixture_loss
 from workbench.retriever import Retriever
 from workbench.search import Approximate, BruteForce
 from workbench.search.candidates import SourceBuilder
@@ -78,7 +82,7 @@ def steps(plan: GPUPlan, device: torch.device) -> list[Step]:
     if (checkout := plan.reference) is not None:
         published = [("published code", lambda: _published(plan, checkout, device))]
     return [
-        ("kernels", lambda: _kernels(device)),
+        ("kernels", lambda: chain(_kernels(device), _losses(device))),
         ("search", lambda: _search(plan, device)),
         *published,
         ("training", lambda: _training(plan, device)),
@@ -162,6 +166,40 @@ def _kernels(device: torch.device) -> Iterator[Row]:
                         "queries": 5,
                         "note": f"{word}: off by {off:.1e}",
                     }
+
+
+def _losses(device: torch.device) -> Iterator[Row]:
+    """The sampled softmax of training and its gradient against float64, over kinds of gates."""
+    chance = runtime.generator(0)
+    dropout, tolerance = GateDropout(0.2, 0.1, seed=3), TOLERANCES[torch.float32]
+    for hidden, combination in ((20, "glu_silu"), (0, "sum"), (None, "glu_silu_ln")):
+        shapes = [(50, 3, 20), (50, 6), (400, 2, 20), (400, 6)]
+        shapes += (
+            []
+            if hidden is None
+            else [(6, 6), (6,)]
+            if hidden == 0
+            else [(hidden, 6), (hidden,), (6, hidden), (6,)]
+        )
+        drawn = [torch.randn(shape, generator=chance) for shape in shapes]
+        rows = torch.randint(400, (50, 33), generator=chance)
+        found = []
+        for function, place, dtype in (
+            (mixture_loss, device, torch.float32),
+            (plain_mixture_loss, torch.device("cpu"), torch.float64),
+        ):
+            leaves = [t.to(place, dtype).requires_grad_() for t in drawn]
+            gate = MixtureGate(tuple(zip(leaves[4::2], leaves[5::2], strict=True)), combination)  # type: ignore[arg-type]
+            f, query_gate, g, item_gate = leaves[:4]
+            loss = function(f, query_gate, g, item_gate, gate, rows.to(place), dropout)
+            gradients = torch.autograd.grad(loss, leaves)
+            found.append([loss.detach().double().cpu(), *(g.double().cpu() for g in gradients)])
+        off = max(
+            float((got - want).abs().max() / want.abs().max()) for got, want in zip(*found, strict=True)
+        )
+        word = "agrees" if off <= tolerance else "DIFFERS"
+        what = f"loss and gradient, gate of {hidden} hidden units, {combination}"
+        yield {"what": what, "items": 400, "queries": 50, "note": f"{word}: off by {off:.1e}"}
 
 
 @contextmanager
@@ -265,9 +303,25 @@ def _training(plan: GPUPlan, device: torch.device) -> Iterator[Row]:
     for name in plan.presets:
         chosen = preset(name)
         users = plan.training_batch or chosen.training.batch_size
-        times = measure(_training_step(chosen, users, device), device, 2, max(1, plan.repeats // 4))
-        ms = 1e3 * float(times["seconds"].median())
-        yield {"what": f"a step of {name}", "items": ITEMS, "queries": users, "ms": ms}
+        fused = isinstance(chosen.retriever.similarity, MoLConfig)
+        for note, value in (("", "1"), ("the loss in torch", "0")) if fused else (("", "1"),):
+            with _environment(FUSED_SWITCH, value):
+                times = measure(_training_step(chosen, users, device), device, 2, max(1, plan.repeats // 4))
+            ms = 1e3 * float(times["seconds"].median())
+            yield {"what": f"a step of {name}", "items": ITEMS, "queries": users, "ms": ms, "note": note}
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _training_step(chosen: Preset, users: int, device: torch.device) -> Callable[[], None]:

@@ -50,8 +50,7 @@ def kept(
     [[[2.0, 0.0, 0.0, 0.0]]]
     """
     least = drop_threshold(probability)
-    key = _scrambled((rows + 1) * signed(0x9E3779B97F4A7C15, 64) + signed(seed, 64))
-    add, flip = (k.to(torch.int32)[:, None] for k in (key, key >> 32))
+    add, flip = row_keys(seed, rows).split(1, dim=1)
     x = torch.arange(math.prod(shape), device=rows.device).to(torch.int32)
     x = x * signed(0x9E3779B1, 32) + add
     x = x ^ _shifted(x, 16, 32)
@@ -61,6 +60,12 @@ def kept(
     x = x ^ _shifted(x, 16, 32)
     above = (x ^ signed(2**31, 32)) >= least - 2**31  # the order of numbers without a sign
     return above.view(len(rows), *shape).double() * (2**32 / (2**32 - least))
+
+
+def row_keys(seed: int, rows: Int[Tensor, "t"]) -> Int[Tensor, "t 2"]:
+    """What the hash of each row's elements begins with, int32: what is added, and the bits that are flipped."""
+    key = _scrambled((rows + 1) * signed(0x9E3779B97F4A7C15, 64) + signed(seed, 64))
+    return torch.stack([key.to(torch.int32), (key >> 32).to(torch.int32)], dim=1)
 
 
 def drop_threshold(probability: float) -> int:

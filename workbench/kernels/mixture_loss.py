@@ -1,14 +1,16 @@
 """Sampled softmax over Mixture-of-Logits with its gradient, for candidates of each position's own.
 
 On a CPU a C++ version (`mixture_loss.cpp`, compiled on demand) serves float32: one position at a time, whose activations stay
-in the processor's cache, so that the gradient comes with the value and nothing of size (T, C, P) exists. Everywhere else
-the plain torch version works in tiles of positions, whose activations the gradient computes again.
+in the processor's cache, so that the gradient comes with the value and nothing of size (T, C, P) exists. On a GPU a Triton
+version (`mixture_loss_triton`) keeps only scores, and computes all else again for the gradient; `WORKBENCH_FUSED_LOSS=0` turns
+it off. Everywhere else the plain torch
+version works in tiles of positions, whose activations the gradient computes again.
 
 Within `runtime.bf16_products` the C++ version rounds the factors of its products to bfloat16 if the processor has AVX-512 BF16:
 gradients are off by some 1e-2 of their length; sums, softmax, activations and what adds up in the items stay float32.
 
-Dropout is a function of a seed, the position, the candidate and the component (a hash), so that both versions, any tile and
-any number of threads draw the same mask. The C++ version adds the gradient of the items and of the gate's weights in as many
+Dropout is a function of a seed, the position, the candidate and the component (a hash), so that all versions, any tile and any
+number of threads draw the same mask. The C++ version adds the gradient of the items and of the gate's weights in as many
 shares as there are threads: the same bits for the same number of threads.
 """
 
@@ -30,9 +32,10 @@ from workbench import runtime
 from workbench.contracts import sampled_softmax
 from workbench.kernels.dropout import drop_threshold, kept, signed
 from workbench.kernels.mixture import PAIRS_AT_ONCE, MixtureGate, gate_weights
-from workbench.kernels.mixture_native import COMBINATIONS, NO_SUCH_ROW, OUT_OF_MEMORY
+from workbench.kernels.mixture_native import COMBINATIONS, DTYPES, NO_SUCH_ROW, OUT_OF_MEMORY
 from workbench.kernels.native import library, reads, struct
 from workbench.kernels.tiles import gathered_tiles
+from workbench.runtime import optional
 
 SOURCE = Path(__file__).with_name("mixture_loss.cpp")
 WIDTH_MULTIPLE = 16
@@ -41,6 +44,8 @@ LEAST_SUM = 1e-6
 """The weights that dropout leaves are divided by their sum, and at least by this (the published constant)."""
 SWITCH = "WORKBENCH_BF16"
 """The environment variable that turns products in bfloat16 off with 0."""
+FUSED_SWITCH = "WORKBENCH_FUSED_LOSS"
+"""The environment variable that turns the Triton version off with 0."""
 SHARES_BYTES = 2**30
 """Gradients of the items that the threads hold together; a larger table is served by fewer threads, at least two."""
 
@@ -71,7 +76,7 @@ def mixture_loss(
     parts = (query_components, query_gate, item_components, item_gate)
     weights = [t for layer in gate.layers for t in layer if t is not None]
     present = [t for t in (*parts, *weights) if t is not None]
-    if rows.numel() and serves(*present):
+    if rows.numel() and (serves(*present) or _fused(*present)):
         (first, last) = (
             gate.layers if len(gate.layers) == 2 else (None, gate.layers[0] if gate.layers else None)
         )
@@ -84,8 +89,18 @@ def mixture_loss(
 
 def serves(*tensors: Tensor) -> bool:
     """Whether the C++ version takes these: float32 on a CPU, one of them with a gradient, and the library is there."""
-    learns = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return learns and reads(*tensors) and _library() is not None
+    return _learns(tensors) and reads(*tensors) and _library() is not None
+
+
+def _fused(*tensors: Tensor) -> bool:
+    """Whether the Triton version takes these: float32 or bfloat16 on a GPU, one with a gradient, and triton is there."""
+    on_gpu = all(t.device.type == "cuda" and t.dtype in DTYPES for t in tensors)
+    wanted = os.environ.get(FUSED_SWITCH) != "0"
+    return wanted and _learns(tensors) and on_gpu and optional("triton") is not None
+
+
+def _learns(tensors: Sequence[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def plain_mixture_loss(
@@ -166,7 +181,7 @@ class _MixtureLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: _Plan, rows: Tensor, *tensors: Tensor | None) -> Tensor:
-        loss, gradients = _solve(plan, rows, tensors)
+        loss, gradients = (_solve if rows.device.type == "cpu" else _solve_fused)(plan, rows, tensors)
         ctx.save_for_backward(*gradients)
         return loss
 
@@ -176,8 +191,11 @@ class _MixtureLoss(torch.autograd.Function):
         return None, None, *(None if t is None else t * gradients[0] for t in ctx.saved_tensors)
 
 
-def _solve(plan: _Plan, rows: Tensor, tensors: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
-    """The mean loss, and its gradient for each of `tensors`, in the order of `_READ`."""
+def _sizes(rows: Tensor, tensors: Sequence[Tensor | None]) -> tuple[int, int, int, int, int, int]:
+    """T, Pq, d, N, Px, and the hidden units of the gate (0: a linear one, −1: none) of `tensors`, in the order of `_READ`.
+
+    Raises ValueError if shapes or the rows' dtype do not fit: the kernels would read past the end.
+    """
     query_components, _, item_components, _, first, _, last, _ = tensors
     assert query_components is not None and item_components is not None
     t, query_groups, width = query_components.shape
@@ -188,17 +206,38 @@ def _solve(plan: _Plan, rows: Tensor, tensors: Sequence[Tensor | None]) -> tuple
         *((t, query_groups, width), (t, p), (n, item_groups, width), (n, p)),
         *((hidden, p), (hidden,), (p, hidden or p), (p,)),
     )
-    for name, tensor, shape in zip(
-        _READ, tensors, expected, strict=True
-    ):  # the library would read past the end
+    for name, tensor, shape in zip(_READ, tensors, expected, strict=True):
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"{name} must be of shape {shape}, not {tuple(tensor.shape)}")
     if rows.dtype != torch.int64 or len(rows) != t:
         raise ValueError(f"rows must be int64, one for each of {t} queries, not {rows.dtype} of {len(rows)}")
+    return t, query_groups, width, n, item_groups, hidden
+
+
+def _solve_fused(
+    plan: _Plan, rows: Tensor, tensors: Sequence[Tensor | None]
+) -> tuple[Tensor, list[Tensor | None]]:
+    """`_solve` in Triton; within autocast to bfloat16, or if any of `tensors` is, products are of bfloat16."""
+    from workbench.kernels import mixture_loss_triton
+
+    _sizes(rows, tensors)
+    autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
+    rounded = autocast or any(x is not None and x.dtype == torch.bfloat16 for x in tensors)
+    whole = [None if x is None else x.detach().float() for x in tensors]
+    loss, gradients = mixture_loss_triton.solve(whole, plan.combination, rows, plan.dropout, rounded)
+    return loss, [
+        None if to is None or x is None else to.to(x.dtype) for to, x in zip(gradients, tensors, strict=True)
+    ]
+
+
+def _solve(plan: _Plan, rows: Tensor, tensors: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
+    """The mean loss, and its gradient for each of `tensors`, in the order of `_READ`."""
+    t, query_groups, width, n, item_groups, hidden = _sizes(rows, tensors)
+    p = query_groups * item_groups
     padding = -width % WIDTH_MULTIPLE
     read = [None if x is None else x.detach().contiguous() for x in tensors]
     if padding:
-        read[0], read[2] = F.pad(query_components, (0, padding)), F.pad(item_components, (0, padding))
+        read[0], read[2] = (None if x is None else F.pad(x, (0, padding)) for x in (read[0], read[2]))
     most = max(2, SHARES_BYTES // (4 * max(1, n) * (item_groups * (width + padding) + p)))
     shares = min(torch.get_num_threads(), most, t)
     found = [None if x is None else torch.zeros(_share_shape(i, x, shares)) for i, x in enumerate(read)]

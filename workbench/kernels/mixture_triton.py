@@ -45,7 +45,8 @@ FLOAT32_PRODUCTS = EXACT
 
 
 @triton.jit
-def _product(a, b, sums, kind: tl.constexpr):
+def product(a, b, sums, kind: tl.constexpr):
+    """sums + a · b, computed as `kind` says."""
     if kind == 1:
         return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), sums)
     if kind == 2:
@@ -90,7 +91,7 @@ def _tile_scores(
         k = start + tl.arange(0, WIDTH)
         g = tl.load(g_base + g_at[:, None] + k[None, :], g_there[:, None] & (k < width)[None, :], 0.0)
         f = tl.load(f_base + f_at[None, :] + k[:, None], f_there[None, :] & (k < width)[:, None], 0.0)
-        s = _product(g, f, s, kind)
+        s = product(g, f, s, kind)
     s = tl.reshape(s, [ITEMS, PX, QUERIES, PQ])
     s = tl.reshape(tl.permute(s, [2, 0, 3, 1]), [PAIRS, P])
 
@@ -100,16 +101,16 @@ def _tile_scores(
     a = tl.zeros([PAIRS, P], tl.float32)
     if layers == 1:
         w = tl.load(w2_ptr + p[None, :] * P + p[:, None])
-        a = _product(s, w, a, kind) + tl.load(b2_ptr + p)[None, :]
+        a = product(s, w, a, kind) + tl.load(b2_ptr + p)[None, :]
     if layers == 2:
         a += tl.load(b2_ptr + p)[None, :]
         for start in range(0, HIDDEN, HIDDEN_AT_ONCE):
             h = start + tl.arange(0, HIDDEN_AT_ONCE)
             w1 = tl.load(w1_ptr + h[None, :] * P + p[:, None])
             x = tl.zeros([PAIRS, HIDDEN_AT_ONCE], tl.float32) + tl.load(b1_ptr + h)[None, :]
-            x = _product(s, w1, x, kind)
+            x = product(s, w1, x, kind)
             w2 = tl.load(w2_ptr + p[None, :] * HIDDEN + h[:, None])
-            a = _product(x * tl.sigmoid(x), w2, a, kind)
+            a = product(x * tl.sigmoid(x), w2, a, kind)
 
     pair = tl.arange(0, PAIRS)
     q, n = first_query + pair // ITEMS, first_item + pair % ITEMS
@@ -242,11 +243,12 @@ def kind_of(items: torch.dtype, device: str) -> int:
     return HALF if device == "cuda" else ROUNDED
 
 
-def _power_of_two(number: int) -> int:
+def power_of_two(number: int) -> int:
+    """The smallest that is not below `number`."""
     return 1 << max(0, number - 1).bit_length()
 
 
-def _padded(matrix: Tensor, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
+def padded(matrix: Tensor, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
     """`matrix` with its rows and columns moved to new places in a larger matrix of zeros."""
     larger = matrix.new_zeros(shape, dtype=torch.float32)
     larger[rows[:, None], columns[None, :]] = matrix.float()
@@ -268,9 +270,9 @@ def launch(
     """
     b, query_groups, width = query_components.shape
     n, item_groups, _ = item_components.shape
-    px = _power_of_two(item_groups)
+    px = power_of_two(item_groups)
     least = SMALLEST_PRODUCT // px if together else SMALLEST_PRODUCT  # for a product that is wide enough
-    pq = max(_power_of_two(query_groups), least)
+    pq = max(power_of_two(query_groups), least)
     queries = max(1, SMALLEST_PRODUCT // pq)
     device = query_components.device
     component = torch.arange(query_groups * item_groups, device=device)
@@ -282,13 +284,13 @@ def launch(
         inputs = place
         if len(layers) == 2:
             first_weight, first_bias = layers[0]
-            hidden = max(SMALLEST_PRODUCT, _power_of_two(len(first_weight)))
+            hidden = max(SMALLEST_PRODUCT, power_of_two(len(first_weight)))
             inputs = torch.arange(len(first_weight), device=device)
-            w1 = _padded(first_weight, inputs, place, (hidden, pq * px))
+            w1 = padded(first_weight, inputs, place, (hidden, pq * px))
             b1 = torch.zeros(hidden, device=device)
             if first_bias is not None:
                 b1[inputs] = first_bias.float()
-        w2 = _padded(weight, place, inputs, (pq * px, hidden if len(layers) == 2 else pq * px))
+        w2 = padded(weight, place, inputs, (pq * px, hidden if len(layers) == 2 else pq * px))
         b2 = torch.zeros(pq * px, device=device)
         if bias is not None:
             b2[place] = bias.float()
@@ -308,10 +310,10 @@ def launch(
             "of_item": item_gate is not None,
             "kind": kind,
             "QUERIES": queries,
-            "ITEMS": max(SMALLEST_PRODUCT, _power_of_two(VALUES_OF_A_TILE // (queries * pq * px))),
+            "ITEMS": max(SMALLEST_PRODUCT, power_of_two(VALUES_OF_A_TILE // (queries * pq * px))),
             "PQ": pq,
             "PX": px,
-            "WIDTH": min(summed, max(SMALLEST_PRODUCT, _power_of_two(width))),
+            "WIDTH": min(summed, max(SMALLEST_PRODUCT, power_of_two(width))),
             "HIDDEN": hidden,
             "HIDDEN_AT_ONCE": min(summed, hidden),
         },
@@ -375,7 +377,7 @@ def top_k(
     b, n = len(query_components), len(item_components)
     if not 1 <= k <= min(n, MOST_RESULTS):
         raise ValueError(f"k must lie in 1..{min(n, MOST_RESULTS)}, not be {k}")
-    kept = _power_of_two(k)
+    kept = power_of_two(k)
     start = launch(query_components, query_gate, item_components, item_gate, layers, combination)
     blocks = triton.cdiv(b, start.constants["QUERIES"])
     tiles = triton.cdiv(n, start.constants["ITEMS"])
