@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.contracts import SequenceBatch
 from workbench.encoders import SASRec, SASRecConfig
-from workbench.encoders import sasrec as encoder_module
+from workbench.encoders import self_attention as encoder_module
 from workbench.kernels import causal_attention as module
 from workbench.kernels.causal_attention import WeightDropout, causal_attention
 
