@@ -127,6 +127,23 @@ def test_a_sister_leaves_out_the_balancing_loss_alone(family, weight):
     assert (sister.training, sister.retriever.encoder) == (balanced.training, balanced.retriever.encoder)
 
 
+@pytest.mark.parametrize("name", ["ml-1m/sasrec-mol", "ml-1m/hstu-mol"])
+def test_fewer_epochs_are_all_that_differs(name):
+    whole, shorter = preset(name), preset(f"{name}-50-epochs")
+    assert shorter.training == replace(whole.training, epochs=50)
+    assert (shorter.retriever, shorter.dataset) == (whole.retriever, whole.dataset)
+    assert shorter.source.endswith("50 epochs of 101")
+
+
+@pytest.mark.parametrize("encoder", ["sasrec", "esasrec", "hstu"])
+@pytest.mark.parametrize(("suffix", "kind"), [("gbce", "gbce"), ("full-softmax", "full softmax")])
+def test_another_loss_is_all_that_differs(encoder, suffix, kind):
+    usual, other = preset(f"fair/{encoder}-dot"), preset(f"fair/{encoder}-dot-{suffix}")
+    assert other.training.loss.kind == kind and usual.training.loss.kind == "sampled softmax"
+    assert replace(other.training, loss=usual.training.loss) == usual.training
+    assert other.retriever == usual.retriever
+
+
 def test_an_unknown_preset_lists_the_known():
     with pytest.raises(ValueError, match=r"no preset 'ml-1m/gru'.*ml-1m/hstu-mol"):
         preset("ml-1m/gru")

@@ -5,7 +5,8 @@ checkpoints (two cores, under an hour each), `fair/…` the published sizes unde
 with the time of the target visible, `quick/…` those of the quick notebooks on the embedded dataset, `book-crossing/…` those of
 a dataset without times. Each `…/hstu-mol` has a sister `…/hstu-mol-unbalanced`, trained without the load-balancing loss and
 otherwise the same; each dot product and Mixture-of-Logits of `cpu/…` one that is trained twice as long, `…-longer`; the
-published MoL of MovieLens 1M one whose item dropout is drawn as there, `…-dropout-per-candidate`. What was proposed since the
+published MoL of MovieLens 1M one whose item dropout is drawn as there, `…-dropout-per-candidate`, and one that is trained for
+half as long, `…-50-epochs`. What was proposed since the
 published runs: encoder `esasrec`, and the dot products of `fair/…` with other losses, `…-gbce` and `…-full-softmax`.
 """
 
@@ -244,6 +245,13 @@ def _with_visible_time(chosen: Preset) -> Preset:
     )
 
 
+def _in_fewer_epochs(chosen: Preset, epochs: int = 50) -> Preset:
+    training = replace(chosen.training, epochs=epochs)
+    return _sister(
+        chosen, f"{epochs}-epochs", f"{epochs} epochs of {chosen.training.epochs}", training=training
+    )
+
+
 def _in_bf16(chosen: Preset) -> Preset:
     return _sister(chosen, "bf16", "in bf16", training=replace(chosen.training, precision="bf16"))
 
@@ -259,6 +267,7 @@ _VARIED = (
         _in_bf16(_LINED_UP[name])
         for name in ("cpu/hstu-mol", "fair/hstu-mol", "ml-1m/hstu-mol", "ml-1m/sasrec-mol")
     ),
+    *(_in_fewer_epochs(_LINED_UP[f"ml-1m/{encoder}-mol"]) for encoder in ("sasrec", "hstu")),
 )
 PRESETS: dict[str, Preset] = (
     _LINED_UP
