@@ -7,6 +7,7 @@ from workbench.data import Sequences
 from workbench.encoders import (
     BERT4RecConfig,
     EncoderConfig,
+    ESASRecConfig,
     GRU4RecConfig,
     HSTUConfig,
     SASRecConfig,
@@ -22,6 +23,7 @@ USERS, ITEMS, DIM, LENGTH = 60, 25, 8, 8
 
 ENCODERS: dict[str, EncoderConfig] = {
     "sasrec": SASRecConfig(1, 2, 12, 0.2),
+    "esasrec": ESASRecConfig(1, 2, 2, 0.2),
     "hstu": HSTUConfig(1, 2, 4, 4, 0.2),
     "gru4rec": GRU4RecConfig(hidden_dim=8, layers=1, dropout=0.2),
     "bert4rec": BERT4RecConfig(blocks=1, heads=2, ffn_dim=12, dropout=0.2),

@@ -301,7 +301,12 @@ def losses(device: str) -> float:
 
 def loss_shapes(device: str) -> float:
     """The largest error over shapes: one component, groups that are no powers of two, wide components; no biases."""
-    cases: list[dict[str, Any]] = [{"groups": (1, 1, 3)}, {"groups": (5, 3, 70)}, {"biases": False}]
+    cases: list[dict[str, Any]] = [
+        {"groups": (1, 1, 3)},
+        {"groups": (5, 3, 70)},
+        {"groups": (16, 2, 16)},
+        {"biases": False},
+    ]
     return max(loss_error(device, **case) for case in cases)
 
 
@@ -349,7 +354,7 @@ def trained(device: str) -> bool:
     """Whether `mixture_loss` takes the fused version for tensors on a GPU, and its gradient arrives. Needs a GPU."""
     f, g = (torch.randn(n, 2, 8, device=device, requires_grad=True) for n in (3, 9))
     rows = torch.tensor([[0, 1, 2]] * 3, device=device)
-    assert mixture_loss._fused(f, g)
+    assert mixture_loss.fuses(f, g)
     mixture_loss.mixture_loss(f, None, g, None, MixtureGate((), "sum"), rows, NO_DROPOUT).backward()
     return f.grad is not None and g.grad is not None and bool(g.grad[:3].any())
 

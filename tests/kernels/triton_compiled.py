@@ -32,6 +32,10 @@ TWO_LAYERS = ((torch.ones(20, 6), torch.ones(20)), (torch.ones(6, 20), None))
 ONE_LAYER = ((torch.ones(6, 6), torch.ones(6)),)
 
 
+MOST_SHARED = 99 * 1024
+"""Bytes of shared memory that a program may take on every GPU since Ampere."""
+
+
 def code_bytes(kernel: Any, tensors: dict[str, Tensor | None], constants: dict[str, Any]) -> int:
     """Of a kernel for these tensors, None for those that are not there; all other arguments are 32-bit integers."""
     signature, fixed = {}, {}
@@ -42,6 +46,7 @@ def code_bytes(kernel: Any, tensors: dict[str, Tensor | None], constants: dict[s
         else:
             signature[name] = "i32" if tensor is None else POINTERS[tensor.dtype]
     made = triton.compile(ASTSource(kernel, signature, fixed), target=TARGET, options={"num_warps": 8})
+    assert made.metadata.shared <= MOST_SHARED, made.metadata.shared  # to take more fails when it is loaded
     return len(made.asm["cubin"])
 
 
@@ -78,16 +83,23 @@ def best(
     )
 
 
-def loss(layers: int, combination: str, gated: bool, rounded: bool, backward: bool) -> int:
-    """At the published sizes of MovieLens 1M."""
-    p, hidden = 32, 128
+def loss(
+    layers: int,
+    combination: str,
+    gated: bool,
+    rounded: bool,
+    backward: bool,
+    groups: tuple[int, int, int] = (8, 4, 64),
+) -> int:
+    """At the published sizes of MovieLens 1M, if no others are given."""
+    p, hidden = groups[0] * groups[1], 128
     weights: list[Tensor | None] = [None] * 4
     if layers == 2:
         weights = [torch.ones(hidden, p), torch.ones(hidden), torch.ones(p, hidden), torch.ones(p)]
     elif layers == 1:
         weights[2:] = torch.ones(p, p), torch.ones(p)
     parts = (torch.ones(3, p), torch.ones(9, p)) if gated else (None, None)
-    given = (torch.ones(3, 8, 64), parts[0], torch.ones(9, 4, 64), parts[1], *weights)
+    given = (torch.ones(3, groups[0], groups[2]), parts[0], torch.ones(9, *groups[1:]), parts[1], *weights)
     read, constants, _ = mixture_loss_triton.launch(given, combination, GateDropout(0.2, 0.1), rounded)
     names = mixture_loss_triton._kernel.arg_names
     tensors = dict(zip(names[:8], read, strict=True)) | dict(zip(names[11:19], read, strict=True))
@@ -112,6 +124,13 @@ CASES = {
     "gradient of the loss": lambda: loss(2, "glu_silu", True, False, True),
     "gradient of the loss in half": lambda: loss(2, "glu_silu", True, True, True),
     "gradient of the loss, one layer": lambda: loss(1, "glu_silu_ln", True, False, True),
+    "gradient of the loss, no gate": lambda: loss(0, "sum", False, False, True),
+    "gradient of the loss, Amazon Books in half": lambda: loss(2, "glu_silu", True, True, True, (8, 8, 32)),
+    "gradient of the loss, the most components": lambda: loss(1, "sum", True, False, True, (16, 8, 16)),
+    "gradient of the loss, the most components in half": lambda: loss(
+        1, "sum", True, True, True, (32, 4, 16)
+    ),
+    "gradient of the loss, one component": lambda: loss(2, "sum", True, True, True, (1, 1, 16)),
 }
 
 

@@ -54,7 +54,7 @@ def literal(
             if item != target
         ]
         if config.kind == "gbce":
-            drawn = len(negatives[t])
+            drawn = len(others)
             beta = config.calibration * min(1, drawn / (N - 1)) + 1 - config.calibration
             total += (beta * softplus(-positive) + sum(map(softplus, others))) / (drawn + 1)
         elif config.kind == "bce":
@@ -143,7 +143,7 @@ def test_every_item_once_as_negative_is_the_full_softmax():
 
 
 @pytest.mark.parametrize("negatives", ["uniform", "shared", "in-batch", "mixed"])
-@pytest.mark.parametrize("kind", ["sampled softmax", "bce"])
+@pytest.mark.parametrize("kind", ["sampled softmax", "bce", "gbce"])
 def test_a_negative_that_is_the_positive_counts_for_nothing(kind, negatives):
     targets = torch.full((T,), 4)
     config = LossConfig(kind, negatives, 3)
@@ -151,12 +151,13 @@ def test_a_negative_that_is_the_positive_counts_for_nothing(kind, negatives):
         candidates = Candidates(torch.full((T, 3), 4))
     else:
         candidates = Candidates(torch.tensor([4] if negatives == "in-batch" else [4, 4, 4]))
-    expected = 0.0 if kind == "sampled softmax" else sum(softplus(-SCORES[t][3]) for t in range(T)) / T
+    positives = sum(softplus(-SCORES[t][3]) for t in range(T)) / T
+    expected = {"sampled softmax": 0.0, "bce": positives, "gbce": (1 - config.calibration) * positives}[kind]
     assert computed(config, candidates, targets) == pytest.approx(expected, abs=1e-6)
 
 
 @given(
-    kind=st.sampled_from(["sampled softmax", "bce"]),
+    kind=st.sampled_from(["sampled softmax", "bce", "gbce"]),
     negatives=st.sampled_from(["uniform", "shared", "in-batch", "mixed"]),
     targets=st.lists(st.integers(1, 20), min_size=1, max_size=15),
     count=st.integers(1, 30),
@@ -192,7 +193,7 @@ def test_uniform_negatives_reach_every_item_equally():
 
 
 @pytest.mark.parametrize("negatives", ["uniform", "shared", "in-batch", "mixed"])
-@pytest.mark.parametrize("kind", ["sampled softmax", "full softmax", "bce"])
+@pytest.mark.parametrize("kind", ["sampled softmax", "full softmax", "bce", "gbce"])
 def test_gradients_push_the_positive_up(kind, negatives):
     raw = randn(T, D, seed=1).requires_grad_()
     queries = SIMILARITY.queries(raw, torch.zeros(T, dtype=torch.long))
@@ -217,7 +218,7 @@ def test_log_q_works_under_autocast(negatives):
 
 
 @pytest.mark.parametrize("negatives", ["uniform", "shared", "in-batch", "mixed"])
-@pytest.mark.parametrize("kind", ["sampled softmax", "bce"])
+@pytest.mark.parametrize("kind", ["sampled softmax", "bce", "gbce"])
 def test_a_large_corpus_prepares_the_items_of_the_step_alone(
     monkeypatch, kind, negatives, tiny_retriever, tiny_batch
 ):

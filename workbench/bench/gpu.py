@@ -22,8 +22,8 @@ from workbench.bench.workloads import SIZES, RandomWeights, Workload, build
 from workbench.contracts import Searcher
 from workbench.evaluation.latency import measure
 from workbench.kernels import mixture
-from workbench.kernels.mixture import MixtureGate
-from workbench.kernels.mixture_loss import FUSED_SWITCH, GateDropout, mixture_loss, plain_mixture_loss
+from workbench.kernels.mixture import Combination, MixtureGate
+from workbench.kernels.mixture_loss import FUSED_SWITCH, GateDropout, fuses, mixture_loss, plain_mixture_loss
 from workbench.retriever import Retriever
 from workbench.search import Approximate, BruteForce
 from workbench.search.candidates import SourceBuilder
@@ -169,37 +169,55 @@ def _kernels(device: torch.device) -> Iterator[Row]:
 
 
 def _losses(device: torch.device) -> Iterator[Row]:
-    """The sampled softmax of training and its gradient against float64, over kinds of gates."""
-    chance = runtime.generator(0)
-    dropout, tolerance = GateDropout(0.2, 0.1, seed=3), TOLERANCES[torch.float32]
-    for hidden, combination in ((20, "glu_silu"), (0, "sum"), (None, "glu_silu_ln")):
-        shapes = [(50, 3, 20), (50, 6), (400, 2, 20), (400, 6)]
-        shapes += (
-            []
-            if hidden is None
-            else [(6, 6), (6,)]
-            if hidden == 0
-            else [(hidden, 6), (hidden,), (6, hidden), (6,)]
-        )
-        drawn = [torch.randn(shape, generator=chance) for shape in shapes]
-        rows = torch.randint(400, (50, 33), generator=chance)
-        found = []
-        for function, place, dtype in (
-            (mixture_loss, device, torch.float32),
-            (plain_mixture_loss, torch.device("cpu"), torch.float64),
-        ):
-            leaves = [t.to(place, dtype).requires_grad_() for t in drawn]
-            gate = MixtureGate(tuple(zip(leaves[4::2], leaves[5::2], strict=True)), combination)  # type: ignore[arg-type]
-            f, query_gate, g, item_gate = leaves[:4]
-            loss = function(f, query_gate, g, item_gate, gate, rows.to(place), dropout)
-            gradients = torch.autograd.grad(loss, leaves)
-            found.append([loss.detach().double().cpu(), *(g.double().cpu() for g in gradients)])
-        off = max(
-            float((got - want).abs().max() / want.abs().max()) for got, want in zip(*found, strict=True)
-        )
-        word = "agrees" if off <= tolerance else "DIFFERS"
-        what = f"loss and gradient, gate of {hidden} hidden units, {combination}"
-        yield {"what": what, "items": 400, "queries": 50, "note": f"{word}: off by {off:.1e}"}
+    """The sampled softmax of training and its gradient against float64: kinds of gates, published sizes, bfloat16."""
+    cases: list[tuple[tuple[int, int, int], int | None, Combination, torch.dtype]] = [
+        ((3, 2, 20), 20, "glu_silu", torch.float32),
+        ((3, 2, 20), 0, "sum", torch.float32),
+        ((3, 2, 20), None, "glu_silu_ln", torch.float32),
+        ((8, 4, 64), 128, "glu_silu", torch.float32),
+        ((8, 8, 32), 128, "glu_silu", torch.bfloat16),
+    ]
+    with _environment(FUSED_SWITCH, "1"):
+        for groups, hidden, combination, dtype in cases:
+            off, fused = _loss_error(device, groups, hidden, combination, dtype)
+            word, where = "agrees" if off <= TOLERANCES[dtype] else "DIFFERS", "fused" if fused else "torch"
+            yield {
+                "what": f"loss and gradient, {groups[0]} × {groups[1]} components of {groups[2]}, gate of {hidden} hidden"
+                f" units, {combination}, {str(dtype).removeprefix('torch.')}",
+                "items": 400,
+                "queries": 50,
+                "note": f"{word}: off by {off:.1e}, {where}",
+            }
+
+
+def _loss_error(
+    device: torch.device,
+    groups: tuple[int, int, int],
+    hidden: int | None,
+    combination: Combination,
+    dtype: torch.dtype,
+) -> tuple[float, bool]:
+    """How far the loss and its gradients are from float64's, relative to the largest of each; and whether they are fused."""
+    chance, (query_groups, item_groups, width) = runtime.generator(0), groups
+    p = query_groups * item_groups
+    layers = {None: [], 0: [(p, p), (p,)]}.get(hidden, [(hidden, p), (hidden,), (p, hidden), (p,)])
+    shapes = [(50, query_groups, width), (50, p), (400, item_groups, width), (400, p), *layers]
+    drawn = [torch.randn(shape, generator=chance) / shape[-1] ** 0.5 for shape in shapes]
+    drawn[0], drawn[2] = drawn[0].to(dtype), drawn[2].to(dtype)
+    rows, dropout = torch.randint(400, (50, 33), generator=chance), GateDropout(0.2, 0.1, seed=3)
+    found = []
+    for function, leaves in (
+        (mixture_loss, [t.to(device).requires_grad_() for t in drawn]),
+        (plain_mixture_loss, [t.double().requires_grad_() for t in drawn]),
+    ):
+        f, query_gate, g, item_gate, *weights = leaves
+        gate = MixtureGate(tuple(zip(weights[::2], weights[1::2], strict=True)), combination)
+        loss = function(f, query_gate, g, item_gate, gate, rows.to(f.device), dropout)
+        gradients = torch.autograd.grad(loss, leaves)
+        found.append([x.detach().double().cpu() for x in (loss, *gradients)])
+    off = max(float((got - want).abs().max() / want.abs().max()) for got, want in zip(*found, strict=True))
+    there = [t.to(device).requires_grad_() for t in (drawn[0], drawn[2])]
+    return off, fuses(*there)
 
 
 @contextmanager
@@ -299,12 +317,12 @@ def _timed(
 
 
 def _training(plan: GPUPlan, device: torch.device) -> Iterator[Row]:
-    """A step of training at published settings: forward, backward, update."""
+    """A step of training at published settings: forward, backward, update; of mixtures with both versions of the loss."""
     for name in plan.presets:
         chosen = preset(name)
         users = plan.training_batch or chosen.training.batch_size
-        fused = isinstance(chosen.retriever.similarity, MoLConfig)
-        for note, value in (("", "1"), ("the loss in torch", "0")) if fused else (("", "1"),):
+        mixture_there = isinstance(chosen.retriever.similarity, MoLConfig)
+        for note, value in (("", "1"), ("the loss in torch", "0"))[: 1 + mixture_there]:
             with _environment(FUSED_SWITCH, value):
                 times = measure(_training_step(chosen, users, device), device, 2, max(1, plan.repeats // 4))
             ms = 1e3 * float(times["seconds"].median())

@@ -138,9 +138,10 @@ def bench_gpu(
 ) -> None:
     """Everything that is worth measuring on a GPU, in one run of under 12 minutes; the table is written after each step.
 
-    The kernels against float64; brute force and the fused top k against the roofline, in two precisions and by the size of a
-    tile; training steps at published settings; the h-indexer up to a hundred million items; FAISS. A step that fails is a row.
-    "published arithmetic" is our version of it; --reference runs and times a checkout of the published code, too.
+    The kernels of scores and of the training loss against float64; brute force and the fused top k against the roofline, in two
+    precisions and by the size of a tile; training steps at published settings, of mixtures with the loss fused and in torch;
+    the h-indexer up to a hundred million items; FAISS. A step that fails is a row. "published arithmetic" is our version of it;
+    --reference runs and times a checkout of the published code, too.
 
     What has to travel to a machine with a GPU is `git archive --format=tar.gz --output=workbench.tar.gz HEAD`, less than 40 MB.
 

@@ -1,4 +1,4 @@
-"""eSASRec (Tikhonovich et al. 2025): SASRec's place in a model, with the gated blocks of LiGR."""
+"""eSASRec (Tikhonovich et al. 2025): SASRec with the gated blocks of LiGR."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -58,6 +58,8 @@ class LiGRBlock(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)
+        nn.init.zeros_(self.project_in.bias)
+        nn.init.zeros_(self.project_out.bias)
 
     def forward(self, x: Float[Tensor, "T D"], histories: ByLength) -> Float[Tensor, "T D"]:
         """The layer's output (T, D) for the jagged rows of all histories, in their order."""

@@ -1,4 +1,4 @@
-"""The input stage that SASRec and HSTU share: scaled item embeddings plus learned positions."""
+"""The input stage that SASRec, eSASRec and HSTU share: scaled item embeddings plus learned positions."""
 
 import math
 

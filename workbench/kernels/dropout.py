@@ -44,7 +44,7 @@ def kept(
 ) -> Float[Tensor, "t *S"]:
     """What dropout multiplies each row's elements with: 0 with `probability`, else 1 / (1 − probability), by a hash; float64.
 
-    The same for the same seed, row and number of the element within it, in this version and in C++ (`dropout.h`).
+    The same for the same seed, row and number of the element within it, in torch, C++ (`dropout.h`) and Triton.
 
     >>> kept(0.5, 7, torch.tensor([3]), (1, 4)).tolist()
     [[[2.0, 0.0, 0.0, 0.0]]]

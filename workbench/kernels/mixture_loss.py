@@ -2,12 +2,12 @@
 
 On a CPU a C++ version (`mixture_loss.cpp`, compiled on demand) serves float32: one position at a time, whose activations stay
 in the processor's cache, so that the gradient comes with the value and nothing of size (T, C, P) exists. On a GPU a Triton
-version (`mixture_loss_triton`) keeps only scores, and computes all else again for the gradient; `WORKBENCH_FUSED_LOSS=0` turns
-it off. Everywhere else the plain torch
-version works in tiles of positions, whose activations the gradient computes again.
+version (`mixture_loss_triton`) keeps only scores, and recomputes all else for the gradient; `WORKBENCH_FUSED_LOSS=0` turns it
+off. Everywhere else the plain torch version works in tiles of positions, whose activations are recomputed for the gradient.
 
-Within `runtime.bf16_products` the C++ version rounds the factors of its products to bfloat16 if the processor has AVX-512 BF16:
-gradients are off by some 1e-2 of their length; sums, softmax, activations and what adds up in the items stay float32.
+Within `runtime.bf16_products` the C++ version rounds the factors of its products to bfloat16 if the processor has AVX-512 BF16,
+and so does the Triton version within autocast to bfloat16, or if a tensor is of that dtype: gradients are off by some 1e-2 of
+their length; sums, softmax, activations and what adds up in the items stay float32.
 
 Dropout is a function of a seed, the position, the candidate and the component (a hash), so that all versions, any tile and any
 number of threads draw the same mask. The C++ version adds the gradient of the items and of the gate's weights in as many
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -75,8 +76,9 @@ def mixture_loss(
     """
     parts = (query_components, query_gate, item_components, item_gate)
     weights = [t for layer in gate.layers for t in layer if t is not None]
-    present = [t for t in (*parts, *weights) if t is not None]
-    if rows.numel() and (serves(*present) or _fused(*present)):
+    others = [t for t in (query_gate, item_gate, *weights) if t is not None]
+    read = (query_components, item_components, *others)
+    if rows.numel() and (serves(*read) or fuses(*read)):
         (first, last) = (
             gate.layers if len(gate.layers) == 2 else (None, gate.layers[0] if gate.layers else None)
         )
@@ -92,11 +94,24 @@ def serves(*tensors: Tensor) -> bool:
     return _learns(tensors) and reads(*tensors) and _library() is not None
 
 
-def _fused(*tensors: Tensor) -> bool:
-    """Whether the Triton version takes these: float32 or bfloat16 on a GPU, one with a gradient, and triton is there."""
+def fuses(query_components: Tensor, item_components: Tensor, *others: Tensor) -> bool:
+    """Whether the Triton version takes these: float32 or bfloat16 on a GPU, one with a gradient, not too many components."""
+    tensors = (query_components, item_components, *others)
     on_gpu = all(t.device.type == "cuda" and t.dtype in DTYPES for t in tensors)
-    wanted = os.environ.get(FUSED_SWITCH) != "0"
-    return wanted and _learns(tensors) and on_gpu and optional("triton") is not None
+    # Its gradients add up in any order, and a program cannot hold it.
+    barred = torch.are_deterministic_algorithms_enabled() or torch.compiler.is_exporting()
+    if not on_gpu or barred or os.environ.get(FUSED_SWITCH) == "0" or not _learns(tensors):
+        return False
+    return optional("triton") is not None and _fused_version().fits(
+        query_components.shape[1], item_components.shape[1]
+    )
+
+
+@cache
+def _fused_version() -> ModuleType:
+    from workbench.kernels import mixture_loss_triton
+
+    return mixture_loss_triton
 
 
 def _learns(tensors: Sequence[Tensor]) -> bool:
@@ -112,7 +127,7 @@ def plain_mixture_loss(
     rows: Int[Tensor, "T C"],
     dropout: GateDropout,
 ) -> Float[Tensor, ""]:
-    """`mixture_loss` in torch, on any device and in any dtype: what the C++ version is held to."""
+    """`mixture_loss` in torch, on any device and in any dtype: what the other versions are held to."""
     pairs = rows.shape[1], query_components.shape[1] * item_components.shape[1]
 
     def mixed(of_queries: Sequence[Tensor], of_items: Sequence[Tensor]) -> Float[Tensor, "t C"]:
@@ -181,7 +196,8 @@ class _MixtureLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: _Plan, rows: Tensor, *tensors: Tensor | None) -> Tensor:
-        loss, gradients = (_solve if rows.device.type == "cpu" else _solve_fused)(plan, rows, tensors)
+        native = tensors[0] is not None and tensors[0].device.type == "cpu"
+        loss, gradients = (_solve if native else _solve_fused)(plan, rows, tensors)
         ctx.save_for_backward(*gradients)
         return loss
 
@@ -211,6 +227,8 @@ def _sizes(rows: Tensor, tensors: Sequence[Tensor | None]) -> tuple[int, int, in
             raise ValueError(f"{name} must be of shape {shape}, not {tuple(tensor.shape)}")
     if rows.dtype != torch.int64 or len(rows) != t:
         raise ValueError(f"rows must be int64, one for each of {t} queries, not {rows.dtype} of {len(rows)}")
+    if rows.device != query_components.device:
+        raise ValueError(f"rows are on {rows.device}, the components on {query_components.device}")
     return t, query_groups, width, n, item_groups, hidden
 
 
@@ -218,13 +236,11 @@ def _solve_fused(
     plan: _Plan, rows: Tensor, tensors: Sequence[Tensor | None]
 ) -> tuple[Tensor, list[Tensor | None]]:
     """`_solve` in Triton; within autocast to bfloat16, or if any of `tensors` is, products are of bfloat16."""
-    from workbench.kernels import mixture_loss_triton
-
     _sizes(rows, tensors)
     autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
     rounded = autocast or any(x is not None and x.dtype == torch.bfloat16 for x in tensors)
     whole = [None if x is None else x.detach().float() for x in tensors]
-    loss, gradients = mixture_loss_triton.solve(whole, plan.combination, rows, plan.dropout, rounded)
+    loss, gradients = _fused_version().solve(whole, plan.combination, rows, plan.dropout, rounded)
     return loss, [
         None if to is None or x is None else to.to(x.dtype) for to, x in zip(gradients, tensors, strict=True)
     ]

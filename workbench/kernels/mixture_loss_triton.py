@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,misc"
-"""The Triton version of `mixture_loss`, for CUDA: a kernel of scores, and one of their gradient, which computes all else again.
+"""The Triton version of `mixture_loss`, for CUDA: a kernel for the scores, and one for the gradient, which recomputes all else.
 
 A program takes a position and a tile of its candidates. Scores and their gradient, a number a candidate, reach memory; nothing
 else of a pair does. What many programs add to is added atomically, in any order: gradients differ in their last bits from one
@@ -31,13 +31,15 @@ from workbench.kernels.mixture_triton import (
 
 VALUES_OF_A_TILE = 1024
 """Component scores of a tile: with more, eight warps run out of registers for the gradient."""
+MOST_COMPONENTS = 128
+"""Components of a pair, padded, beyond which weights of the gate do not fit into a processor's shared memory."""
 COPIES = 32
 """Gradients of the gate's weights that programs add to in turn, so that they wait less for each other."""
 
 
 @triton.jit
 def _kept(keys_ptr, number, threshold: tl.constexpr, scale: tl.constexpr):
-    """`Mask` of dropout.h: what the element `number` of a row is multiplied with, whose two keys are at `keys_ptr`."""
+    """The dropout factor of element `number` of the row whose two keys are at `keys_ptr` (`Mask` of dropout.h)."""
     add = tl.load(keys_ptr).to(tl.uint32, bitcast=True)
     flip = tl.load(keys_ptr + 1).to(tl.uint32, bitcast=True)
     x = number.to(tl.uint32) * 0x9E3779B1 + add
@@ -61,7 +63,7 @@ def _kernel(
     WIDTH: tl.constexpr, HIDDEN: tl.constexpr, HIDDEN_AT_ONCE: tl.constexpr,
     least_sum: tl.constexpr, copies: tl.constexpr,
 ):  # fmt: skip
-    """Scores of a tile into `scores_ptr`; `backward`: from their gradients there, those of all that they are made of."""
+    """Write the scores of a tile to `scores_ptr`. If `backward`, read their gradients there and add those of all inputs."""
     P: tl.constexpr = PQ * PX
     components: tl.constexpr = query_groups * item_groups
     gated: tl.constexpr = layers > 0 or of_query or of_item
@@ -168,12 +170,14 @@ def _kernel(
             tl.atomic_add(to_item_gate_ptr + item_at, of_each, there, sem="relaxed")
         if layers > 0:
             copy = (t + tl.program_id(1)) % copies
-            tl.atomic_add(to_b2_ptr + copy * P + p, tl.sum(change, 0), sem="relaxed")
+            tl.atomic_add(to_b2_ptr + copy * P + p, tl.sum(change, 0), valid, sem="relaxed")
             through = tl.zeros([TILE, P], tl.float32)
             if layers == 1:
                 at = p[:, None] * P + p[None, :]
                 added = product(tl.trans(change), x, tl.zeros([P, P], tl.float32), kind)
-                tl.atomic_add(to_w2_ptr + copy * P * P + at, added, sem="relaxed")
+                tl.atomic_add(
+                    to_w2_ptr + copy * P * P + at, added, valid[:, None] & valid[None, :], sem="relaxed"
+                )
                 through = product(change, tl.load(w2_ptr + at), through, kind)
             else:
                 for start in range(0, HIDDEN, HIDDEN_AT_ONCE):
@@ -185,13 +189,13 @@ def _kernel(
                     added = product(
                         tl.trans(change), z * slope, tl.zeros([P, HIDDEN_AT_ONCE], tl.float32), kind
                     )
-                    tl.atomic_add(to_w2_ptr + copy * P * HIDDEN + w2_at, added, sem="relaxed")
+                    tl.atomic_add(to_w2_ptr + copy * P * HIDDEN + w2_at, added, valid[:, None], sem="relaxed")
                     inner = product(
                         change, tl.load(w2_ptr + w2_at), tl.zeros([TILE, HIDDEN_AT_ONCE], tl.float32), kind
                     )
                     inner *= slope * (1.0 + z * (1.0 - slope))
                     added = product(tl.trans(inner), x, tl.zeros([HIDDEN_AT_ONCE, P], tl.float32), kind)
-                    tl.atomic_add(to_w1_ptr + copy * HIDDEN * P + w1_at, added, sem="relaxed")
+                    tl.atomic_add(to_w1_ptr + copy * HIDDEN * P + w1_at, added, valid[None, :], sem="relaxed")
                     tl.atomic_add(to_b1_ptr + copy * HIDDEN + h, tl.sum(inner, 0), sem="relaxed")
                     through = product(inner, tl.load(w1_ptr + w1_at), through, kind)
             if input_threshold > 0:
@@ -206,9 +210,17 @@ def _kernel(
         g_each, f_each = g_at[:, None] + k[None, :], f_at[:, None] + k[None, :]
         g, f = tl.load(g_ptr + g_each, g_mask, 0.0), tl.load(f_ptr + f_each, f_mask, 0.0)
         to_f = product(tl.trans(to_s), g, tl.zeros([PQ, WIDTH], tl.float32), kind)
-        to_g = product(to_s, f, tl.zeros([TILE * PX, WIDTH], tl.float32), 0)
+        if PQ < 16:  # too short a sum for a product
+            to_g = tl.sum(to_s[:, :, None] * f[None, :, :], 1)
+        else:
+            to_g = product(to_s, f, tl.zeros([TILE * PX, WIDTH], tl.float32), 0)
         tl.atomic_add(to_f_ptr + f_each, to_f, f_mask, sem="relaxed")
         tl.atomic_add(to_g_ptr + g_each, to_g, g_mask, sem="relaxed")
+
+
+def fits(query_groups: int, item_groups: int) -> bool:
+    """Whether the kernels serve so many groups."""
+    return power_of_two(query_groups) * power_of_two(item_groups) <= MOST_COMPONENTS
 
 
 def launch(
@@ -217,7 +229,7 @@ def launch(
     dropout: GateDropout,
     rounded: bool = False,
 ) -> tuple[list[Tensor | None], dict[str, Any], tuple[Tensor, Tensor]]:
-    """What the kernel is started with: states and weights, the latter padded; constants; the places of P and of hidden units.
+    """The kernel's tensors (weights padded), its constants, and where components and hidden units are after padding.
 
     `tensors`: query components and gate, item components and gate, W₁, b₁, W₂, b₂, all float32; `rounded`: factors of products
     become bfloat16.
@@ -226,7 +238,8 @@ def launch(
     assert f is not None and g is not None
     _, query_groups, width = f.shape
     item_groups, device = g.shape[1], f.device
-    px, pq = power_of_two(item_groups), max(SMALLEST_PRODUCT, power_of_two(query_groups))
+    px = power_of_two(item_groups)
+    pq = max(power_of_two(query_groups), SMALLEST_PRODUCT // px)
     component = torch.arange(query_groups * item_groups, device=device)
     place = component // item_groups * px + component % item_groups
     hidden = SMALLEST_PRODUCT if w1 is None else max(SMALLEST_PRODUCT, power_of_two(len(w1)))
@@ -268,7 +281,7 @@ def launch(
         "least_sum": LEAST_SUM,
         "copies": COPIES,
     }
-    states = [None if t is None else t.detach().contiguous() for t in (f, query_gate, g, item_gate)]
+    states = [None if t is None else t.contiguous() for t in (f, query_gate, g, item_gate)]
     return [*states, *weights], constants, (place, units)
 
 
@@ -283,7 +296,8 @@ def solve(
     f, _, g, _, w1, b1, w2, b2 = tensors
     assert f is not None and g is not None
     t, count = rows.shape
-    if rows.numel() and (int(rows.min()) < 0 or int(rows.max()) >= len(g)):
+    least, largest = torch.stack(rows.aminmax()).tolist() if rows.numel() else (0, -1)
+    if least < 0 or largest >= len(g):
         raise IndexError(f"a candidate is no row of the items: rows must lie in 0..{len(g) - 1}")
     read, constants, (place, units) = launch(tensors, combination, dropout, rounded)
     rows, scores = rows.contiguous(), torch.empty(t, count, device=f.device)
@@ -307,14 +321,16 @@ def solve(
             num_warps=WARPS,
         )
 
-    run(backward=False)
+    with torch.cuda.device_of(f):  # triton launches on the current device
+        run(backward=False)
     again = rows[:, 1:] == rows[:, :1]
     left = torch.cat([scores[:, :1], scores[:, 1:].masked_fill(again, float("-inf"))], dim=1)
     loss = (left.logsumexp(1) - left[:, 0]).mean()
     scores = left.softmax(1)
     scores[:, 0] -= 1
     scores /= t
-    run(backward=True)
+    with torch.cuda.device_of(f):
+        run(backward=True)
     kept = ((units, place), (units,), (place, place if w1 is None else units), (place,))
     sums = [
         None if total is None or given is None else total.sum(0)[torch.meshgrid(*places, indexing="ij")]

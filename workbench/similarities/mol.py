@@ -319,7 +319,7 @@ class MixtureOfLogits(ComponentSimilarity[MoLQueries, MoLItems]):
     def sampled_softmax(
         self, queries: MoLQueries, items: MoLItems, rows: Int[Tensor, "B C"]
     ) -> Float[Tensor, ""]:
-        """See `Similarity.sampled_softmax`; by `kernels.mixture_loss`, with the gradient in one pass."""
+        """See `Similarity.sampled_softmax`; by `kernels.mixture_loss`."""
         if items.embeddings is not None:
             return sampled_softmax(self.score_candidates(queries, items, rows), rows)
         c, drop = self.config, GateDropout()

@@ -7,7 +7,7 @@ import pandas as pd
 
 from workbench.data import load
 from workbench.evaluation.switchboard import switchboard
-from workbench.studies.study import Models, PresetsOnDataset, register
+from workbench.studies.study import Models, PresetsOnDataset, none_trained, register
 from workbench.training.presets import preset
 
 
@@ -34,7 +34,5 @@ class Protocols(PresetsOnDataset):
             if model is not None
         ]
         if not tables:
-            raise ValueError(
-                f"none of {', '.join(self.models)} is trained: run `workbench train {self.models[0]}` first"
-            )
+            raise none_trained(self.models)
         return pd.concat(tables, ignore_index=True)

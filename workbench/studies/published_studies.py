@@ -10,7 +10,7 @@ from workbench.evaluation.protocol import RAILS, STRICT, Protocol, summarize
 from workbench.evaluation.published import comparable, published
 from workbench.evaluation.retrievers import rank_users
 from workbench.models.model_store import PUBLISHED_TABLE
-from workbench.studies.study import Models, PresetsOnDataset, register
+from workbench.studies.study import Models, PresetsOnDataset, none_trained, register
 from workbench.training.presets import preset
 
 
@@ -34,7 +34,7 @@ HIGHEST = Origin(
 )
 """Of the presets "visible/…": the highest open row of MovieLens 1M."""
 CHEAPER = ("-bf16", "-50-epochs")
-"""How presets end that are held against the published figures, though they cost less than the published runs."""
+"""Suffixes of presets that cost less than the published runs and are compared with the same figures."""
 MARGIN = 0.005
 """How far HR@10 may be from the published one to count as the same result."""
 
@@ -90,9 +90,7 @@ class Published(PresetsOnDataset):
                 row = facts | {"metric": metric} | measured
                 rows.append(row | {"strict": strict["value"][metric], "published": figure})
         if not rows:
-            raise ValueError(
-                f"none of {', '.join(self.models)} is trained: run `workbench train {self.models[0]}` first"
-            )
+            raise none_trained(self.models)
         return pd.DataFrame(rows)
 
 

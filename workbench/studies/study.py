@@ -61,6 +61,11 @@ class Models:
                 yield labels, found
 
 
+def none_trained(names: Sequence[str]) -> ValueError:
+    """The error of a study if none of its models is trained."""
+    return ValueError(f"none of {', '.join(names)} is trained: run `workbench train {names[0]}` first")
+
+
 @dataclass(frozen=True)
 class Study(ABC):
     """One question and the table that answers it. The fields of a subclass are its options, plain values with defaults.

@@ -18,8 +18,8 @@ FORBIDDEN = -5e4
 @dataclass(frozen=True)
 class LossConfig:
     """`kind`: softmax over the target and `count` negatives ("sampled softmax"), over all items ("full softmax"), binary
-    cross-entropy of each ("bce"), or that with the positive's probability to a power which makes up for negatives that are not
-    drawn ("gbce"; `calibration` t: 0 none of it, 1 all, so that σ(φ) is the probability of an interaction).
+    cross-entropy of each ("bce"), or generalised binary cross-entropy ("gbce"), which raises the positive's probability to a
+    power β ≤ 1 to correct for sampling (`calibration` t: 0 no correction; 1 full, σ(φ) is the probability of an interaction).
     `negatives`: `count` items drawn uniformly for each position ("uniform") or once for all positions of the batch ("shared":
     nothing is gathered, so many more cost the same), the distinct targets of the batch ("in-batch"), or those together with
     `count` uniform items shared by the batch ("mixed").
@@ -110,8 +110,8 @@ def loss(
     - sampled softmax: −log exp(φ⁺) / (exp φ⁺ + Σ exp φ⁻), a negative equal to the positive being left out
     - full softmax: −log exp(φ⁺) / Σ_all exp φ
     - bce: −log σ(φ⁺) − mean over negatives of log(1 − σ(φ⁻))
-    - gbce: −(β log σ(φ⁺) + Σ log(1 − σ(φ⁻))) / (C + 1), β = t α + 1 − t, α = C / (N − 1) the share of the N items but the
-      positive that C negatives are (Petrov and Macdonald 2023, "gSASRec")
+    - gbce: −(β log σ(φ⁺) + Σ log(1 − σ(φ⁻))) / (C + 1), β = t α + 1 − t, α = C / (N − 1) the fraction of the other items that
+      is sampled, C negatives that are not the positive (Petrov and Macdonald 2023, "gSASRec")
     """
     target_rows = rows[targets]
     if candidates is None:
@@ -133,12 +133,14 @@ def loss(
         )
     same: Bool[Tensor, "T C"] = negatives == targets[:, None]
     scores = scores.masked_fill(same, FORBIDDEN)
-    if config.kind == "bce":
-        count = (~same).sum(1).clamp(min=1)
-        return (F.softplus(-positive[:, 0]) + F.softplus(scores).sum(1) / count).mean()
-    if config.kind == "gbce":
-        drawn = negatives.shape[-1]
-        share = min(1.0, drawn / max(1, len(rows) - 2))  # of the other items; rows begins with padding
-        beta = config.calibration * share + 1 - config.calibration
-        return (beta * F.softplus(-positive[:, 0]) + F.softplus(scores).sum(1)).mean() / (drawn + 1)
+    if config.kind in ("bce", "gbce"):
+        count = (~same).sum(1)
+        each, others = F.softplus(-positive[:, 0]), F.softplus(scores).sum(1)
+        if config.kind == "bce":
+            return (each + others / count.clamp(min=1)).mean()
+        sampled = (count / max(1, len(rows) - 2)).clamp(
+            max=1
+        )  # of the items but the positive; the first of `rows` is padding
+        beta = config.calibration * sampled + 1 - config.calibration
+        return ((beta * each + others) / (count + 1)).mean()
     return (torch.cat([positive, scores], dim=1).logsumexp(1) - positive[:, 0]).mean()

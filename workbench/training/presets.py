@@ -6,8 +6,8 @@ with the time of the target visible, `quick/…` those of the quick notebooks on
 a dataset without times. Each `…/hstu-mol` has a sister `…/hstu-mol-unbalanced`, trained without the load-balancing loss and
 otherwise the same; each dot product and Mixture-of-Logits of `cpu/…` one that is trained twice as long, `…-longer`; the
 published MoL of MovieLens 1M one whose item dropout is drawn as there, `…-dropout-per-candidate`, and one that is trained for
-half as long, `…-50-epochs`. What was proposed since the
-published runs: encoder `esasrec`, and the dot products of `fair/…` with other losses, `…-gbce` and `…-full-softmax`.
+half as long, `…-50-epochs`. For comparison there are the encoder `esasrec`, and dot products of `fair/…` with other losses,
+`…-gbce` and `…-full-softmax`.
 """
 
 from dataclasses import dataclass, replace
@@ -120,6 +120,7 @@ def _fair() -> dict[str, Preset]:
     leaves it out, and "fair/hstu-dot-user" adds one of the same width and dropout to the dot product. "dot-wide" has as many
     floats per item as the mixture stores: its components and its part of the gate. All have the published temperature of .05;
     that of "dot-temperature-0.1" and "mol-temperature-0.1" is in their names, for what suits one need not suit the other.
+    eSASRec has its own blocks in the sizes of the published SASRec.
     """
     published = next(p for p in PUBLISHED if p.dataset == "ml-1m")
     training = TrainingConfig(
