@@ -219,7 +219,7 @@ def _kernel(
 
 
 def fits(query_groups: int, item_groups: int) -> bool:
-    """Whether the kernels serve so many groups."""
+    """Whether the kernels serve components of these groups."""
     return power_of_two(query_groups) * power_of_two(item_groups) <= MOST_COMPONENTS
 
 

@@ -136,3 +136,15 @@ def as_published(table: pd.DataFrame) -> str:
     if not within:
         return f"{head} for none: {beyond}."
     return f"{head} for {within}" + (f", and not for {beyond}." if beyond else ".")
+
+
+def lead(mixture: pd.DataFrame, dot: pd.DataFrame) -> str:
+    """How far the first model of one table is ahead of the first of another in HR@10, here and as published.
+
+    >>> mixture = pd.DataFrame({"model": ["a"], "metric": "HR@10", "value": [0.33], "published": [0.35]})
+    >>> lead(mixture, pd.DataFrame({"model": ["b"], "metric": "HR@10", "value": [0.31], "published": [0.34]}))
+    'HR@10 of a minus that of b is +0.0200 here, +0.0100 as published.'
+    """
+    ahead, behind = (table[table["metric"] == "HR@10"].iloc[0] for table in (mixture, dot))
+    here, published = (ahead[column] - behind[column] for column in ("value", "published"))
+    return f"HR@10 of {ahead['model']} minus that of {behind['model']} is {here:+.4f} here, {published:+.4f} as published."
