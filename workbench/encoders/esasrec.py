@@ -1,18 +1,16 @@
 """eSASRec (Tikhonovich et al. 2025): SASRec with the gated blocks of LiGR."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from workbench.contracts import Encoder, SequenceBatch
-from workbench.encoders.inputs import PositionalInput, check_length, last_positions
-from workbench.encoders.jagged import ByLength, by_length
+from workbench.encoders.jagged import ByLength
 from workbench.encoders.registry import register
-from workbench.encoders.self_attention import self_attention
+from workbench.encoders.self_attention import CausalBlocks, self_attention
 from workbench.kernels.dropout import Dropout
 
 
@@ -74,7 +72,7 @@ class LiGRBlock(nn.Module):
 
 
 @register(ESASRecConfig, title="eSASRec", color="#0072B2", marks=("longdash", "triangle-up", "\\"))
-class ESASRec(Encoder):
+class ESASRec(CausalBlocks):
     """Causal self-attention over the history, of valid positions alone, in LiGR blocks.
 
     Source: "eSASRec: Enhancing Transformer-based Recommendations in a Modular Fashion" (Tikhonovich et al., 2025), which joins
@@ -82,23 +80,6 @@ class ESASRec(Encoder):
     learned positions), so that encoders differ in their blocks alone, and the loss is chosen in training, as for every other.
     """
 
-    objective: Literal["next item", "masked item"] = "next item"
-
     def __init__(self, config: ESASRecConfig, dim: int, max_length: int) -> None:
-        super().__init__()
-        self.max_length = max_length
-        self.inputs = PositionalInput(dim, max_length, config.dropout)
-        self.blocks = nn.ModuleList(LiGRBlock(config, dim) for _ in range(config.blocks))
-
-    def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
-        """One output per position (B, L, D); position i sees 0..i."""
-        check_length(batch, self.max_length)
-        histories = by_length(batch.lengths, embeddings.shape[1])
-        x = histories.flat(self.inputs(embeddings, batch))
-        for block in self.blocks:
-            x = block(x, histories)
-        return histories.padded(x)
-
-    def encode(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B D"]:
-        """The output at the last position (B, D)."""
-        return last_positions(self(embeddings, batch), batch)
+        blocks = (LiGRBlock(config, dim) for _ in range(config.blocks))  # drawn after the input's positions
+        super().__init__(blocks, dim, max_length, config.dropout)

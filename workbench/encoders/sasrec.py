@@ -8,11 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from workbench.contracts import Encoder, SequenceBatch
-from workbench.encoders.inputs import PositionalInput, check_length, last_positions
-from workbench.encoders.jagged import ByLength, by_length
+from workbench.encoders.jagged import ByLength
 from workbench.encoders.registry import register
-from workbench.encoders.self_attention import self_attention
+from workbench.encoders.self_attention import CausalBlocks, self_attention
 from workbench.kernels.dropout import Dropout
 
 EPS = 1e-8
@@ -84,30 +82,13 @@ class SASRecBlock(nn.Module):
 
 
 @register(SASRecConfig, title="SASRec", color="#56B4E9", marks=("dash", "circle", "/"))
-class SASRec(Encoder):
+class SASRec(CausalBlocks):
     """Causal self-attention over the history, of valid positions alone.
 
     The published code differs from the paper in normalising the query but not keys and values, and in adding the residual
     to the normalised query; both are kept, for parity with its checkpoints.
     """
 
-    objective: Literal["next item", "masked item"] = "next item"
-
     def __init__(self, config: SASRecConfig, dim: int, max_length: int) -> None:
-        super().__init__()
-        self.max_length = max_length
-        self.inputs = PositionalInput(dim, max_length, config.dropout)
-        self.blocks = nn.ModuleList(SASRecBlock(config, dim) for _ in range(config.blocks))
-
-    def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
-        """One output per position (B, L, D); position i sees 0..i."""
-        check_length(batch, self.max_length)
-        histories = by_length(batch.lengths, embeddings.shape[1])
-        x = histories.flat(self.inputs(embeddings, batch))
-        for block in self.blocks:
-            x = block(x, histories)
-        return histories.padded(x)
-
-    def encode(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B D"]:
-        """The output at the last position (B, D)."""
-        return last_positions(self(embeddings, batch), batch)
+        blocks = (SASRecBlock(config, dim) for _ in range(config.blocks))  # drawn after the input's positions
+        super().__init__(blocks, dim, max_length, config.dropout)

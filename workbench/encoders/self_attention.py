@@ -1,11 +1,16 @@
-"""Causal softmax attention over jagged histories: in C++ where that serves, else in torch."""
+"""Causal softmax attention over jagged histories, in C++ where that serves, else in torch; and encoders of blocks of it."""
+
+from collections.abc import Iterable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from workbench.encoders.jagged import ByLength, Group
+from workbench.contracts import Encoder, SequenceBatch
+from workbench.encoders.inputs import PositionalInput, check_length, last_positions
+from workbench.encoders.jagged import ByLength, Group, by_length
 from workbench.kernels.causal_attention import WeightDropout, causal_attention, serves
 
 
@@ -38,3 +43,31 @@ def _attend(
     else:
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout.probability)
     return group.layout.unpad(attended.transpose(1, 2).flatten(2))
+
+
+class CausalBlocks(Encoder):
+    """Item embeddings with positions, then blocks that map the jagged rows of all histories (T, D) to as many.
+
+    Of valid positions alone; `dropout`: that of the input.
+    """
+
+    objective: Literal["next item", "masked item"] = "next item"
+
+    def __init__(self, blocks: Iterable[nn.Module], dim: int, max_length: int, dropout: float) -> None:
+        super().__init__()
+        self.max_length = max_length
+        self.inputs = PositionalInput(dim, max_length, dropout)
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B L D"]:
+        """One output per position (B, L, D); position i sees 0..i."""
+        check_length(batch, self.max_length)
+        histories = by_length(batch.lengths, embeddings.shape[1])
+        x = histories.flat(self.inputs(embeddings, batch))
+        for block in self.blocks:
+            x = block(x, histories)
+        return histories.padded(x)
+
+    def encode(self, embeddings: Float[Tensor, "B L D"], batch: SequenceBatch) -> Float[Tensor, "B D"]:
+        """The output at the last position (B, D)."""
+        return last_positions(self(embeddings, batch), batch)

@@ -98,7 +98,7 @@ def fuses(query_components: Tensor, item_components: Tensor, *others: Tensor) ->
     """Whether the Triton version takes these: float32 or bfloat16 on a GPU, one with a gradient, not too many components."""
     tensors = (query_components, item_components, *others)
     on_gpu = all(t.device.type == "cuda" and t.dtype in DTYPES for t in tensors)
-    # Its gradients add up in any order, and a program cannot hold it.
+    # Its gradients add up in any order, and an exported program cannot hold it.
     barred = torch.are_deterministic_algorithms_enabled() or torch.compiler.is_exporting()
     if not on_gpu or barred or os.environ.get(FUSED_SWITCH) == "0" or not _learns(tensors):
         return False

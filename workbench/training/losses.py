@@ -138,9 +138,8 @@ def loss(
         each, others = F.softplus(-positive[:, 0]), F.softplus(scores).sum(1)
         if config.kind == "bce":
             return (each + others / count.clamp(min=1)).mean()
-        sampled = (count / max(1, len(rows) - 2)).clamp(
-            max=1
-        )  # of the items but the positive; the first of `rows` is padding
+        # The share of the items but the positive; the first of `rows` is padding.
+        sampled = (count / max(1, len(rows) - 2)).clamp(max=1)
         beta = config.calibration * sampled + 1 - config.calibration
         return ((beta * each + others) / (count + 1)).mean()
     return (torch.cat([positive, scores], dim=1).logsumexp(1) - positive[:, 0]).mean()
