@@ -73,6 +73,13 @@ def test_a_card_explains_every_setting(protocol):
     assert f"history mask {protocol.history_mask}" in str(protocol)
 
 
+def test_a_protocol_says_where_the_epoch_was_chosen_if_elsewhere():
+    assert STRICT.chosen_on("validation") is STRICT and RAILS.chosen_on("test") is RAILS
+    assert str(STRICT.chosen_on("test")).startswith("strict but for the choice of the epoch: leave-one-out")
+    assert str(STRICT.chosen_on("test")).endswith("model chosen on test")
+    assert "model chosen on validation" in str(RAILS.chosen_on("validation"))
+
+
 def test_cards_differ_where_protocols_differ():
     ours, theirs = STRICT.card(), RAILS.card()
     differing = ours.loc[ours["value"] != theirs["value"], "setting"].tolist()

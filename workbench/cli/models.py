@@ -239,7 +239,7 @@ def train_model(
     trained = store_run(run, folder, sequences, progress=True, replace=replace_other)
     if replaced:
         typer.echo(f"replaced {replaced}")
-    _print(trained.metrics, str(STRICT))
+    _print(trained.metrics, str(STRICT.chosen_on(training.choose_on)))
     typer.echo(str(folder))
 
 
@@ -319,6 +319,8 @@ def evaluate_model(
                 ranks.to_parquet(temporary, index=False)
         if metrics_to is not None:
             write_csv(table, metrics_to)
+    if (training := metadata.get("training")) is not None:
+        rules = rules.chosen_on(training.get("choose_on", "validation"))
     _print(table, str(rules))
 
 

@@ -97,6 +97,16 @@ class Protocol:
             }
         )
 
+    def chosen_on(self, part: Literal["validation", "test"]) -> "Protocol":
+        """This protocol, saying so in its name if a model's epoch was chosen on another part than it requires.
+
+        >>> STRICT.chosen_on("test").name
+        'strict but for the choice of the epoch'
+        """
+        if part == self.model_choice:
+            return self
+        return replace(self, name=f"{self.name} but for the choice of the epoch", model_choice=part)
+
     def __str__(self) -> str:
         """The card in one line."""
         time = "visible" if self.request_time else "hidden"

@@ -1,7 +1,6 @@
 """The model card of a checkpoint."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -38,9 +37,6 @@ def card(
     )
     if dtype := metadata.get("stored_dtype"):
         origin += f"- stored as {dtype}, which leaves the metrics below as those of float32, to four digits\n"
-    protocol = STRICT
-    if training.choose_on == "test":
-        protocol = replace(STRICT, name="strict but for the choice of the epoch", model_choice="test")
     settings = json.dumps({"retriever": config, "training": metadata["training"]}, indent=1)
     return f"""# {name}
 
@@ -54,7 +50,7 @@ up to {config["max_length"]} items.
 {origin}
 Measured on {metrics["users"].iloc[0]:,} users by {metrics[measurements.MEASURED_BY].iloc[0]},
 with 95 % bootstrap intervals; the protocol:
-{protocol.on(sequences)}.
+{STRICT.on(sequences).chosen_on(training.choose_on)}.
 
 | metric | value | interval |
 | --- | --- | --- |
