@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 
 from workbench.baselines.ease import EASE, interaction_matrix
 from workbench.baselines.factors import LightGCN, UltraGCN
@@ -119,6 +120,27 @@ def test_ultra_gcn_weighs_pairs_and_neighbours_as_its_formula_says(cycles):
     omega = together / others[:, None] * np.sqrt(sums[:, None] / np.maximum(sums, 1))
     np.fill_diagonal(omega, 0)
     np.testing.assert_allclose(model.omega.numpy(), -np.sort(-omega, axis=1)[:, :10], atol=1e-6)
+
+
+def test_ultra_gcn_draws_the_mean_over_all_items_and_moves_most_of_them_in_a_step(cycles):
+    model = UltraGCN(cycles(users=90, items=1000, length=12), dim=4, epochs=5)
+    users, items = model.pairs[:, :333]  # not a whole number of groups
+    p, q = model.users.detach(), model.items.detach()
+    size = model.regularization / 2 * (p.square().sum() + q.square().sum())
+    scores = p[users] @ q.T
+    beta = model.by_user[users, None] * model.by_item
+    pair = torch.arange(len(users))
+    near = scores.gather(1, model.neighbours[items])
+    terms = (
+        (beta[pair, items] * F.softplus(-scores[pair, items])).mean(),
+        model.negative_weight * (beta * F.softplus(scores)).mean(),
+        model.near_weight * (model.omega[items] * F.softplus(-near)).sum(1).mean(),
+    )
+    drawn = torch.stack([model.loss(users, items).detach() for _ in range(50)])
+    assert drawn.mean().item() == pytest.approx(float(sum(terms) + size), rel=0.01)
+    model.regularization = 0.0
+    (gradient,) = torch.autograd.grad(model.loss(users, items), model.items)
+    assert (gradient != 0).any(1).float().mean() > 0.6  # 21 groups of 64 draws from 1,000
 
 
 @pytest.mark.parametrize("make", [LightGCN, UltraGCN])

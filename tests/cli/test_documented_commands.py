@@ -7,6 +7,7 @@ import pkgutil
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,12 @@ def _texts(source: str) -> Iterator[str]:
     """The strings of a module that are no docstrings, each field of an f-string as {}."""
     nodes = list(ast.walk(ast.parse(source)))
     docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
-    parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    skipped = docstrings | {
+        id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values
+    }
     for node in nodes:
         match node:
-            case ast.Constant(value=str(text)) if id(node) not in docstrings | parts:
+            case ast.Constant(value=str(text)) if id(node) not in skipped:
                 yield text
             case ast.JoinedStr(values=values):
                 yield "".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in values)
@@ -87,6 +90,7 @@ def _of_message(text: str) -> Iterator[str]:
         )
 
 
+@cache
 def documented() -> list[str]:
     """The commands, each once, as one types them."""
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("*/README.md")]

@@ -351,10 +351,11 @@ def mixture_scores(
         queries, items = start.constants["QUERIES"], start.constants["ITEMS"]
         grid = (triton.cdiv(scored, items) * triton.cdiv(b, queries),)
         given = None if rows is None else rows.long().contiguous()
-        _scores_kernel[grid](
-            *start.tensors, given, scores, b, scored, start.sizes[2],
-            **start.constants, gathered=rows is not None, num_warps=WARPS,
-        )  # fmt: skip
+        with torch.cuda.device_of(scores):  # triton launches on the current device
+            _scores_kernel[grid](
+                *start.tensors, given, scores, b, scored, start.sizes[2],
+                **start.constants, gathered=rows is not None, num_warps=WARPS,
+            )  # fmt: skip
     return scores.to(torch.promote_types(query_components.dtype, item_components.dtype))
 
 
@@ -388,21 +389,22 @@ def top_k(
     keys = torch.empty(b, stretches, kept, dtype=torch.int64, device=device)
     floors = torch.full((b,), torch.iinfo(torch.int64).min, device=device)
     if b:
-        _top_k_kernel[(blocks, stretches)](
-            *start.tensors,
-            None if excluded is None else excluded.contiguous(),
-            None if allowed is None else allowed.to(torch.int8),
-            floors,
-            keys,
-            *start.sizes,
-            0 if excluded is None else excluded.shape[1],
-            stretch,
-            **start.constants,
-            K=kept,
-            excluding=excluded is not None,
-            filtered=allowed is not None,
-            num_warps=WARPS,
-        )
+        with torch.cuda.device_of(keys):
+            _top_k_kernel[(blocks, stretches)](
+                *start.tensors,
+                None if excluded is None else excluded.contiguous(),
+                None if allowed is None else allowed.to(torch.int8),
+                floors,
+                keys,
+                *start.sizes,
+                0 if excluded is None else excluded.shape[1],
+                stretch,
+                **start.constants,
+                K=kept,
+                excluding=excluded is not None,
+                filtered=allowed is not None,
+                num_warps=WARPS,
+            )
     best = keys.flatten(1).topk(k, dim=1).values
     order = (best >> 32).to(torch.int32)
     scores = (order ^ ((order >> 31) & 0x7FFFFFFF)).view(torch.float32)

@@ -22,8 +22,8 @@ from workbench.training.presets import preset
 SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
 GRIDS: dict[str, tuple[Callable[[Sequences, float], Baseline], tuple[float, ...]]] = {
     "popularity": (lambda data, _: Popularity(data), (0,)),
-    "item-CF, {:g} neighbours": (lambda data, count: ItemCF(data, int(count)), (20, 50, 200)),
-    "EASE^R, λ = {:g}": (EASE, (50, 200, 1000)),
+    "item-CF, {:g} neighbours": (lambda data, count: ItemCF(data, int(count)), (5, 10, 20, 50, 200)),
+    "EASE^R, λ = {:g}": (EASE, (2, 10, 50, 200, 1000)),
     "LightGCN": (lambda data, _: LightGCN(data, progress=True), (0,)),
     "UltraGCN": (lambda data, _: UltraGCN(data, progress=True), (0,)),
 }

@@ -74,12 +74,13 @@ def train(
     """Train a retriever on the leave-one-out training part of `sequences`, keeping all its states in `folder`.
 
     A run that was killed resumes after its last finished epoch and ends with the weights of an uninterrupted one (given the
-    same machine and number of threads and processes). A finished run continues if more epochs are requested; the epoch it
-    ended with was measured, whatever `validate_every` is. `metadata` go into the checkpoint's `config.json`. Under
-    `accelerate launch` (GPUs) or `torchrun` (CPUs, for which the former starts only one process) each process takes its share
-    of every epoch's batches. `replace_run` deletes a run of another configuration or dataset in `folder`. `trackers`: "mlflow",
-    "wandb", or trackers of accelerate's, which get each epoch's numbers besides TensorBoard's files. `start`: the retriever of
-    the same configuration whose weights training begins with, if the configuration has a `warm_start`.
+    same machine and number of threads and processes; on a GPU up to rounding, for it adds in any order). A finished run
+    continues if more epochs are requested; the epoch it ended with was measured, whatever `validate_every` is. `metadata` go
+    into the checkpoint's `config.json`. Under `accelerate launch` (GPUs) or `torchrun` (CPUs, for which the former starts only
+    one process) each process takes its share of every epoch's batches. `replace_run` deletes a run of another configuration or
+    dataset in `folder`. `trackers`: "mlflow", "wandb", or trackers of accelerate's, which get each epoch's numbers besides
+    TensorBoard's files. `start`: the retriever of the same configuration whose weights training begins with, if the
+    configuration has a `warm_start`.
 
     Raises BlockingIOError if another process trains in `folder`. Raises ValueError if `folder` holds a run of another
     configuration or dataset, a longer run, or something else than a run; if `start` and `warm_start` are not given together, or
