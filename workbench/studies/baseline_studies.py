@@ -1,11 +1,14 @@
 """The study of plain recommenders: counts, closed forms and graph factors compared with trained models."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import pandas as pd
 
+from workbench import files, paths, source
 from workbench.baselines.baseline import Baseline
 from workbench.baselines.ease import EASE
 from workbench.baselines.factors import LightGCN, UltraGCN
@@ -19,6 +22,8 @@ from workbench.studies.study import Models, PresetsOnDataset, register
 from workbench.studies.table_formats import standing
 from workbench.training.presets import preset
 
+ROOMS = ("baselines", "data", "evaluation", "kernels", "runtime", "search")
+"""The code that decides the ranks of a baseline."""
 SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
 GRIDS: dict[str, tuple[Callable[[Sequences, float], Baseline], tuple[float, ...]]] = {
     "popularity": (lambda data, _: Popularity(data), (0,)),
@@ -45,7 +50,7 @@ class BaselineStudy(PresetsOnDataset):
     on validation targets.
 
     `dataset`: the data; `models`: presets to compare with; `methods`: the baselines. Only training interactions are counted
-    and fitted.
+    and fitted. A study that was killed continues with the baseline it was at.
     """
 
     name: ClassVar[str] = "baselines"
@@ -66,8 +71,8 @@ class BaselineStudy(PresetsOnDataset):
         found = {}
         for name in GRIDS:
             if _method(name) in self.methods:
-                value, made = _chosen(name, sequences)
-                found[name.format(value)] = rank_users(made, sequences, STRICT)
+                title, ranks = _chosen(name, sequences, models.note)
+                found[title] = ranks
         measured = {name: summarize(ranks, STRICT).set_index("metric") for name, ranks in found.items()}
         best = max(measured, key=lambda name: float(measured[name]["value"]["NDCG@10"]), default=None)
         for name in self.models:
@@ -96,15 +101,39 @@ def next_to_plain(table: pd.DataFrame) -> str:
     return f"The best plain recommender is {name}. {standing(name, others, -rest['ahead_high'], -rest['ahead_low'])}"
 
 
-def _chosen(name: str, sequences: Sequences) -> tuple[float, Baseline]:
-    """The value with the best NDCG@10 on validation targets, and the baseline that it makes."""
+def _chosen(name: str, sequences: Sequences, note: Callable[[str], None]) -> tuple[str, pd.DataFrame]:
+    """The title, with the value that has the best NDCG@10 on validation targets, and its ranks of test targets."""
     make, grid = GRIDS[name]
-    best: tuple[float, float, Baseline] | None = None
+    best: tuple[float, str, pd.DataFrame] | None = None
     for value in grid:
-        made = make(sequences, value)
-        ranks = rank_users(made, sequences, STRICT_VALIDATION)
-        quality = metrics(effective_ranks(ranks), ks=(10,))["NDCG@10"]
+        title = name.format(value)
+        ranks = _ranks(title, partial(make, sequences, value), sequences, note)
+        quality = metrics(effective_ranks(ranks[STRICT_VALIDATION.part]), ks=(10,))["NDCG@10"]
         if best is None or quality > best[0]:
-            best = quality, value, made
+            best = quality, title, ranks[STRICT.part]
     assert best is not None
-    return best[1], best[2]
+    return best[1:]
+
+
+def _ranks(
+    title: str, make: Callable[[], Baseline], sequences: Sequences, note: Callable[[str], None]
+) -> dict[str, pd.DataFrame]:
+    """The ranks of validation and of test targets; kept in `ckpts/runs`, so that a study which was killed resumes.
+
+    Those of other data or by other code are not taken.
+    """
+    key = f"{title} {sequences.fingerprint()} {source.digest(*ROOMS)}"
+    name = f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
+    path = paths.checkpoints() / "runs" / "baselines" / name
+    try:
+        table = pd.read_parquet(path)
+        note(f"{title}: ranks of an earlier run, from {path}")
+    except (OSError, ValueError):  # none, or damaged
+        baseline = make()
+        found = {rules.part: rank_users(baseline, sequences, rules) for rules in (STRICT_VALIDATION, STRICT)}
+        table = pd.concat(found, names=["part"]).reset_index("part")
+        with files.atomic_write(path) as temporary:
+            table.to_parquet(temporary, index=False)
+    return {
+        str(part): rows.drop(columns="part").reset_index(drop=True) for part, rows in table.groupby("part")
+    }
