@@ -122,24 +122,43 @@ def test_ultra_gcn_weighs_pairs_and_neighbours_as_its_formula_says(cycles):
     np.testing.assert_allclose(model.omega.numpy(), -np.sort(-omega, axis=1)[:, :10], atol=1e-6)
 
 
-def test_ultra_gcn_draws_the_mean_over_all_items_and_moves_most_of_them_in_a_step(cycles):
+@pytest.mark.parametrize("only", ["met", "not met", "near"])
+def test_each_term_of_ultra_gcn_is_its_formula(cycles, monkeypatch, only):
     model = UltraGCN(cycles(users=90, items=1000, length=12), dim=4, epochs=5)
-    users, items = model.pairs[:, :333]  # not a whole number of groups
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        model.users.normal_(generator=draw)
+        model.items.normal_(generator=draw)
+    model.by_user = torch.rand(90, generator=draw)  # all have as many items here
+    users, items = model.pairs[
+        :, torch.randperm(model.pairs.shape[1], generator=draw)[:333]
+    ]  # no whole number of groups
     p, q = model.users.detach(), model.items.detach()
-    size = model.regularization / 2 * (p.square().sum() + q.square().sum())
     scores = p[users] @ q.T
     beta = model.by_user[users, None] * model.by_item
     pair = torch.arange(len(users))
     near = scores.gather(1, model.neighbours[items])
-    terms = (
-        (beta[pair, items] * F.softplus(-scores[pair, items])).mean(),
-        model.negative_weight * (beta * F.softplus(scores)).mean(),
-        model.near_weight * (model.omega[items] * F.softplus(-near)).sum(1).mean(),
+    terms = {
+        "met": (beta[pair, items] * F.softplus(-scores[pair, items])).mean(),
+        "not met": model.negative_weight * (beta * F.softplus(scores)).mean(),
+        "near": model.near_weight * (model.omega[items] * F.softplus(-near)).sum(1).mean(),
+    }
+    size = model.regularization / 2 * (p.square().sum() + q.square().sum())
+    if only == "near":
+        model.by_item = torch.zeros(1000)
+    monkeypatch.setattr(model, "negative_weight", model.negative_weight if only == "not met" else 0.0)
+    monkeypatch.setattr(model, "near_weight", model.near_weight if only == "near" else 0.0)
+    expected = terms[only] + (terms["met"] if only == "not met" else 0)
+    drawn = torch.stack([model.loss(users, items).detach() for _ in range(40)])
+    assert (drawn.mean() - size).item() == pytest.approx(
+        float(expected), rel=0.01 if only == "not met" else 1e-4
     )
-    drawn = torch.stack([model.loss(users, items).detach() for _ in range(50)])
-    assert drawn.mean().item() == pytest.approx(float(sum(terms) + size), rel=0.01)
+
+
+def test_a_step_of_ultra_gcn_moves_most_items(cycles):
+    model = UltraGCN(cycles(users=90, items=1000, length=12), dim=4, epochs=5)
     model.regularization = 0.0
-    (gradient,) = torch.autograd.grad(model.loss(users, items), model.items)
+    (gradient,) = torch.autograd.grad(model.loss(*model.pairs[:, :333]), model.items)
     assert (gradient != 0).any(1).float().mean() > 0.6  # 21 groups of 64 draws from 1,000
 
 

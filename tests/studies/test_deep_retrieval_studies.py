@@ -49,9 +49,11 @@ def test_near_vectors_share_paths():
 
 def test_growth_finds_what_brute_force_finds_if_everything_is_scored():
     pytest.importorskip("faiss")
-    table = growth([500], beams=(1, 256), probes=(1, 32), queries=5, repeats=1).set_index(
+    table = growth([500], beams=(1, 256), probes=(1, 32, 64), queries=5, repeats=1).set_index(
         ["searcher", "setting"]
     )
+    assert ("FAISS IVF", "nprobe 64") not in table.index  # of 32 cells
+    assert table.loc[("FAISS IVF", "nprobe 32"), "share_scored"] == 1 == table["share_scored"].max()
     assert table.loc[("FAISS flat", ""), "recall@10"] == 1
     assert (
         table.loc[("path beam", "beam 256"), "recall@10"]

@@ -234,6 +234,13 @@ def test_a_graph_takes_new_items_and_shows_what_it_cannot_do(corpus):
     assert source.lists(queries[:1], 1).rows.tolist() == [[400]]
 
 
+def test_a_graph_walks_as_far_as_a_long_list_needs():
+    vectors = torch.nn.functional.normalize(torch.randn(4000, 24, generator=chance()), dim=1)
+    queries = torch.randn(8, 24, generator=chance(1))
+    source = FaissLists(HNSW(ef_search=16), "average", torch.arange(4000) + 1, vectors)
+    assert recall(source.lists(queries, 1000), queries @ vectors.T) > 0.95
+
+
 def test_more_probes_find_more(corpus):
     ids, vectors, queries = corpus
     source = FaissLists(IVF(nlist=16, nprobe=1), "average", ids, vectors)

@@ -203,7 +203,9 @@ class FaissLists(CandidateSource):
                 case IVF() | IVFPQ():
                     parameters = faiss.SearchParametersIVF(sel=selector, nprobe=self.kind.nprobe)
                 case HNSW():
-                    parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=self.kind.ef_search)
+                    # It walks no further than that, however long a list is.
+                    effort = max(self.kind.ef_search, fetched)
+                    parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=effort)
         products, keys = self._searched.search(_array(vectors), fetched, params=parameters)
         ids = torch.from_numpy(keys).to(vectors.device)
         rows = self._manifest.rows.of(ids)
