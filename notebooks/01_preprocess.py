@@ -68,8 +68,8 @@ record("interactions", len(sequences.item_ids))
 record("summary", summary)
 
 # %% [markdown]
-# Every result in these notebooks is stored with the fingerprint of its data, printed below. A checkpoint is evaluated on a
-# copy of them with the same users, items and order of each history; on any other it raises an error.
+# Every result in these notebooks is stored with the fingerprint of its data, printed below. A checkpoint is evaluated
+# on data with the same users, the same items and the same order of each history; on other data there is an error.
 
 # %%
 print(f"fingerprint of {dataset}: {sequences.fingerprint()}")

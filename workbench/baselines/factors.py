@@ -192,12 +192,12 @@ class UltraGCN(Factors):
     L = Σ −β_ui log σ(s_ui) − w mean_j β_uj log σ(−s_uj) − λ Σ_{j near i} ω_ij log σ(s_uj) + γ |E|² / 2, with
     β_ui = √((d_u + 1) / (d_i + 1)) / d_u and ω_ij from the co-occurrences G = AᵀA of the `near` items with the largest
     G_ij / (g_i − G_ii) √(g_i / g_j), g the sums of the rows of G. The items j of the mean are drawn evenly for each `group`
-    of pairs; as in the published code, some of them were met. Once for a whole batch would not do: few items would have
-    gradients in a step, large ones, and the vectors learn nothing but popularity. That is also where learning stays for its
-    first thousands of steps, hence the patience.
+    of pairs; as in the published code, some of them were met. If they were drawn once for a whole batch, few items would have
+    gradients in a step, and the vectors would learn nothing but popularity. For the first thousands of steps they learn
+    nothing else in any case, hence the patience.
 
-    Source: "UltraGCN" (Mao et al., CIKM 2021), equations 9 to 15, with the weights of its authors for MovieLens 1M; steps
-    and learning rate are larger here, and the sums over their 1,024 pairs are means.
+    Source: "UltraGCN" (Mao et al., CIKM 2021), equations 9 to 15, with the weights of its authors for MovieLens 1M; batches
+    and learning rate are larger here, and the loss is the mean over pairs where theirs is the sum over 1,024.
     """
 
     learning_rate = 1e-2

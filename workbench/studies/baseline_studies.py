@@ -22,8 +22,11 @@ from workbench.studies.study import Models, PresetsOnDataset, register
 from workbench.studies.table_formats import standing
 from workbench.training.presets import preset
 
-ROOMS = ("baselines", "data", "evaluation", "kernels", "runtime", "search")
-"""The code that decides the ranks of a baseline."""
+ROOMS = (
+    *("baselines", "contracts", "data", "evaluation"),
+    *("kernels", "runtime", "search", "studies/baseline_studies"),
+)
+"""The code that decides the ranks of a baseline; that of this module says how each is made."""
 SHOWN = ("HR@1", "HR@10", "HR@50", "HR@200", "NDCG@10", "MRR")
 GRIDS: dict[str, tuple[Callable[[Sequences, float], Baseline], tuple[float, ...]]] = {
     "popularity": (lambda data, _: Popularity(data), (0,)),

@@ -102,7 +102,7 @@ def growth(
         held |= {"FAISS flat": held["brute force"], "FAISS IVF": held["brute force"] + 8 * size / 2**20}
         seconds |= {"FAISS flat": 0.0, "FAISS IVF": built.seconds}
         in_cell = np.array([ivf.invlists.list_size(cell) for cell in range(cells)])
-        for probe in (probe for probe in probes if probe <= cells):
+        for probe in [probe for probe in probes if probe <= cells]:
             way = "FAISS IVF", f"nprobe {probe}"
             ways[way] = _by_faiss(ivf, corpus, faiss.SearchParametersIVF(nprobe=probe))
             _, near = ivf.quantizer.search(corpus.queries.numpy(), probe)

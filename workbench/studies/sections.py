@@ -129,8 +129,8 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             format_fair,
             "The dot product and the mixture of the table above at the published temperature of .05, and both at .1: what suits"
             " one similarity need not suit the other. Differences are those to the mixture at .1. Dot products learn for longer"
-            " (*epochs chosen*, of 101): where 12 epochs without a better one ended training about half-way, more patience may"
-            " have found one. Of the dot product at .05 the seed that is here is the worse of the two above.",
+            " (*epochs chosen*, of 101): where training ended half-way, after 12 epochs without a better one, more patience may"
+            " have found one. Of the dot product at .05 this table has one seed, the worse of the two above.",
             trained_only=True,
         ),
         _study(
@@ -138,8 +138,8 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             FAIR_LATER,
             format_fair,
             "SASRec of the published size by the protocol of the first table, a softmax over 128 sampled items as there; the"
-            " LiGR blocks of eSASRec, whose epochs take longer; and gBCE, gSASRec's loss, of as many. An epoch chosen near"
-            " the last, 101, says that more may be gained.",
+            " LiGR blocks of eSASRec, whose epochs take longer; and gBCE, the loss of gSASRec, over as many sampled items. An"
+            " epoch chosen near the last, 101, says that more may be gained.",
             trained_only=True,
             findings=last_next_to_others,
         ),
@@ -198,8 +198,8 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             "The strict protocol; each baseline is fitted on training interactions. The neighbours of item-CF (the fewest that"
             " were tried), λ of EASE^R and the epochs of LightGCN and UltraGCN are chosen on validation targets; the latter two"
             " have one setting each, UltraGCN that of its authors for these data, and know a user by training interactions"
-            " alone: the others read the validation target, too. *low* and *high* are the ends of the 95 % interval of"
-            " NDCG@10.",
+            " alone, where item-CF, EASE^R and the trained models read the validation target, too. *low* and *high* are the"
+            " ends of the 95 % interval of NDCG@10.",
             trained_only=True,
         ),
     ),
@@ -375,7 +375,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             " overlap with the true top 100, *relative HR* the hits on users' next items over those of brute force, *certified*"
             " the share of queries with a proof, *scored* the items whose full score was computed, *MB* the memory beyond the"
             " item state, *of roofline* the least time by the machine's measured rates over the median: it counts in float32,"
-            " so that scans in int8 can be above 1. FAISS HNSW was measured before its walk was made as long as its list.",
+            " so that scans in int8 can be above 1. FAISS HNSW was measured while its walk was shorter than its list.",
         ),
         Section(
             "The same films with noisy copies, 100,000 items",
@@ -462,7 +462,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             Towers(),
             as_measured,
             "As many steps for all, and too few for a plateau, which the models of the next table reach: there the two-tower"
-            " model is behind none.",
+            " model is not behind any.",
         ),
         _study(
             "From a two-tower model to SparCode, each trained to its plateau",

@@ -203,7 +203,7 @@ class FaissLists(CandidateSource):
                 case IVF() | IVFPQ():
                     parameters = faiss.SearchParametersIVF(sel=selector, nprobe=self.kind.nprobe)
                 case HNSW():
-                    # It walks no further than that, however long a list is.
+                    # FAISS stops walking after efSearch steps, however long the list.
                     effort = max(self.kind.ef_search, fetched)
                     parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=effort)
         products, keys = self._searched.search(_array(vectors), fetched, params=parameters)
